@@ -1,0 +1,74 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- The log: all events in order of position. The only source of truth.
+--
+-- The fixed-size columns come first, which saves padding in every row. No unique key holds less than the
+-- tenant and the conversation, so that the table can be distributed by conversation; no foreign key leaves it.
+
+-- CACHE 1 matters: the gate compares positions with last_value (see eventstore/ORDER.md).
+CREATE SEQUENCE events_position AS bigint CACHE 1;
+
+CREATE TABLE events (
+    position        bigint      NOT NULL,
+    timestamp       timestamptz NOT NULL,
+    version         integer     NOT NULL,
+    schema_version  smallint    NOT NULL,
+    conversation_id uuid        NOT NULL,
+    id              uuid        NOT NULL,
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    event_type      varchar(100) COLLATE "C" NOT NULL,
+    actor           varchar(255) NOT NULL DEFAULT '',
+    content         jsonb       NOT NULL,
+    metadata        jsonb       NOT NULL DEFAULT '{}',
+    salt            bytea,
+    digest          bytea       NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (tenant_id, conversation_id, version),
+    CONSTRAINT events_id_key UNIQUE (tenant_id, conversation_id, id),
+    CONSTRAINT events_version_check CHECK (version > 0),
+    CONSTRAINT events_digest_check CHECK (octet_length(digest) = 32)
+);
+
+CREATE INDEX idx_events_position ON events (position);
+CREATE INDEX idx_events_conversation_id ON events (conversation_id);
+CREATE INDEX idx_events_timestamp ON events (timestamp DESC);
+
+COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by append_events alone';
+COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
+COMMENT ON COLUMN events.version IS '1, 2, 3 … within one conversation, without gaps';
+COMMENT ON COLUMN events.timestamp IS 'When the log took the event; when it happened is metadata.occurred_at';
+COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
+
+-- Statement level and ENABLE ALWAYS: fires also for no rows, for superusers, and under
+-- session_replication_role = replica, where an ordinary trigger is skipped.
+CREATE FUNCTION refuse_change_of_events() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION '% on the table events is refused: the log is append-only', TG_OP
+        USING ERRCODE = 'restrict_violation',
+              DETAIL = 'Events are the source of truth, the audit trail and the backup; none is ever changed.',
+              HINT = 'Append a further event that says what is different now.';
+END
+$$;
+
+CREATE TRIGGER events_are_append_only
+    BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_events();
+ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
+
+SELECT eventstore_own('TABLE events');
+SELECT eventstore_own('SEQUENCE events_position');
+SELECT eventstore_own('FUNCTION refuse_change_of_events()');
+SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_app');
+SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON SEQUENCE events_position', 'eventstore_app');
+SELECT eventstore_grant('SELECT ON SEQUENCE events_position', 'eventstore_projector');
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP TABLE events;
+DROP SEQUENCE events_position;
+DROP FUNCTION refuse_change_of_events();

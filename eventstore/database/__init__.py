@@ -1,0 +1,1 @@
+"""Reaching PostgreSQL: settings, the embedded server, pools, migrations."""

@@ -1,0 +1,115 @@
+"""Settings, from the environment and ``.env``: which server, which schema, which limits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eventstore.errors import SettingsError
+
+DEFAULT_DATABASE = "flowagents"
+
+
+def default_data_dir() -> Path:
+    """Where the embedded server keeps its data: a system folder for root, the user's own otherwise."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/flowagents-eventstore")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "flowagents-eventstore"
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "flowagents-eventstore"
+
+
+class Settings(BaseSettings):
+    """All settings. Keyword arguments go before environment variables, those before ``.env``.
+
+    A server is named by ``DATABASE_URL`` or, failing that, by any of the ``POSTGRES_*`` variables.
+    With none of them the embedded server is used.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_prefix="EVENTSTORE_", extra="ignore", populate_by_name=True
+    )
+
+    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("database_url", "DATABASE_URL"))
+    postgres_host: str | None = Field(None, validation_alias=AliasChoices("postgres_host", "POSTGRES_HOST"))
+    postgres_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, validation_alias=AliasChoices("postgres_port", "POSTGRES_PORT")
+    )
+    postgres_db: str | None = Field(None, validation_alias=AliasChoices("postgres_db", "POSTGRES_DB"))
+    postgres_user: str | None = Field(None, validation_alias=AliasChoices("postgres_user", "POSTGRES_USER"))
+    postgres_password: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("postgres_password", "POSTGRES_PASSWORD")
+    )
+    db_schema: str = Field("public", validation_alias=AliasChoices("db_schema", "EVENTSTORE_SCHEMA"))
+    data_dir: Path = Field(default_factory=default_data_dir)
+    pg_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tenant: Annotated[str, Field(min_length=1, max_length=255)] = "default"
+    max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 1024 * 1024
+    connect_timeout: Annotated[int, Field(ge=1, le=600, description="seconds")] = 10
+    pool_size: Annotated[int, Field(ge=1, le=1000)] = 8
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]).upper()
+            raise SettingsError(f"{where}: {first['msg']}: correct the environment, .env or the option") from None
+
+    @field_validator("db_schema")
+    @classmethod
+    def _plain_schema(cls, value: str) -> str:
+        # dbmate takes the schema from a comma-separated search_path in a URL, so only plain names are safe there.
+        if not (value.isascii() and value.isidentifier() and value == value.lower() and len(value) <= 63):
+            raise ValueError("a schema is named by lower-case letters, digits and underscores, at most 63")
+        if value.startswith("pg_"):
+            raise ValueError("names that begin with pg_ belong to PostgreSQL")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    def server_url(self) -> str | None:
+        """The URL of the server that the settings name, or None for the embedded one.
+
+        Raises:
+            SettingsError: ``DATABASE_URL`` is not a PostgreSQL URL that names a database.
+        """
+        if self.database_url is not None and self.database_url.get_secret_value():
+            return _checked_url(self.database_url.get_secret_value())
+        named = (self.postgres_host, self.postgres_port, self.postgres_db, self.postgres_user)
+        if all(value is None for value in named):
+            return None
+        user = quote(self.postgres_user or "agents", safe="")
+        password = self.postgres_password.get_secret_value() if self.postgres_password else ""
+        login = f"{user}:{quote(password, safe='')}" if password else user
+        host, port = self.postgres_host or "localhost", self.postgres_port or 5432
+        database = quote(self.postgres_db or DEFAULT_DATABASE, safe="")
+        if host.startswith("/"):
+            return f"postgresql://{login}@/{database}?host={quote(host, safe='')}&port={port}"
+        return f"postgresql://{login}@{f'[{host}]' if ':' in host else host}:{port}/{database}"
+
+
+def _checked_url(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    # SQLAlchemy-style URLs name a driver after a plus sign; the server is the same.
+    if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
+        raise SettingsError("DATABASE_URL: expected postgresql://user:password@host:port/database")
+    url = f"postgresql://{rest}"
+    try:
+        parts = urlsplit(url)
+        path, _ = parts.path, parts.port
+    except ValueError as error:
+        raise SettingsError(f"DATABASE_URL: {error}: expected postgresql://user:password@host:port/database") from None
+    if not path.strip("/"):
+        raise SettingsError("DATABASE_URL: names no database: write postgresql://user:password@host:port/database")
+    return url
