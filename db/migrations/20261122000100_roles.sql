@@ -17,9 +17,9 @@ BEGIN
                'conversations', 'messages', 'tasks', 'task_artifacts'
            );
     IF taken IS NOT NULL THEN
-        RAISE EXCEPTION 'the schema "%" already has objects named: %', current_schema(), taken
-            USING ERRCODE = 'duplicate_table',
-                  HINT = 'set EVENTSTORE_SCHEMA to a schema of its own, or rename them';
+        RAISE EXCEPTION
+            'the schema "%" already has other objects named %: set EVENTSTORE_SCHEMA to a schema of its own, or rename them',
+            current_schema(), taken USING ERRCODE = 'duplicate_table';
     END IF;
 END
 $$;

@@ -42,7 +42,7 @@ RETURN sha256(
 --
 -- The conversations stand in three parallel arrays; each event names its conversation by number, from 1.
 -- Expected versions: n ≥ 1 exactly n, 0 no such conversation (NO_STREAM), -1 any that exists (EXISTS),
--- null whatever there is (ANY).
+-- -2 whatever there is (ANY).
 --
 -- An event that is already there under the same id is left where it is and reported with is_new = false;
 -- a conversation whose events are all there already is not checked for its version, so a repeated append
@@ -112,7 +112,11 @@ BEGIN
                 ORDER BY e.version DESC
                 LIMIT 1
            ) AS head ON true
-     WHERE CASE c.expected WHEN -1 THEN head.version IS NULL ELSE c.expected <> coalesce(head.version, 0) END
+     WHERE CASE c.expected
+               WHEN -2 THEN false
+               WHEN -1 THEN head.version IS NULL
+               ELSE c.expected <> coalesce(head.version, 0)
+           END
        AND EXISTS (
                SELECT
                  FROM unnest(conversation_nos, event_ids) AS n (conversation_no, id)

@@ -1,0 +1,75 @@
+"""The log: an append-only, event-sourced store of conversations in PostgreSQL."""
+
+from eventstore.append import Append
+from eventstore.database.settings import Settings
+from eventstore.events import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    Appended,
+    AppendResult,
+    Event,
+    ExpectedVersion,
+    Metadata,
+    NewEvent,
+)
+from eventstore.ids import IdAssigner, conversation_uuid
+from eventstore.sent import message_from_sent, sent_message
+from eventstore.store import EventStore
+from eventstore.sync import SyncEventStore
+from eventstore.vocabulary import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    EventData,
+    MessageAdded,
+    Role,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
+    TaskStatusChanged,
+    UnknownEvent,
+)
+
+__all__ = [
+    "ANY",
+    "EXISTS",
+    "NO_STREAM",
+    "Append",
+    "AppendResult",
+    "Appended",
+    "ApplicationEvent",
+    "ConversationArchived",
+    "ConversationCreated",
+    "ConversationDeleted",
+    "ConversationForked",
+    "ConversationReactivated",
+    "ConversationRenamed",
+    "Event",
+    "EventData",
+    "EventStore",
+    "ExpectedVersion",
+    "IdAssigner",
+    "MessageAdded",
+    "Metadata",
+    "NewEvent",
+    "Role",
+    "Settings",
+    "SyncEventStore",
+    "TaskArtifactAdded",
+    "TaskArtifactExtended",
+    "TaskCreated",
+    "TaskDescribed",
+    "TaskStatus",
+    "TaskStatusChanged",
+    "UnknownEvent",
+    "conversation_uuid",
+    "message_from_sent",
+    "sent_message",
+]

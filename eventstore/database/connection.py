@@ -1,0 +1,159 @@
+"""Connections: opened with the schema and the role that their purpose needs, and checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from eventstore.database.settings import Settings
+from eventstore.database.translate import translate
+from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, UnsuitableServer
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+APP = "eventstore_app"
+PROJECTOR = "eventstore_projector"
+OLDEST_SERVER = 15
+
+
+def redacted(url: str) -> str:
+    """The URL without its password, for messages."""
+    parts = conninfo_to_dict(url)
+    host = parts.get("host", "localhost")
+    return f"{parts.get('user', '')}@{host}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+async def connect(url: str, settings: Settings, role: str) -> Connection:
+    """Opens a connection in autocommit mode, as ``role`` where the login may become it.
+
+    Raises:
+        ServerUnreachable: nobody answers, or the login is refused.
+        UnsuitableServer: the server is too old or its database is not in UTF-8.
+    """
+    try:
+        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **connect_options(settings))
+    except psycopg.Error as error:
+        raise unreachable(url, error) from error
+    await configure(connection, settings, role)
+    return connection
+
+
+def unreachable(url: str, error: psycopg.Error) -> Exception:
+    """The error for a connection that could not be made."""
+    known = translate(error)
+    if isinstance(known, ServerUnreachable):
+        return known
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return ServerUnreachable(
+        f"no connection to {redacted(url)}: {reason}: start the server, or correct DATABASE_URL or POSTGRES_HOST"
+    )
+
+
+def connect_options(settings: Settings) -> dict[str, Any]:
+    """What every connection is opened with."""
+    return {
+        "connect_timeout": settings.connect_timeout,
+        "application_name": "eventstore",
+        "client_encoding": "UTF8",
+        # A half-open connection is noticed after about twenty seconds instead of two hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+    }
+
+
+async def configure(connection: Connection, settings: Settings, role: str) -> None:
+    """Sets schema, role and time zone for the connection's life, and refuses servers that do not carry the store."""
+    version = connection.info.server_version
+    if version < OLDEST_SERVER * 10000:
+        raise UnsuitableServer(
+            f"PostgreSQL {version // 10000} is too old: the store needs {OLDEST_SERVER} or later; use another server"
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise UnsuitableServer(
+            f"the database {connection.info.dbname} is in {encoding}, the store needs UTF8: "
+            "create it with ENCODING 'UTF8' TEMPLATE template0"
+        )
+    # The projector's temporary view must be found before any table; everybody else finds temporary objects last.
+    path = f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp"
+    right = "SET" if version >= 160000 else "MEMBER"
+    await connection.execute(
+        """
+        SELECT set_config('search_path', %s, false), set_config('timezone', 'UTC', false),
+               (SELECT set_config('role', r.rolname, false)
+                  FROM pg_roles r
+                 WHERE r.rolname = %s AND pg_has_role(session_user, r.oid, %s))
+        """,
+        (path, role, right),
+    )
+
+
+class Pool:
+    """Connections of one purpose, shared by the coroutines of one event loop."""
+
+    def __init__(
+        self, url: str, settings: Settings, role: str, size: int, why: Callable[[EventStoreError], EventStoreError]
+    ) -> None:
+        self._why = why
+
+        async def prepare(connection: Connection) -> None:
+            await configure(connection, settings, role)
+
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            open=False,
+            min_size=1,
+            max_size=size,
+            timeout=settings.connect_timeout,
+            reconnect_timeout=settings.connect_timeout,
+            kwargs={"autocommit": True, **connect_options(settings)},
+            configure=prepare,
+        )
+
+    async def open(self) -> None:
+        """Starts to fill the pool; returns at once."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._pool.close()
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """Lends a connection."""
+        return self._pool.connection()
+
+    async def fetch(
+        self,
+        query: Any,
+        parameters: Any = None,
+        *,
+        explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
+    ) -> list[TupleRow]:
+        """Runs a query that may be repeated without harm, and returns all its rows.
+
+        A connection that broke while it lay idle in the pool (a restarted server leaves such) is replaced and
+        the query repeated, once for each that may lie there.
+
+        Args:
+            explain: the error for those of the driver's that only the caller understands.
+
+        Raises:
+            EventStoreError: what the driver's error means.
+        """
+        for spare in range(self._pool.max_size, -1, -1):
+            try:
+                async with self._pool.connection() as connection:
+                    return await (await connection.execute(query, parameters)).fetchall()
+            except psycopg.Error as error:  # the pool's own errors are among them
+                known = explain(error) or translate(error)
+                if spare and isinstance(known, ConnectionLost):
+                    continue
+                raise self._why(known) from error
+        raise AssertionError("the last round returns or raises")

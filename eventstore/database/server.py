@@ -1,0 +1,74 @@
+"""The server that the settings name, or the embedded one, joined for as long as it is used."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from eventstore.database.connection import redacted
+from eventstore.database.embedded import EmbeddedServer, room_left
+from eventstore.database.migrate import Migrator
+from eventstore.database.settings import DEFAULT_DATABASE, Settings
+from eventstore.errors import ConnectionLost, DiskFull, EventStoreError, ServerUnreachable
+
+_NO_ROOM = 32 * 1024 * 1024  # two segments of the write-ahead log: with less the server stops
+
+
+class Server:
+    """A server in use. Release it when done: the last user of the embedded server stops it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.embedded: EmbeddedServer | None = None
+        named = settings.server_url()
+        if named is None:
+            self.embedded = EmbeddedServer(settings.data_dir, pg_port=settings.pg_port, database=DEFAULT_DATABASE)
+        self._url = named
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Starts or joins the embedded server, and brings its schema up to date: nobody else would.
+
+        Raises:
+            EmbeddedServerError, DiskFull: it cannot be started.
+            SchemaError: its schema is newer than the code, or a migration failed.
+        """
+        if self.embedded is not None:
+            self.embedded.acquire()
+            try:
+                self.migrator().up()
+            except BaseException:
+                self.embedded.release()
+                raise
+
+    def release(self) -> None:
+        """Leaves the embedded server."""
+        if self.embedded is not None:
+            self.embedded.release()
+
+    @property
+    def url(self) -> str:
+        """Where to connect, for libpq and psycopg; with the password if the settings have one."""
+        return self._url if self.embedded is None else self.embedded.url()  # type: ignore[return-value]
+
+    @property
+    def public_url(self) -> str:
+        """The URL without a password, to be shown."""
+        return redacted(self.url)
+
+    def migrator(self) -> Migrator:
+        """For this server's schema."""
+        return Migrator(self.url, self.settings)
+
+    def why(self, error: EventStoreError) -> EventStoreError:
+        """The likelier error behind a lost connection: an embedded server without room stops."""
+        if self.embedded is not None and isinstance(error, ConnectionLost | ServerUnreachable):
+            data_dir = self.embedded.data_dir
+            if room_left(data_dir) < _NO_ROOM:
+                return DiskFull(f"the disk that holds {data_dir} is full: make room, then repeat the call; {error}")
+        return error

@@ -1,0 +1,76 @@
+"""From psycopg's errors to the store's own, so that callers never depend on the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout
+
+from eventstore.errors import (
+    ConnectionLost,
+    DeadlockDetected,
+    DiskFull,
+    EventStoreError,
+    IsolationError,
+    PermissionDenied,
+    RetryableError,
+    SchemaMissing,
+    ServerError,
+    ServerUnreachable,
+    UnsuitableServer,
+)
+
+_BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
+    "53100": (DiskFull, "make room on the server's disk, then repeat the call; nothing was written"),
+    "53200": (RetryableError, "touch fewer conversations in one transaction, or raise max_locks_per_transaction"),
+    "53300": (ServerUnreachable, "raise max_connections or lower EVENTSTORE_POOL_SIZE"),
+    "40P01": (DeadlockDetected, "nothing was written; repeat the transaction"),
+    "40001": (RetryableError, "nothing was written; repeat the transaction"),
+    "55P03": (RetryableError, "nothing was written; repeat the transaction"),
+    "57014": (RetryableError, "the server's statement_timeout is too short for it, or somebody cancelled it"),
+    "42501": (PermissionDenied, "grant the login the role eventstore_app, or apply the migrations with this login"),
+    "42P01": (SchemaMissing, "apply the migrations: eventstore migrate up"),
+    "42883": (SchemaMissing, "apply the migrations: eventstore migrate up"),
+    "25006": (UnsuitableServer, "connect to the primary: this server or session only reads"),
+    "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
+    "ES004": (UnsuitableServer, "connect to the primary"),
+    "57P03": (ServerUnreachable, "the server is starting or stopping; repeat the call in a moment"),
+    "3D000": (ServerUnreachable, "create the database, or correct its name in DATABASE_URL"),
+}
+_BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
+    "08": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
+    "28": (ServerUnreachable, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
+    "57": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
+}
+
+
+def translate(error: psycopg.Error) -> EventStoreError:
+    """The store's error for one of the driver's."""
+    said = _first_line(error)
+    if isinstance(error, PoolTimeout):
+        return ServerUnreachable(f"no connection to the server could be had in time: {said}")
+    if isinstance(error, PoolClosed):
+        return ServerError("the store is closed: open it again")
+    state = error.sqlstate
+    if state is None:
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return ConnectionLost(f"{said}: {_BY_CLASS['08'][1]}")
+        return ServerError(said)
+    kind, advice = _BY_SQLSTATE.get(state) or _BY_CLASS.get(state[:2]) or (ServerError, f"SQLSTATE {state}")
+    return kind(f"{said}: {advice}")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises the store's error where the driver raises its own."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def _first_line(error: Exception) -> str:
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return (primary or str(error).strip() or type(error).__name__).splitlines()[0]

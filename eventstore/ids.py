@@ -1,0 +1,76 @@
+"""From the free-text identifiers of clients to the UUIDs of the tables.
+
+A text that is a UUID, and the first of its name, is used as it is. Any other becomes a UUIDv5 of the tenant, the
+conversation, the text and its occurrence: the same input gives the same ids on every machine and in every run.
+The text as given is stored beside the id (``given_id``) and given back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from uuid import UUID, uuid5
+
+from eventstore.errors import InvalidId
+
+_NAMESPACE = UUID("6c0a1f0e-5a5b-5d0c-9a43-0f6f1d0b7f2e")
+"""Of this system's ids. Random, and for good: another would give other ids to the same input."""
+
+
+def derived_uuid(*names: str | int) -> UUID:
+    """The UUIDv5 (RFC 9562) of the names, which are set apart so that none can imitate another's end.
+
+    Raises:
+        InvalidId: a name is not Unicode text.
+    """
+    name = "".join(f"{len(str(name))}:{name}" for name in names)
+    try:
+        return uuid5(_NAMESPACE, name)
+    except UnicodeEncodeError:
+        raise InvalidId(f"the id {name!r} has a lone surrogate: it is not Unicode text") from None
+
+
+def is_canonical_uuid(text: str) -> bool:
+    """Whether the text is a UUID exactly as PostgreSQL and Python print one."""
+    if len(text) != 36:
+        return False
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def conversation_uuid(tenant: str, text: str) -> UUID:
+    """The id of the conversation that a client calls ``text``."""
+    return UUID(text) if is_canonical_uuid(text) else derived_uuid("conversation", tenant, text)
+
+
+def parse_uuid(value: UUID | str, what: str) -> UUID:
+    """Reads a UUID.
+
+    Raises:
+        InvalidId: the text is none.
+    """
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidId(
+            f"{what}: {value!r} is not a UUID; for an id of your own making use eventstore.conversation_uuid()"
+        ) from None
+
+
+class IdAssigner:
+    """Assigns ids to the things of one kind in one conversation, in the order in which they came."""
+
+    def __init__(self, tenant: str, conversation_id: UUID, kind: str) -> None:
+        self._scope = (kind, tenant, str(conversation_id))
+        self._occurrences: Counter[str] = Counter()
+
+    def assign(self, text: str) -> UUID:
+        """The id of the next thing that is called ``text``."""
+        occurrence = self._occurrences[text]
+        self._occurrences[text] += 1
+        if occurrence == 0 and is_canonical_uuid(text):
+            return UUID(text)
+        return derived_uuid(*self._scope, text, occurrence)

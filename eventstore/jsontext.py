@@ -1,0 +1,120 @@
+"""JSON text that PostgreSQL's ``jsonb`` gives back equal to the value it was made of.
+
+``jsonb`` refuses NUL characters and lone surrogates, knows no NaN, and keeps numbers as exact decimals. Checked
+here, so that the error can name the place; and written here so that a ``float`` survives: ``1e23`` is sent as
+``99999999999999991611392.0``, the value it has, and not as the integer 10**23, which
+is another number in Python.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from eventstore.errors import InvalidEvent
+
+MAX_DEPTH = 200
+"""Levels of nesting allowed; well below what Python's and PostgreSQL's recursive parsers bear."""
+
+_EXACT_FLOATS = 1e16  # from here on repr() writes an exponent, and jsonb would make an integer of it
+
+
+def to_json(value: Any, path: str) -> str:
+    """Writes ``value`` as JSON.
+
+    Args:
+        value: None, bool, int, float, str, and lists and string-keyed dicts of them.
+        path: how errors call the value, such as ``content``.
+
+    Raises:
+        InvalidEvent: something in the value cannot be stored; names where it stands.
+    """
+    plain = _check(value, path, 1)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) if plain else _write(value)
+    if "\\u0000" in text or not _is_unicode(text):
+        _check_texts(value, path)
+    return text
+
+
+def check_text(text: str, path: str, *, longest: int | None = None) -> None:
+    """Checks a text that is stored in a column of its own.
+
+    Raises:
+        InvalidEvent: it holds a NUL character or a lone surrogate, or is longer than ``longest`` characters.
+    """
+    if longest is not None and len(text) > longest:
+        raise InvalidEvent(path, f"is {len(text):,} characters long, the limit is {longest}")
+    if "\0" in text:
+        raise InvalidEvent(
+            path, f"has a NUL character at offset {text.index(chr(0))}, which PostgreSQL cannot store: remove it"
+        )
+    if not _is_unicode(text):
+        raise InvalidEvent(path, "has a lone surrogate, which is not Unicode text: decode the input correctly")
+
+
+def _check(value: Any, path: str, depth: int) -> bool:
+    """Checks types and numbers; tells whether the plain JSON writer is exact for the value."""
+    if value is None or isinstance(value, str | bool):
+        return True
+    if isinstance(value, int):
+        return _check_int(value, path)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidEvent(path, f"is {value}, which JSON has no number for: send null or a text")
+        return abs(value) < _EXACT_FLOATS
+    if depth > MAX_DEPTH:
+        raise InvalidEvent(path, f"is nested deeper than {MAX_DEPTH} levels")
+    plain = True
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidEvent(path, f"has the key {key!r}, a {type(key).__name__}: JSON keys are texts")
+            plain &= _check(item, f"{path}.{key}", depth + 1)
+        return plain
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            plain &= _check(item, f"{path}[{index}]", depth + 1)
+        return plain
+    raise InvalidEvent(path, f"is a {type(value).__name__}, which JSON cannot express")
+
+
+def _check_int(value: int, path: str) -> bool:
+    try:
+        str(value)
+    except ValueError:  # Python's own bound on the digits it converts; it could not read the number back
+        raise InvalidEvent(path, "is an integer of more digits than Python reads: send it as a text") from None
+    return True
+
+
+def _check_texts(value: Any, path: str) -> None:
+    """Finds the text that cannot be stored, and raises."""
+    if isinstance(value, str):
+        check_text(value, path)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_text(key, f"a key of {path}")
+            _check_texts(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_texts(item, f"{path}[{index}]")
+
+
+def _write(value: Any) -> str:
+    """The writer for values with large floats; the plain one is in C and much faster."""
+    if isinstance(value, float) and abs(value) >= _EXACT_FLOATS:
+        return f"{Decimal(value):f}.0"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_write(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_write, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""One private event loop in a thread, through which synchronous code reaches the asynchronous store.
+
+The pools belong to that loop and are touched from no other, so callers may come from any thread, also from one that
+runs an event loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+_READ_AHEAD = 100  # events that wait for a synchronous reader
+
+
+class Portal:
+    """A running event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="eventstore-loop", daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end and returns what it returns, or raises what it raises.
+
+        Interrupted (Ctrl-C), it cancels the coroutine.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+        """The items of an asynchronous iterator; closes it when the loop over them is left."""
+        queue: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue(_READ_AHEAD)
+
+        async def fill() -> None:
+            try:
+                async with aclosing(cast(Any, source)) as items:
+                    async for item in items:
+                        await queue.put((True, item))
+                await queue.put((False, None))
+            except Exception as error:
+                await queue.put((False, error))
+
+        async def drain() -> list[tuple[bool, Any]]:
+            entries = [await queue.get()]
+            while not queue.empty():
+                entries.append(queue.get_nowait())
+            return entries
+
+        filling = asyncio.run_coroutine_threadsafe(fill(), self._loop)
+        try:
+            while True:
+                for more, item in self.call(drain()):
+                    if more:
+                        yield item
+                    elif item is None:
+                        return
+                    else:
+                        raise item
+        finally:
+            filling.cancel()
+
+    def close(self) -> None:
+        """Stops the loop and its thread."""
+
+        async def cancel_all() -> None:
+            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.get_running_loop().shutdown_asyncgens()
+
+        self.call(cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

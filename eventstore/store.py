@@ -1,0 +1,255 @@
+"""The event store: append, read, subscribe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from psycopg import sql
+
+from eventstore.append import APPEND, Append, Batch, checked_tenant
+from eventstore.database.connection import APP, Connection, Pool, connect
+from eventstore.database.migrate import BOOKKEEPING, check
+from eventstore.database.server import Server
+from eventstore.database.settings import Settings
+from eventstore.database.translate import translated
+from eventstore.errors import ConnectionLost, InputError, SchemaMissing, ServerUnreachable
+from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
+from eventstore.ids import parse_uuid
+from eventstore.read import (
+    HIGHEST_VERSION,
+    Filter,
+    horizon,
+    last_event,
+    read_conversation,
+    read_log,
+)
+from eventstore.vocabulary import EventData
+from eventstore.wake import Waker
+
+
+class EventStore:
+    """The log of one database, for the coroutines of one event loop.
+
+    Open it as a context manager::
+
+        async with EventStore() as store:
+            await store.append(conversation_id, [MessageAdded(role="user", content="hello")])
+
+    Args:
+        settings: which server and schema, which limits; from the environment and ``.env`` if left out.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.tenant = checked_tenant(self.settings.tenant)
+        self.server = Server(self.settings)
+        self._waker = Waker(self.connect)
+        self._pool: Pool | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connects, and starts or joins the embedded server if none is named.
+
+        Raises:
+            ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use.
+            SchemaError: its schema does not fit this code.
+        """
+        await asyncio.to_thread(self.server.acquire)
+        try:
+            async with await self.connect() as connection:
+                await self._check_schema(connection)
+            self._pool = Pool(self.server.url, self.settings, APP, self.settings.pool_size, self.server.why)
+            await self._pool.open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Closes all connections and leaves the embedded server."""
+        await self._waker.close()
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+        await asyncio.to_thread(self.server.release)
+
+    async def connect(self, role: str = APP) -> Connection:
+        """Opens a connection of its own, in autocommit mode and with the store's schema as search path."""
+        return await connect(self.server.url, self.settings, role)
+
+    @property
+    def pool(self) -> Pool:
+        """The connections of the store.
+
+        Raises:
+            InputError: the store is not open.
+        """
+        if self._pool is None:
+            raise InputError("the store is not open: use 'async with EventStore() as store'")
+        return self._pool
+
+    async def append(
+        self,
+        conversation_id: UUID | str,
+        events: Sequence[EventData | NewEvent],
+        *,
+        expected: ExpectedVersion = ANY,
+        actor: str = "",
+        tenant: str | None = None,
+    ) -> AppendResult:
+        """Appends events to a conversation: all of them, durably, or none.
+
+        Args:
+            conversation_id: a UUID; of a text of your own, see :func:`eventstore.conversation_uuid`.
+            events: at least one. Repeating an append with the same :class:`NewEvent` objects is harmless.
+            expected: the version that the conversation must have, ``NO_STREAM``, ``EXISTS`` or ``ANY``.
+            actor: who causes the events that do not say so themselves.
+            tenant: the store's own if left out.
+
+        Raises:
+            WrongExpectedVersion: somebody else appended meanwhile.
+            EventIdConflict: another event is stored under the id of one of these.
+            InputError: something in the events cannot be stored.
+            ConnectionLost: unknown whether it happened; append the same NewEvent objects again.
+        """
+        return await self.append_all([Append(conversation_id, events, expected)], actor=actor, tenant=tenant)
+
+    async def append_all(
+        self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None
+    ) -> AppendResult:
+        """Appends to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
+        batch = Batch(tenant or self.tenant, appends, self.settings.max_content_bytes, actor)
+        return batch.result(await self.pool.fetch(APPEND, batch.parameters(), explain=batch.conflict))
+
+    def read(
+        self,
+        conversation_id: UUID | str,
+        *,
+        after: int = 0,
+        until_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        tenant: str | None = None,
+    ) -> AsyncIterator[Event]:
+        """The events of a conversation, in order of version or backwards.
+
+        Args:
+            after: only versions above this one.
+            until_version: only versions up to this one.
+            limit: at most so many events.
+            types, actor, since, until: only events like this; the times are those of ``timestamp``.
+        """
+        return read_conversation(
+            self.pool,
+            tenant or self.tenant,
+            parse_uuid(conversation_id, "conversation_id"),
+            _not_negative(after, "after") + 1,
+            HIGHEST_VERSION if until_version is None else until_version,
+            Filter(types, actor, since, until),
+            backwards=backwards,
+            limit=limit,
+        )
+
+    async def read_log(
+        self,
+        *,
+        after: int = 0,
+        until_position: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        tenant: str | None = None,
+        all_tenants: bool = False,
+    ) -> AsyncIterator[Event]:
+        """The events of a tenant, or of all, in order of position or backwards, up to the horizon at the start.
+
+        Args:
+            after: only positions above this one.
+            until_position: only positions up to this one.
+            all_tenants: of everybody, not only of ``tenant``.
+        """
+        first = _not_negative(after, "after") + 1
+        final = await horizon(self.pool)
+        events = read_log(
+            self.pool,
+            None if all_tenants else tenant or self.tenant,
+            first,
+            final if until_position is None else min(final, until_position),
+            Filter(types, actor, since, until),
+            backwards=backwards,
+            limit=limit,
+        )
+        async for event in events:
+            yield event
+
+    async def subscribe(
+        self,
+        *,
+        after: int = 0,
+        types: Sequence[str] | None = None,
+        actor: str | None = None,
+        tenant: str | None = None,
+        all_tenants: bool = False,
+    ) -> AsyncIterator[Event]:
+        """All events after a position, those to come included: in order, each once, none missing.
+
+        To resume, subscribe again after the position of the last event that was dealt with. The iterator waits for
+        the server where it is away, and goes on.
+        """
+        which = Filter(types, actor)
+        filtered = not which.is_empty or not all_tenants
+        position = _not_negative(after, "after")
+        while True:
+            try:
+                final = await horizon(self.pool)
+                who = None if all_tenants else tenant or self.tenant
+                async for event in read_log(self.pool, who, position + 1, final, which, limit=None):
+                    yield event
+                    position = event.position
+                if filtered and final > position:
+                    # Only as far as an event that exists: after a crash the sequence may fall back behind the horizon.
+                    position = max(position, await last_event(self.pool, final))
+            except (ConnectionLost, ServerUnreachable):
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                await self._waker.wait(position)
+
+    async def wait(self, seen: int) -> None:
+        """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
+        await self._waker.wait(seen)
+
+    async def _check_schema(self, connection: Connection) -> None:
+        table = sql.Identifier(self.settings.db_schema, BOOKKEEPING)
+        try:
+            with translated():
+                cursor = await connection.execute(sql.SQL("SELECT version FROM {}").format(table))
+                rows: list[Any] = await cursor.fetchall()
+        except SchemaMissing:
+            rows = []
+        check({str(version) for (version,) in rows})
+
+
+RETRY_SECONDS = 0.5
+"""Between attempts of a subscription to reach a server that is away."""
+
+
+def _not_negative(value: int, what: str) -> int:
+    if value < 0:
+        raise InputError(f"{what}: {value} is negative; positions and versions begin at 1")
+    return value

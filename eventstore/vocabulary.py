@@ -1,0 +1,283 @@
+"""The event vocabulary: what can happen in a conversation, as a discriminated union of pydantic models.
+
+Every limit that a read table has is enforced here, before an event is appended, so that no built-in event can fail
+in a projection. Members that a newer version added to a known event are kept (``model_extra``); events of a type
+that this version does not know are read as :class:`UnknownEvent`. Both are written back as they were.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from eventstore.errors import InvalidEvent
+from eventstore.jsontext import check_text
+
+SCHEMA_VERSION = 1
+"""Version of the shapes below; stored with every event."""
+
+RESERVED_PREFIXES = ("agent.", "conversation.", "message.", "task.", "tenant.", "eventstore.")
+"""Types that begin so belong to this vocabulary, present and future."""
+
+
+class Role(StrEnum):
+    """Who speaks. A2A's ``agent`` is stored as ``assistant``."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+    TOOL = "tool"
+
+
+class TaskStatus(StrEnum):
+    """Every state of an A2A task; ``submitted`` is stored as ``pending``, ``working`` as ``in_progress``."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    INPUT_REQUIRED = "input-required"
+    AUTH_REQUIRED = "auth-required"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+
+Name = Annotated[str, Field(max_length=255)]
+Json: TypeAlias = dict[str, Any]
+
+
+class EventData(BaseModel):
+    """What all events of the vocabulary share. Raises :class:`InvalidEvent` where a value does not fit."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    event_type: str
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _invalid(type(self).__name__, error) from None
+
+    def to_content(self) -> Any:
+        """The event's content as plain JSON values; members that are None are left out."""
+        content: Json = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name != "event_type" and value is not None:
+                content[name] = str(value) if isinstance(value, UUID | StrEnum) else value
+        return content | (self.model_extra or {})
+
+    @classmethod
+    def from_content(cls, event_type: str, content: Any) -> Self:
+        """The event of this class with that stored content."""
+        return cls.model_validate({**content, "event_type": event_type})
+
+
+class ConversationCreated(EventData):
+    """A conversation began. ``given_id`` is its id as the client gave it, where that was not a UUID."""
+
+    event_type: Literal["conversation.created"] = "conversation.created"
+    name: Name = ""
+    given_id: str | None = None
+    metadata: Json | None = None
+
+
+class ConversationRenamed(EventData):
+    """A conversation got another name."""
+
+    event_type: Literal["conversation.renamed"] = "conversation.renamed"
+    name: Name
+
+
+class ConversationArchived(EventData):
+    """A conversation is no longer active."""
+
+    event_type: Literal["conversation.archived"] = "conversation.archived"
+
+
+class ConversationReactivated(EventData):
+    """A conversation is active again, and no longer hidden if it was."""
+
+    event_type: Literal["conversation.reactivated"] = "conversation.reactivated"
+
+
+class ConversationDeleted(EventData):
+    """A conversation is hidden. Its events stay."""
+
+    event_type: Literal["conversation.deleted"] = "conversation.deleted"
+
+
+class ConversationForked(EventData):
+    """This conversation continues another from that version on."""
+
+    event_type: Literal["conversation.forked"] = "conversation.forked"
+    source_conversation_id: UUID
+    source_version: Annotated[int, Field(ge=1)]
+    name: Name | None = None
+    metadata: Json | None = None
+
+
+class MessageAdded(EventData):
+    """A message. Its id in the read tables is the id of its event.
+
+    A message is kept as it was sent, see :mod:`eventstore.sent`: ``content`` is its text and absent where it was
+    sent as ``parts``; ``extra`` holds the members of the message that have no place of their own.
+    """
+
+    event_type: Literal["message.added"] = "message.added"
+    role: Role
+    content: str | None = None
+    parts: list[Any] | None = None
+    given_id: str | None = None
+    extra: Json | None = None
+    metadata: Json | None = None
+
+
+class TaskCreated(EventData):
+    """An agent took on a task."""
+
+    event_type: Literal["task.created"] = "task.created"
+    task_id: UUID
+    description: str = ""
+    status: TaskStatus = TaskStatus.PENDING
+    given_id: str | None = None
+    metadata: Json | None = None
+
+
+class TaskStatusChanged(EventData):
+    """A task has another status; ``message`` is what the agent said of it, as sent."""
+
+    event_type: Literal["task.status_changed"] = "task.status_changed"
+    task_id: UUID
+    status: TaskStatus
+    message: Json | None = None
+    metadata: Json | None = None
+
+
+class TaskDescribed(EventData):
+    """A task has another description."""
+
+    event_type: Literal["task.described"] = "task.described"
+    task_id: UUID
+    description: str
+
+
+class _Artifact(EventData):
+    task_id: UUID
+    artifact_id: str
+    parts: list[Any]
+    name: str | None = None
+    description: str | None = None
+    last_chunk: bool = True
+    extra: Json | None = None
+    metadata: Json | None = None
+
+
+class TaskArtifactAdded(_Artifact):
+    """A task produced an artifact, or the first chunk of one. It takes the place of an earlier one of its id."""
+
+    event_type: Literal["task.artifact_added"] = "task.artifact_added"
+
+
+class TaskArtifactExtended(_Artifact):
+    """A further chunk of an artifact."""
+
+    event_type: Literal["task.artifact_extended"] = "task.artifact_extended"
+
+
+class ApplicationEvent(EventData):
+    """An event of the application's own, with a name of its own and any JSON value as its content."""
+
+    event_type: Annotated[str, Field(min_length=1, max_length=100)]
+    content: Any = None
+
+    def __init__(self, event_type: str, content: Any = None) -> None:
+        super().__init__(event_type=event_type, content=content)
+        check_text(event_type, "event_type")
+        if event_type.startswith(RESERVED_PREFIXES):
+            raise InvalidEvent(
+                "event_type",
+                f"{event_type!r} begins like the built-in events: choose a name that begins with none of "
+                + ", ".join(RESERVED_PREFIXES),
+            )
+
+    def to_content(self) -> Any:
+        """The content as given."""
+        return self.content
+
+    @classmethod
+    def from_content(cls, event_type: str, content: Any) -> Self:
+        """The event with that name and content."""
+        return cls(event_type, content)
+
+
+class UnknownEvent(EventData):
+    """An event that a newer version of this vocabulary wrote. Its content is kept as it is."""
+
+    event_type: Annotated[str, Field(min_length=1, max_length=100)]
+    content: Any = None
+    schema_version: int = SCHEMA_VERSION
+
+    def to_content(self) -> Any:
+        """The content as it was read."""
+        return self.content
+
+
+BuiltInEvent = Annotated[
+    ConversationCreated
+    | ConversationRenamed
+    | ConversationArchived
+    | ConversationReactivated
+    | ConversationDeleted
+    | ConversationForked
+    | MessageAdded
+    | TaskCreated
+    | TaskStatusChanged
+    | TaskDescribed
+    | TaskArtifactAdded
+    | TaskArtifactExtended,
+    Field(discriminator="event_type"),
+]
+"""The built-in events, told apart by ``event_type``."""
+
+BUILT_IN: TypeAdapter[BuiltInEvent] = TypeAdapter(BuiltInEvent)
+"""Validates and describes (JSON Schema) the built-in events."""
+
+
+class _Types:
+    by_name: ClassVar[dict[str, type[EventData]]] = {
+        kind.model_fields["event_type"].default: kind
+        for kind in (
+            ConversationCreated, ConversationRenamed, ConversationArchived, ConversationReactivated,
+            ConversationDeleted, ConversationForked, MessageAdded, TaskCreated, TaskStatusChanged, TaskDescribed,
+            TaskArtifactAdded, TaskArtifactExtended,
+        )
+    }  # fmt: skip
+
+
+def parse(event_type: str, schema_version: int, content: Any) -> EventData:
+    """The typed event that a row of the log holds.
+
+    Never fails: what this version cannot read as one of its own events is an :class:`UnknownEvent`.
+    """
+    kind = _Types.by_name.get(event_type)
+    try:
+        if kind is not None:
+            return kind.from_content(event_type, content)
+        if not event_type.startswith(RESERVED_PREFIXES):
+            return ApplicationEvent.from_content(event_type, content)
+    except (InvalidEvent, ValidationError, TypeError):
+        pass  # another shape than ours: kept whole below
+    return UnknownEvent(event_type=event_type, content=content, schema_version=schema_version)
+
+
+def _invalid(what: str, error: ValidationError) -> InvalidEvent:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    given = f", got {first['input']!r:.80}" if first["type"] != "missing" else ""
+    return InvalidEvent(f"{what}.{path}" if path else what, f"{first['msg']}{given}")
