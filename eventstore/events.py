@@ -77,6 +77,11 @@ class NewEvent:
     actor: str = ""
     metadata: Metadata = field(default_factory=Metadata)
 
+    def __post_init__(self) -> None:
+        for name, kind in (("data", EventData), ("id", UUID), ("actor", str), ("metadata", Metadata)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise InvalidEvent(name, f"is a {type(value).__name__}: expected {kind.__name__}")
+
     @property
     def schema_version(self) -> int:
         """Version of the shape of :attr:`data`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -16,7 +17,7 @@ from eventstore.database.migrate import BOOKKEEPING, check
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
-from eventstore.errors import ConnectionLost, InputError, SchemaMissing, ServerUnreachable
+from eventstore.errors import ConnectionLost, InputError, SchemaMissing, ServerError, ServerUnreachable
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.read import (
@@ -226,6 +227,7 @@ class EventStore:
                     # Only as far as an event that exists: after a crash the sequence may fall back behind the horizon.
                     position = max(position, await last_event(self.pool, final))
             except (ConnectionLost, ServerUnreachable):
+                await self.revive()
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 await self._waker.wait(position)
@@ -233,6 +235,11 @@ class EventStore:
     async def wait(self, seen: int) -> None:
         """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
         await self._waker.wait(seen)
+
+    async def revive(self) -> None:
+        """Starts the embedded server again if it died; for consumers that wait for a lost server."""
+        with suppress(ServerError):
+            await asyncio.to_thread(self.server.revive)
 
     async def _check_schema(self, connection: Connection) -> None:
         table = sql.Identifier(self.settings.db_schema, BOOKKEEPING)

@@ -124,6 +124,38 @@ CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS tim
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
 
+-- Opens a batch in the caller's transaction: locks the projection's checkpoints, so that of two workers one waits, and
+-- fixes the range of positions that the relation "batch" shows. No row: there is nothing to apply.
+CREATE FUNCTION begin_batch(projection text, size integer) RETURNS TABLE (lower_position bigint, upper_position bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    horizon bigint;
+BEGIN
+    SELECT min(locked.position)
+      INTO lower_position
+      FROM (SELECT c.position
+              FROM checkpoints c
+             WHERE c.projection = begin_batch.projection
+             ORDER BY c.share
+               FOR UPDATE) AS locked;
+    horizon := log_horizon();
+    SELECT max(next.position)
+      INTO upper_position
+      FROM (SELECT e.position
+              FROM events e
+             WHERE e.position > lower_position
+               AND e.position <= horizon
+             ORDER BY e.position
+             LIMIT begin_batch.size) AS next;
+    IF upper_position IS NOT NULL THEN
+        PERFORM set_config('eventstore.projection', begin_batch.projection, true),
+                set_config('eventstore.lower_position', lower_position::text, true),
+                set_config('eventstore.upper_position', upper_position::text, true);
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
 SELECT eventstore_own('TABLE ' || t),
        eventstore_grant(format('SELECT ON TABLE %I', t), 'eventstore_app'),
        eventstore_grant(format('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE %I', t), 'eventstore_projector')
@@ -131,11 +163,13 @@ SELECT eventstore_own('TABLE ' || t),
 SELECT eventstore_own('FUNCTION share_of(uuid)');
 SELECT eventstore_own('FUNCTION text_of_parts(jsonb)');
 SELECT eventstore_own('FUNCTION occurred_at(jsonb, timestamptz)');
+SELECT eventstore_own('FUNCTION begin_batch(text, integer)');
 
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+DROP FUNCTION begin_batch(text, integer);
 DROP FUNCTION occurred_at(jsonb, timestamptz);
 DROP FUNCTION text_of_parts(jsonb);
 DROP FUNCTION share_of(uuid);

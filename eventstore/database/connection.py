@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
@@ -22,11 +22,12 @@ PROJECTOR = "eventstore_projector"
 OLDEST_SERVER = 15
 
 
-def redacted(url: str) -> str:
-    """The URL without its password, for messages."""
-    parts = conninfo_to_dict(url)
-    host = parts.get("host", "localhost")
-    return f"{parts.get('user', '')}@{host}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    options = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "password"]
+    return urlunsplit(parts._replace(netloc=login.partition(":")[0] + at + host, query=urlencode(options)))
 
 
 async def connect(url: str, settings: Settings, role: str) -> Connection:
@@ -51,7 +52,7 @@ def unreachable(url: str, error: psycopg.Error) -> Exception:
         return known
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     return ServerUnreachable(
-        f"no connection to {redacted(url)}: {reason}: start the server, or correct DATABASE_URL or POSTGRES_HOST"
+        f"no connection to {without_password(url)}: {reason}: start the server, or correct DATABASE_URL or POSTGRES_HOST"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from eventstore.database.connection import redacted
+from eventstore.database.connection import without_password
 from eventstore.database.embedded import EmbeddedServer, room_left
 from eventstore.database.migrate import Migrator
 from eventstore.database.settings import DEFAULT_DATABASE, Settings
@@ -51,6 +51,15 @@ class Server:
         if self.embedded is not None:
             self.embedded.release()
 
+    def revive(self) -> None:
+        """Starts the embedded server again if it died.
+
+        Raises:
+            EmbeddedServerError, DiskFull: it cannot be started.
+        """
+        if self.embedded is not None:
+            self.embedded.ensure_running()
+
     @property
     def url(self) -> str:
         """Where to connect, for libpq and psycopg; with the password if the settings have one."""
@@ -59,7 +68,7 @@ class Server:
     @property
     def public_url(self) -> str:
         """The URL without a password, to be shown."""
-        return redacted(self.url)
+        return without_password(self.url)
 
     def migrator(self) -> Migrator:
         """For this server's schema."""

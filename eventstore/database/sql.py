@@ -10,4 +10,4 @@ from typing import LiteralString
 @cache
 def query(package: str, name: str) -> LiteralString:
     """The text of ``sql/{name}.sql`` in the package."""
-    return files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")  # type: ignore[return-value]
+    return files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")

@@ -1,0 +1,41 @@
+"""How far the projections are, and waiting until they are far enough."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from eventstore import EventStore
+from eventstore.database.sql import query
+from eventstore.errors import NotCaughtUp
+from projections.projection import PROJECTIONS, Projection
+
+_POSITION = query("projections", "position")
+_LOOK_SECONDS = 0.01
+
+
+async def applied_position(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> int:
+    """The position that all of the projections have applied."""
+    names = [projection.name for projection in projections]
+    return int((await store.pool.fetch(_POSITION, {"projections": names}))[0][0])
+
+
+async def wait_for(
+    store: EventStore, position: int, *, projections: Sequence[Projection] = PROJECTIONS, timeout: float = 10.0
+) -> None:
+    """Returns once the projections have applied a position, such as that of an append.
+
+    Args:
+        timeout: in seconds.
+
+    Raises:
+        NotCaughtUp: they have not within the time.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout
+    while (applied := await applied_position(store, projections)) < position:
+        if asyncio.get_running_loop().time() > deadline:
+            raise NotCaughtUp(
+                f"the read tables have applied position {applied}, not yet {position}, after {timeout} seconds: "
+                "is a worker running? eventstore up or eventstore project starts one"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,53 @@
+-- Folds a batch of the log into the table conversations. The first event of a conversation, whatever it is, makes its row.
+WITH folded AS MATERIALIZED (
+    SELECT b.tenant_id,
+           b.conversation_id,
+           max(b.version) AS version,
+           (array_agg(b.content ->> 'name' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked')
+                         AND b.content ? 'name'))[1] AS name,
+           (array_agg(b.event_type = 'conversation.reactivated' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('conversation.archived', 'conversation.reactivated')))[1] AS is_active,
+           (array_agg(b.event_type = 'conversation.deleted' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')))[1] AS is_deleted,
+           (array_agg(b.content ->> 'given_id' ORDER BY b.version)
+               FILTER (WHERE b.event_type = 'conversation.created' AND b.content ? 'given_id'))[1] AS given_id,
+           (array_agg(jsonb_build_object('conversation_id', b.content -> 'source_conversation_id',
+                                         'version', b.content -> 'source_version') ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type = 'conversation.forked'))[1] AS forked_from,
+           (array_agg(b.content -> 'metadata' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('conversation.created', 'conversation.forked')
+                         AND b.content ? 'metadata'))[1] AS metadata,
+           count(*) FILTER (WHERE b.event_type = 'message.added') AS messages,
+           (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
+           max(occurred_at(b.metadata, b.timestamp)) AS updated_at
+      FROM batch b
+     GROUP BY b.tenant_id, b.conversation_id
+),
+updated AS (
+    UPDATE conversations c
+       SET version       = f.version,
+           name          = coalesce(f.name, c.name),
+           is_active     = coalesce(f.is_active, c.is_active),
+           is_deleted    = coalesce(f.is_deleted, c.is_deleted),
+           given_id      = coalesce(c.given_id, f.given_id),
+           forked_from   = coalesce(f.forked_from, c.forked_from),
+           metadata      = coalesce(f.metadata, c.metadata),
+           message_count = c.message_count + f.messages,
+           updated_at    = greatest(c.updated_at, f.updated_at)
+      FROM folded f
+     WHERE c.tenant_id = f.tenant_id
+       AND c.id = f.conversation_id
+    RETURNING c.tenant_id, c.id
+)
+INSERT INTO conversations (id, tenant_id, name, is_active, is_deleted, created_at, updated_at, message_count, version,
+                           given_id, forked_from, metadata)
+SELECT f.conversation_id, f.tenant_id, coalesce(f.name, ''), coalesce(f.is_active, true), coalesce(f.is_deleted, false),
+       f.created_at, f.updated_at, f.messages, f.version, f.given_id, f.forked_from, f.metadata
+  FROM folded f
+ WHERE NOT EXISTS (
+           SELECT
+             FROM updated u
+            WHERE u.tenant_id = f.tenant_id
+              AND u.id = f.conversation_id
+       );

@@ -1,0 +1,26 @@
+-- Folds a batch of the log into the table messages: a row for each message added, under the id of its event.
+--
+-- The column content is never null: it holds the text that was sent, else the text of the parts. So that the message
+-- can be given back as it was sent (eventstore/sent.py), a text that was sent empty, or beside parts, stands in extra.
+INSERT INTO messages (id, conversation_id, tenant_id, version, role, content, parts, created_at, actor, given_id,
+                      extra, metadata)
+SELECT b.id, b.conversation_id, b.tenant_id, b.version,
+       b.content ->> 'role',
+       coalesce(b.content ->> 'content',
+                text_of_parts(b.content -> 'parts'),
+                text_of_parts(b.content #> '{extra,content}'),
+                ''),
+       b.content -> 'parts',
+       occurred_at(b.metadata, b.timestamp),
+       b.actor,
+       b.content ->> 'given_id',
+       nullif(coalesce(b.content -> 'extra', '{}')
+              || CASE WHEN b.content ->> 'content' = '' OR b.content ?& '{content,parts}'
+                      THEN jsonb_build_object('content', b.content -> 'content')
+                      ELSE '{}'
+                 END,
+              '{}'),
+       b.content -> 'metadata'
+  FROM batch b
+ WHERE b.event_type = 'message.added'
+ ORDER BY b.position;

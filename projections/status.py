@@ -1,0 +1,87 @@
+"""The state of the log and of its projections, for operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from eventstore import EventStore
+from eventstore.database.sql import query
+from eventstore.read import horizon
+from projections.projection import PROJECTIONS
+
+_LOG = query("projections", "status_log")
+_PROJECTIONS = query("projections", "status_projections")
+_HOLDERS = query("projections", "status_holders")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionStatus:
+    """How far a projection is.
+
+    Attributes:
+        position: applied for all shares.
+        lag_events: events that it has not applied yet.
+        lag_seconds: age of the oldest of these; 0 where there is none.
+        is_current: whether its tables were made by the text that this version has.
+    """
+
+    name: str
+    position: int
+    updated_at: datetime
+    lag_events: int
+    lag_seconds: float
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendInFlight:
+    """An append whose transaction is still open, ``seconds`` long."""
+
+    pid: int | None
+    login: str
+    application: str
+    state: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The log and its projections.
+
+    Attributes:
+        bytes: of the table ``events`` on disk, indexes included.
+        horizon: the position up to which the log is final.
+    """
+
+    database_url: str
+    server_version: str
+    db_schema: str
+    events: int
+    conversations: int
+    last_position: int
+    horizon: int
+    bytes: int
+    projections: list[ProjectionStatus]
+    appends_in_flight: list[AppendInFlight]
+
+
+async def read_status(store: EventStore) -> Status:
+    """Reads the state. Counts the log, which takes time on a large one."""
+    events, last_position, conversations, size, version = (await store.pool.fetch(_LOG))[0]
+    sources = {projection.name: projection.source for projection in PROJECTIONS}
+    return Status(
+        database_url=store.server.public_url,
+        server_version=version,
+        db_schema=store.settings.db_schema,
+        events=events,
+        conversations=conversations,
+        last_position=last_position,
+        horizon=await horizon(store.pool),
+        bytes=size,
+        projections=[
+            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source)
+            for name, position, updated_at, source, lag_events, lag_seconds in await store.pool.fetch(_PROJECTIONS)
+        ],
+        appends_in_flight=[AppendInFlight(*row) for row in await store.pool.fetch(_HOLDERS)],
+    )

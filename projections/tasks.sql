@@ -1,0 +1,68 @@
+-- Folds a batch of the log into the tables tasks and task_artifacts. The first event of a task, whatever it is, makes
+-- its row: a remote agent may report on a task that nobody announced.
+WITH folded AS MATERIALIZED (
+    SELECT b.tenant_id,
+           b.conversation_id,
+           (b.content ->> 'task_id')::uuid AS id,
+           max(b.version) AS version,
+           (array_agg(b.content ->> 'status' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('task.created', 'task.status_changed')))[1] AS status,
+           (array_agg(b.content ->> 'description' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('task.created', 'task.described')))[1] AS description,
+           (array_agg(b.content ->> 'given_id' ORDER BY b.version)
+               FILTER (WHERE b.event_type = 'task.created' AND b.content ? 'given_id'))[1] AS given_id,
+           bool_or(b.event_type = 'task.status_changed') AS has_status_message,
+           (array_agg(b.content -> 'message' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type = 'task.status_changed'))[1] AS status_message,
+           (array_agg(b.content -> 'metadata' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type = 'task.created' AND b.content ? 'metadata'))[1] AS metadata,
+           (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
+           max(occurred_at(b.metadata, b.timestamp)) AS updated_at
+      FROM batch b
+     WHERE b.event_type IN ('task.created', 'task.status_changed', 'task.described',
+                            'task.artifact_added', 'task.artifact_extended')
+     GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
+),
+updated AS (
+    UPDATE tasks t
+       SET version        = f.version,
+           status         = coalesce(f.status, t.status),
+           description    = coalesce(f.description, t.description),
+           given_id       = coalesce(t.given_id, f.given_id),
+           status_message = CASE WHEN f.has_status_message THEN f.status_message ELSE t.status_message END,
+           metadata       = coalesce(f.metadata, t.metadata),
+           updated_at     = greatest(t.updated_at, f.updated_at)
+      FROM folded f
+     WHERE t.tenant_id = f.tenant_id
+       AND t.conversation_id = f.conversation_id
+       AND t.id = f.id
+    RETURNING t.tenant_id, t.conversation_id, t.id
+)
+INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
+                   status_message, metadata)
+SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unknown'), coalesce(f.description, ''),
+       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata
+  FROM folded f
+ WHERE NOT EXISTS (
+           SELECT
+             FROM updated u
+            WHERE u.tenant_id = f.tenant_id
+              AND u.conversation_id = f.conversation_id
+              AND u.id = f.id
+       );
+
+INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk, name,
+                            description, parts, created_at, extra, metadata)
+SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.version,
+       b.content ->> 'artifact_id',
+       b.event_type = 'task.artifact_extended',
+       (b.content -> 'last_chunk')::boolean,
+       b.content ->> 'name',
+       b.content ->> 'description',
+       b.content -> 'parts',
+       occurred_at(b.metadata, b.timestamp),
+       b.content -> 'extra',
+       b.content -> 'metadata'
+  FROM batch b
+ WHERE b.event_type IN ('task.artifact_added', 'task.artifact_extended')
+ ORDER BY b.position;
