@@ -102,7 +102,7 @@ class Reader:
         Raises:
             NotFound: there is none.
         """
-        candidates = [conversation] if isinstance(conversation, UUID) else self._candidates(conversation)
+        candidates = [conversation] if isinstance(conversation, UUID) else self.candidates(conversation)
         for candidate in candidates:
             if found := await self._conversations(candidate, None, True, 1):
                 return found[0]
@@ -144,8 +144,8 @@ class Reader:
     def _of(self, conversation_id: UUID | str) -> dict[str, Any]:
         return {"tenant": self._tenant, "conversation_id": parse_uuid(conversation_id, "conversation_id")}
 
-    def _candidates(self, text: str) -> list[UUID]:
-        """What the text may name: a UUID in any of its forms, or a client's own id."""
+    def candidates(self, text: str) -> list[UUID]:
+        """The ids of the conversations that a text may name: a UUID in any of its forms, or a client's own id."""
         named = conversation_uuid(self._tenant, text)
         try:
             return list(dict.fromkeys([named, UUID(text)]))

@@ -40,7 +40,7 @@ class Worker:
                 log.warning("worker: %s", error)
                 await self._store.revive()
             except EventStoreError as error:
-                log.exception("worker: %s", error)
+                log.exception("worker")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:

@@ -16,8 +16,15 @@ _NO_ROOM = 32 * 1024 * 1024  # two segments of the write-ahead log: with less th
 class Server:
     """A server in use. Release it when done: the last user of the embedded server stops it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
+        """Starts nothing yet.
+
+        Args:
+            migrate: bring the schema of the embedded server up to date, which nobody else would.
+        """
         self.settings = settings
+        self._migrate = migrate
+        self.applied: list[str] = []
         self.embedded: EmbeddedServer | None = None
         named = settings.server_url()
         if named is None:
@@ -32,7 +39,7 @@ class Server:
         self.release()
 
     def acquire(self) -> None:
-        """Starts or joins the embedded server, and brings its schema up to date: nobody else would.
+        """Starts or joins the embedded server.
 
         Raises:
             EmbeddedServerError, DiskFull: it cannot be started.
@@ -41,7 +48,8 @@ class Server:
         if self.embedded is not None:
             self.embedded.acquire()
             try:
-                self.migrator().up()
+                if self._migrate:
+                    self.applied = self.migrator().up()
             except BaseException:
                 self.embedded.release()
                 raise

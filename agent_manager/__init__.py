@@ -1,0 +1,1 @@
+"""What applications and people touch: importing existing data, and the command line."""

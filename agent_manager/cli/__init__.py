@@ -1,0 +1,5 @@
+"""The command ``eventstore``."""
+
+from agent_manager.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,67 @@
+"""The command ``import``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from agent_manager.cli.options import DataDir, Tenant, read_settings, run
+from agent_manager.cli.output import errors
+from agent_manager.importing import ImportProgress, ImportReport, import_files
+from eventstore import EventStore
+from projections import catch_up
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("import")(import_)
+
+
+def import_(
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON Lines; - is standard input.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed line.")] = False,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+) -> None:
+    """Take in chat logs: JSON Lines, a conversation a line, messages in the OpenAI chat shape.
+
+    \b
+      {"id": "a-1", "title": "Trains", "messages": [{"role": "user", "content": "hello"}, …]}
+
+    Each message becomes an event, each tool call a task that its result completes. A member created_at, timestamp or
+    time of a message is kept as the time when it happened. Importing a file again adds only what is new. A malformed
+    line is reported with file, line and reason, the others go in, and the exit code is 1.
+    """
+    settings = read_settings(data_dir, tenant)
+
+    async def work(store: EventStore) -> None:
+        report = await take_in(store, paths, tenant=tenant, strict=strict)
+        if report.problems:
+            raise typer.Exit(1)
+
+    run(work, settings)
+
+
+async def take_in(store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool) -> ImportReport:
+    """Imports files with a progress bar, brings the read tables up with them, and says what was done."""
+    columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task("importing", total=None)
+
+        def show(now: ImportProgress) -> None:
+            progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
+
+        report = await import_files(store, paths, tenant=tenant, strict=strict, progress=show)
+    with errors.status("updating the read tables …"):
+        await catch_up(store)
+    for problem in report.problems:
+        typer.echo(f"{problem.file}:{problem.line}: {problem.reason}", err=True)
+    typer.echo(
+        f"{report.conversations:,} conversations, {report.messages:,} messages, {report.tasks:,} tasks: "
+        f"{report.new_events:,} new events, {report.known_events:,} known already"
+        + (f"; {len(report.problems):,} malformed line(s) left out" if report.problems else "")
+    )
+    return report

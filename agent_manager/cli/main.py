@@ -1,0 +1,62 @@
+"""The entry point: assembles the commands, and turns errors into a line or two and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from agent_manager.cli import importing, schema, serving, showing
+from eventstore.errors import EventStoreError
+
+app = typer.Typer(
+    name="eventstore",
+    help="""Durable, event-sourced conversations, messages and tasks of A2A agents, in PostgreSQL.
+
+    Every change is an event in an append-only log; the tables conversations, messages and tasks are derived from it
+    by workers and can be rebuilt at any time.
+
+    A first round:
+
+    \b
+      eventstore up                   start everything; leave it running
+      eventstore import chats.jsonl   in another terminal: take in chat logs
+      eventstore conversations        list them
+      eventstore messages ID          read one
+      eventstore history ID           its audit trail
+
+    The server is the one that DATABASE_URL names, or POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and
+    POSTGRES_PASSWORD, also from a file .env. With neither, an embedded PostgreSQL is started while it is needed; it
+    keeps its data in EVENTSTORE_DATA_DIR. EVENTSTORE_SCHEMA and EVENTSTORE_TENANT choose schema and tenant.
+
+    Exit codes: 0 done, 1 an error said on standard error, 2 a command mistyped, 130 interrupted.
+    """,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+serving.add_to(app)
+importing.add_to(app)
+showing.add_to(app)
+schema.add_to(app)
+
+
+def main() -> None:
+    """Runs the command line."""
+    logging.basicConfig(level=logging.WARNING, format="eventstore: %(message)s", stream=sys.stderr)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
+    try:
+        app(standalone_mode=True)
+    except EventStoreError as error:
+        typer.echo(f"eventstore: error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left (head, less): there is nothing more to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,115 @@
+"""The commands about the schema and what it holds: ``migrate``, ``seed``, ``rebuild``."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from agent_manager.cli.importing import take_in
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import errors, print_json, print_table
+from eventstore import EventStore
+from eventstore.database.server import Server
+from eventstore.read import horizon
+from projections import named
+from projections import rebuild as rebuild_projections
+
+migrate = typer.Typer(
+    help="Apply, revert or list the migrations of the schema.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.add_typer(migrate, name="migrate")
+    app.command()(seed)
+    app.command()(rebuild)
+
+
+@migrate.command("up")
+def migrate_up(data_dir: DataDir = None) -> None:
+    """Apply the migrations that are missing. Creates the database and the schema if need be."""
+    with Server(read_settings(data_dir), migrate=False) as server:
+        applied = server.migrator().up()
+    for version in applied:
+        typer.echo(f"applied {version}")
+    if not applied:
+        typer.echo("nothing to apply: the schema is up to date")
+
+
+@migrate.command("down")
+def migrate_down(
+    data_dir: DataDir = None,
+    every: Annotated[bool, typer.Option("--all", help="Revert all of them, not only the latest.")] = False,
+    destroy_events: Annotated[
+        bool, typer.Option("--destroy-events", help="Also where that drops a log that holds events.")
+    ] = False,
+) -> None:
+    """Revert the latest migration. Stop workers and applications first.
+
+    The read tables can be dropped and rebuilt at will; the log cannot. Reverting a migration that would drop a log
+    with events in it is refused unless you say --destroy-events.
+    """
+    with Server(read_settings(data_dir), migrate=False) as server:
+        migrator = server.migrator()
+        while (version := migrator.down(destroy_events=destroy_events)) is not None:
+            typer.echo(f"reverted {version}")
+            if not every:
+                return
+    typer.echo("nothing to revert")
+
+
+@migrate.command("status")
+def migrate_status(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the migrations and which of them are applied."""
+    with Server(read_settings(data_dir), migrate=False) as server:
+        migrations = server.migrator().status()
+    if as_json:
+        print_json(migrations)
+    else:
+        print_table(
+            ("version", "name", "applied"),
+            [(m.version, m.name, m.applied) for m in migrations],
+            nothing="no migrations",
+        )
+
+
+def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:
+    """Put in a small sample: two conversations, one with tool calls of which one is still open, one in Portuguese.
+
+    Seeding again adds nothing.
+    """
+
+    async def work(store: EventStore) -> None:
+        with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
+            await take_in(store, [str(sample)], tenant=tenant, strict=True)
+
+    run(work, read_settings(data_dir, tenant))
+
+
+def rebuild(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="conversations, messages, tasks; all if left out.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Empty the read tables and refill them from the log.
+
+    Readers see growing tables meanwhile. Interrupted, it goes on when a worker runs or when typed again.
+    """
+    projections = named(names or [])
+
+    async def work(store: EventStore) -> None:
+        last = await horizon(store.pool)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+        with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as progress:
+            bars = {p.name: progress.add_task(p.name, total=max(last, 1)) for p in projections}
+            await rebuild_projections(
+                store, projections, progress=lambda name, position: progress.update(bars[name], completed=position)
+            )
+        typer.echo(f"rebuilt {', '.join(p.name for p in projections)} up to position {last}")
+
+    run(work, read_settings(data_dir))

@@ -1,0 +1,193 @@
+"""The files of the embedded server: its data, who may log in, its socket's folder, and the command that starts it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from eventstore.database.account import CLEAN_ENVIRONMENT, Account, account_name
+from eventstore.database.binaries import Binaries
+from eventstore.database.locks import open_private, replace_file
+from eventstore.errors import DiskFull, EmbeddedServerError, ServerError
+
+LOGIN = "eventstore"
+SUPERUSER = "postgres"
+SOCKET_PORT = 5432
+
+
+def socket_folder(data_dir: Path, account: Account) -> Path:
+    """Where the server's socket lies: short, because a socket's path may have no more than 107 bytes."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
+    return Path(f"/tmp/eventstore-{account.uid}-{digest}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A data directory, the account that owns it, and the programs that open it."""
+
+    data_dir: Path
+    account: Account
+    binaries: Binaries
+
+    @property
+    def pgdata(self) -> Path:
+        """PostgreSQL's own folder."""
+        return self.data_dir / "pgdata"
+
+    def make(self, start_lock: int) -> None:
+        """Make the data unless they are there, whole or not at all.
+
+        Args:
+            start_lock: a held lock's descriptor, which initdb keeps should this process be killed.
+
+        Raises:
+            EmbeddedServerError: what lies there cannot be used, or initdb fails.
+        """
+        if self.pgdata.exists() and os.listdir(self.pgdata):
+            self._check()
+            return
+        partial = self.data_dir / "pgdata.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        if self.account.other:
+            os.chown(partial, self.account.uid, self.account.gid, follow_symlinks=False)
+        self._initdb(partial, start_lock)
+        partial.rename(self.pgdata)
+        _flush(self.data_dir)
+
+    def write_access_rules(self) -> None:
+        """Say who may log in: over the socket this store's users by peer, over TCP one role by password."""
+        uids = sorted({0, os.geteuid(), self.data_dir.stat().st_uid})
+        names = [account_name(uid) for uid in uids]
+        # Before 16 there is no word for all roles in a map.
+        roles = ["all"] if self.binaries.major >= 16 else [SUPERUSER, LOGIN]
+        maps = [f"{LOGIN} {_quoted(name)} {role}\n" for name in names for role in roles]
+        rules = f"local all all peer map={LOGIN}\nhost all {LOGIN} 127.0.0.1/32 scram-sha-256\n"
+        note = "# Written anew at each start of the embedded server.\n"
+        for name, text in (("pg_hba.conf", rules), ("pg_ident.conf", "".join(maps))):
+            replace_file(self.pgdata / name, note + text, self.account.uid, self.account.gid)
+
+    def make_socket_folder(self, port: int) -> Path:
+        """Make the private folder of the socket, empty but for a link by which every port has the same path."""
+        folder = socket_folder(self.data_dir, self.account)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self.account.other and os.lstat(folder).st_uid == 0:
+            os.chown(folder, self.account.uid, self.account.gid, follow_symlinks=False)
+        check_socket_folder(folder, self.account)
+        # A killed server leaves its socket's lock file, and the process id in it may have been reused.
+        for left in folder.glob(".s.PGSQL.*"):
+            left.unlink()
+        if port != SOCKET_PORT:
+            (folder / f".s.PGSQL.{SOCKET_PORT}").symlink_to(f".s.PGSQL.{port}")
+        return folder
+
+    def command(self, pgdata: str, socket_dir: Path, pg_port: int | None) -> list[str]:
+        """The command that starts the server. Tuning is left to ``postgresql.conf`` and ``ALTER SYSTEM``."""
+        settings = {
+            "listen_addresses": "" if pg_port is None else "127.0.0.1",
+            "port": str(pg_port or SOCKET_PORT),
+            "unix_socket_directories": str(socket_dir),
+            "unix_socket_permissions": "0700",
+            "unix_socket_group": "",
+            "logging_collector": "off",
+            "log_destination": "stderr",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [self.binaries["postgres"], "-D", pgdata, *options]
+
+    def environment(self, stale_pid: int | None) -> dict[str, str]:
+        """The server's environment.
+
+        Args:
+            stale_pid: the process named by a left-over ``postmaster.pid``, known not to be a server of this data. The
+                variable makes PostgreSQL pass over that process, and still look for shared memory in use; without
+                it a reused process id keeps the server from starting (``CreateLockFile`` in its ``miscinit.c``).
+        """
+        reused = {} if stale_pid is None else {"PG_GRANDPARENT_PID": str(stale_pid)}
+        return {**CLEAN_ENVIRONMENT, **reused}
+
+    def password(self) -> str:
+        """The login's password for TCP, made at the first call."""
+        fd = open_private(self.data_dir / "password")
+        with os.fdopen(fd, "r+", encoding="ascii") as file:
+            password = file.read().strip()
+            if not password:
+                password = secrets.token_urlsafe(24)
+                file.write(password + "\n")
+        return password
+
+    def _check(self) -> None:
+        marker = self.pgdata / "PG_VERSION"
+        if not marker.is_file():
+            raise EmbeddedServerError(
+                f"{self.pgdata} holds something else than a PostgreSQL cluster: move it away, "
+                "or choose another EVENTSTORE_DATA_DIR"
+            )
+        major = marker.read_text(encoding="ascii", errors="replace").strip()
+        if major != str(self.binaries.major):
+            raise EmbeddedServerError(
+                f"{self.pgdata} was made by PostgreSQL {major}, and the server here is {self.binaries.version}: "
+                f"dump it with version {major} (or use pg_upgrade), or choose another EVENTSTORE_DATA_DIR"
+            )
+
+    def _initdb(self, folder: Path, start_lock: int) -> None:
+        locale = ["--locale=C", "--encoding=UTF8"]
+        if self.binaries.major >= 17:
+            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        options = ["-U", SUPERUSER, *locale, "--auth-local=peer", "--auth-host=reject"]
+        with self.account.way_to(folder) as (path, hand_on):
+            done = self.account.run([self.binaries["initdb"], "-D", path, *options], (start_lock, *hand_on))
+        if done.returncode != 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise explained(f"initdb could not make {self.pgdata}", done.stdout, self.data_dir)
+
+
+def check_socket_folder(folder: Path, account: Account) -> None:
+    """Refuse a folder that somebody else put there or can write to.
+
+    Raises:
+        EmbeddedServerError: it is not a folder of the account's own.
+    """
+    try:
+        about = os.lstat(folder)
+    except FileNotFoundError:
+        raise EmbeddedServerError(
+            f"{folder} was removed while the server was running: end all that use the server, and start again"
+        ) from None
+    private = about.st_uid == account.uid and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(about.st_mode) or not private:
+        raise EmbeddedServerError(f"{folder} does not belong to {account.name} alone: remove it, and start again")
+
+
+def explained(what: str, words: str, data_dir: Path) -> ServerError:
+    """The error that the words of initdb or of the server's log amount to."""
+    if "No space left on device" in words or "Disk quota exceeded" in words:
+        return DiskFull(f"{what}: no space is left for {data_dir}: make room, and start again")
+    bad = re.findall(r"(?:FATAL|PANIC|error): *(.+)", words)
+    reason = bad[-1] if bad else (words.strip().splitlines() or ["it said nothing"])[-1]
+    if "could not bind" in words and "Address already in use" in words:
+        return EmbeddedServerError(f"{what}: the TCP port is in use: choose another EVENTSTORE_PG_PORT, or none")
+    advice = f"the whole story is in {data_dir / 'server.log'}"
+    if "shared memory block" in reason:
+        advice = "end the processes that still use it, and start again"
+    elif "ownership" in reason:
+        advice = f"give it back with chown -R to the account that made it ({data_dir / 'pgdata'})"
+    return EmbeddedServerError(f"{what}: {reason}: {advice}")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _flush(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,456 @@
+"""The embedded server lives exactly as long as somebody uses it, whoever is killed, and keeps its data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from eventstore.database import keeper, postmaster
+from eventstore.database.embedded import EmbeddedServer, room_left
+from eventstore.database.locks import FileLock, is_free
+from eventstore.errors import EmbeddedServerError
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+TREE = Path(keeper.__file__).parents[2]
+
+# A user of the server in a process of its own: says when it has it, and leaves when its input ends.
+USER = """
+import sys
+from pathlib import Path
+from eventstore.database.embedded import EmbeddedServer
+with EmbeddedServer(Path(sys.argv[1])) as server:
+    print(server.pid, server.joined, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "data"
+    yield folder
+    if folder.is_dir() and (folder / "server.lock").exists():
+        wait_until_gone(folder)
+        shutil.rmtree(EmbeddedServer(folder).socket_dir, ignore_errors=True)
+
+
+def wait_until_gone(folder: Path) -> None:
+    for name in ("server.lock", "keeper.lock"):
+        with FileLock(folder / name) as lock:
+            lock.exclusive()
+
+
+def start_user(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", USER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TREE)},
+    )
+
+
+def said(user: subprocess.Popen[str]) -> tuple[int, bool]:
+    assert user.stdout is not None
+    pid, joined = user.stdout.readline().split()
+    return int(pid), joined == "True"
+
+
+def write(server: EmbeddedServer) -> None:
+    with psycopg.connect(server.url()) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+        connection.execute("INSERT INTO kept VALUES (1)")
+
+
+def count(server: EmbeddedServer) -> int:
+    with psycopg.connect(server.url()) as connection:
+        row = connection.execute("SELECT count(*) FROM kept").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def keeper_of(folder: Path) -> psutil.Process:
+    (found,) = (
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if keeper.__file__ in (process.info["cmdline"] or []) and holds(process, folder / "keeper.lock")
+    )
+    return found
+
+
+def holds(process: psutil.Process, path: Path) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return any(
+            os.path.samefile(f"/proc/{process.pid}/fd/{fd}", path) for fd in os.listdir(f"/proc/{process.pid}/fd")
+        )
+    return False
+
+
+def kill_and_wait(process: psutil.Process) -> None:
+    process.kill()
+    process.wait(20)
+
+
+def test_a_restart_keeps_the_data(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
+    with server:
+        assert not server.joined
+        write(server)
+    assert is_free(data_dir / "server.lock")
+    with server:
+        assert count(server) == 1
+
+
+def test_the_login_owns_its_database_and_is_no_superuser(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server, psycopg.connect(server.url()) as connection:
+        row = connection.execute(
+            "SELECT current_user, current_database(), rolsuper, rolcreaterole, rolname = 'eventstore',"
+            " pg_encoding_to_char(encoding), current_setting('TimeZone'), current_setting('fsync'),"
+            " current_setting('listen_addresses')"
+            " FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE datname = current_database()"
+        ).fetchone()
+        assert row == ("eventstore", "flowagents", False, True, True, "UTF8", "UTC", "on", "")
+        assert server.version.startswith("18.")
+        assert server.tcp_url is None
+
+
+def test_operators_reach_the_superuser_and_later_roles(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server:
+        with psycopg.connect(server.superuser_url, autocommit=True) as connection:
+            connection.execute("CREATE ROLE auditor LOGIN")
+        with psycopg.connect(server.url("auditor", "postgres")) as connection:
+            assert connection.execute("SELECT current_user").fetchone() == ("auditor",)
+
+
+def test_the_server_stops_only_when_the_last_leaves(data_dir: Path) -> None:
+    first, second = EmbeddedServer(data_dir), EmbeddedServer(data_dir)
+    first.acquire()
+    first.acquire()
+    second.acquire()
+    assert second.joined
+    assert first.pid == second.pid
+    first.release()
+    first.release()
+    write(second)
+    second.release()
+    assert is_free(data_dir / "server.lock")
+    assert is_free(data_dir / "keeper.lock")
+
+
+def test_handles_that_leave_together_leave_nothing_behind(data_dir: Path) -> None:
+    handles = [EmbeddedServer(data_dir) for _ in range(6)]
+    for handle in handles:
+        handle.acquire()
+    threads = [threading.Thread(target=handle.release) for handle in handles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert is_free(data_dir / "server.lock")
+    assert is_free(data_dir / "keeper.lock")
+
+
+def test_processes_that_come_together_share_one_server(data_dir: Path) -> None:
+    users = [start_user(data_dir) for _ in range(3)]
+    told = [said(user) for user in users]
+    assert len({pid for pid, _ in told}) == 1
+    assert sorted(joined for _, joined in told) == [False, True, True]
+    for user in users:
+        user.communicate()
+    assert is_free(data_dir / "server.lock")
+
+
+def test_the_server_stops_by_itself_when_its_only_user_is_killed(data_dir: Path) -> None:
+    with start_user(data_dir) as user:
+        pid, _ = said(user)
+        user.kill()
+    wait_until_gone(data_dir)
+    assert not psutil.pid_exists(pid)
+    assert "database system is shut down" in (data_dir / "server.log").read_text()
+
+
+def test_ctrl_c_reaches_the_user_and_not_the_server(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server:
+        with start_user(data_dir) as user:
+            said(user)
+            user.send_signal(signal.SIGINT)
+        write(server)
+
+
+def test_a_server_whose_keeper_was_killed_is_adopted_and_still_stops(data_dir: Path) -> None:
+    with start_user(data_dir) as user:
+        pid, _ = said(user)
+        first_keeper = keeper_of(data_dir)
+        kill_and_wait(first_keeper)
+        server = EmbeddedServer(data_dir)
+        server.acquire()
+        assert server.joined
+        assert server.pid == pid
+        assert keeper_of(data_dir).pid != first_keeper.pid
+        user.communicate()
+    write(server)
+    server.release()
+    assert is_free(data_dir / "server.lock")
+    assert is_free(data_dir / "keeper.lock")
+
+
+def test_an_adopted_server_stops_by_itself_too(data_dir: Path) -> None:
+    with start_user(data_dir) as first:
+        said(first)
+        kill_and_wait(keeper_of(data_dir))
+        with start_user(data_dir) as second:
+            said(second)
+            second.kill()
+        first.kill()
+    wait_until_gone(data_dir)
+
+
+def test_the_last_to_leave_stops_a_server_without_a_keeper(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir):
+        kill_and_wait(keeper_of(data_dir))
+    assert is_free(data_dir / "server.lock")
+
+
+def test_a_keeper_that_is_told_to_end_stops_the_server_first(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server:
+        keeper_of(data_dir).terminate()
+        wait_until_gone(data_dir)
+        server.ensure_running()
+        write(server)
+
+
+def test_a_killed_postmaster_is_brought_back_with_its_data(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server:
+        write(server)
+        before = server.pid
+        assert before is not None
+        server.ensure_running()
+        assert server.pid == before
+        os.kill(before, signal.SIGKILL)
+        server.ensure_running()
+        assert server.pid != before
+        assert count(server) == 1
+    assert is_free(data_dir / "keeper.lock")
+
+
+def test_a_busy_backend_of_a_killed_postmaster_does_not_stand_in_the_way(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postmaster, "SECONDS_FOR_ORPHANS", 0.2)
+    with EmbeddedServer(data_dir) as server:
+        write(server)
+        assert server.pid is not None
+        with psycopg.connect(server.url()) as busy:
+            # Stopped, a backend notices its postmaster's death as little as one in a long computation.
+            backend = psutil.Process(busy.info.backend_pid)
+            backend.suspend()
+            os.kill(server.pid, signal.SIGKILL)
+            thread = threading.Timer(0.5, backend.resume)
+            thread.start()
+            server.ensure_running()
+            thread.join()
+        assert count(server) == 1
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_stale_pid_file_with_a_reused_pid_does_not_keep_it_from_starting(data_dir: Path, complete: bool) -> None:
+    with EmbeddedServer(data_dir) as server:
+        write(server)
+        pid_file = data_dir / "pgdata" / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+        owner = pid_file.stat()
+    with subprocess.Popen(["sleep", "1000"], user=owner.st_uid if os.geteuid() == 0 else None) as other:
+        lines[0] = str(other.pid)
+        pid_file.write_text("\n".join(lines if complete else lines[:5]) + "\n")
+        os.chown(pid_file, owner.st_uid, owner.st_gid)
+        lock_file = server.socket_dir / ".s.PGSQL.5432.lock"
+        lock_file.parent.mkdir(mode=0o700)
+        os.chown(lock_file.parent, owner.st_uid, owner.st_gid)
+        lock_file.write_text("\n".join(lines[:5]) + "\n")
+        os.chown(lock_file, owner.st_uid, owner.st_gid)
+        with server:
+            assert not server.joined
+            assert count(server) == 1
+        assert other.poll() is None
+        other.kill()
+
+
+def test_the_socket_folder_is_private_and_made_again_at_each_start(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
+    for _ in range(2):
+        with server:
+            assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
+        assert not server.socket_dir.exists()
+
+
+def test_a_socket_folder_that_was_cleaned_away_is_reported(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server:
+        shutil.rmtree(server.socket_dir)
+        with pytest.raises(EmbeddedServerError, match="was removed while the server was running"):
+            server.ensure_running()
+
+
+def test_a_socket_folder_that_others_can_write_to_is_refused(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
+    server.socket_dir.mkdir()
+    server.socket_dir.chmod(0o777)
+    with pytest.raises(EmbeddedServerError, match="alone: remove it"):
+        server.acquire()
+
+
+def test_tcp_needs_the_password(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSFILE", os.devnull)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with EmbeddedServer(data_dir, pg_port=port) as server, EmbeddedServer(data_dir) as joined:
+        assert server.tcp_url == joined.tcp_url
+        assert server.tcp_url is not None
+        assert stat.S_IMODE((data_dir / "password").stat().st_mode) == 0o600
+        with psycopg.connect(server.tcp_url) as connection:
+            assert connection.execute("SELECT inet_server_port()").fetchone() == (port,)
+        for url in (
+            f"postgresql://eventstore@127.0.0.1:{port}/flowagents",
+            server.tcp_url.replace("eventstore", "postgres"),
+        ):
+            with pytest.raises(psycopg.OperationalError):
+                psycopg.connect(url)
+        # The socket's URL does not depend on the port.
+        assert server.url().endswith("&port=5432")
+        write(joined)
+
+
+def test_a_port_in_use_is_named_and_nothing_stays_behind(data_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = EmbeddedServer(data_dir, pg_port=taken.getsockname()[1])
+        with pytest.raises(EmbeddedServerError, match="TCP port is in use"):
+            server.acquire()
+    assert is_free(data_dir / "server.lock")
+    assert is_free(data_dir / "keeper.lock")
+    assert is_free(data_dir / "users.lock")
+    with server:
+        assert server.tcp_url is not None
+
+
+def test_a_start_that_fails_says_why(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
+    with server:
+        pass
+    with (data_dir / "pgdata" / "postgresql.conf").open("a") as conf:
+        conf.write("shared_buffers = 'much'\n")
+    with pytest.raises(EmbeddedServerError, match="configuration file"):
+        server.acquire()
+    assert is_free(data_dir / "keeper.lock")
+
+
+def test_a_folder_of_something_else_is_refused(data_dir: Path) -> None:
+    (data_dir / "pgdata").mkdir(parents=True)
+    (data_dir / "pgdata" / "holiday.jpg").touch()
+    with pytest.raises(EmbeddedServerError, match="something else than a PostgreSQL cluster"):
+        EmbeddedServer(data_dir).acquire()
+    assert [path.name for path in (data_dir / "pgdata").iterdir()] == ["holiday.jpg"]
+
+
+def test_a_cluster_of_somebody_else_is_refused(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "PG_VERSION").write_text("16\n")
+    with pytest.raises(EmbeddedServerError, match="is itself a PostgreSQL cluster"):
+        EmbeddedServer(data_dir).acquire()
+
+
+def test_data_of_another_major_version_are_refused(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
+    with server:
+        pass
+    (data_dir / "pgdata" / "PG_VERSION").write_text("14\n")
+    with pytest.raises(EmbeddedServerError, match="made by PostgreSQL 14"):
+        server.acquire()
+
+
+def test_a_data_dir_that_is_a_file_is_refused(data_dir: Path) -> None:
+    data_dir.touch()
+    with pytest.raises(EmbeddedServerError, match="choose another EVENTSTORE_DATA_DIR"):
+        EmbeddedServer(data_dir).acquire()
+
+
+def test_a_killed_initdb_leaves_nothing_that_looks_like_a_cluster(data_dir: Path) -> None:
+    partial = data_dir / "pgdata.partial"
+    partial.mkdir(parents=True)
+    (partial / "PG_VERSION").write_text("18\n")
+    with EmbeddedServer(data_dir) as server:
+        write(server)
+    assert not partial.exists()
+
+
+def test_missing_programs_are_reported(data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match="no program postgres"):
+        EmbeddedServer(data_dir, bin_dir=tmp_path).acquire()
+
+
+def test_the_callers_environment_does_not_matter(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"PGHOST": "nowhere.invalid", "PGPORT": "1", "PGDATA": "/nowhere", "PGUSER": "x", "PGOPTIONS": "-c x=y"}
+    for name, value in {**variables, "LC_ALL": "xx_XX", "TZ": "Asia/Tokyo"}.items():
+        monkeypatch.setenv(name, value)
+    with EmbeddedServer(data_dir) as server:
+        monkeypatch.delenv("PGOPTIONS")
+        with psycopg.connect(server.url()) as connection:
+            assert connection.execute("SHOW TimeZone").fetchone() == ("UTC",)
+
+
+@pytest.mark.skipif(not DEBIAN_15.is_dir(), reason="no PostgreSQL 15 on this machine")
+def test_another_installation_serves_too(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir, bin_dir=DEBIAN_15) as server:
+        assert server.version.startswith("15.")
+        assert server.bin_dir == DEBIAN_15
+        write(server)
+        with psycopg.connect(server.superuser_url) as connection:
+            assert connection.execute("SELECT current_user").fetchone() == ("postgres",)
+
+
+def test_a_forked_child_does_not_hold_the_parents_server(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as server:
+        reading, writing = os.pipe()
+        # The child only waits for the pipe to close: it must not run the parent's clean-up.
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0 if server.pid is None else 1)
+        os.close(reading)
+    assert is_free(data_dir / "users.lock")
+    os.close(writing)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_ensure_running_needs_a_held_handle(data_dir: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match="acquire"):
+        EmbeddedServer(data_dir).ensure_running()
+
+
+def test_a_long_log_is_cut_to_its_last_whole_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"line {n}\n" for n in range(1000)))
+    fd = os.open(log, os.O_RDWR | os.O_APPEND)
+    keeper.bound_log(fd, 10**6, 100)
+    assert log.read_text().startswith("line 0\n")
+    keeper.bound_log(fd, 1000, 100)
+    os.write(fd, b"line 1000\n")
+    os.close(fd)
+    lines = log.read_text().splitlines()
+    assert lines == [f"line {n}" for n in range(1001 - len(lines), 1001)]
+    assert 5 < len(lines) < 20
+
+
+def test_the_room_that_is_left_is_known_before_the_folder_exists(data_dir: Path) -> None:
+    assert room_left(data_dir / "below") > 0

@@ -1,0 +1,61 @@
+"""Appends as the server sees them: for tests that hold, break or interleave transactions themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from eventstore import ApplicationEvent
+
+_APPEND = """
+SELECT a.position
+  FROM append_events(ARRAY[%(tenant)s::text], ARRAY[%(conversation)s::uuid], ARRAY[-2],
+                     array_fill(1, ARRAY[%(count)s::integer]), %(ids)s::uuid[],
+                     array_fill('noted'::text, ARRAY[%(count)s]), array_fill(1::smallint, ARRAY[%(count)s]),
+                     array_fill(''::text, ARRAY[%(count)s]), %(contents)s::jsonb[],
+                     array_fill('{}'::jsonb, ARRAY[%(count)s])) AS a
+"""
+
+
+class _Note:
+    """Makes small events; called with what they hold."""
+
+    conversation = UUID("00000000-0000-4000-8000-000000000001")
+
+    def __call__(self, content: Any = None, event_type: str = "noted") -> ApplicationEvent:
+        return ApplicationEvent(event_type, content)
+
+
+note = _Note()
+
+
+def _parameters(contents: tuple[Any, ...], conversation: UUID | None, tenant: str) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "conversation": conversation or uuid4(),
+        "count": len(contents),
+        "ids": [uuid4() for _ in contents],
+        "contents": [Jsonb(content) for content in contents],
+    }
+
+
+def append_raw(
+    connection: psycopg.Connection[Any], *contents: Any, conversation: UUID | None = None, tenant: str = "default"
+) -> list[int]:
+    """Appends small events to one conversation, in the connection's transaction; returns their positions."""
+    rows = connection.execute(_APPEND, _parameters(contents, conversation, tenant)).fetchall()
+    return [position for (position,) in rows]
+
+
+async def append_raw_async(
+    connection: psycopg.AsyncConnection[Any],
+    *contents: Any,
+    conversation: UUID | None = None,
+    tenant: str = "default",
+) -> list[int]:
+    """The same on an asynchronous connection."""
+    cursor = await connection.execute(_APPEND, _parameters(contents, conversation, tenant))
+    return [position for (position,) in await cursor.fetchall()]
