@@ -37,6 +37,12 @@ class EventStoreError(Exception):
     """Root of all errors of the event store. Its text says what was wrong and what to do."""
 
 
+def printable(text: str, longest: int = 300) -> str:
+    """The text as it may be shown anywhere: on one line, without control characters, its middle cut if it is long."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
+
+
 class InputError(EventStoreError):
     """What was given cannot be stored or understood. Nothing was written."""
 
@@ -50,7 +56,7 @@ class InvalidEvent(InputError):
     """
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(printable(f"{path}: ") + reason)
         self.path = path
         self.reason = reason
 

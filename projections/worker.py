@@ -14,8 +14,8 @@ from projections.projection import PROJECTIONS, Projection
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.5
-"""After an error that may pass: a server that is away, a deadlock, a full disk."""
+RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
+"""After an error that may pass: a server that is away, a deadlock, a full disk. Doubled while it does not."""
 
 
 class Worker:
@@ -30,6 +30,7 @@ class Worker:
         self._store = store
         self._projections = projections
         self._batch_size = batch_size
+        self._pause = RETRY_FIRST_SECONDS
 
     async def run(self) -> None:
         """Works until cancelled. A lost server is waited for; an embedded one is started again."""
@@ -39,9 +40,10 @@ class Worker:
             except ServerError as error:
                 log.warning("worker: %s", error)
                 await self._store.revive()
-            except EventStoreError as error:
+            except EventStoreError:
                 log.exception("worker")
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
 
     async def _follow(self) -> None:
         applier = await Applier.open(self._store, self._batch_size)
@@ -50,6 +52,7 @@ class Worker:
                 await applier.register(projection)
             while True:
                 await applier.catch_up(self._projections)
+                self._pause = RETRY_FIRST_SECONDS
                 await self._store.wait(await applied_position(self._store, self._projections))
         finally:
             await applier.close()

@@ -48,7 +48,7 @@ def import_(
 async def take_in(store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool) -> ImportReport:
     """Imports files with a progress bar, brings the read tables up with them, and says what was done."""
     columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("importing", total=None)
 
         def show(now: ImportProgress) -> None:

@@ -104,8 +104,9 @@ def rebuild(
 
     async def work(store: EventStore) -> None:
         last = await horizon(store.pool)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as progress:
+        percentage = TextColumn("{task.percentage:>3.0f} %")
+        columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
+        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
             bars = {p.name: progress.add_task(p.name, total=max(last, 1)) for p in projections}
             await rebuild_projections(
                 store, projections, progress=lambda name, position: progress.update(bars[name], completed=position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -72,9 +73,10 @@ def _describe(store: EventStore) -> None:
     else:
         joined = "joined, it was running already" if embedded.joined else "started"
         _say("PostgreSQL", f"{embedded.version}, embedded, {joined}; data in {embedded.data_dir}")
-        _say("Connect", f"psql '{embedded.url()}'")
+        psql = shutil.which("psql") or embedded.bin_dir / "psql"
+        _say("Connect", f"{psql} '{embedded.url()}'")
         if embedded.tcp_url is not None:
-            _say("", f"psql '{embedded.tcp_url}'")
+            _say("", f"{psql} '{embedded.tcp_url}'")
         elif settings.pg_port is not None:
             _say("", f"not on port {settings.pg_port}: the server runs already without it; stop it first")
     applied = len(store.server.applied)

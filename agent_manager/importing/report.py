@@ -81,8 +81,9 @@ class ImportStopped(InputError):
 
 def printable(reason: str) -> str:
     """An error's text, which may quote the line, made fit for one line of a terminal."""
-    cut = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    if len(reason) > 2 * _HALF:
+        reason = f"{reason[:_HALF]} … {reason[-_HALF:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in reason)
 
 
-_LONGEST_REASON = 500
+_HALF = 250

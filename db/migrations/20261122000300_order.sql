@@ -106,12 +106,14 @@ BEGIN
     IF NOT pg_try_advisory_lock(class, lie_down.slot) THEN
         RETURN false;
     END IF;
-    IF lowest_gate(lie_down.seen) IS NOT NULL
-       OR EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
-        PERFORM pg_advisory_unlock(class, lie_down.slot);
-        RETURN false;
+    -- Two statements, for the second needs a snapshot taken after the first found no append in flight.
+    IF lowest_gate(lie_down.seen) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
+            RETURN true;
+        END IF;
     END IF;
-    RETURN true;
+    PERFORM pg_advisory_unlock(class, lie_down.slot);
+    RETURN false;
 END
 $$;
 

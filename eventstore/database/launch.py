@@ -15,8 +15,9 @@ from eventstore.database.locks import is_free, open_private
 from eventstore.database.postmaster import await_ready, find_server, read_postmaster
 from eventstore.errors import EmbeddedServerError
 
-# A found server may be on its way out, stopped by an operator; another start follows then.
-_ATTEMPTS = 3
+# A found server may be on its way out, and a new one may be killed while it starts; another start follows then.
+_ATTEMPTS = 5
+_FAILURES = ("FATAL:", "PANIC:", "error", "No space left on device")
 
 
 class Launch:
@@ -42,17 +43,19 @@ class Launch:
         for _ in range(_ATTEMPTS):
             running = find_server(self._cluster.data_dir, self._cluster.account)
             if running is None:
-                self._start()
-                return False
+                if self._start():
+                    return False
+                continue
             if is_free(self._cluster.data_dir / "keeper.lock"):
                 self._adopt(running.pid)
             if await_ready(self._cluster.pgdata, running.pid):
                 return True
         raise EmbeddedServerError(
-            f"the server keeps being stopped by somebody: see {self._cluster.data_dir / 'server.log'}"
+            f"the server keeps being stopped or killed by somebody: see {self._cluster.data_dir / 'server.log'}"
         )
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start the server. False if it was killed while it started, rather than failed."""
         cluster = self._cluster
         cluster.make(self._start_lock)
         cluster.write_access_rules()
@@ -64,9 +67,12 @@ class Launch:
             begin = os.fstat(log).st_size
             order["command"] = cluster.command(path, socket_dir, self._pg_port)
             order["hand_on"] = list(hand_on)
-            if not await_ready(cluster.pgdata, self._give(order, log)):
-                words = os.pread(log, 1024 * 1024, begin).decode(errors="replace")
-                raise explained("the server did not start", words, cluster.data_dir)
+            if await_ready(cluster.pgdata, self._give(order, log)):
+                return True
+            words = os.pread(log, 1024 * 1024, begin).decode(errors="replace")
+        if any(word in words for word in _FAILURES):
+            raise explained("the server did not start", words, cluster.data_dir)
+        return False
 
     def _adopt(self, pid: int) -> None:
         order = self._order()

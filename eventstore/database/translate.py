@@ -13,6 +13,7 @@ from eventstore.errors import (
     DeadlockDetected,
     DiskFull,
     EventStoreError,
+    InputError,
     IsolationError,
     PermissionDenied,
     RetryableError,
@@ -41,6 +42,8 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
 }
 _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
     "08": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
+    "22": (InputError, "correct the value; nothing was written"),
+    "54": (InputError, "split or shorten it; nothing was written"),
     "28": (ServerUnreachable, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
     "57": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
 }

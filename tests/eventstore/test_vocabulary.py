@@ -176,11 +176,10 @@ async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, d
     "event",
     [
         UnknownEvent(event_type="message.\0"),
-        UnknownEvent(event_type="message.\ud800"),
         UnknownEvent(event_type="message.x", schema_version=2**15),
         UnknownEvent(event_type="message.x", schema_version=-(2**40)),
     ],
-    ids=["NUL in its type", "surrogate in its type", "version too high", "version too low"],
+    ids=["NUL in its type", "version too high", "version too low"],
 )
 async def test_an_unknown_event_that_cannot_be_stored_is_refused(store: EventStore, event: UnknownEvent) -> None:
     with pytest.raises(InvalidEvent):

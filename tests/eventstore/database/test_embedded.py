@@ -58,7 +58,7 @@ def start_user(folder: Path) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(TREE)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TREE), *sys.path])},
     )
 
 

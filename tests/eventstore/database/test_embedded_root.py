@@ -184,9 +184,12 @@ def test_a_server_started_by_hand_is_reported(open_folder: Path) -> None:
     with server:
         pass
     here = choose_account(data_dir)
+    sockets = open_folder / "sockets"
+    sockets.mkdir()
+    os.chown(sockets, here.uid, here.gid)
     command = [str(server.bin_dir / "postgres"), "-D", str(data_dir / "pgdata"), "-c", "listen_addresses="]
     by_hand = subprocess.Popen(
-        [*command, "-c", f"unix_socket_directories={server.socket_dir}"],
+        [*command, "-c", f"unix_socket_directories={sockets}"],
         user=here.uid,
         group=here.gid,
         extra_groups=here.groups,
@@ -196,8 +199,7 @@ def test_a_server_started_by_hand_is_reported(open_folder: Path) -> None:
     )
     with by_hand:
         assert by_hand.stderr is not None
-        while "ready to accept" not in by_hand.stderr.readline():
-            pass
+        assert any("ready to accept" in line for line in by_hand.stderr)
         with pytest.raises(EmbeddedServerError, match="started by other means"):
             server.acquire()
         assert by_hand.poll() is None
