@@ -177,6 +177,43 @@ $$;
 
 
 --
+-- Name: begin_batch(text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.begin_batch(projection text, size integer) RETURNS TABLE(lower_position bigint, upper_position bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    horizon bigint;
+BEGIN
+    SELECT min(locked.position)
+      INTO lower_position
+      FROM (SELECT c.position
+              FROM checkpoints c
+             WHERE c.projection = begin_batch.projection
+             ORDER BY c.share
+               FOR UPDATE) AS locked;
+    horizon := log_horizon();
+    SELECT max(next.position)
+      INTO upper_position
+      FROM (SELECT e.position
+              FROM events e
+             WHERE e.position > lower_position
+               AND e.position <= horizon
+             ORDER BY e.position
+             LIMIT begin_batch.size) AS next;
+    IF upper_position IS NOT NULL THEN
+        PERFORM set_config('eventstore.projection', begin_batch.projection, true),
+                set_config('eventstore.lower_position', lower_position::text, true),
+                set_config('eventstore.upper_position', upper_position::text, true);
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+
+--
 -- Name: claim_slot(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -338,12 +375,14 @@ BEGIN
     IF NOT pg_try_advisory_lock(class, lie_down.slot) THEN
         RETURN false;
     END IF;
-    IF lowest_gate(lie_down.seen) IS NOT NULL
-       OR EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
-        PERFORM pg_advisory_unlock(class, lie_down.slot);
-        RETURN false;
+    -- Two statements, for the second needs a snapshot taken after the first found no append in flight.
+    IF lowest_gate(lie_down.seen) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
+            RETURN true;
+        END IF;
     END IF;
-    RETURN true;
+    PERFORM pg_advisory_unlock(class, lie_down.slot);
+    RETURN false;
 END
 $$;
 

@@ -24,7 +24,7 @@ from eventstore.errors import (
 from eventstore.events import ANY, EXISTS, NO_STREAM, Appended, AppendResult, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.jsontext import check_text, to_json
-from eventstore.vocabulary import EventData
+from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
 """In one append; each takes a lock, and the server's table of locks is finite."""
@@ -35,6 +35,7 @@ APPEND = query("eventstore", "append")
 
 _WORDS = {NO_STREAM: 0, EXISTS: -1, ANY: -2}
 _HIGHEST_VERSION = 2**31 - 1
+_HIGHEST_SCHEMA_VERSION = 2**15 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Batch:
             if len(text) * 4 > self._limit and (size := len(text.encode())) > self._limit:
                 raise EventTooLarge(f"{path}.{what}", size, self._limit)
         check_text(event.actor, f"{path}.actor", longest=255)
+        _check_type(event, path)
         self._numbers.append(len(self.conversations))
         self._events.append(event)
         self._contents.append(Jsonb(content, dumps=_same))
@@ -171,6 +173,15 @@ def checked_tenant(tenant: str) -> str:
         raise InvalidEvent("tenant", f"{tenant!r} is no name: give a text of 1 to 255 characters")
     check_text(tenant, "tenant", longest=255)
     return tenant
+
+
+def _check_type(event: NewEvent, path: str) -> None:
+    """An event that was not made by its own class could otherwise fail in a projection."""
+    check_text(event.data.event_type, f"{path}.event_type", longest=100)
+    if not 1 <= event.schema_version <= _HIGHEST_SCHEMA_VERSION:
+        raise InvalidEvent(f"{path}.schema_version", f"{event.schema_version} is not between 1 and 32767")
+    if isinstance(event.data, UnknownEvent) and event.schema_version <= SCHEMA_VERSION and is_built_in(event.data):
+        raise InvalidEvent(path, f"is an UnknownEvent named {event.data.event_type!r}: use the class of that event")
 
 
 def _data(given: object, index: int) -> EventData:

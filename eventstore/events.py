@@ -37,7 +37,7 @@ class Metadata(BaseModel):
     traceparent: str | None = None
     """W3C trace context."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -128,7 +128,7 @@ class EventStore:
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None
     ) -> AppendResult:
         """Appends to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
-        batch = Batch(tenant or self.tenant, appends, self.settings.max_content_bytes, actor)
+        batch = Batch(self._tenant(tenant), appends, self.settings.max_content_bytes, actor)
         return batch.result(await self.pool.fetch(APPEND, batch.parameters(), explain=batch.conflict))
 
     def read(
@@ -155,7 +155,7 @@ class EventStore:
         """
         return read_conversation(
             self.pool,
-            tenant or self.tenant,
+            self._tenant(tenant),
             parse_uuid(conversation_id, "conversation_id"),
             _not_negative(after, "after") + 1,
             HIGHEST_VERSION if until_version is None else until_version,
@@ -189,7 +189,7 @@ class EventStore:
         final = await horizon(self.pool)
         events = read_log(
             self.pool,
-            None if all_tenants else tenant or self.tenant,
+            None if all_tenants else self._tenant(tenant),
             first,
             final if until_position is None else min(final, until_position),
             Filter(types, actor, since, until),
@@ -216,11 +216,11 @@ class EventStore:
         which = Filter(types, actor)
         filtered = not which.is_empty or not all_tenants
         position = _not_negative(after, "after")
+        whose = None if all_tenants else self._tenant(tenant)
         while True:
             try:
                 final = await horizon(self.pool)
-                who = None if all_tenants else tenant or self.tenant
-                async for event in read_log(self.pool, who, position + 1, final, which, limit=None):
+                async for event in read_log(self.pool, whose, position + 1, final, which, limit=None):
                     yield event
                     position = event.position
                 if filtered and final > position:
@@ -240,6 +240,9 @@ class EventStore:
         """Starts the embedded server again if it died; for consumers that wait for a lost server."""
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
+
+    def _tenant(self, given: str | None) -> str:
+        return self.tenant if given is None else checked_tenant(given)
 
     async def _check_schema(self, connection: Connection) -> None:
         table = sql.Identifier(self.settings.db_schema, BOOKKEEPING)

@@ -57,7 +57,7 @@ class EventData(BaseModel):
 
     event_type: str
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -274,6 +274,11 @@ def parse(event_type: str, schema_version: int, content: Any) -> EventData:
     except (InvalidEvent, ValidationError, TypeError):
         pass  # another shape than ours: kept whole below
     return UnknownEvent(event_type=event_type, content=content, schema_version=schema_version)
+
+
+def is_built_in(event: EventData) -> bool:
+    """Whether the event's type is one of this version's own."""
+    return event.event_type in _Types.by_name
 
 
 def _invalid(what: str, error: ValidationError) -> InvalidEvent:

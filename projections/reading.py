@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore import EventStore, Role, TaskStatus, conversation_uuid
+from eventstore.append import checked_tenant
 from eventstore.database.sql import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
@@ -82,7 +83,7 @@ class Reader:
 
     def __init__(self, store: EventStore, tenant: str | None = None) -> None:
         self._store = store
-        self._tenant = tenant or store.tenant
+        self._tenant = store.tenant if tenant is None else checked_tenant(tenant)
 
     async def conversations(
         self, *, active: bool | None = None, deleted: bool = False, limit: int | None = None

@@ -48,7 +48,7 @@ async def import_files(
         ServerError: the server failed; import the same files again to continue.
     """
     names = [str(path) for path in paths]
-    tenant = checked_tenant(tenant or store.tenant)
+    tenant = checked_tenant(store.tenant if tenant is None else tenant)
     _ = store.pool  # a store that is not open is nobody's line's fault
     importer = _Importer(store, tenant, total_bytes(names), progress, strict=strict)
     for name in names:

@@ -1,0 +1,287 @@
+"""A subscription gives every event once, in order, soon, and goes on whatever happens to its connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.follow import Follower, end_all_others, eventually, until_asleep
+from support.raw import append_raw_async, note
+
+import eventstore.store
+import eventstore.wake
+from eventstore import EventStore, NewEvent, Settings
+from eventstore.errors import InputError
+
+Admin = psycopg.AsyncConnection[Any]
+
+
+@pytest.fixture
+async def admin(database_url: str) -> AsyncIterator[Admin]:
+    """A connection beside the store's."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sleepers do not look by themselves: who is not woken sleeps for good."""
+    monkeypatch.setattr(eventstore.wake, "POLL_SECONDS", 10_000.0)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost server is looked for again at once."""
+    monkeypatch.setattr(eventstore.wake, "RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(eventstore.store, "RETRY_SECONDS", 0.01)
+
+
+class Looks:
+    """Counts how often a subscription asked for the horizon."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        original = eventstore.store.horizon
+
+        async def counted(pool: Any) -> int:
+            answer = await original(pool)
+            self.count += 1
+            return answer
+
+        monkeypatch.setattr(eventstore.store, "horizon", counted)
+
+    async def more(self, times: int = 3) -> None:
+        """Returns after some further looks."""
+        wanted = self.count + times
+
+        async def reached() -> bool:
+            return self.count >= wanted
+
+        await eventually(reached)
+
+
+async def test_what_is_there_and_what_comes_is_one_stream(store: EventStore) -> None:
+    await store.append(uuid4(), [note(1), note(2)])
+    async with Follower(store.subscribe()) as follower:
+        assert await follower.contents(2) == [1, 2]
+        await store.append(uuid4(), [note(3)])
+        assert await follower.contents() == [3]
+        await store.append(uuid4(), [note(4), note(5)])
+        assert await follower.contents(2) == [4, 5]
+
+
+async def test_it_begins_after_the_position_given(store: EventStore) -> None:
+    result = await store.append(uuid4(), [note(n) for n in range(5)])
+    async with Follower(store.subscribe(after=result.events[2].position)) as follower:
+        assert await follower.contents(2) == [3, 4]
+
+
+async def test_a_consumer_resumes_where_it_stopped(store: EventStore) -> None:
+    await store.append(uuid4(), [note(n) for n in range(300)])
+    seen: list[Any] = []
+    position = 0
+    while len(seen) < 300:
+        async for event in store.subscribe(after=position):
+            seen.append(event.content)
+            position = event.position
+            if len(seen) % 70 == 0 or len(seen) == 300:
+                break
+    assert seen == list(range(300))
+
+
+@pytest.mark.usefixtures("no_net")
+async def test_a_sleeper_is_woken_by_each_append(store: EventStore, admin: Admin) -> None:
+    loop = asyncio.get_running_loop()
+    delays = []
+    async with Follower(store.subscribe()) as follower:
+        for n in range(20):
+            await until_asleep(admin)
+            await store.append(uuid4(), [note(n)])
+            start = loop.time()
+            assert await follower.contents() == [n]
+            delays.append(loop.time() - start)
+    assert sorted(delays)[10] < 0.5
+
+
+@pytest.mark.usefixtures("no_net")
+async def test_a_transaction_of_somebody_else_wakes_the_sleeper_when_it_commits(
+    store: EventStore, admin: Admin
+) -> None:
+    async with Follower(store.subscribe()) as follower, await store.connect() as other:
+        await until_asleep(admin)
+        await other.execute("BEGIN")
+        await append_raw_async(other, "later")
+        await other.execute("COMMIT")
+        assert await follower.contents() == ["later"]
+
+
+@pytest.mark.usefixtures("no_net")
+async def test_an_append_in_flight_when_the_consumer_lies_down_is_not_slept_through(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(monkeypatch)
+    async with await store.connect() as slow:
+        await slow.execute("BEGIN")
+        await append_raw_async(slow, "slow")
+        async with Follower(store.subscribe()) as follower:
+            await looks.more()
+            await slow.execute("COMMIT")
+            assert await follower.contents() == ["slow"]
+
+
+@pytest.mark.usefixtures("no_net")
+async def test_an_aborted_append_does_not_keep_anybody_awake(store: EventStore, admin: Admin) -> None:
+    async with Follower(store.subscribe()) as follower, await store.connect() as other:
+        await until_asleep(admin)
+        await other.execute("BEGIN")
+        await append_raw_async(other, "never")
+        await other.execute("ROLLBACK")
+        await until_asleep(admin)
+        await store.append(uuid4(), [note("next")])
+        assert await follower.contents() == ["next"]
+
+
+@pytest.mark.usefixtures("no_net")
+async def test_all_consumers_of_all_processes_are_woken(
+    store: EventStore, settings: Settings, admin: Admin
+) -> None:
+    async with EventStore(settings) as other:
+        first = await store.append(uuid4(), [note(1)])
+        followers = [
+            Follower(store.subscribe()), Follower(store.subscribe(after=first.position)), Follower(other.subscribe()),
+        ]  # fmt: skip
+        assert await followers[0].contents() == [1]
+        assert await followers[2].contents() == [1]
+        for n in range(2, 6):
+            await until_asleep(admin, 2)
+            await store.append(uuid4(), [note(n)])
+            assert [await follower.contents() for follower in followers] == [[n]] * 3
+        for follower in followers:
+            await follower.__aexit__()
+
+
+async def test_nobody_is_notified_while_nobody_sleeps(store: EventStore, admin: Admin) -> None:
+    await admin.execute("LISTEN eventstore_public")
+    await store.append(uuid4(), [note(1)])
+    async with Follower(store.subscribe()) as follower:
+        assert await follower.contents() == [1]
+        await until_asleep(admin)
+    assert [n async for n in admin.notifies(timeout=0)] == []
+    async with Follower(store.subscribe(after=1)) as follower:
+        await until_asleep(admin)
+        await store.append(uuid4(), [note(2)])
+        assert await follower.contents() == [2]
+        heard = [n async for n in admin.notifies(timeout=5, stop_after=1)]
+    assert [n.channel for n in heard] == ["eventstore_public"]
+
+
+async def test_a_late_commit_at_a_low_position_is_not_skipped(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(monkeypatch)
+    async with await store.connect() as slow, Follower(store.subscribe()) as follower:
+        await store.append(uuid4(), [note(1)])
+        assert await follower.contents() == [1]
+        await slow.execute("BEGIN")
+        await append_raw_async(slow, "late")
+        await store.append(uuid4(), [note(2)])
+        await looks.more()
+        assert follower.is_empty()
+        await slow.execute("COMMIT")
+        assert await follower.contents(2) == ["late", 2]
+
+
+@pytest.mark.parametrize("filters", [{}, {"types": ["noted"]}, {"all_tenants": True}], ids=str)
+async def test_positions_that_were_never_used_hold_nobody_up(store: EventStore, filters: dict[str, Any]) -> None:
+    async with await store.connect() as other, Follower(store.subscribe(**filters)) as follower:
+        for n in range(5):
+            await other.execute("BEGIN")
+            await append_raw_async(other, *range(50))
+            await other.execute("ROLLBACK")
+            await store.append(uuid4(), [note(n)])
+        assert await follower.contents(5) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"types": ["red"]}, [0, 4, 8]),
+        ({"actor": "ana"}, [1, 5, 9]),
+        ({"types": ["red", "noted"], "actor": ""}, [0, 2, 4, 6, 8, 10]),
+        ({"tenant": "other"}, [3, 7, 11]),
+        ({"all_tenants": True}, list(range(12))),
+    ],
+    ids=str,
+)
+async def test_only_what_was_asked_for_comes(store: EventStore, filters: dict[str, Any], found: list[int]) -> None:
+    kinds = [
+        {"events": lambda n: [note(n, "red")]},
+        {"events": lambda n: [NewEvent(note(n), actor="ana")]},
+        {"events": lambda n: [note(n)]},
+        {"events": lambda n: [note(n, "red")], "tenant": "other"},
+    ]
+    async with Follower(store.subscribe(**filters)) as follower:
+        for n in range(12):
+            kind = dict(kinds[n % 4])
+            await store.append(uuid4(), kind.pop("events")(n), **kind)  # type: ignore[operator]
+        assert await follower.contents(len(found)) == found
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_it_survives_the_loss_of_all_its_connections(store: EventStore, admin: Admin) -> None:
+    async with Follower(store.subscribe()) as follower:
+        for n in range(6):
+            await store.append(uuid4(), [note(n)])
+            assert await follower.contents() == [n]
+            if n % 2:
+                await until_asleep(admin)
+            assert await end_all_others(admin) > 0
+
+
+@pytest.mark.usefixtures("quick_retries", "no_net")
+async def test_a_sleeper_whose_connection_was_lost_is_still_woken(store: EventStore, admin: Admin) -> None:
+    async with Follower(store.subscribe()) as follower:
+        for n in range(3):
+            await until_asleep(admin)
+            await end_all_others(admin)
+            await store.append(uuid4(), [note(n)])
+            assert await follower.contents() == [n]
+
+
+async def test_leaving_the_loop_early_leaves_nothing_behind(store: EventStore, admin: Admin) -> None:
+    await store.append(uuid4(), [note(n) for n in range(10)])
+    for _ in range(20):
+        async for event in store.subscribe():
+            if event.content == 3:
+                break
+    async with Follower(store.subscribe(after=10)):
+        await until_asleep(admin)
+    count = await (await admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")).fetchone()
+    assert count is not None
+    assert count[0] <= store.settings.pool_size + 2
+
+
+async def test_a_subscription_of_a_closed_store_ends_with_an_error(settings: Settings) -> None:
+    async with EventStore(settings) as store:
+        await store.append(uuid4(), [note(1)])
+        follower = Follower(store.subscribe())
+        assert await follower.contents() == [1]
+    with pytest.raises(InputError, match="not open"):
+        await follower.task
+
+
+async def test_the_slots_of_those_who_left_are_used_again(settings: Settings, admin: Admin) -> None:
+    for _ in range(5):
+        async with EventStore(settings) as store, Follower(store.subscribe()):
+            await until_asleep(admin)
+    row = await (await admin.execute("SELECT last_value FROM consumer_slots")).fetchone()
+    assert row == (1,)
+
+
+async def test_a_negative_position_is_refused(store: EventStore) -> None:
+    with pytest.raises(InputError, match="after: -1 is negative"):
+        await anext(store.subscribe(after=-1))

@@ -1,0 +1,164 @@
+"""What the read tables must hold, folded from the log event by event in plain Python: the model for the projections.
+
+Written without their SQL, so that an error would have to be made twice to stay unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from eventstore import Event
+
+Row: TypeAlias = dict[str, Any]
+Tables: TypeAlias = dict[str, dict[tuple[Any, ...], Row]]
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "conversations": ("tenant_id", "id"),
+    "messages": ("tenant_id", "conversation_id", "id"),
+    "tasks": ("tenant_id", "conversation_id", "id"),
+    "task_artifacts": ("tenant_id", "conversation_id", "version"),
+}
+"""The read tables and their keys."""
+
+FILLED_BY = {"conversations": "conversations", "messages": "messages", "tasks": "tasks", "task_artifacts": "tasks"}
+"""Which projection fills each."""
+
+
+def stored(url: str, tenants: Iterable[str] | None = None) -> Tables:
+    """The read tables as they are, every column of every row, by plain SQL."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        return {table: _rows(connection, table, tenants) for table in KEYS}
+
+
+def _rows(connection: psycopg.Connection[Row], table: str, tenants: Iterable[str] | None) -> dict[Any, Row]:
+    query = sql.SQL("SELECT * FROM {} WHERE tenant_id = ANY (%(tenants)s) OR %(tenants)s::text[] IS NULL")
+    parameters = {"tenants": None if tenants is None else list(tenants)}
+    rows = connection.execute(query.format(sql.Identifier(table)), parameters).fetchall()
+    by_key = {tuple(str(row[column]) for column in KEYS[table]): _plain(row) for row in rows}
+    assert len(by_key) == len(rows)
+    return by_key
+
+
+def fold(events: Iterable[Event]) -> Tables:
+    """The read tables that a log amounts to."""
+    folding = _Folding()
+    for event in sorted(events, key=lambda event: event.position):
+        folding.take(event)
+    return folding.tables
+
+
+class _Folding:
+    def __init__(self) -> None:
+        self.tables: Tables = {table: {} for table in KEYS}
+
+    def take(self, event: Event) -> None:
+        self._conversation(event)
+        if event.event_type == "message.added":
+            self._message(event)
+        if event.event_type in _TASK_EVENTS:
+            self._task(event)
+        if event.event_type in ("task.artifact_added", "task.artifact_extended"):
+            self._artifact(event)
+
+    def _conversation(self, event: Event) -> None:
+        row = self.tables["conversations"].setdefault(
+            (event.tenant_id, str(event.conversation_id)),
+            {
+                "id": str(event.conversation_id), "tenant_id": event.tenant_id, "name": "", "is_active": True,
+                "is_deleted": False, "created_at": event.occurred_at, "updated_at": event.occurred_at,
+                "message_count": 0, "given_id": None, "forked_from": None, "metadata": None,
+            },
+        )  # fmt: skip
+        _touch(row, event)
+        content = event.content
+        match event.event_type:
+            case "conversation.created":
+                row["name"] = content.get("name", row["name"])
+                row["metadata"] = content.get("metadata", row["metadata"])
+                row["given_id"] = row["given_id"] if row["given_id"] is not None else content.get("given_id")
+            case "conversation.renamed":
+                row["name"] = content["name"]
+            case "conversation.forked":
+                row["name"] = content.get("name", row["name"])
+                row["metadata"] = content.get("metadata", row["metadata"])
+                source, version = content["source_conversation_id"], content["source_version"]
+                row["forked_from"] = {"conversation_id": source, "version": version}
+            case "conversation.archived":
+                row["is_active"] = False
+            case "conversation.reactivated":
+                row["is_active"], row["is_deleted"] = True, False
+            case "conversation.deleted":
+                row["is_deleted"] = True
+            case "message.added":
+                row["message_count"] += 1
+
+    def _message(self, event: Event) -> None:
+        content = event.content
+        text, parts, extra = content.get("content"), content.get("parts"), dict(content.get("extra", {}))
+        if text == "" or (text is not None and parts is not None):
+            extra["content"] = text
+        shown = next((t for t in (text, _text_of(parts), _text_of(extra.get("content"))) if t is not None), "")
+        self.tables["messages"][event.tenant_id, str(event.conversation_id), str(event.id)] = {
+            "id": str(event.id), "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
+            "version": event.version, "role": content["role"], "content": shown, "parts": parts,
+            "created_at": event.occurred_at, "actor": event.actor, "given_id": content.get("given_id"),
+            "extra": extra or None, "metadata": content.get("metadata"),
+        }  # fmt: skip
+
+    def _task(self, event: Event) -> None:
+        content = event.content
+        row = self.tables["tasks"].setdefault(
+            (event.tenant_id, str(event.conversation_id), content["task_id"]),
+            {
+                "id": content["task_id"], "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
+                "status": "unknown", "description": "", "created_at": event.occurred_at,
+                "updated_at": event.occurred_at, "given_id": None, "status_message": None, "metadata": None,
+            },
+        )  # fmt: skip
+        _touch(row, event)
+        match event.event_type:
+            case "task.created":
+                row["status"], row["description"] = content["status"], content["description"]
+                row["metadata"] = content.get("metadata", row["metadata"])
+                row["given_id"] = row["given_id"] if row["given_id"] is not None else content.get("given_id")
+            case "task.status_changed":
+                row["status"], row["status_message"] = content["status"], content.get("message")
+            case "task.described":
+                row["description"] = content["description"]
+
+    def _artifact(self, event: Event) -> None:
+        content = event.content
+        self.tables["task_artifacts"][event.tenant_id, str(event.conversation_id), str(event.version)] = {
+            "task_id": content["task_id"], "conversation_id": str(event.conversation_id),
+            "tenant_id": event.tenant_id, "version": event.version, "artifact_id": content["artifact_id"],
+            "extends": event.event_type == "task.artifact_extended", "last_chunk": content["last_chunk"],
+            "name": content.get("name"), "description": content.get("description"), "parts": content["parts"],
+            "created_at": event.occurred_at, "extra": content.get("extra"), "metadata": content.get("metadata"),
+        }  # fmt: skip
+
+
+_TASK_EVENTS = {
+    "task.created", "task.status_changed", "task.described", "task.artifact_added", "task.artifact_extended",
+}  # fmt: skip
+
+
+def _touch(row: Row, event: Event) -> None:
+    row["version"] = event.version
+    row["updated_at"] = max(row["updated_at"], event.occurred_at)
+
+
+def _text_of(parts: Any) -> str | None:
+    if not isinstance(parts, list):
+        return None
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return "\n".join(texts) if texts else None
+
+
+def _plain(row: Row) -> Row:
+    return {name: str(value) if name in ("id", "conversation_id", "task_id") else value for name, value in row.items()}
