@@ -33,6 +33,7 @@ COMMENT ON SCHEMA public IS 'standard public schema';
 CREATE FUNCTION public.append_events(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[]) RETURNS TABLE(ordinal integer, "position" bigint, version integer, "timestamp" timestamp with time zone, is_new boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 DECLARE

@@ -59,7 +59,10 @@ CREATE FUNCTION append_events(
     contents          jsonb[],
     metadatas         jsonb[]
 ) RETURNS TABLE (ordinal integer, "position" bigint, version integer, "timestamp" timestamptz, is_new boolean)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+-- Planning anew for each call would take several times as long as the append itself.
+SET plan_cache_mode = force_generic_plan
+AS $$
 #variable_conflict use_column
 DECLARE
     wanted   record;

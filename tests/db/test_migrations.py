@@ -42,6 +42,11 @@ def down_all(migrator: Migrator) -> None:
         pass
 
 
+def down_to_the_end(migrator: Migrator) -> None:
+    while migrator.down():
+        pass
+
+
 def dumped(migrator: Migrator, server: DatabaseServer, tmp_path: Path) -> str:
     if server.pg_dump_folder is None:
         pytest.skip(f"there is no pg_dump of version {server.version}")
@@ -57,9 +62,7 @@ def _settings_of_nobody(clean_environment: None) -> None:
     """All settings are given in the tests."""
 
 
-def test_up_down_up_gives_the_same_schema(
-    server: DatabaseServer, empty_database_url: str, tmp_path: Path
-) -> None:
+def test_up_down_up_gives_the_same_schema(server: DatabaseServer, empty_database_url: str, tmp_path: Path) -> None:
     migrations = migrator(empty_database_url)
     migrations.up()
     first = dumped(migrations, server, tmp_path)
@@ -172,13 +175,11 @@ def test_processes_that_migrate_at_once_apply_everything_once(server: DatabaseSe
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        outputs = []
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        for process in processes:
-            outputs.append(process.communicate()[0].split())
+        outputs = [process.communicate()[0].split() for process in processes]
         assert [process.returncode for process in processes] == [0] * 4
         assert list(known_versions()) in outputs
         assert all(m.applied for m in migrator(server.url(name)).status())
@@ -203,7 +204,7 @@ def test_the_roles_are_no_superusers_and_cannot_log_in(server: DatabaseServer, d
             pytest.skip("the login may not create roles, so there are none")
         assert set(roles) == {"eventstore_owner", "eventstore_app", "eventstore_projector"}
         for superuser, login, create_role, create_db, bypass in roles.values():
-            assert not (superuser or login or create_role or create_db or bypass)
+            assert not any((superuser, login, create_role, create_db, bypass))
 
 
 def test_the_application_can_read_and_append_but_not_write_tables(database_url: str) -> None:
@@ -237,8 +238,7 @@ def test_down_refuses_to_destroy_a_log_with_events(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         append_raw(connection, 1)
     with pytest.raises(MigrationFailed, match=r"would destroy the log.*--destroy-events"):
-        while migrations.down():
-            pass
+        down_to_the_end(migrations)
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
     down_all(migrations)
@@ -261,7 +261,7 @@ async def test_a_schema_older_than_the_code_is_refused(settings: Settings, datab
 async def test_a_schema_newer_than_the_code_is_refused(settings: Settings, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("INSERT INTO eventstore_migrations VALUES ('29990101000000')")
-    with pytest.raises(SchemaTooNew, match="29990101000000.*upgrade"):
+    with pytest.raises(SchemaTooNew, match=r"29990101000000.*upgrade"):
         await EventStore(settings).open()
     with pytest.raises(SchemaTooNew):
         migrator(database_url).up()

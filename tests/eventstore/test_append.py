@@ -68,7 +68,11 @@ async def test_the_first_position_of_a_fresh_log_is_one(store: EventStore) -> No
 async def test_an_event_keeps_all_that_was_given(store: EventStore) -> None:
     conversation = uuid4()
     metadata = Metadata(
-        occurred_at=datetime(2020, 2, 29, 12, tzinfo=UTC), correlation_id="c", causation_id="d", traceparent="00-t", own=[1]
+        occurred_at=datetime(2020, 2, 29, 12, tzinfo=UTC),
+        correlation_id="c",
+        causation_id="d",
+        traceparent="00-t",
+        own=[1],
     )
     given = NewEvent(MessageAdded(role="user", content="olá"), actor="ana", metadata=metadata)
     await store.append(conversation, [given], tenant="acme")
@@ -212,7 +216,9 @@ async def test_two_tenants_may_use_the_same_conversation_id(store: EventStore) -
 
 async def test_an_append_to_several_conversations_happens_as_a_whole(store: EventStore) -> None:
     a, b, c = uuid4(), uuid4(), uuid4()
-    result = await store.append_all([Append(a, [note(1), note(2)], NO_STREAM), Append(b, [note(3)]), Append(c, [note(4)])])
+    result = await store.append_all(
+        [Append(a, [note(1), note(2)], NO_STREAM), Append(b, [note(3)]), Append(c, [note(4)])]
+    )
     assert [(one.conversation_id, one.version) for one in result.events] == [(a, 1), (a, 2), (b, 1), (c, 1)]
     assert [event.content async for event in store.read_log()] == [1, 2, 3, 4]
 
@@ -354,10 +360,7 @@ async def test_transactions_that_wait_for_each_other_end_with_a_typed_error(stor
 async def test_appends_to_the_same_conversations_in_any_order_do_not_deadlock(store: EventStore) -> None:
     conversations = [uuid4() for _ in range(6)]
     await asyncio.gather(
-        *(
-            store.append_all([Append(c, [note(n)]) for c in conversations[:: 1 if n % 2 else -1]])
-            for n in range(40)
-        )
+        *(store.append_all([Append(c, [note(n)]) for c in conversations[:: 1 if n % 2 else -1]]) for n in range(40))
     )
     for conversation in conversations:
         assert sorted(await contents(store, conversation)) == list(range(40))

@@ -20,7 +20,10 @@ CANONICAL = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 def test_derived_ids_are_for_good() -> None:
     assert conversation_uuid("default", "chat-1") == CONVERSATION
     assigner = IdAssigner("default", CONVERSATION, "message")
-    assert [assigner.assign("m"), assigner.assign("m")] == [UUID("cec17ee6-01d8-5eac-a6a4-4dee75517d43"), UUID("7193291f-d3bd-51a4-9e28-5d5f6e63e673")]
+    assert [assigner.assign("m"), assigner.assign("m")] == [
+        UUID("cec17ee6-01d8-5eac-a6a4-4dee75517d43"),
+        UUID("7193291f-d3bd-51a4-9e28-5d5f6e63e673"),
+    ]
 
 
 def test_a_text_that_is_a_uuid_is_used_as_it_is() -> None:

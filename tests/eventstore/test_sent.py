@@ -76,5 +76,5 @@ def test_an_unknown_role_is_refused(role: object) -> None:
 
 
 def test_a_missing_role_is_refused() -> None:
-    with pytest.raises(InvalidEvent, match="^role: is missing"):
+    with pytest.raises(InvalidEvent, match=r"^role: is missing"):
         message_from_sent({"content": "x"})

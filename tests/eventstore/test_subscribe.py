@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import Follower, end_all_others, eventually, until_asleep
+from support.follow import PATIENCE, Follower, end_all_others, eventually, until_asleep
 from support.raw import append_raw_async, note
 
 import eventstore.store
@@ -146,9 +146,7 @@ async def test_an_aborted_append_does_not_keep_anybody_awake(store: EventStore, 
 
 
 @pytest.mark.usefixtures("no_net")
-async def test_all_consumers_of_all_processes_are_woken(
-    store: EventStore, settings: Settings, admin: Admin
-) -> None:
+async def test_all_consumers_of_all_processes_are_woken(store: EventStore, settings: Settings, admin: Admin) -> None:
     async with EventStore(settings) as other:
         first = await store.append(uuid4(), [note(1)])
         followers = [
@@ -260,7 +258,9 @@ async def test_leaving_the_loop_early_leaves_nothing_behind(store: EventStore, a
                 break
     async with Follower(store.subscribe(after=10)):
         await until_asleep(admin)
-    count = await (await admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")).fetchone()
+    count = await (
+        await admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+    ).fetchone()
     assert count is not None
     assert count[0] <= store.settings.pool_size + 2
 
@@ -270,8 +270,9 @@ async def test_a_subscription_of_a_closed_store_ends_with_an_error(settings: Set
         await store.append(uuid4(), [note(1)])
         follower = Follower(store.subscribe())
         assert await follower.contents() == [1]
-    with pytest.raises(InputError, match="not open"):
-        await follower.task
+    async with follower:
+        with pytest.raises(InputError, match="not open"):
+            await asyncio.wait_for(asyncio.shield(follower.task), PATIENCE)
 
 
 async def test_the_slots_of_those_who_left_are_used_again(settings: Settings, admin: Admin) -> None:

@@ -96,7 +96,8 @@ def test_content_is_plain_json_and_leaves_out_what_is_absent(event: EventData) -
         (ConversationCreated, {"name": "a" * 256}, "ConversationCreated.name"),
         (ConversationRenamed, {"name": "a" * 256}, "ConversationRenamed.name"),
         (ConversationRenamed, {}, "ConversationRenamed.name"),
-        (ConversationForked, {"source_conversation_id": TASK, "source_version": 0}, "ConversationForked.source_version"),
+        (ConversationForked, {"source_conversation_id": TASK, "source_version": 0},
+         "ConversationForked.source_version"),
         (ConversationForked, {"source_conversation_id": "x", "source_version": 1},
          "ConversationForked.source_conversation_id"),
         (ConversationArchived, {"event_type": "conversation.deleted"}, "ConversationArchived.event_type"),
@@ -229,5 +230,3 @@ def test_a_newer_version_s_members_may_have_any_name(name: str) -> None:
     event = parse("message.added", 2, {"role": "user", name: 1})
     assert isinstance(event, MessageAdded)
     assert event.to_content() == {"role": "user", name: 1}
-
-

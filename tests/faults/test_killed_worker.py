@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 from support.folding import fold, stored
-from support.processes import Commands
+from support.processes import Commands, Running
+from support.waiting import until_async
 
 from eventstore import (
     ConversationRenamed,
@@ -93,8 +94,11 @@ async def test_rebuilds_killed_in_the_middle_are_finished_by_the_next_worker(
     await catch_up(store)
     for _ in range(3):
         rebuilding = started.start("rebuild", DATABASE_URL=database_url)
-        while not rebuilding.ended and await applied_position(store) == events[-1].position:
-            await asyncio.sleep(0.005)
+
+        async def begun(rebuilding: Running = rebuilding) -> bool:
+            return rebuilding.ended or await applied_position(store) < events[-1].position
+
+        await until_async(begun, "the tables were emptied")
         rebuilding.kill()
     started.start("project", DATABASE_URL=database_url)
     await wait_for(store, events[-1].position, timeout=60)

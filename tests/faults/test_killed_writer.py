@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 
 from support.folding import fold, stored
-from support.processes import Commands
+from support.processes import Commands, Running
+from support.waiting import until_async
 
 from eventstore import EventStore
 from eventstore.read import horizon, last_event
@@ -40,8 +41,11 @@ async def test_an_import_killed_again_and_again_is_exact(
     for _ in range(4):
         importing = started.start("import", str(file), DATABASE_URL=database_url)
         before = await last(store)
-        while not importing.ended and await last(store) == before:
-            await asyncio.sleep(0.005)
+
+        async def begun(importing: Running = importing, before: int = before) -> bool:
+            return importing.ended or await last(store) > before
+
+        await until_async(begun, "something was added")
         await asyncio.sleep(chance.uniform(0, 0.1))
         importing.kill()
         reached.append(await last(store))

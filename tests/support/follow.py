@@ -11,8 +11,9 @@ from typing import Any, Self
 import psycopg
 
 from eventstore import Event
+from eventstore.errors import EventStoreError
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds after which a condition that should come true is given up; no test waits so long when it passes."""
 
 _ASLEEP = """
@@ -60,7 +61,7 @@ class Follower:
 
     async def __aexit__(self, *_: object) -> None:
         self.task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, EventStoreError):
             await self.task
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from support.environment import child_environment
 from support.waiting import until
 

@@ -19,12 +19,12 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from support.environment import clear_settings
 
 from eventstore.database.cluster import LOGIN
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.database.settings import Settings
+from support.environment import clear_settings
 
 IMAGE = "postgres:18"
 BIN_DIR = os.environ.get("EVENTSTORE_TEST_BIN_DIR")
@@ -134,7 +134,9 @@ def docker_answers() -> bool:
         return False
     ask = f"import docker; docker.from_env(timeout={_DOCKER_SECONDS}).ping()"
     try:
-        done = subprocess.run([sys.executable, "-c", ask], capture_output=True, timeout=5 * _DOCKER_SECONDS, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", ask], capture_output=True, timeout=5 * _DOCKER_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0

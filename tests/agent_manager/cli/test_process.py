@@ -1,0 +1,145 @@
+"""The command line as a process: its streams, its signals, its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from support.commandline import EVERYTHING
+from support.environment import child_environment
+from support.processes import EVENTSTORE, Commands, run
+from support.waiting import until
+
+from eventstore import EventStore, MessageAdded
+
+INTERRUPTED = 130
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["lines", "json"])
+async def test_tail_follows_until_interrupted(
+    started: Commands, store: EventStore, database_url: str, form: tuple[str, ...]
+) -> None:
+    await store.append(uuid4(), [MessageAdded(role="user", content="before")])
+    tail = started.start("tail", "--follow", *form, DATABASE_URL=database_url)
+    tail.until_said("before")
+    for number in range(3):
+        await store.append(uuid4(), [MessageAdded(role="user", content=f"after {number}")])
+        tail.until_said(f"after {number}")
+    assert tail.interrupt() == INTERRUPTED
+    assert tail.err.strip() in ("", "Aborted!")
+    lines = tail.out.splitlines()
+    assert len(lines) == 4
+    if form:
+        assert [json.loads(line)["position"] for line in lines] == [1, 2, 3, 4]
+
+
+async def test_tail_follows_from_now_on_where_nothing_is_asked_for(
+    started: Commands, store: EventStore, database_url: str
+) -> None:
+    await store.append(uuid4(), [MessageAdded(role="user", content="before")])
+    tail = started.start("tail", "-f", "-n", "0", DATABASE_URL=database_url)
+
+    for number in range(100):  # from when on it follows can be seen only from what it prints
+        await store.append(uuid4(), [MessageAdded(role="user", content=f"after {number}")])
+        with suppress(AssertionError):
+            until(lambda: tail.out, "something is printed", 0.3)
+            break
+    assert "before" not in tail.out
+    assert "after" in tail.out
+    tail.kill()
+
+
+COMMANDS = ["conversations", f"messages {EVERYTHING}", "tail --json", "status --json", "--help"]
+
+
+def read_by(reader: str, command: str, url: str) -> str:
+    """What a command says on standard error while another program reads its output."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.join(EVENTSTORE)} {command} | {reader}"],
+        capture_output=True,
+        text=True,
+        env=child_environment(DATABASE_URL=url),
+        timeout=60,
+        check=False,
+    )
+    return done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+def test_a_reader_that_leaves_early_is_no_error(
+    clean_environment: None, library_url: str, command: str, reader: str
+) -> None:
+    assert read_by(reader, command, library_url) == ""
+
+
+@pytest.mark.parametrize("command", ["tail -n 500 --json", "tail -n 500 --follow --json", "tail -n 500"])
+async def test_a_reader_that_leaves_a_long_output_is_no_error(
+    store: EventStore, database_url: str, command: str
+) -> None:
+    await store.append(uuid4(), [MessageAdded(role="user", content="x" * 1000) for _ in range(500)])
+    assert await asyncio.to_thread(read_by, "head -1", command, database_url) == ""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LANG": "C", "LC_ALL": "C"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=lambda environment: ",".join(environment),
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+@pytest.mark.parametrize("command", ["messages", "history"])
+def test_a_terminal_that_cannot_show_all_characters_is_no_error(
+    clean_environment: None, library_url: str, environment: dict[str, str], form: tuple[str, ...], command: str
+) -> None:
+    done = run(command, EVERYTHING, *form, DATABASE_URL=library_url, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Ol" in done.stdout
+
+
+def test_help_can_be_read_in_ascii(clean_environment: None) -> None:
+    for command in ([], ["import"], ["project"]):
+        done = run(*command, "--help", PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_env_in_the_working_directory_names_the_server(clean_environment: None, library_url: str) -> None:
+    Path(".env").write_text(f"DATABASE_URL={library_url}\nEVENTSTORE_TENANT=another\nOTHER=thing\n")
+    done = run("conversations", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in json.loads(done.stdout)] == ["Theirs"]
+    overruled = run("conversations", "--json", EVENTSTORE_TENANT="nobody")
+    assert json.loads(overruled.stdout) == []
+
+
+def test_a_chat_log_may_come_from_standard_input(clean_environment: None, database_url: str) -> None:
+    line = '{"id": "a", "messages": [{"role": "user", "content": "olá"}]}\n'
+    done = run("import", "-", stdin=line, DATABASE_URL=database_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 conversations, 1 messages" in done.stdout
+
+
+def test_workers_end_when_interrupted(started: Commands, database_url: str) -> None:
+    workers = started.start("project", DATABASE_URL=database_url)
+    workers.until_said("conversations, messages, tasks follow the log")
+    assert workers.interrupt() == 0
+    assert "Traceback" not in workers.err
+
+
+def test_up_on_a_named_server_applies_the_migrations(started: Commands, empty_database_url: str) -> None:
+    up = started.start("up", DATABASE_URL=empty_database_url)
+    up.until_said("Ctrl-C")
+    assert "5 migration(s) applied just now" in up.out
+    assert "conversations, messages, tasks follow the log" in up.out
+    assert run("seed", DATABASE_URL=empty_database_url).returncode == 0
+    assert up.interrupt() == 0
+    assert up.err.split() == ["stopping", "…"]

@@ -1,0 +1,291 @@
+"""Workers follow the log live, share it with each other, and go on after whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from support.folding import fold, stored
+from support.waiting import until_async
+
+from eventstore import EventStore, MessageAdded
+from eventstore.errors import NotCaughtUp, NotFound
+from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
+
+PROJECTOR = "eventstore_projector"
+READ_TABLES = ("conversations", "messages", "tasks", "task_artifacts", "checkpoints")
+
+
+@asynccontextmanager
+async def working(store: EventStore, *, workers: int = 1, batch_size: int = 10_000) -> AsyncIterator[None]:
+    """Workers that run until the block ends."""
+    tasks = [asyncio.create_task(Worker(store, batch_size=batch_size).run()) for _ in range(workers)]
+    try:
+        yield
+        assert not any(task.done() for task in tasks), "a worker ended by itself"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """The login that owns the database."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def message(text: str = "x") -> MessageAdded:
+    return MessageAdded(role="user", content=text)
+
+
+async def test_a_worker_follows_appends_as_they_come(store: EventStore) -> None:
+    conversation = uuid4()
+    async with working(store):
+        for number in range(1, 6):
+            result = await store.append(conversation, [message(str(number))])
+            await wait_for(store, result.position)
+            row = await Reader(store).conversation(conversation)
+            assert (row.message_count, row.version) == (number, number)
+
+
+async def test_a_worker_begins_with_what_is_there(store: EventStore) -> None:
+    result = await store.append(uuid4(), [message() for _ in range(50)])
+    async with working(store, batch_size=7):
+        await wait_for(store, result.position)
+    assert await applied_position(store) == result.position
+
+
+async def test_workers_at_once_apply_everything_once(store: EventStore, database_url: str) -> None:
+    conversations = [uuid4() for _ in range(4)]
+
+    async def write(number: int) -> int:
+        positions = [
+            (await store.append(conversations[n % 4], [message(f"{number}/{n}"), message()])).position
+            for n in range(40)
+        ]
+        return positions[-1]
+
+    async with working(store, workers=3, batch_size=5):
+        last = max(await asyncio.gather(*map(write, range(3))))
+        await wait_for(store, last, timeout=30)
+    tables = stored(database_url)
+    assert tables == fold([event async for event in store.read_log()])
+    assert [row["message_count"] for row in tables["conversations"].values()] == [60] * 4
+
+
+async def test_a_worker_whose_connections_are_cut_goes_on(
+    store: EventStore, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    async with working(store):
+        for number in range(3):
+            result = await store.append(uuid4(), [message()])
+            await wait_for(store, result.position)
+            ended = owner.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'eventstore'"
+            ).fetchone()
+            assert ended is not None
+            assert ended[0]
+            result = await store.append(uuid4(), [message(str(number))])
+            await wait_for(store, result.position, timeout=30)
+
+
+async def test_a_projection_whose_text_has_changed_is_refilled_at_the_start(
+    store: EventStore, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conversation = uuid4()
+    result = await store.append(conversation, [message("right")])
+    await catch_up(store)
+    owner.execute("UPDATE messages SET content = 'of another version'")
+    owner.execute("UPDATE conversations SET name = 'of this version'")
+    owner.execute("UPDATE checkpoints SET source = 'another' WHERE projection = 'messages'")
+    current = {projection.name: projection.is_current for projection in (await read_status(store)).projections}
+    assert current == {"conversations": True, "messages": False, "tasks": True}
+    async with working(store):
+
+        async def refilled() -> bool:
+            return [row.content for row in await Reader(store).messages(conversation)] == ["right"]
+
+        await until_async(refilled, "the table is refilled")
+        await wait_for(store, result.position)
+    assert (await Reader(store).conversation(conversation)).name == "of this version"
+    assert all(projection.is_current for projection in (await read_status(store)).projections)
+
+
+async def test_two_workers_that_find_a_changed_text_refill_it_rightly(
+    store: EventStore, database_url: str, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    result = await store.append(uuid4(), [message() for _ in range(100)])
+    await catch_up(store)
+    owner.execute("UPDATE checkpoints SET source = 'another'")
+    async with working(store, workers=2, batch_size=3):
+
+        async def current() -> bool:
+            return all(projection.is_current for projection in (await read_status(store)).projections)
+
+        await until_async(current, "the projections are current")
+        await wait_for(store, result.position, timeout=30)
+    assert stored(database_url) == fold([event async for event in store.read_log()])
+
+
+async def test_rebuilding_beside_working_workers(store: EventStore, database_url: str) -> None:
+    conversations = [uuid4() for _ in range(3)]
+    async with working(store, workers=2, batch_size=20):
+        for number in range(20):
+            result = await store.append(conversations[number % 3], [message() for _ in range(10)])
+            if number % 5 == 0:
+                await rebuild(store)
+        await wait_for(store, result.position, timeout=30)
+    assert stored(database_url) == fold([event async for event in store.read_log()])
+
+
+async def test_one_projection_can_be_rebuilt_alone(
+    store: EventStore, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [message("right")])
+    await catch_up(store)
+    owner.execute("UPDATE messages SET content = 'wrong'")
+    owner.execute("UPDATE conversations SET name = 'wrong'")
+    await rebuild(store, named(["messages"]))
+    [row] = await Reader(store).messages(conversation)
+    assert row.content == "right"
+    assert (await Reader(store).conversation(conversation)).name == "wrong"
+
+
+def test_projections_are_found_by_name_and_each_table_belongs_to_one() -> None:
+    assert named([]) == PROJECTIONS
+    assert [projection.name for projection in named(["tasks", "messages", "tasks"])] == ["tasks", "messages"]
+    with pytest.raises(NotFound, match="no projection 'nonsense': choose among conversations, messages, tasks"):
+        named(["nonsense"])
+    tables = [table for projection in PROJECTIONS for table in projection.tables]
+    assert sorted(tables) == sorted(set(READ_TABLES) - {"checkpoints"})
+
+
+async def test_waiting_without_a_worker_says_what_to_do(store: EventStore) -> None:
+    result = await store.append(uuid4(), [message()])
+    assert await applied_position(store) == 0
+    with pytest.raises(NotCaughtUp, match=f"position 0, not yet {result.position}.*eventstore up"):
+        await wait_for(store, result.position, timeout=0.1)
+    await catch_up(store)
+    await wait_for(store, result.position, timeout=0)
+
+
+async def test_progress_is_told_by_projection(store: EventStore) -> None:
+    result = await store.append(uuid4(), [message()])
+    told: list[tuple[str, int]] = []
+    await catch_up(store, progress=lambda name, position: told.append((name, position)))
+    assert told == [(projection.name, result.position) for projection in PROJECTIONS]
+
+
+def refused(connection: psycopg.Connection[tuple[object, ...]], role: str, statement: sql.Composable) -> bool:
+    with connection.transaction(force_rollback=True):
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        try:
+            with connection.transaction():
+                connection.execute(statement)
+        except psycopg.errors.InsufficientPrivilege:
+            return True
+        return False
+
+
+@pytest.mark.parametrize("table", READ_TABLES)
+def test_the_application_cannot_write_a_read_table(owner: psycopg.Connection[tuple[object, ...]], table: str) -> None:
+    name = sql.Identifier(table)
+    assert refused(owner, "eventstore_app", sql.SQL("INSERT INTO {} DEFAULT VALUES").format(name))
+    assert refused(owner, "eventstore_app", sql.SQL("DELETE FROM {}").format(name))
+    assert refused(owner, "eventstore_app", sql.SQL("TRUNCATE {}").format(name))
+    assert not refused(owner, "eventstore_app", sql.SQL("SELECT FROM {}").format(name))
+    assert not refused(owner, PROJECTOR, sql.SQL("DELETE FROM {}").format(name))
+
+
+@pytest.mark.parametrize("role", ["eventstore_app", PROJECTOR])
+def test_neither_role_writes_events_but_through_the_append(
+    owner: psycopg.Connection[tuple[object, ...]], role: str
+) -> None:
+    assert refused(owner, role, sql.SQL("INSERT INTO events (position) VALUES (1)"))
+    assert refused(owner, role, sql.SQL("SELECT nextval('events_position')"))
+    assert not refused(owner, role, sql.SQL("SELECT FROM events"))
+
+
+def test_the_projector_cannot_append(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+    append = sql.SQL("SELECT append_events('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')")
+    assert refused(owner, PROJECTOR, append)
+
+
+def test_no_foreign_keys(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+    found = owner.execute("SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'").fetchall()
+    assert found == []
+
+
+PLANNED_COLUMNS = {
+    "conversations": {
+        "id": "uuid", "name": "character varying(255)", "is_active": "boolean",
+        "created_at": "timestamp with time zone", "updated_at": "timestamp with time zone", "metadata": "jsonb",
+    },
+    "messages": {
+        "id": "uuid", "conversation_id": "uuid", "role": "character varying(50)", "content": "text", "parts": "jsonb",
+        "created_at": "timestamp with time zone", "metadata": "jsonb",
+    },
+    "tasks": {
+        "id": "uuid", "conversation_id": "uuid", "status": "character varying(50)", "description": "text",
+        "created_at": "timestamp with time zone", "updated_at": "timestamp with time zone", "metadata": "jsonb",
+    },
+    "events": {
+        "id": "uuid", "conversation_id": "uuid", "actor": "character varying(255)", "content": "jsonb",
+        "timestamp": "timestamp with time zone", "event_type": "character varying(100)",
+    },
+}  # fmt: skip
+PLANNED_NULLABLE = {
+    ("conversations", "metadata"),
+    ("messages", "parts"),
+    ("messages", "metadata"),
+    ("tasks", "metadata"),
+}
+PLANNED_INDEXES = {
+    "idx_conversations_updated_at": ("conversations", "(updated_at DESC"),
+    "idx_messages_conversation_id": ("messages", "(conversation_id"),
+    "idx_messages_created_at": ("messages", "(created_at DESC"),
+    "idx_tasks_conversation_id": ("tasks", "(conversation_id"),
+    "idx_events_conversation_id": ("events", "(conversation_id"),
+    "idx_events_timestamp": ("events", '("timestamp" DESC'),
+}
+
+
+@pytest.mark.parametrize("table", PLANNED_COLUMNS)
+def test_the_plans_columns_are_there_with_their_types(
+    owner: psycopg.Connection[tuple[object, ...]], table: str
+) -> None:
+    rows = owner.execute(
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute "
+        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        (table,),
+    ).fetchall()
+    found = {str(name): (kind, required) for name, kind, required in rows}
+    expected = {name: (kind, (table, name) not in PLANNED_NULLABLE) for name, kind in PLANNED_COLUMNS[table].items()}
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_the_plans_indexes_are_there(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+    rows = owner.execute("SELECT indexname, tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'").fetchall()
+    found = {str(name): (table, str(text)) for name, table, text in rows}
+    for name, (table, columns) in PLANNED_INDEXES.items():
+        assert found[name][0] == table
+        assert columns in found[name][1]
+
+
+def test_a_share_never_changes(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Checkpoints are kept by it: another hash would apply events twice or never."""
+    ids = [UUID(int=0), UUID(int=1), UUID("6c0a1f0e-5a5b-5d0c-9a43-0f6f1d0b7f2e")]
+    rows = owner.execute("SELECT share_of(id) FROM unnest(%s::uuid[]) AS id", (ids,)).fetchall()
+    assert [share for (share,) in rows] == SHARES_OF_THESE
+
+
+SHARES_OF_THESE = [3, 9, 2]

@@ -1,0 +1,31 @@
+"""Words for the tests of the command line: what it did, and what stands in the database that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID
+
+EVERYTHING = "everything"
+"""The id that its client gave to the conversation with an event of each kind."""
+TASK = UUID("7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e")
+STRANGE = "\x1b[31mred\x07 [bold]no markup[/bold] \x9b31m\x7f :smile: [/] end"
+"""What a terminal must not get as it is, and what rich would take for markup."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of standard output, without the spaces at their ends."""
+        return [line.rstrip() for line in self.out.splitlines()]
+
+
+Eventstore: TypeAlias = Callable[..., Result]
