@@ -50,10 +50,10 @@ def unreachable(url: str, error: psycopg.Error) -> Exception:
     known = translate(error)
     if isinstance(known, ServerUnreachable):
         return known
-    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    return ServerUnreachable(
-        f"no connection to {without_password(url)}: {reason}: start the server, or correct DATABASE_URL or POSTGRES_HOST"
-    )
+    said = str(error).strip() or type(error).__name__
+    reason = said.splitlines()[-1]
+    advice = "start the server, or correct DATABASE_URL or POSTGRES_HOST"
+    return ServerUnreachable(f"no connection to {without_password(url)}: {reason}: {advice}")
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:

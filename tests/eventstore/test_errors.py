@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from support.environment import child_environment
+from support.follow import until_nothing_is_in_flight
 from support.raw import note
 from support.servers import DatabaseServer, embedded_server, open_folder
 
@@ -167,6 +168,9 @@ async def test_a_killed_writer_leaves_what_was_acknowledged_and_nothing_twice(
     acknowledged: set[UUID] = set()
     for lines in (20, 60, 100):
         acknowledged |= await asyncio.to_thread(write_until_killed, command, lines)
+        # What was in flight when the process died holds the horizon until its backend has noticed.
+        async with await store.connect() as connection:
+            await until_nothing_is_in_flight(connection)
         log = [event.id async for event in store.read_log()]
         assert len(log) == len(set(log))
         assert acknowledged <= set(log)

@@ -275,6 +275,25 @@ async def test_a_subscription_of_a_closed_store_ends_with_an_error(settings: Set
             await asyncio.wait_for(asyncio.shield(follower.task), PATIENCE)
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_closing_at_the_moment_of_waking_ends(settings: Settings, admin: Admin, steps: int) -> None:
+    store = EventStore(settings)
+    await store.open()
+    await store.append(uuid4(), [note(1)])
+    sleeper = asyncio.create_task(store.wait(1))
+    await until_asleep(admin)
+    # Who has seen less stirs the one who sleeps, and the store is closed so many steps of the loop later.
+    newcomer = asyncio.create_task(store.wait(0))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(store.close())
+    done, _ = await asyncio.wait([closing], timeout=PATIENCE)
+    for waiting in (sleeper, newcomer, closing):
+        waiting.cancel()
+    await asyncio.gather(sleeper, newcomer, closing, return_exceptions=True)
+    assert done == {closing}
+
+
 async def test_the_slots_of_those_who_left_are_used_again(settings: Settings, admin: Admin) -> None:
     for _ in range(5):
         async with EventStore(settings) as store, Follower(store.subscribe()):

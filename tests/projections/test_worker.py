@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -14,6 +15,7 @@ from support.folding import fold, stored
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded
+from eventstore.database import connection
 from eventstore.errors import NotCaughtUp, NotFound
 from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
 
@@ -95,6 +97,22 @@ async def test_a_worker_whose_connections_are_cut_goes_on(
             assert ended[0]
             result = await store.append(uuid4(), [message(str(number))])
             await wait_for(store, result.position, timeout=30)
+
+
+async def test_a_connection_that_breaks_while_it_is_opened_is_opened_again(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure, broken = connection.configure, iter([True])
+
+    async def broken_once(opened: connection.Connection, *more: Any) -> None:
+        if next(broken, False):
+            await opened.close()
+        await configure(opened, *more)
+
+    result = await store.append(uuid4(), [message()])
+    monkeypatch.setattr(connection, "configure", broken_once)
+    async with working(store):
+        await wait_for(store, result.position)
 
 
 async def test_a_projection_whose_text_has_changed_is_refilled_at_the_start(

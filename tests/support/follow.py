@@ -13,7 +13,7 @@ import psycopg
 from eventstore import Event
 from eventstore.errors import EventStoreError
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """Seconds after which a condition that should come true is given up; no test waits so long when it passes."""
 
 _ASLEEP = """
@@ -81,6 +81,16 @@ async def until_asleep(connection: psycopg.AsyncConnection[Any], count: int = 1)
         return row is not None and row[0] == count
 
     await eventually(asleep)
+
+
+async def until_nothing_is_in_flight(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Returns once the log is final up to its last position."""
+
+    async def at_rest() -> bool:
+        row = await (await connection.execute("SELECT lowest_gate(last_position()) IS NULL")).fetchone()
+        return row is not None and row[0]
+
+    await eventually(at_rest)
 
 
 async def end_all_others(connection: psycopg.AsyncConnection[Any]) -> int:
