@@ -7,7 +7,8 @@
     │   ├── InvalidEvent           a value in an event: unknown role, NUL character, NaN, …
     │   ├── EventTooLarge          an event's content is beyond the size limit
     │   ├── InvalidId              a text that should be a UUID, a name, a tenant, …
-    │   └── SettingsError          a setting or environment variable
+    │   ├── SettingsError          a setting or environment variable
+    │   └── StoreClosed            the store is not open, or was closed while it was used
     ├── NotFound                   nothing has the id that was asked for
     ├── ConflictError              what was given contradicts what the log holds
     │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
@@ -84,6 +85,13 @@ class InvalidId(InputError):
 
 class SettingsError(InputError):
     """A setting has a value that cannot be used."""
+
+
+class StoreClosed(InputError):
+    """The store is not open, or was closed while it was used."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is not open: use 'with' or 'async with', and use it only within")
 
 
 class NotFound(EventStoreError):

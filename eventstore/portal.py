@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
+
+from eventstore.errors import StoreClosed
 
 T = TypeVar("T")
 
@@ -23,19 +26,33 @@ class Portal:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="eventstore-loop", daemon=True)
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread.start()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end and returns what it returns, or raises what it raises.
 
         Interrupted (Ctrl-C), it cancels the coroutine.
+
+        Raises:
+            StoreClosed: the portal is closed, or was closed meanwhile.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self._submit(coroutine)
         try:
             return future.result()
+        except CancelledError:
+            raise StoreClosed from None  # nobody but close() cancels what runs here
         except BaseException:
             future.cancel()
             raise
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        with self._closing:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        coroutine.close()
+        raise StoreClosed
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous iterator; closes it when the loop over them is left."""
@@ -56,7 +73,7 @@ class Portal:
                 entries.append(queue.get_nowait())
             return entries
 
-        filling = asyncio.run_coroutine_threadsafe(fill(), self._loop)
+        filling = self._submit(fill())
         try:
             while True:
                 for more, item in self.call(drain()):
@@ -70,16 +87,22 @@ class Portal:
             filling.cancel()
 
     def close(self) -> None:
-        """Stops the loop and its thread."""
+        """Stops the loop and its thread. Whoever still uses it gets :class:`StoreClosed`."""
 
         async def cancel_all() -> None:
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            while others:  # the driver may lose a cancellation while it ends a query
+                for task in others:
+                    task.cancel()
+                _, others = await asyncio.wait(others, timeout=1)
             await asyncio.get_running_loop().shutdown_asyncgens()
 
-        self.call(cancel_all())
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            ending = asyncio.run_coroutine_threadsafe(cancel_all(), self._loop)
+        ending.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -17,7 +17,7 @@ from eventstore.database.migrate import BOOKKEEPING, check
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
-from eventstore.errors import ConnectionLost, InputError, SchemaMissing, ServerError, ServerUnreachable
+from eventstore.errors import ConnectionLost, InputError, SchemaMissing, ServerError, ServerUnreachable, StoreClosed
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.read import (
@@ -65,6 +65,7 @@ class EventStore:
             ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use.
             SchemaError: its schema does not fit this code.
         """
+        self._waker = Waker(self.connect)
         await asyncio.to_thread(self.server.acquire)
         try:
             async with await self.connect() as connection:
@@ -92,10 +93,10 @@ class EventStore:
         """The connections of the store.
 
         Raises:
-            InputError: the store is not open.
+            StoreClosed: the store is not open.
         """
         if self._pool is None:
-            raise InputError("the store is not open: use 'async with EventStore() as store'")
+            raise StoreClosed
         return self._pool
 
     async def append(

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from eventstore.database.connection import Connection
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, StoreClosed
 
 POLL_SECONDS = 5.0
 """A sleeper looks by itself this often: a net under the notifications, and what notices a dead connection."""
@@ -35,12 +35,15 @@ class Waker:
         self._lay_down_at: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._back_off = 0.0
+        self._closed = False
 
     async def wait(self, seen: int) -> None:
         """Returns when there may be events beyond the position ``seen``.
 
         It may return without any; it never sleeps through one for longer than :data:`POLL_SECONDS`.
         """
+        if self._closed:
+            raise StoreClosed
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="eventstore-waker")
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -55,11 +58,13 @@ class Waker:
 
     async def close(self) -> None:
         """Stops listening."""
+        self._closed = True
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            while not self._task.done():  # the driver may lose a cancellation while it ends a query
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=1)
             self._task = None
+        self._wake_all()  # a task that was cancelled before its first step woke nobody
 
     async def _run(self) -> None:
         try:
@@ -108,7 +113,8 @@ class Waker:
         socket = connection.fileno()
         loop.add_reader(socket, self._stirred.set)
         try:
-            await asyncio.wait_for(self._stirred.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._stirred.wait()
         except TimeoutError:
             return
         finally:

@@ -41,7 +41,11 @@ async def connect(url: str, settings: Settings, role: str) -> Connection:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **connect_options(settings))
     except psycopg.Error as error:
         raise unreachable(url, error) from error
-    await configure(connection, settings, role)
+    try:
+        await configure(connection, settings, role)
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 
@@ -50,8 +54,9 @@ def unreachable(url: str, error: psycopg.Error) -> Exception:
     known = translate(error)
     if isinstance(known, ServerUnreachable):
         return known
-    said = str(error).strip() or type(error).__name__
-    reason = said.splitlines()[-1]
+    # libpq adds hints in lines of their own, which begin with a tab.
+    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+    reason = said[-1].strip() if said else type(error).__name__
     advice = "start the server, or correct DATABASE_URL or POSTGRES_HOST"
     return ServerUnreachable(f"no connection to {without_password(url)}: {reason}: {advice}")
 

@@ -20,6 +20,7 @@ from eventstore.errors import (
     SchemaMissing,
     ServerError,
     ServerUnreachable,
+    StoreClosed,
     UnsuitableServer,
 )
 
@@ -55,7 +56,7 @@ def translate(error: psycopg.Error) -> EventStoreError:
     if isinstance(error, PoolTimeout):
         return ServerUnreachable(f"no connection to the server could be had in time: {said}")
     if isinstance(error, PoolClosed):
-        return ServerError("the store is closed: open it again")
+        return StoreClosed()
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):

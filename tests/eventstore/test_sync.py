@@ -171,7 +171,7 @@ def test_closing_ends_the_loops_of_other_threads(settings: Settings) -> None:
 def test_a_closed_store_says_so(settings: Settings) -> None:
     with SyncEventStore(settings) as store:
         store.append(uuid4(), [note()])
-    with pytest.raises(InputError, match=r"not open|closed"):
+    with pytest.raises(EventStoreError, match=r"not open|is closed"):
         store.append(uuid4(), [note()])
-    with pytest.raises(InputError, match=r"not open|closed"):
+    with pytest.raises(EventStoreError, match=r"not open|is closed"):
         numbers(store.read_log())

@@ -14,7 +14,7 @@ from psycopg import sql
 from support.folding import fold, stored
 from support.waiting import until_async
 
-from eventstore import EventStore, MessageAdded
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database import connection
 from eventstore.errors import NotCaughtUp, NotFound
 from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
@@ -162,6 +162,35 @@ async def test_rebuilding_beside_working_workers(store: EventStore, database_url
                 await rebuild(store)
         await wait_for(store, result.position, timeout=30)
     assert stored(database_url) == fold([event async for event in store.read_log()])
+
+
+async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
+    store: EventStore, settings: Settings, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    await store.append(uuid4(), [message()])
+    await catch_up(store)
+    # Turns the rows round in the table: locks must not be taken in the order in which they happen to lie there.
+    owner.execute("CREATE TEMPORARY TABLE kept AS SELECT * FROM checkpoints")
+    owner.execute("TRUNCATE checkpoints")
+    owner.execute("INSERT INTO checkpoints SELECT * FROM kept ORDER BY share DESC")
+    owner.execute("ANALYZE checkpoints")
+
+    async def waiting(count: int) -> None:
+        async def seen() -> bool:
+            rows = owner.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return len(rows.fetchall()) >= count
+
+        await until_async(seen, f"{count} wait for a lock")
+
+    with psycopg.connect(settings.server_url() or "") as holder:
+        holder.execute("SELECT FROM checkpoints WHERE share = 8 FOR UPDATE")
+        rebuilding = asyncio.create_task(rebuild(store, named(["messages"])))
+        await waiting(1)
+        catching_up = asyncio.create_task(catch_up(store, named(["messages"])))
+        await waiting(2)
+    await asyncio.gather(rebuilding, catching_up)
 
 
 async def test_one_projection_can_be_rebuilt_alone(
