@@ -23,6 +23,9 @@ from eventstore import (
     MessageAdded,
     NewEvent,
     TaskArtifactAdded,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
     TaskStatusChanged,
     UnknownEvent,
     message_from_sent,
@@ -59,7 +62,7 @@ async def positions(store: EventStore) -> dict[str, int]:
 
 
 @given(st.lists(appends | batches, min_size=1, max_size=12), st.integers(1, 40))
-@settings(max_examples=60)
+@settings(max_examples=50)
 async def test_the_tables_are_a_fold_of_the_log(
     store: EventStore, database_url: str, steps: list[tuple[Any, Any]], size: int
 ) -> None:
@@ -88,7 +91,7 @@ def assert_follows(tables: Tables, log: list[Event], applied: dict[str, int]) ->
 
 
 @given(st.lists(st.lists(new_events, min_size=1, max_size=6), min_size=1, max_size=4))
-@settings(max_examples=25)
+@settings(max_examples=15)
 async def test_rebuilding_changes_nothing(
     store: EventStore, database_url: str, histories: list[list[NewEvent]]
 ) -> None:
@@ -152,6 +155,29 @@ async def test_the_first_event_makes_the_row_whatever_it_is(store: EventStore) -
     assert (row.name, row.is_active, row.message_count, row.version) == ("", True, 0, 2)
     [unannounced] = await Reader(store).tasks(conversation)
     assert (unannounced.id, unannounced.status, unannounced.description) == (task, "unknown", "")
+
+
+async def test_a_later_event_of_a_task_in_another_batch_changes_only_what_it_says(
+    store: EventStore, database_url: str
+) -> None:
+    conversation, task = uuid4(), uuid4()
+    history: list[EventData] = [
+        TaskCreated(task_id=task, description="one", given_id="first", metadata={"n": 1}),
+        TaskStatusChanged(task_id=task, status=TaskStatus.INPUT_REQUIRED, message={"text": "which?"}),
+        TaskArtifactAdded(task_id=task, artifact_id="a", parts=[]),
+        TaskStatusChanged(task_id=task, status=TaskStatus.COMPLETED),
+        TaskCreated(task_id=task, description="again", given_id="second"),
+        TaskDescribed(task_id=task, description="described"),
+    ]
+    messages = []
+    for event in history:
+        await store.append(conversation, [event])
+        await catch_up(store)
+        assert stored(database_url) == fold(await log_of(store, ["default"]))
+        messages.append((await Reader(store).tasks(conversation))[0].status_message)
+    assert messages == [None, {"text": "which?"}, {"text": "which?"}, None, None, None]
+    [row] = await Reader(store).tasks(conversation)
+    assert (row.given_id, row.status, row.description, row.metadata) == ("first", "pending", "described", {"n": 1})
 
 
 @pytest.mark.parametrize(

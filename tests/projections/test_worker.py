@@ -18,6 +18,7 @@ from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database import connection
 from eventstore.errors import NotCaughtUp, NotFound
 from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
+from projections.apply import Applier
 
 PROJECTOR = "eventstore_projector"
 READ_TABLES = ("conversations", "messages", "tasks", "task_artifacts", "checkpoints")
@@ -184,13 +185,19 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
 
         await until_async(seen, f"{count} wait for a lock")
 
-    with psycopg.connect(settings.server_url() or "") as holder:
-        holder.execute("SELECT FROM checkpoints WHERE share = 8 FOR UPDATE")
-        rebuilding = asyncio.create_task(rebuild(store, named(["messages"])))
-        await waiting(1)
-        catching_up = asyncio.create_task(catch_up(store, named(["messages"])))
-        await waiting(2)
-    await asyncio.gather(rebuilding, catching_up)
+    [messages] = named(["messages"])
+    applier = await Applier.open(store)
+    try:
+        with psycopg.connect(settings.server_url() or "") as holder:
+            holder.execute("SELECT FROM checkpoints WHERE share = 8 FOR UPDATE")
+            rebuilding = asyncio.create_task(rebuild(store, [messages]))
+            await waiting(1)
+            applying = asyncio.create_task(applier.apply(messages))
+            await waiting(2)
+        ended = await asyncio.gather(rebuilding, applying, return_exceptions=True)
+    finally:
+        await applier.close()
+    assert not [end for end in ended if isinstance(end, BaseException)]
 
 
 async def test_one_projection_can_be_rebuilt_alone(

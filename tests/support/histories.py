@@ -32,8 +32,8 @@ from eventstore import (
 from eventstore.sent import ROLES
 from support.values import json_values, texts
 
-CONVERSATIONS = [UUID(int=n, version=4) for n in range(1, 4)]
-TASKS = [UUID(int=n, version=4) for n in range(11, 14)]
+CONVERSATIONS = [UUID(int=n, version=4) for n in range(1, 3)]
+TASKS = [UUID(int=n, version=4) for n in range(11, 13)]
 
 _objects = st.dictionaries(texts(max_size=5), json_values, max_size=2)
 _parts = st.lists(st.fixed_dictionaries({"text": texts(max_size=10) | st.none()}) | json_values, max_size=3)
