@@ -37,11 +37,38 @@ CREATE FUNCTION public.append_events(tenant_ids text[], conversation_ids uuid[],
     AS $$
 #variable_conflict use_column
 DECLARE
+    invalid  record;
     wanted   record;
     found_in record;
     asleep   boolean;
 BEGIN
     PERFORM refuse_old_snapshots();
+    IF NOT coalesce(
+           cardinality(tenant_ids) > 0
+           AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
+           AND cardinality(conversation_nos) > 0
+           AND cardinality(conversation_nos) = ALL (ARRAY[
+                   cardinality(event_ids), cardinality(event_types), cardinality(schema_versions),
+                   cardinality(actors), cardinality(contents), cardinality(metadatas)
+               ])
+           AND array_position(expected_versions, NULL) IS NULL
+           AND cardinality(tenant_ids) = ALL (SELECT max(n) FROM unnest(conversation_nos) AS n)
+           AND (SELECT bool_and(n IS NOT NULL AND n > 0) FROM unnest(conversation_nos) AS n), false) THEN
+        RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT n.ordinal, coalesce(metadata_problem(n.metadata),
+                               content_problem(n.event_type, n.content)) AS problem
+      INTO invalid
+      FROM unnest(event_types, contents, metadatas) WITH ORDINALITY AS n (event_type, content, metadata, ordinal)
+     WHERE coalesce(metadata_problem(n.metadata),
+                    content_problem(n.event_type, n.content)) IS NOT NULL
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event % of the append (%) cannot be stored: %',
+                        invalid.ordinal, event_types[invalid.ordinal], invalid.problem
+            USING ERRCODE = 'ES005';
+    END IF;
     IF current_setting('synchronous_commit') = 'off' THEN
         -- An acknowledged event is durable, whatever the session prefers.
         PERFORM set_config('synchronous_commit', 'on', true);
@@ -236,6 +263,42 @@ BEGIN
     RETURN slot;
 END
 $$;
+
+
+--
+-- Name: member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.member_is(object jsonb, member text, type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
+
+
+--
+-- Name: member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
+
+
+--
+-- Name: member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
+
+
+--
+-- Name: content_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.content_problem(event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (event_type <> ALL (ARRAY['conversation.created'::text, 'conversation.renamed'::text, 'conversation.forked'::text, 'message.added'::text, 'task.created'::text, 'task.status_changed'::text, 'task.described'::text, 'task.artifact_added'::text, 'task.artifact_extended'::text])) THEN NULL::text WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = ANY (ARRAY['conversation.created'::text, 'message.added'::text, 'task.created'::text])) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> ALL (ARRAY['conversation.renamed'::text, 'task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN ((event_type = ANY (ARRAY['message.added'::text, 'task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is no object'::text WHEN ((event_type = 'message.added'::text) AND (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text)))) THEN 'role is no text of 1 to 50 characters, content no text, or parts no array'::text WHEN ((event_type = ANY (ARRAY['conversation.created'::text, 'conversation.renamed'::text, 'conversation.forked'::text])) AND ((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is no text of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is no UUID, or source_version no number'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text, 'task.described'::text, 'task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT public.member_is_uuid(content, 'task_id'::text))) THEN 'task_id is no UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is no text of 1 to 50 characters, or message no object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), false))) THEN 'description is no text'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'::text ELSE NULL::text END;
 
 
 --
@@ -436,6 +499,15 @@ END;
 
 
 --
+-- Name: metadata_problem(jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.metadata_problem(metadata jsonb) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is no object, or an id in it no text'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is no ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
+
+
+--
 -- Name: occurred_at(jsonb, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -615,7 +687,8 @@ CREATE TABLE public.events (
     salt bytea,
     digest bytea NOT NULL,
     CONSTRAINT events_digest_check CHECK ((octet_length(digest) = 32)),
-    CONSTRAINT events_version_check CHECK ((version > 0))
+    CONSTRAINT events_names_check CHECK ((((tenant_id)::text <> ''::text) AND ((event_type)::text <> ''::text))),
+    CONSTRAINT events_version_check CHECK (((version > 0) AND (schema_version > 0)))
 );
 
 
@@ -644,7 +717,7 @@ COMMENT ON COLUMN public.events."timestamp" IS 'When the log took the event; whe
 -- Name: COLUMN events.version; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.events.version IS '1, 2, 3 … within one conversation, without gaps';
+COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one conversation, without gaps';
 
 
 --
@@ -883,6 +956,15 @@ CREATE INDEX idx_tasks_conversation_id ON public.tasks USING btree (conversation
 --
 
 CREATE INDEX idx_tasks_id ON public.tasks USING btree (id);
+
+
+--
+-- Name: events event_is_append_only; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER event_is_append_only BEFORE DELETE OR UPDATE ON public.events FOR EACH ROW EXECUTE FUNCTION public.refuse_change_of_events();
+
+ALTER TABLE public.events ENABLE ALWAYS TRIGGER event_is_append_only;
 
 
 --

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int2, Int4
 
-from eventstore.database.sql import query
+from eventstore.database.queries import query
 from eventstore.errors import (
     ConflictError,
     EventIdConflict,

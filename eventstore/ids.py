@@ -25,8 +25,9 @@ def derived_uuid(*names: str | int) -> UUID:
     name = "".join(f"{len(str(name))}:{name}" for name in names)
     try:
         return uuid5(_NAMESPACE, name)
-    except UnicodeEncodeError:
-        raise InvalidId(f"the id {name!r} has a lone surrogate: it is not Unicode text") from None
+    except UnicodeEncodeError as error:
+        culprit = error.object[error.start]
+        raise InvalidId(f"an id has the lone surrogate {culprit!r}: it is not Unicode text") from None
 
 
 def is_canonical_uuid(text: str) -> bool:

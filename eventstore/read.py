@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.connection import Pool
-from eventstore.database.sql import query
+from eventstore.database.queries import query
 from eventstore.errors import InputError
 from eventstore.events import Event
 from eventstore.jsontext import check_text
@@ -42,10 +42,11 @@ class Filter:
     def __post_init__(self) -> None:
         for name in ("since", "until"):
             moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise InputError(f"{name}: {moment} has no time zone: give an aware datetime")
-        for text in (*(self.types or ()), self.actor or ""):
-            check_text(text, "filter")
+            if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+                raise InputError(f"{name}: {moment!r} is no datetime with a time zone")
+        for text in self.types or ():
+            check_text(text, "types")
+        check_text(self.actor or "", "actor")
 
     @property
     def is_empty(self) -> bool:

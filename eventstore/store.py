@@ -12,8 +12,8 @@ from uuid import UUID
 from psycopg import sql
 
 from eventstore.append import APPEND, Append, Batch, checked_tenant
-from eventstore.database.connection import APP, Connection, Pool, connect
-from eventstore.database.migrate import BOOKKEEPING, check
+from eventstore.database.connection import APP, BOOKKEEPING, Connection, Pool, connect
+from eventstore.database.migrate import check
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
@@ -84,8 +84,12 @@ class EventStore:
             self._pool = None
         await asyncio.to_thread(self.server.release)
 
-    async def connect(self, role: str = APP) -> Connection:
-        """Opens a connection of its own, in autocommit mode and with the store's schema as search path."""
+    async def connect(self, role: str | None = APP) -> Connection:
+        """Opens a connection of its own, in autocommit mode and with the store's schema as search path.
+
+        Args:
+            role: the role to take, where the login may; None stays the login.
+        """
         return await connect(self.server.url, self.settings, role)
 
     @property
@@ -261,6 +265,6 @@ RETRY_SECONDS = 0.5
 
 
 def _not_negative(value: int, what: str) -> int:
-    if value < 0:
-        raise InputError(f"{what}: {value} is negative; positions and versions begin at 1")
+    if not isinstance(value, int) or value < 0:
+        raise InputError(f"{what}: {value!r} is no position or version; give a number from 0")
     return value

@@ -8,7 +8,7 @@ that this version does not know are read as :class:`UnknownEvent`. Both are writ
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -45,6 +45,16 @@ class TaskStatus(StrEnum):
     REJECTED = "rejected"
     UNKNOWN = "unknown"
 
+
+if TYPE_CHECKING:  # a caller may write the word itself; pydantic makes the member of it
+    RoleWord: TypeAlias = Role | Literal["user", "assistant", "system", "tool"]
+    StatusWord: TypeAlias = (
+        TaskStatus
+        | Literal["pending", "in_progress", "completed", "input-required", "auth-required"]
+        | Literal["canceled", "failed", "rejected", "unknown"]
+    )
+else:
+    RoleWord, StatusWord = Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
 Json: TypeAlias = dict[str, Any]
@@ -130,7 +140,7 @@ class MessageAdded(EventData):
     """
 
     event_type: Literal["message.added"] = "message.added"
-    role: Role
+    role: RoleWord
     content: str | None = None
     parts: list[Any] | None = None
     given_id: str | None = None
@@ -144,7 +154,7 @@ class TaskCreated(EventData):
     event_type: Literal["task.created"] = "task.created"
     task_id: UUID
     description: str = ""
-    status: TaskStatus = TaskStatus.PENDING
+    status: StatusWord = TaskStatus.PENDING
     given_id: str | None = None
     metadata: Json | None = None
 
@@ -154,7 +164,7 @@ class TaskStatusChanged(EventData):
 
     event_type: Literal["task.status_changed"] = "task.status_changed"
     task_id: UUID
-    status: TaskStatus
+    status: StatusWord
     message: Json | None = None
     metadata: Json | None = None
 

@@ -13,7 +13,7 @@ from psycopg import IsolationLevel, sql
 
 from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
-from eventstore.database.sql import query
+from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from projections.projection import SHARES, Projection
 
@@ -40,9 +40,13 @@ class Applier:
     async def open(cls, store: EventStore, batch_size: int = BATCH_SIZE) -> Applier:
         """Connects. Close it when done."""
         connection = await store.connect(PROJECTOR)
-        with translated():
-            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-            await connection.execute(_BATCH_VIEW)
+        try:
+            with translated():
+                await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+                await connection.execute(_BATCH_VIEW)
+        except BaseException:
+            await connection.close()
+            raise
         return cls(connection, batch_size)
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from eventstore import EventStore
-from eventstore.database.sql import query
+from eventstore.database.queries import query
 from eventstore.errors import NotCaughtUp
 from projections.projection import PROJECTIONS, Projection
 

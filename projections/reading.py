@@ -9,7 +9,7 @@ from uuid import UUID
 
 from eventstore import EventStore, Role, TaskStatus, conversation_uuid
 from eventstore.append import checked_tenant
-from eventstore.database.sql import query
+from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
 from eventstore.sent import sent_from_row

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from eventstore import EventStore
-from eventstore.database.sql import query
+from eventstore.database.queries import query
+from eventstore.database.translate import translated
 from eventstore.read import horizon
 from projections.projection import PROJECTIONS
 
@@ -83,5 +84,13 @@ async def read_status(store: EventStore) -> Status:
             ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source)
             for name, position, updated_at, source, lag_events, lag_seconds in await store.pool.fetch(_PROJECTIONS)
         ],
-        appends_in_flight=[AppendInFlight(*row) for row in await store.pool.fetch(_HOLDERS)],
+        appends_in_flight=await _appends_in_flight(store),
     )
+
+
+async def _appends_in_flight(store: EventStore) -> list[AppendInFlight]:
+    """As the login itself: the server hides from every other role what a session does."""
+    async with await store.connect(role=None) as connection:
+        with translated():
+            rows = await (await connection.execute(_HOLDERS)).fetchall()
+    return [AppendInFlight(*row) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -31,7 +32,8 @@ app = typer.Typer(
     POSTGRES_PASSWORD, also from a file .env. With neither, an embedded PostgreSQL is started while it is needed; it
     keeps its data in EVENTSTORE_DATA_DIR. EVENTSTORE_SCHEMA and EVENTSTORE_TENANT choose schema and tenant.
 
-    Exit codes: 0 done, 1 an error said on standard error, 2 a command mistyped, 130 interrupted.
+    Exit codes: 0 done, 1 an error said on standard error, 2 a command mistyped, 130 interrupted
+    (up, project and tail end so when they are told to stop: 0).
     """,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -49,8 +51,9 @@ def main() -> None:
     """Runs the command line."""
     logging.basicConfig(level=logging.WARNING, format="eventstore: %(message)s", stream=sys.stderr)
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
+    _prepare_output()
     try:
-        app(standalone_mode=True)
+        app(prog_name="eventstore")
     except EventStoreError as error:
         typer.echo(f"eventstore: error: {error}", err=True)
         sys.exit(1)
@@ -60,3 +63,17 @@ def main() -> None:
         # The reader of our output has left (head, less): there is nothing more to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"eventstore: error: {error}: make room for the output, or write it elsewhere", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _prepare_output() -> None:
+    """Lets no command fail over what its output can take: none at all, or not every character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,20 +18,20 @@ from rich.text import Text
 errors = Console(stderr=True, highlight=False)
 """Where progress and remarks go, so that standard output holds only what was asked for."""
 
+_FREE_TEXT = ("name", "content", "description", "what changed")
+"""Columns whose text may be folded to fit a terminal."""
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(127, 160)}  # JSON escapes the others by itself
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
 def print_json(value: Any) -> None:
     """Prints a value, or a list of dataclasses or dicts, as JSON."""
-    # A terminal that cannot show all characters gets them escaped.
-    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    sys.stdout.write(json.dumps(value, indent=2, default=_plain, ensure_ascii=ascii_only) + "\n")
+    sys.stdout.write(_json(value, indent=2) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """Prints a value as one line of JSON Lines, at once."""
-    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=ascii_only) + "\n")
+    sys.stdout.write(_json(value, indent=None) + "\n")
     sys.stdout.flush()
 
 
@@ -41,29 +42,50 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothin
         columns: the headings; one that begins with ``>`` is aligned to the right.
         nothing: what to say where there are no rows.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column.startswith(">")
-        fixed = column.lstrip(">") not in ("name", "content", "description", "what changed", "metadata")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=fixed, overflow="fold")
-    for row in rows:
-        table.add_row(*(text(cell) for cell in row))
-    if table.row_count:
-        # Into a file or a pipe nothing is cut or folded.
-        Console(highlight=False, width=None if sys.stdout.isatty() else 100_000).print(table)
+    headings = [column.lstrip(">") for column in columns]
+    right = [column.startswith(">") for column in columns]
+    cells = [[text(cell) for cell in row] for row in rows]
+    if not cells:
+        errors.print(nothing, soft_wrap=True)
+    elif sys.stdout.isatty():
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading, is_right in zip(headings, right, strict=True):
+            free = heading in _FREE_TEXT
+            table.add_column(heading, justify="right" if is_right else "left", no_wrap=not free, overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        Console(highlight=False).print(table)
     else:
-        errors.print(nothing)
+        _print_aligned([headings, *cells], right)
 
 
-def text(cell: Any) -> Text:
+def _print_aligned(lines: list[list[str]], right: list[bool]) -> None:
+    """Into a file or a pipe a row is a line: nothing is cut, and the last column is not padded."""
+    lines = [[cell.replace("\n", "\\n") for cell in line] for line in lines]
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(right) - 1)] + [0]
+    for line in lines:
+        padded = []
+        for cell, width, is_right in zip(line, widths, right, strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if is_right else cell + space)
+        sys.stdout.write("  ".join(padded) + "\n")
+
+
+def text(cell: Any) -> str:
     """A cell's text. Control characters are shown, not sent to the terminal."""
     if cell is None:
-        return Text("")
+        return ""
     if isinstance(cell, datetime):
-        return Text(cell.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+        return cell.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(cell, bool):
-        return Text("yes" if cell else "no")
-    return Text(str(cell).translate(_CONTROLS))
+        return "yes" if cell else "no"
+    return str(cell).translate(_CONTROLS)
+
+
+def _json(value: Any, *, indent: int | None) -> str:
+    # A terminal that cannot show all characters gets them escaped; and none gets control characters.
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    return json.dumps(value, indent=indent, default=_plain, ensure_ascii=ascii_only).translate(_JSON_CONTROLS)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import errors, print_json, print_table
 from eventstore import EventStore
 from eventstore.database.server import Server
-from eventstore.read import horizon
+from eventstore.read import horizon, last_event
 from projections import named
 from projections import rebuild as rebuild_projections
 
@@ -103,7 +103,7 @@ def rebuild(
     projections = named(names or [])
 
     async def work(store: EventStore) -> None:
-        last = await horizon(store.pool)
+        last = await last_event(store.pool, await horizon(store.pool))
         percentage = TextColumn("{task.percentage:>3.0f} %")
         columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
         with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:

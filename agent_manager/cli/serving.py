@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -60,6 +61,8 @@ async def _serve(settings: Settings, describe: Callable[[EventStore], None] | No
         for task in (worker, stopped):
             task.cancel()
         await asyncio.gather(worker, stopped, return_exceptions=True)
+        if not worker.cancelled() and (failure := worker.exception()) is not None:
+            raise failure
         errors.print("stopping …")
     finally:
         await store.close()
@@ -70,6 +73,8 @@ def _describe(store: EventStore) -> None:
     settings = store.settings
     if embedded is None:
         _say("PostgreSQL", store.server.public_url)
+        if settings.pg_port is not None:
+            _say("", "--pg-port is for the embedded server and was not used")
     else:
         joined = "joined, it was running already" if embedded.joined else "started"
         _say("PostgreSQL", f"{embedded.version}, embedded, {joined}; data in {embedded.data_dir}")
@@ -77,13 +82,17 @@ def _describe(store: EventStore) -> None:
         _say("Connect", f"{psql} '{embedded.url()}'")
         if embedded.tcp_url is not None:
             _say("", f"{psql} '{embedded.tcp_url}'")
-        elif settings.pg_port is not None:
-            _say("", f"not on port {settings.pg_port}: the server runs already without it; stop it first")
+        if settings.pg_port is not None and f":{settings.pg_port}/" not in (embedded.tcp_url or ""):
+            _say("", f"not on port {settings.pg_port}: the server runs already; stop it first to change that")
     applied = len(store.server.applied)
     migrations = f"{applied} migration(s) applied just now" if applied else "migrations are up to date"
     _say("Schema", f"{settings.db_schema}: {migrations}")
     _say("Workers", ", ".join(projection.name for projection in PROJECTIONS) + " follow the log")
-    choice = f" --data-dir {settings.data_dir}" if embedded and settings.data_dir != Settings().data_dir else ""
+    choice = (
+        f" --data-dir {shlex.quote(str(settings.data_dir))}"
+        if embedded and settings.data_dir != Settings().data_dir
+        else ""
+    )
     _say("Next", f"in another terminal: eventstore seed{choice}, or eventstore import{choice} FILE.jsonl,")
     _say("", f"then eventstore conversations{choice} and eventstore status{choice}")
     _say("Stop", "Ctrl-C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import fields
 from typing import Annotated, Any
@@ -151,7 +152,11 @@ def tail(
             if as_json:
                 print_json([_event(event) for event in latest])
             else:
-                print_table(_EVENT_COLUMNS, map(_event_row, latest), nothing="the log is empty")
+                print_table(
+                    _EVENT_COLUMNS,
+                    map(_event_row, latest),
+                    nothing="the log is empty" if limit else "no events asked for",
+                )
             return
         seen = latest[-1].position if latest else await last_event(store.pool, await horizon(store.pool))
         for event in latest:
@@ -198,7 +203,9 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
 async def _mention_lag(store: EventStore) -> None:
     applied = await applied_position(store)
     if applied < await last_event(store.pool, await horizon(store.pool)):
-        errors.print("the read tables are behind the log: eventstore up or eventstore project brings them up")
+        errors.print(
+            "the read tables are behind the log: eventstore up or eventstore project brings them up", soft_wrap=True
+        )
 
 
 def _row(row: Any) -> dict[str, Any]:
@@ -207,7 +214,9 @@ def _row(row: Any) -> dict[str, Any]:
 
 def _shown(message: Message) -> str:
     calls = (message.extra or {}).get("tool_calls")
-    return message.content or (f"tool calls: {calls}" if calls else str(message.parts or message.extra or ""))
+    return message.content or (
+        f"tool calls: {json.dumps(calls, ensure_ascii=False)}" if calls else str(message.parts or message.extra or "")
+    )
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -225,5 +234,5 @@ def _print_event(event: Event, *, as_json: bool) -> None:
         print_json_line(_event(event))
     else:
         typer.echo(
-            "  ".join(str(text(cell)) for cell in (*_event_row(event)[:5], event.conversation_id, what_changed(event)))
+            "  ".join(text(cell) for cell in (*_event_row(event)[:5], event.conversation_id, what_changed(event)))
         )

@@ -6,17 +6,22 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent_manager.importing.chatlog import Conversation, conversation_from_line
 from agent_manager.importing.jsonline import MalformedLine
 from agent_manager.importing.lines import MAX_LINE_BYTES, Line
-from eventstore import Append, NewEvent
+from eventstore import Append, MessageAdded, NewEvent, TaskArtifactAdded, TaskCreated
 from eventstore.append import MAX_EVENTS, Batch
 from eventstore.errors import InputError
+from eventstore.jsontext import to_json
 
 PART_BYTES = 32 * 1024 * 1024
 """A larger conversation takes several appends: the server holds each whole in memory, more than once."""
+
+
+_GROWTH = 8
+"""A text grows by less, from the line to the events that are derived from it: it is escaped once more at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ def checked(file: str, line: Line, tenant: str, max_content_bytes: int) -> Check
         return None
     try:
         conversation = conversation_from_line(text, tenant)
+        if line.size * _GROWTH > max_content_bytes:
+            conversation.events = list(_fitting(conversation.events, max_content_bytes))
         parts = [Append(conversation.id, events) for events in _parts(conversation.events, line.size)]
     except RecursionError:
         raise MalformedLine("is nested too deeply") from None
@@ -72,6 +79,22 @@ def _parts(events: list[NewEvent], size: int) -> Iterator[list[NewEvent]]:
         part.append(event)
         taken += more
     yield part
+
+
+def _fitting(events: list[NewEvent], limit: int) -> Iterator[NewEvent]:
+    """The events, those of tasks cut to the size limit: the message that they come from holds everything."""
+    message_id = None
+    for event in events:
+        data = event.data
+        if isinstance(data, MessageAdded):
+            message_id = event.id
+        elif len(to_json(data.to_content(), "content").encode()) > limit:
+            if isinstance(data, TaskCreated):
+                data = data.model_copy(update={"description": data.description[: limit // _GROWTH] + "…"})
+            elif isinstance(data, TaskArtifactAdded):
+                reference = {"kind": "data", "data": {"message_id": str(message_id)}}
+                data = data.model_copy(update={"parts": [reference]})
+        yield replace(event, data=data)
 
 
 _EVENT = re.compile(r"\bevents\[(\d+)\](?:\.content(?:\.extra)?)?(?=[ .:\[])")

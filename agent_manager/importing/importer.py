@@ -7,11 +7,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 from agent_manager.importing.checked import Checked, checked
+from agent_manager.importing.continued import continued
 from agent_manager.importing.lines import lines, total_bytes
 from agent_manager.importing.report import ImportProblem, ImportProgress, ImportReport, ImportStopped, printable
 from eventstore import AppendResult, EventStore
 from eventstore.append import checked_tenant
-from eventstore.errors import ConflictError, InputError
+from eventstore.errors import ConflictError, EventIdConflict, InputError
 
 GROUP_CONVERSATIONS = 50
 """At most so many in one append: it holds a lock for each until it commits."""
@@ -123,12 +124,27 @@ class _Importer:
             results = await self._append(group)
         except (InputError, ConflictError) as error:
             if len(group) == 1:
-                self._refuse(group[0].file, group[0].line, error)
+                await self._store_known(group[0], error)
                 return
             for ready in group:
                 await self._store_group([ready])
         else:
             self._count(group, results)
+
+    async def _store_known(self, ready: Checked, error: Exception) -> None:
+        """Stores a conversation whose title or further members have changed since it was imported.
+
+        What the log holds of its beginning stays; another title becomes a renaming. Anything else is refused.
+        """
+        if isinstance(error, EventIdConflict) and error.event_id == ready.conversation.events[0].id:
+            try:
+                known = await continued(self._store, self._tenant, ready)
+                self._count([known], await self._append([known]))
+            except (InputError, ConflictError) as further:
+                error = further
+            else:
+                return
+        self._refuse(ready.file, ready.line, error)
 
     async def _append(self, group: list[Checked]) -> list[AppendResult]:
         if len(group) == 1:

@@ -26,7 +26,8 @@ CREATE TABLE events (
     digest          bytea       NOT NULL,
     CONSTRAINT events_pkey PRIMARY KEY (tenant_id, conversation_id, version),
     CONSTRAINT events_id_key UNIQUE (tenant_id, conversation_id, id),
-    CONSTRAINT events_version_check CHECK (version > 0),
+    CONSTRAINT events_version_check CHECK (version > 0 AND schema_version > 0),
+    CONSTRAINT events_names_check CHECK (tenant_id <> '' AND event_type <> ''),
     CONSTRAINT events_digest_check CHECK (octet_length(digest) = 32)
 );
 
@@ -36,7 +37,7 @@ CREATE INDEX idx_events_timestamp ON events (timestamp DESC);
 
 COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by append_events alone';
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
-COMMENT ON COLUMN events.version IS '1, 2, 3 … within one conversation, without gaps';
+COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
 COMMENT ON COLUMN events.timestamp IS 'When the log took the event; when it happened is metadata.occurred_at';
 COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
 
@@ -56,6 +57,12 @@ CREATE TRIGGER events_are_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_events();
 ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
+
+-- For changes that come by way of another table, of which somebody made this one a child or a partition.
+CREATE TRIGGER event_is_append_only
+    BEFORE UPDATE OR DELETE ON events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
+ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
 SELECT eventstore_own('TABLE events');
 SELECT eventstore_own('SEQUENCE events_position');

@@ -38,10 +38,94 @@ RETURN sha256(
     || digest_text(metadata::text)
 );
 
+-- Whether a member of a JSON object is absent, or of that type.
+CREATE FUNCTION member_is(object jsonb, member text, type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(jsonb_typeof(object -> member) = type, true);
+
+-- Whether a member of a JSON object is a text of at most so many characters.
+CREATE FUNCTION member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
+
+-- Whether a member of a JSON object is a UUID as PostgreSQL prints one.
+CREATE FUNCTION member_is_uuid(object jsonb, member text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$', false);
+
+-- What is wrong with an event's metadata, and with the content of a built-in event; null if nothing is. No event that
+-- passes can fail in a projection, whoever sent it and whatever version: what the log has taken it keeps for good.
+CREATE FUNCTION metadata_problem(metadata jsonb) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN NOT coalesce(jsonb_typeof(metadata) = 'object'
+                      AND member_is(metadata, 'correlation_id', 'string')
+                      AND member_is(metadata, 'causation_id', 'string')
+                      AND member_is(metadata, 'traceparent', 'string'), false)
+        THEN 'its metadata is no object, or an id in it no text'
+    WHEN metadata ? 'occurred_at' THEN
+        CASE
+            WHEN NOT coalesce(metadata ->> 'occurred_at'
+                              ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$', false)
+                THEN 'its metadata.occurred_at is no ISO 8601 time with a zone'
+            -- The cast raises an error of its own for the 30th of February.
+            WHEN (metadata ->> 'occurred_at')::timestamptz
+                 NOT BETWEEN '0001-01-01 00:00+00'::timestamptz AND '9999-12-31 23:59:59.999999+00'::timestamptz
+                THEN 'its metadata.occurred_at lies outside the years 1 to 9999'
+        END
+END;
+
+CREATE FUNCTION content_problem(event_type text, content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN event_type NOT IN ('conversation.created', 'conversation.renamed', 'conversation.forked', 'message.added',
+                            'task.created', 'task.status_changed', 'task.described', 'task.artifact_added',
+                            'task.artifact_extended')
+        THEN NULL
+    WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
+        THEN 'its content is no object'
+    WHEN event_type IN ('conversation.created', 'message.added', 'task.created')
+         AND NOT member_is(content, 'given_id', 'string')
+        THEN 'given_id is no text'
+    WHEN event_type NOT IN ('conversation.renamed', 'task.status_changed', 'task.described')
+         AND NOT member_is(content, 'metadata', 'object')
+        THEN 'metadata is no object'
+    WHEN event_type IN ('message.added', 'task.artifact_added', 'task.artifact_extended')
+         AND NOT member_is(content, 'extra', 'object')
+        THEN 'extra is no object'
+    WHEN event_type = 'message.added' AND NOT (
+             member_is_text(content, 'role', 50) AND content ->> 'role' <> ''
+             AND member_is(content, 'content', 'string') AND member_is(content, 'parts', 'array'))
+        THEN 'role is no text of 1 to 50 characters, content no text, or parts no array'
+    WHEN event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked')
+         AND (content ? 'name' OR event_type = 'conversation.renamed') AND NOT member_is_text(content, 'name', 255)
+        THEN 'name is no text of at most 255 characters'
+    WHEN event_type = 'conversation.forked' AND NOT (
+             member_is_uuid(content, 'source_conversation_id')
+             AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
+        THEN 'source_conversation_id is no UUID, or source_version no number'
+    WHEN event_type IN ('task.created', 'task.status_changed', 'task.described',
+                        'task.artifact_added', 'task.artifact_extended')
+         AND NOT member_is_uuid(content, 'task_id')
+        THEN 'task_id is no UUID in lower case'
+    WHEN event_type IN ('task.created', 'task.status_changed') AND NOT (
+             member_is_text(content, 'status', 50) AND content ->> 'status' <> ''
+             AND (event_type <> 'task.status_changed' OR member_is(content, 'message', 'object')))
+        THEN 'status is no text of 1 to 50 characters, or message no object'
+    WHEN event_type IN ('task.created', 'task.described') AND NOT coalesce(
+             jsonb_typeof(content -> 'description') = 'string', false)
+        THEN 'description is no text'
+    WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT coalesce(
+             jsonb_typeof(content -> 'artifact_id') = 'string' AND jsonb_typeof(content -> 'parts') = 'array'
+             AND jsonb_typeof(content -> 'last_chunk') = 'boolean'
+             AND member_is(content, 'name', 'string') AND member_is(content, 'description', 'string'), false)
+        THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'
+END;
+
 -- Appends one or many events to one or several conversations: all of them or none.
 --
 -- The conversations stand in three parallel arrays; each event names its conversation by number, from 1.
--- Expected versions: n ≥ 1 exactly n, 0 no such conversation (NO_STREAM), -1 any that exists (EXISTS),
+-- Expected versions: n from 1 exactly n, 0 no such conversation (NO_STREAM), -1 any that exists (EXISTS),
 -- -2 whatever there is (ANY).
 --
 -- An event that is already there under the same id is left where it is and reported with is_new = false;
@@ -65,11 +149,38 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    invalid  record;
     wanted   record;
     found_in record;
     asleep   boolean;
 BEGIN
     PERFORM refuse_old_snapshots();
+    IF NOT coalesce(
+           cardinality(tenant_ids) > 0
+           AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
+           AND cardinality(conversation_nos) > 0
+           AND cardinality(conversation_nos) = ALL (ARRAY[
+                   cardinality(event_ids), cardinality(event_types), cardinality(schema_versions),
+                   cardinality(actors), cardinality(contents), cardinality(metadatas)
+               ])
+           AND array_position(expected_versions, NULL) IS NULL
+           AND cardinality(tenant_ids) = ALL (SELECT max(n) FROM unnest(conversation_nos) AS n)
+           AND (SELECT bool_and(n IS NOT NULL AND n > 0) FROM unnest(conversation_nos) AS n), false) THEN
+        RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT n.ordinal, coalesce(metadata_problem(n.metadata),
+                               content_problem(n.event_type, n.content)) AS problem
+      INTO invalid
+      FROM unnest(event_types, contents, metadatas) WITH ORDINALITY AS n (event_type, content, metadata, ordinal)
+     WHERE coalesce(metadata_problem(n.metadata),
+                    content_problem(n.event_type, n.content)) IS NOT NULL
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event % of the append (%) cannot be stored: %',
+                        invalid.ordinal, event_types[invalid.ordinal], invalid.problem
+            USING ERRCODE = 'ES005';
+    END IF;
     IF current_setting('synchronous_commit') = 'off' THEN
         -- An acknowledged event is durable, whatever the session prefers.
         PERFORM set_config('synchronous_commit', 'on', true);
@@ -205,6 +316,11 @@ END
 $$;
 
 SELECT eventstore_own('FUNCTION digest_text(text)');
+SELECT eventstore_own('FUNCTION member_is(jsonb, text, text)');
+SELECT eventstore_own('FUNCTION member_is_text(jsonb, text, integer)');
+SELECT eventstore_own('FUNCTION member_is_uuid(jsonb, text)');
+SELECT eventstore_own('FUNCTION metadata_problem(jsonb)');
+SELECT eventstore_own('FUNCTION content_problem(text, jsonb)');
 SELECT eventstore_own(
     'FUNCTION event_digest(bytea, bigint, timestamptz, integer, smallint, uuid, uuid, text, text, text, jsonb, jsonb)'
 );
@@ -223,5 +339,10 @@ SELECT eventstore_grant(
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION append_events(text[], uuid[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[]);
+DROP FUNCTION content_problem(text, jsonb);
+DROP FUNCTION metadata_problem(jsonb);
+DROP FUNCTION member_is_uuid(jsonb, text);
+DROP FUNCTION member_is_text(jsonb, text, integer);
+DROP FUNCTION member_is(jsonb, text, text);
 DROP FUNCTION event_digest(bytea, bigint, timestamptz, integer, smallint, uuid, uuid, text, text, text, jsonb, jsonb);
 DROP FUNCTION digest_text(text);

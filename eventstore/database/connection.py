@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
+from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
 from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, UnsuitableServer
@@ -20,6 +21,10 @@ Connection = psycopg.AsyncConnection[TupleRow]
 APP = "eventstore_app"
 PROJECTOR = "eventstore_projector"
 OLDEST_SERVER = 15
+BOOKKEEPING = "eventstore_migrations"
+"""dbmate's table, in the store's own schema."""
+
+_CONFIGURE = query("eventstore.database", "configure")
 
 
 def without_password(url: str) -> str:
@@ -30,8 +35,8 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=login.partition(":")[0] + at + host, query=urlencode(options)))
 
 
-async def connect(url: str, settings: Settings, role: str) -> Connection:
-    """Opens a connection in autocommit mode, as ``role`` where the login may become it.
+async def connect(url: str, settings: Settings, role: str | None) -> Connection:
+    """Opens a connection in autocommit mode, as ``role`` where the login may become it; None stays the login.
 
     Raises:
         ServerUnreachable: nobody answers, or the login is refused.
@@ -39,26 +44,36 @@ async def connect(url: str, settings: Settings, role: str) -> Connection:
     """
     try:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **connect_options(settings))
+        try:
+            await configure(connection, settings, role)
+        except BaseException:
+            await connection.close()
+            raise
     except psycopg.Error as error:
         raise unreachable(url, error) from error
-    try:
-        await configure(connection, settings, role)
-    except BaseException:
-        await connection.close()
-        raise
     return connection
 
 
-def unreachable(url: str, error: psycopg.Error) -> Exception:
+def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     """The error for a connection that could not be made."""
     known = translate(error)
-    if isinstance(known, ServerUnreachable):
+    if error.sqlstate is not None:
         return known
     # libpq adds hints in lines of their own, which begin with a tab.
     said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     reason = said[-1].strip() if said else type(error).__name__
-    advice = "start the server, or correct DATABASE_URL or POSTGRES_HOST"
-    return ServerUnreachable(f"no connection to {without_password(url)}: {reason}: {advice}")
+    return ServerUnreachable(f"no connection to {without_password(url)}: {reason}: {_advice(reason)}")
+
+
+def _advice(reason: str) -> str:
+    """What to do; libpq gives no code for a refused connection, only a text."""
+    if "password" in reason or "authentication" in reason or "pg_hba" in reason:
+        return "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"
+    if "does not exist" in reason:
+        return "create it, or correct its name in DATABASE_URL or POSTGRES_DB, POSTGRES_USER"
+    if "invalid" in reason:
+        return "correct DATABASE_URL"
+    return "start the server, or correct DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT"
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:
@@ -74,31 +89,35 @@ def connect_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def configure(connection: Connection, settings: Settings, role: str) -> None:
-    """Sets schema, role and time zone for the connection's life, and refuses servers that do not carry the store."""
-    version = connection.info.server_version
-    if version < OLDEST_SERVER * 10000:
+def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
+    """Refuses servers that do not carry the store.
+
+    Raises:
+        UnsuitableServer: it is too old, or its database is not in UTF-8.
+    """
+    if info.server_version < OLDEST_SERVER * 10000:
         raise UnsuitableServer(
-            f"PostgreSQL {version // 10000} is too old: the store needs {OLDEST_SERVER} or later; use another server"
+            f"PostgreSQL {info.server_version // 10000} is too old: the store needs {OLDEST_SERVER} or later; "
+            "use another server"
         )
-    encoding = connection.info.parameter_status("server_encoding")
-    if encoding != "UTF8":
+    if (encoding := info.parameter_status("server_encoding")) != "UTF8":
         raise UnsuitableServer(
-            f"the database {connection.info.dbname} is in {encoding}, the store needs UTF8: "
+            f"the database {info.dbname} is in {encoding}, the store needs UTF8: "
             "create it with ENCODING 'UTF8' TEMPLATE template0"
         )
-    # The projector's temporary view must be found before any table; everybody else finds temporary objects last.
-    path = f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp"
-    right = "SET" if version >= 160000 else "MEMBER"
-    await connection.execute(
-        """
-        SELECT set_config('search_path', %s, false), set_config('timezone', 'UTC', false),
-               (SELECT set_config('role', r.rolname, false)
-                  FROM pg_roles r
-                 WHERE r.rolname = %s AND pg_has_role(session_user, r.oid, %s))
-        """,
-        (path, role, right),
-    )
+
+
+async def configure(connection: Connection, settings: Settings, role: str | None) -> None:
+    """Sets schema, role and time zone for the connection's life, and refuses servers that do not carry the store."""
+    refuse_unsuitable(connection.info)
+    parameters = {
+        # The projector's temporary view must be found before any table; everybody else finds temporary objects last.
+        "path": f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp",
+        "role": role,
+        "right": "SET" if connection.info.server_version >= 160000 else "MEMBER",
+        "table": f"{settings.db_schema}.{BOOKKEEPING}",
+    }
+    await connection.execute(_CONFIGURE, parameters)
 
 
 class Pool:

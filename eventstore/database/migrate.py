@@ -20,12 +20,10 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from eventstore.database.connection import connect_options, unreachable
+from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.errors import MigrationFailed, SchemaMissing, SchemaTooNew, SchemaTooOld
-
-BOOKKEEPING = "eventstore_migrations"
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
@@ -125,6 +123,8 @@ class Migrator:
             if not applied:
                 return None
             latest = max(applied)
+            if latest not in known_versions():
+                check(applied)
             if not destroy_events and self._drops_events(latest) and self._has_events(connection):
                 raise MigrationFailed(
                     f"reverting {latest} would destroy the log, and it holds events: "
@@ -140,9 +140,15 @@ class Migrator:
 
     def _connect(self) -> _SyncConnection:
         try:
-            return psycopg.connect(self._url, autocommit=True, **connect_options(self._settings))
+            connection = psycopg.connect(self._url, autocommit=True, **connect_options(self._settings))
         except psycopg.Error as error:
             raise unreachable(self._url, error) from error
+        try:
+            refuse_unsuitable(connection.info)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _create_database(self) -> None:
         """Creates the database if it is missing, before dbmate would: of two that create it at once one fails."""
@@ -175,9 +181,8 @@ class Migrator:
         return {str(version) for (version,) in rows}
 
     def _drops_events(self, version: str) -> bool:
-        for path in (folder() / "migrations").glob(f"{version}_*.sql"):
-            return "DROP TABLE events;" in path.read_text(encoding="utf-8").partition("-- migrate:down")[2]
-        return True  # a migration that this version does not know
+        (path,) = (folder() / "migrations").glob(f"{version}_*.sql")
+        return "DROP TABLE events;" in path.read_text(encoding="utf-8").partition("-- migrate:down")[2]
 
     def _has_events(self, connection: _SyncConnection) -> bool:
         table = sql.Identifier(self._settings.db_schema, "events")

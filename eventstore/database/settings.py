@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -57,11 +59,14 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         try:
+            _check_env_file()
             super().__init__(**values)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]).upper()
-            raise SettingsError(f"{where}: {first['msg']}: correct the environment, .env or the option") from None
+            name = str(first["loc"][0]) if first["loc"] else "the settings"
+            raise SettingsError(
+                f"{_VARIABLES.get(name, name.upper())}: {first['msg']}: correct the environment, .env or the option"
+            ) from None
 
     @field_validator("db_schema")
     @classmethod
@@ -97,6 +102,30 @@ class Settings(BaseSettings):
         if host.startswith("/"):
             return f"postgresql://{login}@/{database}?host={quote(host, safe='')}&port={port}"
         return f"postgresql://{login}@{f'[{host}]' if ':' in host else host}:{port}/{database}"
+
+
+_VARIABLES = {
+    "db_schema": "EVENTSTORE_SCHEMA",
+    "data_dir": "EVENTSTORE_DATA_DIR, --data-dir",
+    "pg_port": "EVENTSTORE_PG_PORT, --pg-port",
+    "tenant": "EVENTSTORE_TENANT, --tenant",
+    "max_content_bytes": "EVENTSTORE_MAX_CONTENT_BYTES",
+    "connect_timeout": "EVENTSTORE_CONNECT_TIMEOUT",
+    "pool_size": "EVENTSTORE_POOL_SIZE",
+}
+
+
+def _check_env_file() -> None:
+    """A line of ``.env`` that cannot be read would be passed over, and another server used than the one it names."""
+    try:
+        text = Path(".env").read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f".env: {error}: correct or remove it") from None
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            raise SettingsError(f".env: line {binding.original.line} cannot be read: quotes must be closed")
 
 
 def _checked_url(url: str) -> str:

@@ -25,7 +25,7 @@ from eventstore.errors import (
 )
 
 _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
-    "53100": (DiskFull, "make room on the server's disk, then repeat the call; nothing was written"),
+    "53100": (DiskFull, "make room on the server's disk, then repeat the call; nothing of this call was written"),
     "53200": (RetryableError, "touch fewer conversations in one transaction, or raise max_locks_per_transaction"),
     "53300": (ServerUnreachable, "raise max_connections or lower EVENTSTORE_POOL_SIZE"),
     "40P01": (DeadlockDetected, "nothing was written; repeat the transaction"),
@@ -36,6 +36,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "42P01": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "42883": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "25006": (UnsuitableServer, "connect to the primary: this server or session only reads"),
+    "ES005": (InputError, "correct it; nothing was written"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
     "ES004": (UnsuitableServer, "connect to the primary"),
     "57P03": (ServerUnreachable, "the server is starting or stopping; repeat the call in a moment"),

@@ -2,7 +2,7 @@
 SELECT l.pid,
        coalesce(a.usename, '') AS login,
        coalesce(a.application_name, '') AS application,
-       coalesce(a.state, 'prepared transaction') AS state,
+       CASE WHEN l.pid IS NULL THEN 'prepared transaction' ELSE coalesce(a.state, 'unknown') END AS state,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8 AS seconds
   FROM pg_locks l
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid

@@ -12,7 +12,7 @@ import pytest
 from support.raw import append_raw_async, note
 
 from eventstore import EventStore, NewEvent, Settings
-from eventstore.database.sql import query
+from eventstore.database.queries import query
 from eventstore.errors import InputError, InvalidId
 
 CONVERSATION = UUID(int=1)
