@@ -150,7 +150,7 @@ async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, d
         ("message.added", {"role": "user", "content": "hi", "mood": {"happy": 0.5}}),
         ("message.retracted", {"of": 1}),
         ("message.added", {"role": "oracle", "content": "hi"}),
-        ("conversation.renamed", "no object at all"),
+        ("conversation.split", "no object at all"),
     ]
     with psycopg.connect(database_url) as connection:
         for event_type, content in newer:
