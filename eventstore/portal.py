@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
+from eventstore.ending import end
 from eventstore.errors import StoreClosed
 
 T = TypeVar("T")
@@ -90,11 +91,7 @@ class Portal:
         """Stops the loop and its thread. Whoever still uses it gets :class:`StoreClosed`."""
 
         async def cancel_all() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            while others:  # the driver may lose a cancellation while it ends a query
-                for task in others:
-                    task.cancel()
-                _, others = await asyncio.wait(others, timeout=1)
+            await end(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
             await asyncio.get_running_loop().shutdown_asyncgens()
 
         with self._closing:

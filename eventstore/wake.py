@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from eventstore.database.connection import Connection
+from eventstore.ending import end
 from eventstore.errors import EventStoreError, StoreClosed
 
 POLL_SECONDS = 5.0
@@ -60,9 +61,7 @@ class Waker:
         """Stops listening."""
         self._closed = True
         if self._task is not None:
-            while not self._task.done():  # the driver may lose a cancellation while it ends a query
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=1)
+            await end([self._task])
             self._task = None
         self._wake_all()  # a task that was cancelled before its first step woke nobody
 

@@ -13,6 +13,7 @@ import typer
 from agent_manager.cli.options import DataDir, PgPort, read_settings
 from agent_manager.cli.output import errors
 from eventstore import EventStore, Settings
+from eventstore.ending import end
 from projections import PROJECTIONS, Worker
 
 
@@ -58,9 +59,7 @@ async def _serve(settings: Settings, describe: Callable[[EventStore], None] | No
         else:
             _say("Workers", ", ".join(projection.name for projection in PROJECTIONS) + " follow the log; Ctrl-C stops")
         await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (worker, stopped):
-            task.cancel()
-        await asyncio.gather(worker, stopped, return_exceptions=True)
+        await end((worker, stopped))
         if not worker.cancelled() and (failure := worker.exception()) is not None:
             raise failure
         errors.print("stopping …")
