@@ -85,7 +85,9 @@ def keeper_of(folder: Path) -> psutil.Process:
     (found,) = (
         process
         for process in psutil.process_iter(["cmdline"])
-        if keeper.__file__ in (process.info["cmdline"] or []) and holds(process, folder / "keeper.lock")
+        # A child may run the keeper of the source tree while this process runs the installed one.
+        if any(word.endswith("/keeper.py") for word in process.info["cmdline"] or [])
+        and holds(process, folder / "keeper.lock")
     )
     return found
 

@@ -149,7 +149,7 @@ def test_another_user_can_neither_use_nor_join_it(open_folder: Path) -> None:
         account_here = choose_account(data_dir)
         if account_here.name == "nobody":
             pytest.skip("there is no second unprivileged account on this machine")
-        psql = [str(binaries.wheel_bin_dir() / "psql"), server.url(), "-c", "SELECT 1"]
+        psql = [str(server.bin_dir / "psql"), server.url(), "-c", "SELECT 1"]
         assert "Permission denied" in run_as_nobody(psql).stderr
         # Were the folder open, the rules would still refuse.
         server.socket_dir.chmod(0o755)
