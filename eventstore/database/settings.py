@@ -59,7 +59,8 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         try:
-            _check_env_file()
+            if "_env_file" not in values:
+                _check_env_file()
             super().__init__(**values)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]

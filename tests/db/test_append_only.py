@@ -93,3 +93,13 @@ def test_the_refusal_names_the_operation(owner: psycopg.Connection[tuple[Any, ..
     for word in ("UPDATE", "DELETE", "TRUNCATE"):
         with pytest.raises(RestrictViolation, match=f"^{word} on the table events"):
             owner.execute(CHANGES[word].encode())
+
+
+@pytest.mark.parametrize("change", ["UPDATE above_events SET actor = 'x'", "DELETE FROM above_events"])
+def test_a_change_by_way_of_a_parent_table_is_refused(
+    superuser: psycopg.Connection[tuple[Any, ...]], change: str
+) -> None:
+    superuser.execute("CREATE TABLE above_events (position bigint NOT NULL, actor varchar(255) NOT NULL)")
+    superuser.execute("ALTER TABLE events INHERIT above_events")
+    with pytest.raises(RestrictViolation, match="append-only"):
+        superuser.execute(change)

@@ -1,0 +1,88 @@
+"""Settings say which server is meant, and refuse what could mean another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from eventstore import Settings
+from eventstore.database import settings as settings_module
+from eventstore.database.server import Server
+from eventstore.database.settings import default_data_dir
+from eventstore.errors import InputError, SettingsError
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, None),
+        ({"database_url": ""}, None),
+        ({"database_url": "postgres://a:b@h/d"}, "postgresql://a:b@h/d"),
+        ({"database_url": "postgresql+asyncpg://a:b@h/d"}, "postgresql://a:b@h/d"),
+        ({"postgres_host": "h"}, "postgresql://agents@h:5432/flowagents"),
+        ({"postgres_db": "d d", "postgres_user": "u@x"}, "postgresql://u%40x@localhost:5432/d%20d"),
+        ({"postgres_host": "h", "postgres_password": SecretStr("p/w")}, "postgresql://agents:p%2Fw@h:5432/flowagents"),
+        ({"postgres_host": "::1", "postgres_port": 6000}, "postgresql://agents@[::1]:6000/flowagents"),
+        ({"postgres_host": "/run"}, "postgresql://agents@/flowagents?host=%2Frun&port=5432"),
+        ({"postgres_password": SecretStr("alone")}, None),
+    ],
+    ids=str,
+)
+def test_a_server_is_named_by_a_url_or_by_its_parts(given: dict[str, object], url: str | None) -> None:
+    assert Settings(**given).server_url() == url
+
+
+@pytest.mark.parametrize("url", ["mysql://h/d", "h/d", "postgresql://h", "postgresql://h:port/d", "postgresql://[h/d"])
+def test_a_url_that_names_no_database_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL"):
+        Settings(database_url=url).server_url()
+
+
+@pytest.mark.parametrize("schema", ["Public", "pg_x", "a-b", "a.b", "x" * 64, "", "ä"])
+def test_a_schema_has_a_plain_name(schema: str) -> None:
+    with pytest.raises(SettingsError, match="EVENTSTORE_SCHEMA"):
+        Settings(db_schema=schema)
+
+
+@pytest.mark.parametrize("text", [b'DATABASE_URL="postgresql://h/d\nX=1\n', b"DATABASE_URL=\xff\xfe\n"])
+def test_an_env_file_that_cannot_be_read_is_an_error(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / ".env").write_bytes(text)
+    with pytest.raises(SettingsError, match=r"^\.env: "):
+        Settings()
+
+
+def test_the_env_file_names_the_server(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("POSTGRES_HOST=there\n# a remark\n")
+    assert Settings().server_url() == "postgresql://agents@there:5432/flowagents"
+
+
+@pytest.mark.parametrize(
+    ("user", "platform", "base", "folder"),
+    [
+        (0, "linux", "", "/var/lib/flowagents-eventstore"),
+        (1000, "linux", "", "~/.local/share/flowagents-eventstore"),
+        (1000, "linux", "/data", "/data/flowagents-eventstore"),
+        (1000, "linux", "relative", "~/.local/share/flowagents-eventstore"),
+        (1000, "darwin", "", "~/Library/Application Support/flowagents-eventstore"),
+    ],
+)
+def test_the_data_have_a_place_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, user: int, platform: str, base: str, folder: str
+) -> None:
+    monkeypatch.setattr(settings_module.os, "geteuid", lambda: user)
+    monkeypatch.setattr(settings_module.sys, "platform", platform)
+    monkeypatch.setenv("XDG_DATA_HOME", base)
+    assert default_data_dir() == Path(folder).expanduser()
+
+
+def test_a_server_that_is_named_is_neither_started_nor_stopped() -> None:
+    with Server(Settings(database_url="postgresql://a:secret@h/d?password=x")) as server:
+        assert server.embedded is None
+        assert server.public_url == "postgresql://a@h/d"
+        server.revive()
+        reason = InputError("anything")
+        assert server.why(reason) is reason

@@ -1,0 +1,159 @@
+"""What the append function refuses from those who call it by hand: all that could fail in a projection later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from eventstore import EventStore, MessageAdded, NewEvent, UnknownEvent
+from eventstore.errors import InputError, InvalidEvent
+
+TASK = "00000000-0000-4000-8000-00000000000b"
+ARTIFACT = {"task_id": TASK, "artifact_id": "a", "parts": [], "last_chunk": True}
+
+CONTENTS: list[tuple[str, Any, str]] = [
+    ("message.added", None, "content is no object"),
+    ("message.added", {}, "role is no text"),
+    ("message.added", {"role": ""}, "role is no text"),
+    ("message.added", {"role": "x" * 51}, "role is no text"),
+    ("message.added", {"role": "user", "content": 5}, "content no text"),
+    ("message.added", {"role": "user", "parts": {}}, "parts no array"),
+    ("message.added", {"role": "user", "given_id": 1}, "given_id is no text"),
+    ("message.added", {"role": "user", "metadata": []}, "metadata is no object"),
+    ("message.added", {"role": "user", "extra": [1]}, "extra is no object"),
+    ("conversation.created", {"name": None}, "name is no text"),
+    ("conversation.renamed", {}, "name is no text"),
+    ("conversation.renamed", {"name": "x" * 256}, "name is no text"),
+    ("conversation.forked", {"source_conversation_id": "x", "source_version": 1}, "is no UUID"),
+    ("conversation.forked", {"source_conversation_id": TASK, "source_version": "1"}, "source_version no number"),
+    ("task.created", {"task_id": "nope", "status": "pending", "description": ""}, "task_id is no UUID"),
+    ("task.created", {"task_id": f"{{{TASK}}}", "status": "pending", "description": ""}, "task_id is no UUID"),
+    ("task.created", {"task_id": TASK, "description": ""}, "status is no text"),
+    ("task.created", {"task_id": TASK, "status": "pending"}, "description is no text"),
+    ("task.status_changed", {"task_id": TASK, "status": "x" * 51}, "status is no text"),
+    ("task.status_changed", {"task_id": TASK, "status": "failed", "message": "m"}, "message no object"),
+    ("task.artifact_added", ARTIFACT | {"last_chunk": "yes"}, "last_chunk no boolean"),
+    ("task.artifact_added", ARTIFACT | {"parts": None}, "parts no array"),
+    ("task.artifact_extended", ARTIFACT | {"artifact_id": 1}, "artifact_id"),
+    ("task.artifact_extended", ARTIFACT | {"name": 1}, "name"),
+]
+
+METADATA: list[tuple[Any, str]] = [
+    ([], "metadata is no object"),
+    ({"correlation_id": 1}, "an id in it no text"),
+    ({"occurred_at": "rubbish"}, "no ISO 8601 time"),
+    ({"occurred_at": 5}, "no ISO 8601 time"),
+    ({"occurred_at": "infinity"}, "no ISO 8601 time"),
+    ({"occurred_at": "2026-01-01T00:00:00"}, "no ISO 8601 time"),
+    ({"occurred_at": "2026-02-30T00:00:00Z"}, "out of range"),
+    ({"occurred_at": "0001-01-01T00:00:00+14:00"}, "outside the years"),
+]
+
+ARRAYS = {
+    "tenant_ids": ["default"],
+    "conversation_ids": [uuid4()],
+    "expected_versions": [-2],
+    "conversation_nos": [1],
+    "event_ids": [uuid4()],
+    "event_types": ["noted"],
+    "schema_versions": [1],
+    "actors": [""],
+    "contents": [Jsonb(1)],
+    "metadatas": [Jsonb({})],
+}
+TYPES = dict(
+    zip(
+        ARRAYS,
+        ["text", "uuid", "integer", "integer", "uuid", "text", "smallint", "text", "jsonb", "jsonb"],
+        strict=True,
+    )
+)
+
+
+@pytest.fixture
+def app(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A login of an application, which calls the function itself."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def append(connection: psycopg.Connection[Any], **arrays: Any) -> None:
+    given = ARRAYS | arrays
+    names = ", ".join(f"{name} => %({name})s::{TYPES[name]}[]" for name in given)
+    connection.execute(f"SELECT append_events({names})", given)  # type: ignore[arg-type]
+
+
+def events(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("SELECT count(*) FROM events").fetchone()
+    return int(row[0]) if row else -1
+
+
+@pytest.mark.parametrize(("event_type", "content", "reason"), CONTENTS, ids=str)
+def test_contents(app: psycopg.Connection[Any], event_type: str, content: Any, reason: str) -> None:
+    with pytest.raises(psycopg.Error, match=reason):
+        append(app, event_types=[event_type], contents=[Jsonb(content)])
+    assert events(app) == 0
+
+
+@pytest.mark.parametrize(("metadata", "reason"), METADATA, ids=str)
+def test_metadata(app: psycopg.Connection[Any], metadata: Any, reason: str) -> None:
+    with pytest.raises(psycopg.Error, match=reason):
+        append(app, metadatas=[Jsonb(metadata)])
+    assert events(app) == 0
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"conversation_nos": [0]},
+        {"conversation_nos": [2]},
+        {"conversation_nos": [None]},
+        {"conversation_nos": []},
+        {"expected_versions": [None]},
+        {"expected_versions": []},
+        {"event_ids": []},
+        {"actors": ["", ""]},
+        {"tenant_ids": []},
+        {"tenant_ids": [""]},
+        {"tenant_ids": [None]},
+        {"event_types": [""]},
+        {"event_types": ["x" * 101]},
+        {"schema_versions": [0]},
+        {"contents": [None]},
+        {"event_ids": [None]},
+    ],
+    ids=str,
+)
+def test_arrays_that_do_not_fit(app: psycopg.Connection[Any], arrays: dict[str, Any]) -> None:
+    with pytest.raises(psycopg.Error):
+        append(app, **arrays)
+    assert events(app) == 0
+
+
+def test_what_fits_goes_in(app: psycopg.Connection[Any]) -> None:
+    append(app)
+    assert events(app) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        MessageAdded(role="user", content="x").model_copy(update={"role": "x" * 60}),
+        MessageAdded.model_construct(role="user", content=5),
+        UnknownEvent(event_type="message.added", content={}, schema_version=2),
+    ],
+    ids=["copied", "constructed", "newer"],
+)
+async def test_models_that_went_round_their_validation(store: EventStore, data: Any) -> None:
+    with pytest.raises(InputError, match="cannot be stored"):
+        await store.append(uuid4(), [NewEvent(data)])
+
+
+async def test_an_unknown_event_that_is_known(store: EventStore) -> None:
+    with pytest.raises(InvalidEvent, match="use the class of that event"):
+        await store.append(uuid4(), [UnknownEvent(event_type="message.added", content={"role": "user"})])
