@@ -8,10 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from eventstore import Settings
+from eventstore.database import server as server_module
 from eventstore.database import settings as settings_module
 from eventstore.database.server import Server
 from eventstore.database.settings import default_data_dir
-from eventstore.errors import InputError, SettingsError
+from eventstore.errors import ConnectionLost, DiskFull, InputError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -86,3 +87,11 @@ def test_a_server_that_is_named_is_neither_started_nor_stopped() -> None:
         server.revive()
         reason = InputError("anything")
         assert server.why(reason) is reason
+
+
+def test_a_lost_embedded_server_on_a_full_disk_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = Server(Settings(data_dir=tmp_path))
+    lost = ConnectionLost("gone")
+    assert server.why(lost) is lost
+    monkeypatch.setattr(server_module, "room_left", lambda folder: 1000)
+    assert isinstance(server.why(lost), DiskFull)
