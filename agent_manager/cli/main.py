@@ -53,7 +53,10 @@ def main() -> None:
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
     _prepare_output()
     try:
-        app(prog_name="eventstore")
+        try:
+            app(prog_name="eventstore")
+        finally:
+            sys.stdout.flush()  # here, where a reader that has left can be dealt with, and not when Python ends
     except EventStoreError as error:
         typer.echo(f"eventstore: error: {error}", err=True)
         sys.exit(1)
