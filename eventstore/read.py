@@ -14,7 +14,6 @@ from eventstore.errors import InputError
 from eventstore.events import Event
 from eventstore.jsontext import check_text
 
-HIGHEST_POSITION = 2**63 - 1
 HIGHEST_VERSION = 2**31 - 1
 
 _HORIZON = query("eventstore", "horizon")

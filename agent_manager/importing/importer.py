@@ -9,10 +9,10 @@ from pathlib import Path
 from agent_manager.importing.checked import Checked, checked
 from agent_manager.importing.continued import continued
 from agent_manager.importing.lines import lines, total_bytes
-from agent_manager.importing.report import ImportProblem, ImportProgress, ImportReport, ImportStopped, printable
+from agent_manager.importing.report import ImportProblem, ImportProgress, ImportReport, ImportStopped
 from eventstore import AppendResult, EventStore
 from eventstore.append import checked_tenant
-from eventstore.errors import ConflictError, EventIdConflict, InputError
+from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
 
 GROUP_CONVERSATIONS = 50
 """At most so many in one append: it holds a lock for each until it commits."""
@@ -163,7 +163,7 @@ class _Importer:
             report.position = max(report.position or 0, result.position)
 
     def _refuse(self, file: str, line: int, error: Exception) -> None:
-        problem = ImportProblem(file, line, printable(str(error)))
+        problem = ImportProblem(file, line, printable(str(error), longest=500))
         self.report.problems.append(problem)
         if self._strict:
             raise ImportStopped(problem, self.report) from error

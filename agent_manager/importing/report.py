@@ -77,13 +77,3 @@ class ImportStopped(InputError):
         super().__init__(str(problem))
         self.problem = problem
         self.report = report
-
-
-def printable(reason: str) -> str:
-    """An error's text, which may quote the line, made fit for one line of a terminal."""
-    if len(reason) > 2 * _HALF:
-        reason = f"{reason[:_HALF]} … {reason[-_HALF:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in reason)
-
-
-_HALF = 250

@@ -71,7 +71,11 @@ class Server:
     @property
     def url(self) -> str:
         """Where to connect, for libpq and psycopg; with the password if the settings have one."""
-        return self._url if self.embedded is None else self.embedded.url()  # type: ignore[return-value]
+        return self._url or self._embedded_url()
+
+    def _embedded_url(self) -> str:
+        assert self.embedded is not None  # one of the two is always there
+        return self.embedded.url()
 
     @property
     def public_url(self) -> str:
