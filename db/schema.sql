@@ -33,170 +33,294 @@ COMMENT ON SCHEMA public IS 'standard public schema';
 CREATE FUNCTION public.append_events(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[]) RETURNS TABLE(ordinal integer, "position" bigint, version integer, "timestamp" timestamp with time zone, is_new boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 DECLARE
-    invalid  record;
-    wanted   record;
-    found_in record;
-    asleep   boolean;
+    event  record;
+    target integer;
 BEGIN
-    PERFORM refuse_old_snapshots();
+    FOR event IN
+        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem, g.ordinality::integer AS ordinal
+          FROM append_group(
+                   tenant_ids, conversation_ids, expected_versions,
+                   array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
+                   schema_versions, actors, contents, metadatas, -1
+               ) WITH ORDINALITY AS g
+         ORDER BY CASE g.outcome WHEN 'r' THEN 1 WHEN 'i' THEN 2 WHEN 'v' THEN 3 ELSE 4 END, g.ordinality
+    LOOP
+        target := conversation_nos[event.ordinal];
+        CASE event.outcome
+            WHEN 'r' THEN
+                RAISE EXCEPTION 'event % of the append (%) cannot be stored: %',
+                                event.ordinal, event_types[event.ordinal], event.problem
+                    USING ERRCODE = 'ES005';
+            WHEN 'v' THEN
+                RAISE EXCEPTION 'conversation % is at version %, not at the expected one',
+                                conversation_ids[target], event.version
+                    USING ERRCODE = 'ES001',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target],
+                                                      'expected', expected_versions[target],
+                                                      'actual', event.version)::text;
+            WHEN 'i' THEN
+                RAISE EXCEPTION 'conversation % already holds another event under the id %',
+                                conversation_ids[target], event_ids[event.ordinal]
+                    USING ERRCODE = 'ES002',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target],
+                                                      'event_id', event_ids[event.ordinal])::text;
+            ELSE
+                ordinal := event.ordinal;
+                position := event.position;
+                version := event.version;
+                timestamp := event.timestamp;
+                is_new := event.outcome = 'n';
+                RETURN NEXT;
+        END CASE;
+    END LOOP;
+END
+$$;
+
+
+--
+-- Name: append_group(text[], uuid[], integer[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], patience integer) RETURNS TABLE(outcome "char", "position" bigint, version integer, "timestamp" timestamp with time zone, problem text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    busy   integer[];
+    asleep boolean;
+BEGIN
     IF NOT coalesce(
-           cardinality(tenant_ids) > 0
+           cardinality(append_nos) > 0 AND patience IS NOT NULL
            AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
-           AND cardinality(conversation_nos) > 0
-           AND cardinality(conversation_nos) = ALL (ARRAY[
-                   cardinality(event_ids), cardinality(event_types), cardinality(schema_versions),
-                   cardinality(actors), cardinality(contents), cardinality(metadatas)
+           AND cardinality(append_nos) = ALL (ARRAY[
+                   cardinality(conversation_nos), cardinality(event_ids), cardinality(event_types),
+                   cardinality(schema_versions), cardinality(actors), cardinality(contents), cardinality(metadatas)
                ])
            AND array_position(expected_versions, NULL) IS NULL
-           AND cardinality(tenant_ids) = ALL (SELECT max(n) FROM unnest(conversation_nos) AS n)
-           AND (SELECT bool_and(n IS NOT NULL AND n > 0) FROM unnest(conversation_nos) AS n), false) THEN
+           AND array_position(append_nos, NULL) IS NULL, false) THEN
         RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT n.ordinal, coalesce(metadata_problem(n.metadata),
-                               content_problem(n.event_type, n.content)) AS problem
-      INTO invalid
-      FROM unnest(event_types, contents, metadatas) WITH ORDINALITY AS n (event_type, content, metadata, ordinal)
-     WHERE coalesce(metadata_problem(n.metadata),
-                    content_problem(n.event_type, n.content)) IS NOT NULL
-     LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'event % of the append (%) cannot be stored: %',
-                        invalid.ordinal, event_types[invalid.ordinal], invalid.problem
-            USING ERRCODE = 'ES005';
+    IF -2 <> ANY (expected_versions) AND EXISTS (
+           SELECT
+             FROM unnest(append_nos, conversation_nos) AS e (append_no, conversation_no)
+            WHERE expected_versions[e.conversation_no] <> -2
+            GROUP BY e.conversation_no
+           HAVING min(e.append_no) <> max(e.append_no)) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    IF patience <> 0 THEN
+        PERFORM lock_within(patience);
+        -- In the order of the keys, not of the ids: keys can collide, and two appends must not wait for each other.
+        PERFORM pg_advisory_xact_lock(k.key)
+           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+                   FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
+                  ORDER BY key) AS k;
+    ELSE
+        SELECT array_agg(c.no)
+          INTO busy
+          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+    END IF;
+    asleep := hold_gate() AND somebody_sleeps();
+
+    -- This statement sees everything that was committed to these conversations.
+    RETURN QUERY
+    WITH heads AS MATERIALIZED (
+        SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
+               -- Never before the previous version's, should the server's clock step back.
+               greatest(clock_timestamp(), head.timestamp) AS timestamp
+          FROM unnest(tenant_ids, conversation_ids, expected_versions)
+                   WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
+          LEFT JOIN LATERAL (
+                   SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+                     FROM events e
+                    WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                    ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                    LIMIT 1
+               ) AS head
+            ON head.tenant_id = c.tenant_id
+           AND head.conversation_id = c.conversation_id
+    ),
+    judged AS (
+        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS now,
+               known.position, known.version, known.timestamp,
+               CASE
+                   WHEN n.problem IS NOT NULL THEN 'r'
+                   WHEN n.conversation_no = ANY (busy) THEN 'b'
+                   -- An event whose content was erased has no salt any more; it can only be known by its id.
+                   WHEN known.salt IS NOT NULL AND (known.event_type, known.actor, known.content)
+                        IS DISTINCT FROM (n.event_type, n.actor, n.content) THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN CASE h.expected
+                            WHEN -2 THEN false
+                            WHEN -1 THEN h.version = 0
+                            ELSE h.expected <> h.version
+                        END THEN 'v'
+                   ELSE 'n'
+               END AS verdict
+          FROM (SELECT e.*, event_problem(e.event_type, e.content, e.metadata) AS problem
+                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                              metadatas)
+                           WITH ORDINALITY
+                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                                 ordinal)
+                OFFSET 0) AS n
+          -- A number that names no conversation must not lose its event: the insertion fails without a tenant.
+          LEFT JOIN heads h ON h.no = n.conversation_no
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE h.version > 0
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = h.tenant_id
+           AND known.conversation_id = h.conversation_id
+           AND known.id = n.id
+    ),
+    decided AS (
+        SELECT j.*,
+               j.verdict = 'n' AND bool_and(j.verdict IN ('n', 'k')) OVER (PARTITION BY j.append_no) AS is_new
+          FROM judged j
+    ),
+    placed AS MATERIALIZED (
+        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS place,
+               uuid_send(gen_random_uuid()) AS salt
+          FROM (SELECT d.*,
+                       (d.head + count(*) FILTER (WHERE d.is_new)
+                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS next
+                  FROM decided d
+                 ORDER BY d.ordinal
+                OFFSET 0) AS o
+    ),
+    inserted AS (
+        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                            event_type, actor, content, metadata, salt, digest)
+        SELECT p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id, p.tenant_id,
+               p.event_type, p.actor, p.content, p.metadata, p.salt,
+               event_digest(p.salt, p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id,
+                            p.tenant_id, p.event_type, p.actor, p.content, p.metadata)
+          FROM placed p
+         WHERE p.is_new
+    )
+    SELECT (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
+           coalesce(p.place, p.position),
+           CASE WHEN p.is_new THEN p.next WHEN p.verdict = 'v' THEN p.head ELSE p.version END,
+           CASE WHEN p.is_new THEN p.now ELSE p.timestamp END,
+           p.problem
+      FROM placed p;
+
+    IF asleep THEN
+        PERFORM pg_notify(wake_channel(), '');
+    END IF;
+END
+$$;
+
+
+--
+-- Name: append_one(text, uuid, integer, uuid, text, smallint, text, jsonb, jsonb, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected_version integer, event_id uuid, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, patience integer, OUT outcome "char", OUT "position" bigint, OUT version integer, OUT "timestamp" timestamp with time zone, OUT problem text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    head   record;
+    known  record;
+    salt   bytea;
+    asleep boolean;
+BEGIN
+    IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
+                 metadata, patience) > 0 THEN
+        RAISE EXCEPTION 'an append with a null in it' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    problem := event_problem(event_type, content, metadata);
+    IF problem IS NOT NULL THEN
+        outcome := 'r';
+        RETURN;
     END IF;
     IF current_setting('synchronous_commit') = 'off' THEN
         -- An acknowledged event is durable, whatever the session prefers.
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
 
-    -- In the order of the lock keys, not of the ids: keys can collide, and two appends must not wait for each other.
-    PERFORM pg_advisory_xact_lock(k.lock_key)
-       FROM (SELECT DISTINCT uuid_hash_extended(c.conversation_id, hashtextextended(c.tenant_id, 0)) AS lock_key
-               FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
-              ORDER BY lock_key) AS k;
-    PERFORM hold_gate();
-    asleep := somebody_sleeps();
+    IF patience <> 0 THEN
+        PERFORM lock_within(patience);
+        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        outcome := 'b';
+        RETURN;
+    END IF;
+    asleep := hold_gate() AND somebody_sleeps();
 
-    -- From here on each statement sees everything that was committed to these conversations.
-    SELECT n.ordinal, n.id, e.conversation_id
-      INTO found_in
-      FROM unnest(conversation_nos, event_ids, event_types, actors, contents)
-               WITH ORDINALITY AS n (conversation_no, id, event_type, actor, content, ordinal)
-      JOIN events e
-        ON e.tenant_id = tenant_ids[n.conversation_no]
-       AND e.conversation_id = conversation_ids[n.conversation_no]
-       AND e.id = n.id
-     WHERE (e.event_type, e.actor, e.content) IS DISTINCT FROM (n.event_type, n.actor, n.content)
-       -- An event whose content was erased has no salt any more; it can only be known by its id.
-       AND e.salt IS NOT NULL
-     ORDER BY n.ordinal
-     LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'conversation % already holds another event under the id %', found_in.conversation_id, found_in.id
-            USING ERRCODE = 'ES002',
-                  DETAIL = jsonb_build_object('conversation_id', found_in.conversation_id, 'event_id', found_in.id)::text;
+    -- From here on each statement sees everything that was committed to this conversation.
+    SELECT h.version, h.timestamp
+      INTO head
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+              FROM events e
+             WHERE (e.tenant_id, e.conversation_id, e.version)
+                   <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+             LIMIT 1) AS h
+     WHERE h.tenant_id = append_one.tenant_id
+       AND h.conversation_id = append_one.conversation_id;
+    version := coalesce(head.version, 0);
+    IF version > 0 THEN
+        SELECT k.position, k.version, k.timestamp,
+               -- An event whose content was erased has no salt any more; it can only be known by its id.
+               k.salt IS NOT NULL
+               AND (k.event_type, k.actor, k.content)
+                   IS DISTINCT FROM (append_one.event_type, append_one.actor, append_one.content) AS differs
+          INTO known
+          FROM (SELECT e.*
+                  FROM events e
+                 WHERE (e.tenant_id, e.conversation_id, e.id)
+                       >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+                 ORDER BY e.tenant_id, e.conversation_id, e.id
+                 LIMIT 1) AS k
+         WHERE k.tenant_id = append_one.tenant_id
+           AND k.conversation_id = append_one.conversation_id
+           AND k.id = append_one.event_id;
+        IF FOUND THEN
+            outcome := CASE WHEN known.differs THEN 'i' ELSE 'k' END;
+            position := known.position;
+            version := known.version;
+            timestamp := known.timestamp;
+            RETURN;
+        END IF;
+    END IF;
+    IF (CASE expected_version WHEN -2 THEN false WHEN -1 THEN version = 0 ELSE expected_version <> version END) THEN
+        outcome := 'v';
+        RETURN;
     END IF;
 
-    SELECT c.conversation_id, c.expected, coalesce(head.version, 0) AS actual
-      INTO wanted
-      FROM unnest(tenant_ids, conversation_ids, expected_versions)
-               WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-      LEFT JOIN LATERAL (
-               SELECT e.version
-                 FROM events e
-                WHERE e.tenant_id = c.tenant_id
-                  AND e.conversation_id = c.conversation_id
-                ORDER BY e.version DESC
-                LIMIT 1
-           ) AS head ON true
-     WHERE CASE c.expected
-               WHEN -2 THEN false
-               WHEN -1 THEN head.version IS NULL
-               ELSE c.expected <> coalesce(head.version, 0)
-           END
-       AND EXISTS (
-               SELECT
-                 FROM unnest(conversation_nos, event_ids) AS n (conversation_no, id)
-                WHERE n.conversation_no = c.no
-                  AND NOT EXISTS (
-                          SELECT
-                            FROM events e
-                           WHERE e.tenant_id = c.tenant_id
-                             AND e.conversation_id = c.conversation_id
-                             AND e.id = n.id
-                      )
-           )
-     ORDER BY c.no
-     LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'conversation % is at version %, not at the expected one', wanted.conversation_id, wanted.actual
-            USING ERRCODE = 'ES001',
-                  DETAIL = jsonb_build_object('conversation_id', wanted.conversation_id,
-                                              'expected', wanted.expected,
-                                              'actual', wanted.actual)::text;
-    END IF;
-
-    RETURN QUERY
-    WITH given AS MATERIALIZED (
-        SELECT n.ordinal::integer AS ordinal, n.conversation_no, n.id, n.event_type, n.schema_version, n.actor,
-               n.content, n.metadata,
-               tenant_ids[n.conversation_no] AS tenant_id,
-               conversation_ids[n.conversation_no] AS conversation_id,
-               e.position, e.version, e.timestamp
-          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents, metadatas)
-                   WITH ORDINALITY
-                   AS n (conversation_no, id, event_type, schema_version, actor, content, metadata, ordinal)
-          LEFT JOIN events e
-            ON e.tenant_id = tenant_ids[n.conversation_no]
-           AND e.conversation_id = conversation_ids[n.conversation_no]
-           AND e.id = n.id
-    ),
-    heads AS MATERIALIZED (
-        SELECT c.no, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, should the server's clock step back.
-               greatest(clock_timestamp(), head.timestamp) AS timestamp
-          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-          LEFT JOIN LATERAL (
-                   SELECT e.version, e.timestamp
-                     FROM events e
-                    WHERE e.tenant_id = c.tenant_id
-                      AND e.conversation_id = c.conversation_id
-                    ORDER BY e.version DESC
-                    LIMIT 1
-               ) AS head ON true
-    ),
-    placed AS MATERIALIZED (
-        SELECT nextval('events_position') AS position, uuid_send(gen_random_uuid()) AS salt, o.*
-          FROM (SELECT g.ordinal, g.tenant_id, g.conversation_id, g.id, g.event_type, g.schema_version, g.actor,
-                       g.content, g.metadata, h.timestamp,
-                       (h.version + row_number() OVER (PARTITION BY g.conversation_no ORDER BY g.ordinal))::integer
-                           AS version
-                  FROM given g
-                  JOIN heads h ON h.no = g.conversation_no
-                 WHERE g.position IS NULL
-                 ORDER BY g.ordinal
-                OFFSET 0) AS o
-    ),
-    inserted AS (
-        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
-                            event_type, actor, content, metadata, salt, digest)
-        SELECT p.position, p.timestamp, p.version, p.schema_version, p.conversation_id, p.id, p.tenant_id,
-               p.event_type, p.actor, p.content, p.metadata, p.salt,
-               event_digest(p.salt, p.position, p.timestamp, p.version, p.schema_version, p.conversation_id, p.id,
-                            p.tenant_id, p.event_type, p.actor, p.content, p.metadata)
-          FROM placed p
-    )
-    SELECT g.ordinal, coalesce(g.position, p.position), coalesce(g.version, p.version),
-           coalesce(g.timestamp, p.timestamp), g.position IS NULL
-      FROM given g
-      LEFT JOIN placed p ON p.ordinal = g.ordinal
-     ORDER BY g.ordinal;
-
+    outcome := 'n';
+    position := nextval('events_position');
+    version := version + 1;
+    -- Never before the previous version's, should the server's clock step back.
+    timestamp := greatest(clock_timestamp(), head.timestamp);
+    salt := uuid_send(gen_random_uuid());
+    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                        event_type, actor, content, metadata, salt, digest)
+    VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
+            event_type, actor, content, metadata, salt,
+            event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
+                         tenant_id, event_type, actor, content, metadata));
     IF asleep THEN
         PERFORM pg_notify(wake_channel(), '');
     END IF;
@@ -242,27 +366,12 @@ $$;
 
 
 --
--- Name: claim_slot(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: conversation_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.claim_slot() RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-DECLARE
-    class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;
-    slot  integer := 1;
-BEGIN
-    PERFORM pg_advisory_xact_lock(class, 0);
-    WHILE NOT pg_try_advisory_lock(class, -slot) LOOP
-        slot := slot + 1;
-    END LOOP;
-    IF slot > (SELECT s.last_value FROM consumer_slots s) THEN
-        PERFORM setval('consumer_slots', slot);
-    END IF;
-    RETURN slot;
-END
-$$;
+CREATE FUNCTION public.conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint));
 
 
 --
@@ -293,12 +402,12 @@ CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
 
 
 --
--- Name: content_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: conversation_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.content_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION public.conversation_problem(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (event_type <> ALL (ARRAY['conversation.created'::text, 'conversation.renamed'::text, 'conversation.forked'::text, 'message.added'::text, 'task.created'::text, 'task.status_changed'::text, 'task.described'::text, 'task.artifact_added'::text, 'task.artifact_extended'::text])) THEN NULL::text WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = ANY (ARRAY['conversation.created'::text, 'message.added'::text, 'task.created'::text])) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> ALL (ARRAY['conversation.renamed'::text, 'task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN ((event_type = ANY (ARRAY['message.added'::text, 'task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is no object'::text WHEN ((event_type = 'message.added'::text) AND (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text)))) THEN 'role is no text of 1 to 50 characters, content no text, or parts no array'::text WHEN ((event_type = ANY (ARRAY['conversation.created'::text, 'conversation.renamed'::text, 'conversation.forked'::text])) AND ((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is no text of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is no UUID, or source_version no number'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text, 'task.described'::text, 'task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT public.member_is_uuid(content, 'task_id'::text))) THEN 'task_id is no UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is no text of 1 to 50 characters, or message no object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), false))) THEN 'description is no text'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is no text of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is no UUID, or source_version no number'::text ELSE NULL::text END;
 
 
 --
@@ -307,7 +416,7 @@ CREATE FUNCTION public.content_problem(event_type text, content jsonb) RETURNS t
 
 CREATE FUNCTION public.digest_text(value text) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (int4send(octet_length(convert_to(value, 'UTF8'::name))) || convert_to(value, 'UTF8'::name));
+    RETURN (int4send(octet_length(value)) || decode(replace(value, '\'::text, '\\'::text), 'escape'::text));
 
 
 --
@@ -317,6 +426,35 @@ CREATE FUNCTION public.digest_text(value text) RETURNS bytea
 CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" timestamp with time zone, version integer, schema_version smallint, conversation_id uuid, id uuid, tenant_id text, event_type text, actor text, content jsonb, metadata jsonb) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN sha256((((((((((((salt || int8send("position")) || timestamptz_send("timestamp")) || int4send(version)) || int2send(schema_version)) || uuid_send(conversation_id)) || uuid_send(id)) || public.digest_text(tenant_id)) || public.digest_text(event_type)) || public.digest_text(actor)) || public.digest_text((content)::text)) || public.digest_text((metadata)::text)));
+
+
+--
+-- Name: event_problem(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    problem text;
+BEGIN
+    IF metadata IS DISTINCT FROM '{}' THEN
+        problem := metadata_problem(metadata);
+        IF problem IS NOT NULL THEN
+            RETURN problem;
+        END IF;
+    END IF;
+    IF event_type = 'message.added' THEN
+        RETURN message_problem(content);
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        RETURN conversation_problem(event_type, content);
+    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
+                         'task.artifact_added', 'task.artifact_extended') THEN
+        RETURN task_problem(event_type, content);
+    END IF;
+    RETURN NULL;
+END
+$$;
 
 
 --
@@ -361,22 +499,22 @@ $$;
 
 CREATE SEQUENCE public.consumer_slots
     AS integer
-    START WITH 1
+    START WITH 0
     INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
+    MINVALUE 0
+    MAXVALUE 1
     CACHE 1;
 
 
 --
--- Name: get_up(integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: get_up(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.get_up(slot integer) RETURNS boolean
+CREATE FUNCTION public.get_up() RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
- SELECT pg_advisory_unlock((((('public.consumer_slots'::regclass)::oid)::bigint)::bit(32))::integer, slot) AS pg_advisory_unlock;
+ SELECT pg_advisory_unlock_shared((((('public.consumer_slots'::regclass)::oid)::bigint)::bit(32))::integer, 0) AS pg_advisory_unlock_shared;
 END;
 
 
@@ -384,13 +522,25 @@ END;
 -- Name: hold_gate(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.hold_gate() RETURNS void
+CREATE FUNCTION public.hold_gate() RETURNS boolean
     LANGUAGE plpgsql
-    SET search_path TO 'public', 'pg_temp'
     AS $$
+DECLARE
+    anybody boolean;
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared('events_position'::regclass::oid::bigint::bit(32)::integer,
-                                         low_32_bits(last_position()));
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM refuse_old_snapshots();
+    END IF;
+    SELECT CASE
+               WHEN pg_advisory_xact_lock_shared(
+                        'events_position'::regclass::oid::bigint::bit(32)::integer,
+                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
+                    ) IS NOT NULL
+                   THEN (SELECT c.last_value > 0 FROM consumer_slots c)
+           END
+      INTO anybody
+      FROM events_position s;
+    RETURN anybody;
 END
 $$;
 
@@ -425,19 +575,25 @@ END;
 
 
 --
--- Name: lie_down(integer, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: lie_down(bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.lie_down(slot integer, seen bigint) RETURNS boolean
+CREATE FUNCTION public.lie_down(seen bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 DECLARE
     class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;
 BEGIN
     PERFORM refuse_old_snapshots();
-    IF NOT pg_try_advisory_lock(class, lie_down.slot) THEN
+    IF NOT pg_try_advisory_lock_shared(class, 0) THEN
         RETURN false;
+    END IF;
+    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+        -- A crash that forgets the flag ends the sleepers too, so nobody waits for it to be durable.
+        PERFORM set_config('synchronous_commit', 'off', true),
+                setval('consumer_slots', 1);
     END IF;
     -- Two statements, for the second needs a snapshot taken after the first found no append in flight.
     IF lowest_gate(lie_down.seen) IS NULL THEN
@@ -445,8 +601,23 @@ BEGIN
             RETURN true;
         END IF;
     END IF;
-    PERFORM pg_advisory_unlock(class, lie_down.slot);
+    PERFORM pg_advisory_unlock_shared(class, 0);
     RETURN false;
+END
+$$;
+
+
+--
+-- Name: lock_within(integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lock_within(patience integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF patience > 0 THEN
+        PERFORM set_config('lock_timeout', patience::text, true);
+    END IF;
 END
 $$;
 
@@ -464,8 +635,9 @@ DECLARE
 BEGIN
     PERFORM refuse_old_snapshots();
     IF pg_is_in_recovery() THEN
-        RAISE EXCEPTION 'the horizon of the log cannot be read on a standby'
-            USING ERRCODE = 'ES004', HINT = 'Connect to the primary.';
+        -- A standby knows nothing of the locks of the primary. But every checkpoint was a horizon there once, and
+        -- whatever it covers was committed, and so is replayed here, before it.
+        RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();
     RETURN least(last, lowest_gate(last));
@@ -496,6 +668,15 @@ CREATE FUNCTION public.lowest_gate(reference bigint) RETURNS bigint
             FROM pg_database d
            WHERE (d.datname = current_database()))) AND (l.classid = ('public.events_position'::regclass)::oid) AND (l.objsubid = 2) AND l.granted);
 END;
+
+
+--
+-- Name: message_problem(jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.message_problem(content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is no text'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is no object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is no object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is no text of 1 to 50 characters, content no text, or parts no array'::text ELSE NULL::text END;
 
 
 --
@@ -566,19 +747,28 @@ CREATE FUNCTION public.share_of(conversation_id uuid) RETURNS smallint
 
 CREATE FUNCTION public.somebody_sleeps() RETURNS boolean
     LANGUAGE plpgsql
-    SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE
-    class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;
 BEGIN
-    FOR slot IN 1 .. (SELECT s.last_value FROM consumer_slots s) LOOP
-        IF NOT pg_try_advisory_xact_lock_shared(class, slot) THEN
-            RETURN true;
-        END IF;
-    END LOOP;
-    RETURN false;
+    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+        RETURN false;
+    END IF;
+    IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last sleeper has got up, or died. Nobody lies down until this append has ended.
+        PERFORM setval('consumer_slots', 0);
+        RETURN false;
+    END IF;
+    RETURN true;
 END
 $$;
+
+
+--
+-- Name: task_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.task_problem(event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is no object'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is no UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is no text of 1 to 50 characters, or message no object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), false))) THEN 'description is no text'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'::text ELSE NULL::text END;
 
 
 --
@@ -991,4 +1181,7 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122000200'),
     ('20261122000300'),
     ('20261122000400'),
-    ('20261122000500');
+    ('20261122000500'),
+    ('20261122000600'),
+    ('20261122000700'),
+    ('20261122000900');

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from operator import attrgetter
+from typing import Any, Literal, Self, TypeAlias
 from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
-from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse
+from eventstore.jsontext import load
+from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
 """Expected version: the conversation has no events yet."""
@@ -61,6 +63,10 @@ class Metadata(BaseModel):
         return {name: value for name, value in known.items() if value is not None} | (self.model_extra or {})
 
 
+PLAIN = Metadata()
+"""Nothing is known beside the content."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """An event to append.
@@ -75,12 +81,18 @@ class NewEvent:
     data: EventData
     id: UUID = field(default_factory=uuid4)
     actor: str = ""
-    metadata: Metadata = field(default_factory=Metadata)
+    metadata: Metadata = PLAIN
 
     def __post_init__(self) -> None:
-        for name, kind in (("data", EventData), ("id", UUID), ("actor", str), ("metadata", Metadata)):
-            if not isinstance(value := getattr(self, name), kind):
-                raise InvalidEvent(name, f"is a {type(value).__name__}: expected {kind.__name__}")
+        if not (
+            isinstance(self.data, EventData)
+            and isinstance(self.id, UUID)
+            and isinstance(self.actor, str)
+            and isinstance(self.metadata, Metadata)
+        ):
+            for name, kind in (("data", EventData), ("id", UUID), ("actor", str), ("metadata", Metadata)):
+                if not isinstance(value := getattr(self, name), kind):
+                    raise InvalidEvent(name, f"is a {type(value).__name__}: expected {kind.__name__}")
 
     @property
     def schema_version(self) -> int:
@@ -88,9 +100,12 @@ class NewEvent:
         return self.data.schema_version if isinstance(self.data, UnknownEvent) else SCHEMA_VERSION
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Event:
     """One event of the log.
+
+    It keeps the row as it was read, and reads JSON when it is asked for: readers hand out many more events than anybody
+    looks at closely.
 
     Attributes:
         position: orders the whole log.
@@ -115,20 +130,84 @@ class Event:
     salt: bytes | None
     digest: bytes
 
-    @cached_property
+    def __init__(
+        self, position: int, timestamp: datetime, version: int, schema_version: int, conversation_id: UUID, id: UUID,
+        tenant_id: str, event_type: str, actor: str, content: Any, raw_metadata: dict[str, Any], salt: bytes | None,
+        digest: bytes,
+    ) -> None:  # fmt: skip
+        row = (
+            position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
+            content, raw_metadata, salt, digest,
+        )  # fmt: skip
+        _set(self, "_row", row)
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Self:
+        """The event of a row of the log: the fields in their order, JSON as the bytes of PostgreSQL's binary format."""
+        event = _new(cls)
+        _set(event, "_row", row)
+        return event
+
+    @property
     def data(self) -> EventData:
         """What happened, as a model of the vocabulary."""
-        return parse(self.event_type, self.schema_version, self.content)
+        data: EventData | None = getattr(self, "_data", None)
+        if data is None:
+            stored = _row(self)[CONTENT]
+            if isinstance(stored, bytes):
+                data = parse_json(self.event_type, self.schema_version, stored[1:])
+            else:
+                data = parse(self.event_type, self.schema_version, stored)
+            _set(self, "_data", data)
+        return data
 
-    @cached_property
+    @property
     def metadata(self) -> Metadata:
         """What is known beside the content."""
-        return Metadata(**self.raw_metadata)
+        metadata: Metadata | None = getattr(self, "_metadata", None)
+        if metadata is None:
+            metadata = Metadata(**self.raw_metadata) if _row(self)[METADATA] != _EMPTY else PLAIN
+            _set(self, "_metadata", metadata)
+        return metadata
 
     @property
     def occurred_at(self) -> datetime:
         """When it happened, as far as anybody said; otherwise when the log took it."""
         return self.metadata.occurred_at or self.timestamp
+
+
+_new, _set = object.__new__, object.__setattr__
+_row: Callable[[Event], tuple[Any, ...]] = attrgetter("_row")
+CONTENT, METADATA = 9, 10
+_EMPTY = b"\x01{}"
+"""An empty object in PostgreSQL's binary format: the number of the format, then the text."""
+
+
+def _column(index: int) -> property:
+    return property(lambda event: event._row[index])
+
+
+def _json_column(index: int, name: str) -> property:
+    """Read once; stored bytes are never a JSON value, so events that were made of values can keep those there."""
+
+    def read(event: Event) -> Any:
+        stored = _row(event)[index]
+        if not isinstance(stored, bytes):
+            return stored
+        value = getattr(event, name, _UNREAD)
+        if value is _UNREAD:
+            value = load(stored[1:])
+            _set(event, name, value)
+        return value
+
+    return property(read)
+
+
+_UNREAD = object()
+
+for _index, _field in enumerate(fields(Event)):
+    _is_json = _index in (CONTENT, METADATA)
+    setattr(Event, _field.name, _json_column(_index, f"_{_field.name}") if _is_json else _column(_index))
 
 
 @dataclass(frozen=True, slots=True)

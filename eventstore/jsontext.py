@@ -13,6 +13,9 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from pydantic_core import from_json
+from pydantic_core import to_json as _write_plain
+
 from eventstore.errors import InvalidEvent
 
 MAX_DEPTH = 200
@@ -21,8 +24,8 @@ MAX_DEPTH = 200
 _EXACT_FLOATS = 1e16  # from here on repr() writes an exponent, and jsonb would make an integer of it
 
 
-def to_json(value: Any, path: str) -> str:
-    """Writes ``value`` as JSON.
+def to_json(value: Any, path: str) -> bytes:
+    """Writes ``value`` as JSON, in UTF-8.
 
     Args:
         value: None, bool, int, float, str, and lists and string-keyed dicts of them.
@@ -31,11 +34,22 @@ def to_json(value: Any, path: str) -> str:
     Raises:
         InvalidEvent: something in the value cannot be stored; names where it stands.
     """
-    plain = _check(value, path, 1)
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) if plain else _write(value)
-    if "\\u0000" in text or not _is_unicode(text):
-        _check_texts(value, path)
-    return text
+    try:
+        encoded = _write_plain(value) if _check(value, path, 1) else _write(value).encode()
+    except ValueError:  # of a lone surrogate; both writers raise a kind of this
+        encoded = b""
+    if not encoded or b"\\u0000" in encoded:
+        _check_texts(value, path)  # raises, unless the text only speaks of such a character
+    assert encoded
+    return encoded
+
+
+def load(text: bytes) -> Any:
+    """The value of a JSON text as PostgreSQL writes it."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:  # nested too deep for the fast reader, or a number beyond it
+        return json.loads(text)
 
 
 def check_text(text: str, path: str, *, longest: int | None = None) -> None:
@@ -56,7 +70,8 @@ def check_text(text: str, path: str, *, longest: int | None = None) -> None:
 
 def _check(value: Any, path: str, depth: int) -> bool:
     """Checks types and numbers; tells whether the plain JSON writer is exact for the value."""
-    if value is None or isinstance(value, str | bool):
+    kind = type(value)
+    if kind is str or kind is bool or value is None or isinstance(value, str):
         return True
     if isinstance(value, int):
         return _check_int(value, path)
@@ -71,7 +86,8 @@ def _check(value: Any, path: str, depth: int) -> bool:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidEvent(path, f"has the key {key!r}, a {type(key).__name__}: JSON keys are texts")
-            plain &= _check(item, f"{path}.{key}", depth + 1)
+            if type(item) is not str:  # most are
+                plain &= _check(item, f"{path}.{key}", depth + 1)
         return plain
     if isinstance(value, list):
         for index, item in enumerate(value):

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
 from psycopg import sql
 
-from eventstore.append import APPEND, Append, Batch, checked_tenant
+from eventstore.append import Append, checked_tenant
+from eventstore.commit import Committer
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, Pool, connect
 from eventstore.database.migrate import check
+from eventstore.database.queries import query
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
-from eventstore.errors import ConnectionLost, InputError, SchemaMissing, ServerError, ServerUnreachable, StoreClosed
+from eventstore.errors import InputError, SchemaError, SchemaMissing, ServerError, StoreClosed
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
+from eventstore.listener import Listener, open_listener
 from eventstore.read import (
     HIGHEST_VERSION,
     Filter,
     horizon,
-    last_event,
     read_conversation,
     read_log,
 )
+from eventstore.subscription import follow
 from eventstore.vocabulary import EventData
-from eventstore.wake import Waker
+from eventstore.wake import LOOK_EVENTS, News, Waker
 
 
 class EventStore:
@@ -48,8 +51,10 @@ class EventStore:
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
-        self._waker = Waker(self.connect)
+        self._listening_url: str | None = None
+        self._waker: Waker | None = None
         self._pool: Pool | None = None
+        self._committer: Committer | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -65,20 +70,26 @@ class EventStore:
             ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use.
             SchemaError: its schema does not fit this code.
         """
-        self._waker = Waker(self.connect)
+        self._listening_url = self.settings.listening_url()
         await asyncio.to_thread(self.server.acquire)
         try:
             async with await self.connect() as connection:
                 await self._check_schema(connection)
             self._pool = Pool(self.server.url, self.settings, APP, self.settings.pool_size, self.server.why)
             await self._pool.open()
+            self._waker = Waker(self._open_listener)
+            self._committer = Committer(self.connect, self.settings.connect_timeout, self.server.why)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Closes all connections and leaves the embedded server."""
-        await self._waker.close()
+        if self._waker is not None:
+            await self._waker.close()
+        if self._committer is not None:
+            await self._committer.close()
+            self._committer = None
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
@@ -127,14 +138,18 @@ class EventStore:
             InputError: something in the events cannot be stored.
             ConnectionLost: unknown whether it happened; append the same NewEvent objects again.
         """
-        return await self.append_all([Append(conversation_id, events, expected)], actor=actor, tenant=tenant)
+        return await self._commit([Append(conversation_id, events, expected)], actor, tenant)
 
     async def append_all(
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None
     ) -> AppendResult:
         """Appends to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
-        batch = Batch(self._tenant(tenant), appends, self.settings.max_content_bytes, actor)
-        return batch.result(await self.pool.fetch(APPEND, batch.parameters(), explain=batch.conflict))
+        return await self._commit(list(appends), actor, tenant)
+
+    def _commit(self, appends: list[Append], actor: str, tenant: str | None) -> Awaitable[AppendResult]:
+        if self._committer is None:
+            raise StoreClosed
+        return self._committer.append(self._tenant(tenant), appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -218,28 +233,37 @@ class EventStore:
         To resume, subscribe again after the position of the last event that was dealt with. The iterator waits for
         the server where it is away, and goes on.
         """
-        which = Filter(types, actor)
-        filtered = not which.is_empty or not all_tenants
-        position = _not_negative(after, "after")
-        whose = None if all_tenants else self._tenant(tenant)
-        while True:
-            try:
-                final = await horizon(self.pool)
-                async for event in read_log(self.pool, whose, position + 1, final, which, limit=None):
-                    yield event
-                    position = event.position
-                if filtered and final > position:
-                    # Only as far as an event that exists: after a crash the sequence may fall back behind the horizon.
-                    position = max(position, await last_event(self.pool, final))
-            except (ConnectionLost, ServerUnreachable):
-                await self.revive()
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                await self._waker.wait(position)
+        events = follow(
+            self.pool,
+            self._wait,
+            self.revive,
+            None if all_tenants else self._tenant(tenant),
+            _not_negative(after, "after"),
+            Filter(types, actor),
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
-    async def wait(self, seen: int) -> None:
-        """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
-        await self._waker.wait(seen)
+    async def wait(self, seen: int, spent: float = 0.0) -> None:
+        """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own.
+
+        Args:
+            spent: seconds that the caller has worked since it was woken last. While events come in a stream, it is
+                woken so seldom that it works a tenth of the time.
+        """
+        await self._wait(seen, 1, spent)
+
+    async def _wait(self, seen: int, limit: int = LOOK_EVENTS, spent: float = 0.0) -> News | None:
+        if self._waker is None:
+            raise StoreClosed
+        return await self._waker.wait(seen, limit, spent)
+
+    async def _open_listener(self, on_heard: Callable[[], None]) -> Listener:
+        url = self._listening_url or self.server.url
+        return await open_listener(
+            lambda: connect(url, self.settings, APP), self.pool, on_heard, self.settings.connect_timeout
+        )
 
     async def revive(self) -> None:
         """Starts the embedded server again if it died; for consumers that wait for a lost server."""
@@ -258,10 +282,20 @@ class EventStore:
         except SchemaMissing:
             rows = []
         check({str(version) for (version,) in rows})
-
-
-RETRY_SECONDS = 0.5
-"""Between attempts of a subscription to reach a server that is away."""
+        with translated():
+            cursor = await connection.execute(query("eventstore", "position_sequence"))
+            row = await cursor.fetchone()
+        is_sound, is_ahead = row or (False, False)
+        if not is_sound:
+            raise SchemaError(
+                "the sequence events_position was altered, and readers could miss events: "
+                "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"
+            )
+        if not is_ahead:
+            raise SchemaError(
+                "the sequence events_position stands below the last event, as after a copy of the rows alone: "
+                "SELECT setval('events_position', max(position)) FROM events"
+            )
 
 
 def _not_negative(value: int, what: str) -> int:

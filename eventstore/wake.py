@@ -1,59 +1,89 @@
 """Waking: a consumer that has nothing to do sleeps until an append says otherwise.
 
-One listening connection per store, one slot on it, shared by all consumers of the process. The order of the steps is
-what makes it right, and is argued in ``ORDER.md``: LISTEN is committed; the slot is taken exclusively; only then the
-server looks once more for appends in flight and for events that wait (``lie_down``).
+One listening connection per store, shared by all consumers of the process, and connected anew whenever it fails. What
+happens on it is in ``watch.py``; why nothing is slept through is argued in ``ORDER.md``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import sql
 
-from eventstore.database.connection import Connection
 from eventstore.ending import end
-from eventstore.errors import EventStoreError, StoreClosed
+from eventstore.errors import EventStoreError, InputError, StoreClosed
+from eventstore.events import Event
+from eventstore.listener import Listener
+from eventstore.pace import Pace
+from eventstore.watch import Demand, Watch
 
-POLL_SECONDS = 5.0
-"""A sleeper looks by itself this often: a net under the notifications, and what notices a dead connection."""
+log = logging.getLogger(__name__)
 
-_BACK_OFF_FIRST, _BACK_OFF_LONGEST = 0.001, 0.05
 RECONNECT_SECONDS = 1.0
+"""Between attempts to connect; meanwhile the consumers look for themselves, as often."""
+
+LOOK_EVENTS = 100
+"""So many events at most come with the waking; a consumer that is further behind reads on by itself."""
+
+
+class News(NamedTuple):
+    """What has come.
+
+    Attributes:
+        events: of all tenants, in order, final; beyond the position of the caller or of another who has seen less.
+        are_all: whether there were no more.
+    """
+
+    events: list[Event]
+    are_all: bool
 
 
 class Waker:
     """Lets the consumers of one event loop sleep on one connection."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self._connect = connect
-        self._waiting: dict[asyncio.Future[None], int] = {}
-        self._somebody_waits = asyncio.Event()
-        self._stirred = asyncio.Event()
-        self._lay_down_at: int | None = None
+    def __init__(self, open_listener: Callable[[Callable[[], None]], Coroutine[Any, Any, Listener]]) -> None:
+        """Connects when somebody waits.
+
+        Args:
+            open_listener: connects; the listener calls back for each notification, and when it has ended.
+        """
+        self._open_listener = open_listener
+        self._waiting: dict[asyncio.Future[News | None], Demand] = {}
+        self._loop = asyncio.get_running_loop()
+        self._pace = Pace(self._loop.time())
+        self._watch: Watch | None = None
         self._task: asyncio.Task[None] | None = None
-        self._back_off = 0.0
+        self._said = ""
         self._closed = False
 
-    async def wait(self, seen: int) -> None:
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS, spent: float = 0.0) -> News | None:
         """Returns when there may be events beyond the position ``seen``.
 
-        It may return without any; it never sleeps through one for longer than :data:`POLL_SECONDS`.
+        Args:
+            limit: how many events to bring along, at most.
+            spent: seconds that the caller has worked since it was woken; it is woken less often for that in a stream.
+
+        Returns:
+            What has come; None where the caller has to look for itself, because nobody else can.
+
+        Raises:
+            InputError: listening connections are not possible; somebody has to correct a setting.
         """
         if self._closed:
             raise StoreClosed
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="eventstore-waker")
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[woken] = seen
-        self._somebody_waits.set()
-        if self._lay_down_at is not None and seen < self._lay_down_at:
-            self._stirred.set()  # whether anything waits beyond this position has not been looked at yet
+        if spent:
+            self._pace.spend(self._loop.time(), spent)
+        woken: asyncio.Future[News | None] = self._loop.create_future()
+        self._waiting[woken] = Demand(seen, limit)
+        if self._watch is not None:
+            self._watch.came(seen)
         try:
-            await woken
+            return await woken
         finally:
             self._waiting.pop(woken, None)
 
@@ -65,62 +95,83 @@ class Waker:
             self._task = None
         self._wake_all()  # a task that was cancelled before its first step woke nobody
 
+    def demand(self) -> Demand | None:
+        """What those who wait want now; None where nobody does."""
+        if not self._waiting:
+            return None
+        wanted = self._waiting.values()
+        if len(wanted) == 1:
+            return next(iter(wanted))
+        return Demand(min(each.seen for each in wanted), max(each.limit for each in wanted))
+
+    def hand_out(self, events: list[Event], *, are_all: bool) -> bool:
+        """Wakes those who have not seen the last of these events; False if there is nobody."""
+        news = News(events, are_all)
+        last = events[-1].position
+        eager = [woken for woken, demand in self._waiting.items() if demand.seen < last]
+        for woken in eager:
+            del self._waiting[woken]
+            if not woken.done():
+                woken.set_result(news)
+        return bool(eager)
+
     async def _run(self) -> None:
         try:
             while True:
-                with suppress(psycopg.Error, EventStoreError):
+                try:
                     await self._listen_while_connected()
+                except InputError as error:
+                    self._fail_all(error)
+                    return
+                except (psycopg.Error, EventStoreError, OSError) as error:
+                    self._say(error)
                 # Without a connection nobody can be woken: everybody looks for themselves until there is one again.
+                self._wake_all()
                 await asyncio.sleep(RECONNECT_SECONDS)
                 self._wake_all()
         finally:
             self._wake_all()
 
     async def _listen_while_connected(self) -> None:
-        async with await self._connect() as connection:
-            row = await (await connection.execute("SELECT claim_slot(), wake_channel()")).fetchone()
-            assert row is not None
-            slot, channel = row
-            connection.add_notify_handler(lambda _: self._stirred.set())
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            while True:
-                await self._somebody_waits.wait()
-                await self._sleep_once(connection, slot)
-
-    async def _sleep_once(self, connection: Connection, slot: int) -> None:
-        seen = min(self._waiting.values(), default=None)
-        if seen is not None:
-            self._stirred.clear()
-            self._lay_down_at = seen
-            row = await (await connection.execute("SELECT lie_down(%s, %s)", (slot, seen))).fetchone()
-            if row is not None and row[0]:
-                self._back_off = 0.0
-                await self._until_stirred(connection)
-                await connection.execute("SELECT get_up(%s)", (slot,))
-            else:
-                # An append is in flight, or its event already waits. In the second case it is found at once.
-                await asyncio.sleep(self._back_off)
-                self._back_off = min(max(self._back_off * 2, _BACK_OFF_FIRST), _BACK_OFF_LONGEST)
-            self._lay_down_at = None
-        self._wake_all()
-
-    async def _until_stirred(self, connection: Connection) -> None:
-        """Until a notification, a consumer that has seen less, a broken connection, or the time to look anyway."""
-        if connection.pgconn.notifies() is not None:
-            return  # it came in one packet with the answer, so the socket will not become readable for it
-        loop = asyncio.get_running_loop()
-        socket = connection.fileno()
-        loop.add_reader(socket, self._stirred.set)
+        watch = Watch(self, self._pace)
+        listener = await self._open(watch)
         try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._stirred.wait()
-        except TimeoutError:
-            return
+            self._said = ""
+            self._watch = watch
+            await watch.keep(listener)
         finally:
-            loop.remove_reader(socket)
+            self._watch = None
+            listener.close()
+
+    async def _open(self, watch: Watch) -> Listener:
+        """Connects, while the consumers look for themselves."""
+        opening = asyncio.create_task(self._open_listener(watch.heard))
+        try:
+            while not opening.done():
+                await asyncio.wait([opening], timeout=RECONNECT_SECONDS)
+                if not opening.done():
+                    self._wake_all()
+            return opening.result()
+        except BaseException:
+            await end([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
+            raise
+
+    def _say(self, error: Exception) -> None:
+        """Once, until it has worked again."""
+        if str(error) != self._said:
+            self._said = str(error)
+            log.warning("listening: %s", error)
 
     def _wake_all(self) -> None:
-        self._somebody_waits.clear()
-        for woken in self._waiting:
+        self._tell_all(lambda woken: woken.set_result(None))
+
+    def _fail_all(self, error: Exception) -> None:
+        self._tell_all(lambda woken: woken.set_exception(error))
+
+    def _tell_all(self, tell: Callable[[asyncio.Future[News | None]], None]) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for woken in waiting:
             if not woken.done():
-                woken.set_result(None)
+                tell(woken)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from time import monotonic
 
 from eventstore import EventStore
-from eventstore.errors import EventStoreError, ServerError
+from eventstore.errors import EventStoreError, ServerError, SettingsError
 from projections.apply import BATCH_SIZE, Applier, Progress
 from projections.checkpoints import applied_position
 from projections.projection import PROJECTIONS, Projection
@@ -33,13 +34,19 @@ class Worker:
         self._pause = RETRY_FIRST_SECONDS
 
     async def run(self) -> None:
-        """Works until cancelled. A lost server is waited for; an embedded one is started again."""
+        """Works until cancelled. A lost server is waited for; an embedded one is started again.
+
+        Raises:
+            SettingsError: ``EVENTSTORE_LISTEN_URL`` leads to another database.
+        """
         while True:
             try:
                 await self._follow()
             except ServerError as error:
                 log.warning("worker: %s", error)
                 await self._store.revive()
+            except SettingsError:
+                raise  # no time heals it
             except EventStoreError:
                 log.exception("worker")
             await asyncio.sleep(self._pause)
@@ -51,9 +58,11 @@ class Worker:
             for projection in self._projections:
                 await applier.register(projection)
             while True:
+                began = monotonic()
                 await applier.catch_up(self._projections)
                 self._pause = RETRY_FIRST_SECONDS
-                await self._store.wait(await applied_position(self._store, self._projections))
+                seen = await applied_position(self._store, self._projections)
+                await self._store.wait(seen, spent=monotonic() - began)
         finally:
             await applier.close()
 

@@ -88,7 +88,7 @@ def _fitting(events: list[NewEvent], limit: int) -> Iterator[NewEvent]:
         data = event.data
         if isinstance(data, MessageAdded):
             message_id = event.id
-        elif len(to_json(data.to_content(), "content").encode()) > limit:
+        elif len(to_json(data.to_content(), "content")) > limit:
             if isinstance(data, TaskCreated):
                 data = data.model_copy(update={"description": data.description[: limit // _GROWTH] + "…"})
             elif isinstance(data, TaskArtifactAdded):

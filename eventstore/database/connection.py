@@ -14,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
+from eventstore.database.waiting import WaitingConnection
 from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, UnsuitableServer
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -80,7 +81,8 @@ def connect_options(settings: Settings) -> dict[str, Any]:
     """What every connection is opened with."""
     return {
         "connect_timeout": settings.connect_timeout,
-        "application_name": "eventstore",
+        # A name that the URL gives goes first.
+        "fallback_application_name": "eventstore",
         "client_encoding": "UTF8",
         # A half-open connection is noticed after about twenty seconds instead of two hours.
         "keepalives_idle": 10,
@@ -140,6 +142,7 @@ class Pool:
             reconnect_timeout=settings.connect_timeout,
             kwargs={"autocommit": True, **connect_options(settings)},
             configure=prepare,
+            connection_class=WaitingConnection,
         )
 
     async def open(self) -> None:
@@ -160,6 +163,7 @@ class Pool:
         parameters: Any = None,
         *,
         explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
+        cursor: type[psycopg.AsyncCursor[TupleRow]] = psycopg.AsyncCursor,
     ) -> list[TupleRow]:
         """Runs a query that may be repeated without harm, and returns all its rows.
 
@@ -168,6 +172,7 @@ class Pool:
 
         Args:
             explain: the error for those of the driver's that only the caller understands.
+            cursor: how values are read.
 
         Raises:
             EventStoreError: what the driver's error means.
@@ -175,7 +180,7 @@ class Pool:
         for spare in range(self._pool.max_size, -1, -1):
             try:
                 async with self._pool.connection() as connection:
-                    return await (await connection.execute(query, parameters)).fetchall()
+                    return await (await cursor(connection).execute(query, parameters)).fetchall()
             except psycopg.Error as error:  # the pool's own errors are among them
                 known = explain(error) or translate(error)
                 if spare and isinstance(known, ConnectionLost):

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     postgres_password: SecretStr | None = Field(
         None, validation_alias=AliasChoices("postgres_password", "POSTGRES_PASSWORD")
     )
+    listen_url: SecretStr | None = None
     db_schema: str = Field("public", validation_alias=AliasChoices("db_schema", "EVENTSTORE_SCHEMA"))
     data_dir: Path = Field(default_factory=default_data_dir)
     pg_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -104,6 +105,16 @@ class Settings(BaseSettings):
             return f"postgresql://{login}@/{database}?host={quote(host, safe='')}&port={port}"
         return f"postgresql://{login}@{f'[{host}]' if ':' in host else host}:{port}/{database}"
 
+    def listening_url(self) -> str | None:
+        """The URL for connections that listen, or None where they go where all others go.
+
+        Raises:
+            SettingsError: ``EVENTSTORE_LISTEN_URL`` is not a PostgreSQL URL that names a database.
+        """
+        if self.listen_url is None or not self.listen_url.get_secret_value():
+            return None
+        return _checked_url(self.listen_url.get_secret_value(), "EVENTSTORE_LISTEN_URL")
+
 
 _VARIABLES = {
     "db_schema": "EVENTSTORE_SCHEMA",
@@ -113,6 +124,7 @@ _VARIABLES = {
     "max_content_bytes": "EVENTSTORE_MAX_CONTENT_BYTES",
     "connect_timeout": "EVENTSTORE_CONNECT_TIMEOUT",
     "pool_size": "EVENTSTORE_POOL_SIZE",
+    "listen_url": "EVENTSTORE_LISTEN_URL",
 }
 
 
@@ -129,17 +141,17 @@ def _check_env_file() -> None:
             raise SettingsError(f".env: line {binding.original.line} cannot be read: quotes must be closed")
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, name: str = "DATABASE_URL") -> str:
     scheme, separator, rest = url.partition("://")
     # SQLAlchemy-style URLs name a driver after a plus sign; the server is the same.
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        raise SettingsError("DATABASE_URL: expected postgresql://user:password@host:port/database")
+        raise SettingsError(f"{name}: expected postgresql://user:password@host:port/database")
     url = f"postgresql://{rest}"
     try:
         parts = urlsplit(url)
         path, _ = parts.path, parts.port
     except ValueError as error:
-        raise SettingsError(f"DATABASE_URL: {error}: expected postgresql://user:password@host:port/database") from None
+        raise SettingsError(f"{name}: {error}: expected postgresql://user:password@host:port/database") from None
     if not path.strip("/"):
-        raise SettingsError("DATABASE_URL: names no database: write postgresql://user:password@host:port/database")
+        raise SettingsError(f"{name}: names no database: write postgresql://user:password@host:port/database")
     return url

@@ -9,6 +9,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from eventstore.errors import (
+    ConflictError,
     ConnectionLost,
     DeadlockDetected,
     DiskFull,
@@ -36,9 +37,10 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "42P01": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "42883": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "25006": (UnsuitableServer, "connect to the primary: this server or session only reads"),
+    "ES001": (ConflictError, "read what has been added since, and decide again; nothing was written"),
+    "ES002": (ConflictError, "give the new event an id of its own; nothing was written"),
     "ES005": (InputError, "correct it; nothing was written"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
-    "ES004": (UnsuitableServer, "connect to the primary"),
     "57P03": (ServerUnreachable, "the server is starting or stopping; repeat the call in a moment"),
     "3D000": (ServerUnreachable, "create the database, or correct its name in DATABASE_URL"),
 }

@@ -2,123 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import asyncio
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.raw import note
-from support.values import json_values
+from support.logmodel import CONVERSATIONS, Model, Stored, appends, comparable, repeats
 
-from eventstore import ANY, EXISTS, NO_STREAM, Append, EventStore, ExpectedVersion, NewEvent
-from eventstore.errors import ConflictError, EventIdConflict, WrongExpectedVersion
+from eventstore import Append, AppendResult, EventStore
 
-CONVERSATIONS = [UUID(int=n) for n in range(1, 4)]
-IDS = [UUID(int=n) for n in range(100, 112)]
-
-events = st.builds(
-    lambda content, event_type, id, actor: NewEvent(note(content, event_type), id, actor),
-    st.integers(0, 2) | json_values,
-    st.sampled_from(["red", "blue"]),
-    st.sampled_from(IDS) | st.uuids(version=4),
-    st.sampled_from(["", "ana"]),
-)
-expectations = st.sampled_from([ANY, ANY, EXISTS, NO_STREAM]) | st.integers(0, 6)
-appends = st.lists(
-    st.builds(
-        Append,
-        st.sampled_from(CONVERSATIONS),
-        st.lists(events, min_size=1, max_size=4, unique_by=lambda event: event.id),
-        expectations,
-    ),
-    min_size=1,
-    max_size=3,
-    unique_by=lambda append: append.conversation_id,
-)
-repeats = st.integers(0, 20)
-"""Repeats the append of that number, however it went."""
 queries = st.fixed_dictionaries(
     {"backwards": st.booleans(), "limit": st.none() | st.integers(0, 6), "after": st.integers(0, 6)},
     optional={"types": st.lists(st.sampled_from(["red", "blue", "green"])), "actor": st.sampled_from(["", "ana"])},
 )
-
-
-@dataclass
-class Stored:
-    """An event of the model."""
-
-    conversation: UUID
-    version: int
-    event: NewEvent
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (self.conversation, self.version, self.event.id, *_shape(self.event))
-
-
-@dataclass
-class Model:
-    """The log as a list."""
-
-    log: list[Stored] = field(default_factory=list)
-
-    def conversation(self, conversation: UUID | str) -> list[Stored]:
-        return [stored for stored in self.log if stored.conversation == conversation]
-
-    def append(self, batch: Sequence[Append]) -> list[tuple[int, bool]] | type[ConflictError]:
-        """The version of each event and whether it is new, or the error."""
-        there = {
-            append.conversation_id: {s.event.id: s for s in self.conversation(append.conversation_id)}
-            for append in batch
-        }
-        for append in batch:
-            for event in append.events:
-                assert isinstance(event, NewEvent)
-                known = there[append.conversation_id].get(event.id)
-                if known is not None and _shape(known.event) != _shape(event):
-                    return EventIdConflict
-        for append in batch:
-            found = there[append.conversation_id]
-            something_new = any(event.id not in found for event in append.events)  # type: ignore[union-attr]
-            if something_new and not _fits(append.expected, len(found)):
-                return WrongExpectedVersion
-        result = []
-        for append in batch:
-            found = there[append.conversation_id]
-            version = len(found)
-            for event in append.events:
-                assert isinstance(event, NewEvent)
-                if event.id in found:
-                    result.append((found[event.id].version, False))
-                else:
-                    version += 1
-                    self.log.append(Stored(UUID(str(append.conversation_id)), version, event))
-                    result.append((version, True))
-        return result
-
-
-def _shape(event: NewEvent) -> tuple[Any, ...]:
-    # JSON has one kind of number and no kinds of truth for it: 1 and 1.0 are equal, 1 and true are not.
-    return (event.data.event_type, event.actor, _comparable(event.data.to_content()))
-
-
-def _comparable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return ("object", frozenset((key, _comparable(item)) for key, item in value.items()))
-    if isinstance(value, list):
-        return ("array", tuple(map(_comparable, value)))
-    return (isinstance(value, bool), value)
-
-
-def _fits(expected: ExpectedVersion, version: int) -> bool:
-    if expected == ANY:
-        return True
-    if expected == EXISTS:
-        return version > 0
-    return version == (0 if expected == NO_STREAM else expected)
 
 
 def _select(stored: list[Stored], query: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -132,7 +30,7 @@ def _select(stored: list[Stored], query: dict[str, Any]) -> list[tuple[Any, ...]
 
 
 async def _found(events: Any) -> list[tuple[Any, ...]]:
-    return [(e.conversation_id, e.version, e.id, e.event_type, e.actor, _comparable(e.content)) async for e in events]
+    return [(e.conversation_id, e.version, e.id, e.event_type, e.actor, comparable(e.content)) async for e in events]
 
 
 @settings(max_examples=120)
@@ -169,3 +67,39 @@ async def test_the_log_behaves_like_a_list(
         start = positions[min(after, len(positions)) - 1] if after and positions else 0
         selected = _select(model.log[after:] if start else model.log, query)
         assert await _found(store.read_log(tenant=tenant, **(query | {"after": start}))) == selected
+
+
+@settings(max_examples=80)
+@given(
+    rounds=st.lists(
+        st.lists(st.tuples(appends | repeats, st.integers(0, 1)), min_size=1, max_size=12), min_size=1, max_size=4
+    )
+)
+async def test_appends_at_the_same_time_do_what_they_would_do_one_after_another(
+    store: EventStore, rounds: list[list[tuple[list[Append] | int, int]]]
+) -> None:
+    tenants = [uuid4().hex, uuid4().hex]
+    models = [Model(), Model()]
+    done: list[list[Append]] = []
+    for together in rounds:
+        sent = []
+        expected = []
+        for step, whose in together:
+            if isinstance(step, int):
+                if not done:
+                    continue
+                step = done[step % len(done)]
+            done.append(step)
+            expected.append(models[whose].append(step))
+            sent.append(store.append_all(step, tenant=tenants[whose]))
+        results = await asyncio.gather(*sent, return_exceptions=True)
+        for result, wanted in zip(results, expected, strict=True):
+            if isinstance(wanted, type):
+                assert isinstance(result, wanted)
+            else:
+                assert isinstance(result, AppendResult), result
+                assert [(one.version, one.is_new) for one in result.events] == wanted
+    for tenant, model in zip(tenants, models, strict=True):
+        for conversation in CONVERSATIONS:
+            stored = [one.key for one in model.conversation(conversation)]
+            assert await _found(store.read(conversation, tenant=tenant)) == stored

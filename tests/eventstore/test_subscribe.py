@@ -12,10 +12,12 @@ import pytest
 from support.follow import PATIENCE, Follower, end_all_others, eventually, until_asleep
 from support.raw import append_raw_async, note
 
-import eventstore.store
+import eventstore.subscription
 import eventstore.wake
+import eventstore.watch
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.errors import EventStoreError, InputError
+from eventstore.listener import Listener
 
 Admin = psycopg.AsyncConnection[Any]
 
@@ -30,29 +32,28 @@ async def admin(database_url: str) -> AsyncIterator[Admin]:
 @pytest.fixture
 def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sleepers do not look by themselves: who is not woken sleeps for good."""
-    monkeypatch.setattr(eventstore.wake, "POLL_SECONDS", 10_000.0)
+    monkeypatch.setattr(eventstore.watch, "POLL_SECONDS", 10_000.0)
 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost server is looked for again at once."""
     monkeypatch.setattr(eventstore.wake, "RECONNECT_SECONDS", 0.01)
-    monkeypatch.setattr(eventstore.store, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(eventstore.subscription, "RETRY_SECONDS", 0.01)
 
 
 class Looks:
-    """Counts how often a subscription asked for the horizon."""
+    """Counts how often a store looked for new events."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        original = eventstore.store.horizon
+        original = Listener.look
 
-        async def counted(pool: Any) -> int:
-            answer = await original(pool)
+        def counted(listener: Listener, *arguments: Any) -> Any:
             self.count += 1
-            return answer
+            return original(listener, *arguments)
 
-        monkeypatch.setattr(eventstore.store, "horizon", counted)
+        monkeypatch.setattr(Listener, "look", counted)
 
     async def more(self, times: int = 3) -> None:
         """Returns after some further looks."""

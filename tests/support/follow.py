@@ -19,7 +19,7 @@ PATIENCE = 8.0
 _ASLEEP = """
 SELECT count(*) FROM pg_locks l
  WHERE l.locktype = 'advisory' AND l.classid = 'consumer_slots'::regclass::oid AND l.objsubid = 2 AND l.granted
-   AND l.mode = 'ExclusiveLock' AND l.objid::bigint BETWEEN 1 AND 2147483647
+   AND l.mode = 'ShareLock' AND l.objid = 0
    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 """
 
@@ -43,9 +43,9 @@ class Follower:
             async for event in events:
                 self._queue.put_nowait(event)
 
-    async def take(self, count: int = 1) -> list[Event]:
-        """The next events."""
-        async with asyncio.timeout(PATIENCE):
+    async def take(self, count: int = 1, patience: float = PATIENCE) -> list[Event]:
+        """The next events, within so many seconds."""
+        async with asyncio.timeout(patience):
             return [await self._queue.get() for _ in range(count)]
 
     async def contents(self, count: int = 1) -> list[Any]:

@@ -32,12 +32,14 @@ class _Note:
 note = _Note()
 
 
-def _parameters(contents: tuple[Any, ...], conversation: UUID | None, tenant: str) -> dict[str, Any]:
+def _parameters(
+    contents: tuple[Any, ...], conversation: UUID | None, tenant: str, ids: list[UUID] | None = None
+) -> dict[str, Any]:
     return {
         "tenant": tenant,
         "conversation": conversation or uuid4(),
         "count": len(contents),
-        "ids": [uuid4() for _ in contents],
+        "ids": ids or [uuid4() for _ in contents],
         "contents": [Jsonb(content) for content in contents],
     }
 
@@ -55,7 +57,8 @@ async def append_raw_async(
     *contents: Any,
     conversation: UUID | None = None,
     tenant: str = "default",
+    ids: list[UUID] | None = None,
 ) -> list[int]:
     """The same on an asynchronous connection."""
-    cursor = await connection.execute(_APPEND, _parameters(contents, conversation, tenant))
+    cursor = await connection.execute(_APPEND, _parameters(contents, conversation, tenant, ids))
     return [position for (position,) in await cursor.fetchall()]

@@ -13,7 +13,6 @@ from uuid import UUID
 import psycopg
 
 from eventstore import Append, EventStore, NewEvent, Settings
-from eventstore.append import APPEND, Batch
 from eventstore.errors import ConnectionLost, RetryableError, ServerUnreachable
 from support.raw import append_raw_async, note
 
@@ -29,7 +28,8 @@ async def plain(store: EventStore, batch: Append) -> None:
 
 async def in_a_transaction(store: EventStore, batch: Append) -> None:
     """In a transaction of the caller's that rolls back to a savepoint on the way."""
-    parameters = Batch(store.tenant, [batch], store.settings.max_content_bytes).parameters()
+    events = [event for event in batch.events if isinstance(event, NewEvent)]
+    contents, ids = [event.data.to_content() for event in events], [event.id for event in events]
     async with store.pool.connection() as connection, connection.transaction():
         try:
             async with connection.transaction():
@@ -37,7 +37,7 @@ async def in_a_transaction(store: EventStore, batch: Append) -> None:
                 raise Abort
         except Abort:
             pass
-        await connection.execute(APPEND, parameters)
+        await append_raw_async(connection, *contents, conversation=UUID(str(batch.conversation_id)), ids=ids)
 
 
 async def after_an_abort(store: EventStore, batch: Append) -> None:

@@ -43,6 +43,15 @@ def test_a_url_that_names_no_database_is_refused(url: str) -> None:
         Settings(database_url=url).server_url()
 
 
+@pytest.mark.parametrize("url", ["mysql://h/d", "h/d", "postgresql://h", "postgresql://h:port/d", "postgresql://[h/d"])
+def test_connections_that_listen_have_a_url_of_their_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().listening_url() is None
+    monkeypatch.setenv("EVENTSTORE_LISTEN_URL", "postgres://a:b@direct/d")
+    assert Settings().listening_url() == "postgresql://a:b@direct/d"
+    with pytest.raises(SettingsError, match="EVENTSTORE_LISTEN_URL"):
+        Settings(listen_url=url).listening_url()
+
+
 @pytest.mark.parametrize("schema", ["Public", "pg_x", "a-b", "a.b", "x" * 64, "", "ä"])
 def test_a_schema_has_a_plain_name(schema: str) -> None:
     with pytest.raises(SettingsError, match="EVENTSTORE_SCHEMA"):

@@ -1,0 +1,155 @@
+"""A lane: a connection that runs prepared statements one after another, with a callback at the end of each.
+
+psycopg's cursors adapt parameters and rows and wait in a coroutine; for a statement of a tenth of a millisecond this
+takes longer than the statement. A lane hands bytes to libpq (``psycopg.pq``), and the event loop calls back when
+the result is there. What comes back in between, such as the end of the connection, is noticed at once, also at rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGresult
+
+from eventstore.database.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement whose parameters and results are in binary format.
+
+    Attributes:
+        types: OIDs of the parameters' types.
+    """
+
+    name: bytes
+    text: bytes
+    types: Sequence[int]
+
+
+Done = Callable[[PGresult | psycopg.Error], None]
+"""Told the result of a statement: its rows, or why there are none."""
+
+
+class Lane:
+    """One connection and its statements, for the callbacks of one event loop."""
+
+    def __init__(
+        self, connection: Connection, on_broken: Callable[[Lane], None], on_notify: Callable[[], None] | None = None
+    ) -> None:
+        """Takes over a connection.
+
+        Args:
+            on_broken: told once that the connection has ended, whoever ended it.
+            on_notify: told of each notification that comes.
+        """
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._on_broken = on_broken
+        self._on_notify = on_notify
+        self._loop = asyncio.get_running_loop()
+        self._socket = self._pgconn.socket
+        self._done: Done | None = None
+        self._result: PGresult | None = None
+        self.is_broken = False
+        self._loop.add_reader(self._socket, self._readable)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether :meth:`send` may be called."""
+        return self._done is None and not self.is_broken
+
+    async def prepare(self, statements: Sequence[Statement]) -> None:
+        """Prepares statements, once for the connection's life."""
+        for statement in statements:
+            prepared: asyncio.Future[None] = self._loop.create_future()
+
+            def done(result: PGresult | psycopg.Error, prepared: asyncio.Future[None] = prepared) -> None:
+                if prepared.done():
+                    return
+                if isinstance(result, psycopg.Error):
+                    prepared.set_exception(result)
+                else:
+                    prepared.set_result(None)
+
+            self._begin(done)
+            self._pgconn.send_prepare(statement.name, statement.text, list(statement.types))
+            self._flush()
+            await prepared
+
+    def send(self, statement: Statement, parameters: Sequence[bytes], done: Done) -> None:
+        """Runs a prepared statement; ``done`` is called once: later, or before this returns where the lane breaks."""
+        self._begin(done)
+        try:
+            self._pgconn.send_query_prepared(
+                statement.name, parameters, [Format.BINARY] * len(parameters), Format.BINARY
+            )
+            self._flush()
+        except psycopg.Error as error:
+            self._break(error)
+
+    def close(self) -> None:
+        """Closes the connection; a statement under way is told that it is lost."""
+        self._break(psycopg.OperationalError("the connection was closed"))
+
+    def _begin(self, done: Done) -> None:
+        if not self.is_idle:
+            raise AssertionError("a lane runs one statement at a time")
+        self._done = done
+        self._result = None
+
+    def _flush(self) -> None:
+        if self._pgconn.flush():
+            self._loop.add_writer(self._socket, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            if not self._pgconn.flush():
+                self._loop.remove_writer(self._socket)
+        except psycopg.Error as error:
+            self._break(error)
+
+    def _readable(self) -> None:
+        try:
+            self._pgconn.consume_input()
+            self._hear()
+            while self._done is not None and not self._pgconn.is_busy():
+                result = self._pgconn.get_result()
+                if result is not None:
+                    self._result = result
+                    continue
+                last, self._result = self._result, None
+                assert last is not None
+                if last.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+                    self._finish(last)
+                elif (error := error_from_result(last)).diag.severity_nonlocalized == "FATAL":
+                    self._break(error)
+                else:
+                    self._finish(error)
+            self._hear()  # what came in one packet with the result, after it
+        except psycopg.Error as error:
+            self._break(error)
+
+    def _hear(self) -> None:
+        while not self.is_broken and self._pgconn.notifies() is not None:
+            if self._on_notify is not None:
+                self._on_notify()
+
+    def _finish(self, outcome: PGresult | psycopg.Error) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(outcome)
+
+    def _break(self, error: psycopg.Error) -> None:
+        if not self.is_broken:
+            self.is_broken = True
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._pgconn.finish()
+            self._on_broken(self)
+        self._finish(error)

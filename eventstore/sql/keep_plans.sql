@@ -1,0 +1,4 @@
+-- A plan that was made while the log was short must serve when it is long; and making one for every append would take
+-- longer than the append.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+       set_config('enable_seqscan', 'off', false)

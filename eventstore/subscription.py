@@ -1,0 +1,63 @@
+"""A subscription: what is there, and then what comes, as one stream without an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from eventstore.database.connection import Pool
+from eventstore.errors import ConnectionLost, ServerUnreachable
+from eventstore.events import Event
+from eventstore.read import Filter, horizon, last_event, read_log
+from eventstore.wake import News
+
+RETRY_SECONDS = 0.5
+"""Between attempts to reach a server that is away."""
+
+
+async def follow(
+    pool: Pool,
+    wait: Callable[[int], Awaitable[News | None]],
+    revive: Callable[[], Awaitable[None]],
+    tenant: str | None,
+    position: int,
+    which: Filter,
+) -> AsyncGenerator[Event, None]:
+    """Events beyond a position, for good.
+
+    Args:
+        wait: returns when there may be events beyond a position, and brings them along where it can.
+        revive: starts a server that is away, where that is ours to do.
+        tenant: whose events; None is everybody's.
+    """
+    filtered = not which.is_empty or tenant is not None
+    news: News | None = None
+    while True:
+        try:
+            if news is None or not news.are_all:
+                final = await horizon(pool)
+                async for event in read_log(pool, tenant, position + 1, final, which, limit=None):
+                    yield event
+                    position = event.position
+                if filtered and final > position:
+                    # Only as far as an event that exists: after a crash the sequence may fall back behind the horizon.
+                    position = max(position, await last_event(pool, final))
+        except (ConnectionLost, ServerUnreachable):
+            await revive()
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        news = await wait(position)
+        for event in news.events if news is not None else ():
+            if event.position > position:
+                if _is_wanted(event, tenant, which):
+                    yield event
+                position = event.position
+
+
+def _is_wanted(event: Event, tenant: str | None, which: Filter) -> bool:
+    """What the read queries ask of an event, of one that is here already."""
+    return (
+        tenant in (None, event.tenant_id)
+        and (which.types is None or event.event_type in which.types)
+        and which.actor in (None, event.actor)
+    )
