@@ -1,0 +1,3 @@
+SELECT position
+  FROM check_checkpoints
+ WHERE reader = %(reader)s
