@@ -1,0 +1,47 @@
+"""The comparisons by name, in the order in which they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agent_manager.bench.against_peers import against_peers
+from agent_manager.bench.appending import many_callers, one_caller
+from agent_manager.bench.attached import attached
+from agent_manager.bench.bulk import bulk
+from agent_manager.bench.figures import Figure
+from agent_manager.bench.gate import gate
+from agent_manager.bench.growing import growing
+from agent_manager.bench.log_reading import log_reading
+from agent_manager.bench.reading import reading
+from agent_manager.bench.sizing import sizing
+from agent_manager.bench.waking import waking
+from agent_manager.bench.work import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A comparison.
+
+    Attributes:
+        name: as one types it.
+        run: measures, and returns its figures.
+    """
+
+    name: str
+    run: Callable[[Bench], Awaitable[list[Figure]]]
+
+
+COMPARISONS = (
+    Comparison("one-caller", one_caller),
+    Comparison("many-callers", many_callers),
+    Comparison("peers", against_peers),
+    Comparison("bulk", bulk),
+    Comparison("attached", attached),
+    Comparison("waking", waking),
+    Comparison("gate", gate),
+    Comparison("reading", reading),
+    Comparison("log-reading", log_reading),
+    Comparison("size", sizing),
+    Comparison("growing", growing),
+)
