@@ -71,7 +71,7 @@ async def _measured(bench: Bench, name: str, sides: list[Any]) -> list[float]:
 
 def draw(found: dict[str, Curve], path: Path, caption: str) -> None:
     """Draws the curves on logarithmic axes."""
-    figure = _library()("matplotlib.figure").Figure(figsize=(9, 6), layout="constrained")
+    figure = _library()("matplotlib.figure").Figure(figsize=(10, 6), layout="constrained")
     axes = figure.subplots()
     for name, curve in found.items():
         heavy = name == _OURS
@@ -84,7 +84,7 @@ def draw(found: dict[str, Curve], path: Path, caption: str) -> None:
     axes.set_ylabel("durable events per second")
     axes.set_title(caption, fontsize=9)
     axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend()
+    figure.legend(loc="outside right center")
     figure.savefig(path)
 
 

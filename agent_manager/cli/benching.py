@@ -196,7 +196,7 @@ def _amount(values: Any) -> str:
 def _caption(facts: dict[str, dict[str, str]]) -> str:
     server, client = facts["server"], facts["versions"]
     durable = ", ".join(f"{name} {server[name]}" for name in ("fsync", "synchronous_commit", "wal_sync_method"))
-    return f"PostgreSQL {server['server_version']} ({durable}), Python {client['python']}, {client['machine']}"
+    return f"PostgreSQL {server['server_version']} ({durable})\nPython {client['python']}, {client['machine']}"
 
 
 def _chosen(only: list[str]) -> list[Comparison]:
