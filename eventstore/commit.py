@@ -134,7 +134,8 @@ class Committer:
         """Sends all that can be sent now."""
         self._is_due = False
         while self._queue and self._flights[False] < LANES and (lane := self._idle_lane()):
-            share = -(-len(self._queue) // (LANES - self._flights[False]))
+            ways = min(LANES - self._flights[False], sum(lane.is_idle for lane in self._lanes))
+            share = -(-len(self._queue) // ways)  # as much on each, so that client and server work at the same time
             group = departing(self._queue, self._under_way, share)
             if not group:
                 break

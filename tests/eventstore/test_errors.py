@@ -97,11 +97,14 @@ async def test_a_database_in_another_encoding(server: DatabaseServer) -> None:
 
 
 async def test_a_login_without_rights(database_url: str, superuser_url: str) -> None:
-    with psycopg.connect(superuser_url) as superuser:
-        superuser.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, eventstore_app")
-    async with EventStore(Settings(database_url=database_url)) as store:
+    settings = Settings(database_url=database_url)
+    async with EventStore(settings) as store:
+        with psycopg.connect(superuser_url) as superuser:
+            superuser.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, eventstore_app")
         with pytest.raises(PermissionDenied, match="grant the login the role eventstore_app"):
             await store.append(uuid4(), [note()])
+    with pytest.raises(PermissionDenied, match="grant the login the role eventstore_app"):
+        await EventStore(settings).open()
 
 
 async def test_a_session_that_only_reads(database: str, database_url: str) -> None:

@@ -170,6 +170,7 @@ async def test_nobody_is_notified_while_nobody_sleeps(store: EventStore, admin: 
         assert await follower.contents() == [1]
         await until_asleep(admin)
     assert [n async for n in admin.notifies(timeout=0)] == []
+    await until_asleep(admin, 0)
     async with Follower(store.subscribe(after=1)) as follower:
         await until_asleep(admin)
         await store.append(uuid4(), [note(2)])

@@ -17,9 +17,11 @@ PATIENCE = 8.0
 """Seconds after which a condition that should come true is given up; no test waits so long when it passes."""
 
 _ASLEEP = """
-SELECT count(*) FROM pg_locks l
- WHERE l.locktype = 'advisory' AND l.classid = 'consumer_slots'::regclass::oid AND l.objsubid = 2 AND l.granted
-   AND l.mode = 'ShareLock' AND l.objid = 0
+SELECT count(*)
+  FROM pg_locks l
+  JOIN pg_stat_activity a ON a.pid = l.pid AND a.state = 'idle'  -- who is just lying down may get up again at once
+ WHERE l.locktype = 'advisory' AND l.classid = 'consumer_slots'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
+   AND l.mode = 'ShareLock' AND l.granted
    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 """
 
