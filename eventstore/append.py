@@ -108,7 +108,7 @@ class Batch:
             event_type, actor = _type_word(data.event_type), _actor_word(event.actor)
             _check_unknown(data)
         except InvalidEvent as error:
-            raise InvalidEvent(f"events[{index}].{error.path}".rstrip("."), error.reason) from None
+            raise InvalidEvent(_in_event(index, error.path), error.reason) from None
         for what, size in (("content", len(content)), ("metadata", len(metadata))):
             if size > self._limit:
                 raise EventTooLarge(f"events[{index}].{what}", size, self._limit)
@@ -222,6 +222,11 @@ def checked_tenant(tenant: str) -> str:
         raise InvalidEvent("tenant", f"{tenant!r} is no name: give a text of 1 to 255 characters")
     check_text(tenant, "tenant", longest=255)
     return tenant
+
+
+def _in_event(index: int, path: str) -> str:
+    key, rest = ("a key of ", path.removeprefix("a key of ")) if path.startswith("a key of ") else ("", path)
+    return f"{key}events[{index}].{rest}".rstrip(".")
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,6 @@ from projections.projection import SHARES, Projection
 BATCH_SIZE = 10_000
 """Events in one transaction at most."""
 
-_HORIZON = query("eventstore", "horizon")
 _BATCH_VIEW = query("projections", "batch")
 _REGISTER = query("projections", "register")
 _END_BATCH = query("projections", "end_batch")
@@ -94,12 +93,7 @@ class Applier:
     async def catch_up(
         self, projections: Sequence[Projection], progress: Progress = lambda name, position: None
     ) -> None:
-        """Applies batches as far as the log is final now; what comes meanwhile may be applied too."""
-        with translated():
-            row = await (await self._connection.execute(_HORIZON)).fetchone()
-        assert row is not None  # one row, whatever happens
+        """Applies batches until there are no more."""
         for projection in projections:
-            position: int | None = -1
-            while position is not None and position < row[0]:
-                if (position := await self.apply(projection)) is not None:
-                    progress(projection.name, position)
+            while (position := await self.apply(projection)) is not None:
+                progress(projection.name, position)

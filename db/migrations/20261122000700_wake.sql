@@ -17,8 +17,9 @@ ALTER SEQUENCE consumer_slots MINVALUE 0 MAXVALUE 1 START 0;
 -- Lies down to sleep: true if from now on every append will notify, false if there is something to do first.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- No statistics, however old, may lead to a look through the whole log for events that are not there.
-SET enable_seqscan = off
+-- No statistics, however old, may lead to a look through the whole log for events that are not there. Before PostgreSQL
+-- 18 that makes reading a sequence look so dear that it would be compiled first.
+SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;

@@ -23,6 +23,7 @@ import eventstore.listener
 import eventstore.watch
 from eventstore import EventStore, Settings
 from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.migrate import Migrator
 from eventstore.errors import SettingsError
 
 Admin = psycopg.AsyncConnection[Any]
@@ -191,17 +192,18 @@ async def test_a_pooler_that_swallows_notifications_is_found_out(
 async def test_a_server_that_was_restarted_is_listened_to_again(
     clean_environment: None, own_server: EmbeddedServer
 ) -> None:
-    async with EventStore(Settings(data_dir=own_server.data_dir)) as store:
-        url = own_server.url()
-        async with Follower(store.subscribe()) as follower:
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as before:
-                await until_asleep(before)
-            assert own_server.pid is not None
-            os.kill(own_server.pid, signal.SIGQUIT)
-            await store.revive()
-            begin = time.monotonic()
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as after:
-                await until_asleep(after)
-            assert time.monotonic() - begin < NOTICED_WITHIN_SECONDS
-            await store.append(uuid4(), [note("again")])
-            assert await arrives(follower, "again") < 1
+    url = own_server.url()
+    settings = Settings(database_url=url)
+    Migrator(url, settings).up()
+    async with EventStore(settings) as store, Follower(store.subscribe()) as follower:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as before:
+            await until_asleep(before)
+        assert own_server.pid is not None
+        begin = time.monotonic()
+        os.kill(own_server.pid, signal.SIGQUIT)
+        own_server.ensure_running()
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as after:
+            await until_asleep(after)
+        assert time.monotonic() - begin < NOTICED_WITHIN_SECONDS
+        await store.append(uuid4(), [note("again")])
+        assert await arrives(follower, "again") < 1

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 from support.commandline import EVERYTHING
-from support.environment import child_environment
+from support.environment import TREE, child_environment
 from support.processes import EVENTSTORE, Commands, run
 from support.waiting import until
 
@@ -138,7 +138,7 @@ def test_workers_end_when_interrupted(started: Commands, database_url: str) -> N
 def test_up_on_a_named_server_applies_the_migrations(started: Commands, empty_database_url: str) -> None:
     up = started.start("up", DATABASE_URL=empty_database_url)
     up.until_said("Ctrl-C")
-    assert "5 migration(s) applied just now" in up.out
+    assert f"{len(list((TREE / 'db' / 'migrations').glob('*.sql')))} migration(s) applied just now" in up.out
     assert "conversations, messages, tasks follow the log" in up.out
     assert run("seed", DATABASE_URL=empty_database_url).returncode == 0
     assert up.interrupt() == 0
