@@ -16,6 +16,7 @@ from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database import connection
+from eventstore.ending import end
 from eventstore.errors import NotCaughtUp, NotFound
 from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
 from projections.apply import Applier
@@ -32,9 +33,7 @@ async def working(store: EventStore, *, workers: int = 1, batch_size: int = 10_0
         yield
         assert not any(task.done() for task in tasks), "a worker ended by itself"
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 @pytest.fixture
