@@ -582,6 +582,7 @@ CREATE FUNCTION public.lie_down(seen bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 DECLARE
     class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -20,6 +16,7 @@ from agent_manager.bench.plotting import QUICK_WRITERS, WRITERS, Curve, checked_
 from agent_manager.bench.scale import FEWEST_RUNS, TRIAL, Scale
 from agent_manager.cli.options import DataDir, Json, read_settings
 from agent_manager.cli.output import errors, print_json, print_table
+from agent_manager.cli.stopping import run_stoppable, terminated_in_order
 from eventstore.database.translate import translated
 from eventstore.errors import EventStoreError, InputError, UnsuitableServer
 
@@ -91,11 +88,11 @@ def bench(
     if scale.runs < FEWEST_RUNS and not quick:
         raise InputError(f"--runs {runs}: a figure is the median of at least {FEWEST_RUNS}; for a trial say --quick")
     target = None if plot is None else checked_target(plot)
-    with _ended_in_order(), prepared_place(read_settings(data_dir)) as place:
+    with terminated_in_order(), prepared_place(read_settings(data_dir)) as place:
         facts = {"versions": versions(), "server": server_settings(place)}
         _say_facts(place, facts)
         _check_durable(facts["server"], quick=quick)
-        work, figures, found = asyncio.run(_measure(place, scale, chosen, plotted=target is not None))
+        work, figures, found = run_stoppable(_measure(place, scale, chosen, plotted=target is not None))
     for words in work.skipped:
         errors.print(f"skipped {words}", soft_wrap=True, markup=False)
     for words in work.failed:
@@ -134,16 +131,6 @@ async def _measure(
             if plotted:
                 found = await curves(work, QUICK_WRITERS if scale.quick else WRITERS)
             return work, figures, found
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Whoever ends the command by SIGTERM must not find its place left behind either."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say_facts(place: Place, facts: dict[str, dict[str, str]]) -> None:

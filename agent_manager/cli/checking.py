@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from agent_manager.cli.options import Json, read_settings
 from agent_manager.cli.output import errors, print_json, text
+from agent_manager.cli.stopping import run_stoppable
 from eventstore.check import Check, CheckSettings, Fault, Report, parse_faults
 from eventstore.check import Progress as CheckProgress
 from eventstore.check.settings import READER, STORE
@@ -98,4 +98,4 @@ def _run(settings: Settings, how: CheckSettings) -> Report:
             counts = f"{now.appends:,} appends, {now.deliveries:,} deliveries, {now.faults:,} faults"
             progress.update(bar, description=now.doing, completed=now.seconds, counts=counts if now.appends else "")
 
-        return asyncio.run(Check(settings, how, show).run())
+        return run_stoppable(Check(settings, how, show).run())
