@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
+from os import urandom
+from struct import Struct
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
-from eventstore.database.binary import int2, jsonb, to_timestamp, with_length
+from eventstore.database.binary import int2, int4, jsonb, to_int4, to_timestamp, with_length, without_length
 from eventstore.errors import (
     EventIdConflict,
     EventStoreError,
@@ -17,7 +19,17 @@ from eventstore.errors import (
     InvalidEvent,
     WrongExpectedVersion,
 )
-from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, NewEvent
+from eventstore.events import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    PLAIN,
+    Appended,
+    AppendResult,
+    ExpectedVersion,
+    Metadata,
+    NewEvent,
+)
 from eventstore.ids import parse_uuid
 from eventstore.jsontext import check_text, to_json
 from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, is_built_in
@@ -48,83 +60,71 @@ class Batch:
     """One append, checked and in the binary format in which it travels; and its outcome, back from the server.
 
     Attributes:
-        tenant: whose it is.
         conversations: one for each of its :class:`Append`.
         expected: the versions that they are expected to have, as the server takes them.
+        targets: of each event, which of the conversations it is for, counted from 0.
+        rows: the events.
         size: bytes of contents and metadata.
 
     Raises:
         InvalidEvent, EventTooLarge, InvalidId, InputError: something cannot be stored.
     """
 
-    __slots__ = (
-        "_actor",
-        "_events",
-        "_expected",
-        "_limit",
-        "conversations",
-        "expected",
-        "rows",
-        "size",
-        "tenant",
-    )
+    __slots__ = ("_actor", "_appends", "_limit", "conversations", "expected", "rows", "size", "targets")
 
-    def __init__(self, tenant: str, appends: Iterable[Append], max_content_bytes: int, actor: str = "") -> None:
+    def __init__(self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "") -> None:
         self._limit = max_content_bytes
         self._actor = actor
-        self._expected: list[ExpectedVersion] = []
-        self._events: list[NewEvent] = []
-        self.tenant = checked_tenant(tenant)
+        self._appends = appends
+        checked_tenant(tenant)
         self.conversations: list[UUID] = []
         self.expected: list[int] = []
+        self.targets: list[int] = []
         self.rows: list[Row] = []
         self.size = 0
-        for append in appends:
-            self._add(append)
+        for target, append in enumerate(appends):
+            conversation_id = parse_uuid(append.conversation_id, "conversation_id")
+            if target and conversation_id in self.conversations:
+                raise InputError(f"conversation {conversation_id} stands twice in one append: put its events together")
+            if not append.events:
+                raise InputError(f"the append to conversation {conversation_id} has no events: give at least one")
+            self.expected.append(encode_expected(append.expected))
+            self.conversations.append(conversation_id)
+            self._add(append.events, target)
         self._check_size()
 
-    def _add(self, append: Append) -> None:
-        conversation_id = parse_uuid(append.conversation_id, "conversation_id")
-        if conversation_id in self.conversations:
-            raise InputError(f"conversation {conversation_id} stands twice in one append: put its events together")
-        if not append.events:
-            raise InputError(f"the append to conversation {conversation_id} has no events: give at least one")
-        self.expected.append(encode_expected(append.expected))
-        self.conversations.append(conversation_id)
-        self._expected.append(append.expected)
-        seen: set[UUID] = set()
-        for index, given in enumerate(append.events):
-            event = given if isinstance(given, NewEvent) else NewEvent(_data(given, index), actor=self._actor)
-            if event.id in seen:
-                raise InvalidEvent(f"events[{index}].id", f"{event.id} stands twice in one append")
-            seen.add(event.id)
-            self._add_event(event, index)
+    def _add(self, events: Sequence[EventData | NewEvent], target: int) -> None:
+        first = len(self.rows)
+        for index, given in enumerate(events):
+            if isinstance(given, NewEvent):
+                row = self._row(index, given.data, with_length(given.id.bytes), given.actor, given.metadata)
+            else:
+                row = self._row(index, _data(given, index), _fresh_id(), self._actor, PLAIN)
+            self.rows.append(row)
+        self.targets += [target] * len(events)
+        if len(events) > 1:
+            seen: set[bytes] = set()
+            for index, row in enumerate(self.rows[first:]):
+                if row[ID] in seen:
+                    raise InvalidEvent(f"events[{index}].id", f"{_id_of(row)} stands twice in one append")
+                seen.add(row[ID])
 
-    def _add_event(self, event: NewEvent, index: int) -> None:
-        data = event.data
+    def _row(self, index: int, data: EventData, event_id: bytes, actor: str, about: Metadata) -> Row:
         try:
             content = to_json(data.to_content(), "content")
-            metadata = b"{}" if event.metadata is PLAIN else to_json(event.metadata.to_content(), "metadata")
-            event_type, actor = _type_word(data.event_type), _actor_word(event.actor)
+            metadata = b"{}" if about is PLAIN else to_json(about.to_content(), "metadata")
+            type_word, actor_word = _type_word(data.event_type), _actor_word(actor)
+            version = data.schema_version if isinstance(data, UnknownEvent) else SCHEMA_VERSION
             _check_unknown(data)
         except InvalidEvent as error:
             raise InvalidEvent(_in_event(index, error.path), error.reason) from None
-        for what, size in (("content", len(content)), ("metadata", len(metadata))):
-            if size > self._limit:
-                raise EventTooLarge(f"events[{index}].{what}", size, self._limit)
-        self.size += len(content) + len(metadata)
-        self._events.append(event)
-        self.rows.append(
-            Row(
-                len(self.conversations) - 1,
-                with_length(event.id.bytes),
-                event_type,
-                _version_word(event.schema_version),
-                actor,
-                jsonb(content),
-                jsonb(metadata),
-            )
-        )
+        size = len(content) + len(metadata)
+        if size > self._limit:
+            for what, text in (("content", content), ("metadata", metadata)):
+                if len(text) > self._limit:
+                    raise EventTooLarge(f"events[{index}].{what}", len(text), self._limit)
+        self.size += size
+        return (event_id, type_word, _version_word(version), actor_word, jsonb(content), jsonb(metadata))
 
     def _check_size(self) -> None:
         if not self.conversations:
@@ -143,42 +143,31 @@ class Batch:
             WrongExpectedVersion, EventIdConflict: what the log holds contradicts it.
             InputError: the server refused an event.
         """
-        appended = []
-        for row, event, told in zip(self.rows, self._events, outcomes, strict=True):
-            code, position, version, moment, _ = told
-            if code != NEW and code != KNOWN:
+        for told in outcomes:
+            if told[0] != NEW and told[0] != KNOWN:
                 raise self._fault(outcomes)
-            conversation_id = self.conversations[row.target]
-            appended.append(Appended(conversation_id, event.id, position, version, to_timestamp(moment), code == NEW))
-        return AppendResult(tuple(appended))
+        ids = [row[ID] for row in self.rows]
+        return AppendResult.made_later(partial(_appended, self.conversations, self.targets, ids, outcomes))
 
     def _fault(self, outcomes: Sequence[Outcome]) -> EventStoreError:
         """The error for what the server found wrong; where that is several things, for the gravest."""
         codes = [outcome.code for outcome in outcomes]
         number = next(codes.index(fault) for fault in (REFUSED, ID_CONFLICT, WRONG_VERSION) if fault in codes)
-        told, target, event = outcomes[number], self.rows[number].target, self._events[number]
+        told, target, row = outcomes[number], self.targets[number], self.rows[number]
         conversation_id = self.conversations[target]
         if told.code == ID_CONFLICT:
-            return EventIdConflict(conversation_id, event.id)
+            return EventIdConflict(conversation_id, _id_of(row))
         if told.code == WRONG_VERSION:
-            return WrongExpectedVersion(conversation_id, self._expected[target], told.version)
+            return WrongExpectedVersion(conversation_id, self._appends[target].expected, told.version)
         return InputError(
-            f"event {event.id} ({event.data.event_type}) cannot be stored: {told.problem}: "
+            f"event {_id_of(row)} ({without_length(row[TYPE]).decode()}) cannot be stored: {told.problem}: "
             "correct it; nothing was written"
         )
 
 
-class Row(NamedTuple):
-    """An event as it stands in binary arrays; ``target`` counts the append's conversations from 0."""
-
-    target: int
-    id: bytes
-    event_type: bytes
-    schema_version: bytes
-    actor: bytes
-    content: bytes
-    metadata: bytes
-
+Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""An event as it stands in binary arrays: id, type, version of its schema, actor, content, metadata."""
+ID, TYPE = 0, 1
 
 NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY = b"n", b"k", b"v", b"i", b"r", b"b"
 """What the server says of an event. A further word is ``x``, its append was refused for another of its events; the
@@ -186,17 +175,37 @@ migration that makes ``append_group`` explains them all."""
 
 
 class Outcome(NamedTuple):
-    """What the server says of one event. Members that the code does not speak of are empty.
+    """What the server says of one event, in binary format. Members that the code does not speak of are None."""
 
-    Attributes:
-        moment: the timestamp, in microseconds as PostgreSQL counts them.
-    """
+    code: bytes | None
+    raw_position: bytes | None
+    raw_version: bytes | None
+    raw_timestamp: bytes | None
+    raw_problem: bytes | None
 
-    code: bytes
-    position: int
-    version: int
-    moment: int
-    problem: str
+    @property
+    def version(self) -> int:
+        """That of the event, or the one that its conversation is at."""
+        return to_int4(self.raw_version or bytes(4))
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the event."""
+        return (self.raw_problem or b"").decode()
+
+
+_PLACE = Struct(">qiq")
+
+
+def _appended(
+    conversations: Sequence[UUID], targets: Sequence[int], ids: Sequence[bytes], outcomes: Sequence[Outcome]
+) -> tuple[Appended, ...]:
+    made = []
+    for target, event_id, (code, position, version, moment, _) in zip(targets, ids, outcomes, strict=True):
+        place = _PLACE.unpack((position or b"") + (version or b"") + (moment or b""))
+        read_id = UUID(bytes=without_length(event_id))
+        made.append(Appended(conversations[target], read_id, place[0], place[1], to_timestamp(place[2]), code == NEW))
+    return tuple(made)
 
 
 def encode_expected(expected: ExpectedVersion) -> int:
@@ -254,6 +263,21 @@ def _check_unknown(data: EventData) -> None:
         raise InvalidEvent("schema_version", f"{data.schema_version} is not between 1 and 32767")
     if data.schema_version <= SCHEMA_VERSION and is_built_in(data):
         raise InvalidEvent("", f"is an UnknownEvent named {data.event_type!r}: use the class of that event")
+
+
+def _fresh_id() -> bytes:
+    """A random UUID (RFC 9562, version 4) as it stands in an array."""
+    number = bytearray(urandom(16))
+    number[6] = number[6] & 0x0F | 0x40
+    number[8] = number[8] & 0x3F | 0x80
+    return _UUID_LENGTH + number
+
+
+_UUID_LENGTH = int4(16)
+
+
+def _id_of(row: Row) -> UUID:
+    return UUID(bytes=without_length(row[ID]))
 
 
 def _data(given: object, index: int) -> EventData:

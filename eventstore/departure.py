@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
-from struct import Struct
+from collections.abc import Sequence
 
 from psycopg.pq.abc import PGresult
 
-from eventstore.append import ANY_VERSION, MAX_CONVERSATIONS, Append, Batch, Outcome, Row
+from eventstore.append import ANY_VERSION, ID, MAX_CONVERSATIONS, Append, Batch, Outcome, Row
 from eventstore.database import binary
 from eventstore.database.binary import with_length, without_length
 from eventstore.database.lane import Statement
@@ -40,11 +39,9 @@ APPEND_GROUP = Statement(
     ),
 )  # fmt: skip
 STATEMENTS = (APPEND_ONE, APPEND_GROUP)
-PLACE = Struct(">qiq")
-"""Position, version and timestamp in binary format."""
 
 
-def keys_of(tenant: str, appends: Iterable[Append]) -> list[Key]:
+def keys_of(tenant: str, appends: Sequence[Append]) -> list[Key]:
     """The conversations of an append.
 
     Raises:
@@ -126,8 +123,8 @@ def _may_share(key: Key, those: list[Traveller], other: Traveller) -> bool:
     targets = [one.keys.index(key) for one in (*those, other)]
     if any(one.batch.expected[target] != ANY_VERSION for one, target in zip((*those, other), targets, strict=True)):
         return False
-    ids = {row.id for row in other.batch.rows}
-    return all(row.id not in ids for one in those for row in one.batch.rows)
+    ids = {row[ID] for row in other.batch.rows}
+    return all(row[ID] not in ids for one in those for row in one.batch.rows)
 
 
 def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
@@ -139,8 +136,7 @@ def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
     first = group[0].batch
     if len(group) == 1 and len(first.rows) == 1 and len(first.conversations) == 1:
         key = group[0].keys[0]
-        _, *values = first.rows[0]
-        event_id, *others = (without_length(value) for value in values)
+        event_id, *others = (without_length(value) for value in first.rows[0])
         head = [key[16:], key[:16], binary.int4(first.expected[0]), event_id]
         return APPEND_ONE, [*head, *others, binary.int4(patience)]
     targets: dict[Key, int] = {}
@@ -159,8 +155,8 @@ def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
             places.append(place)
         rows += batch.rows
         append_nos += [number] * len(batch.rows)
-        conversation_nos += [places[row.target] for row in batch.rows]
-    _, ids, types, versions, actors, contents, metadatas = zip(*rows, strict=True)
+        conversation_nos += [places[target] for target in batch.targets]
+    ids, types, versions, actors, contents, metadatas = zip(*rows, strict=True)
     return APPEND_GROUP, [
         binary.array(binary.TEXT, [with_length(key[16:]) for key in targets]),
         binary.array(binary.UUID, [with_length(key[:16]) for key in targets]),
@@ -181,18 +177,8 @@ def outcomes(result: PGresult) -> list[Outcome]:
     """What came of each event, in the order in which they were sent."""
     value = result.get_value
     if result.nfields == 1:  # a row as one value: for a single one, the server makes that with less ado
-        return [_outcome(*binary.members(value(0, 0) or b""))]
+        return [Outcome._make(binary.members(value(0, 0) or b""))]
     return [
-        _outcome(value(number, 0), value(number, 1), value(number, 2), value(number, 3), value(number, 4))
+        Outcome(value(number, 0), value(number, 1), value(number, 2), value(number, 3), value(number, 4))
         for number in range(result.ntuples)
     ]
-
-
-def _outcome(
-    code: bytes | None, position: bytes | None, version: bytes | None, moment: bytes | None, problem: bytes | None
-) -> Outcome:
-    assert code is not None  # the functions always say something
-    if position and version and moment:
-        numbers = PLACE.unpack(position + version + moment)
-        return Outcome(code, numbers[0], numbers[1], numbers[2], "")
-    return Outcome(code, 0, binary.to_int4(version) if version else 0, 0, problem.decode() if problem else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -226,11 +226,29 @@ class Appended:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
 class AppendResult:
-    """What an append did, one entry per event in the order given."""
+    """What an append did. Immutable; equal to another that speaks of the same."""
 
-    events: tuple[Appended, ...]
+    __slots__ = ("_events", "_make")
+
+    def __init__(self, events: Sequence[Appended]) -> None:
+        self._events: tuple[Appended, ...] | None = tuple(events)
+        self._make: Callable[[], tuple[Appended, ...]] | None = None
+
+    @classmethod
+    def made_later(cls, make: Callable[[], tuple[Appended, ...]]) -> Self:
+        """One whose entries are made when somebody looks: most appends are of interest only in that they are done."""
+        result = cls.__new__(cls)
+        result._events, result._make = None, make
+        return result
+
+    @property
+    def events(self) -> tuple[Appended, ...]:
+        """One entry per event, in the order given."""
+        if self._make is not None:
+            self._events, self._make = self._make(), None
+        assert self._events is not None
+        return self._events
 
     @property
     def position(self) -> int:
@@ -241,3 +259,15 @@ class AppendResult:
     def version(self) -> int:
         """The highest version among the events; the conversation's, where the append was to one."""
         return max(event.version for event in self.events)
+
+    def __eq__(self, other: object) -> bool:
+        return self.events == other.events if isinstance(other, AppendResult) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.events)
+
+    def __repr__(self) -> str:
+        return f"AppendResult(events={self.events!r})"
+
+    def __reduce__(self) -> tuple[type[AppendResult], tuple[tuple[Appended, ...]]]:
+        return AppendResult, (self.events,)

@@ -7,7 +7,7 @@ conversation may fill only a part of the room, so one that somebody else has loc
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Room:
 
     def __init__(self) -> None:
         self._events = self._bytes = 0
-        self._of: Counter[Key] = Counter()
+        self._of: dict[Key, int] = {}
         self._door: deque[tuple[Guest, asyncio.Future[None]]] = deque()
 
     def enter_at_once(self, guest: Guest) -> bool:
@@ -74,8 +74,10 @@ class Room:
         self._events -= guest.events
         self._bytes -= guest.size
         for key in guest.keys:
-            self._of[key] -= guest.events
-            if self._of[key] <= 0:
+            rest = self._of[key] - guest.events
+            if rest > 0:
+                self._of[key] = rest
+            else:
                 del self._of[key]
         if self._door:
             self._admit()
@@ -92,13 +94,16 @@ class Room:
         """Whatever its size, who comes alone is let in."""
         if self._events and (self._events + guest.events > MOST_EVENTS or self._bytes > MOST_BYTES):
             return False
-        most = MOST_EVENTS // CONVERSATION_PART
-        return not any(self._of[key] and self._of[key] + guest.events > most for key in guest.keys)
+        for key in guest.keys:
+            waiting = self._of.get(key)
+            if waiting and waiting + guest.events > MOST_EVENTS // CONVERSATION_PART:
+                return False
+        return True
 
     def _let_in(self, guest: Guest) -> None:
         self._events += guest.events
         for key in guest.keys:
-            self._of[key] += guest.events
+            self._of[key] = self._of.get(key, 0) + guest.events
 
     def _admit(self) -> None:
         kept: deque[tuple[Guest, asyncio.Future[None]]] = deque()
