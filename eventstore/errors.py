@@ -14,8 +14,10 @@
     │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
     │   └── EventIdConflict        another event is stored under the same id
     ├── RetryableError             nothing was written; the same call may succeed when repeated
-    │   └── DeadlockDetected       two transactions waited for each other
+    │   ├── DeadlockDetected       two transactions waited for each other
+    │   └── ProjectionChanged      read tables are made by another version of their projection now
     ├── NotCaughtUp                a read table has not yet reached the position asked for
+    ├── RebuildError               read tables cannot be rebuilt, swapped or taken back
     ├── IsolationError             a transaction whose snapshot is too old to be safe
     ├── ServerError                the server cannot do it, whatever was given
     │   ├── ServerUnreachable      no connection could be made
@@ -146,8 +148,16 @@ class DeadlockDetected(RetryableError):
     """Two transactions waited for each other and the server ended this one."""
 
 
+class ProjectionChanged(RetryableError):
+    """Read tables are made by another version of their projection now: somebody has rebuilt them."""
+
+
 class NotCaughtUp(EventStoreError):
     """A read table has not yet reached the position that was asked for."""
+
+
+class RebuildError(EventStoreError):
+    """Read tables cannot be rebuilt, swapped or taken back. The live ones are as they were."""
 
 
 class IsolationError(EventStoreError):

@@ -69,7 +69,7 @@ async def pages(pool: Pool, source: Source, first: int, last: int, limit: int | 
     text, given = source.text, source.given
 
     async def page() -> list[TupleRow]:
-        return await pool.fetch(text, given | walk.bounds(), cursor=_Rows)
+        return await pool.fetch(text, given | walk.bounds(), cursor=Rows)
 
     coming: asyncio.Task[list[TupleRow]] | None = None
     try:
@@ -151,7 +151,7 @@ def _next_size(rows: list[TupleRow]) -> int:
     return max(1, min(_LARGEST_PAGE, int(_PAGE_BYTES / mean)))
 
 
-class _Rows(AsyncCursor[TupleRow]):
+class Rows(AsyncCursor[TupleRow]):
     """Reads rows as :meth:`Event.from_row` takes them."""
 
     def __init__(self, connection: Connection) -> None:

@@ -1,49 +1,83 @@
-"""Applying the log to read tables, a batch at a time, rows and checkpoint in one transaction.
+"""Applying the log to read tables, a batch at a time, rows and checkpoints in one transaction.
 
-A batch begins by locking the projection's checkpoints and takes its lower bound from them; it ends by moving them, in
+A batch begins by locking the checkpoints of its shares and takes its lower bound from them; it ends by moving them, in
 the same transaction as the rows. So a worker that is killed at any instant has applied a batch wholly or not at all,
-and two workers never apply one batch twice: the second waits for the first and then starts where that one ended.
+and two workers never apply one batch twice: the second waits for the first and then starts where that one ended. That
+each share has a worker of its own (:mod:`projections.shares`) only spreads the work; nothing here rests on it.
+
+The text that is applied is the one that the tables are made by. Another version of this package may have rebuilt them
+by another; the server tells (SQLSTATE ES006), once the checkpoints are locked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Literal
 
-from psycopg import IsolationLevel, sql
+from psycopg import IsolationLevel
 
 from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
-from projections.projection import SHARES, Projection
+from projections.parking import fold_carefully, is_of_the_data
+from projections.projection import SHARES, Projection, StoredProjection
 
 BATCH_SIZE = 10_000
 """Events in one transaction at most."""
 
+Stage = Literal["live", "next", "previous"]
+"""Of read tables: those that are read, those that a rebuild fills, those that it has replaced."""
+
+ALL_SHARES = tuple(range(SHARES))
+_NO_BOUND = 2**63 - 1
+
 _BATCH_VIEW = query("projections", "batch")
 _REGISTER = query("projections", "register")
+_BEGIN_BATCH = query("projections", "begin_batch")
 _END_BATCH = query("projections", "end_batch")
-_RESET = query("projections", "reset")
+_STAGE_PATH = query("projections", "stage_path")
 
 Progress = Callable[[str, int], None]
 """Called with a projection's name and the position that it has applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A batch that was applied.
+
+    Attributes:
+        position: up to which the log is applied now.
+        events: of the log that it went over, those of other shares included.
+        seconds: it took.
+    """
+
+    position: int
+    events: int
+    seconds: float
 
 
 class Applier:
     """Applies batches over one connection, under the projector's role."""
 
     def __init__(self, connection: Connection, batch_size: int = BATCH_SIZE) -> None:
-        self._connection = connection
+        self.connection = connection
         self._batch_size = batch_size
 
     @classmethod
-    async def open(cls, store: EventStore, batch_size: int = BATCH_SIZE) -> Applier:
-        """Connects. Close it when done."""
+    async def open(cls, store: EventStore, batch_size: int = BATCH_SIZE, *, view: str = _BATCH_VIEW) -> Applier:
+        """Connects. Close it when done.
+
+        Args:
+            view: makes the relation ``batch``.
+        """
         connection = await store.connect(PROJECTOR)
         try:
             with translated():
                 await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-                await connection.execute(_BATCH_VIEW)
+                await connection.execute(view.encode())
         except BaseException:
             await connection.close()
             raise
@@ -51,49 +85,101 @@ class Applier:
 
     async def close(self) -> None:
         """Closes the connection; a batch under way is rolled back."""
-        await self._connection.close()
+        await self.connection.close()
 
-    async def register(self, projection: Projection) -> None:
-        """Makes a new projection known, and refills one whose text has changed since its tables were filled."""
-        parameters = {"projection": projection.name, "source": projection.source, "shares": SHARES}
-        with translated():
-            rows = await (await self._connection.execute(_REGISTER, parameters)).fetchall()
-        if any(source != projection.source for (source,) in rows):
-            await self.empty([projection])
-
-    async def empty(self, projections: Sequence[Projection]) -> None:
-        """Empties the tables of projections and sets their checkpoints to the beginning of the log."""
-        with translated():
-            async with self._connection.transaction():
-                for projection in projections:
-                    parameters = {"projection": projection.name, "source": projection.source}
-                    await self._connection.execute(_RESET, parameters)
-                    tables = sql.SQL(", ").join(map(sql.Identifier, projection.tables))
-                    await self._connection.execute(sql.SQL("TRUNCATE {}").format(tables))
-
-    async def apply(self, projection: Projection) -> int | None:
-        """Applies the next batch.
+    async def register(self, projection: Projection, stage: Stage = "live") -> Projection | None:
+        """Makes a projection known, if it is new.
 
         Returns:
-            The position that is applied now; None where there was nothing to apply.
+            What its tables are made by: the projection as given, or another text that is stored until they are
+            rebuilt; None where that is not known.
         """
+        parameters = {
+            "projection": projection.name,
+            "stage": stage,
+            "source": projection.source,
+            "text": projection.text,
+            "tables": list(projection.tables),
+        }
         with translated():
-            async with self._connection.transaction():
-                cursor = await self._connection.execute(
-                    "SELECT upper_position FROM begin_batch(%s, %s)", (projection.name, self._batch_size)
-                )
-                row = await cursor.fetchone()
+            rows = await (await self.connection.execute(_REGISTER, parameters)).fetchall()
+        if not rows:  # somebody else makes it known at this moment
+            return await self.register(projection, stage)
+        source, text, tables = rows[0]
+        if source == projection.source:
+            return projection
+        if text is None:
+            return None
+        return StoredProjection(projection.name, tuple(tables), text, stored_source=source)
+
+    async def apply(
+        self,
+        projection: Projection,
+        *,
+        stage: Stage = "live",
+        shares: Sequence[int] = ALL_SHARES,
+        size: int | None = None,
+        until: int = _NO_BOUND,
+    ) -> Applied | None:
+        """Applies the next batch. Events that the projection fails on park their conversations.
+
+        Args:
+            shares: whose events.
+            size: events of the log to go over, at most.
+            until: the position to stop at.
+
+        Returns:
+            What was applied; None where there was nothing to apply.
+
+        Raises:
+            ProjectionChanged: the tables are made by another text now.
+        """
+        began = monotonic()
+        try:
+            batch = await self._batch(projection, stage, shares, size or self._batch_size, until, carefully=False)
+        except Exception as error:
+            if not is_of_the_data(error):
+                raise
+            batch = await self._batch(projection, stage, shares, size or self._batch_size, until, carefully=True)
+        return batch and Applied(*batch, monotonic() - began)
+
+    async def _batch(
+        self, projection: Projection, stage: Stage, shares: Sequence[int], size: int, until: int, *, carefully: bool
+    ) -> tuple[int, int] | None:
+        connection = self.connection
+        parameters = {
+            "projection": projection.name,
+            "stage": stage,
+            "source": projection.source,
+            "shares": list(shares),
+            "size": size,
+            "until": until,
+        }
+        with translated():
+            async with connection.transaction():
+                row = await (await connection.execute(_BEGIN_BATCH, parameters)).fetchone()
                 if row is None:
                     return None
-                await self._connection.execute(projection.text)
-                parameters = {"projection": projection.name, "upper": row[0]}
-                await self._connection.execute(_END_BATCH, parameters)
-        return int(row[0])
+                lower, upper, events = row
+                if stage != "live":
+                    await connection.execute(_STAGE_PATH, {"stage": stage})
+                if carefully:
+                    await fold_carefully(connection, projection, stage, lower, upper)
+                else:
+                    await projection.fold(connection)
+                await connection.execute(_END_BATCH, parameters | {"upper": upper})
+        return upper, events
 
     async def catch_up(
-        self, projections: Sequence[Projection], progress: Progress = lambda name, position: None
+        self,
+        projections: Sequence[Projection],
+        progress: Progress = lambda name, position: None,
+        *,
+        stage: Stage = "live",
+        shares: Sequence[int] = ALL_SHARES,
+        until: int = _NO_BOUND,
     ) -> None:
         """Applies batches until there are no more."""
         for projection in projections:
-            while (position := await self.apply(projection)) is not None:
-                progress(projection.name, position)
+            while (applied := await self.apply(projection, stage=stage, shares=shares, until=until)) is not None:
+                progress(projection.name, applied.position)

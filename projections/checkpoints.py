@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.errors import NotCaughtUp
-from projections.projection import PROJECTIONS, Projection
+from projections.projection import PROJECTIONS, SHARES, Projection
 
 _POSITION = query("projections", "position")
 _LOOK_SECONDS = 0.01
 
 
-async def applied_position(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> int:
-    """The position that all of the projections have applied."""
+async def applied_position(
+    store: EventStore, projections: Sequence[Projection] = PROJECTIONS, shares: Sequence[int] = tuple(range(SHARES))
+) -> int:
+    """The position that all of the projections have applied, for some shares of the conversations or for all."""
     names = [projection.name for projection in projections]
-    return int((await store.pool.fetch(_POSITION, {"projections": names}))[0][0])
+    return int((await store.pool.fetch(_POSITION, {"projections": names, "shares": list(shares)}))[0][0])
 
 
 async def wait_for(

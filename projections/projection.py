@@ -1,58 +1,87 @@
-"""A projection: a function from the log to read tables, one ``.sql`` file, versioned by the hash of its text."""
+"""A projection: a function from the log to read tables, versioned by the hash of its text."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from typing import LiteralString
 
+from eventstore.database.connection import Connection
 from eventstore.errors import NotFound
-
-
-@dataclass(frozen=True)
-class Projection:
-    """One of the projections.
-
-    Attributes:
-        name: its name, also that of its file.
-        tables: the read tables that it alone writes.
-    """
-
-    name: str
-    tables: tuple[LiteralString, ...]
-
-    @cached_property
-    def text(self) -> LiteralString:
-        """The statements: they read the relation ``batch`` and write unqualified table names."""
-        return files("projections").joinpath(f"{self.name}.sql").read_text(encoding="utf-8")
-
-    @cached_property
-    def source(self) -> str:
-        """SHA-256 of the text, in hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-PROJECTIONS = (
-    Projection("conversations", ("conversations",)),
-    Projection("messages", ("messages",)),
-    Projection("tasks", ("tasks", "task_artifacts")),
-)
-"""All projections, in the order in which a worker applies them."""
 
 SHARES = 16
 """Parts of the conversations that have checkpoints of their own; the function ``share_of`` tells which."""
 
 
-def named(names: list[str]) -> tuple[Projection, ...]:
+@dataclass(frozen=True)
+class Projection:
+    """A projection in SQL.
+
+    Attributes:
+        name: its name.
+        tables: the read tables that it alone writes.
+        statements: its text: statements that read the relation ``batch`` and write unqualified table names. None is
+            the text of the file of its name in this package.
+        setup: statements that make its tables, where the migrations do not.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    statements: str | None = None
+    setup: str = ""
+
+    @cached_property
+    def text(self) -> str | None:
+        """The statements; None where the projection is written in Python."""
+        if self.statements is not None:
+            return self.statements
+        return files("projections").joinpath(f"{self.name}.sql").read_text(encoding="utf-8")
+
+    @cached_property
+    def source(self) -> str:
+        """SHA-256 of what makes the rows, in hexadecimal."""
+        return hashlib.sha256((self.text or "").encode()).hexdigest()
+
+    @property
+    def largest_batch(self) -> int:
+        """Events that it should be given at a time at most."""
+        return 100_000
+
+    async def fold(self, connection: Connection) -> None:
+        """Applies what the relation ``batch`` of the connection shows."""
+        await connection.execute((self.text or "").encode())
+
+
+@dataclass(frozen=True)
+class StoredProjection(Projection):
+    """What tables are made by, where that is not what this version has: kept in the database until they are rebuilt."""
+
+    stored_source: str = ""
+
+    @cached_property
+    def source(self) -> str:
+        """SHA-256 of what made the rows, as it is stored."""
+        return self.stored_source
+
+
+PROJECTIONS: tuple[Projection, ...] = (
+    Projection("conversations", ("conversations",)),
+    Projection("messages", ("messages",)),
+    Projection("tasks", ("tasks", "task_artifacts")),
+)
+"""All built-in projections, in the order in which a worker applies them."""
+
+
+def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
     """The projections of these names; all of them for none.
 
     Raises:
         NotFound: there is no such projection.
     """
-    known = {projection.name: projection for projection in PROJECTIONS}
+    by_name = {projection.name: projection for projection in known}
     for name in names:
-        if name not in known:
-            raise NotFound(f"there is no projection {name!r}: choose among {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(names)) or PROJECTIONS
+        if name not in by_name:
+            raise NotFound(f"there is no projection {name!r}: choose among {', '.join(by_name)}")
+    return tuple(by_name[name] for name in dict.fromkeys(names)) or tuple(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,10 +10,11 @@ from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.read import horizon
-from projections.projection import PROJECTIONS
+from projections.projection import PROJECTIONS, Projection
 
 _LOG = query("projections", "status_log")
 _PROJECTIONS = query("projections", "status_projections")
+_WORKERS = query("projections", "status_workers")
 _HOLDERS = query("projections", "status_holders")
 
 
@@ -25,6 +27,7 @@ class ProjectionStatus:
         lag_events: events that it has not applied yet.
         lag_seconds: age of the oldest of these; 0 where there is none.
         is_current: whether its tables were made by the text that this version has.
+        parked: conversations that it does not go on with.
     """
 
     name: str
@@ -33,6 +36,23 @@ class ProjectionStatus:
     lag_events: int
     lag_seconds: float
     is_current: bool
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker, by its session on the server.
+
+    Attributes:
+        application: its name: host and process, unless the URL gives another.
+        client: its address, or ``local``.
+        shares: of the conversations, that it follows.
+    """
+
+    pid: int
+    application: str
+    client: str
+    shares: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +84,14 @@ class Status:
     horizon: int
     bytes: int
     projections: list[ProjectionStatus]
+    workers: list[WorkerStatus]
     appends_in_flight: list[AppendInFlight]
 
 
-async def read_status(store: EventStore) -> Status:
+async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Reads the state. Counts the log, which takes time on a large one."""
     events, last_position, conversations, size, version = (await store.pool.fetch(_LOG))[0]
-    sources = {projection.name: projection.source for projection in PROJECTIONS}
+    sources = {projection.name: projection.source for projection in projections}
     return Status(
         database_url=store.server.public_url,
         server_version=version,
@@ -81,9 +102,12 @@ async def read_status(store: EventStore) -> Status:
         horizon=await horizon(store.pool),
         bytes=size,
         projections=[
-            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source)
-            for name, position, updated_at, source, lag_events, lag_seconds in await store.pool.fetch(_PROJECTIONS)
+            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source, parked)
+            for name, position, updated_at, source, lag_events, lag_seconds, parked in await store.pool.fetch(
+                _PROJECTIONS
+            )
         ],
+        workers=[WorkerStatus(*row) for row in await store.pool.fetch(_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
     )
 

@@ -1,33 +1,53 @@
-"""The worker: follows the log and keeps the read tables up with it, for as long as it runs."""
+"""The worker: follows the log and keeps the read tables up with it, for as long as it runs.
+
+Any number may run, on any machine. Each follows some shares of the conversations (:mod:`projections.shares`), all of
+them where it is alone, and looks every other second whether one of the others has come or gone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Sequence
 from time import monotonic
 
 from eventstore import EventStore
-from eventstore.errors import EventStoreError, ServerError, SettingsError
-from projections.apply import BATCH_SIZE, Applier, Progress
+from eventstore.database.queries import query
+from eventstore.database.translate import translated
+from eventstore.ending import end
+from eventstore.errors import ConnectionLost, EventStoreError, ProjectionChanged, ServerError, SettingsError
+from projections.apply import BATCH_SIZE, Applier
 from projections.checkpoints import applied_position
+from projections.following import Following
+from projections.own import prepare
 from projections.projection import PROJECTIONS, Projection
+from projections.renewal import Renewal
+from projections.shares import Shares
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
 """After an error that may pass: a server that is away, a deadlock, a full disk. Doubled while it does not."""
 
+LOOK_SECONDS = 2.0
+"""How often a worker looks for shares whose worker is gone."""
+
+_NAME = query("projections", "name_worker")
+
 
 class Worker:
-    """Applies new events to the read tables as they come.
-
-    Any number of workers may run; of two that come to the same batch one waits for the other.
-    """
+    """Applies new events to the read tables as they come."""
 
     def __init__(
         self, store: EventStore, projections: Sequence[Projection] = PROJECTIONS, batch_size: int = BATCH_SIZE
     ) -> None:
+        """A worker that does not run yet.
+
+        Args:
+            batch_size: events in one transaction at most.
+        """
         self._store = store
         self._projections = projections
         self._batch_size = batch_size
@@ -36,67 +56,99 @@ class Worker:
     async def run(self) -> None:
         """Works until cancelled. A lost server is waited for; an embedded one is started again.
 
+        Read tables that were made by another version of their projection are rebuilt meanwhile.
+
         Raises:
             SettingsError: ``EVENTSTORE_LISTEN_URL`` leads to another database.
         """
-        while True:
-            try:
-                await self._follow()
-            except ServerError as error:
-                log.warning("worker: %s", error)
-                await self._store.revive()
-            except SettingsError:
-                raise  # no time heals it
-            except EventStoreError:
-                log.exception("worker")
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
+        renewal = Renewal(self._store, self._projections)
+        try:
+            while True:
+                try:
+                    await self._follow(renewal)
+                except ServerError as error:
+                    log.warning("worker: %s", error)
+                    await self._store.revive()
+                except SettingsError:
+                    raise  # no time heals it
+                except EventStoreError:
+                    log.exception("worker")
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
+        finally:
+            await renewal.close()
 
-    async def _follow(self) -> None:
+    async def _follow(self, renewal: Renewal) -> None:
+        await prepare(self._store, self._projections)
         applier = await Applier.open(self._store, self._batch_size)
         try:
-            for projection in self._projections:
-                await applier.register(projection)
+            with translated():
+                await applier.connection.execute(
+                    _NAME, {"name": f"eventstore worker {socket.gethostname()}:{os.getpid()}"}
+                )
+            shares = Shares(applier.connection)
+            followed = [
+                Following(projection, min(self._batch_size, projection.largest_batch))
+                for projection in self._projections
+            ]
             while True:
                 began = monotonic()
-                await applier.catch_up(self._projections)
-                self._pause = RETRY_FIRST_SECONDS
-                seen = await applied_position(self._store, self._projections)
-                await self._store.wait(seen, spent=monotonic() - began)
+                await shares.settle()
+                for one in followed:
+                    await self._catch_up(applier, one, shares)
+                renewal.look()
+                await self._sleep(followed, shares, monotonic() - began)
         finally:
             await applier.close()
 
+    async def _catch_up(self, applier: Applier, one: Following, shares: Shares) -> None:
+        """One projection that cannot go on does not stop the others."""
+        if not shares.held or not one.is_due:
+            return
+        try:
+            await one.catch_up(applier, shares.held)
+            self._pause = RETRY_FIRST_SECONDS
+        except ProjectionChanged:
+            one.forget()
+        except ConnectionLost:
+            raise
+        except EventStoreError as error:
+            if applier.connection.closed:
+                raise
+            one.put_off(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
+            log.warning("projection %s: %s", one.projection.name, error)
 
-async def catch_up(
-    store: EventStore,
-    projections: Sequence[Projection] = PROJECTIONS,
-    *,
-    progress: Progress = lambda name, position: None,
-) -> None:
+    async def _sleep(self, followed: Sequence[Following], shares: Shares, spent: float) -> None:
+        """Until there are events, or it is time to look after the other workers."""
+        due = min([LOOK_SECONDS, *(one.due_in for one in followed if one.due_in > 0)])
+        awake = [one.projection for one in followed if one.due_in <= 0 and one.is_known]
+        if not shares.held or not awake:
+            await asyncio.sleep(due)
+            return
+        seen = await applied_position(self._store, awake, shares.held)
+        waiting = asyncio.create_task(self._store.wait(seen, spent=spent))
+        try:
+            await asyncio.wait((waiting,), timeout=due)
+            if waiting.done():
+                await waiting
+        finally:
+            await end((waiting,))
+
+
+async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
     """Brings the read tables up with the log as it is now, whether or not a worker runs."""
-    await _once(store, projections, progress, empty=False)
-
-
-async def rebuild(
-    store: EventStore,
-    projections: Sequence[Projection] = PROJECTIONS,
-    *,
-    progress: Progress = lambda name, position: None,
-) -> None:
-    """Empties the read tables of projections and refills them from the log.
-
-    Readers see empty and growing tables meanwhile. Interrupted, the next worker goes on where it ended.
-    """
-    await _once(store, projections, progress, empty=True)
-
-
-async def _once(store: EventStore, projections: Sequence[Projection], progress: Progress, *, empty: bool) -> None:
+    await prepare(store, projections)
     applier = await Applier.open(store)
     try:
         for projection in projections:
-            await applier.register(projection)
-        if empty:
-            await applier.empty(projections)
-        await applier.catch_up(projections, progress)
+            while True:
+                made_by = await applier.register(projection)
+                if made_by is None:
+                    break  # only a rebuild can
+                try:
+                    await applier.catch_up([made_by])
+                    break
+                except ProjectionChanged:
+                    continue
     finally:
         await applier.close()

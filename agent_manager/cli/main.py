@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from agent_manager.cli import benching, checking, importing, schema, serving, showing
+from agent_manager.cli import benching, checking, importing, projecting, schema, serving, showing
 from eventstore.errors import EventStoreError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ serving.add_to(app)
 importing.add_to(app)
 showing.add_to(app)
 schema.add_to(app)
+projecting.add_to(app)
 benching.add_to(app)
 checking.add_to(app)
 

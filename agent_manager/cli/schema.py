@@ -1,4 +1,4 @@
-"""The commands about the schema and what it holds: ``migrate``, ``seed``, ``rebuild``."""
+"""The commands about the schema and what it holds: ``migrate``, ``seed``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from importlib.resources import as_file, files
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent_manager.cli.importing import take_in
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import errors, print_json, print_table
+from agent_manager.cli.output import print_json, print_table
 from eventstore import EventStore
 from eventstore.database.server import Server
-from eventstore.read import horizon, last_event
-from projections import named
-from projections import rebuild as rebuild_projections
 
 migrate = typer.Typer(
     help="Apply, revert or list the migrations of the schema.", no_args_is_help=True, rich_markup_mode=None
@@ -26,7 +22,6 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.add_typer(migrate, name="migrate")
     app.command()(seed)
-    app.command()(rebuild)
 
 
 @migrate.command("up")
@@ -88,29 +83,3 @@ def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:
             await take_in(store, [str(sample)], tenant=tenant, strict=True)
 
     run(work, read_settings(data_dir, tenant))
-
-
-def rebuild(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="conversations, messages, tasks; all if left out.")
-    ] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Empty the read tables and refill them from the log.
-
-    Readers see growing tables meanwhile. Interrupted, it goes on when a worker runs or when typed again.
-    """
-    projections = named(names or [])
-
-    async def work(store: EventStore) -> None:
-        last = await last_event(store.pool, await horizon(store.pool))
-        percentage = TextColumn("{task.percentage:>3.0f} %")
-        columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            bars = {p.name: progress.add_task(p.name, total=max(last, 1)) for p in projections}
-            await rebuild_projections(
-                store, projections, progress=lambda name, position: progress.update(bars[name], completed=position)
-            )
-        typer.echo(f"rebuilt {', '.join(p.name for p in projections)} up to position {last}")
-
-    run(work, read_settings(data_dir))

@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -14,7 +14,7 @@ from agent_manager.cli.options import DataDir, PgPort, read_settings
 from agent_manager.cli.output import errors
 from eventstore import EventStore, Settings
 from eventstore.ending import end
-from projections import PROJECTIONS, Worker
+from projections import Projection, Worker, load
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,23 +41,24 @@ def project(data_dir: DataDir = None) -> None:
     asyncio.run(_serve(read_settings(data_dir), None))
 
 
-async def _serve(settings: Settings, describe: Callable[[EventStore], None] | None) -> None:
+async def _serve(settings: Settings, describe: Callable[[EventStore, Sequence[Projection]], None] | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
+    projections = load(settings.projections)
     store = EventStore(settings)
     with errors.status("starting …"):
         if describe is not None and store.server.embedded is None:
             store.server.applied = await asyncio.to_thread(store.server.migrator().up)
         await store.open()
     try:
-        worker = asyncio.create_task(Worker(store).run())
+        worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
         if describe is not None:
-            describe(store)
+            describe(store, projections)
         else:
-            _say("Workers", ", ".join(projection.name for projection in PROJECTIONS) + " follow the log; Ctrl-C stops")
+            _say("Workers", ", ".join(projection.name for projection in projections) + " follow the log; Ctrl-C stops")
         await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
         await end((worker, stopped))
         if not worker.cancelled() and (failure := worker.exception()) is not None:
@@ -67,7 +68,7 @@ async def _serve(settings: Settings, describe: Callable[[EventStore], None] | No
         await store.close()
 
 
-def _describe(store: EventStore) -> None:
+def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
     embedded = store.server.embedded
     settings = store.settings
     if embedded is None:
@@ -86,7 +87,7 @@ def _describe(store: EventStore) -> None:
     applied = len(store.server.applied)
     migrations = f"{applied} migration(s) applied just now" if applied else "migrations are up to date"
     _say("Schema", f"{settings.db_schema}: {migrations}")
-    _say("Workers", ", ".join(projection.name for projection in PROJECTIONS) + " follow the log")
+    _say("Workers", ", ".join(projection.name for projection in projections) + " follow the log")
     choice = (
         f" --data-dir {shlex.quote(str(settings.data_dir))}"
         if embedded and settings.data_dir != Settings().data_dir

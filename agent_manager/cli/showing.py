@@ -15,7 +15,7 @@ from agent_manager.cli.summary import what_changed
 from eventstore import Event, EventStore
 from eventstore.errors import NotFound
 from eventstore.read import horizon, last_event
-from projections import Message, Reader, applied_position, read_status
+from projections import Message, Reader, applied_position, load, read_status
 
 _EVENT_COLUMNS = (">position", ">version", "time", "actor", "type", "what changed")
 
@@ -172,7 +172,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Show the size of the log, and how far each projection is behind it."""
 
     async def work(store: EventStore) -> None:
-        now = await read_status(store)
+        now = await read_status(store, load(store.settings.projections))
         if as_json:
             print_json(now)
             return
@@ -189,12 +189,21 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             )
         typer.echo()
         print_table(
-            ("projection", ">position", ">events behind", ">seconds behind", "updated", "made by this version"),
+            (
+                "projection", ">position", ">events behind", ">seconds behind", ">parked", "updated",
+                "made by this version",
+            ),
             [
-                (p.name, p.position, p.lag_events, f"{p.lag_seconds:.1f}", p.updated_at, p.is_current)
+                (p.name, p.position, p.lag_events, f"{p.lag_seconds:.1f}", p.parked, p.updated_at, p.is_current)
                 for p in now.projections
             ],
             nothing="no projection has run yet: eventstore up",
+        )  # fmt: skip
+        typer.echo()
+        print_table(
+            ("worker", "client", ">server process", "shares of the conversations"),
+            [(w.application, w.client, w.pid, " ".join(map(str, w.shares)) or "none free") for w in now.workers],
+            nothing="no worker runs: eventstore up, or eventstore project",
         )
 
     run(work, read_settings(data_dir))

@@ -14,7 +14,7 @@ BEGIN
      WHERE c.relnamespace = current_schema()::regnamespace
        AND c.relname IN (
                'events', 'events_position', 'consumer_slots', 'checkpoints',
-               'conversations', 'messages', 'tasks', 'task_artifacts'
+               'conversations', 'messages', 'tasks', 'task_artifacts', 'projection_texts', 'parked'
            );
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION

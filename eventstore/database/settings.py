@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     tenant: Annotated[str, Field(min_length=1, max_length=255)] = "default"
     max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 1024 * 1024
     connect_timeout: Annotated[int, Field(ge=1, le=600, description="seconds")] = 10
+    projections: str = ""
     pool_size: Annotated[int, Field(ge=1, le=1000)] = 8
 
     def __init__(self, **values: Any) -> None:
@@ -125,6 +126,7 @@ _VARIABLES = {
     "connect_timeout": "EVENTSTORE_CONNECT_TIMEOUT",
     "pool_size": "EVENTSTORE_POOL_SIZE",
     "listen_url": "EVENTSTORE_LISTEN_URL",
+    "projections": "EVENTSTORE_PROJECTIONS",
 }
 
 

@@ -1,1 +1,5 @@
-SELECT coalesce(min(position), 0) FROM checkpoints WHERE projection = ANY (%(projections)s)
+SELECT coalesce(min(position), 0)
+  FROM checkpoints
+ WHERE projection = ANY (%(projections)s)
+   AND stage = 'live'
+   AND share = ANY (%(shares)s)

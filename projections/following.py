@@ -1,0 +1,69 @@
+"""One projection as a worker follows it: what its tables are made by, how large batches are, when to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from projections.apply import Applied, Applier
+from projections.projection import Projection
+
+FIRST_SIZE = 500
+QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
+"""A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by
+a smaller one: rows become visible batch by batch, and a batch holds its checkpoints while it lasts."""
+
+
+class Following:
+    """What a worker knows of a projection.
+
+    Attributes:
+        projection: as this version has it.
+        size: events that the next batch goes over at most.
+    """
+
+    def __init__(self, projection: Projection, most: int) -> None:
+        self.projection = projection
+        self.size = min(FIRST_SIZE, most)
+        self._most = most
+        self._made_by: Projection | None = None
+        self.is_known = True
+        self._pause = 0.0
+        self._due_at = 0.0
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until it is to be tried again; not positive if it may be at once."""
+        return self._due_at - monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it may be tried."""
+        return self.due_in <= 0
+
+    async def catch_up(self, applier: Applier, shares: Sequence[int]) -> None:
+        """Applies batches until there are no more for these shares."""
+        if self._made_by is None:
+            self._made_by = await applier.register(self.projection)
+            self.is_known = self._made_by is not None
+        while self._made_by is not None:
+            applied = await applier.apply(self._made_by, shares=shares, size=self.size)
+            self._pause = 0.0
+            if applied is None:
+                return
+            self._adapt(applied)
+
+    def forget(self) -> None:
+        """The tables are made by something else now."""
+        self._made_by = None
+
+    def put_off(self, first: float, longest: float) -> None:
+        """Tries again later, and ever later while it fails; in seconds."""
+        self._pause = min(self._pause * 2, longest) if self._pause else first
+        self._due_at = monotonic() + self._pause
+
+    def _adapt(self, applied: Applied) -> None:
+        if applied.seconds > SLOW_SECONDS:
+            self.size = max(self.size // 2, 1)
+        elif applied.events >= self.size and applied.seconds < QUICK_SECONDS:
+            self.size = min(self.size * 2, self._most)

@@ -1,0 +1,3 @@
+SELECT eventstore_own(format('TABLE %%I', %(table)s::text)),
+       eventstore_grant(format('SELECT ON TABLE %%I', %(table)s::text), 'eventstore_app'),
+       eventstore_grant(format('SELECT, INSERT, UPDATE, DELETE ON TABLE %%I', %(table)s::text), 'eventstore_projector')

@@ -1,0 +1,1 @@
+SELECT drop_stage(%(projection)s, %(stage)s)

@@ -1,0 +1,1 @@
+SELECT set_config('application_name', left(%(name)s, 63), false)

@@ -1,0 +1,1 @@
+SELECT o.obstacle FROM swap_obstacles(%(tables)s) AS o

@@ -1,0 +1,1 @@
+SELECT swap_tables(%(projection)s, %(tables)s, %(stage)s)
