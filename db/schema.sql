@@ -329,34 +329,48 @@ $$;
 
 
 --
--- Name: begin_batch(text, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: begin_batch(text, text, text, smallint[], integer, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.begin_batch(projection text, size integer) RETURNS TABLE(lower_position bigint, upper_position bigint)
+CREATE FUNCTION public.begin_batch(projection text, stage text, source text, shares smallint[], size integer, until bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE
-    horizon bigint;
 BEGIN
     SELECT min(locked.position)
       INTO lower_position
       FROM (SELECT c.position
               FROM checkpoints c
              WHERE c.projection = begin_batch.projection
+               AND c.stage = begin_batch.stage
+               AND c.share = ANY (begin_batch.shares)
              ORDER BY c.share
                FOR UPDATE) AS locked;
-    horizon := log_horizon();
-    SELECT max(next.position)
-      INTO upper_position
+    IF lower_position IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (
+           SELECT
+             FROM projection_texts t
+            WHERE t.projection = begin_batch.projection
+              AND t.stage = begin_batch.stage
+              AND t.source = begin_batch.source) THEN
+        RAISE EXCEPTION 'the % tables of projection % are made by another text', begin_batch.stage, begin_batch.projection
+            USING ERRCODE = 'ES006';
+    END IF;
+    until := least(until, log_horizon());
+    SELECT max(next.position), count(*)
+      INTO upper_position, events
       FROM (SELECT e.position
               FROM events e
              WHERE e.position > lower_position
-               AND e.position <= horizon
+               AND e.position <= begin_batch.until
              ORDER BY e.position
              LIMIT begin_batch.size) AS next;
     IF upper_position IS NOT NULL THEN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
+                set_config('eventstore.stage', begin_batch.stage, true),
+                set_config('eventstore.shares', begin_batch.shares::text, true),
                 set_config('eventstore.lower_position', lower_position::text, true),
                 set_config('eventstore.upper_position', upper_position::text, true);
         RETURN NEXT;
@@ -417,6 +431,35 @@ CREATE FUNCTION public.conversation_problem(event_type text, content jsonb) RETU
 CREATE FUNCTION public.digest_text(value text) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (int4send(octet_length(value)) || decode(replace(value, '\'::text, '\\'::text), 'escape'::text));
+
+
+--
+-- Name: drop_stage(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.drop_stage(projection text, stage text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    name text;
+BEGIN
+    IF stage = 'live' THEN
+        RAISE EXCEPTION 'the live tables of % are read', projection USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR name IN
+        SELECT unnest(t.tables)
+          FROM projection_texts t
+         WHERE t.projection = drop_stage.projection
+           AND t.stage = drop_stage.stage
+    LOOP
+        EXECUTE format('DROP TABLE IF EXISTS %I.%I', stage_schema(stage), name);
+    END LOOP;
+    DELETE FROM projection_texts t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
+    DELETE FROM checkpoints c WHERE c.projection = drop_stage.projection AND c.stage = drop_stage.stage;
+    DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
+END
+$$;
 
 
 --
@@ -672,6 +715,61 @@ END;
 
 
 --
+-- Name: make_shadows(text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.make_shadows(tables text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    live   text := stage_schema('live');
+    next   text := stage_schema('next');
+    name   text;
+    shown  text;
+    source pg_class;
+    more   text;
+BEGIN
+    FOREACH name IN ARRAY tables LOOP
+        shown := format('%I.%I', next, name);
+        SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
+        EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
+                       shown, live, name);
+        FOR more IN
+            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
+             UNION ALL
+            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
+             WHERE source.reloptions IS NOT NULL
+             UNION ALL
+            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
+             WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
+             UNION ALL
+            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
+                          CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
+             WHERE source.relreplident IN ('f', 'n')
+             UNION ALL
+            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
+              FROM pg_attribute a
+             WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
+             UNION ALL
+            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM aclexplode(source.relacl) AS g
+             WHERE g.grantee <> source.relowner
+             UNION ALL
+            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM pg_attribute a, aclexplode(a.attacl) AS g
+             WHERE a.attrelid = source.oid AND a.attnum > 0
+        LOOP
+            EXECUTE more;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+
+--
 -- Name: message_problem(jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -690,12 +788,289 @@ CREATE FUNCTION public.metadata_problem(metadata jsonb) RETURNS text
 
 
 --
+-- Name: role_shown(oid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.role_shown(role oid) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE role WHEN 0 THEN 'PUBLIC'::text ELSE ((role)::regrole)::text END;
+
+
+--
+-- Name: stage_schema(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.stage_schema(stage text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    RETURN CASE stage WHEN 'live'::text THEN ("current_schema"())::text ELSE (("left"(("current_schema"())::text, 54) || '_'::text) || stage) END;
+
+
+--
+-- Name: missing_in_shadows(text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.missing_in_shadows(tables text[]) RETURNS TABLE(what text, statement text, is_key boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH pair AS (
+          SELECT t.name,
+             format('%I.%I'::text, public.stage_schema('next'::text), t.name) AS shown,
+             l.oid AS live,
+             n.oid AS next,
+             l.relrowsecurity,
+             l.relforcerowsecurity,
+             n.relrowsecurity AS has_security,
+             n.relforcerowsecurity AS has_forced
+            FROM ((unnest(missing_in_shadows.tables) t(name)
+              JOIN pg_class l ON (((l.relname = t.name) AND (l.relnamespace = ((public.stage_schema('live'::text))::regnamespace)::oid))))
+              JOIN pg_class n ON (((n.relname = t.name) AND (n.relnamespace = ((public.stage_schema('next'::text))::regnamespace)::oid))))
+         )
+  SELECT m.what,
+     m.statement,
+     (m.step = 1)
+    FROM ( SELECT
+                 CASE k.contype
+                     WHEN 'f'::"char" THEN 3
+                     ELSE 1
+                 END AS step,
+             (k.conname)::text AS what,
+             format('ALTER TABLE %s ADD CONSTRAINT %I %s'::text, p.shown, k.conname, pg_get_constraintdef(k.oid, true)) AS statement
+            FROM (pair p
+              JOIN pg_constraint k ON (((k.conrelid = p.live) AND (k.contype = ANY (ARRAY['p'::"char", 'u'::"char", 'x'::"char", 'f'::"char"])))))
+           WHERE (NOT (EXISTS ( SELECT
+                    FROM pg_constraint o
+                   WHERE ((o.conrelid = p.next) AND (o.conname = k.conname)))))
+         UNION ALL
+          SELECT
+                 CASE
+                     WHEN i.indisunique THEN 1
+                     ELSE 2
+                 END AS "case",
+             (c.relname)::text AS relname,
+             pg_get_indexdef(i.indexrelid, 0, true) AS pg_get_indexdef
+            FROM ((pair p
+              JOIN pg_index i ON (((i.indrelid = p.live) AND i.indisvalid)))
+              JOIN pg_class c ON ((c.oid = i.indexrelid)))
+           WHERE ((NOT (EXISTS ( SELECT
+                    FROM pg_constraint k
+                   WHERE ((k.conindid = i.indexrelid) AND (k.contype = ANY (ARRAY['p'::"char", 'u'::"char", 'x'::"char"])))))) AND (NOT (EXISTS ( SELECT
+                    FROM (pg_index o
+                      JOIN pg_class oc ON ((oc.oid = o.indexrelid)))
+                   WHERE ((o.indrelid = p.next) AND (oc.relname = c.relname))))))
+         UNION ALL
+          SELECT 4,
+             (s.stxname)::text AS stxname,
+             replace(pg_get_statisticsobjdef(s.oid), format('%I.%I'::text, public.stage_schema('live'::text), s.stxname), format('%I.%I'::text, public.stage_schema('next'::text), s.stxname)) AS replace
+            FROM (pair p
+              JOIN pg_statistic_ext s ON ((s.stxrelid = p.live)))
+           WHERE (NOT (EXISTS ( SELECT
+                    FROM pg_statistic_ext o
+                   WHERE ((o.stxrelid = p.next) AND (o.stxname = s.stxname)))))
+         UNION ALL
+          SELECT 5,
+             (g.tgname)::text AS tgname,
+             (pg_get_triggerdef(g.oid, true) ||
+                 CASE g.tgenabled
+                     WHEN 'D'::"char" THEN format('; ALTER TABLE %s DISABLE TRIGGER %I'::text, p.shown, g.tgname)
+                     WHEN 'A'::"char" THEN format('; ALTER TABLE %s ENABLE ALWAYS TRIGGER %I'::text, p.shown, g.tgname)
+                     WHEN 'R'::"char" THEN format('; ALTER TABLE %s ENABLE REPLICA TRIGGER %I'::text, p.shown, g.tgname)
+                     ELSE ''::text
+                 END)
+            FROM (pair p
+              JOIN pg_trigger g ON (((g.tgrelid = p.live) AND (NOT g.tgisinternal))))
+           WHERE (NOT (EXISTS ( SELECT
+                    FROM pg_trigger o
+                   WHERE ((o.tgrelid = p.next) AND (o.tgname = g.tgname)))))
+         UNION ALL
+          SELECT 6,
+             (y.polname)::text AS polname,
+             ((format('CREATE POLICY %I ON %s AS %s FOR %s TO %s'::text, y.polname, p.shown,
+                 CASE
+                     WHEN y.polpermissive THEN 'PERMISSIVE'::text
+                     ELSE 'RESTRICTIVE'::text
+                 END,
+                 CASE y.polcmd
+                     WHEN 'r'::"char" THEN 'SELECT'::text
+                     WHEN 'a'::"char" THEN 'INSERT'::text
+                     WHEN 'w'::"char" THEN 'UPDATE'::text
+                     WHEN 'd'::"char" THEN 'DELETE'::text
+                     ELSE 'ALL'::text
+                 END, ( SELECT string_agg(public.role_shown(r.r), ', '::text) AS string_agg
+                    FROM unnest(y.polroles) r(r))) || COALESCE(format(' USING (%s)'::text, pg_get_expr(y.polqual, y.polrelid)), ''::text)) || COALESCE(format(' WITH CHECK (%s)'::text, pg_get_expr(y.polwithcheck, y.polrelid)), ''::text))
+            FROM (pair p
+              JOIN pg_policy y ON ((y.polrelid = p.live)))
+           WHERE (NOT (EXISTS ( SELECT
+                    FROM pg_policy o
+                   WHERE ((o.polrelid = p.next) AND (o.polname = y.polname)))))
+         UNION ALL
+          SELECT 7,
+             'row level security'::text,
+             format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY'::text, p.shown) AS format
+            FROM pair p
+           WHERE (p.relrowsecurity AND (NOT p.has_security))
+         UNION ALL
+          SELECT 8,
+             'forced row level security'::text,
+             format('ALTER TABLE %s FORCE ROW LEVEL SECURITY'::text, p.shown) AS format
+            FROM pair p
+           WHERE (p.relforcerowsecurity AND (NOT p.has_forced))
+         UNION ALL
+          SELECT 9,
+             'replica identity'::text,
+             format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I'::text, p.shown, c.relname) AS format
+            FROM ((pair p
+              JOIN pg_index i ON (((i.indrelid = p.live) AND i.indisreplident)))
+              JOIN pg_class c ON ((c.oid = i.indexrelid)))
+           WHERE (NOT (EXISTS ( SELECT
+                    FROM pg_index o
+                   WHERE ((o.indrelid = p.next) AND o.indisreplident))))) m
+   ORDER BY m.step, m.what;
+END;
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.checkpoints (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    share smallint NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL,
+    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT checkpoints_share_check CHECK (((share >= 0) AND (share <= 15))),
+    CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
+);
+
+
+--
+-- Name: parked; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.parked (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    stage text NOT NULL COLLATE pg_catalog."C",
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    "position" bigint NOT NULL,
+    version integer NOT NULL,
+    event_id uuid NOT NULL,
+    event_type text NOT NULL,
+    sqlstate text NOT NULL,
+    error text NOT NULL,
+    tries integer DEFAULT 1 NOT NULL,
+    parked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+
+--
+-- Name: COLUMN parked."position"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.parked."position" IS 'Of the event that failed: it and all later ones of the conversation are not applied';
+
+
+--
+-- Name: projection_texts; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.projection_texts (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    stage text NOT NULL COLLATE pg_catalog."C",
+    source text NOT NULL,
+    text text,
+    tables text[] NOT NULL,
+    made_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    CONSTRAINT projection_texts_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
+);
+
+
+--
+-- Name: TABLE projection_texts; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.projection_texts IS 'By which text the tables of a stage are made';
+
+
+--
+-- Name: COLUMN projection_texts.source; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.projection_texts.source IS 'SHA-256 of the projection';
+
+
+--
+-- Name: COLUMN projection_texts.text; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.projection_texts.text IS 'Its statements; null where it is written in Python';
+
+
+--
+-- Name: move_stage(text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.move_stage(projection text, stage text, to_stage text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.projection_texts t SET stage = move_stage.to_stage
+   WHERE ((t.projection = move_stage.projection) AND (t.stage = move_stage.stage));
+ UPDATE public.checkpoints c SET stage = move_stage.to_stage
+   WHERE ((c.projection = move_stage.projection) AND (c.stage = move_stage.stage));
+ UPDATE public.parked p SET stage = move_stage.to_stage
+   WHERE ((p.projection = move_stage.projection) AND (p.stage = move_stage.stage));
+END;
+
+
+--
+-- Name: move_tables(text[], text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.move_tables(tables text[], stage text, to_stage text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        SELECT format('ALTER STATISTICS %I.%I SET SCHEMA %I', stage_schema(stage), s.stxname, stage_schema(to_stage))
+          FROM unnest(tables) AS t (name)
+          JOIN pg_statistic_ext s ON s.stxrelid = format('%I.%I', stage_schema(stage), t.name)::regclass
+         UNION ALL
+        SELECT format('ALTER TABLE %I.%I SET SCHEMA %I', stage_schema(stage), t.name, stage_schema(to_stage))
+          FROM unnest(tables) AS t (name)
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$$;
+
+
+--
 -- Name: occurred_at(jsonb, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE(((metadata ->> 'occurred_at'::text))::timestamp with time zone, "timestamp");
+
+
+--
+-- Name: rebuild_key(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.rebuild_key(projection text) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    RETURN (((('public.projection_texts'::regclass)::oid)::bigint << 32) | ((hashtext(projection))::bigint & '4294967295'::bigint));
 
 
 --
@@ -764,6 +1139,126 @@ $$;
 
 
 --
+-- Name: swap_obstacles(text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.swap_obstacles(tables text[]) RETURNS TABLE(obstacle text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH given AS (
+          SELECT t.name,
+             c.oid,
+             c.relkind,
+             c.relispartition,
+             c.reltype,
+             c.relowner
+            FROM (unnest(swap_obstacles.tables) t(name)
+              LEFT JOIN pg_class c ON (((c.relname = t.name) AND (c.relnamespace = ((public.stage_schema('live'::text))::regnamespace)::oid))))
+         ), dependents AS (
+          SELECT DISTINCT g.name,
+             d.classid,
+             d.objid
+            FROM (given g
+              JOIN pg_depend d ON (((d.refclassid = ('pg_class'::regclass)::oid) AND (d.refobjid = g.oid) AND (d.deptype = 'n'::"char"))))
+         )
+  SELECT format('%s is missing'::text, g.name) AS format
+    FROM given g
+   WHERE (g.oid IS NULL)
+ UNION ALL
+  SELECT format('%s is no plain table'::text, g.name) AS format
+    FROM given g
+   WHERE ((g.relkind <> 'r'::"char") OR g.relispartition)
+ UNION ALL
+  SELECT format('%s belongs to %s, and %s is no member of that role'::text, g.name, (g.relowner)::regrole, CURRENT_USER) AS format
+    FROM given g
+   WHERE (NOT pg_has_role(g.relowner, 'USAGE'::text))
+ UNION ALL
+  SELECT format('the foreign key %I of %s refers to %s: drop it'::text, k.conname, (k.conrelid)::regclass, g.name) AS format
+    FROM (given g
+      JOIN pg_constraint k ON (((k.confrelid = g.oid) AND (k.contype = 'f'::"char"))))
+   WHERE (NOT (k.conrelid IN ( SELECT given.oid
+            FROM given)))
+ UNION ALL
+  SELECT format('%s %s reads %s: drop it, and make it again afterwards'::text,
+         CASE c.relkind
+             WHEN 'm'::"char" THEN 'the materialized view'::text
+             ELSE 'the view'::text
+         END, (c.oid)::regclass, d.name) AS format
+    FROM ((dependents d
+      JOIN pg_rewrite r ON (((d.classid = ('pg_rewrite'::regclass)::oid) AND (r.oid = d.objid))))
+      JOIN pg_class c ON ((c.oid = r.ev_class)))
+   WHERE ((c.relkind <> 'v'::"char") OR (NOT pg_has_role(c.relowner, 'USAGE'::text)))
+ UNION ALL
+  SELECT format('%s depends on %s: drop it, and make it again afterwards'::text, pg_describe_object(d.classid, d.objid, 0), d.name) AS format
+    FROM dependents d
+   WHERE ((d.classid <> ALL (ARRAY[('pg_rewrite'::regclass)::oid, ('pg_class'::regclass)::oid, ('pg_constraint'::regclass)::oid, ('pg_proc'::regclass)::oid, ('pg_trigger'::regclass)::oid])) AND (NOT ((d.classid = ('pg_policy'::regclass)::oid) AND (EXISTS ( SELECT
+            FROM pg_policy p
+           WHERE ((p.oid = d.objid) AND (p.polrelid IN ( SELECT given.oid
+                    FROM given))))))))
+ UNION ALL
+  SELECT format('the function %s reads %s, and %s is no member of its owner'::text, (f.oid)::regprocedure, d.name, CURRENT_USER) AS format
+    FROM (dependents d
+      JOIN pg_proc f ON (((d.classid = ('pg_proc'::regclass)::oid) AND (f.oid = d.objid))))
+   WHERE (NOT pg_has_role(f.proowner, 'USAGE'::text))
+ UNION ALL
+  SELECT format('%s uses the type of a row of %s: drop it, and make it again afterwards'::text, pg_describe_object(d.classid, d.objid, d.objsubid), g.name) AS format
+    FROM (given g
+      JOIN pg_depend d ON (((d.refclassid = ('pg_type'::regclass)::oid) AND (d.refobjid = g.reltype) AND (d.deptype = 'n'::"char"))));
+END;
+
+
+--
+-- Name: swap_tables(text, text[], text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.swap_tables(projection text, tables text[], stage text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    home   text := current_setting('search_path');
+    moves  text[][] := CASE stage
+                           WHEN 'next' THEN '{{live,previous},{next,live}}'
+                           ELSE '{{live,next},{previous,live},{next,previous}}'
+                       END;
+    old    oid[];
+    remake text[];
+    again  text;
+    move   text[];
+BEGIN
+    SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
+    -- With nothing but the system in the path, definitions name every table with its schema.
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    SELECT array_agg(DISTINCT
+               CASE
+                   WHEN d.classid = 'pg_proc'::regclass THEN pg_get_functiondef(d.objid)
+                   ELSE format('CREATE OR REPLACE VIEW %s%s AS %s', c.oid::regclass,
+                               ' WITH (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
+               END)
+      INTO remake
+      FROM pg_depend d
+      LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+      LEFT JOIN pg_class c ON c.oid = r.ev_class
+     WHERE d.refclassid = 'pg_class'::regclass
+       AND d.refobjid = ANY (old)
+       AND d.deptype = 'n'
+       AND (c.relkind = 'v' OR d.classid = 'pg_proc'::regclass);
+    PERFORM set_config('search_path', home, true);
+
+    EXECUTE 'LOCK TABLE ' || (SELECT string_agg(o::regclass::text, ', ') FROM unnest(old) AS o)
+            || ' IN ACCESS EXCLUSIVE MODE';
+    FOREACH move SLICE 1 IN ARRAY moves LOOP
+        PERFORM move_tables(tables, move[1], move[2]), move_stage(projection, move[1], move[2]);
+    END LOOP;
+    FOREACH again IN ARRAY coalesce(remake, '{}') LOOP
+        EXECUTE again;
+    END LOOP;
+END
+$$;
+
+
+--
 -- Name: task_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -798,31 +1293,6 @@ CREATE FUNCTION public.wake_channel() RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
     RETURN ('eventstore_'::text || ("current_schema"())::text);
-
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
-
---
--- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.checkpoints (
-    projection text NOT NULL COLLATE pg_catalog."C",
-    share smallint NOT NULL,
-    "position" bigint DEFAULT 0 NOT NULL,
-    source text NOT NULL,
-    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT checkpoints_share_check CHECK (((share >= 0) AND (share <= 15)))
-);
-
-
---
--- Name: COLUMN checkpoints.source; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.checkpoints.source IS 'SHA-256 of the text of the projection that made the rows';
 
 
 --
@@ -1013,7 +1483,7 @@ COMMENT ON COLUMN public.tasks.version IS 'Version of the last event that this r
 --
 
 ALTER TABLE ONLY public.checkpoints
-    ADD CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, share);
+    ADD CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, share);
 
 
 --
@@ -1054,6 +1524,22 @@ ALTER TABLE ONLY public.eventstore_migrations
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id);
+
+
+--
+-- Name: parked parked_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.parked
+    ADD CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id);
+
+
+--
+-- Name: projection_texts projection_texts_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.projection_texts
+    ADD CONSTRAINT projection_texts_pkey PRIMARY KEY (projection, stage);
 
 
 --
@@ -1185,4 +1671,6 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122000500'),
     ('20261122000600'),
     ('20261122000700'),
-    ('20261122000900');
+    ('20261122000900'),
+    ('20261122001000'),
+    ('20261122001050');

@@ -1,8 +1,8 @@
 """Projections of one's own: a ``.sql`` file, or an async Python function over typed events.
 
 They are named by the setting ``EVENTSTORE_PROJECTIONS`` (or given to :class:`~projections.Worker` and its like) and
-have checkpoints, parking, rebuilding and verifying like the built-in ones. For that they must be functions of the log alone:
-of the time, of chance, or of other tables nothing may come into their rows.
+have checkpoints, parking, rebuilding and verifying like the built-in ones. For that they must be functions of the log
+alone: of the time, of chance, or of other tables nothing may come into their rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ADOPT = query("projections", "adopt_table")
 _MISSING = query("projections", "missing_tables")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
 _HEADER = re.compile(r"^-- (projection|tables):\s*(.+?)\s*$", re.MULTILINE)
-_SECTION = re.compile(r"^-- (setup|batch)\s*$", re.MULTILINE)
+_SECTION = re.compile(r"^-- (setup|batch)[ \t]*\n(.*?)(?=^-- (?:setup|batch)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class PythonProjection(Projection):
     def largest_batch(self) -> int:
         """Events that are handed over at a time: all of them are held in memory."""
         return 5_000
+
+    @property
+    def needs_keys(self) -> bool:
+        """Always: nobody knows what it says to the server."""
+        return True
 
     @cached_property
     def source(self) -> str:
@@ -111,12 +116,11 @@ def from_file(path: Path) -> Projection:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"EVENTSTORE_PROJECTIONS: {path}: {error}: correct the path") from None
-    headers = dict(_HEADER.findall(text))
+    headers: dict[str, str] = dict(_HEADER.findall(text))
     name = headers.get("projection", path.stem)
     tables = tuple(table.strip() for table in headers.get("tables", name).split(","))
     _check_names(name, tables)
-    parts = [str(part) for part in _SECTION.split(text)[1:]]
-    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    sections: dict[str, str] = dict(_SECTION.findall(text))
     if not sections.get("batch", "").strip():
         raise SettingsError(
             f"{path}: has no section '-- batch': put the statements that apply a batch after such a line"

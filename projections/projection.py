@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,11 @@ class Projection:
     def largest_batch(self) -> int:
         """Events that it should be given at a time at most."""
         return 100_000
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether its tables must have their primary and unique keys before they are filled, as ON CONFLICT asks."""
+        return re.search(r"\bon\s+conflict\b", self.text or "", re.IGNORECASE) is not None
 
     async def fold(self, connection: Connection) -> None:
         """Applies what the relation ``batch`` of the connection shows."""

@@ -215,6 +215,6 @@ def _different(projection: Projection, differences: Sequence[Difference]) -> str
     more = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
     return (
         f"the new tables of {projection.name} differ from the live ones though the projection is the same: "
-        f"{first}{more}; eventstore verify {projection.name} names the rows; nothing was swapped; to swap nevertheless: "
+        f"{first}{more}; eventstore verify {projection.name} names the rows; nothing was swapped; to do so anyway: "
         f"eventstore rebuild {projection.name} --accept-differences"
     )

@@ -13,13 +13,16 @@ from eventstore.errors import EventStoreError
 from projections.projection import Projection
 from projections.rebuild import Rebuild
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds until it is looked again whether something is outdated still."""
+
 log = logging.getLogger(__name__)
 
 _OUTDATED = query("projections", "outdated")
 
 
 class Renewal:
-    """Looks once, when its worker begins to work; what is outdated it rebuilds one after the other."""
+    """Looks when its worker begins to work; what is outdated it rebuilds, one after the other, until nothing is."""
 
     def __init__(self, store: EventStore, projections: Sequence[Projection]) -> None:
         self._store = store
@@ -37,14 +40,24 @@ class Renewal:
             await end((self._task,))
 
     async def _renew(self) -> None:
-        try:
-            names = [projection.name for projection in self._projections]
-            sources = [projection.source for projection in self._projections]
-            rows = await self._store.pool.fetch(_OUTDATED, {"projections": names, "sources": sources})
-            outdated = {name for (name,) in rows}
-            for projection in self._projections:
-                if projection.name in outdated:
-                    log.warning("projection %s has changed: its tables are rebuilt", projection.name)
-                    await Rebuild(self._store, projection).run()
-        except EventStoreError as error:
-            log.warning("rebuilding: %s", error)
+        pause, said = FIRST_PAUSE, ""
+        while True:
+            try:
+                await self._renew_all()
+                return
+            except EventStoreError as error:  # perhaps another worker is at it: then it will be done
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("rebuilding: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _renew_all(self) -> None:
+        names = [projection.name for projection in self._projections]
+        sources = [projection.source for projection in self._projections]
+        rows = await self._store.pool.fetch(_OUTDATED, {"projections": names, "sources": sources})
+        outdated = {name for (name,) in rows}
+        for projection in self._projections:
+            if projection.name in outdated:
+                log.warning("projection %s has changed: its tables are rebuilt", projection.name)
+                await Rebuild(self._store, projection).run()

@@ -92,27 +92,28 @@ class Shadows:
             async with self.connection.transaction():
                 await self.connection.execute(_DROP, self._names | {"stage": "next"})
                 await self.connection.execute(_MAKE_NEXT, parameters)
+                if self._projection.needs_keys:
+                    await self._add_missing(lambda _: None, only_keys=True)
 
     async def complete_next(self, tell: Callable[[str], None]) -> None:
         """Gives the next tables the indexes, keys, triggers and policies that the live ones have and they lack yet."""
         with translated():
             await self.connection.execute("SET maintenance_work_mem = '256MB'")
-            missing = await (await self.connection.execute(_MISSING, self._names)).fetchall()
-            for what, statement in missing:
-                tell(what)
-                async with self.connection.transaction():
-                    await self.connection.execute(_STAGE_PATH, {"stage": "next"})
-                    await self.connection.execute(statement.encode())
+            await self._add_missing(tell)
             for table in self._projection.tables:
                 async with self.connection.transaction():
                     await self.connection.execute(_STAGE_PATH, {"stage": "next"})
                     await self.connection.execute(f'ANALYZE "{table}"'.encode())
 
-    async def drop(self, stage: Stage) -> None:
-        """Drops the tables of a stage that nobody reads."""
-        with translated():
+    async def _add_missing(self, tell: Callable[[str], None], *, only_keys: bool = False) -> None:
+        missing = await (await self.connection.execute(_MISSING, self._names)).fetchall()
+        for what, statement, is_key in missing:
+            if only_keys and not is_key:
+                continue
+            tell(what)
             async with self.connection.transaction():
-                await self.connection.execute(_DROP, self._names | {"stage": stage})
+                await self.connection.execute(_STAGE_PATH, {"stage": "next"})
+                await self.connection.execute(statement.encode())
 
     async def outlive_older(self, work: Callable[[], Awaitable[None]], tell: Callable[[str], None]) -> None:
         """Returns when every transaction has ended whose snapshot does not show the new tables full.

@@ -123,7 +123,7 @@ $$;
 
 -- What the next tables lack beside the live ones, in the order in which it must be made; each statement is to be run
 -- with the schema of the next tables before that of the live ones in the search path.
-CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text)
+CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH pair AS (
@@ -134,7 +134,7 @@ BEGIN ATOMIC
           JOIN pg_class l ON l.relname = t.name AND l.relnamespace = stage_schema('live')::regnamespace
           JOIN pg_class n ON n.relname = t.name AND n.relnamespace = stage_schema('next')::regnamespace
     )
-    SELECT m.what, m.statement
+    SELECT m.what, m.statement, m.step = 1
       FROM (
         SELECT CASE k.contype WHEN 'f' THEN 3 ELSE 1 END AS step, k.conname::text AS what,
                format('ALTER TABLE %s ADD CONSTRAINT %I %s', p.shown, k.conname, pg_get_constraintdef(k.oid, true)) AS statement
@@ -142,7 +142,7 @@ BEGIN ATOMIC
           JOIN pg_constraint k ON k.conrelid = p.live AND k.contype IN ('p', 'u', 'x', 'f')
          WHERE NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conrelid = p.next AND o.conname = k.conname)
          UNION ALL
-        SELECT 2, c.relname::text, pg_get_indexdef(i.indexrelid, 0, true)
+        SELECT CASE WHEN i.indisunique THEN 1 ELSE 2 END, c.relname::text, pg_get_indexdef(i.indexrelid, 0, true)
           FROM pair p
           JOIN pg_index i ON i.indrelid = p.live AND i.indisvalid
           JOIN pg_class c ON c.oid = i.indexrelid

@@ -1,1 +1,1 @@
-SELECT m.what, m.statement FROM missing_in_shadows(%(tables)s) AS m
+SELECT m.what, m.statement, m.is_key FROM missing_in_shadows(%(tables)s) AS m

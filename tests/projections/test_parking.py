@@ -1,0 +1,200 @@
+"""What cannot be digested: a poison event parks its conversation in one projection, and nothing else stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.waiting import until_async
+
+from eventstore import EventStore, MessageAdded
+from eventstore.ending import end
+from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
+from projections.apply import Applier
+
+Sync = psycopg.Connection[tuple[object, ...]]
+[MESSAGES] = named(["messages"])
+BOTH = named(["conversations", "messages"])
+
+
+def message(text: str = "x") -> MessageAdded:
+    return MessageAdded(role="user", content=text)
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[Sync]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def squeamish(owner: Sync) -> Iterator[None]:
+    """The table of messages refuses one text, as if its projection failed on it."""
+    owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
+    return
+
+
+def mend(owner: Sync) -> None:
+    owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
+
+
+async def texts(store: EventStore, conversation: UUID) -> list[str]:
+    return [row.content for row in await Reader(store).messages(conversation)]
+
+
+async def test_a_poison_event_parks_its_conversation_and_nothing_else(
+    store: EventStore, owner: Sync, squeamish: None
+) -> None:
+    sick, well = uuid4(), uuid4()
+    await store.append(sick, [message("first"), message("poison"), message("after")])
+    await store.append(well, [message("fine")])
+    await catch_up(store)
+    assert await texts(store, sick) == ["first"]
+    assert await texts(store, well) == ["fine"]
+    assert (await Reader(store).conversation(sick)).message_count == 3  # another projection goes on
+    [one] = await parked(store)
+    assert (one.projection, one.conversation_id, one.version, one.event_type) == ("messages", sick, 2, "message.added")
+    assert (one.sqlstate, one.tries) == ("23514", 1)
+    assert "no_poison" in one.error
+    await store.append(sick, [message("still more")])
+    await store.append(well, [message("goes on")])
+    await catch_up(store)
+    assert await texts(store, sick) == ["first"]
+    assert await texts(store, well) == ["fine", "goes on"]
+    [found] = await verify(store, [MESSAGES])
+    assert not found.differences  # what is parked is no lie of the table
+
+
+async def test_retrying_applies_what_was_parked_in_its_order(store: EventStore, owner: Sync, squeamish: None) -> None:
+    sick = uuid4()
+    await store.append(sick, [message("a"), message("poison"), message("b"), message("c")])
+    await catch_up(store)
+    failed = await retry(store)
+    assert (failed.applied, failed.parked) == (0, 1)
+    [again] = await parked(store)
+    assert again.tries == 2
+    mend(owner)
+    done = await retry(store)
+    assert (done.applied, done.parked) == (1, 0)
+    assert await texts(store, sick) == ["a", "poison", "b", "c"]
+    assert await parked(store) == []
+    assert not any(found.differences for found in await verify(store))
+
+
+async def test_a_retry_that_fails_further_on_stays_parked_there(
+    store: EventStore, owner: Sync, squeamish: None
+) -> None:
+    sick = uuid4()
+    await store.append(sick, [message("poison"), message("b"), message("venom"), message("c")])
+    await catch_up(store)
+    mend(owner)
+    owner.execute("ALTER TABLE messages ADD CONSTRAINT no_venom CHECK (content <> 'venom')")
+    done = await retry(store)
+    assert (done.applied, done.parked) == (0, 1)
+    assert await texts(store, sick) == ["poison", "b"]
+    [one] = await parked(store)
+    assert (one.version, one.tries) == (3, 2)
+
+
+async def test_what_is_checked_at_the_end_of_a_transaction_parks_too(store: EventStore, owner: Sync) -> None:
+    owner.execute("CREATE TABLE seen_once (content text, UNIQUE (content) DEFERRABLE INITIALLY DEFERRED)")
+    owner.execute("GRANT ALL ON seen_once TO eventstore_projector")
+    text = f"{MESSAGES.text} INSERT INTO seen_once SELECT content ->> 'content' FROM batch;"
+    once = replace(MESSAGES, name="once", statements=text.replace("INSERT INTO messages", "INSERT INTO messages"))
+    first, second = uuid4(), uuid4()
+    await store.append(first, [message("same")])
+    await store.append(second, [message("same")])
+    await catch_up(store, [once])
+    [one] = await parked(store, [once])
+    assert (one.conversation_id, one.sqlstate) == (second, "23505")
+
+
+async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore, owner: Sync) -> None:
+    conversation = uuid4()
+    result = await store.append(conversation, [message()])
+    await catch_up(store)
+    owner.execute("REVOKE INSERT ON messages FROM eventstore_projector")
+    await store.append(conversation, [message("later")])
+    task = asyncio.create_task(Worker(store).run())
+    try:
+        # One projection that cannot go on does not stop the others.
+        await wait_for(store, result.position + 1, projections=named(["conversations", "tasks"]))
+        assert await parked(store) == []
+        owner.execute("GRANT INSERT ON messages TO eventstore_projector")
+        await wait_for(store, result.position + 1, timeout=30)
+    finally:
+        await end([task])
+    assert await texts(store, conversation) == ["x", "later"]
+
+
+async def test_a_rebuild_digests_what_was_parked_once_the_cause_is_mended(
+    store: EventStore, owner: Sync, squeamish: None
+) -> None:
+    sick = uuid4()
+    await store.append(sick, [message("a"), message("poison"), message("b")])
+    await catch_up(store)
+    mend(owner)
+    await rebuild(store, [MESSAGES])
+    assert await texts(store, sick) == ["a", "poison", "b"]
+    assert await parked(store) == []
+
+
+async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore, owner: Sync, squeamish: None) -> None:
+    conversations = [uuid4() for _ in range(20)]
+    task = asyncio.create_task(Worker(store, batch_size=64).run())
+    try:
+        for turn in range(10):
+            for number, conversation in enumerate(conversations):
+                poison = number % 4 == 0 and turn == number // 4
+                result = await store.append(conversation, [message("poison" if poison else str(turn))])
+        await wait_for(store, result.position, timeout=60)
+
+        async def all_parked() -> bool:
+            return len(await parked(store)) == 5
+
+        await until_async(all_parked, "five are parked")
+    finally:
+        await end([task])
+    for number, conversation in enumerate(conversations):
+        applied = number // 4 if number % 4 == 0 else 10
+        assert await texts(store, conversation) == [str(turn) for turn in range(applied)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=30),
+    st.integers(1, 7),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_is_poison_the_table_holds_what_stands_before_it(
+    store: EventStore, owner: Sync, squeamish: None, script: Sequence[tuple[int, bool]], size: int
+) -> None:
+    conversations = [uuid4() for _ in range(4)]
+    expected: dict[UUID, list[str]] = {conversation: [] for conversation in conversations}
+    sick: set[UUID] = set()
+    for number, (which, is_poison) in enumerate(script):
+        conversation = conversations[which]
+        text = "poison" if is_poison else str(number)
+        await store.append(conversation, [message(text)])
+        if is_poison:
+            sick.add(conversation)
+        if conversation not in sick:
+            expected[conversation].append(text)
+    applier = await Applier.open(store, size)
+    try:
+        for projection in BOTH:
+            await applier.register(projection)
+        await applier.catch_up(BOTH)
+    finally:
+        await applier.close()
+    assert {one.conversation_id for one in await parked(store)} & set(conversations) == sick
+    assert {conversation: await texts(store, conversation) for conversation in conversations} == expected
+
+
+def test_the_text_of_the_projection_is_its_version() -> None:
+    assert Projection("messages", ("messages",), "SELECT 1").source != MESSAGES.source

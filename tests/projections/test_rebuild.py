@@ -1,0 +1,311 @@
+"""Rebuilding: nobody sees an empty or half table, what was added to a table survives, and there is a way back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.catalog import belongings
+from support.waiting import until_async
+
+from eventstore import EventStore, MessageAdded
+from eventstore.ending import end
+from eventstore.errors import RebuildError
+from projections import (
+    PROJECTIONS,
+    Projection,
+    Worker,
+    applied_position,
+    catch_up,
+    named,
+    rebuild,
+    undo,
+    verify,
+    wait_for,
+)
+from projections.rebuild import Rebuild, RebuildProgress
+from projections.shadows import Shadows
+
+Sync = psycopg.Connection[tuple[object, ...]]
+[MESSAGES] = named(["messages"])
+
+
+def message(text: str = "x") -> MessageAdded:
+    return MessageAdded(role="user", content=text)
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[Sync]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def filled(store: EventStore) -> EventStore:
+    """A store with a hundred messages in ten conversations, projected."""
+    for number in range(10):
+        await store.append(uuid4(), [message(f"{number}/{n}") for n in range(10)])
+    await catch_up(store)
+    return store
+
+
+@asynccontextmanager
+async def working(store: EventStore, projections: tuple[Projection, ...] = PROJECTIONS) -> AsyncIterator[None]:
+    task = asyncio.create_task(Worker(store, projections).run())
+    try:
+        yield
+        assert not task.done()
+    finally:
+        await end([task])
+
+
+def changed(projection: Projection = MESSAGES) -> Projection:
+    """The projection of another version: it shouts."""
+    text = (projection.text or "").replace("b.content ->> 'content'", "upper(b.content ->> 'content')")
+    return replace(projection, statements=text)
+
+
+def contents(owner: Sync) -> list[object]:
+    return [row[0] for row in owner.execute("SELECT content FROM messages ORDER BY created_at, version").fetchall()]
+
+
+async def test_what_belongs_to_a_table_is_the_same_afterwards(filled: EventStore, owner: Sync) -> None:
+    owner.execute(
+        """
+        CREATE INDEX by_role ON messages (role) WHERE role <> 'user';
+        CREATE UNIQUE INDEX by_text ON messages (lower(content), conversation_id, id);
+        ALTER TABLE messages SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
+        ALTER TABLE messages ADD COLUMN more text DEFAULT 'more' CHECK (more <> '');
+        ALTER TABLE messages ALTER COLUMN content SET STATISTICS 500;
+        COMMENT ON TABLE messages IS 'Told by many';
+        CREATE STATISTICS together ON role, actor FROM messages;
+        GRANT SELECT ON messages TO PUBLIC;
+        GRANT UPDATE (more) ON messages TO eventstore_app WITH GRANT OPTION;
+        CREATE FUNCTION passes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER looked_at BEFORE UPDATE ON messages FOR EACH ROW EXECUTE FUNCTION passes();
+        ALTER TABLE messages ENABLE ALWAYS TRIGGER looked_at;
+        CREATE POLICY everybody ON messages USING (true) WITH CHECK (role <> 'nobody');
+        ALTER TABLE messages ENABLE ROW LEVEL SECURITY;
+        CREATE VIEW short WITH (security_barrier) AS SELECT id, left(content, 10) AS content FROM messages;
+        CREATE VIEW shorter AS SELECT id FROM short;
+        GRANT SELECT ON short TO PUBLIC;
+        CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM messages; END;
+        """
+    )
+    before = belongings(owner)
+    await rebuild(filled, [MESSAGES])
+    assert belongings(owner) == before
+    result = await filled.append(uuid4(), [message("new")])
+    await catch_up(filled)
+    assert await applied_position(filled) == result.position
+    assert owner.execute("SELECT count(*) FROM short WHERE content = 'new'").fetchone() == (1,)
+    assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
+    await undo(filled, [MESSAGES])
+    assert belongings(owner) == before
+    assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
+
+
+async def test_a_changed_projection_takes_effect_and_can_be_taken_back(filled: EventStore, owner: Sync) -> None:
+    old = contents(owner)
+    await filled.append(uuid4(), [message("late")])
+    loud = changed()
+    owner.execute("UPDATE messages SET content = 'tampered' WHERE content = '3/3'")
+    [done] = await rebuild(filled, [loud])
+    assert done.is_new
+    assert contents(owner) == [str(text).upper() for text in [*old, "late"]]
+    await filled.append(uuid4(), [message("later")])
+    await undo(filled, [MESSAGES])
+    assert contents(owner) == ["tampered" if text == "3/3" else text for text in [*old, "late", "later"]]
+    await undo(filled, [MESSAGES])
+    assert [str(text) for text in contents(owner)] == [str(text).upper() for text in [*old, "late", "later"]]
+
+
+async def test_differences_without_a_change_stop_the_swap_and_name_the_conversation(
+    filled: EventStore, owner: Sync
+) -> None:
+    row = owner.execute(
+        "UPDATE messages SET content = 'tampered' WHERE content = '7/7' RETURNING conversation_id"
+    ).fetchone()
+    assert row is not None
+    owner.execute("DELETE FROM messages WHERE content = '2/2'")
+    with pytest.raises(RebuildError, match=r"differ.* and 1 more; eventstore verify messages"):
+        await rebuild(filled, [MESSAGES])
+    assert "tampered" in contents(owner)
+    [found] = await verify(filled, [MESSAGES])
+    assert {difference.rows for difference in found.differences} == {9, 10}
+    assert row[0] in {difference.conversation_id for difference in found.differences}
+    assert sorted(("tampered" in row.row, row.is_expected) for row in found.rows) == [
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+    [done] = await rebuild(filled, [MESSAGES], accept_differences=True)
+    assert len(done.differences) == 2
+    assert not (await verify(filled, [MESSAGES]))[0].differences
+
+
+async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, database_url: str) -> None:
+    stop = asyncio.Event()
+    seen: list[tuple[int, int]] = []
+
+    async def read(isolation: str) -> None:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            while not stop.is_set():
+                await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
+                counts = []
+                for _ in range(2):
+                    cursor = await connection.execute(
+                        "SELECT count(*), count(*) FILTER (WHERE content = upper(content)) FROM messages"
+                        " WHERE content NOT LIKE '%/%'"
+                    )
+                    row = await cursor.fetchone()
+                    assert row is not None
+                    counts.append(row)
+                await connection.commit()
+                seen.extend(counts)
+
+    texts = [f"word{chr(97 + n % 26)}" for n in range(100)]
+    await filled.append(uuid4(), [message(text) for text in texts])
+    await catch_up(filled)
+    readers = [asyncio.create_task(read(i)) for i in ("READ COMMITTED", "REPEATABLE READ")]
+    try:
+        for _ in range(3):
+            await rebuild(filled, [changed()])
+            await undo(filled, [MESSAGES])
+    finally:
+        stop.set()
+        await asyncio.gather(*readers)
+    assert {count for count, _ in seen} == {100}
+    assert {loud for _, loud in seen} == {0, 100}
+
+
+async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_empty(
+    filled: EventStore, database_url: str
+) -> None:
+    told: list[str] = []
+    async with await psycopg.AsyncConnection.connect(database_url) as old:
+        await old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await old.execute("SELECT FROM conversations LIMIT 1")
+        work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
+        task = asyncio.create_task(work.run())
+
+        async def waits() -> bool:
+            return any(f"process {old.info.backend_pid}" in doing for doing in told)
+
+        await until_async(waits, "the rebuild waits for the transaction")
+        cursor = await old.execute("SELECT count(*) FROM messages")
+        assert await cursor.fetchone() == (100,)
+        await old.commit()
+    await task
+
+
+async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
+    told: list[str] = []
+    async with await psycopg.AsyncConnection.connect(database_url) as reader:
+        work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
+
+        compared = Shadows.swap
+
+        async def swap(self: Shadows, *arguments: object) -> None:
+            await reader.execute("SELECT FROM messages LIMIT 1")  # holds its lock until the transaction ends
+            await compared(self, *arguments)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Shadows, "swap", swap)
+            task = asyncio.create_task(work.run())
+
+            async def swapping() -> bool:
+                return "swapping" in told
+
+            await until_async(swapping, "the rebuild swaps")
+            for _ in range(20):  # other readers are not held up behind the swap for longer than its patience
+                owner.execute("SET statement_timeout = '2s'")
+                owner.execute("SELECT count(*) FROM messages")
+            assert not task.done()
+            await reader.commit()
+            await task
+
+
+async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: Sync) -> None:
+    first = asyncio.Event()
+
+    def tell(now: RebuildProgress) -> None:
+        if now.doing.startswith("index"):
+            first.set()
+
+    task = asyncio.create_task(Rebuild(filled, MESSAGES, tell=tell).run())
+    await first.wait()
+    await end([task])
+    stage = owner.execute("SELECT min(position) FROM checkpoints WHERE stage = 'next'").fetchone()
+    assert stage == (await applied_position(filled),)
+    marked = owner.execute("UPDATE projection_texts SET made_at = 'epoch' WHERE stage = 'next'").rowcount
+    assert marked == 1
+    await rebuild(filled, [MESSAGES])
+    assert owner.execute(
+        "SELECT made_at = 'epoch' FROM projection_texts WHERE stage = 'live' AND projection = 'messages'"
+    ).fetchone() == (True,)
+
+
+async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventStore) -> None:
+    first = asyncio.Event()
+    task = asyncio.create_task(Rebuild(filled, MESSAGES, tell=lambda _: first.set()).run())
+    await first.wait()
+    with pytest.raises(RebuildError, match="being rebuilt or taken back by another process"):
+        await rebuild(filled, [MESSAGES])
+    await task
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("CREATE MATERIALIZED VIEW kept AS SELECT * FROM messages", "the materialized view kept reads messages"),
+        (
+            "CREATE TABLE noted (t text, c uuid, i uuid, FOREIGN KEY (t, c, i) REFERENCES messages)",
+            "the foreign key noted_t_c_i_fkey of noted refers to messages",
+        ),
+        ("CREATE FUNCTION f() RETURNS SETOF messages LANGUAGE sql AS 'SELECT * FROM messages'", "type of a row"),
+    ],
+)
+async def test_what_would_follow_the_old_table_is_refused_at_the_start(
+    filled: EventStore, owner: Sync, made: str, said: str
+) -> None:
+    owner.execute(made.encode())
+    with pytest.raises(RebuildError, match=said):
+        await rebuild(filled, [MESSAGES])
+
+
+async def test_nothing_can_be_taken_back_where_nothing_was_rebuilt(filled: EventStore) -> None:
+    with pytest.raises(RebuildError, match="no previous tables"):
+        await undo(filled, [MESSAGES])
+
+
+async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_then(
+    filled: EventStore, owner: Sync
+) -> None:
+    loud = (changed(),)
+    async with working(filled, loud):
+
+        async def renewed() -> bool:
+            return all(str(text).isupper() or "/" in str(text) for text in contents(owner)) and (
+                owner.execute(
+                    "SELECT source FROM projection_texts WHERE projection = 'messages' AND stage = 'live'"
+                ).fetchone()
+                == (loud[0].source,)
+            )
+
+        await filled.append(uuid4(), [message("meanwhile")])
+        await until_async(renewed, "the tables are renewed")
+        result = await filled.append(uuid4(), [message("now")])
+        await wait_for(filled, result.position, projections=loud)
+        assert contents(owner)[-2:] == ["MEANWHILE", "NOW"]
+    # Who took it back does not get it again.
+    await undo(filled, [MESSAGES])
+    async with working(filled, loud):
+        result = await filled.append(uuid4(), [message("quiet")])
+        await wait_for(filled, result.position, projections=loud)
+    assert contents(owner)[-1] == "quiet"
