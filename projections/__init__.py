@@ -2,6 +2,7 @@
 
 from projections.checkpoints import applied_position, wait_for
 from projections.compare import Difference
+from projections.inline import InlineAppender
 from projections.own import PythonProjection, load, projection
 from projections.parking import Parked, parked
 from projections.projection import PROJECTIONS, Projection, named
@@ -16,6 +17,7 @@ __all__ = [
     "PROJECTIONS",
     "Conversation",
     "Difference",
+    "InlineAppender",
     "Message",
     "Parked",
     "Projection",

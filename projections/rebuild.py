@@ -26,6 +26,7 @@ from eventstore.ending import end
 from eventstore.errors import RebuildError
 from eventstore.read import horizon
 from projections.apply import ALL_SHARES, Applier
+from projections.checkpoints import applied_position
 from projections.compare import Difference, compare_stages
 from projections.own import prepare
 from projections.projection import PROJECTIONS, Projection
@@ -133,7 +134,8 @@ class Rebuild:
         finally:
             for applier in self._appliers:
                 await applier.close()
-        return Rebuilt(projection.name, self._position, is_new, differences, monotonic() - began)
+        position = await applied_position(self._store, [projection])
+        return Rebuilt(projection.name, position, is_new, differences, monotonic() - began)
 
     async def _fill(self) -> None:
         self._goal = await horizon(self._store.pool)

@@ -126,7 +126,12 @@ class Pool:
     """Connections of one purpose, shared by the coroutines of one event loop."""
 
     def __init__(
-        self, url: str, settings: Settings, role: str, size: int, why: Callable[[EventStoreError], EventStoreError]
+        self,
+        url: str,
+        settings: Settings,
+        role: str | None,
+        size: int,
+        why: Callable[[EventStoreError], EventStoreError],
     ) -> None:
         self._why = why
 

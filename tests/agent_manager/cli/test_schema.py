@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -93,11 +94,55 @@ def test_rebuilding_refills_what_was_asked_for(empty: Eventstore, database_url: 
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE messages SET content = 'wrong'")
         connection.execute("UPDATE conversations SET name = 'wrong'")
-    assert empty("rebuild", "messages").lines == ["rebuilt messages up to position 15"]
+    refused = empty("rebuild", "messages")
+    assert (refused.code, refused.out) == (1, "")
+    assert "eventstore rebuild messages --accept-differences" in refused.err
+    named = empty("verify", "messages")
+    assert named.code == 1
+    assert "messages: 2 conversations differ from the log" in named.out
+    assert empty("rebuild", "messages", "--accept-differences").lines == ["rebuilt messages up to position 15"]
     assert "wrong" not in empty("messages", "sample-trip").out
     assert "wrong" in empty("conversations").out
-    assert empty("rebuild").lines == ["rebuilt conversations, messages, tasks up to position 15"]
+    rebuilt = empty("rebuild", "--accept-differences")
+    assert rebuilt.lines == ["rebuilt conversations, messages, tasks up to position 15"]
+    assert rebuilt.err.count("conversations: changed: conversation ") == 2
     assert "wrong" not in empty("conversations").out
+    assert empty("rebuild", "conversations", "--undo").lines == ["took back conversations"]
+    assert "wrong" in empty("conversations").out
+
+
+def test_what_is_parked_is_listed_and_tried_again(empty: Eventstore, database_url: str) -> None:
+    assert empty("parked").err.splitlines() == ["nothing is parked"]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE tasks ADD CONSTRAINT none_done CHECK (status <> 'completed')")
+        empty("seed")
+        [parked] = json.loads(empty("parked", "--json").out)
+        assert (parked["projection"], parked["sqlstate"]) == ("tasks", "23514")
+        assert "none_done" in empty("parked").out
+        again = empty("retry")
+        assert (again.code, again.lines) == (1, ["applied 0, still parked 1"])
+        connection.execute("ALTER TABLE tasks DROP CONSTRAINT none_done")
+    assert empty("retry", "tasks").lines == ["applied 1, still parked 0"]
+    assert [line.split(":")[1] for line in empty("verify").lines] == [" equal to the log up to position 15"] * 3
+
+
+def test_a_projection_of_ones_own_is_named_by_a_setting(
+    empty: Eventstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roles_seen.sql"
+    path.write_text(
+        "-- setup\nCREATE TABLE roles_seen (tenant_id text, conversation_id uuid, version int, role text);\n"
+        "-- batch\nINSERT INTO roles_seen SELECT tenant_id, conversation_id, version, content ->> 'role' FROM batch"
+        " WHERE event_type = 'message.added';\n"
+    )
+    empty("seed")
+    monkeypatch.setenv("EVENTSTORE_PROJECTIONS", str(path))
+    assert empty("rebuild", "roles_seen").lines == ["rebuilt roles_seen up to position 15"]
+    assert empty("verify", "roles_seen").lines == ["roles_seen: equal to the log up to position 15"]
+    assert "roles_seen" in empty("status").out
+    monkeypatch.setenv("EVENTSTORE_PROJECTIONS", str(tmp_path / "missing.sql"))
+    broken = empty("verify")
+    assert (broken.code, len(broken.err.splitlines())) == (1, 1)
 
 
 def test_an_empty_log_can_be_rebuilt(empty: Eventstore) -> None:

@@ -1,0 +1,1 @@
+SELECT set_config('eventstore.positions', (%(positions)s::bigint[])::text, true)

@@ -1,0 +1,94 @@
+"""Inline projection: a row the instant append returns, in the append's own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from eventstore import NO_STREAM, EventStore, MessageAdded, NewEvent
+from eventstore.errors import EventIdConflict, EventStoreError, InvalidEvent, StoreClosed, WrongExpectedVersion
+from projections import InlineAppender, Projection
+
+Sync = psycopg.Connection[tuple[object, ...]]
+
+LATEST = Projection(
+    "latest",
+    ("latest",),
+    "INSERT INTO latest AS l SELECT DISTINCT ON (conversation_id) tenant_id, conversation_id, version,"
+    " content ->> 'content' FROM batch WHERE event_type = 'message.added' ORDER BY conversation_id, version DESC"
+    " ON CONFLICT (tenant_id, conversation_id) DO UPDATE SET version = excluded.version, content = excluded.content",
+    "CREATE TABLE latest (tenant_id text, conversation_id uuid, version int, content text CHECK (content <> 'poison'),"
+    " PRIMARY KEY (tenant_id, conversation_id))",
+)
+
+
+def message(text: str) -> MessageAdded:
+    return MessageAdded(role="user", content=text)
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[Sync]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+async def test_the_row_is_there_when_append_returns(store: EventStore, owner: Sync) -> None:
+    conversation = uuid4()
+    async with InlineAppender(store, [LATEST]) as appender:
+        first = await appender.append(conversation, [message("a"), message("b")], expected=NO_STREAM, actor="ana")
+        assert owner.execute("SELECT version, content FROM latest").fetchall() == [(2, "b")]
+        same = NewEvent(message("c"))
+        done = await appender.append(conversation, [same], expected=2)
+        again = await appender.append(conversation, [same], expected=2)
+    assert owner.execute("SELECT version, content FROM latest").fetchall() == [(3, "c")]
+    events = [event async for event in store.read(conversation)]
+    assert [(event.position, event.version, event.id) for event in events[:2]] == [
+        (entry.position, entry.version, entry.event_id) for entry in first.events
+    ]
+    assert [event.actor for event in events] == ["ana", "ana", ""]
+    assert (done.events[0].is_new, again.events[0].is_new) == (True, False)
+    assert (done.events[0].position, done.events[0].timestamp) == (again.events[0].position, events[2].timestamp)
+
+
+async def test_an_append_that_cannot_be_projected_is_not_written(store: EventStore, owner: Sync) -> None:
+    conversation = uuid4()
+    async with InlineAppender(store, [LATEST]) as appender:
+        await appender.append(conversation, [message("fine")])
+        with pytest.raises(EventStoreError, match="latest_content_check"):
+            await appender.append(conversation, [message("poison")])
+    assert [event.version async for event in store.read(conversation)] == [1]
+
+
+async def test_it_is_refused_as_any_other_append(store: EventStore) -> None:
+    conversation = uuid4()
+    event = NewEvent(message("a"))
+    async with InlineAppender(store, [LATEST]) as appender:
+        await appender.append(conversation, [event])
+        with pytest.raises(WrongExpectedVersion) as wrong:
+            await appender.append(conversation, [message("b")], expected=7)
+        assert (wrong.value.actual, wrong.value.expected) == (1, 7)
+        with pytest.raises(EventIdConflict):
+            await appender.append(conversation, [NewEvent(message("other"), event.id)])
+        with pytest.raises(InvalidEvent):
+            await appender.append(conversation, [message("\0")])
+    with pytest.raises(StoreClosed):
+        await appender.append(conversation, [message("late")])
+
+
+async def test_many_at_once_leave_the_latest(store: EventStore, owner: Sync) -> None:
+    conversations = [uuid4() for _ in range(3)]
+    async with InlineAppender(store, [LATEST]) as appender:
+        await asyncio.gather(
+            *(appender.append(conversations[n % 3], [message(str(n))]) for n in range(60)),
+            *(store.append(conversations[n % 3], [message("past it")]) for n in range(30)),
+        )
+    rows = owner.execute(
+        "SELECT l.version, max(e.version) FROM latest l JOIN events e USING (conversation_id)"
+        " WHERE e.content ->> 'content' <> 'past it' GROUP BY l.conversation_id, l.version"
+    ).fetchall()
+    assert len(rows) == 3
+    assert all(kept == last for kept, last in rows)
