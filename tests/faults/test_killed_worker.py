@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 from support.folding import fold, stored
-from support.processes import Commands, Running
+from support.processes import Commands
 from support.waiting import until_async
 
 from eventstore import (
@@ -21,7 +21,7 @@ from eventstore import (
     TaskCreated,
     TaskStatusChanged,
 )
-from projections import applied_position, catch_up, rebuild, wait_for
+from projections import applied_position, read_status, rebuild, wait_for
 
 CONVERSATIONS = [uuid4() for _ in range(12)]
 TASKS = [uuid4() for _ in range(5)]
@@ -84,22 +84,32 @@ async def test_workers_killed_again_and_again(
     assert stored(database_url) == followed
 
 
-async def test_rebuilds_killed_in_the_middle_are_finished_by_the_next_worker(
+async def test_another_worker_takes_over_from_one_that_dies(
     started: Commands, store: EventStore, database_url: str
 ) -> None:
-    chance = random.Random(1)
-    for _ in range(20):
-        await store.append(chance.choice(CONVERSATIONS), [event for _ in range(50) for event in some_events(chance)])
-    events = [event async for event in store.read_log()]
-    await catch_up(store)
-    for _ in range(3):
-        rebuilding = started.start("rebuild", DATABASE_URL=database_url)
+    """Each worker follows its shares alone, and within seconds those of one that is gone."""
 
-        async def begun(rebuilding: Running = rebuilding) -> bool:
-            return rebuilding.ended or await applied_position(store) < events[-1].position
+    async def shares() -> list[list[int]]:
+        return sorted(worker.shares for worker in (await read_status(store)).workers)
 
-        await until_async(begun, "the tables were emptied")
-        rebuilding.kill()
-    started.start("project", DATABASE_URL=database_url)
-    await wait_for(store, events[-1].position, timeout=60)
-    assert stored(database_url) == fold(events)
+    async def spread() -> bool:
+        now = await shares()
+        return [len(part) for part in now] == [8, 8] and sorted(share for part in now for share in part) == list(
+            range(16)
+        )
+
+    async def alone() -> bool:
+        return await shares() == [list(range(16))]
+
+    first, second = (started.start("project", DATABASE_URL=database_url) for _ in range(2))
+    await until_async(spread, "the shares are spread")
+    for number in range(40):
+        result = await store.append(uuid4(), [MessageAdded(role="user", content=str(number))])
+    await wait_for(store, result.position, timeout=30)
+    second.kill()
+    await until_async(alone, "the other has them all")
+    for number in range(40):
+        result = await store.append(uuid4(), [MessageAdded(role="user", content=str(number))])
+    await wait_for(store, result.position, timeout=30)
+    assert not first.ended
+    assert stored(database_url) == fold([event async for event in store.read_log()])
