@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.ending import end
-from eventstore.errors import InputError, PermissionDenied
+from eventstore.errors import EventStoreError, InputError, PermissionDenied
 
 _TELL_SECONDS = 0.2
 _LOG_EVENTS = 2000
@@ -184,12 +184,24 @@ class Check:
             ) from None
         try:
             yield
-        finally:
-            if not self._check.keep:
-                await server.until_it_answers()
-                with translated():
-                    async with await server.connect("checker") as connection:
-                        await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(name))
+        except EventStoreError:
+            # That is what has to be told, also where the server is away for good and the schema stays in it.
+            with suppress(EventStoreError):
+                await self._drop_schema(server, waits=False)
+            raise
+        except BaseException:
+            await self._drop_schema(server, waits=True)
+            raise
+        await self._drop_schema(server, waits=True)
+
+    async def _drop_schema(self, server: CheckedServer, *, waits: bool) -> None:
+        if self._check.keep:
+            return
+        if waits:
+            await server.until_it_answers()
+        with translated():
+            async with await server.connect("checker") as connection:
+                await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(self._run)))
 
     def _possible(self, server: CheckedServer) -> frozenset[Fault]:
         """The faults to inject.

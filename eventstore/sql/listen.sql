@@ -4,5 +4,4 @@ SELECT wake_channel(),
        set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('enable_seqscan', 'off', false),
        set_config('enable_bitmapscan', 'off', false),
-       set_config('jit', 'off', false),
        set_config('idle_session_timeout', %(idle)s, false)

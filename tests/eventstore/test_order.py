@@ -24,6 +24,8 @@ from eventstore.database.migrate import Migrator
 Connection = psycopg.AsyncConnection[Any]
 
 PROCESSES, WRITERS, APPENDS = 4, 16, 70
+GROWTH = 20
+"""Events, from one cut to the next."""
 
 
 @pytest.fixture
@@ -335,17 +337,29 @@ async def _run_writers(database_url: str) -> list[UUID]:
         )
         for seed in range(PROCESSES)
     ]  # fmt: skip
-    outputs = await asyncio.gather(*(process.communicate() for process in processes))
+    try:
+        outputs = await asyncio.gather(*(process.communicate() for process in processes))
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
     assert [process.returncode for process in processes] == [0] * PROCESSES
     return [UUID(line) for output, _ in outputs for line in output.decode().split()]
 
 
 async def _cut_off_writers(admin: Connection, chance: random.Random) -> int:
-    """Terminates backends in the middle of appends until it is cancelled; returns how many."""
-    ends = 0
+    """Terminates backends in the middle of appends until it is cancelled; returns how many.
+
+    The log has to grow in between: on a slow machine nobody would come to an end otherwise.
+    """
+    ends = events = 0
     try:
         while True:
             await asyncio.sleep(chance.uniform(0.02, 0.2))
+            before, events = events, await value(admin, "SELECT count(*) FROM events")
+            if events < before + GROWTH:
+                events = before
+                continue
             ends += await value(
                 admin,
                 "SELECT count(pg_terminate_backend(a.pid)) FROM (SELECT pid FROM pg_stat_activity"
