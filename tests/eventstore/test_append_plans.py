@@ -13,6 +13,8 @@ from support.longlog import conversation, fill
 from support.plans import Plan, explain, explain_inside
 from support.servers import DatabaseServer
 
+from eventstore import EventStore
+
 SHORT, LONG = 2_000, 50_000
 LONG_CONVERSATION = UUID(int=10**15)
 LENGTH = 20_000
@@ -127,3 +129,10 @@ def test_what_is_there_is_looked_up_along_the_two_unique_indexes(logs: dict[tupl
         for plan in plans
         for node in plan.nodes
     )
+
+
+async def test_nothing_that_the_store_asks_is_compiled_first(store: EventStore) -> None:
+    # Compiling takes the server a thousand times as long as an append.
+    async with await store.connect() as connection:
+        assert await (await connection.execute("SHOW jit")).fetchone() == ("off",)
+    assert await store.pool.fetch("SHOW jit") == [("off",)]
