@@ -9,6 +9,7 @@ from projections.projection import PROJECTIONS, Projection, named
 from projections.reading import Conversation, Message, Reader, Task
 from projections.rebuild import Rebuild, RebuildProgress, Rebuilt, rebuild, undo
 from projections.retrying import Retried, retry
+from projections.statistics import Statistics
 from projections.status import Status, read_status
 from projections.verify import Verified, verify
 from projections.worker import Worker, catch_up
@@ -27,6 +28,7 @@ __all__ = [
     "RebuildProgress",
     "Rebuilt",
     "Retried",
+    "Statistics",
     "Status",
     "Task",
     "Verified",

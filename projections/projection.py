@@ -76,6 +76,16 @@ PROJECTIONS: tuple[Projection, ...] = (
     Projection("conversations", ("conversations",)),
     Projection("messages", ("messages",)),
     Projection("tasks", ("tasks", "task_artifacts")),
+    Projection(
+        "statistics",
+        (
+            "statistics_activity",
+            "statistics_conversations",
+            "statistics_answers",
+            "statistics_tasks",
+            "statistics_stays",
+        ),
+    ),
 )
 """All built-in projections, in the order in which a worker applies them."""
 

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from agent_manager.cli import benching, checking, importing, projecting, schema, serving, showing
+from agent_manager.cli import benching, checking, importing, projecting, schema, serving, showing, statistics
 from eventstore.errors import EventStoreError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
       eventstore conversations        list them
       eventstore messages ID          read one
       eventstore history ID           its audit trail
+      eventstore stats                numbers by day, role, actor and status
 
     The server is the one that DATABASE_URL names, or POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and
     POSTGRES_PASSWORD, also from a file .env. With neither, an embedded PostgreSQL is started while it is needed; it
@@ -44,6 +45,7 @@ app = typer.Typer(
 serving.add_to(app)
 importing.add_to(app)
 showing.add_to(app)
+statistics.add_to(app)
 schema.add_to(app)
 projecting.add_to(app)
 benching.add_to(app)

@@ -46,7 +46,7 @@ def conversations(
                 [(c.id, c.name, c.message_count, c.is_active, c.updated_at, c.given_id) for c in rows],
                 nothing="no conversations yet: eventstore seed or eventstore import FILE.jsonl puts some in",
             )
-        await _mention_lag(store)
+        await mention_lag(store)
 
     run(work, read_settings(data_dir, tenant))
 
@@ -76,7 +76,7 @@ def messages(
                 [(m.created_at, m.role, _shown(m)) for m in rows],
                 nothing="the conversation has no such messages",
             )
-        await _mention_lag(store)
+        await mention_lag(store)
 
     run(work, read_settings(data_dir, tenant))
 
@@ -103,7 +103,7 @@ def tasks(
                 [(t.id, t.status, t.description, len(t.artifacts), t.updated_at) for t in rows],
                 nothing="the conversation has no such tasks",
             )
-        await _mention_lag(store)
+        await mention_lag(store)
 
     run(work, read_settings(data_dir, tenant))
 
@@ -209,7 +209,8 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
     run(work, read_settings(data_dir))
 
 
-async def _mention_lag(store: EventStore) -> None:
+async def mention_lag(store: EventStore) -> None:
+    """Says on standard error so, where the read tables are behind the log."""
     applied = await applied_position(store)
     if applied < await last_event(store.pool, await horizon(store.pool)):
         errors.print(

@@ -119,7 +119,7 @@ def test_status_as_json(library: Eventstore, library_url: str) -> None:
     assert status["events"] == status["last_position"] == status["horizon"] == 21
     assert status["conversations"] == 4
     assert status["database_url"].startswith("postgresql://")
-    assert [p["name"] for p in status["projections"]] == ["conversations", "messages", "tasks"]
+    assert [p["name"] for p in status["projections"]] == ["conversations", "messages", "statistics", "tasks"]
     assert all(p["position"] == 21 and p["lag_events"] == 0 and p["is_current"] for p in status["projections"])
     assert status["appends_in_flight"] == []
 

@@ -1,0 +1,155 @@
+"""The command that counts: tables with small charts for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from support.commandline import STRANGE, Eventstore
+
+from agent_manager.cli.charts import bars, duration
+
+BY = ["day", "role", "actor", "status"]
+
+
+def json_of(library: Eventstore, *arguments: str) -> Any:
+    result = library("stats", *arguments, "--json")
+    assert (result.code, result.err) == (0, "")
+    return json.loads(result.out)
+
+
+def test_everything_as_json_is_what_each_part_is(library: Eventstore) -> None:
+    everything = json_of(library)
+    assert set(everything) == {"days", "roles", "actors", "statuses", "response_times", "sizes"}
+    for by, name in zip(BY, ["days", "roles", "actors", "statuses"], strict=True):
+        assert json_of(library, "--by", by) == everything[name]
+
+
+def test_the_days_as_json(library: Eventstore) -> None:
+    [day] = json_of(library, "--by", "day")
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", day["day"])
+    counted = {name: day[name] for name in ("conversations", "active_conversations", "messages", "tasks", "events")}
+    assert counted == {"conversations": 3, "active_conversations": 3, "messages": 4, "tasks": 1, "events": 20}
+    assert (day["response_times"]["questions"], day["response_times"]["answered"]) == (1, 1)
+
+
+def test_roles_actors_and_statuses_as_json(library: Eventstore) -> None:
+    roles = json_of(library, "--by", "role")
+    assert {row["role"]: row["messages"] for row in roles} == {"assistant": 2, "tool": 1, "user": 1}
+    actors = json_of(library, "--by", "actor")
+    assert [(row["actor"], row["events"]) for row in actors] == [(f"ana {STRANGE}", 16), ("", 4)]
+    statuses = json_of(library, "--by", "status")
+    assert {(row["kind"], row["status"]): row["number"] for row in statuses} == {
+        ("conversation", "active"): 1, ("conversation", "archived"): 1, ("conversation", "deleted"): 1,
+        ("task", "completed"): 1, ("task", "pending"): 0,
+    }  # fmt: skip
+    [pending] = [row for row in statuses if row["status"] == "pending"]
+    assert pending["times"]["stays"] == 1
+
+
+def test_what_is_counted_can_be_chosen(library: Eventstore) -> None:
+    assert [row["events"] for row in json_of(library, "--by", "actor", "--actor", "")] == [4]
+    assert len(json_of(library, "--by", "actor", "--limit", "1")) == 1
+    assert json_of(library, "--by", "day", "--until", "2020-01-01") == []
+    assert len(json_of(library, "--by", "day", "--since", "2020-01-01", "--zone", "Asia/Kathmandu")) in (1, 2)
+    assert json_of(library, "--by", "role", "--tenant", "another") == []
+    assert [row["conversations"] for row in json_of(library, "--by", "day", "--tenant", "another")] == [1]
+
+
+def test_the_latest_days_are_those_that_a_limit_leaves(empty: Eventstore) -> None:
+    assert empty("seed").code == 0
+    [day] = json_of(empty, "--by", "day", "--limit", "1")
+    assert day["day"] == "2025-01-09"
+
+
+@pytest.mark.parametrize(
+    ("by", "heading", "row"),
+    [
+        ("day", "day +conversations +active +messages +tasks +characters +median response +messages",
+         r"20\d\d-\d\d-\d\d +3 +3 +4 +1 .*█{24}"),
+        ("role", "role +conversations +messages +characters +bytes +parts +messages", r"assistant +1 +2 .* 2 +█{24}"),
+        ("actor", "actor +conversations +active +messages +tasks +events +median response +events",
+         r"ana .* 16 .*█{24}"),
+        ("status", "of +status +number +median until it +95 % until it +stays +median in it +number",
+         r"task +completed +1 .*█{24}"),
+    ],
+)  # fmt: skip
+def test_tables_have_small_charts(library: Eventstore, by: str, heading: str, row: str) -> None:
+    result = library("stats", "--by", by)
+    assert (result.code, result.err) == (0, "")
+    assert re.fullmatch(heading, result.lines[0])
+    assert re.search(row, result.out)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.out)
+
+
+def test_a_little_of_everything(library: Eventstore) -> None:
+    result = library("stats")
+    assert (result.code, result.err) == (0, "")
+    assert "1 of 1 questions answered: median " in result.out
+    headings = [line.split()[0] for line in result.lines if line]
+    assert [word for word in headings if word in ("day", "role", "actor", "of", "size")] == [
+        "day", "role", "actor", "of", "size",
+    ]  # fmt: skip
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.out)
+
+
+@pytest.mark.parametrize("arguments", [(), *(("--by", by) for by in BY)], ids=["everything", *BY])
+def test_nothing_to_count_says_what_to_do(empty: Eventstore, arguments: tuple[str, ...]) -> None:
+    result = empty("stats", *arguments)
+    assert (result.code, result.out) == (0, "")
+    assert "eventstore seed or eventstore import" in " ".join(result.err.split())
+    assert empty("stats", *arguments, "--json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--since", "2026-13-01"), "--since: '2026-13-01' is no day: write it as 2026-01-31"),
+        (("--until", "tomorrow"), "--until: 'tomorrow' is no day"),
+        (("--until", "\x1b[31m"), r"--until: '\x1b[31m' is no day"),
+        (("--since", "2026-02-02", "--until", "2026-02-01"), "since: 2026-02-02 is after until, 2026-02-01"),
+        (("--zone", "Mars/Phobos"), 'zone: time zone "Mars/Phobos" not recognized. Give a name'),
+        (("--zone", "Africa/Monrovia", "--since", "1960-01-01"), "Ask for UTC, or for later days"),
+        (("--tenant", ""), "tenant"),
+        (("--actor", "\udcff"), "actor"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
+    result = library("stats", *arguments)
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith("eventstore: error: ")
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+    assert "\x1b" not in result.err
+
+
+def test_a_word_that_is_no_way_to_count_is_mistyped(library: Eventstore) -> None:
+    result = library("stats", "--by", "week")
+    assert result.code == 2
+    assert "day" in result.err
+
+
+def test_bars_are_shares_of_the_largest() -> None:
+    assert bars([]) == []
+    assert bars([0, 0]) == ["", ""]
+    full, half, trace, none = bars([1000, 500, 1, 0])
+    assert (full, half, trace, none) == ("█" * 24, "█" * 12, "▏", "")
+    assert bars([16, 9])[1] == "█" * 13 + "▌"
+
+
+def test_bars_are_plain_where_the_output_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        encoding = "ascii"
+
+    monkeypatch.setattr("sys.stdout", Plain())
+    said = bars([2, 1, 0])
+    monkeypatch.undo()
+    assert said == ["#" * 24, "#" * 12, ""]
+
+
+def test_durations_are_said_in_the_largest_unit() -> None:
+    said = [duration(seconds) for seconds in (None, 0, 0.0042, 0.5, 59.9, 90, 5400, 200_000, 1e10)]
+    assert said == ["", "0.0 s", "4.2 ms", "0.5 s", "59.9 s", "1.5 min", "1.5 h", "2.3 d", "115,740.7 d"]

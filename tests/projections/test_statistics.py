@@ -1,0 +1,330 @@
+"""What the statistics count, and what they refuse: the definitions, one by one."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from support.catalog import roles_of_the_store
+from support.plans import explain_inside
+
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationReactivated,
+    EventData,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+)
+from eventstore.errors import InputError
+from projections import Statistics, catch_up
+from projections.statistics import ResponseTimes, Size
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+DAY = NOON.date()
+TASK = UUID("7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e")
+
+
+def said(role: Any, second: float, actor: str = "") -> NewEvent:
+    return happened(MessageAdded(role=role, content="x"), second, actor)
+
+
+def happened(data: EventData, second: float, actor: str = "") -> NewEvent:
+    return NewEvent(data, actor=actor, metadata=Metadata(occurred_at=NOON + timedelta(seconds=second)))
+
+
+async def store_each(store: EventStore, *events: NewEvent, conversation: UUID | None = None) -> None:
+    """Appends and applies the events one by one, so that each finds its past only in the tables."""
+    conversation = conversation or uuid4()
+    for event in events:
+        await store.append(conversation, [event])
+        await catch_up(store)
+
+
+@pytest.fixture
+def statistics(store: EventStore) -> Statistics:
+    return Statistics(store)
+
+
+async def test_a_response_is_timed_from_the_first_of_several_questions(
+    store: EventStore, statistics: Statistics
+) -> None:
+    await store_each(store, said("user", 0), said("user", 50), said("assistant", 60), said("assistant", 90))
+    assert await statistics.response_times() == ResponseTimes("all", 1, 1, 0, 60, 60, 60, 60)
+
+
+async def test_neither_tools_nor_the_system_answer(store: EventStore, statistics: Statistics) -> None:
+    await store_each(store, said("user", 0), said("tool", 1), said("system", 2), said("assistant", 3))
+    assert (await statistics.response_times()).median == 3
+
+
+async def test_an_assistant_that_nobody_asked_answers_nothing(store: EventStore, statistics: Statistics) -> None:
+    await store_each(store, said("assistant", 0), said("tool", 1), said("assistant", 2))
+    assert await statistics.response_times() == ResponseTimes("all", 0, 0, 0, None, None, None, None)
+
+
+async def test_questions_that_wait_are_counted(store: EventStore, statistics: Statistics) -> None:
+    await store_each(store, said("user", 0), said("assistant", 4), said("user", 10), said("user", 11))
+    assert await statistics.response_times() == ResponseTimes("all", 2, 1, 0, 4, 4, 4, 4)
+
+
+async def test_an_answer_dated_before_its_question_is_counted_and_not_measured(
+    store: EventStore, statistics: Statistics
+) -> None:
+    await store_each(store, said("user", 0), said("assistant", -30), said("user", 10), said("assistant", 12))
+    assert await statistics.response_times() == ResponseTimes("all", 2, 2, 1, 2, 2, 2, 2)
+
+
+async def test_responses_belong_to_the_day_of_the_question_and_to_the_actor_who_answers(
+    store: EventStore, statistics: Statistics
+) -> None:
+    noon_to_noon = 86_400
+    await store_each(
+        store, said("user", 0, "ana"), said("assistant", noon_to_noon, "bot"),
+        said("user", noon_to_noon, "ana"), said("assistant", noon_to_noon + 8, "other"), said("user", 2 * noon_to_noon),
+    )  # fmt: skip
+    by_day = await statistics.response_times_by_day()
+    assert [(row.key, row.answered, row.median) for row in by_day] == [
+        ("2026-05-04", 1, noon_to_noon), ("2026-05-05", 1, 8), ("2026-05-06", 0, None),
+    ]  # fmt: skip
+    by_actor = await statistics.response_times_by_actor()
+    assert [(row.key, row.questions, row.median) for row in by_actor] == [("bot", 1, noon_to_noon), ("other", 1, 8)]
+    assert (await statistics.response_times(actor="other")).questions == 1
+    assert (await statistics.response_times(actor="ana")).questions == 0
+
+
+async def test_percentiles_lie_between_the_times(store: EventStore, statistics: Statistics) -> None:
+    for seconds in range(1, 22):
+        await store.append(uuid4(), [said("user", 0), said("assistant", seconds)])
+    await catch_up(store)
+    times = await statistics.response_times()
+    assert (times.average, times.median, times.p95, times.longest) == (11, 11, 20, 21)
+
+
+async def test_a_task_takes_from_its_first_event_to_its_final_status(store: EventStore, statistics: Statistics) -> None:
+    await store_each(
+        store,
+        happened(TaskCreated(task_id=TASK), 0),
+        happened(TaskStatusChanged(task_id=TASK, status="in_progress"), 10),
+        happened(TaskStatusChanged(task_id=TASK, status="in_progress"), 20),
+        happened(TaskStatusChanged(task_id=TASK, status="completed"), 25),
+        happened(TaskStatusChanged(task_id=TASK, status="completed"), 99),
+    )
+    rows = {row.status: row for row in await statistics.task_times()}
+    assert set(rows) == {"pending", "in_progress", "completed"}
+    assert (rows["completed"].tasks, rows["completed"].median, rows["completed"].stays) == (1, 25, 0)
+    assert (rows["pending"].tasks, rows["pending"].median_stay) == (0, 10)
+    assert (rows["in_progress"].stays, rows["in_progress"].median_stay) == (1, 15)
+
+
+async def test_a_task_that_goes_on_has_no_duration_and_its_time_in_the_former_status_counts_as_a_stay(
+    store: EventStore, statistics: Statistics
+) -> None:
+    await store_each(
+        store,
+        happened(TaskCreated(task_id=TASK, status="failed"), 0),
+        happened(TaskStatusChanged(task_id=TASK, status="in_progress"), 7),
+    )
+    failed, going_on = sorted(await statistics.task_times(), key=lambda row: row.status)
+    assert (failed.tasks, failed.median, failed.median_stay) == (0, None, 7)
+    assert (going_on.tasks, going_on.is_final, going_on.median) == (1, False, None)
+
+
+async def test_times_of_tasks_that_run_backwards_are_not_measured(store: EventStore, statistics: Statistics) -> None:
+    await store_each(
+        store,
+        happened(TaskCreated(task_id=TASK), 0),
+        happened(TaskStatusChanged(task_id=TASK, status="completed"), -5),
+    )
+    rows = {row.status: row for row in await statistics.task_times()}
+    assert (rows["completed"].tasks, rows["completed"].unmeasured, rows["completed"].median) == (1, 1, None)
+    assert (rows["pending"].stays, rows["pending"].unmeasured_stays, rows["pending"].median_stay) == (1, 1, None)
+
+
+async def test_a_task_that_nobody_announced_begins_unknown(store: EventStore, statistics: Statistics) -> None:
+    await store_each(
+        store,
+        happened(TaskDescribed(task_id=TASK, description="x"), 0),
+        happened(TaskArtifactAdded(task_id=TASK, artifact_id="a", parts=[{"text": "é"}]), 1),
+    )
+    [status] = [row for row in await statistics.by_status() if row.kind == "task"]
+    assert (status.status, status.number) == ("unknown", 1)
+    assert (await statistics.sizes())[2] == Size("artifacts", 1, None, 16, 16, 16)  # [{"text": "é"}]
+
+
+async def test_sizes_are_those_of_the_text_that_is_read(store: EventStore, statistics: Statistics) -> None:
+    await store_each(
+        store,
+        happened(MessageAdded(role="user", content="olá"), 0),
+        happened(MessageAdded(role="assistant", parts=[{"text": "é"}, {"text": "b"}]), 1),
+        happened(MessageAdded(role="tool", extra={"content": [{"text": "four"}]}), 2),
+        happened(ApplicationEvent("noted", {"role": "user", "content": "no message", "parts": "none"}), 3),
+    )
+    text, parts, _ = await statistics.sizes()
+    assert text == Size("text", 3, 3 + 3 + 4, 4 + 4 + 4, 4, 4)
+    assert (parts.number, parts.bytes) == (2, len('[{"text": "é"}, {"text": "b"}]'.encode()))
+
+
+async def test_the_largest_stays_the_largest(store: EventStore, statistics: Statistics) -> None:
+    await store_each(
+        store,
+        happened(MessageAdded(role="user", content="four", parts=[1, 2]), 0),
+        happened(MessageAdded(role="user", content="two", parts=[1]), 1),
+        happened(TaskArtifactAdded(task_id=TASK, artifact_id="a", parts=["a", "b"]), 2),
+        happened(TaskArtifactAdded(task_id=TASK, artifact_id="a", parts=[]), 3),
+    )
+    assert [row.largest_bytes for row in await statistics.sizes()] == [4, 6, 10]
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one batch"])
+@pytest.mark.parametrize(
+    ("history", "status"),
+    [
+        ([ConversationArchived()], "archived"),
+        ([ConversationArchived(), ConversationReactivated()], "active"),
+        ([ConversationReactivated(), ConversationArchived()], "archived"),
+        ([ConversationDeleted(), ConversationArchived()], "deleted"),
+        ([ConversationArchived(), ConversationDeleted(), ConversationReactivated()], "active"),
+        ([ConversationReactivated(), ConversationDeleted()], "deleted"),
+    ],
+)
+async def test_the_status_of_a_conversation_is_what_was_said_last(
+    store: EventStore, statistics: Statistics, history: list[EventData], status: str, together: bool
+) -> None:
+    if together:
+        await store.append(uuid4(), [ConversationCreated(), *history])
+        await catch_up(store)
+    else:
+        await store_each(store, *map(NewEvent, [ConversationCreated(), *history]))
+    assert [(row.status, row.number) for row in await statistics.by_status()] == [(status, 1)]
+
+
+async def test_tenants_are_counted_apart(store: EventStore) -> None:
+    conversation = uuid4()
+    for tenant, times in (("a", 1), ("b", 3)):
+        await store.append(conversation, [said("user", n) for n in range(times)], tenant=tenant)
+    await catch_up(store)
+    for tenant, times in (("a", 1), ("b", 3)):
+        assert [row.messages for row in await Statistics(store, tenant).by_day()] == [times]
+    assert await Statistics(store, "c").by_day() == []
+    with pytest.raises(InputError, match="tenant"):
+        Statistics(store, "")
+
+
+async def test_the_first_and_the_last_day_are_included(store: EventStore, statistics: Statistics) -> None:
+    midnight = -12 * 3600
+    await store_each(store, *(said("user", midnight + second) for second in (-0.001, 0, 86_399.999, 86_400)))
+    assert [row.day.day for row in await statistics.by_day()] == [3, 4, 5]
+    [only] = await statistics.by_day(since=DAY, until=DAY)
+    assert (only.day, only.messages, only.conversations, only.active_conversations) == (DAY, 2, 0, 1)
+    assert await statistics.by_day(since=date(2026, 5, 6)) == []
+    assert len(await statistics.by_day(since=date.min, until=date.max)) == 3
+
+
+async def test_days_may_be_those_of_a_zone_three_quarters_of_an_hour_off(
+    store: EventStore, statistics: Statistics
+) -> None:
+    # In Kathmandu, midnight is at 18:15 UTC.
+    await store_each(store, said("user", 6.25 * 3600 - 1), said("assistant", 6.25 * 3600))
+    assert [(row.day.day, row.messages) for row in await statistics.by_day(zone="Asia/Kathmandu")] == [(4, 1), (5, 1)]
+    assert [row.day.day for row in await statistics.by_day()] == [4]
+
+
+async def test_days_that_do_not_begin_on_a_quarter_of_an_hour_are_refused(
+    store: EventStore, statistics: Statistics
+) -> None:
+    """Liberia was 44 and a half minutes behind until 1972."""
+    then = Metadata(occurred_at=datetime(1970, 6, 1, tzinfo=UTC))
+    await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=then)])
+    await store.append(uuid4(), [said("user", 0)])
+    await catch_up(store)
+    with pytest.raises(
+        InputError, match=r'1970-05-31 does not begin on a quarter of an hour of UTC .*"Africa/Monrovia"'
+    ):
+        await statistics.by_day(zone="Africa/Monrovia")
+    assert len(await statistics.by_day(zone="Africa/Monrovia", since=date(1980, 1, 1))) == 1
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
+async def test_times_at_the_ends_of_the_calendar_can_be_read(
+    store: EventStore, statistics: Statistics, zone: str
+) -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=Metadata(occurred_at=last))])
+    await catch_up(store)
+    [row] = await statistics.by_day(zone=zone)
+    assert row.day == date(9999, 12, 31)
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=Metadata(occurred_at=first))])
+    await catch_up(store)
+    assert (await statistics.by_day())[0].day == date.min
+
+
+async def test_what_makes_no_sense_is_refused(statistics: Statistics) -> None:
+    with pytest.raises(InputError, match="since: 2026-05-04 is after until, 2026-05-03"):
+        await statistics.by_day(since=DAY, until=date(2026, 5, 3))
+    with pytest.raises(InputError, match=r"since: datetime\.datetime\(2026.* is no day"):
+        await statistics.by_role(since=NOON)
+    with pytest.raises(InputError, match=r"until: '2026-05-04' is no day: give a datetime\.date"):
+        await statistics.sizes(until="2026-05-04")  # type: ignore[typeddict-item]
+    with pytest.raises(InputError, match=r'zone: time zone "Mars" not recognized\. Give a name'):
+        await statistics.by_actor(zone="Mars")
+    for unreadable in ("\0", "\udcff"):
+        with pytest.raises(InputError, match="actor"):
+            await statistics.by_status(actor=unreadable)
+        with pytest.raises(InputError, match="zone"):
+            await statistics.task_times(zone=unreadable)
+
+
+def test_the_application_may_count_and_not_write(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        if not roles_of_the_store(connection):
+            pytest.skip("the login may not create roles, so there are none")
+        connection.execute("SET ROLE eventstore_app")
+        rows = connection.execute("SELECT what, number FROM statistics_sizes('default')").fetchall()
+        assert rows == [("text", 0), ("parts", 0), ("artifacts", 0)]
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="choose among all, day, actor"):
+            connection.execute("SELECT FROM statistics_response_times('default', by => 'week')")
+
+
+FILL = """
+INSERT INTO statistics_activity (conversation_id, tenant_id, quarter_hour, role, actor, events, messages, characters,
+                                 bytes, parts, parts_bytes, artifacts, artifact_bytes, largest_text, largest_parts,
+                                 largest_artifact)
+SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN 'small' ELSE 'large' END,
+       '2020-01-01 00:00+00'::timestamptz + n % 1000 * interval '1 day', 'user', '', 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0
+  FROM generate_series(1, 50000) AS n
+"""
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "analyzed"])
+def test_a_week_of_a_large_tenant_is_found_by_its_time(superuser_url: str, analyzed: bool) -> None:
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE statistics_activity SET (autovacuum_enabled = false)")
+        connection.execute(FILL)
+        if analyzed:
+            connection.execute("ANALYZE statistics_activity")
+        plans = explain_inside(
+            connection,
+            "SELECT day, messages FROM statistics_by_day('large', since => '2021-03-01', until => '2021-03-07')",
+            {},
+        )
+    [plan] = [plan for plan in plans if "statistics_activity" in plan.statement]
+    assert "statistics_activity_pkey" in plan.indexes, plan.text
+    assert not {node["Relation Name"] for node in plan.nodes if node["Node Type"] == "Seq Scan"} & {
+        "statistics_activity"
+    }, plan.text
+    assert plan.rows in (6, 7)
+    assert plan.filtered == 0
+    assert plan.buffers < 500, plan.text
