@@ -9,6 +9,7 @@ from projections.projection import PROJECTIONS, Projection, named
 from projections.reading import Conversation, Message, Reader, Task
 from projections.rebuild import Rebuild, RebuildProgress, Rebuilt, rebuild, undo
 from projections.retrying import Retried, retry
+from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
 from projections.status import Status, read_status
 from projections.verify import Verified, verify
@@ -18,6 +19,7 @@ __all__ = [
     "PROJECTIONS",
     "Conversation",
     "Difference",
+    "Hit",
     "InlineAppender",
     "Message",
     "Parked",
@@ -28,6 +30,8 @@ __all__ = [
     "RebuildProgress",
     "Rebuilt",
     "Retried",
+    "Search",
+    "SearchPage",
     "Statistics",
     "Status",
     "Task",

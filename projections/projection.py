@@ -86,6 +86,7 @@ PROJECTIONS: tuple[Projection, ...] = (
             "statistics_stays",
         ),
     ),
+    Projection("search", ("search_documents", "search_conversations")),
 )
 """All built-in projections, in the order in which a worker applies them."""
 

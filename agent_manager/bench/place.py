@@ -22,7 +22,7 @@ from eventstore.database.migrate import Migrator
 from eventstore.database.server import Server
 from eventstore.database.translate import translated
 
-_ROLES = ["eventstore_owner", "eventstore_app", "eventstore_projector"]
+_ROLES = ["eventstore_owner", "eventstore_app", "eventstore_projector", "eventstore_search"]
 TENANT = "bench"
 APPLICATION = "eventstore bench"
 """How the server knows the bare connections."""

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from agent_manager.cli import benching, checking, importing, projecting, schema, serving, showing, statistics
+from agent_manager.cli import benching, checking, importing, projecting, schema, searching, serving, showing, statistics
 from eventstore.errors import EventStoreError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ serving.add_to(app)
 importing.add_to(app)
 showing.add_to(app)
 statistics.add_to(app)
+searching.add_to(app)
 schema.add_to(app)
 projecting.add_to(app)
 benching.add_to(app)

@@ -202,7 +202,7 @@ def test_the_roles_are_no_superusers_and_cannot_log_in(server: DatabaseServer, d
         roles = roles_of_the_store(connection)
         if not roles:
             pytest.skip("the login may not create roles, so there are none")
-        assert set(roles) == {"eventstore_owner", "eventstore_app", "eventstore_projector"}
+        assert set(roles) == {"eventstore_owner", "eventstore_app", "eventstore_projector", "eventstore_search"}
         for superuser, login, create_role, create_db, bypass in roles.values():
             assert not any((superuser, login, create_role, create_db, bypass))
 

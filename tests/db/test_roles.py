@@ -13,7 +13,7 @@ from eventstore import EventStore, Settings
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 
-ROLES = {"eventstore_owner", "eventstore_app", "eventstore_projector"}
+ROLES = {"eventstore_owner", "eventstore_app", "eventstore_projector", "eventstore_search"}
 
 
 @pytest.fixture

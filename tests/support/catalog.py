@@ -40,7 +40,7 @@ def roles_of_the_store(connection: psycopg.Connection[tuple[Any, ...]]) -> dict[
     """The roles that the migrations make, and what they may."""
     rows = connection.execute(
         "SELECT rolname, rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles "
-        "WHERE rolname IN ('eventstore_owner', 'eventstore_app', 'eventstore_projector')"
+        "WHERE rolname IN ('eventstore_owner', 'eventstore_app', 'eventstore_projector', 'eventstore_search')"
     )
     return {name: tuple(rights) for name, *rights in rows}
 

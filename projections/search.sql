@@ -1,0 +1,92 @@
+-- Folds a batch of the log into the table search_documents: a document for each event that says something, under the
+-- conversation's version. What a conversation says of its language, and that it is hidden, stands in search_conversations.
+WITH folded AS MATERIALIZED (
+    SELECT b.tenant_id,
+           b.conversation_id,
+           (array_agg(search_language_named(b.content #>> '{metadata,language}') ORDER BY b.version)
+               FILTER (WHERE search_language_named(b.content #>> '{metadata,language}') IS NOT NULL))[1] AS language,
+           min(b.version) FILTER (WHERE search_language_named(b.content #>> '{metadata,language}') IS NOT NULL) AS language_from,
+           (array_agg(b.event_type = 'conversation.deleted' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')))[1] AS is_deleted
+      FROM batch b
+     WHERE b.event_type IN ('conversation.created', 'conversation.forked',
+                            'conversation.deleted', 'conversation.reactivated')
+     GROUP BY b.tenant_id, b.conversation_id
+),
+updated AS (
+    UPDATE search_conversations c
+       SET language      = coalesce(c.language, f.language),
+           language_from = coalesce(c.language_from, f.language_from),
+           is_deleted    = coalesce(f.is_deleted, c.is_deleted)
+      FROM folded f
+     WHERE c.tenant_id = f.tenant_id
+       AND c.conversation_id = f.conversation_id
+    RETURNING c.tenant_id, c.conversation_id
+)
+INSERT INTO search_conversations (tenant_id, conversation_id, language, language_from, is_deleted)
+SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.is_deleted, false)
+  FROM folded f
+ WHERE (f.language IS NOT NULL OR f.is_deleted IS NOT NULL)
+   AND NOT EXISTS (
+           SELECT
+             FROM updated u
+            WHERE u.tenant_id = f.tenant_id
+              AND u.conversation_id = f.conversation_id
+       );
+
+-- A description takes the place of the earlier ones of its task.
+DELETE FROM search_documents d
+ USING batch b
+ WHERE b.event_type = 'task.described'
+   AND d.tenant_id = b.tenant_id
+   AND d.conversation_id = b.conversation_id
+   AND d.id = (b.content ->> 'task_id')::uuid
+   AND d.kind = 'task';
+
+WITH said AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, b.version, b.position, b.event_type, b.id,
+           b.content ->> 'task_id' AS task_id,
+           b.content ->> 'role' AS role,
+           b.actor,
+           occurred_at(b.metadata, b.timestamp) AS created_at,
+           search_fold(search_text(b.event_type, b.content)) AS text
+      FROM batch b
+     WHERE b.event_type IN ('message.added', 'task.created', 'task.described', 'task.status_changed',
+                            'task.artifact_added', 'task.artifact_extended')
+),
+spoken AS MATERIALIZED (
+    SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.event_type, s.id, s.task_id, s.role, s.actor,
+           s.created_at, s.text,
+           coalesce(c.language, search_language(s.text)) AS language
+      FROM said s
+      LEFT JOIN search_conversations c
+        ON c.tenant_id = s.tenant_id
+       AND c.conversation_id = s.conversation_id
+       AND c.language_from < s.version
+     WHERE s.text IS NOT NULL
+)
+INSERT INTO search_documents (tenant_id, conversation_id, version, position, kind, id, role, actor, created_at, language,
+                              words)
+SELECT s.tenant_id, s.conversation_id, s.version, s.position,
+       CASE s.event_type
+           WHEN 'message.added' THEN 'message'
+           WHEN 'task.created' THEN 'task'
+           WHEN 'task.described' THEN 'task'
+           WHEN 'task.status_changed' THEN 'status'
+           ELSE 'artifact'
+       END,
+       coalesce(s.task_id::uuid, s.id),
+       s.role, s.actor, s.created_at, s.language,
+       search_stems(s.text, s.language) || search_labels(s.tenant_id, s.role, s.actor)
+  FROM spoken s
+ WHERE s.event_type NOT IN ('task.created', 'task.described')
+    OR NOT EXISTS (
+           SELECT
+             FROM batch b
+            WHERE b.event_type = 'task.described'
+              AND b.tenant_id = s.tenant_id
+              AND b.conversation_id = s.conversation_id
+              AND b.content ->> 'task_id' = s.task_id
+              AND b.version > s.version
+       )
+ ORDER BY s.position;

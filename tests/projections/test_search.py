@@ -1,0 +1,219 @@
+"""Searching: tenants, filters, order, paging while rows arrive, and what no text may do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.searching import SEARCH, found, say
+
+from eventstore import (
+    ConversationDeleted,
+    ConversationReactivated,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+)
+from eventstore.errors import InputError
+from projections import Search, catch_up
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def at(minute: int, text: str, **more: Any) -> NewEvent:
+    return NewEvent(
+        MessageAdded(role=more.pop("role", "user"), content=text),
+        metadata=Metadata(occurred_at=NOON + timedelta(minutes=minute)),
+        **more,
+    )
+
+
+async def test_tenants_find_nothing_of_each_other(store: EventStore) -> None:
+    for tenant in ("a", "b", "it's =a\\ odd"):
+        await say(store, f"the harbour of {tenant} and nobody else", tenant=tenant)
+    assert await found(store, "harbour", tenant="a") == ["the harbour of a and nobody else"]
+    assert await found(store, "harbour", tenant="it's =a\\ odd") == ["the harbour of it's =a\\ odd and nobody else"]
+    assert await found(store, "harbour") == []
+    assert await found(store, "harbuor", tenant="c") == []
+    secret = await say(store, "the passphrase is xylophone", tenant="b")
+    assert await found(store, "xylophone", tenant="a", conversation=secret) == []
+    # Not even that a word exists elsewhere is told.
+    assert (await Search(store, "a").page("xilophone")).searched == "xilophone"
+    assert (await Search(store, "b").page("xilophone")).searched == "xylophone"
+
+
+async def test_filters_narrow_what_is_found(store: EventStore) -> None:
+    first, second = uuid4(), uuid4()
+    await store.append(first, [at(1, "boat one", actor="ana"), at(2, "boat two", actor="bot", role="assistant")])
+    await store.append(second, [at(3, "boat three", actor="ana"), at(4, "boat four", actor="rui", role="system")])
+    await catch_up(store, SEARCH)
+
+    async def which(**filters: Any) -> list[str]:
+        latest = await found(store, "boats", by="time", **filters)
+        assert sorted(latest) == sorted(await found(store, "boats", **filters))
+        return [text.split()[1] for text in latest]
+
+    assert await which() == ["four", "three", "two", "one"]
+    assert await which(actor="ana") == ["three", "one"]
+    assert await which(role="assistant") == ["two"]
+    assert await which(role="tool") == []
+    assert await which(conversation=first) == ["two", "one"]
+    assert await which(conversation=str(second), actor="ana") == ["three"]
+    assert await which(since=NOON + timedelta(minutes=2)) == ["four", "three", "two"]
+    assert await which(until=NOON + timedelta(minutes=2)) == ["one"]
+    assert await which(since=NOON + timedelta(minutes=2), until=NOON + timedelta(minutes=4), actor="ana") == ["three"]
+    assert await which(language="en") == ["four", "three", "two", "one"]
+
+
+async def test_what_fits_best_comes_first_and_by_time_what_happened_last(store: EventStore) -> None:
+    long = "a lighthouse among others: " + " ".join(f"word{number}" for number in range(50))
+    await store.append(uuid4(), [at(2, "lighthouse keeper of the lighthouse"), at(9, long), at(5, "the lighthouse")])
+    await catch_up(store, SEARCH)
+    assert [text[:6] for text in await found(store, "lighthouse")] == ["lighth", "the li", "a ligh"]
+    assert [text[:6] for text in await found(store, "lighthouse", by="time")] == ["a ligh", "the li", "lighth"]
+
+
+async def test_hidden_conversations_are_not_searched(store: EventStore) -> None:
+    conversation = await say(store, "the walrus")
+    assert len(await found(store, "walrus")) == 1
+    await store.append(conversation, [ConversationDeleted()])
+    await catch_up(store, SEARCH)
+    assert await found(store, "walrus") == await found(store, "walrus", by="time") == []
+    assert await found(store, "walrus", conversation=conversation) == []
+    await store.append(conversation, [ConversationReactivated()])
+    await catch_up(store, SEARCH)
+    assert len(await found(store, "walrus")) == 1
+
+
+@pytest.mark.parametrize("by", ["relevance", "time"])
+@pytest.mark.parametrize("query", ["pebble", "peble"])
+async def test_pages_stay_as_they_are_while_rows_arrive(store: EventStore, by: Any, query: str) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [at(n % 7, f"{'pebble ' * (n % 3 + 1)} number {n}") for n in range(45)])
+    await catch_up(store, SEARCH)
+    whole = (await Search(store).page(query, by=by, limit=100)).hits
+    assert len(whole) == 45
+    taken: list[UUID] = []
+    after = None
+    while True:
+        page = await Search(store).page(query, by=by, limit=10, after=after)
+        assert page.searched == "pebble"
+        taken += [hit.id for hit in page.hits]
+        await store.append(conversation, [at(30, "pebble pebble pebble pebble")])
+        await catch_up(store, SEARCH)
+        if page.cursor is None:
+            break
+        after = page.cursor
+    assert taken == [hit.id for hit in whole]
+
+
+async def test_a_cursor_is_for_its_own_search(store: EventStore) -> None:
+    await say(store, "stone one", "stone two")
+    page = await Search(store).page("stone", limit=1)
+    assert page.cursor is not None
+    for query, filters in (("rock", {}), ("stone", {"by": "time"}), ("stone", {"role": "user"})):
+        with pytest.raises(InputError, match="cursor belongs to no page of this search"):
+            await Search(store).page(query, after=page.cursor, **filters)  # type: ignore[arg-type]
+    for cursor in ("", "x", "ä", "WzEsMiwzLDQsNV0=", page.cursor[:-8]):
+        with pytest.raises(InputError, match="cursor belongs"):
+            await Search(store).page("stone", after=cursor)
+    with pytest.raises(InputError, match="cursor belongs"):
+        await Search(store, "other").page("stone", after=page.cursor)
+
+
+async def test_filters_that_do_not_exist_are_refused(store: EventStore) -> None:
+    search = Search(store)
+    for filters, said in (
+        ({"by": "luck"}, "by: 'luck' is unknown: choose among relevance, time"),
+        ({"kind": "memo"}, "kind: 'memo' is unknown"),
+        ({"role": "agent"}, "role: 'agent' is unknown"),
+        ({"limit": 0}, "limit: 0 is not a number from 1 to 1000"),
+        ({"language": "klingon"}, "language: 'klingon' is none that can be searched"),
+        ({"since": datetime(2026, 1, 1)}, "no datetime with a time zone"),
+        ({"conversation": "trip 7"}, "conversation"),
+    ):
+        with pytest.raises(InputError, match=said):
+            await search.page("boat", **filters)  # type: ignore[arg-type]
+
+
+ODD = st.text(
+    st.sampled_from(
+        "abcção -\"'*:&|!()<>\\/@._=\n\t\0\ud800\U0001f600é\u0301ßİıﬁ漢字한०٣´`~^%$#\x01\x02\x03\x7f\u200d\u202e"
+    )
+)
+
+
+@given(
+    st.text()
+    | ODD
+    | st.lists(st.sampled_from(["or", "-", '"', "*", "the", "não", "a*", "-b"]), max_size=9).map(" ".join)
+)
+@settings(max_examples=40)
+async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
+    if not await found(store, "constant", tenant="odd"):
+        await say(store, "a constant text, não mais", tenant="odd")
+    for filters in ({}, {"by": "time", "language": "pt"}):
+        await Search(store, "odd").page(query, **filters)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(
+        (st.text() | ODD).map(lambda text: text.translate({0: " "}).encode("utf-8", "replace").decode()), max_size=5
+    )
+)
+@settings(max_examples=25)
+async def test_no_text_makes_an_error_and_each_is_found(store: EventStore, said: list[str]) -> None:
+    tenant = str(uuid4())
+    await say(
+        store,
+        *(f"{text} marker {text}" for text in said),
+        *(MessageAdded(role="user", parts=[text, {"text": text, "data": {text: text}}]) for text in said),
+        *(MessageAdded(role="user", extra={"tool_calls": [{"function": {"arguments": text}}, text]}) for text in said),
+        tenant=tenant,
+    )
+    hits = await found(store, "marker", tenant=tenant, limit=100)
+    assert len(hits) == len(said)
+    assert all("marker" in hit for hit in hits)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 900_000,
+        " ".join(f"w{n:x}" for n in range(120_000)),
+        "é" * 400_000,
+        "漢 " * 200_000,
+        "<a href='x'>" * 60_000,
+        "a@b.c/d-e " * 80_000,
+        "\\u00e3" * 100_000,
+        "( " * 400_000,
+    ],
+    ids=["one word", "many words", "accents", "characters", "tags", "addresses", "escapes", "brackets"],
+)
+async def test_of_an_enormous_message_a_part_is_found(store: EventStore, text: str) -> None:
+    await say(store, f"beginning {text}", MessageAdded(role="tool", extra={"tool_calls": [{"name": "enormous"}]}))
+    assert [hit[:9] for hit in await found(store, "beginning")] == ["beginning"]
+    assert len(await found(store, "enormous")) == 1
+
+
+async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, database_url: str) -> None:
+    await say(store, "olive trees")
+    rows = await store.pool.fetch("SELECT kind, snippet FROM search_for('olives', 'default', only_role => 'user')")
+    assert rows == [("message", "«olive» trees")]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET ROLE eventstore_app")
+        for name in ("search_latest", "search_look", "search_meant"):
+            [allowed] = connection.execute(
+                "SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p WHERE p.proname = %s", [name]
+            ).fetchall()
+            assert allowed == (False,)
+        [[owner]] = connection.execute(
+            "SELECT pg_get_userbyid(p.proowner) FROM pg_proc p WHERE p.proname = 'search_for'"
+        ).fetchall()
+        assert owner == "eventstore_search"

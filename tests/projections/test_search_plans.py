@@ -1,0 +1,127 @@
+"""How a search looks into its documents: what it touches is bounded, whatever the words and however many documents.
+
+The plans are those of the role that owns the search, on a table with statistics and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from support.plans import Plan, explain_inside
+from support.servers import DatabaseServer
+
+DOCUMENTS = 60_000
+BEST = 1000
+
+_FILL = """
+INSERT INTO search_documents (tenant_id, conversation_id, version, position, kind, id, role, actor, created_at,
+                              language, words)
+SELECT t.tenant, ('00000000-0000-0000-0000-' || lpad((p / 50)::text, 12, '0'))::uuid, p % 50 + 1, p,
+       'message', gen_random_uuid(), t.role, t.actor, '2026-01-01'::timestamptz + p * interval '1 s', 'en',
+       search_stems(CASE WHEN p % 10 < 7 THEN 'common ' ELSE '' END || CASE WHEN p % 50 = 0 THEN 'usual ' ELSE '' END
+                    || CASE WHEN p % 20000 = 7 THEN 'rare ' ELSE '' END
+                    || 'word' || p || ' filler', 'en')
+       || search_labels(t.tenant, 'en', t.role, t.actor, p)
+  FROM generate_series(1, %(size)s) AS p,
+       LATERAL (SELECT CASE WHEN p %% 1000 = 3 THEN 'small' ELSE 'default' END AS tenant,
+                       CASE WHEN p %% 2 = 0 THEN 'user' ELSE 'assistant' END AS role,
+                       'user ' || p %% 100 AS actor) AS t
+"""
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["no statistics", "analyzed"])
+def url(server: DatabaseServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = server.create_database()
+    with psycopg.connect(server.superuser_url_of(name), autocommit=True) as connection:
+        connection.execute("ALTER TABLE search_documents SET (autovacuum_enabled = false)")
+        connection.execute(_FILL.replace("p % ", "p %% "), {"size": DOCUMENTS})
+        connection.execute("SELECT setval('events_position', %s)", [DOCUMENTS])
+        connection.execute("SELECT gin_clean_pending_list('idx_search_documents_words')")
+        if request.param:
+            connection.execute("ANALYZE search_documents, search_conversations")
+        # What the search says while it works would be hidden otherwise.
+        [[search]] = connection.execute("SELECT 'search_for'::regproc::regprocedure::text").fetchall()
+        connection.execute(f"ALTER FUNCTION {search} RESET client_min_messages".encode())
+    yield server.superuser_url_of(name)
+    server.drop_database(name)
+
+
+def looks(url: str, query: str, filters: str = "", tenant: str = "default") -> list[Plan]:
+    """The plans of the statements that look into the documents for one page."""
+    values: Mapping[str, Any] = {"query": query, "tenant": tenant}
+    with psycopg.connect(url, autocommit=True) as connection:
+        text = f"SELECT count(*) FROM search_for(%(query)s, %(tenant)s{filters and ', '}{filters})"
+        plans = explain_inside(connection, text, values)
+    return [plan for plan in plans if "FROM search_documents d" in plan.statement and "AS f" in plan.statement]
+
+
+EVERYTHING = {
+    "common": ("common", ""),
+    "usual": ("usual", ""),
+    "rare": ("rare", ""),
+    "two": ("common usual", ""),
+    "a rare and a common": ("rare common", ""),
+    "without": ("common -usual", ""),
+    "only without": ("-common", ""),
+    "a phrase": ('"common usual"', ""),
+    "a prefix": ("comm*", ""),
+    "of an actor": ("common", "only_actor => 'user 8'"),
+    "of a role": ("common", "only_role => 'user'"),
+    "of no role": ("common", "only_role => 'system'"),
+    "nothing": ("absent", ""),
+}
+
+
+@pytest.mark.parametrize(("query", "filters"), EVERYTHING.values(), ids=list(EVERYTHING))
+@pytest.mark.parametrize("tenant", ["default", "small", "nobody"])
+def test_words_are_looked_up_in_their_index_and_few_documents_are_read(
+    url: str, query: str, filters: str, tenant: str
+) -> None:
+    plans = looks(url, query, filters, tenant)
+    assert plans
+    for plan in plans:
+        assert "Seq Scan" not in plan.kinds, plan.text
+        assert plan.indexes <= {"idx_search_documents_words", "search_conversations_pkey"}, plan.text
+        assert "idx_search_documents_words" in plan.indexes
+    assert sum(map(_read, plans)) <= 10 * BEST + 200
+
+
+@pytest.mark.parametrize(("query", "most"), [("common", 100), ("usual", 2000), ("rare", 6000), ("absent", 6000)])
+def test_the_latest_are_found_along_the_times_or_in_the_index_of_words(url: str, query: str, most: int) -> None:
+    plans = looks(url, query, "by => 'time'")
+    for plan in plans:
+        assert "Seq Scan" not in plan.kinds, plan.text
+        indexes = plan.indexes - {"search_conversations_pkey"}
+        assert indexes in ({"idx_search_documents_created_at"}, {"idx_search_documents_words"}), plan.text
+    assert sum(map(_read, plans)) <= most
+
+
+@pytest.mark.parametrize("query", ["common", "rare", "absent"])
+@pytest.mark.parametrize("by", ["relevance", "time"])
+def test_a_range_of_time_is_gone_along(url: str, query: str, by: str) -> None:
+    [plan, *correcting] = looks(url, query, f"by => '{by}', since => '2026-01-01 01:00Z', until => '2026-01-01 02:00Z'")
+    assert plan.indexes - {"search_conversations_pkey"} == {"idx_search_documents_created_at"}
+    assert _read(plan) <= 3600
+    assert bool(correcting) == (query != "common")
+
+
+@pytest.mark.parametrize("query", ["common", "rare", "absent"])
+def test_a_conversation_is_searched_by_itself(url: str, query: str) -> None:
+    plans = looks(url, query, "only_conversation => '00000000-0000-0000-0000-000000000007'")
+    plan = plans[0]
+    assert "Seq Scan" not in plan.kinds
+    assert "search_documents_pkey" in plan.indexes or "idx_search_documents_words" in plan.indexes, plan.text
+    assert _read(plan) <= 50
+
+
+def _read(plan: Plan) -> int:
+    """Rows of the documents that were fetched."""
+    return sum(
+        round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        for node in plan.nodes
+        if node["Node Type"] in ("Bitmap Heap Scan", "Index Scan", "Index Scan Backward")
+        and node.get("Relation Name", "search_documents") == "search_documents"
+    )

@@ -1,0 +1,226 @@
+"""What a search finds: stems, accents, phrases and the rest, in Portuguese and English."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from support.searching import SEARCH, found, say
+
+from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, TaskDescribed, TaskStatusChanged
+from projections import Search, catch_up, rebuild
+
+TEXTS = {
+    "booking": "Gostaria de alterar a minha reserva para a próxima sexta-feira, por favor.",
+    "trips": "As viagens de comboio entre Lisboa e o Porto são mais baratas do que as passagens aéreas.",
+    "news": "Não recebi nenhuma informação sobre o cancelamento do voo.",
+    "actions": "Quais são as ações que posso tomar? Já falei com três hotéis e com os animais em casa.",
+    "heart": "O coração dela batia depressa quando o avião aterrou.",
+    "station": "The train station is closed on Sundays, so we walked to the hotel.",
+    "running": "She was running late and had cancelled both of her flights.",
+    "studies": "The studies show that children who read daily have better memories.",
+    "naïve": "It would be naïve to think that the café serves a proper crème brûlée.",
+    "spanish": "El billete de tren cuesta veinte euros y no hay asientos para los niños.",
+    "german": "Der Zug nach München ist heute leider nicht pünktlich und die Fahrgäste warten.",
+}
+
+FINDS = {
+    # stems
+    "reservas": ["booking"],
+    "reservar": ["booking"],
+    "viagem": ["trips"],
+    "informações": ["news"],
+    "ação": ["actions"],
+    "hotel": ["actions", "station"],
+    "animal": ["actions"],
+    "corações": ["heart"],
+    "aviões": ["heart"],
+    "flight": ["running"],
+    "run cancel": ["running"],
+    "study": ["studies"],
+    "read memory": ["studies"],
+    "walking": ["station"],
+    "asiento": ["spanish"],
+    "fahrgast": ["german"],
+    # accents, typed or not, and capital letters
+    "informacao": ["news"],
+    "informacoes": ["news"],
+    "acao": ["actions"],
+    "acoes": ["actions"],
+    "proxima": ["booking"],
+    "PRÓXIMA SEXTA": ["booking"],
+    "coracao": ["heart"],
+    "cafe creme brulee": ["naïve"],
+    "naive": ["naïve"],
+    "munchen": ["german"],
+    # phrases
+    '"train station"': ["station"],
+    '"station train"': [],
+    '"reserva para a próxima"': ["booking"],
+    "sexta-feira": ["booking"],
+    # all words, without, or
+    "lisboa porto": ["trips"],
+    "lisboa madrid": [],
+    "hotel -train": ["actions"],
+    'hotel -"train station"': ["actions"],
+    "lisboa or madrid": ["trips"],
+    "madrid or lisboa or coração": ["heart", "trips"],
+    "train closed or cancelled late": ["running", "station"],
+    # prefixes
+    "viage*": ["trips"],
+    "informaç*": ["news"],
+    "informac*": ["news"],
+    "canc*": ["news", "running"],
+    "stud*": ["studies"],
+    "childr*": ["studies"],
+}
+
+
+@pytest.fixture
+async def told(store: EventStore) -> EventStore:
+    for text in TEXTS.values():
+        await say(store, text)
+    return store
+
+
+async def test_words_are_found_in_their_forms(told: EventStore) -> None:
+    names = {text: name for name, text in TEXTS.items()}
+    events = told.read_log()
+    said = {event.id: names[event.content["content"]] async for event in events if event.event_type == "message.added"}
+    differing = {}
+    for query, expected in FINDS.items():
+        best = [said[hit.id] for hit in (await Search(told).page(query)).hits]
+        latest = [said[hit.id] for hit in (await Search(told).page(query, by="time")).hits]
+        if not sorted(best) == sorted(latest) == expected:
+            differing[query] = (best, latest)
+    assert differing == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "meant", "name"),
+    [
+        ("viajem", "viagem", "trips"),
+        ("reesrva", "reserva", "booking"),
+        ("informção", "informacao", "news"),
+        ("statoin closed", "station closed", "station"),
+        ("cancelld flights", "cancelled flights", "running"),
+        ("chldren", "children", "studies"),
+    ],
+)
+async def test_misspelt_words_are_understood(told: EventStore, query: str, meant: str, name: str) -> None:
+    page = await Search(told).page(query, marks=("", ""))
+    assert [hit.snippet[:20] for hit in page.hits] == [TEXTS[name][:20]]
+    assert page.searched == meant
+
+
+async def test_what_is_nowhere_finds_nothing_and_a_word_that_is_there_is_not_corrected(told: EventStore) -> None:
+    for query in ("xylophonist", "lisboa xylophonist", '"statoin"', "-train -hotel zzzz", "12345678"):
+        page = await Search(told).page(query)
+        assert (page.hits, page.cursor) == ([], None), query
+    assert (await Search(told).page("porto station")).searched == "porto station"
+
+
+async def test_snippets_show_the_text_as_it_was_written_with_marks(told: EventStore) -> None:
+    async def snippet(query: str) -> str:
+        [hit] = (await Search(told).page(query, marks=("[", "]"))).hits
+        return hit.snippet
+
+    assert "[viagens] de comboio" in await snippet("viagem")
+    assert "nenhuma [informação] sobre" in await snippet("informacoes")
+    assert "três [hotéis] e" in await snippet("hotel -train")
+    assert "the [café] serves a proper [crème] [brûlée]" in await snippet("cafe creme brulee")
+    assert "[running] late" in await snippet("run")
+
+
+async def test_of_a_long_text_the_place_that_fits_is_shown(store: EventStore) -> None:
+    await say(store, "palavra " * 5000 + "e no fim um coração " + "palavra " * 2000)
+    [hit] = (await Search(store).page("corações", marks=("[", "]"))).hits
+    assert "e no fim um [coração] palavra" in hit.snippet
+    assert len(hit.snippet) < 1000
+
+
+async def test_tool_calls_and_structured_parts_are_found(store: EventStore) -> None:
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": "S\\u00e3o Paulo", "days": 3}'},
+    }
+    conversation = await say(
+        store,
+        MessageAdded(role="assistant", extra={"content": None, "tool_calls": [call]}),
+        MessageAdded(role="tool", content='{"temperature": 31, "sky": "thunderstorm"}'),
+        MessageAdded(
+            role="user", parts=[{"kind": "text", "text": "Book it"}, {"kind": "data", "data": {"seat": "window"}}]
+        ),
+        MessageAdded(role="user", parts=[{"kind": "file", "file": {"name": "invoice.pdf", "bytes": "bGlzYm9h"}}]),
+        MessageAdded(
+            role="assistant", parts=[{"type": "tool_use", "name": "lookup_order", "input": {"order": "A-77"}}]
+        ),
+    )
+
+    async def versions(query: str) -> list[int]:
+        hits = (await Search(store).page(query, by="time")).hits
+        assert {hit.conversation_id for hit in hits} <= {conversation}
+        return [hit.version for hit in hits]
+
+    assert await versions("get_weather") == [2]
+    assert await versions("weather sao paulo") == [2]
+    assert await versions("thunderstorms") == [3]
+    assert await versions("seat window") == [4]
+    assert await versions("invoice.pdf") == [5]
+    assert await versions("bGlzYm9h") == []
+    assert await versions("lookup A-77") == [6]
+
+
+async def test_tasks_are_found_by_their_latest_description_their_states_and_artifacts(store: EventStore) -> None:
+    task = uuid4()
+    await say(
+        store,
+        TaskCreated(task_id=task, description="compare ferry prices"),
+        TaskStatusChanged(task_id=task, status="input-required", message={"parts": [{"text": "which harbour?"}]}),  # type: ignore[arg-type]
+        TaskArtifactAdded(task_id=task, artifact_id="a", name="table", parts=[{"text": "Calais 40 euros"}]),
+        MessageAdded(role="user", content="the ferry"),
+    )
+
+    async def kinds(query: str, **filters: str) -> list[str]:
+        hits = (await Search(store).page(query, by="time", **filters)).hits  # type: ignore[arg-type]
+        assert {hit.id for hit in hits if hit.kind != "message"} <= {task}
+        return [hit.kind for hit in hits]
+
+    assert await kinds("ferry") == ["message", "task"]
+    assert await kinds("ferry", kind="task") == ["task"]
+    assert await kinds("ferry", kind="message") == ["message"]
+    assert await kinds("harbour or calais") == ["artifact", "status"]
+    [[conversation]] = await store.pool.fetch("SELECT DISTINCT conversation_id FROM events")
+    await store.append(conversation, [TaskDescribed(task_id=task, description="compare bus prices")])
+    await catch_up(store, SEARCH)
+    assert await kinds("ferry or bus", kind="task") == ["task"]
+    assert await found(store, "compare") == ["compare bus prices"]
+
+
+async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: EventStore) -> None:
+    word = "constitutions"
+    for language in ("pt-BR", "en-US", "fi", "no such language", None):
+        await say(store, word, language=language)
+    rows = await store.pool.fetch("SELECT language FROM search_documents ORDER BY position")
+    assert [language for (language,) in rows] == ["pt", "en", "fi", "und", "und"]
+    assert len(await found(store, "constitution", language="en")) == 3
+    assert len(await found(store, "constitutions")) == 5
+
+
+async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
+    for text in TEXTS.values():
+        await say(store, text)
+    rows = await store.pool.fetch("SELECT language FROM search_documents ORDER BY position")
+    assert [language for (language,) in rows] == ["pt"] * 5 + ["en"] * 4 + ["es", "de"]
+
+
+async def test_a_rebuild_finds_the_same(told: EventStore) -> None:
+    async def everything() -> list[object]:
+        return [(query, (await Search(told).page(query)).hits) for query in FINDS]
+
+    before = await everything()
+    rows = await told.pool.fetch("SELECT * FROM search_documents ORDER BY position")
+    await rebuild(told, SEARCH)
+    assert await everything() == before
+    assert await told.pool.fetch("SELECT * FROM search_documents ORDER BY position") == rows

@@ -1,0 +1,35 @@
+"""Saying things in a log and searching it: what the tests of the search share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from eventstore import ConversationCreated, EventData, EventStore, MessageAdded
+from projections import Search, catch_up, named
+
+SEARCH = named(["search"])
+
+
+async def say(
+    store: EventStore, *events: EventData | str, tenant: str | None = None, actor: str = "", language: str | None = None
+) -> UUID:
+    """Appends messages of a user, or events, to a conversation of their own, and returns its id."""
+    conversation = uuid4()
+    created = ConversationCreated(metadata=None if language is None else {"language": language})
+    said = [MessageAdded(role="user", content=event) if isinstance(event, str) else event for event in events]
+    await store.append(conversation, [created, *said], tenant=tenant, actor=actor)
+    await catch_up(store, SEARCH)
+    return conversation
+
+
+async def found(store: EventStore, query: str, *, tenant: str | None = None, **filters: Any) -> list[str]:
+    """The snippets of the hits, without marks."""
+    page = await Search(store, tenant).page(query, marks=("", ""), **filters)
+    return [hit.snippet for hit in page.hits]
+
+
+def texts(*said: str) -> Sequence[str]:
+    """The texts in the order in which sets of them are compared."""
+    return sorted(said)
