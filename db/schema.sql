@@ -27,6 +27,24 @@ COMMENT ON SCHEMA public IS 'standard public schema';
 
 
 --
+-- Name: search_found; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public.search_found AS (
+	conversation_id uuid,
+	version integer,
+	"position" bigint,
+	kind text,
+	id uuid,
+	role text,
+	actor text,
+	created_at timestamp with time zone,
+	language text,
+	rank real
+);
+
+
+--
 -- Name: append_events(text[], uuid[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1109,6 +1127,969 @@ $$;
 
 
 --
+-- Name: search_asked(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    asked   tsquery := '';
+    reading tsquery;
+BEGIN
+    FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
+        asked := asked || reading;
+    END LOOP;
+    IF numnode(asked) = 0 THEN
+        RETURN asked;
+    END IF;
+    asked := asked && search_word('=' || tenant);
+    IF role IS NOT NULL OR kind = 'task' THEN
+        asked := asked && search_word('=role ' || coalesce(role, 'task'));
+    END IF;
+    IF actor IS NOT NULL THEN
+        asked := asked && search_word('=actor ' || actor);
+    END IF;
+    RETURN asked;
+END
+$$;
+
+
+--
+-- Name: search_config(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_config(language text) RETURNS regconfig
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    RETURN CASE language
+        WHEN 'pt' THEN 'pg_catalog.portuguese'::regconfig
+        WHEN 'en' THEN 'pg_catalog.english'::regconfig
+        WHEN 'es' THEN 'pg_catalog.spanish'::regconfig
+        WHEN 'fr' THEN 'pg_catalog.french'::regconfig
+        WHEN 'de' THEN 'pg_catalog.german'::regconfig
+        WHEN 'it' THEN 'pg_catalog.italian'::regconfig
+        WHEN 'ar' THEN 'pg_catalog.arabic'::regconfig
+        WHEN 'ca' THEN 'pg_catalog.catalan'::regconfig
+        WHEN 'da' THEN 'pg_catalog.danish'::regconfig
+        WHEN 'el' THEN 'pg_catalog.greek'::regconfig
+        WHEN 'eu' THEN 'pg_catalog.basque'::regconfig
+        WHEN 'fi' THEN 'pg_catalog.finnish'::regconfig
+        WHEN 'ga' THEN 'pg_catalog.irish'::regconfig
+        WHEN 'hi' THEN 'pg_catalog.hindi'::regconfig
+        WHEN 'hu' THEN 'pg_catalog.hungarian'::regconfig
+        WHEN 'hy' THEN 'pg_catalog.armenian'::regconfig
+        WHEN 'id' THEN 'pg_catalog.indonesian'::regconfig
+        WHEN 'lt' THEN 'pg_catalog.lithuanian'::regconfig
+        WHEN 'ne' THEN 'pg_catalog.nepali'::regconfig
+        WHEN 'nl' THEN 'pg_catalog.dutch'::regconfig
+        WHEN 'no' THEN 'pg_catalog.norwegian'::regconfig
+        WHEN 'ro' THEN 'pg_catalog.romanian'::regconfig
+        WHEN 'ru' THEN 'pg_catalog.russian'::regconfig
+        WHEN 'sr' THEN 'pg_catalog.serbian'::regconfig
+        WHEN 'sv' THEN 'pg_catalog.swedish'::regconfig
+        WHEN 'ta' THEN 'pg_catalog.tamil'::regconfig
+        WHEN 'tr' THEN 'pg_catalog.turkish'::regconfig
+        WHEN 'yi' THEN 'pg_catalog.yiddish'::regconfig
+        ELSE 'pg_catalog.simple'::regconfig
+    END;
+END
+$$;
+
+
+--
+-- Name: search_corrected(text, text[], text, bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_corrected(query text, languages text[], tenant text, up_to bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+DECLARE
+    unit    record;
+    queries tsquery[];
+    meant   text;
+    words   text := '';
+    at      integer := 0;
+    changed boolean := false;
+BEGIN
+    FOR unit IN SELECT u.side, u.negated, u.quoted, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
+        meant := NULL;
+        IF NOT (unit.negated OR unit.quoted OR unit.prefix) AND unit.said ~ '^[^\W\d_]{4,30}$' THEN
+            queries := ARRAY(SELECT search_query(unit.said, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                              ORDER BY l.n);
+            IF cardinality(search_latest(languages, queries, tenant, NULL, NULL, NULL, NULL, '-infinity', 'infinity', 0, up_to,
+                                         1)) = 0 THEN
+                meant := search_meant(unit.said, languages, tenant);
+            END IF;
+        END IF;
+        changed := changed OR meant IS NOT NULL;
+        words := concat_ws(' ', nullif(words, ''), CASE WHEN unit.side > at THEN 'or' END,
+                           CASE WHEN unit.negated THEN '-' ELSE '' END
+                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"' ELSE coalesce(meant, unit.said) END
+                           || CASE WHEN unit.prefix THEN '*' ELSE '' END);
+        at := unit.side;
+    END LOOP;
+    RETURN CASE WHEN changed THEN words END;
+END
+$_$;
+
+
+--
+-- Name: search_cursor(text, bigint, text, text, bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_cursor(search text, up_to bigint, query text, key text, "position" bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN translate(encode(convert_to((json_build_array(search, up_to, query, key, "position"))::text, 'UTF8'::name), 'base64'::text), '
+'::text, ''::text);
+
+
+--
+-- Name: search_fold(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_fold(given text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(given),
+        '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
+        chr(1), ' '), chr(2), ' ');
+BEGIN
+    IF octet_length(folded) = length(folded) THEN
+        RETURN folded;
+    END IF;
+    -- The letters that Western European languages use; what else there is takes the longer way.
+    folded := replace(replace(replace(replace(replace(replace(folded,
+        'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
+    folded := replace(replace(replace(replace(replace(replace(folded,
+        'ó', 'o'), 'ê', 'e'), 'ú', 'u'), 'â', 'a'), 'à', 'a'), 'ô', 'o');
+    IF folded ~ '[^\u0001-\u007f\u2010-\u203a]' THEN
+        folded := replace(replace(replace(replace(folded, 'ø', 'o'), 'ł', 'l'), 'đ', 'd'), 'ı', 'i');
+        folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC));
+    END IF;
+    RETURN folded;
+END
+$$;
+
+
+--
+-- Name: search_for(text, text, text, text, text, text, uuid, timestamp with time zone, timestamp with time zone, text, integer, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_for(query text, tenant text, by text DEFAULT 'relevance'::text, only_kind text DEFAULT NULL::text, only_role text DEFAULT NULL::text, only_actor text DEFAULT NULL::text, only_conversation uuid DEFAULT NULL::uuid, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, query_language text DEFAULT NULL::text, page integer DEFAULT 20, after text DEFAULT NULL::text, opening text DEFAULT '«'::text, closing text DEFAULT '»'::text) RETURNS TABLE(kind text, id uuid, conversation_id uuid, version integer, "position" bigint, role text, actor text, created_at timestamp with time zone, language text, rank real, snippet text, searched text, cursor text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET client_min_messages TO 'warning'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    languages text[] := CASE WHEN query_language IS NULL THEN search_languages(tenant)
+                             ELSE ARRAY[search_language_named(query_language), 'und'] END;
+    -- A cursor is of use in the same search alone.
+    search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
+                                   only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
+                                   extract(epoch FROM until)::text, query_language), 0);
+    told      json;
+    up_to     bigint;
+    used      text := query;
+    queries   tsquery[];
+    found     search_found[];
+BEGIN
+    IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
+        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Say relevance or time.';
+    ELSIF only_kind NOT IN ('message', 'task') THEN
+        RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
+            USING ERRCODE = 'ES005', HINT = 'Say message or task.';
+    ELSIF languages[1] IS NULL THEN
+        RAISE EXCEPTION 'language: % is none that can be searched', quote_nullable(query_language)
+            USING ERRCODE = 'ES005', HINT = 'Give the code of a language, such as pt or en-US.';
+    ELSIF page IS NULL OR page NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
+    END IF;
+    IF after IS NOT NULL THEN
+        told := search_resumed(after, search);
+        up_to := told ->> 1;
+        used := told ->> 2;
+    ELSE
+        up_to := last_position();
+    END IF;
+    LOOP
+        queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                          ORDER BY l.n);
+        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
+        EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
+        used := search_corrected(query, languages, tenant, up_to);
+        EXIT WHEN used IS NULL;
+    END LOOP;
+    RETURN QUERY
+    SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
+           search_snippet(search_text(e.event_type, e.content), search_query(used, f.language, true), f.language,
+                          opening, closing),
+           used,
+           search_cursor(search, up_to, used,
+                         CASE by WHEN 'time' THEN to_char(f.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF') ELSE f.rank::text END,
+                         f.position)
+      FROM unnest(found) WITH ORDINALITY AS f (conversation_id, version, "position", kind, id, role, actor, created_at,
+                                               language, rank, n)
+      LEFT JOIN events e
+        ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
+     ORDER BY f.n;
+END
+$$;
+
+
+--
+-- Name: search_documents; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.search_documents (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    version integer NOT NULL,
+    "position" bigint NOT NULL,
+    kind character varying(20) NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    role character varying(50),
+    actor character varying(255) DEFAULT ''::character varying NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    language character varying(20) NOT NULL COLLATE pg_catalog."C",
+    words tsvector NOT NULL
+);
+
+
+--
+-- Name: COLUMN search_documents.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
+
+
+--
+-- Name: COLUMN search_documents.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.id IS 'Of the message, or of the task';
+
+
+--
+-- Name: COLUMN search_documents.words; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
+
+
+--
+-- Name: search_is_short(text, timestamp with time zone, timestamp with time zone, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_is_short(tenant text, since timestamp with time zone, below timestamp with time zone, below_position bigint, budget integer) RETURNS boolean
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (NOT (EXISTS ( SELECT
+            FROM public.search_documents d
+           WHERE (((d.tenant_id)::text = search_is_short.tenant) AND (d.created_at >= search_is_short.since) AND (ROW(d.created_at, d."position") < ROW(search_is_short.below, search_is_short.below_position)))
+           ORDER BY d.created_at DESC, d."position" DESC
+          OFFSET search_is_short.budget)));
+END;
+
+
+--
+-- Name: search_json_text(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_json_text(given text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    IF position('\' IN given) = 0 THEN
+        RETURN given;
+    END IF;
+    RETURN given::jsonb::text;
+EXCEPTION
+    WHEN OTHERS THEN
+        RETURN given;
+END
+$$;
+
+
+--
+-- Name: search_labels(text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_labels(tenant text, role text, actor text) RETURNS tsvector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN array_to_tsvector(ARRAY[('='::text || tenant), ('=role '::text || COALESCE(role, 'task'::text)), ('=actor '::text || actor)]);
+
+
+--
+-- Name: search_language(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_language(folded text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    words tsvector := to_tsvector('pg_catalog.simple'::regconfig, left(folded, 250));
+    pt    real := search_vote(words, 'pt');
+    en    real := search_vote(words, 'en');
+    es    real;
+    fr    real;
+    de    real;
+    it    real;
+    best  real;
+BEGIN
+    -- Most texts are clear at once.
+    IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
+        RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
+    END IF;
+    es := search_vote(words, 'es');
+    fr := search_vote(words, 'fr');
+    de := search_vote(words, 'de');
+    it := search_vote(words, 'it');
+    best := greatest(pt, en, es, fr, de, it, 0.05 * length(words)) * 0.99;
+    RETURN CASE (pt > best)::integer + (en > best)::integer + (es > best)::integer + (fr > best)::integer
+                + (de > best)::integer + (it > best)::integer
+        WHEN 1 THEN
+            CASE WHEN pt > best THEN 'pt' WHEN en > best THEN 'en' WHEN es > best THEN 'es'
+                 WHEN fr > best THEN 'fr' WHEN de > best THEN 'de' ELSE 'it' END
+        ELSE 'und'
+    END;
+END
+$$;
+
+
+--
+-- Name: search_language_named(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_language_named(given text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    code text := lower(substring(given FROM '^([A-Za-z]{2})(?:[-_].*)?$'));
+BEGIN
+    IF code = ANY (ARRAY['ar', 'ca', 'da', 'de', 'el', 'en', 'es', 'eu', 'fi', 'fr', 'ga', 'hi', 'hu', 'hy', 'id', 'it',
+                         'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
+        RETURN code;
+    END IF;
+    -- Some write it out; these two are those that such logs are mostly in.
+    RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
+END
+$_$;
+
+
+--
+-- Name: search_conversations; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.search_conversations (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    language character varying(20) COLLATE pg_catalog."C",
+    language_from integer,
+    is_deleted boolean DEFAULT false NOT NULL
+);
+
+
+--
+-- Name: COLUMN search_conversations.language_from; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_conversations.language_from IS 'Version of the event that named the language: it holds for what follows';
+
+
+--
+-- Name: search_languages(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_languages(tenant text) RETURNS text[]
+    LANGUAGE sql STABLE STRICT
+    BEGIN ATOMIC
+ WITH RECURSIVE named(language) AS (
+          SELECT min((c.language)::text) AS min
+            FROM public.search_conversations c
+           WHERE (((c.tenant_id)::text = search_languages.tenant) AND (c.language IS NOT NULL))
+         UNION ALL
+          SELECT ( SELECT min((c.language)::text) AS min
+                    FROM public.search_conversations c
+                   WHERE (((c.tenant_id)::text = search_languages.tenant) AND ((c.language)::text > n.language))) AS min
+            FROM named n
+           WHERE (n.language IS NOT NULL)
+         )
+  SELECT array_agg(DISTINCT l.language) AS array_agg
+    FROM ( SELECT n.language
+            FROM named n
+         UNION ALL
+          SELECT unnest(ARRAY['und'::text, 'pt'::text, 'en'::text, 'es'::text, 'fr'::text, 'de'::text, 'it'::text]) AS unnest) l
+   WHERE (l.language IS NOT NULL);
+END;
+
+
+--
+-- Name: search_latest(text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, wanted integer) RETURNS public.search_found[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    asked  tsquery := search_asked(queries, tenant, kind, role, actor);
+    way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    budget integer := 2000;
+    found  search_found[];
+    sample integer;
+BEGIN
+    IF numnode(asked) = 0 THEN
+        RETURN ARRAY[]::search_found[];
+    END IF;
+    LOOP
+        found := ARRAY(SELECT f FROM search_look(way, languages, queries, asked, tenant, conversation, kind, role, actor, since,
+                                                 below, below_position, up_to, budget, wanted) AS f);
+        IF cardinality(found) >= wanted OR way <> 'time' OR search_is_short(tenant, since, below, below_position, budget) THEN
+            RETURN found;
+        END IF;
+        IF sample IS NULL AND cardinality(found) >= budget / 50 THEN
+            sample := cardinality(found);
+            budget := budget * wanted / sample * 2;
+        ELSE
+            way := 'words';
+        END IF;
+    END LOOP;
+END
+$$;
+
+
+--
+-- Name: search_look(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_look(way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, budget integer, wanted integer) RETURNS SETOF public.search_found
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $_$
+DECLARE
+    columns CONSTANT text :=
+        'd.conversation_id, d.version, d.position, d.kind, d.id, d.role, d.actor, d.created_at, d.language, d.words';
+    first CONSTANT text := CASE way
+        WHEN 'words' THEN 'd.words @@ $4'
+        WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
+                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
+        WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
+    END;
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT f.conversation_id, f.version, f.position, f.kind::text, f.id, f.role::text, f.actor::text, f.created_at,
+                f.language::text,
+                (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
+           FROM (SELECT %1$s
+                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                  WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
+                    AND d.position <= $13 %3$s
+                    AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
+                    AND (SELECT c.is_deleted FROM search_conversations c
+                          WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE
+                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
+        columns, first,
+        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
+               CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
+               CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END))
+    USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
+          budget, wanted;
+END
+$_$;
+
+
+--
+-- Name: search_marked(text, text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
+    begins   integer := position(plain IN prepared);
+    -- Of a plural that was made a singular the last letter stands behind what is marked.
+    piece    text := substring(substr(original, begins) FROM format('^.{%s}[[:alnum:]]?', length(plain)));
+    shown    text := '';
+    rest     text := marked;
+    is_open  boolean := false;
+    size     integer;
+BEGIN
+    LOOP
+        size := strpos(rest, CASE WHEN is_open THEN chr(2) ELSE chr(1) END);
+        EXIT WHEN size = 0;
+        shown := shown || left(piece, size - 1);
+        piece := substr(piece, size);
+        rest := substr(rest, size + 1);
+        IF is_open THEN
+            size := length(substring(piece FROM '^[[:alnum:]]?'));
+            shown := shown || left(piece, size) || closing;
+            piece := substr(piece, size + 1);
+            rest := substr(rest, size + 1);
+        ELSE
+            shown := shown || opening;
+        END IF;
+        is_open := NOT is_open;
+    END LOOP;
+    RETURN shown || piece;
+END
+$$;
+
+
+--
+-- Name: search_meant(text, text[], text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_meant(word text, languages text[], tenant text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+    RETURN (
+        SELECT o.variant
+          FROM (SELECT s.lexeme, (array_agg(v.variant ORDER BY v.effort, v.variant))[1] AS variant, min(v.effort) AS effort
+                  FROM search_variants(word) AS v,
+                       unnest(array_replace(languages, 'und', 'simple')) AS l (language),
+                       unnest(to_tsvector(search_config(l.language), search_prepare(v.variant, l.language))) AS s
+                 GROUP BY s.lexeme) AS o,
+               LATERAL (SELECT count(*) AS number
+                          FROM (SELECT
+                                  FROM search_documents d
+                                 WHERE d.words @@ (search_word(o.lexeme) && search_word('=' || search_meant.tenant))
+                                   AND (d.tenant_id = search_meant.tenant) IS TRUE
+                                 LIMIT 200) AS d) AS found
+         WHERE found.number > 0
+         ORDER BY found.number DESC, o.effort, o.variant
+         LIMIT 1
+    );
+END
+$$;
+
+
+--
+-- Name: search_page(text, text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, json, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_page(by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint, told json, page integer) RETURNS public.search_found[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    best CONSTANT integer := 500;
+BEGIN
+    IF by = 'time' THEN
+        RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
+                             coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
+    END IF;
+    RETURN ARRAY(
+        SELECT f
+          FROM unnest(search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
+                                    greatest(best, page))) AS f
+         WHERE told IS NULL OR (f.rank, f.position) < ((told ->> 3)::real, (told ->> 4)::bigint)
+         ORDER BY f.rank DESC, f.position DESC
+         LIMIT page
+    );
+END
+$$;
+
+
+--
+-- Name: search_prefix(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_prefix(prefix text, language text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    found tsquery := (search_word(prefix)::text || ':*')::tsquery;
+    word  text;
+BEGIN
+    FOR word IN
+        SELECT DISTINCT s.lexeme
+          FROM unnest(CASE language
+                   WHEN 'pt' THEN ARRAY['', 'o', 'a', 'ao', 'm', 'em', 'r', 'ar', 'er', 'ir', 's', 'os', 'as', 'do', 'ado',
+                                        'ndo', 'mente', 'ento', 'l', 'el', 'ia', 'ncia', 'cao', 'dade', 'e', 'es', 'vel']
+                   WHEN 'en' THEN ARRAY['', 's', 'e', 'es', 'ed', 'd', 'ing', 'ng', 'ion', 'on', 'tion', 'ation', 'er', 'r', 'ly',
+                                        'y', 'ment', 'ent', 'al', 'ies', 'ness', 'n', 't', 'able', 'ive', 'ity']
+                   ELSE ARRAY['', 'a', 'e', 'o', 's', 'n', 'en', 'er', 'es']
+               END) AS ending,
+               LATERAL unnest(to_tsvector(search_config(language), search_prepare(prefix || ending, language))) AS s
+         WHERE NOT starts_with(s.lexeme, prefix)
+    LOOP
+        found := found || search_word(word);
+    END LOOP;
+    RETURN found;
+END
+$$;
+
+
+--
+-- Name: search_prepare(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_prepare(folded text, language text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    prepared text := folded;
+BEGIN
+    IF language = 'pt' THEN
+        prepared := regexp_replace(prepared, 'oes\M', 'ao ', 'g');
+        prepared := regexp_replace(prepared, '([^\Wm])aes\M', '\1ao ', 'g');
+        prepared := regexp_replace(prepared, 'cao\M', 'ção', 'g');
+        prepared := regexp_replace(prepared, 'ao\M', 'ão', 'g');
+        prepared := regexp_replace(prepared, '([aeiou])ns\M', '\1m ', 'g');
+        prepared := regexp_replace(prepared, 'ceis\M', 'cil ', 'g');
+        prepared := regexp_replace(prepared, '([a-z]{2}[ae])is\M', '\1l ', 'g');
+    END IF;
+    RETURN prepared;
+END
+$$;
+
+
+--
+-- Name: search_query(text, text, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    whole tsquery := '';
+    part  tsquery := '';
+    one   tsquery;
+    unit  record;
+    at    integer := 0;
+BEGIN
+    IF language = 'und' THEN
+        RETURN search_query(query, 'simple', shown) || search_query(query, 'en', shown) || search_query(query, 'pt', shown);
+    END IF;
+    FOR unit IN SELECT u.side, u.negated, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
+        IF unit.side > at THEN
+            whole := whole || part;
+            part := '';
+            at := unit.side;
+        END IF;
+        one := search_unit(unit.said, unit.prefix, language);
+        CONTINUE WHEN numnode(one) = 0 OR (shown AND unit.negated);
+        part := CASE WHEN shown THEN part || one WHEN unit.negated THEN part && !!one ELSE part && one END;
+    END LOOP;
+    RETURN whole || part;
+END
+$$;
+
+
+--
+-- Name: search_resumed(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_resumed(cursor text, search text) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    told json;
+BEGIN
+    BEGIN
+        told := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
+        PERFORM (told ->> 1)::bigint, (told ->> 4)::bigint,
+                CASE left(search, 1) WHEN 't' THEN (told ->> 3)::timestamptz::text ELSE (told ->> 3)::real::text END;
+    EXCEPTION
+        WHEN OTHERS THEN
+            told := NULL;
+    END;
+    IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
+       OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
+        RAISE EXCEPTION 'the cursor belongs to no page of this search'
+            USING ERRCODE = 'ES005', HINT = 'Give the cursor of the last row, with the same query and filters.';
+    END IF;
+    RETURN told;
+END
+$$;
+
+
+--
+-- Name: search_snippet(text, tsquery, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    reading  text;
+    original text;
+    prepared text;
+    marked   text;
+BEGIN
+    <<windows>>
+    FOR at IN 0 .. length(said) / 5000 LOOP
+        original := normalize(substr(said, at * 5000 + 1, 5500), NFC);
+        FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
+            prepared := search_prepare(search_fold(original), reading);
+            EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
+        END LOOP;
+    END LOOP;
+    IF length(original) <> length(prepared) THEN
+        original := prepared;  -- it has marks that combine with nothing: shown without them
+    END IF;
+    marked := ts_headline(search_config(reading), prepared, asked,
+        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
+               chr(1), chr(2), chr(3)));
+    RETURN (
+        SELECT string_agg(search_marked(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
+          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
+    );
+END
+$$;
+
+
+--
+-- Name: search_stems(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_stems(folded text, language text) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    IF language = 'und' THEN
+        RETURN to_tsvector('pg_catalog.simple'::regconfig, folded)
+            || to_tsvector('pg_catalog.english'::regconfig, folded)
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(folded, 'pt'));
+    END IF;
+    RETURN to_tsvector(search_config(language), search_prepare(folded, language));
+END
+$$;
+
+
+--
+-- Name: search_text(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_text(event_type text, content jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    said text;
+BEGIN
+    IF event_type = 'message.added' THEN
+        said := content ->> 'content';
+        IF content ? 'parts' THEN
+            said := concat_ws(E'\n', said, search_text_of_parts(content -> 'parts'));
+        END IF;
+        IF content ? 'extra' THEN
+            said := concat_ws(E'\n', said,
+                search_text_of_parts(content #> '{extra,content}'),
+                search_text_of_parts(content #> '{extra,parts}'),
+                (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
+                                             c.call ->> 'name', c.call ->> 'args', c.call ->> 'input',
+                                             search_json_text(c.call ->> 'arguments')),
+                                   E'\n' ORDER BY c.ordinal)
+                   FROM jsonb_array_elements(CASE WHEN jsonb_typeof(content #> '{extra,tool_calls}') = 'array'
+                                                  THEN content #> '{extra,tool_calls}' END)
+                        WITH ORDINALITY AS c (call, ordinal)),
+                content #>> '{extra,function_call,name}',
+                search_json_text(content #>> '{extra,function_call,arguments}'),
+                content #>> '{extra,name}');
+        END IF;
+    ELSIF event_type IN ('task.created', 'task.described') THEN
+        said := content ->> 'description';
+    ELSIF event_type = 'task.status_changed' THEN
+        said := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+                          search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
+    ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
+        said := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+    END IF;
+    RETURN nullif(left(said, 100000), '');
+END
+$$;
+
+
+--
+-- Name: search_text_of_parts(jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_text_of_parts(parts jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    IF jsonb_typeof(parts) <> 'array' THEN
+        RETURN CASE jsonb_typeof(parts) WHEN 'string' THEN parts #>> '{}' WHEN 'object' THEN (parts - 'bytes')::text END;
+    END IF;
+    RETURN (
+        SELECT string_agg(
+                   CASE jsonb_typeof(p.part)
+                       WHEN 'string' THEN p.part #>> '{}'
+                       WHEN 'object' THEN
+                           concat_ws(' ',
+                               p.part ->> 'name',
+                               CASE WHEN jsonb_typeof(p.part -> 'text') = 'string' THEN p.part ->> 'text' END,
+                               CASE WHEN jsonb_typeof(p.part -> 'data') IN ('object', 'array') THEN p.part ->> 'data' END,
+                               p.part #>> '{file,name}',
+                               p.part ->> 'filename',
+                               p.part ->> 'input',
+                               p.part ->> 'result',
+                               search_json_text(p.part ->> 'arguments'),
+                               CASE WHEN jsonb_typeof(p.part -> 'content') = 'string' THEN p.part ->> 'content'
+                                    WHEN jsonb_typeof(p.part -> 'content') = 'array' THEN
+                                        (SELECT string_agg(c.part ->> 'text', ' ' ORDER BY c.ordinal)
+                                           FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
+                                          WHERE jsonb_typeof(c.part) = 'object')
+                               END)
+                   END, E'\n' ORDER BY p.ordinal)
+          FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
+    );
+END
+$$;
+
+
+--
+-- Name: search_unit(text, boolean, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_unit(said text, prefix boolean, language text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    last_word text;
+    before    tsquery;
+BEGIN
+    IF NOT prefix THEN
+        RETURN phraseto_tsquery(search_config(language), search_prepare(said, language));
+    END IF;
+    last_word := left(substring(said FROM '[^\W_]+(?=\W*$)'), 100);
+    before := phraseto_tsquery(search_config(language), search_prepare(substring(said FROM '^(.*?)[^\W_]+\W*$'), language));
+    RETURN before && search_prefix(last_word, language);
+END
+$_$;
+
+
+--
+-- Name: search_units(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_units(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    found text[];
+    word  text;
+BEGIN
+    ordinal := 0;
+    side := 0;
+    FOR found IN
+        SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
+    LOOP
+        IF lower(found[3]) = 'or' AND found[1] = '' THEN
+            side := side + 1;
+            CONTINUE;
+        END IF;
+        quoted := found[2] IS NOT NULL;
+        prefix := NOT quoted AND found[3] LIKE '%*';
+        negated := found[1] = '-';
+        word := trim(search_fold(coalesce(found[2], found[3])));
+        -- A prefix of a letter or two is in half of all words.
+        prefix := prefix AND length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2;
+        IF word ~ '\w' THEN
+            ordinal := ordinal + 1;
+            said := word;
+            RETURN NEXT;
+            EXIT WHEN ordinal = 40;
+        END IF;
+    END LOOP;
+END
+$_$;
+
+
+--
+-- Name: search_variants(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_variants(word text) RETURNS TABLE(variant text, effort integer)
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT v.variant,
+     min(v.effort) AS min
+    FROM generate_series(0, length(search_variants.word)) i(i),
+     LATERAL ( VALUES ("left"(search_variants.word, i.i),substr(search_variants.word, (i.i + 1)))) cut(before, behind),
+     LATERAL ( SELECT (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3)) AS variant,
+             1 AS effort
+           WHERE (length(cut.behind) > 1)
+         UNION ALL
+          SELECT (cut.before || substr(cut.behind, 2)),
+             4
+           WHERE (cut.behind <> ''::text)
+         UNION ALL
+          SELECT ((cut.before || chr(letter.letter)) || substr(cut.behind, 2)),
+             3
+            FROM generate_series(97, 122) letter(letter)
+           WHERE (cut.behind <> ''::text)
+         UNION ALL
+          SELECT ((cut.before || chr(letter.letter)) || cut.behind),
+             2
+            FROM generate_series(97, 122) letter(letter)) v
+   WHERE (v.variant <> search_variants.word)
+   GROUP BY v.variant;
+END;
+
+
+--
+-- Name: search_vote(tsvector, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_vote(words tsvector, language text) RETURNS real
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    RETURN CASE language
+        WHEN 'pt' THEN 43 * ts_rank('{1,1,1,1}', words,
+            'nao | uma | um | com | em | do | dos | na | no | ao | os | voce | eu | meu | minha | isso |
+             foi | sao | mais | pelo | pela | ou | ola | qual | tem | seu | sua | obrigado | quando |
+             muito | ele | ela | dela | dele | mas | ja | tambem | aqui | porque | preciso | quero | esse |
+             essa')
+        WHEN 'en' THEN 43 * ts_rank('{1,1,1,1}', words,
+            'the | and | of | to | is | you | for | it | that | with | was | i | my | have | this | are |
+             not | be | on | can | your | what | please | from | how | at | an | or | we | but | they |
+             there | would | when | he | she | if | all | me | does | has | were | by')
+        WHEN 'es' THEN 25 * ts_rank('{1,1,1,1}', words,
+            'el | los | las | una | y | en | del | con | mi | pero | esta | usted | su | muy | hola |
+             gracias | hay | yo | lo | es | puedo | donde | cuando | tiene | quiero')
+        WHEN 'fr' THEN 28 * ts_rank('{1,1,1,1}', words,
+            'le | les | des | est | et | une | dans | pour | je | vous | pas | du | au | ce | sur | avec |
+             mon | nous | il | qui | bonjour | merci | votre | sont | ne | cette | elle | plus')
+        WHEN 'de' THEN 30 * ts_rank('{1,1,1,1}', words,
+            'der | und | ist | nicht | ich | ein | eine | mit | zu | auf | den | sie | wie | fur | von |
+             im | bitte | wir | dem | auch | haben | kann | mein | aber | danke | das | die | es | wenn |
+             sich')
+        WHEN 'it' THEN 30 * ts_rank('{1,1,1,1}', words,
+            'il | di | che | non | sono | della | gli | per | mi | questo | una | nel | ho | ciao |
+             grazie | alla | anche | come | piu | dei | con | vorrei | sul | essere | dove | la | le | si |
+             ma | quando')
+    END;
+END
+$$;
+
+
+--
+-- Name: search_word(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_word(word text) RETURNS tsquery
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (((''''::text || replace(replace(word, '\'::text, '\\'::text), ''''::text, ''''''::text)) || ''''::text))::tsquery;
+
+
+--
 -- Name: share_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1134,6 +2115,337 @@ BEGIN
         RETURN false;
     END IF;
     RETURN true;
+END
+$$;
+
+
+--
+-- Name: statistics_by_actor(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_by_actor(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(actor text, conversations bigint, active_conversations bigint, messages bigint, tasks bigint, events bigint, characters bigint, bytes bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    RETURN QUERY
+    SELECT d.actor::text, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint,
+           sum(d.tasks)::bigint, sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
+      FROM (SELECT c.actor, 0 AS conversations, count(*) AS active, sum(c.messages) AS messages, 0 AS tasks,
+                   sum(c.events) AS events, sum(c.characters) AS characters, sum(c.bytes) AS bytes
+              FROM (SELECT a.actor, sum(a.messages) AS messages, sum(a.events) AS events,
+                           sum(a.characters) AS characters, sum(a.bytes) AS bytes
+                      FROM statistics_activity a
+                     WHERE a.tenant_id = tenant
+                       AND a.quarter_hour >= first AND a.quarter_hour < last
+                       AND (a.actor = of_actor OR of_actor IS NULL)
+                     GROUP BY a.actor, a.conversation_id) AS c
+             GROUP BY c.actor
+             UNION ALL
+            SELECT c.actor, count(*), 0, 0, 0, 0, 0, 0
+              FROM statistics_conversations c
+             WHERE c.tenant_id = tenant
+               AND c.began_at >= first AND c.began_at < last
+               AND (c.actor = of_actor OR of_actor IS NULL)
+             GROUP BY c.actor
+             UNION ALL
+            SELECT t.actor, 0, 0, 0, count(*), 0, 0, 0
+              FROM statistics_tasks t
+             WHERE t.tenant_id = tenant
+               AND t.created_at >= first AND t.created_at < last
+               AND (t.actor = of_actor OR of_actor IS NULL)
+             GROUP BY t.actor) AS d
+     GROUP BY d.actor
+     ORDER BY 6 DESC, 1;
+END
+$$;
+
+
+--
+-- Name: statistics_by_day(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_by_day(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(day date, conversations bigint, active_conversations bigint, messages bigint, tasks bigint, events bigint, characters bigint, bytes bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    RETURN QUERY
+    SELECT d.day, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint, sum(d.tasks)::bigint,
+           sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
+      FROM (SELECT c.day, 0 AS conversations, count(*) AS active, sum(c.messages) AS messages, 0 AS tasks,
+                   sum(c.events) AS events, sum(c.characters) AS characters, sum(c.bytes) AS bytes
+              FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, sum(a.messages) AS messages,
+                           sum(a.events) AS events, sum(a.characters) AS characters, sum(a.bytes) AS bytes
+                      FROM statistics_activity a
+                     WHERE a.tenant_id = tenant
+                       AND a.quarter_hour >= first AND a.quarter_hour < last
+                       AND (a.actor = of_actor OR of_actor IS NULL)
+                     GROUP BY 1, a.conversation_id) AS c
+             GROUP BY c.day
+             UNION ALL
+            SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
+              FROM statistics_conversations c
+             WHERE c.tenant_id = tenant
+               AND c.began_at >= first AND c.began_at < last
+               AND (c.actor = of_actor OR of_actor IS NULL)
+             GROUP BY 1
+             UNION ALL
+            SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
+              FROM statistics_tasks t
+             WHERE t.tenant_id = tenant
+               AND t.created_at >= first AND t.created_at < last
+               AND (t.actor = of_actor OR of_actor IS NULL)
+             GROUP BY 1) AS d
+     WHERE statistics_midnight(d.day, zone) < statistics_midnight(d.day + 1, zone)
+     GROUP BY d.day
+     ORDER BY d.day;
+END
+$$;
+
+
+--
+-- Name: statistics_by_role(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_by_role(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(role text, conversations bigint, messages bigint, characters bigint, bytes bigint, parts bigint, parts_bytes bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    RETURN QUERY
+    SELECT c.role::text, count(*), sum(c.messages)::bigint, sum(c.characters)::bigint, sum(c.bytes)::bigint,
+           sum(c.parts)::bigint, sum(c.parts_bytes)::bigint
+      FROM (SELECT a.role, sum(a.messages) AS messages, sum(a.characters) AS characters, sum(a.bytes) AS bytes,
+                   sum(a.parts) AS parts, sum(a.parts_bytes) AS parts_bytes
+              FROM statistics_activity a
+             WHERE a.tenant_id = tenant
+               AND a.quarter_hour >= first AND a.quarter_hour < last
+               AND (a.actor = of_actor OR of_actor IS NULL)
+               AND a.role <> ''
+             GROUP BY a.role, a.conversation_id) AS c
+     GROUP BY c.role
+     ORDER BY 3 DESC, 1;
+END
+$$;
+
+
+--
+-- Name: statistics_by_status(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_by_status(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(kind text, status text, number bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    RETURN QUERY
+    SELECT 'conversation', CASE WHEN c.is_deleted THEN 'deleted' WHEN c.is_active THEN 'active' ELSE 'archived' END,
+           count(*)
+      FROM statistics_conversations c
+     WHERE c.tenant_id = tenant
+       AND c.began_at >= first AND c.began_at < last
+       AND (c.actor = of_actor OR of_actor IS NULL)
+     GROUP BY 2
+     UNION ALL
+    SELECT 'task', t.status::text, count(*)
+      FROM statistics_tasks t
+     WHERE t.tenant_id = tenant
+       AND t.created_at >= first AND t.created_at < last
+       AND (t.actor = of_actor OR of_actor IS NULL)
+     GROUP BY 2
+     ORDER BY 1, 3 DESC, 2;
+END
+$$;
+
+
+--
+-- Name: statistics_day(timestamp with time zone, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_day(moment timestamp with time zone, zone text) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN GREATEST(LEAST(((moment AT TIME ZONE zone))::date, '9999-12-31'::date), '0001-01-01'::date);
+
+
+--
+-- Name: statistics_midnight(date, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_midnight(day date, zone text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    midnight timestamptz := day::timestamp AT TIME ZONE zone;
+BEGIN
+    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also where no day is given
+    IF isfinite(midnight) AND date_bin('15 minutes', midnight, '4714-11-24 00:00+00 BC') <> midnight THEN
+        RAISE EXCEPTION '% does not begin on a quarter of an hour of UTC in the time zone "%"', day, zone
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'Statistics are kept by quarter of an hour, on which the days of all zones begin since 1972.',
+                  HINT = 'Ask for UTC, or for later days.';
+    END IF;
+    RETURN midnight;
+END
+$$;
+
+
+--
+-- Name: statistics_response_times(text, date, date, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_response_times(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text, by text DEFAULT 'all'::text) RETURNS TABLE(key text, questions bigint, answered bigint, unmeasured bigint, average double precision, median double precision, p95 double precision, longest double precision)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    IF "by" NOT IN ('all', 'day', 'actor') THEN
+        RAISE EXCEPTION 'response times cannot be had by %: choose among all, day, actor', "by"
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY
+    SELECT CASE "by" WHEN 'day' THEN statistics_day(q.asked_at, zone)::text WHEN 'actor' THEN q.actor ELSE 'all' END,
+           count(*),
+           count(q.seconds),
+           count(*) FILTER (WHERE q.seconds < 0),
+           avg(q.seconds) FILTER (WHERE q.seconds >= 0),
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY q.seconds) FILTER (WHERE q.seconds >= 0),
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY q.seconds) FILTER (WHERE q.seconds >= 0),
+           max(q.seconds) FILTER (WHERE q.seconds >= 0)
+      FROM (SELECT a.asked_at, a.actor, extract(epoch FROM a.answered_at - a.asked_at)::float8 AS seconds
+              FROM statistics_answers a
+             WHERE a.tenant_id = tenant
+               AND a.asked_at >= first AND a.asked_at < last
+               AND (a.actor = of_actor OR of_actor IS NULL)
+             UNION ALL
+            SELECT c.asked_at, NULL, NULL
+              FROM statistics_conversations c
+             WHERE c.tenant_id = tenant
+               AND c.asked_at >= first AND c.asked_at < last
+               AND of_actor IS NULL
+               AND "by" <> 'actor') AS q
+     GROUP BY 1
+     ORDER BY CASE WHEN "by" = 'actor' THEN -count(*) END, 1;
+END
+$$;
+
+
+--
+-- Name: statistics_sizes(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_sizes(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(what text, number bigint, characters bigint, bytes bigint, average_bytes double precision, largest_bytes bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    RETURN QUERY
+    SELECT l.what, l.number, l.characters, l.bytes, l.bytes::float8 / nullif(l.number, 0), l.largest::bigint
+      FROM (SELECT coalesce(sum(a.messages), 0)::bigint AS messages,
+                   coalesce(sum(a.characters), 0)::bigint AS characters,
+                   coalesce(sum(a.bytes), 0)::bigint AS bytes,
+                   coalesce(sum(a.parts), 0)::bigint AS parts,
+                   coalesce(sum(a.parts_bytes), 0)::bigint AS parts_bytes,
+                   coalesce(sum(a.artifacts), 0)::bigint AS artifacts,
+                   coalesce(sum(a.artifact_bytes), 0)::bigint AS artifact_bytes,
+                   coalesce(max(a.largest_text), 0) AS largest_text,
+                   coalesce(max(a.largest_parts), 0) AS largest_parts,
+                   coalesce(max(a.largest_artifact), 0) AS largest_artifact
+              FROM statistics_activity a
+             WHERE a.tenant_id = tenant
+               AND a.quarter_hour >= first AND a.quarter_hour < last
+               AND (a.actor = of_actor OR of_actor IS NULL)) AS s
+     CROSS JOIN LATERAL (VALUES ('text', s.messages, s.characters, s.bytes, s.largest_text),
+                                ('parts', s.parts, NULL, s.parts_bytes, s.largest_parts),
+                                ('artifacts', s.artifacts, NULL, s.artifact_bytes, s.largest_artifact))
+                        AS l (what, number, characters, bytes, largest);
+END
+$$;
+
+
+--
+-- Name: statistics_task_times(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_task_times(tenant text, since date DEFAULT NULL::date, until date DEFAULT NULL::date, of_actor text DEFAULT NULL::text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(status text, is_final boolean, tasks bigint, unmeasured bigint, average double precision, median double precision, p95 double precision, stays bigint, unmeasured_stays bigint, average_stay double precision, median_stay double precision, p95_stay double precision)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
+    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+BEGIN
+    RETURN QUERY
+    SELECT s.status::text, s.status IN ('completed', 'canceled', 'failed', 'rejected'),
+           count(*) FILTER (WHERE s.is_task),
+           count(*) FILTER (WHERE s.total < 0),
+           avg(s.total) FILTER (WHERE s.total >= 0),
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY s.total) FILTER (WHERE s.total >= 0),
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY s.total) FILTER (WHERE s.total >= 0),
+           count(*) FILTER (WHERE NOT s.is_task),
+           count(*) FILTER (WHERE s.stay < 0),
+           avg(s.stay) FILTER (WHERE s.stay >= 0),
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY s.stay) FILTER (WHERE s.stay >= 0),
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY s.stay) FILTER (WHERE s.stay >= 0)
+      FROM (SELECT t.status, true AS is_task, NULL::float8 AS stay,
+                   CASE WHEN t.status IN ('completed', 'canceled', 'failed', 'rejected')
+                        THEN extract(epoch FROM t.entered_at - t.created_at)::float8
+                   END AS total
+              FROM statistics_tasks t
+             WHERE t.tenant_id = tenant
+               AND t.created_at >= first AND t.created_at < last
+               AND (t.actor = of_actor OR of_actor IS NULL)
+             UNION ALL
+            SELECT w.status, false, extract(epoch FROM w.left_at - w.entered_at)::float8, NULL
+              FROM statistics_tasks t
+              JOIN statistics_stays w
+                ON w.tenant_id = t.tenant_id
+               AND w.conversation_id = t.conversation_id
+               AND w.task_id = t.task_id
+             WHERE t.tenant_id = tenant
+               AND t.created_at >= first AND t.created_at < last
+               AND (t.actor = of_actor OR of_actor IS NULL)) AS s
+     GROUP BY s.status
+     ORDER BY 3 DESC, 1;
 END
 $$;
 
@@ -1432,6 +2744,172 @@ COMMENT ON COLUMN public.messages.extra IS 'Members of the message as sent that 
 
 
 --
+-- Name: statistics_activity; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.statistics_activity (
+    conversation_id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    quarter_hour timestamp with time zone NOT NULL,
+    role character varying(50) NOT NULL COLLATE pg_catalog."C",
+    actor character varying(255) NOT NULL COLLATE pg_catalog."C",
+    events bigint NOT NULL,
+    messages bigint NOT NULL,
+    characters bigint NOT NULL,
+    bytes bigint NOT NULL,
+    parts bigint NOT NULL,
+    parts_bytes bigint NOT NULL,
+    artifacts bigint NOT NULL,
+    artifact_bytes bigint NOT NULL,
+    largest_text integer NOT NULL,
+    largest_parts integer NOT NULL,
+    largest_artifact integer NOT NULL
+)
+WITH (fillfactor='80');
+
+
+--
+-- Name: COLUMN statistics_activity.quarter_hour; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour in which it happened';
+
+
+--
+-- Name: COLUMN statistics_activity.role; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_activity.role IS 'Of the messages; empty for all other events';
+
+
+--
+-- Name: COLUMN statistics_activity.bytes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_activity.bytes IS 'Of the text of the messages, in UTF-8';
+
+
+--
+-- Name: COLUMN statistics_activity.parts_bytes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_activity.parts_bytes IS 'Of the parts of the messages, as JSON';
+
+
+--
+-- Name: COLUMN statistics_activity.artifacts; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes: of their parts, as JSON';
+
+
+--
+-- Name: COLUMN statistics_activity.largest_text; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_activity.largest_text IS 'Bytes; of one message, and so on for parts and artifact';
+
+
+--
+-- Name: statistics_answers; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.statistics_answers (
+    conversation_id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    question_version integer NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    answered_at timestamp with time zone NOT NULL,
+    actor character varying(255) NOT NULL COLLATE pg_catalog."C"
+);
+
+
+--
+-- Name: TABLE statistics_answers; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.statistics_answers IS 'Messages of assistants that answer users: the first after each run of questions';
+
+
+--
+-- Name: statistics_conversations; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.statistics_conversations (
+    conversation_id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    began_at timestamp with time zone NOT NULL,
+    asked_at timestamp with time zone,
+    question_version integer,
+    is_active boolean NOT NULL,
+    is_deleted boolean NOT NULL,
+    actor character varying(255) NOT NULL COLLATE pg_catalog."C"
+)
+WITH (fillfactor='80');
+
+
+--
+-- Name: COLUMN statistics_conversations.question_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_conversations.question_version IS 'The oldest message of a user that nobody has answered yet';
+
+
+--
+-- Name: statistics_stays; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.statistics_stays (
+    task_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    entered_at timestamp with time zone NOT NULL,
+    left_at timestamp with time zone NOT NULL,
+    version integer NOT NULL,
+    status character varying(50) NOT NULL COLLATE pg_catalog."C"
+);
+
+
+--
+-- Name: TABLE statistics_stays; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.statistics_stays IS 'How long a task was in a status that it has left';
+
+
+--
+-- Name: statistics_tasks; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.statistics_tasks (
+    task_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    entered_at timestamp with time zone NOT NULL,
+    version integer NOT NULL,
+    status character varying(50) NOT NULL COLLATE pg_catalog."C",
+    actor character varying(255) NOT NULL COLLATE pg_catalog."C"
+)
+WITH (fillfactor='80');
+
+
+--
+-- Name: COLUMN statistics_tasks.entered_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_tasks.entered_at IS 'When the task came into the status that it has; version: by which event';
+
+
+--
+-- Name: COLUMN statistics_tasks.actor; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.statistics_tasks.actor IS 'Who caused the first event of the task';
+
+
+--
 -- Name: task_artifacts; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -1543,6 +3021,62 @@ ALTER TABLE ONLY public.projection_texts
 
 
 --
+-- Name: search_conversations search_conversations_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.search_conversations
+    ADD CONSTRAINT search_conversations_pkey PRIMARY KEY (tenant_id, conversation_id);
+
+
+--
+-- Name: search_documents search_documents_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.search_documents
+    ADD CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version);
+
+
+--
+-- Name: statistics_activity statistics_activity_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.statistics_activity
+    ADD CONSTRAINT statistics_activity_pkey PRIMARY KEY (tenant_id, quarter_hour, conversation_id, role, actor);
+
+
+--
+-- Name: statistics_answers statistics_answers_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.statistics_answers
+    ADD CONSTRAINT statistics_answers_pkey PRIMARY KEY (tenant_id, asked_at, conversation_id, version);
+
+
+--
+-- Name: statistics_conversations statistics_conversations_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.statistics_conversations
+    ADD CONSTRAINT statistics_conversations_pkey PRIMARY KEY (tenant_id, conversation_id);
+
+
+--
+-- Name: statistics_stays statistics_stays_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.statistics_stays
+    ADD CONSTRAINT statistics_stays_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version);
+
+
+--
+-- Name: statistics_tasks statistics_tasks_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.statistics_tasks
+    ADD CONSTRAINT statistics_tasks_pkey PRIMARY KEY (tenant_id, conversation_id, task_id);
+
+
+--
 -- Name: task_artifacts task_artifacts_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -1615,6 +3149,48 @@ CREATE INDEX idx_messages_id ON public.messages USING btree (id);
 
 
 --
+-- Name: idx_search_conversations_language; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_search_conversations_language ON public.search_conversations USING btree (tenant_id, language) WHERE (language IS NOT NULL);
+
+
+--
+-- Name: idx_search_documents_created_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_search_documents_created_at ON public.search_documents USING btree (tenant_id, created_at, "position");
+
+
+--
+-- Name: idx_search_documents_task; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_search_documents_task ON public.search_documents USING btree (tenant_id, conversation_id, id) WHERE ((kind)::text = 'task'::text);
+
+
+--
+-- Name: idx_search_documents_words; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_search_documents_words ON public.search_documents USING gin (words) WITH (gin_pending_list_limit='1024');
+
+
+--
+-- Name: idx_statistics_conversations_began_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_statistics_conversations_began_at ON public.statistics_conversations USING btree (tenant_id, began_at);
+
+
+--
+-- Name: idx_statistics_tasks_created_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_statistics_tasks_created_at ON public.statistics_tasks USING btree (tenant_id, created_at);
+
+
+--
 -- Name: idx_task_artifacts_task_id; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -1673,4 +3249,7 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122000700'),
     ('20261122000900'),
     ('20261122001000'),
-    ('20261122001050');
+    ('20261122001050'),
+    ('20261122001100'),
+    ('20261122001110'),
+    ('20261122001200');

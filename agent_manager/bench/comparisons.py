@@ -14,6 +14,7 @@ from agent_manager.bench.gate import gate
 from agent_manager.bench.growing import growing
 from agent_manager.bench.log_reading import log_reading
 from agent_manager.bench.reading import reading
+from agent_manager.bench.rebuilding import rebuilding
 from agent_manager.bench.sizing import sizing
 from agent_manager.bench.waking import waking
 from agent_manager.bench.work import Bench
@@ -44,4 +45,5 @@ COMPARISONS = (
     Comparison("log-reading", log_reading),
     Comparison("size", sizing),
     Comparison("growing", growing),
+    Comparison("rebuilding", rebuilding),
 )
