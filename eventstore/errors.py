@@ -7,6 +7,7 @@
     │   ├── InvalidEvent           a value in an event: unknown role, NUL character, NaN, …
     │   ├── EventTooLarge          an event's content is beyond the size limit
     │   ├── InvalidId              a text that should be a UUID, a name, a tenant, …
+    │   ├── InvalidCursor          a cursor of a page that is damaged, or was made for another list
     │   ├── SettingsError          a setting or environment variable
     │   └── StoreClosed            the store is not open, or was closed while it was used
     ├── NotFound                   nothing has the id that was asked for
@@ -83,6 +84,10 @@ class EventTooLarge(InputError):
 
 class InvalidId(InputError):
     """A text that should name something (a UUID, a tenant, …) does not."""
+
+
+class InvalidCursor(InputError):
+    """A cursor that is damaged, or was made for a list with another order, other filters or of another kind."""
 
 
 class SettingsError(InputError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from psycopg import AsyncCursor
@@ -18,7 +17,7 @@ from psycopg.types.numeric import Int8
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventstore.database.connection import Connection, Pool
-from eventstore.database.queries import query
+from eventstore.database.queries import query, query_without
 from eventstore.ending import end
 from eventstore.events import CONTENT, Event
 
@@ -69,7 +68,7 @@ async def pages(pool: Pool, source: Source, first: int, last: int, limit: int | 
     text, given = source.text, source.given
 
     async def page() -> list[TupleRow]:
-        return await pool.fetch(text, given | walk.bounds(), cursor=Rows)
+        return await pool.fetch(text, given | walk.bounds(), cursor=RawRows)
 
     coming: asyncio.Task[list[TupleRow]] | None = None
     try:
@@ -151,8 +150,8 @@ def _next_size(rows: list[TupleRow]) -> int:
     return max(1, min(_LARGEST_PAGE, int(_PAGE_BYTES / mean)))
 
 
-class Rows(AsyncCursor[TupleRow]):
-    """Reads rows as :meth:`Event.from_row` takes them."""
+class RawRows(AsyncCursor[TupleRow]):
+    """Reads rows as :meth:`Event.from_row` takes them: binary, JSON as the bytes that came."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
@@ -160,8 +159,6 @@ class Rows(AsyncCursor[TupleRow]):
         self.adapters.register_loader("jsonb", ByteaBinaryLoader)
 
 
-@cache
 def statement(name: str, absent: frozenset[str]) -> str:
     """A read query without the lines on what is not asked for, so that it is planned for what is."""
-    lines = query("eventstore", name).splitlines()
-    return "\n".join(line for line in lines if not any(f"%({parameter})s" in line for parameter in absent))
+    return query_without("eventstore", name, absent)

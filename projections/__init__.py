@@ -1,27 +1,35 @@
 """The read side: projections from the log to read tables, the worker that maintains them, and reading them."""
 
+from projections.as_of import ConversationState
+from projections.cache import ConversationCache
 from projections.checkpoints import applied_position, wait_for
 from projections.compare import Difference
 from projections.inline import InlineAppender
 from projections.own import PythonProjection, load, projection
+from projections.pages import Page, every
 from projections.parking import Parked, parked
 from projections.projection import PROJECTIONS, Projection, named
-from projections.reading import Conversation, Message, Reader, Task
+from projections.reading import Reader
 from projections.rebuild import Rebuild, RebuildProgress, Rebuilt, rebuild, undo
 from projections.retrying import Retried, retry
+from projections.rows import Conversation, Message, Task
 from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
 from projections.status import Status, read_status
+from projections.sync_reading import SyncReader
 from projections.verify import Verified, verify
 from projections.worker import Worker, catch_up
 
 __all__ = [
     "PROJECTIONS",
     "Conversation",
+    "ConversationCache",
+    "ConversationState",
     "Difference",
     "Hit",
     "InlineAppender",
     "Message",
+    "Page",
     "Parked",
     "Projection",
     "PythonProjection",
@@ -34,11 +42,13 @@ __all__ = [
     "SearchPage",
     "Statistics",
     "Status",
+    "SyncReader",
     "Task",
     "Verified",
     "Worker",
     "applied_position",
     "catch_up",
+    "every",
     "load",
     "named",
     "parked",

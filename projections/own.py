@@ -23,7 +23,7 @@ from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.errors import EventStoreError, SettingsError
-from eventstore.paging import Rows
+from eventstore.paging import RawRows
 from projections.parking import Undigestible
 from projections.projection import PROJECTIONS, Projection
 
@@ -76,7 +76,7 @@ class PythonProjection(Projection):
     async def fold(self, connection: Connection) -> None:
         """Calls the function with what the relation ``batch`` of the connection shows."""
         assert self.function is not None
-        rows = await (await Rows(connection).execute(_EVENTS)).fetchall()
+        rows = await (await RawRows(connection).execute(_EVENTS)).fetchall()
         if not rows:
             return
         try:

@@ -76,6 +76,7 @@ PROJECTIONS: tuple[Projection, ...] = (
     Projection("conversations", ("conversations",)),
     Projection("messages", ("messages",)),
     Projection("tasks", ("tasks", "task_artifacts")),
+    Projection("actors", ("conversation_actors",)),
     Projection(
         "statistics",
         (

@@ -1,157 +1,258 @@
-"""Reading the read tables: conversations, messages and tasks as typed rows."""
+"""Reading the read tables: conversations, messages, tasks and the audit trail, filtered, in pages."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from eventstore import EventStore, Role, TaskStatus, conversation_uuid
+from eventstore import Event, EventStore, Role, TaskStatus, conversation_uuid
 from eventstore.append import checked_tenant
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
-from eventstore.sent import sent_from_row
+from eventstore.read import Filter
+from projections.as_of import ConversationState, state_as_of
+from projections.lists import (
+    ALL_MESSAGES,
+    ALL_TASKS,
+    ALL_TASKS_IN_STATUS,
+    MESSAGES,
+    TASKS,
+    Listing,
+    conversations,
+)
+from projections.pages import Asked, Page, Row, read_page
+from projections.position import fetch_at_least
+from projections.rows import Conversation, Message, Task
+from projections.trail import read_trail
 
-_CONVERSATIONS = query("projections", "conversations")
-_MESSAGES = query("projections", "messages")
-_TASKS = query("projections", "tasks")
+By: TypeAlias = Literal["updated", "created"]
+"""The time by which conversations are ordered."""
 
+WAIT_SECONDS = 10.0
+"""How long a read waits for a position that it must have seen."""
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A row of the table ``conversations``."""
-
-    id: UUID
-    name: str
-    is_active: bool
-    created_at: datetime
-    updated_at: datetime
-    metadata: dict[str, Any] | None
-    tenant_id: str
-    given_id: str | None
-    is_deleted: bool
-    message_count: int
-    version: int
-    forked_from: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A row of the table ``messages``."""
-
-    id: UUID
-    conversation_id: UUID
-    role: str
-    content: str
-    parts: list[Any] | None
-    created_at: datetime
-    metadata: dict[str, Any] | None
-    tenant_id: str
-    given_id: str | None
-    version: int
-    actor: str
-    extra: dict[str, Any] | None
-
-    @property
-    def sent(self) -> dict[str, Any]:
-        """The message as it was sent."""
-        return sent_from_row(self.role, self.content, self.parts, self.metadata, self.extra)
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A row of the table ``tasks``, with the chunks of its artifacts in order."""
-
-    id: UUID
-    conversation_id: UUID
-    status: str
-    description: str
-    created_at: datetime
-    updated_at: datetime
-    metadata: dict[str, Any] | None
-    tenant_id: str
-    given_id: str | None
-    version: int
-    status_message: dict[str, Any] | None
-    artifacts: list[dict[str, Any]]
+_CONVERSATION = query("projections", "conversation")
 
 
 class Reader:
-    """Reads the read tables of one tenant."""
+    """Reads what one tenant has.
 
-    def __init__(self, store: EventStore, tenant: str | None = None) -> None:
-        self._store = store
-        self._tenant = store.tenant if tenant is None else checked_tenant(tenant)
+    Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor that, given as ``after`` to
+    the same call, brings the next ones; :func:`every` goes through all of them. A page is one statement. Without a
+    limit a list comes whole, with a statement for each thousand rows. ``since`` and ``until`` are a half-open range of
+    aware times.
+
+    Every read of the read tables takes ``at_least``, such as the ``position`` of an append: it then holds what was
+    appended until there, and waits for the workers if need be; that costs no further statement where they have come so
+    far.
+
+    Args:
+        tenant: the store's own if left out.
+        timeout: seconds to wait at most.
+
+    Attributes:
+        store, tenant, timeout: as given.
+
+    Raises:
+        InvalidCursor: a cursor is damaged, or was made with another order or other filters.
+        NotCaughtUp: the workers have not come to ``at_least`` within the time.
+    """
+
+    def __init__(self, store: EventStore, tenant: str | None = None, *, timeout: float = WAIT_SECONDS) -> None:
+        self.store = store
+        self.timeout = timeout
+        self.tenant = store.tenant if tenant is None else checked_tenant(tenant)
 
     async def conversations(
-        self, *, active: bool | None = None, deleted: bool = False, limit: int | None = None
-    ) -> list[Conversation]:
+        self,
+        *,
+        active: bool | None = None,
+        deleted: bool = False,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: By = "updated",
+        newest_first: bool = True,
+        limit: int | None = None,
+        after: str | None = None,
+        at_least: int | None = None,
+    ) -> Page[Conversation]:
         """Conversations, the latest updated first.
 
         Args:
             active: only active, or only archived ones.
             deleted: the hidden ones too.
-            limit: at most so many.
+            actor: only those in which this actor caused an event.
+            since, until: of the time by which they are ordered.
+            by: the time of the last update, or that of the beginning. The latter never changes: through pages in that
+                order comes each conversation that was there at the first exactly once. An update moves a conversation
+                to the newest end: newest first, one that is updated between two pages may be left out, but
+                comes in no two of them; oldest first, it comes again, but is not left out.
         """
-        return await self._conversations(None, active, deleted, limit)
+        if by not in ("updated", "created"):
+            raise InputError(f"by: {by!r} is unknown: choose updated or created")
+        filters = {"active": active, "deleted": None if deleted else False, **_checked(actor, since, until)}
+        listing = conversations(by, of_actor=actor is not None)
+        return await self._page(listing, filters, newest_first, limit, after, at_least)
 
-    async def conversation(self, conversation: UUID | str) -> Conversation:
+    async def conversation(self, conversation: UUID | str, *, at_least: int | None = None) -> Conversation:
         """One conversation, hidden or not, by its id or by the id that its client gave it.
 
         Raises:
             NotFound: there is none.
         """
-        candidates = [conversation] if isinstance(conversation, UUID) else self.candidates(conversation)
-        for candidate in candidates:
-            if found := await self._conversations(candidate, None, True, 1):
-                return found[0]
-        raise NotFound(f"no conversation has the id {str(conversation)!r}: eventstore conversations lists them")
+        given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
+        rows = await fetch_at_least(self.store, _CONVERSATION, given, ("conversations",), at_least, self.timeout)
+        if not rows:
+            raise not_found(conversation)
+        return Conversation.from_row(rows[0])
 
     async def messages(
-        self, conversation_id: UUID | str, *, after: int = 0, role: str | None = None, limit: int | None = None
-    ) -> list[Message]:
-        """The messages of a conversation in their order.
+        self,
+        conversation_id: UUID | str | None = None,
+        *,
+        role: str | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after_version: int | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        at_least: int | None = None,
+    ) -> Page[Message]:
+        """The messages of a conversation in its order, or those of all by the time when they happened.
 
         Args:
-            after: only those above this version of the conversation.
-            role: only those of this role.
+            conversation_id: None is all conversations.
+            role, actor: only those of this role or actor. Where few are, a page looks at many more: bound it by time.
+            since, until: of ``created_at``.
+            after_version: of a conversation, only those above this version.
         """
         _known(role, Role, "role")
-        parameters = self._of(conversation_id) | {"after": after, "role": role, "limit": limit}
-        return [Message(*row) for row in await self._store.pool.fetch(_MESSAGES, parameters)]
+        filters = {"role": role, **_checked(actor, since, until)}
+        if conversation_id is None:
+            if after_version is not None:
+                raise InputError("after_version: is one of a conversation: name that too")
+            return await self._page(ALL_MESSAGES, filters, newest_first, limit, after, at_least)
+        filters |= {"after_version": after_version, "conversation_id": parse_uuid(conversation_id, "conversation_id")}
+        return await self._page(MESSAGES, filters, newest_first, limit, after, at_least)
 
     async def tasks(
-        self, conversation_id: UUID | str, *, status: str | None = None, limit: int | None = None
-    ) -> list[Task]:
-        """The tasks of a conversation, the oldest first."""
+        self,
+        conversation_id: UUID | str | None = None,
+        *,
+        status: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        at_least: int | None = None,
+    ) -> Page[Task]:
+        """The tasks of a conversation, or of all, by the time when they were created.
+
+        Args:
+            conversation_id: None is all conversations.
+            status: only those in this status.
+            since, until: of ``created_at``.
+        """
         _known(status, TaskStatus, "status")
-        parameters = self._of(conversation_id) | {"status": status, "limit": limit}
-        return [Task(*row) for row in await self._store.pool.fetch(_TASKS, parameters)]
+        filters = {"status": status, **_checked(None, since, until)}
+        if conversation_id is None:
+            listing = ALL_TASKS if status is None else ALL_TASKS_IN_STATUS
+            return await self._page(listing, filters, newest_first, limit, after, at_least)
+        filters |= {"conversation_id": parse_uuid(conversation_id, "conversation_id")}
+        return await self._page(TASKS, filters, newest_first, limit, after, at_least)
 
-    async def _conversations(
-        self, conversation_id: UUID | None, active: bool | None, deleted: bool, limit: int | None
-    ) -> list[Conversation]:
-        parameters = {
-            "tenant": self._tenant,
-            "id": conversation_id,
-            "active": active,
-            "deleted": deleted,
-            "limit": limit,
-        }
-        return [Conversation(*row) for row in await self._store.pool.fetch(_CONVERSATIONS, parameters)]
+    async def history(
+        self,
+        conversation_id: UUID | str | None = None,
+        *,
+        types: Sequence[str] | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Page[Event]:
+        """The audit trail: the events of a conversation in its order, or those of all in the order of the log.
 
-    def _of(self, conversation_id: UUID | str) -> dict[str, Any]:
-        return {"tenant": self._tenant, "conversation_id": parse_uuid(conversation_id, "conversation_id")}
+        It is read from the log itself: an append is in its conversation's trail once it has returned. A page of all
+        takes a statement more, for the position up to which the log is final, and further ones where a filter
+        lets few events through.
 
-    def candidates(self, text: str) -> list[UUID]:
+        Args:
+            conversation_id: None is all conversations.
+            types, actor: only events of these types, of this actor.
+            since, until: of ``timestamp``, when the log took the event.
+        """
+        which = Filter(types, actor, since, until)
+        conversation = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
+        return await read_trail(self.store, self.tenant, conversation, which, newest_first, limit, after)
+
+    async def conversation_at(
+        self,
+        conversation: UUID | str,
+        *,
+        version: int | None = None,
+        position: int | None = None,
+        time: datetime | None = None,
+    ) -> ConversationState:
+        """A conversation with its messages and tasks as it was, folded from the log by the projections themselves.
+
+        Give one of:
+
+        Args:
+            version: as it was at this version.
+            position: as it was when the log had come to this position.
+            time: as the log knew it at this time (``timestamp``).
+
+        Raises:
+            NotFound: there is no such conversation, or there was none then, or it has not come to that version.
+        """
+        found = await state_as_of(
+            self.store, self.tenant, self.candidates(conversation), version=version, position=position, time=time
+        )
+        if found is None:
+            raise not_found(conversation)
+        return found
+
+    def candidates(self, conversation: UUID | str) -> list[UUID]:
         """The ids of the conversations that a text may name: a UUID in any of its forms, or a client's own id."""
-        named = conversation_uuid(self._tenant, text)
+        if isinstance(conversation, UUID):
+            return [conversation]
+        named = conversation_uuid(self.tenant, conversation)
         try:
-            return list(dict.fromkeys([named, UUID(text)]))
+            return list(dict.fromkeys([named, UUID(conversation)]))
         except ValueError:
             return [named]
+
+    def _page(
+        self,
+        listing: Listing[Row],
+        filters: dict[str, Any],
+        newest_first: bool,
+        limit: int | None,
+        after: str | None,
+        at_least: int | None,
+    ) -> Awaitable[Page[Row]]:
+        asked = Asked({"tenant": self.tenant, **filters}, newest_first, limit, after, at_least)
+        return read_page(self.store, listing, asked, self.timeout)
+
+
+def not_found(conversation: UUID | str) -> NotFound:
+    """The error for a conversation that there is not."""
+    return NotFound(f"no conversation has the id {str(conversation)!r}: eventstore conversations lists them")
+
+
+def _checked(actor: str | None, since: datetime | None, until: datetime | None) -> dict[str, Any]:
+    which = Filter(None, actor, since, until)
+    return {"actor": which.actor, "since": which.since, "until": which.until}
 
 
 def _known(word: str | None, words: type[Role] | type[TaskStatus], what: str) -> None:

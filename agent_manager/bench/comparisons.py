@@ -15,7 +15,9 @@ from agent_manager.bench.growing import growing
 from agent_manager.bench.log_reading import log_reading
 from agent_manager.bench.reading import reading
 from agent_manager.bench.rebuilding import rebuilding
+from agent_manager.bench.sessions import sessions
 from agent_manager.bench.sizing import sizing
+from agent_manager.bench.table_reading import table_reading
 from agent_manager.bench.waking import waking
 from agent_manager.bench.work import Bench
 
@@ -43,6 +45,8 @@ COMPARISONS = (
     Comparison("gate", gate),
     Comparison("reading", reading),
     Comparison("log-reading", log_reading),
+    Comparison("tables", table_reading),
+    Comparison("sessions", sessions),
     Comparison("size", sizing),
     Comparison("growing", growing),
     Comparison("rebuilding", rebuilding),

@@ -9,7 +9,19 @@ import sys
 
 import typer
 
-from agent_manager.cli import benching, checking, importing, projecting, schema, searching, serving, showing, statistics
+from agent_manager.cli import (
+    as_of,
+    benching,
+    checking,
+    importing,
+    listing,
+    projecting,
+    schema,
+    searching,
+    serving,
+    showing,
+    statistics,
+)
 from eventstore.errors import EventStoreError
 
 app = typer.Typer(
@@ -28,6 +40,7 @@ app = typer.Typer(
       eventstore messages ID          read one
       eventstore history ID           its audit trail
       eventstore stats                numbers by day, role, actor and status
+      eventstore conversation ID --time 2026-01-31T09:30    as it was
 
     The server is the one that DATABASE_URL names, or POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and
     POSTGRES_PASSWORD, also from a file .env. With neither, an embedded PostgreSQL is started while it is needed; it
@@ -44,6 +57,8 @@ app = typer.Typer(
 
 serving.add_to(app)
 importing.add_to(app)
+listing.add_to(app)
+as_of.add_to(app)
 showing.add_to(app)
 statistics.add_to(app)
 searching.add_to(app)

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from agent_manager.cli.charts import bars, duration
+from agent_manager.cli.listing import mention_lag
 from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
 from agent_manager.cli.output import print_json, print_table
-from agent_manager.cli.showing import mention_lag
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
 from projections import Statistics

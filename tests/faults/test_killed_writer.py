@@ -65,6 +65,7 @@ async def test_an_import_killed_again_and_again_is_exact(
         "messages": CONVERSATIONS * MESSAGES,
         "tasks": tasks,
         "task_artifacts": tasks,
+        "conversation_actors": 4 * CONVERSATIONS,  # importer, user, assistant, tool
     }
 
     again = started.start("import", str(file), DATABASE_URL=database_url)

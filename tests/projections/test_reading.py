@@ -105,7 +105,7 @@ async def test_messages_come_in_their_order_from_a_version_on_of_a_role(store: E
         )
     await catch_up(store)
     assert [row.role for row in await reader.messages(conversation)] == roles
-    assert [row.version for row in await reader.messages(conversation, after=3)] == [4, 5]
+    assert [row.version for row in await reader.messages(conversation, after_version=3)] == [4, 5]
     assert [row.version for row in await reader.messages(conversation, role="assistant")] == [3, 5]
     assert [row.version for row in await reader.messages(conversation, limit=2)] == [1, 2]
     [first, *_] = await reader.messages(conversation)

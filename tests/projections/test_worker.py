@@ -24,7 +24,8 @@ from projections.apply import Applier
 PROJECTOR = "eventstore_projector"
 READ_TABLES = (
     "conversations", "messages", "tasks", "task_artifacts", "statistics_activity", "statistics_conversations",
-    "statistics_answers", "statistics_tasks", "statistics_stays", "checkpoints",
+    "statistics_answers", "statistics_tasks", "statistics_stays", "search_documents", "search_conversations",
+    "conversation_actors", "checkpoints",
 )  # fmt: skip
 
 

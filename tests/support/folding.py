@@ -22,10 +22,14 @@ KEYS: dict[str, tuple[str, ...]] = {
     "messages": ("tenant_id", "conversation_id", "id"),
     "tasks": ("tenant_id", "conversation_id", "id"),
     "task_artifacts": ("tenant_id", "conversation_id", "version"),
+    "conversation_actors": ("tenant_id", "conversation_id", "actor"),
 }
 """The read tables and their keys."""
 
-FILLED_BY = {"conversations": "conversations", "messages": "messages", "tasks": "tasks", "task_artifacts": "tasks"}
+FILLED_BY = {
+    "conversations": "conversations", "messages": "messages", "tasks": "tasks", "task_artifacts": "tasks",
+    "conversation_actors": "actors",
+}  # fmt: skip
 """Which projection fills each."""
 
 
@@ -56,9 +60,11 @@ def fold(events: Iterable[Event]) -> Tables:
 class _Folding:
     def __init__(self) -> None:
         self.tables: Tables = {table: {} for table in KEYS}
+        self._actors: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
 
     def take(self, event: Event) -> None:
         self._conversation(event)
+        self._actor(event)
         if event.event_type == "message.added":
             self._message(event)
         if event.event_type in _TASK_EVENTS:
@@ -97,6 +103,18 @@ class _Folding:
                 row["is_deleted"] = True
             case "message.added":
                 row["message_count"] += 1
+
+    def _actor(self, event: Event) -> None:
+        conversation = self.tables["conversations"][event.tenant_id, str(event.conversation_id)]
+        key = (event.tenant_id, str(event.conversation_id), event.actor)
+        self.tables["conversation_actors"][key] = {
+            "tenant_id": event.tenant_id, "conversation_id": str(event.conversation_id), "actor": event.actor,
+        }  # fmt: skip
+        keys = self._actors.setdefault(key[:2], set())
+        keys.add(key)
+        for each in keys:
+            times = {name: conversation[name] for name in ("created_at", "updated_at")}
+            self.tables["conversation_actors"][each] |= times
 
     def _message(self, event: Event) -> None:
         content = event.content

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from eventstore.ending import end
 
 _NOTIFICATION = b"A"
+_READY = b"Z"
 
 
 class Link:
@@ -34,6 +35,7 @@ class Wire:
         url: of the same database, through the wire.
         links: the connections that were made through it and are not closed.
         is_dead: whether nothing passes on connections that are still to come.
+        rounds: how often the server has answered and was ready for the next statement: the round trips.
         swallows_notifications: as a pooler does that lends its connections for a transaction.
     """
 
@@ -46,6 +48,7 @@ class Wire:
         self.url = f"postgresql://{login}@/{quote(str(to['dbname']))}?host={quote(folder, safe='')}&port=5432"
         self.links: list[Link] = []
         self.is_dead = False
+        self.rounds = 0
         self.swallows_notifications = False
         self._file = f"{folder}/.s.PGSQL.5432"
         self._server: asyncio.Server | None = None
@@ -102,6 +105,7 @@ class Wire:
             while True:  # messages: a letter, the length of what follows with itself, what follows
                 head = await source.readexactly(5)
                 body = await source.readexactly(int.from_bytes(head[1:], "big") - 4)
+                self.rounds += head[:1] == _READY
                 if link.passes_answers and not (self.swallows_notifications and head[:1] == _NOTIFICATION):
                     target.write(head + body)
 

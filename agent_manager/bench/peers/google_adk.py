@@ -46,10 +46,17 @@ class GoogleAdk:
 
     async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> float:
         """See :class:`agent_manager.bench.peers.base.Peer`."""
-        return await drive(plan, self._append, seconds)
+        return await drive(plan, lambda _, given: self.append(given), seconds)
 
-    async def _append(self, _: int, given: tuple[Session, Event]) -> None:
+    async def append(self, given: tuple[Session, Event]) -> None:
+        """Appends an event."""
         await self._service.append_event(*given)
+
+    async def read_session(self, conversation_id: UUID) -> list[Event]:
+        """The events of a session, read anew."""
+        known = self._sessions[conversation_id]
+        found = await self._service.get_session(app_name=_APP, user_id=known.user_id, session_id=known.id)
+        return [] if found is None else list(found.events)
 
     async def close(self) -> None:
         """Closes the engine."""

@@ -6,11 +6,12 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from psycopg import sql
 
-from agent_manager.bench import Bench, Place, Target, against_peers, log_reading, plotting, prepared_place
+from agent_manager.bench import Bench, Place, Target, against_peers, log_reading, plotting, prepared_place, sessions
 from agent_manager.bench.messages import Message
 from agent_manager.bench.peers import Known, Peer, PeerMissing
 from agent_manager.bench.rates import drive
@@ -51,12 +52,25 @@ class Notebook:
     def append(self, given: Sequence[Any]) -> None:
         self.kept += [text for _, text in given]
 
+    async def read_session(self, conversation_id: UUID) -> list[str]:
+        cursor = await self.connections[0].execute(
+            "SELECT note FROM notes WHERE conversation_id = %s", [conversation_id]
+        )
+        return [note for (note,) in await cursor.fetchall()]
+
     def read(self, section: int) -> Iterator[Any]:
         return iter([Kept(json.dumps(text).encode()) for text in self.kept])
 
     async def close(self) -> None:
         for connection in self.connections:
             await connection.close()
+
+
+class Diary(Notebook):
+    """One that is read a session at a time."""
+
+    async def append(self, given: Any) -> None:  # type: ignore[override]
+        await self._append(0, given)
 
 
 class Torn(Notebook):
@@ -78,10 +92,10 @@ class Given(Known):
     """A peer that is no module of the package."""
 
     def make(self) -> Peer:
-        return {"notebook": Notebook, "torn": Torn, "absent": Absent}[self.name]()
+        return {"notebook": Notebook, "torn": Torn, "absent": Absent, "diary": Diary}[self.name]()
 
 
-GIVEN = tuple(Given(name, "writing", (), Target(30)) for name in ("torn", "notebook", "absent"))
+GIVEN = tuple(Given(name, "writing", (), Target(30)) for name in ("torn", "notebook", "absent", "diary"))
 
 
 @pytest.fixture
@@ -100,7 +114,7 @@ async def schemas(bench: Bench) -> set[str]:
 async def test_each_peer_that_works_gives_a_figure_and_the_others_are_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(against_peers, "PEERS", GIVEN)
+    monkeypatch.setattr(against_peers, "PEERS", GIVEN[:3])
     (figure,) = await against_peers.against_peers(bench)
     assert "notebook's writing" in figure.what
     assert (figure.target, len(figure.ratios)) == (Target(30), TRIAL.runs)
@@ -117,10 +131,21 @@ async def test_the_log_is_read_beside_a_peers(bench: Bench, monkeypatch: pytest.
     assert all(figure.ratio > 0 for figure in figures)
 
 
+async def test_a_conversation_is_read_beside_a_peers_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_PEER", GIVEN[3])
+    figures = await sessions.sessions(bench)
+    assert [figure.target for figure in figures] == [Target(0.2, at_least=False), None]
+    assert all(figure.ratio > 0 for figure in figures)
+    assert await schemas(bench) == set()
+    monkeypatch.setattr(sessions, "_PEER", GIVEN[2])
+    assert await sessions.sessions(bench) == []
+    assert bench.skipped == ["sessions: it needs a desk"]
+
+
 async def test_the_plot_has_a_curve_for_the_store_for_the_limit_and_for_each_peer_that_works(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plotting, "PEERS", GIVEN)
+    monkeypatch.setattr(plotting, "PEERS", GIVEN[:3])
     found = await plotting.curves(bench, (1, 2))
     assert list(found) == ["eventstore", "bare INSERT", "notebook"]
     for curve in found.values():

@@ -1,0 +1,123 @@
+"""A conversation as it was: its events up to then, folded by the projections' own texts.
+
+The texts read the relation ``batch`` and write unqualified names of tables. In a transaction of its own, which is
+rolled back, these are temporary tables: empty ones like the read tables, and a batch that holds the conversation's
+events up to then. So what is shown is what the projections would have made, whatever they are, and nobody else sees
+anything of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from eventstore import EventStore
+from eventstore.database.connection import PROJECTOR, Connection
+from eventstore.database.queries import query, query_without
+from eventstore.database.translate import translated
+from eventstore.errors import InputError, NotFound
+from eventstore.paging import RawRows
+from projections.lists import MESSAGES, TASKS
+from projections.pages import fetch_all
+from projections.projection import named
+from projections.rows import Conversation, Message, Task
+
+_PROJECTIONS = named(["conversations", "messages", "tasks"])
+_LIMITS = frozenset(("version", "position", "time"))
+_VERSIONS = query("projections", "as_of_versions")
+_BATCH = query("projections", "as_of_batch")
+_CONVERSATION = query("projections", "conversation")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """A conversation with all its messages and tasks, in the orders in which the Reader gives them."""
+
+    conversation: Conversation
+    messages: tuple[Message, ...]
+    tasks: tuple[Task, ...]
+
+    @property
+    def version(self) -> int:
+        """The conversation's version."""
+        return self.conversation.version
+
+
+async def state_as_of(
+    store: EventStore,
+    tenant: str,
+    candidates: list[UUID],
+    *,
+    version: int | None = None,
+    position: int | None = None,
+    time: datetime | None = None,
+) -> ConversationState | None:
+    """The first of the candidates that exists, as it was; None where none exists.
+
+    Raises:
+        InputError: not exactly one of the three limits is given, or it is none.
+        NotFound: the conversation had not begun then, or has not come to that version.
+    """
+    limit = _checked(version, position, time)
+    async with await store.connect(PROJECTOR) as connection:
+        with translated():
+            async with connection.transaction(force_rollback=True):
+                given = {"tenant": tenant, "ids": candidates}
+                versions: dict[UUID, int] = dict(await (await connection.execute(_VERSIONS, given)).fetchall())
+                found = next((candidate for candidate in candidates if candidate in versions), None)
+                if found is None:
+                    return None
+                if version is not None and version > versions[found]:
+                    raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {version}")
+                await _make_tables(connection, store.settings.db_schema)
+                if not await _fill_batch(connection, {"tenant": tenant, "conversation_id": found} | limit):
+                    [(words, value)] = limit.items()
+                    raise NotFound(f"conversation {found} had not begun at {words} {value}")
+                for projection in _PROJECTIONS:
+                    await connection.execute(projection.text)
+                return await read_state(connection, tenant, found)
+
+
+async def read_state(connection: Connection, tenant: str, conversation_id: UUID) -> ConversationState | None:
+    """What the tables that the connection sees hold of a conversation."""
+
+    async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
+        return await (await RawRows(connection).execute(text.encode(), given)).fetchall()
+
+    rows = await fetch(_CONVERSATION, {"tenant": tenant, "ids": [conversation_id]})
+    if not rows:
+        return None
+    asked = {"tenant": tenant, "conversation_id": conversation_id}
+    messages = map(Message.from_row, await fetch_all(fetch, MESSAGES, asked))
+    tasks = map(Task.from_row, await fetch_all(fetch, TASKS, asked))
+    return ConversationState(Conversation.from_row(rows[0]), tuple(messages), tuple(tasks))
+
+
+async def _make_tables(connection: Connection, schema: str) -> None:
+    await connection.execute(_BATCH)
+    for table in (table for projection in _PROJECTIONS for table in projection.tables):
+        like = sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED)")
+        await connection.execute(like.format(sql.Identifier(table), sql.Identifier(schema, table)))
+
+
+async def _fill_batch(connection: Connection, given: dict[str, Any]) -> int:
+    text = query_without("projections", "as_of_events", _LIMITS.difference(given))
+    return (await connection.execute(text.encode(), given)).rowcount
+
+
+def _checked(version: int | None, position: int | None, time: datetime | None) -> dict[str, Any]:
+    limits: dict[str, Any] = {"version": version, "position": position, "time": time}
+    given = {name: value for name, value in limits.items() if value is not None}
+    if len(given) != 1:
+        raise InputError("as of when? give exactly one of version, position and time")
+    for name in given.keys() - {"time"}:
+        if not isinstance(given[name], int) or not 0 <= given[name] < (2**31 if name == "version" else 2**63):
+            raise InputError(f"{name}: {given[name]!r} is none; give a number from 1")
+    if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+        raise InputError(f"time: {time!r} is no datetime with a time zone")
+    return given

@@ -1,0 +1,160 @@
+"""A cache for conversations that are read again and again, which never serves a stale state.
+
+A state is *stale* if it lacks an event that the row of the conversation in the table ``conversations``, as it was
+committed when the read began, already holds. That the cache serves none follows from two things:
+
+1. Every read begins with a look at that row's version, by its primary key. A state that is kept is served only where it
+   is of just this version, and read from just the tables that are there now: a table that was refilled or swapped has
+   another file. This is the one round trip of a hit. A wake-up by the worker could save it, but a message that is still
+   on its way opens a window in which an old state would be served; so it is not asked for one.
+2. A state is kept only if it is *whole*: the messages and tasks were read in one snapshot with the version, once their
+   projections had applied the event of that version. The projections do not advance together: where they are behind the
+   row, the read waits for them. Messages beyond the version are left out; tasks may be newer than it, never older.
+
+One cache belongs to one event loop and serves all its coroutines. The states are shared: do not change what is in them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from cachetools import LRUCache
+from psycopg.types.numeric import Int8
+
+from eventstore.database.connection import Connection
+from eventstore.database.queries import query
+from eventstore.database.translate import translated
+from eventstore.errors import InputError
+from eventstore.paging import RawRows
+from projections.as_of import ConversationState, read_state
+from projections.checkpoints import wait_for
+from projections.position import fetch_at_least
+from projections.projection import named
+from projections.reading import Reader, not_found
+
+MAX_BYTES = 64 * 1024 * 1024
+
+_ONE_SNAPSHOT = query("projections", "one_snapshot")
+_CACHED = query("projections", "cached")
+_EVENT = query("projections", "event_position")
+_POSITION = query("projections", "position")
+_READ_FROM = ("conversations", "messages", "tasks")
+_ROW_BYTES = 1000
+"""About what Python's objects around a row take."""
+
+
+class _Kept(NamedTuple):
+    """A state, and what it was read from."""
+
+    version: int
+    files: tuple[int, ...]
+    state: ConversationState
+    size: int
+
+
+class ConversationCache:
+    """Reads whole conversations through a cache of the least recently used.
+
+    Args:
+        reader: whose tenant's conversations.
+        max_bytes: of all states together, about; a larger one is read each time.
+
+    Attributes:
+        hits, misses: reads that were served from the cache, and that were not.
+    """
+
+    def __init__(self, reader: Reader, max_bytes: int = MAX_BYTES) -> None:
+        if not isinstance(max_bytes, int) or max_bytes < 0:
+            raise InputError(f"max_bytes: {max_bytes!r} is no number of bytes")
+        self._reader = reader
+        self._kept: LRUCache[tuple[str, UUID], _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size)
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        """How many states are kept."""
+        return len(self._kept)
+
+    @property
+    def bytes(self) -> int:
+        """What the kept states take, about."""
+        return int(self._kept.currsize)
+
+    def clear(self) -> None:
+        """Forgets all states."""
+        self._kept.clear()
+
+    async def conversation(self, conversation: UUID | str, *, at_least: int | None = None) -> ConversationState:
+        """A conversation with all its messages and tasks.
+
+        Args:
+            at_least: a position that the state must hold, such as that of an append.
+
+        Raises:
+            NotFound: there is none.
+            NotCaughtUp: the workers have not come far enough within the reader's time.
+        """
+        reader = self._reader
+        given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
+        rows = await fetch_at_least(reader.store, _CACHED, given, _READ_FROM, at_least, reader.timeout)
+        if not rows:
+            raise not_found(conversation)
+        found, version, *files = rows[0]
+        key = (reader.tenant, found)
+        kept = self._kept.get(key)
+        if kept is not None and (kept.version, kept.files) == (version, tuple(files)):
+            self.hits += 1
+            return kept.state
+        self.misses += 1
+        return await self._read(key, conversation)
+
+    async def _read(self, key: tuple[str, UUID], conversation: UUID | str) -> ConversationState:
+        while True:
+            read = await self._whole(*key)
+            if read is None:
+                raise not_found(conversation)
+            if isinstance(read, int):
+                store, timeout = self._reader.store, self._reader.timeout
+                await wait_for(store, read, projections=named(list(_READ_FROM)), timeout=timeout)
+                continue
+            before = self._kept.get(key)
+            if before is None or before.files != read.files or before.version <= read.version:
+                self._kept.pop(key, None)
+                if read.size <= self._kept.maxsize:
+                    self._kept[key] = read
+            return read.state
+
+    async def _whole(self, tenant: str, conversation_id: UUID) -> _Kept | int | None:
+        """The state in one snapshot; where it is not whole the position that is lacking; None where it is gone."""
+        with translated():
+            async with self._reader.store.pool.connection() as connection, connection.transaction():
+                await connection.execute(_ONE_SNAPSHOT)
+                row = await _one(connection, _CACHED, {"tenant": tenant, "ids": [conversation_id]})
+                if row is None:
+                    return None
+                _, version, *files = row
+                event = {"tenant": tenant, "conversation_id": conversation_id, "version": Int8(version)}
+                position = await _one(connection, _EVENT, event)
+                applied = await _one(connection, _POSITION, {"projections": list(_READ_FROM)})
+                assert position is not None
+                assert applied is not None
+                if applied[0] < position[0]:
+                    return int(position[0])
+                state = await read_state(connection, tenant, conversation_id)
+        if state is None:
+            return None
+        state = ConversationState(
+            state.conversation, tuple(m for m in state.messages if m.version <= version), state.tasks
+        )
+        return _Kept(version, tuple(files), state, _size(state))
+
+
+async def _one(connection: Connection, text: str, given: dict[str, Any]) -> tuple[Any, ...] | None:
+    return await (await RawRows(connection).execute(text.encode(), given)).fetchone()
+
+
+def _size(state: ConversationState) -> int:
+    """About what a state takes in memory."""
+    rows = [state.conversation, *state.messages, *state.tasks]
+    return sum(_ROW_BYTES + row.size for row in rows)

@@ -1,0 +1,132 @@
+"""Rows of the read tables as typed objects, made at the price of a tuple.
+
+An object keeps its row as it was read, and reads JSON when it is asked for: most of it nobody looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from eventstore.jsontext import load
+from eventstore.sent import sent_from_row
+
+_new, _set = object.__new__, object.__setattr__
+
+
+class _Kept:
+    """Keeps the values of its fields as one list."""
+
+    _row: list[Any]
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        names = [field.name for field in fields(type(self))]  # type: ignore[arg-type]
+        given = dict(zip(names, values, strict=False)) | named
+        if len(values) + len(named) != len(names) or given.keys() != set(names):
+            raise TypeError(f"{type(self).__name__} takes each of {', '.join(names)} once")
+        _set(self, "_row", [given[name] for name in names])
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Self:
+        """The object of a row: the fields in their order, JSON as the bytes of PostgreSQL's binary format."""
+        kept = _new(cls)
+        _set(kept, "_row", list(row))
+        return kept
+
+    @property
+    def size(self) -> int:
+        """Characters and bytes of its values, as they were read."""
+        return sum(len(value) for value in self._row if isinstance(value, str | bytes))
+
+
+_Class = TypeVar("_Class", bound=type[_Kept])
+
+
+def _of_row(*json_columns: str) -> Callable[[_Class], _Class]:
+    """Lets the fields of a dataclass be read from its row."""
+
+    def decorate(kind: _Class) -> _Class:
+        for index, field in enumerate(fields(kind)):  # type: ignore[arg-type]
+            setattr(kind, field.name, _json_column(index) if field.name in json_columns else _column(index))
+        return kind
+
+    return decorate
+
+
+def _column(index: int) -> property:
+    return property(lambda kept: kept._row[index])
+
+
+def _json_column(index: int) -> property:
+    def read(kept: _Kept) -> Any:
+        value = kept._row[index]
+        if isinstance(value, bytes):  # never a JSON value
+            value = kept._row[index] = load(value[1:])
+        return value
+
+    return property(read)
+
+
+@_of_row("metadata", "forked_from")
+@dataclass(frozen=True, init=False)
+class Conversation(_Kept):
+    """A row of the table ``conversations``."""
+
+    id: UUID
+    name: str
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, Any] | None
+    tenant_id: str
+    given_id: str | None
+    is_deleted: bool
+    message_count: int
+    version: int
+    forked_from: dict[str, Any] | None
+
+
+@_of_row("parts", "metadata", "extra")
+@dataclass(frozen=True, init=False)
+class Message(_Kept):
+    """A row of the table ``messages``."""
+
+    id: UUID
+    conversation_id: UUID
+    role: str
+    content: str
+    parts: list[Any] | None
+    created_at: datetime
+    metadata: dict[str, Any] | None
+    tenant_id: str
+    given_id: str | None
+    version: int
+    actor: str
+    extra: dict[str, Any] | None
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The message as it was sent."""
+        return sent_from_row(self.role, self.content, self.parts, self.metadata, self.extra)
+
+
+@_of_row("metadata", "status_message", "artifacts")
+@dataclass(frozen=True, init=False)
+class Task(_Kept):
+    """A row of the table ``tasks``, with the chunks of its artifacts in order."""
+
+    id: UUID
+    conversation_id: UUID
+    status: str
+    description: str
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, Any] | None
+    tenant_id: str
+    given_id: str | None
+    version: int
+    status_message: dict[str, Any] | None
+    artifacts: list[dict[str, Any]]

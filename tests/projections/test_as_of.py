@@ -1,0 +1,116 @@
+"""A conversation as it was: what a plain fold of its events up to then holds."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.folding import Row, fold
+from support.histories import new_events
+
+from eventstore import ConversationCreated, ConversationRenamed, Event, EventStore, MessageAdded, conversation_uuid
+from eventstore.errors import InputError, NotFound
+from projections import ConversationState, Reader, catch_up
+
+
+def plain(state: ConversationState) -> tuple[Any, ...]:
+    """As the model has it: the rows, and the artifacts of each task."""
+    rows = [[_row(row) for row in rows] for rows in ([state.conversation], state.messages, state.tasks)]
+    artifacts = [task.pop("artifacts") for task in rows[2]]
+    return rows[0][0], rows[1], rows[2], artifacts
+
+
+def _row(row: Any) -> Row:
+    shown = {field.name: getattr(row, field.name) for field in fields(row)}
+    return {name: str(value) if isinstance(value, UUID) else value for name, value in shown.items()}
+
+
+def modelled(events: list[Event]) -> tuple[Any, ...]:
+    tables = {table: list(rows.values()) for table, rows in fold(events).items()}
+    messages = sorted(tables["messages"], key=lambda row: row["version"])
+    tasks = sorted(tables["tasks"], key=lambda row: (row["created_at"], UUID(row["id"]).bytes))
+    members = ("artifact_id", "extends", "last_chunk", "name", "description", "parts", "extra", "metadata")
+    chunks = sorted(tables["task_artifacts"], key=lambda row: row["version"])
+    artifacts = [
+        [{name: chunk[name] for name in members} for chunk in chunks if chunk["task_id"] == task["id"]]
+        for task in tasks
+    ]
+    return tables["conversations"][0], messages, tasks, artifacts
+
+
+@given(st.lists(new_events, min_size=1, max_size=10), st.data())
+@settings(max_examples=25)
+async def test_it_is_a_fold_of_the_events_until_then(
+    store: EventStore, history: list[Any], data: st.DataObject
+) -> None:
+    tenant, conversation = str(uuid4()), uuid4()
+    for event in history:
+        await store.append(conversation, [event], tenant=tenant)
+    await store.append(uuid4(), history, tenant=tenant)
+    reader = Reader(store, tenant)
+    events = [event async for event in store.read(conversation, tenant=tenant)]
+    last = data.draw(st.sampled_from(events))
+    until = [event for event in events if event.version <= last.version]
+    seen = [event for event in events if event.timestamp <= last.timestamp]
+    assert plain(await reader.conversation_at(conversation, version=last.version)) == modelled(until)
+    assert plain(await reader.conversation_at(conversation, position=last.position)) == modelled(until)
+    assert plain(await reader.conversation_at(conversation, time=last.timestamp)) == modelled(seen)
+
+
+async def test_its_end_is_what_the_read_tables_hold(store: EventStore) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [ConversationCreated(name="x"), *_messages(1100)])
+    await catch_up(store)
+    reader = Reader(store)
+    now = await reader.conversation_at(conversation, version=1101)
+    assert now.conversation == await reader.conversation(conversation)
+    assert now.messages == tuple(await reader.messages(conversation))
+    assert len(now.messages) == 1100
+    assert now == await reader.conversation_at(conversation, time=datetime.now(UTC) + timedelta(days=1))
+
+
+def _messages(number: int) -> list[MessageAdded]:
+    return [MessageAdded(role="user", content=str(n)) for n in range(number)]
+
+
+async def test_it_needs_no_worker_and_leaves_nothing_behind(store: EventStore, database_url: str) -> None:
+    conversation = conversation_uuid(store.tenant, "trip")
+    await store.append(conversation, [ConversationCreated(name="first")])
+    await store.append(conversation, [ConversationRenamed(name="second")])
+    reader = Reader(store)
+    assert (await reader.conversation_at("trip", version=1)).conversation.name == "first"
+    assert (await reader.conversation_at(str(conversation), version=2)).conversation.name == "second"
+    assert await reader.conversations() == []
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_class WHERE relpersistence = 't'").fetchone() == (0,)
+
+
+async def test_what_never_was_is_not_found(store: EventStore) -> None:
+    conversation = uuid4()
+    reader = Reader(store)
+    with pytest.raises(NotFound, match="no conversation has the id"):
+        await reader.conversation_at(conversation, version=1)
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    result = await store.append(conversation, [ConversationCreated(name="x")])
+    with pytest.raises(NotFound, match="has come to version 1 only, not to 2"):
+        await reader.conversation_at(conversation, version=2)
+    with pytest.raises(NotFound, match="had not begun at time"):
+        await reader.conversation_at(conversation, time=before)
+    with pytest.raises(NotFound, match="had not begun at position"):
+        await reader.conversation_at(conversation, position=result.position - 1)
+    with pytest.raises(NotFound, match="no conversation has the id"):
+        await Reader(store, "other").conversation_at(conversation, version=1)
+
+
+@pytest.mark.parametrize(
+    "when", [{}, {"version": 1, "position": 1}, {"version": -1}, {"version": 2**31}, {"time": datetime(2026, 1, 1)}]
+)
+async def test_a_moment_is_one_version_position_or_time(store: EventStore, when: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        await Reader(store).conversation_at(uuid4(), **when)

@@ -1,0 +1,147 @@
+"""A page goes along the index of its order, and costs the same however long the tables are and however far it is.
+
+With statistics and without, planned for its values and planned once for all: the server may choose any of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from support.longtables import conversation, fill, time_of
+from support.plans import Kind, Plan, explain
+from support.servers import DatabaseServer
+
+from projections.lists import (
+    ALL_MESSAGES,
+    ALL_TASKS,
+    ALL_TASKS_IN_STATUS,
+    MESSAGES,
+    TASKS,
+    Listing,
+    conversations,
+)
+from projections.position import at_least_text
+
+SHORT, LONG = 4_000, 40_000
+LIMIT = 50
+
+KINDS: tuple[Kind, ...] = ("force_custom_plan", "force_generic_plan")
+every_plan = pytest.mark.parametrize("kind", KINDS, ids=["custom", "generic"])
+both_tables = pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "analyzed"])
+both_ways = pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A list, what is asked of it, and the index that its pages go along.
+
+    Where the tenant has most of the rows, the index of the times alone is as good, and the planner may know.
+    """
+
+    listing: Listing[Any]
+    index: str | tuple[str, ...]
+    asked: Mapping[str, Any]
+
+    @property
+    def indexes(self) -> set[str]:
+        """One of them is enough."""
+        return {self.index} if isinstance(self.index, str) else set(self.index)
+
+    def statement(self, size: int, *, newest_first: bool, begun: bool) -> tuple[str, dict[str, Any]]:
+        """Of a page from the middle of the list, or of the first."""
+        places = {datetime: time_of(size // 2), UUID: conversation(size // 2), int: size // 2}
+        place = [places[kind] for kind in self.listing.types] if begun else None
+        asked = {"tenant": "default"} | self.asked
+        return self.listing.statement(asked, place, newest_first=newest_first, limit=LIMIT)
+
+
+LONG_ONE = {"conversation_id": conversation(0)}
+BY_TIME = ("idx_messages_pages", "idx_messages_created_at")
+CASES = {
+    "conversations by update": Case(
+        conversations("updated", of_actor=False), ("idx_conversations_pages_by_update", "idx_conversations_updated_at"),
+        {"deleted": False},
+    ),
+    "conversations": Case(
+        conversations("created", of_actor=False), "idx_conversations_pages", {"deleted": False, "active": True}
+    ),
+    "conversations in time": Case(
+        conversations("created", of_actor=False), "idx_conversations_pages",
+        {"since": time_of(100), "until": time_of(10**7)},
+    ),
+    "an agent's by update": Case(
+        conversations("updated", of_actor=True), "idx_conversation_actors_pages_by_update", {"actor": "agent"}
+    ),
+    "a user's": Case(
+        conversations("created", of_actor=True), "idx_conversation_actors_pages", {"actor": "user-8", "deleted": False}
+    ),
+    "messages of a conversation": Case(MESSAGES, "idx_messages_conversation_id", LONG_ONE | {"role": "user"}),
+    "messages": Case(ALL_MESSAGES, BY_TIME, {"role": "user"}),
+    "messages in time": Case(ALL_MESSAGES, BY_TIME, {"since": time_of(100), "until": time_of(10**7)}),
+    "tasks of a conversation": Case(TASKS, "idx_tasks_pages_of_conversation", LONG_ONE),
+    "tasks": Case(ALL_TASKS, "idx_tasks_pages", {}),
+    "tasks in a status": Case(ALL_TASKS_IN_STATUS, "idx_tasks_pages_by_status", {"status": "failed"}),
+}  # fmt: skip
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+
+
+@pytest.fixture(scope="module")
+def urls(server: DatabaseServer) -> Iterator[dict[tuple[int, bool], str]]:
+    """Databases with tables of several lengths, with statistics and without."""
+    with ExitStack() as stack:
+        made = {}
+        for size in (SHORT, LONG):
+            for analyzed in (False, True):
+                name = server.create_database()
+                stack.callback(server.drop_database, name)
+                made[size, analyzed] = server.url(name)
+                fill(made[size, analyzed], size, analyzed=analyzed)
+        yield made
+
+
+def plan(url: str, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return explain(connection, text, parameters, kind=kind)
+
+
+@every_plan
+@both_tables
+@both_ways
+@every_case
+def test_a_page_goes_along_the_index_of_its_order(
+    urls: dict[tuple[int, bool], str], case: Case, newest_first: bool, analyzed: bool, kind: Kind
+) -> None:
+    plans = {}
+    for size in (SHORT, LONG):
+        for begun in (False, True):
+            text, parameters = case.statement(size, newest_first=newest_first, begun=begun)
+            plans[size, begun] = plan(urls[size, analyzed], text, parameters, kind)
+    for begun in (False, True):
+        long = plans[LONG, begun]
+        assert case.indexes & long.indexes, long.text
+        assert "Seq Scan" not in long.kinds, long.text
+        assert long.rows > 0
+        assert long.buffers <= 1.2 * plans[SHORT, begun].buffers + 12, (plans[SHORT, begun].text, long.text)
+        assert long.filtered <= 5 * LIMIT, long.text
+    assert plans[LONG, True].buffers <= 1.2 * plans[LONG, False].buffers + 12, plans[LONG, True].text
+
+
+@every_plan
+@both_tables
+def test_asking_for_a_position_leaves_the_plan_of_the_page(
+    urls: dict[tuple[int, bool], str], analyzed: bool, kind: Kind
+) -> None:
+    case = CASES["messages of a conversation"]
+    page, parameters = case.statement(LONG, newest_first=False, begun=True)
+    asked = parameters | {"projections": ["messages"], "at_least": 0}
+    found = plan(urls[LONG, analyzed], at_least_text(page), asked, kind)
+    assert case.indexes & found.indexes, found.text
+    assert found.rows == LIMIT
+    assert found.buffers <= plan(urls[LONG, analyzed], page, parameters, kind).buffers + 4, found.text

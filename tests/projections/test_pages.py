@@ -1,0 +1,332 @@
+"""Lists in pages: each row once, in order, while rows arrive; one statement a page; after what was written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.waiting import until_async
+from support.wire import Wire, wire_to
+
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    Settings,
+    TaskCreated,
+    TaskStatusChanged,
+)
+from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
+from projections import Page, Reader, catch_up, every
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+Read: TypeAlias = Callable[..., Awaitable[Page[Any]]]
+
+
+def at(second: int) -> Metadata:
+    return Metadata(occurred_at=START + timedelta(seconds=second))
+
+
+def said(text: str, second: int, actor: str = "ana", role: str = "user") -> NewEvent:
+    return NewEvent(MessageAdded(role=role, content=text), actor=actor, metadata=at(second))  # type: ignore[arg-type]
+
+
+async def in_pages(read: Read, *what: Any, **which: Any) -> list[Any]:
+    """All rows, by pages of the limit, each full but the last."""
+    rows: list[Any] = []
+    after = None
+    while True:
+        page = await read(*what, after=after, **which)
+        rows += page
+        if page.next is None:
+            return rows
+        assert len(page) == which["limit"]
+        after = page.next
+
+
+@pytest.fixture
+async def filled(store: EventStore) -> Reader:
+    """Seven conversations of five messages and three tasks; several share each time."""
+    for number in range(7):
+        conversation, tasks = UUID(int=number), [UUID(int=100 + number * 10 + n) for n in range(3)]
+        second = number // 2
+        await store.append(
+            conversation,
+            [NewEvent(ConversationCreated(name=str(number)), actor="ana" if number % 2 else "bob", metadata=at(second))]
+            + [said(str(n), second + n // 2, "agent", "assistant" if n % 2 else "user") for n in range(5)]
+            + [NewEvent(TaskCreated(task_id=task, description="x"), metadata=at(second)) for task in tasks]
+            + [NewEvent(TaskStatusChanged(task_id=tasks[0], status="failed"), metadata=at(9))],  # type: ignore[arg-type]
+        )
+    await catch_up(store)
+    return Reader(store)
+
+
+LISTS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
+    "conversations": ("conversations", (), {}),
+    "conversations by creation": ("conversations", (), {"by": "created"}),
+    "an actor's": ("conversations", (), {"actor": "ana"}),
+    "an actor's by creation": ("conversations", (), {"actor": "agent", "by": "created"}),
+    "messages": ("messages", (UUID(int=3),), {}),
+    "a role's": ("messages", (UUID(int=3),), {"role": "user"}),
+    "all messages": ("messages", (), {}),
+    "all of a role": ("messages", (), {"role": "assistant", "actor": "agent"}),
+    "tasks": ("tasks", (UUID(int=3),), {}),
+    "all tasks": ("tasks", (), {}),
+    "failed tasks": ("tasks", (), {"status": "failed"}),
+    "the trail": ("history", (UUID(int=3),), {}),
+    "a trail of messages": ("history", (UUID(int=3),), {"types": ["message.added"]}),
+    "the whole trail": ("history", (), {}),
+    "an actor's trail": ("history", (), {"actor": "agent"}),
+}
+every_list = pytest.mark.parametrize(("name", "what", "which"), LISTS.values(), ids=list(LISTS))
+
+
+@every_list
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_are_the_list_in_pieces(
+    filled: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any], newest_first: bool
+) -> None:
+    read = getattr(filled, name)
+    whole = await read(*what, newest_first=newest_first, **which)
+    assert whole
+    assert whole.next is None
+    assert whole == (await read(*what, newest_first=not newest_first, **which))[::-1]
+    for limit in (1, 2, 3, len(whole) - 1 or 1, len(whole), len(whole) + 1):
+        assert await in_pages(read, *what, newest_first=newest_first, limit=limit, **which) == whole
+    assert [row async for row in every(read, *what, newest_first=newest_first, limit=2, **which)] == whole
+
+
+@pytest.mark.parametrize(("name", "what", "which"), [case for case in LISTS.values() if case[:2] != ("history", ())])
+async def test_a_page_is_one_statement(filled: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any]) -> None:
+    more = {} if name == "history" else {"at_least": 1}
+    async with through_a_wire(filled.store.server.url) as (wire, reader):
+        read = getattr(reader, name)
+        cursor = None
+        for _ in range(8):  # until the driver has prepared the statements
+            cursor = (await read(*what, limit=1, **which, **more)).next
+            await read(*what, limit=1, after=cursor, **which, **more)
+        before = wire.rounds
+        await read(*what, limit=1, after=cursor, **which, **more)
+        assert wire.rounds == before + 1
+        await read(*what, **which, **more)
+        assert wire.rounds == before + 2
+
+
+@asynccontextmanager
+async def through_a_wire(url: str) -> AsyncIterator[tuple[Wire, Reader]]:
+    """A reader whose round trips are counted."""
+    async with wire_to(url) as wire, EventStore(Settings(database_url=wire.url, pool_size=1)) as store:
+        yield wire, Reader(store)
+
+
+async def test_a_cursor_is_of_one_list_only(filled: Reader) -> None:
+    cursor = (await filled.messages(UUID(int=3), limit=1)).next
+    assert cursor is not None
+    refused: list[Callable[[], Awaitable[Any]]] = [
+        lambda: filled.tasks(UUID(int=3), after=cursor),
+        lambda: filled.messages(after=cursor),
+        lambda: filled.messages(UUID(int=4), after=cursor),
+        lambda: filled.messages(UUID(int=3), role="user", after=cursor),
+        lambda: filled.messages(UUID(int=3), newest_first=True, after=cursor),
+        lambda: filled.messages(UUID(int=3), after=cursor[:-2]),
+        lambda: filled.messages(UUID(int=3), after=""),
+        lambda: filled.history(UUID(int=3), after=cursor),
+        lambda: Reader(filled.store, "other").messages(UUID(int=3), after=cursor),
+    ]
+    for call in refused:
+        with pytest.raises(InvalidCursor):
+            await call()
+    assert [m.content for m in await filled.messages(UUID(int=3), after=cursor, limit=2)] == ["1", "2"]
+
+
+async def test_a_page_of_nothing_leads_nowhere_else(filled: Reader) -> None:
+    first = await filled.conversations(limit=2)
+    assert await filled.conversations(limit=0, after=first.next) == []
+    assert (await filled.conversations(limit=0, after=first.next)).next == first.next
+    with pytest.raises(InputError, match="limit: -1"):
+        await filled.messages(limit=-1)
+
+
+async def test_conversations_of_an_actor_are_those_with_an_event_of_theirs(filled: Reader) -> None:
+    async def names(actor: str, **which: Any) -> list[str]:
+        return sorted(c.name for c in await filled.conversations(actor=actor, **which))
+
+    assert await names("ana") == ["1", "3", "5"]
+    assert await names("bob") == ["0", "2", "4", "6"]
+    assert len(await names("agent")) == 7
+    assert await names("nobody") == []
+    store = filled.store
+    await store.append(UUID(int=1), [NewEvent(ConversationArchived(), actor="eve", metadata=at(50))])
+    await store.append(UUID(int=2), [NewEvent(ConversationDeleted(), actor="eve", metadata=at(60))])
+    await store.append(UUID(int=3), [NewEvent(ApplicationEvent("noted", {}), actor="eve", metadata=at(40))])
+    await catch_up(store)
+    assert [c.name for c in await filled.conversations(actor="eve")] == ["1", "3"]
+    assert [c.name for c in await filled.conversations(actor="eve", deleted=True)] == ["2", "1", "3"]
+    assert await names("eve", active=False) == ["1"]
+    assert await names("eve", since=at(45).occurred_at) == ["1"]
+
+
+async def test_times_are_half_open_ranges(filled: Reader) -> None:
+    since, until = at(1).occurred_at, at(3).occurred_at
+
+    async def times(read: Read, *what: Any) -> set[datetime]:
+        rows = await read(*what, since=since, until=until)
+        assert [row for row in await read(*what) if since <= row.created_at < until] == rows
+        return {row.created_at for row in rows}
+
+    assert await times(filled.messages) == {at(1).occurred_at, at(2).occurred_at}
+    assert await times(filled.messages, UUID(int=2)) == {at(1).occurred_at, at(2).occurred_at}
+    assert await times(filled.tasks) == {at(1).occurred_at, at(2).occurred_at}
+    created = await filled.conversations(by="created", since=since, until=until)
+    assert {row.name for row in created} == {"2", "3", "4", "5"}
+    assert len(await filled.conversations(since=at(9).occurred_at)) == 7  # of the last update
+    assert await filled.messages(since=until, until=since) == []
+    for read in (filled.messages, filled.tasks, filled.conversations, filled.history):
+        with pytest.raises(InputError, match="no datetime with a time zone"):
+            await read(since=datetime(2026, 1, 1))
+
+
+async def test_words_that_do_not_exist_are_refused(filled: Reader) -> None:
+    with pytest.raises(InputError, match="by: 'name' is unknown"):
+        await filled.conversations(by="name")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="after_version: is one of a conversation"):
+        await filled.messages(after_version=3)
+    with pytest.raises(InputError, match="at_least: -1"):
+        await filled.messages(at_least=-1)
+
+
+async def test_rows_that_arrive_between_pages_move_nothing(filled: Reader) -> None:
+    store, new = filled.store, uuid4()
+    lists: list[tuple[Read, tuple[Any, ...], dict[str, Any]]] = [
+        (filled.conversations, (), {"by": "created", "newest_first": True}),
+        (filled.conversations, (), {"by": "created", "actor": "agent", "newest_first": False}),
+        (filled.messages, (UUID(int=3),), {"newest_first": True}),
+        (filled.messages, (), {"newest_first": False}),
+        (filled.tasks, (), {"newest_first": True}),
+        (filled.history, (UUID(int=3),), {"newest_first": True}),
+    ]
+    before = [list(await read(*what, **which)) for read, what, which in lists]
+    firsts = [await read(*what, limit=3, **which) for read, what, which in lists]
+    for number in range(7):
+        await store.append(UUID(int=number), [said("late", 2)])
+    await store.append(new, [said("new", 1), NewEvent(TaskCreated(task_id=new, description="x"), metadata=at(1))])
+    await catch_up(store)
+    for (read, what, which), first, rows in zip(lists, firsts, before, strict=True):
+        rest: list[Any] = []
+        after: str | None = first.next
+        while after is not None:
+            page = await read(*what, limit=2, after=after, **which)
+            rest += page
+            after = page.next
+        seen = [_key(row) for row in (*first, *rest)]
+        assert len(set(seen)) == len(seen)
+        assert [key for key in seen if key in set(map(_key, rows))] == [_key(row) for row in rows]
+
+
+async def test_an_update_moves_a_conversation_to_the_newest_end(filled: Reader) -> None:
+    """Newest first none comes twice; oldest first none is left out."""
+    newest = await filled.conversations(limit=3)
+    oldest = await filled.conversations(newest_first=False, limit=3)
+    for first in (newest[0], oldest[0]):
+        await filled.store.append(first.id, [said("again", 100)])
+    await catch_up(filled.store)
+    rest_newest = await filled.conversations(after=newest.next)
+    rest_oldest = await filled.conversations(newest_first=False, after=oldest.next)
+    assert not {c.id for c in newest} & {c.id for c in rest_newest}
+    assert {c.id for c in (*oldest, *rest_oldest)} == {UUID(int=number) for number in range(7)}
+    assert {newest[0].id, oldest[0].id} <= {c.id for c in rest_oldest}
+
+
+def _key(row: Any) -> Any:
+    return (getattr(row, "conversation_id", None), row.id)
+
+
+steps = st.lists(
+    st.tuples(st.integers(0, 3), st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=3)), max_size=8
+)
+
+
+@given(steps, st.booleans(), st.integers(1, 3))
+@settings(max_examples=12)
+async def test_whatever_is_there_throughout_comes_exactly_once(
+    store: EventStore, steps: list[tuple[int, list[tuple[int, bool]]]], newest_first: bool, limit: int
+) -> None:
+    """The model: what stood there before the first page is among the rows, in its order, and no row comes twice."""
+    tenant = str(uuid4())
+    reader = Reader(store, tenant)
+
+    async def write(number: int, second: int) -> None:
+        await store.append(UUID(int=number), [said("x", second)], tenant=tenant)
+
+    for number in range(4):
+        await write(number, number % 2)
+    await catch_up(store)
+    reads: list[tuple[Read, dict[str, Any]]] = [
+        (reader.conversations, {"by": "created"}),
+        (reader.conversations, {"by": "created", "actor": "ana"}),
+        (reader.messages, {}),
+    ]
+    before = [[_key(row) for row in await read(newest_first=newest_first, **which)] for read, which in reads]
+    seen: list[list[Any]] = [[] for _ in reads]
+    cursors: list[Any] = [None for _ in reads]
+    for number, more in (*steps, *[(0, [])] * 40):
+        for place, (read, which) in enumerate(reads):
+            if cursors[place] != "end":
+                page = await read(newest_first=newest_first, limit=limit, after=cursors[place], **which)
+                seen[place] += map(_key, page)
+                cursors[place] = page.next or "end"
+        for second, is_new in more:
+            await write(uuid4().int if is_new else number, second)
+        if more:
+            await catch_up(store)
+        if set(cursors) == {"end"}:
+            break
+    assert set(cursors) == {"end"}
+    for rows, keys in zip(before, seen, strict=True):
+        assert len(set(keys)) == len(keys)
+        assert [key for key in keys if key in set(rows)] == rows
+
+
+async def test_a_read_waits_for_what_was_written(store: EventStore) -> None:
+    conversation = uuid4()
+    result = await store.append(conversation, [said("mine", 1), TaskCreated(task_id=uuid4(), description="x")])
+    reader = Reader(store)
+    reads: list[Callable[[], Awaitable[Any]]] = [
+        lambda: reader.conversation(conversation, at_least=result.position),
+        lambda: reader.conversations(at_least=result.position),
+        lambda: reader.conversations(actor="ana", at_least=result.position),
+        lambda: reader.messages(conversation, at_least=result.position),
+        lambda: reader.tasks(at_least=result.position),
+    ]
+    assert await reader.messages(conversation) == []
+    waiting = [asyncio.ensure_future(read()) for read in reads]
+    await until_async(lambda: _waits(store, waiting), "they wait")
+    await catch_up(store)
+    found = await asyncio.gather(*waiting)
+    assert found[0].id == conversation
+    assert [len(rows) for rows in found[1:]] == [1, 1, 1, 1]
+    assert await reader.messages(uuid4(), at_least=result.position) == []
+
+
+async def _waits(store: EventStore, waiting: list[asyncio.Future[Any]]) -> bool:
+    await store.pool.fetch("SELECT")
+    assert not any(task.done() for task in waiting)
+    return True
+
+
+async def test_a_read_that_waits_in_vain_says_so(store: EventStore) -> None:
+    result = await store.append(uuid4(), [said("x", 1)])
+    with pytest.raises(NotCaughtUp, match=f"not yet {result.position}"):
+        await Reader(store, timeout=0.05).messages(at_least=result.position)
