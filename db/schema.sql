@@ -2608,6 +2608,26 @@ CREATE FUNCTION public.wake_channel() RETURNS text
 
 
 --
+-- Name: conversation_actors; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.conversation_actors (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    actor character varying(255) NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL
+);
+
+
+--
+-- Name: TABLE conversation_actors; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.conversation_actors IS 'Actors of the events of each conversation, the empty one included';
+
+
+--
 -- Name: conversations; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -2965,6 +2985,14 @@ ALTER TABLE ONLY public.checkpoints
 
 
 --
+-- Name: conversation_actors conversation_actors_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.conversation_actors
+    ADD CONSTRAINT conversation_actors_pkey PRIMARY KEY (tenant_id, conversation_id, actor);
+
+
+--
 -- Name: conversations conversations_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -3093,10 +3121,38 @@ ALTER TABLE ONLY public.tasks
 
 
 --
+-- Name: idx_conversation_actors_pages; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversation_actors_pages ON public.conversation_actors USING btree (tenant_id, actor, created_at, conversation_id);
+
+
+--
+-- Name: idx_conversation_actors_pages_by_update; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversation_actors_pages_by_update ON public.conversation_actors USING btree (tenant_id, actor, updated_at, conversation_id);
+
+
+--
 -- Name: idx_conversations_id; Type: INDEX; Schema: public; Owner: -
 --
 
 CREATE INDEX idx_conversations_id ON public.conversations USING btree (id);
+
+
+--
+-- Name: idx_conversations_pages; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversations_pages ON public.conversations USING btree (tenant_id, created_at, id);
+
+
+--
+-- Name: idx_conversations_pages_by_update; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversations_pages_by_update ON public.conversations USING btree (tenant_id, updated_at, id);
 
 
 --
@@ -3146,6 +3202,13 @@ CREATE INDEX idx_messages_created_at ON public.messages USING btree (created_at 
 --
 
 CREATE INDEX idx_messages_id ON public.messages USING btree (id);
+
+
+--
+-- Name: idx_messages_pages; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_messages_pages ON public.messages USING btree (tenant_id, created_at, conversation_id, version);
 
 
 --
@@ -3212,6 +3275,27 @@ CREATE INDEX idx_tasks_id ON public.tasks USING btree (id);
 
 
 --
+-- Name: idx_tasks_pages; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_tasks_pages ON public.tasks USING btree (tenant_id, created_at, conversation_id, id);
+
+
+--
+-- Name: idx_tasks_pages_by_status; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_tasks_pages_by_status ON public.tasks USING btree (tenant_id, status, created_at, conversation_id, id);
+
+
+--
+-- Name: idx_tasks_pages_of_conversation; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_tasks_pages_of_conversation ON public.tasks USING btree (tenant_id, conversation_id, created_at, id);
+
+
+--
 -- Name: events event_is_append_only; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -3252,4 +3336,5 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122001050'),
     ('20261122001100'),
     ('20261122001110'),
-    ('20261122001200');
+    ('20261122001200'),
+    ('20261122001300');

@@ -79,7 +79,7 @@ async def state_as_of(
                     [(words, value)] = limit.items()
                     raise NotFound(f"conversation {found} had not begun at {words} {value}")
                 for projection in _PROJECTIONS:
-                    await connection.execute(projection.text)
+                    await projection.fold(connection)
                 return await read_state(connection, tenant, found)
 
 
