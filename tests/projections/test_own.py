@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.environment import TREE
 
 from eventstore import Event, EventStore, MessageAdded
 from eventstore.database.connection import Connection
@@ -19,29 +21,11 @@ from projections.own import from_file
 
 Sync = psycopg.Connection[tuple[object, ...]]
 
-TOOL_USAGE = """\
--- How often each agent used a tool, by day.
--- projection: tool_usage
--- tables: tool_usage
--- setup
-CREATE TABLE tool_usage (
-    tenant_id       text NOT NULL,
-    conversation_id uuid NOT NULL,
-    actor           text NOT NULL,
-    day             date NOT NULL,
-    calls           bigint NOT NULL,
-    PRIMARY KEY (tenant_id, conversation_id, actor, day)
-);
--- batch
-INSERT INTO tool_usage AS u (tenant_id, conversation_id, actor, day, calls)
-SELECT b.tenant_id, b.conversation_id, b.actor, (b.timestamp AT TIME ZONE 'UTC')::date,
-       sum(jsonb_array_length(b.content #> '{extra,tool_calls}'))
-  FROM batch b
- WHERE b.event_type = 'message.added'
-   AND jsonb_typeof(b.content #> '{extra,tool_calls}') = 'array'
- GROUP BY 1, 2, 3, 4
-ON CONFLICT (tenant_id, conversation_id, actor, day) DO UPDATE SET calls = u.calls + excluded.calls;
-"""
+DOCUMENTED = (TREE / "projections" / "README.md").read_text(encoding="utf-8")
+[TOOL_USAGE] = re.findall(r"^```sql\n(-- projection: tool_usage\n.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL)
+[LENGTHS] = re.findall(
+    r"^```python\n(from projections import projection\n.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture
@@ -81,9 +65,9 @@ async def test_a_file_is_a_projection_like_the_others(store: EventStore, owner: 
     await catch_up(store, [own])
     await store.append(conversation, [calling(3)], actor="agent")
     await catch_up(store, [own])
-    assert owner.execute("SELECT actor, calls FROM tool_usage").fetchall() == [("agent", 6)]
+    assert owner.execute("SELECT agent, tool, calls FROM tool_usage").fetchall() == [("agent", "look", 6)]
     await rebuild(store, [own])
-    assert owner.execute("SELECT actor, calls FROM tool_usage").fetchall() == [("agent", 6)]
+    assert owner.execute("SELECT agent, tool, calls FROM tool_usage").fetchall() == [("agent", "look", 6)]
     assert not (await verify(store, [own]))[0].differences
     assert "tool_usage" in {one.name for one in (await read_status(store, [own])).projections}
 
@@ -99,6 +83,17 @@ async def test_a_function_over_typed_events_is_one_as_well(store: EventStore, ow
     assert (await retry(store, [lengths])).parked == 1
     await rebuild(store, [lengths])
     assert not (await verify(store, [lengths]))[0].differences
+
+
+async def test_the_documented_function_works(
+    store: EventStore, owner: Sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "usage_of_words.py").write_text(LENGTHS)
+    monkeypatch.syspath_prepend(tmp_path)
+    *_, own = load("usage_of_words:lengths")
+    await store.append(uuid4(), [MessageAdded(role="user", content="four"), calling(1)])
+    await catch_up(store, [own])
+    assert owner.execute("SELECT length FROM lengths ORDER BY version").fetchall() == [(4,), (0,)]
 
 
 async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(store: EventStore, owner: Sync) -> None:
