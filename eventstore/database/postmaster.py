@@ -84,7 +84,8 @@ def find_server(data_dir: Path, account: Account) -> Postmaster | None:
         # Waiting for the lock itself would leave no way to see the new server's file, or to give up.
         time.sleep(_POLL)
     found = read_postmaster(pgdata)
-    if found is not None and _is_postmaster(found, pgdata, account):
+    # A postmaster that was killed lets go of the lock some moments before it is gone.
+    if found is not None and _is_postmaster(found, pgdata, account) and not ends_at_once(pgdata):
         raise EmbeddedServerError(
             f"a PostgreSQL server started by other means (process {found.pid}) uses {pgdata}: "
             "stop it, or name it in DATABASE_URL"

@@ -289,6 +289,23 @@ def test_a_stale_pid_file_with_a_reused_pid_does_not_keep_it_from_starting(data_
         other.kill()
 
 
+def test_a_killed_postmaster_that_has_let_go_of_the_lock_is_not_taken_for_one_started_by_hand(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    with EmbeddedServer(data_dir) as server:
+        write(server)
+        lines = (data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()
+    # What the kernel shows for some moments: the process, where it works, and no lock.
+    program = Path(shutil.copy(shutil.which("sleep") or "", tmp_path / "postgres"))
+    with subprocess.Popen([program, "0.3"], cwd=data_dir / "pgdata") as killed:
+        lines[0] = str(killed.pid)
+        (data_dir / "pgdata" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+        with server:
+            assert killed.poll() == 0
+            assert not server.joined
+            assert count(server) == 1
+
+
 def test_the_socket_folder_is_private_and_made_again_at_each_start(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     for _ in range(2):
