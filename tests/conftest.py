@@ -28,6 +28,11 @@ hypothesis_settings.load_profile("eventstore")
 _CHOICE = pytest.StashKey[Choice]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the marker by which a second run, on another PostgreSQL, leaves out what it cannot change."""
+    config.addinivalue_line("markers", "any_server: the same whatever PostgreSQL is under test, or in need of none")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Says which server the tests will use."""
     config.stash[_CHOICE] = choose()

@@ -15,6 +15,8 @@ from support.waiting import until_async
 
 from eventstore.check.proxy import Proxy
 
+pytestmark = pytest.mark.any_server
+
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect: TypeAlias = Callable[[], Awaitable[Streams]]
 

@@ -16,6 +16,8 @@ from support.journals import Attempt, History, Reading, correct, told
 from eventstore.check.adapter import Seen
 from eventstore.check.verify import Findings, Kind, Records, Violation, compare
 
+pytestmark = pytest.mark.any_server
+
 chances = st.integers(0, 2**32).map(random.Random)
 Break = Callable[[History, random.Random], str]
 """Breaks a history in one way, and returns the id of the event that shows it."""

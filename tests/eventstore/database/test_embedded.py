@@ -23,6 +23,8 @@ from eventstore.database.embedded import EmbeddedServer, room_left
 from eventstore.database.locks import FileLock, is_free
 from eventstore.errors import EmbeddedServerError
 
+pytestmark = pytest.mark.any_server
+
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 TREE = Path(keeper.__file__).parents[2]
 

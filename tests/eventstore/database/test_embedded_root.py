@@ -22,7 +22,10 @@ from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.locks import is_free
 from eventstore.errors import DiskFull, EmbeddedServerError
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to other accounts")
+pytestmark = [
+    pytest.mark.any_server,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to other accounts"),
+]
 
 TREE = Path(keeper.__file__).parents[2]
 NOBODY = pwd.getpwnam("nobody")
