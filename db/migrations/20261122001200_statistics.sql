@@ -6,8 +6,9 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- never wait for each other and a conversation can be compared alone; totals are made when somebody asks, by the
 -- functions below.
 --
--- Counters go by quarter of an hour: the days of every time zone in use today begin on one. Where a time leads the primary
--- key, it is also the index by which the functions find a period: a second one would cost each insert as much again.
+-- Counters go by quarter of an hour: the days of every time zone in use today begin on one. Where a time leads the
+-- primary key, that is also the index by which the functions find a period: a second one would cost each insert as
+-- much again.
 CREATE TABLE statistics_activity (
     conversation_id  uuid NOT NULL,
     tenant_id        varchar(255) COLLATE "C" NOT NULL,
@@ -94,17 +95,18 @@ CREATE TABLE statistics_stays (
 
 COMMENT ON TABLE statistics_stays IS 'How long a task was in a status that it has left';
 
--- The functions. Days are those of a time zone; since and until are both included; null means
--- all. Each is planned for the
--- values it is asked for (a span of a day and of all times need different plans), and never compiled, which would take
--- longer than most of these queries.
+-- The functions. Days are those of a time zone; since and until are both included; null means all. Each is planned for
+-- the values it is asked for (a span of a day and of all times need different plans), never compiled, which would take
+-- longer than most of these queries, and has room to find a large tenant's distinct conversations without the disk.
+-- Sums are made apart from these: those of each conversation would not fit.
 
 -- The day of a moment. The outermost ones, which only some zones have, are put to the last day that clients can read.
 CREATE FUNCTION statistics_day(moment timestamptz, zone text) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN greatest(least((moment AT TIME ZONE zone)::date, '9999-12-31'::date), '0001-01-01'::date);
 
--- When a day begins; null for no day. Refused where there is no such zone, and where counters by quarter of an hour would come to the wrong day.
+-- When a day begins; null for no day. Refused where there is no such zone, and where counters by quarter of an hour
+-- would come to the wrong day.
 CREATE FUNCTION statistics_midnight(day date, zone text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -127,42 +129,51 @@ CREATE FUNCTION statistics_by_day(
 ) RETURNS TABLE (day date, conversations bigint, active_conversations bigint, messages bigint, tasks bigint,
                  events bigint, characters bigint, bytes bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     RETURN QUERY
-    SELECT d.day, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint, sum(d.tasks)::bigint,
-           sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
-      FROM (SELECT c.day, 0 AS conversations, count(*) AS active, sum(c.messages) AS messages, 0 AS tasks,
-                   sum(c.events) AS events, sum(c.characters) AS characters, sum(c.bytes) AS bytes
-              FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, sum(a.messages) AS messages,
-                           sum(a.events) AS events, sum(a.characters) AS characters, sum(a.bytes) AS bytes
+    SELECT n.day, n.conversations, n.active, n.messages, n.tasks, n.events, n.characters, n.bytes
+      FROM (SELECT d.day, sum(d.conversations)::bigint AS conversations, sum(d.active)::bigint AS active,
+                   sum(d.messages)::bigint AS messages, sum(d.tasks)::bigint AS tasks, sum(d.events)::bigint AS events,
+                   sum(d.characters)::bigint AS characters, sum(d.bytes)::bigint AS bytes
+              FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, 0 AS conversations, 0 AS active,
+                           sum(a.messages) AS messages, 0 AS tasks, sum(a.events) AS events,
+                           sum(a.characters) AS characters, sum(a.bytes) AS bytes
                       FROM statistics_activity a
                      WHERE a.tenant_id = tenant
                        AND a.quarter_hour >= first AND a.quarter_hour < last
                        AND (a.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY 1, a.conversation_id) AS c
-             GROUP BY c.day
-             UNION ALL
-            SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
-              FROM statistics_conversations c
-             WHERE c.tenant_id = tenant
-               AND c.began_at >= first AND c.began_at < last
-               AND (c.actor = of_actor OR of_actor IS NULL)
-             GROUP BY 1
-             UNION ALL
-            SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
-              FROM statistics_tasks t
-             WHERE t.tenant_id = tenant
-               AND t.created_at >= first AND t.created_at < last
-               AND (t.actor = of_actor OR of_actor IS NULL)
-             GROUP BY 1) AS d
-     WHERE statistics_midnight(d.day, zone) < statistics_midnight(d.day + 1, zone)
-     GROUP BY d.day
-     ORDER BY d.day;
+                     GROUP BY 1
+                     UNION ALL
+                    SELECT c.day, 0, count(*), 0, 0, 0, 0, 0
+                      FROM (SELECT DISTINCT statistics_day(a.quarter_hour, zone) AS day, a.conversation_id
+                              FROM statistics_activity a
+                             WHERE a.tenant_id = tenant
+                               AND a.quarter_hour >= first AND a.quarter_hour < last
+                               AND (a.actor = of_actor OR of_actor IS NULL)) AS c
+                     GROUP BY c.day
+                     UNION ALL
+                    SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
+                      FROM statistics_conversations c
+                     WHERE c.tenant_id = tenant
+                       AND c.began_at >= first AND c.began_at < last
+                       AND (c.actor = of_actor OR of_actor IS NULL)
+                     GROUP BY 1
+                     UNION ALL
+                    SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
+                      FROM statistics_tasks t
+                     WHERE t.tenant_id = tenant
+                       AND t.created_at >= first AND t.created_at < last
+                       AND (t.actor = of_actor OR of_actor IS NULL)
+                     GROUP BY 1) AS d
+             GROUP BY d.day
+            OFFSET 0) AS n  -- a fence: the days are checked once each, and not for every row
+     WHERE statistics_midnight(n.day, zone) < statistics_midnight(n.day + 1, zone)
+     ORDER BY n.day;
 END
 $$;
 
@@ -171,24 +182,33 @@ CREATE FUNCTION statistics_by_role(
 ) RETURNS TABLE (role text, conversations bigint, messages bigint, characters bigint, bytes bigint, parts bigint,
                  parts_bytes bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     RETURN QUERY
-    SELECT c.role::text, count(*), sum(c.messages)::bigint, sum(c.characters)::bigint, sum(c.bytes)::bigint,
-           sum(c.parts)::bigint, sum(c.parts_bytes)::bigint
-      FROM (SELECT a.role, sum(a.messages) AS messages, sum(a.characters) AS characters, sum(a.bytes) AS bytes,
-                   sum(a.parts) AS parts, sum(a.parts_bytes) AS parts_bytes
+    SELECT d.role::text, sum(d.conversations)::bigint, sum(d.messages)::bigint, sum(d.characters)::bigint,
+           sum(d.bytes)::bigint, sum(d.parts)::bigint, sum(d.parts_bytes)::bigint
+      FROM (SELECT a.role, 0 AS conversations, sum(a.messages) AS messages, sum(a.characters) AS characters,
+                   sum(a.bytes) AS bytes, sum(a.parts) AS parts, sum(a.parts_bytes) AS parts_bytes
               FROM statistics_activity a
              WHERE a.tenant_id = tenant
                AND a.quarter_hour >= first AND a.quarter_hour < last
                AND (a.actor = of_actor OR of_actor IS NULL)
                AND a.role <> ''
-             GROUP BY a.role, a.conversation_id) AS c
-     GROUP BY c.role
+             GROUP BY a.role
+             UNION ALL
+            SELECT c.role, count(*), 0, 0, 0, 0, 0
+              FROM (SELECT DISTINCT a.role, a.conversation_id
+                      FROM statistics_activity a
+                     WHERE a.tenant_id = tenant
+                       AND a.quarter_hour >= first AND a.quarter_hour < last
+                       AND (a.actor = of_actor OR of_actor IS NULL)
+                       AND a.role <> '') AS c
+             GROUP BY c.role) AS d
+     GROUP BY d.role
      ORDER BY 3 DESC, 1;
 END
 $$;
@@ -199,7 +219,7 @@ CREATE FUNCTION statistics_by_actor(
 ) RETURNS TABLE (actor text, conversations bigint, active_conversations bigint, messages bigint, tasks bigint,
                  events bigint, characters bigint, bytes bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
@@ -208,15 +228,20 @@ BEGIN
     RETURN QUERY
     SELECT d.actor::text, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint,
            sum(d.tasks)::bigint, sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
-      FROM (SELECT c.actor, 0 AS conversations, count(*) AS active, sum(c.messages) AS messages, 0 AS tasks,
-                   sum(c.events) AS events, sum(c.characters) AS characters, sum(c.bytes) AS bytes
-              FROM (SELECT a.actor, sum(a.messages) AS messages, sum(a.events) AS events,
-                           sum(a.characters) AS characters, sum(a.bytes) AS bytes
+      FROM (SELECT a.actor, 0 AS conversations, 0 AS active, sum(a.messages) AS messages, 0 AS tasks,
+                   sum(a.events) AS events, sum(a.characters) AS characters, sum(a.bytes) AS bytes
+              FROM statistics_activity a
+             WHERE a.tenant_id = tenant
+               AND a.quarter_hour >= first AND a.quarter_hour < last
+               AND (a.actor = of_actor OR of_actor IS NULL)
+             GROUP BY a.actor
+             UNION ALL
+            SELECT c.actor, 0, count(*), 0, 0, 0, 0, 0
+              FROM (SELECT DISTINCT a.actor, a.conversation_id
                       FROM statistics_activity a
                      WHERE a.tenant_id = tenant
                        AND a.quarter_hour >= first AND a.quarter_hour < last
-                       AND (a.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY a.actor, a.conversation_id) AS c
+                       AND (a.actor = of_actor OR of_actor IS NULL)) AS c
              GROUP BY c.actor
              UNION ALL
             SELECT c.actor, count(*), 0, 0, 0, 0, 0, 0
@@ -242,7 +267,7 @@ CREATE FUNCTION statistics_by_status(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (kind text, status text, number bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
@@ -277,7 +302,7 @@ CREATE FUNCTION statistics_response_times(
 ) RETURNS TABLE (key text, questions bigint, answered bigint, unmeasured bigint, average float8, median float8,
                  p95 float8, longest float8)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
@@ -322,7 +347,7 @@ CREATE FUNCTION statistics_task_times(
                  p95 float8, stays bigint, unmeasured_stays bigint, average_stay float8, median_stay float8,
                  p95_stay float8)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
@@ -369,7 +394,7 @@ CREATE FUNCTION statistics_sizes(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (what text, number bigint, characters bigint, bytes bigint, average_bytes float8, largest_bytes bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');

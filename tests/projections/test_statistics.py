@@ -303,7 +303,7 @@ INSERT INTO statistics_activity (conversation_id, tenant_id, quarter_hour, role,
                                  bytes, parts, parts_bytes, artifacts, artifact_bytes, largest_text, largest_parts,
                                  largest_artifact)
 SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN 'small' ELSE 'large' END,
-       '2020-01-01 00:00+00'::timestamptz + n % 1000 * interval '1 day', 'user', '', 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0
+       '2020-01-01 00:00+00'::timestamptz + n / 50 * interval '1 day', 'user', '', 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0
   FROM generate_series(1, 50000) AS n
 """
 
@@ -327,4 +327,5 @@ def test_a_week_of_a_large_tenant_is_found_by_its_time(superuser_url: str, analy
     }, plan.text
     assert plan.rows in (6, 7)
     assert plan.filtered == 0
-    assert plan.buffers < 500, plan.text
+    assert plan.buffers < 500, plan.text  # of some 2,000 for both scans of the whole
+    assert len(plans) < 40, "each day is checked once, not each row"
