@@ -7,4 +7,3 @@ SELECT CASE
   FROM checkpoints
  WHERE projection = ANY (%(projections)s)
    AND stage = 'live'
-   AND share = ANY (%(shares)s)
