@@ -136,3 +136,11 @@ async def test_nothing_that_the_store_asks_is_compiled_first(store: EventStore) 
     async with await store.connect() as connection:
         assert await (await connection.execute("SHOW jit")).fetchone() == ("off",)
     assert await store.pool.fetch("SHOW jit") == [("off",)]
+
+
+def test_functions_that_avoid_sequential_scans_are_not_compiled_for_it(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT proname, 'jit=off' = ANY (proconfig) FROM pg_proc WHERE 'enable_seqscan=off' = ANY (proconfig)"
+        ).fetchall()
+    assert dict(rows) == {"append_events": True, "lie_down": True}
