@@ -53,6 +53,7 @@ CREATE FUNCTION public.append_events(tenant_ids text[], conversation_ids uuid[],
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2128,6 +2129,7 @@ CREATE FUNCTION public.statistics_by_actor(tenant text, since date DEFAULT NULL:
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2137,15 +2139,20 @@ BEGIN
     RETURN QUERY
     SELECT d.actor::text, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint,
            sum(d.tasks)::bigint, sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
-      FROM (SELECT c.actor, 0 AS conversations, count(*) AS active, sum(c.messages) AS messages, 0 AS tasks,
-                   sum(c.events) AS events, sum(c.characters) AS characters, sum(c.bytes) AS bytes
-              FROM (SELECT a.actor, sum(a.messages) AS messages, sum(a.events) AS events,
-                           sum(a.characters) AS characters, sum(a.bytes) AS bytes
+      FROM (SELECT a.actor, 0 AS conversations, 0 AS active, sum(a.messages) AS messages, 0 AS tasks,
+                   sum(a.events) AS events, sum(a.characters) AS characters, sum(a.bytes) AS bytes
+              FROM statistics_activity a
+             WHERE a.tenant_id = tenant
+               AND a.quarter_hour >= first AND a.quarter_hour < last
+               AND (a.actor = of_actor OR of_actor IS NULL)
+             GROUP BY a.actor
+             UNION ALL
+            SELECT c.actor, 0, count(*), 0, 0, 0, 0, 0
+              FROM (SELECT DISTINCT a.actor, a.conversation_id
                       FROM statistics_activity a
                      WHERE a.tenant_id = tenant
                        AND a.quarter_hour >= first AND a.quarter_hour < last
-                       AND (a.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY a.actor, a.conversation_id) AS c
+                       AND (a.actor = of_actor OR of_actor IS NULL)) AS c
              GROUP BY c.actor
              UNION ALL
             SELECT c.actor, count(*), 0, 0, 0, 0, 0, 0
@@ -2176,6 +2183,7 @@ CREATE FUNCTION public.statistics_by_day(tenant text, since date DEFAULT NULL::d
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2183,35 +2191,44 @@ DECLARE
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     RETURN QUERY
-    SELECT d.day, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint, sum(d.tasks)::bigint,
-           sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
-      FROM (SELECT c.day, 0 AS conversations, count(*) AS active, sum(c.messages) AS messages, 0 AS tasks,
-                   sum(c.events) AS events, sum(c.characters) AS characters, sum(c.bytes) AS bytes
-              FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, sum(a.messages) AS messages,
-                           sum(a.events) AS events, sum(a.characters) AS characters, sum(a.bytes) AS bytes
+    SELECT n.day, n.conversations, n.active, n.messages, n.tasks, n.events, n.characters, n.bytes
+      FROM (SELECT d.day, sum(d.conversations)::bigint AS conversations, sum(d.active)::bigint AS active,
+                   sum(d.messages)::bigint AS messages, sum(d.tasks)::bigint AS tasks, sum(d.events)::bigint AS events,
+                   sum(d.characters)::bigint AS characters, sum(d.bytes)::bigint AS bytes
+              FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, 0 AS conversations, 0 AS active,
+                           sum(a.messages) AS messages, 0 AS tasks, sum(a.events) AS events,
+                           sum(a.characters) AS characters, sum(a.bytes) AS bytes
                       FROM statistics_activity a
                      WHERE a.tenant_id = tenant
                        AND a.quarter_hour >= first AND a.quarter_hour < last
                        AND (a.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY 1, a.conversation_id) AS c
-             GROUP BY c.day
-             UNION ALL
-            SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
-              FROM statistics_conversations c
-             WHERE c.tenant_id = tenant
-               AND c.began_at >= first AND c.began_at < last
-               AND (c.actor = of_actor OR of_actor IS NULL)
-             GROUP BY 1
-             UNION ALL
-            SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
-              FROM statistics_tasks t
-             WHERE t.tenant_id = tenant
-               AND t.created_at >= first AND t.created_at < last
-               AND (t.actor = of_actor OR of_actor IS NULL)
-             GROUP BY 1) AS d
-     WHERE statistics_midnight(d.day, zone) < statistics_midnight(d.day + 1, zone)
-     GROUP BY d.day
-     ORDER BY d.day;
+                     GROUP BY 1
+                     UNION ALL
+                    SELECT c.day, 0, count(*), 0, 0, 0, 0, 0
+                      FROM (SELECT DISTINCT statistics_day(a.quarter_hour, zone) AS day, a.conversation_id
+                              FROM statistics_activity a
+                             WHERE a.tenant_id = tenant
+                               AND a.quarter_hour >= first AND a.quarter_hour < last
+                               AND (a.actor = of_actor OR of_actor IS NULL)) AS c
+                     GROUP BY c.day
+                     UNION ALL
+                    SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
+                      FROM statistics_conversations c
+                     WHERE c.tenant_id = tenant
+                       AND c.began_at >= first AND c.began_at < last
+                       AND (c.actor = of_actor OR of_actor IS NULL)
+                     GROUP BY 1
+                     UNION ALL
+                    SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
+                      FROM statistics_tasks t
+                     WHERE t.tenant_id = tenant
+                       AND t.created_at >= first AND t.created_at < last
+                       AND (t.actor = of_actor OR of_actor IS NULL)
+                     GROUP BY 1) AS d
+             GROUP BY d.day
+            OFFSET 0) AS n  -- a fence: the days are checked once each, and not for every row
+     WHERE statistics_midnight(n.day, zone) < statistics_midnight(n.day + 1, zone)
+     ORDER BY n.day;
 END
 $$;
 
@@ -2225,6 +2242,7 @@ CREATE FUNCTION public.statistics_by_role(tenant text, since date DEFAULT NULL::
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2232,17 +2250,26 @@ DECLARE
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     RETURN QUERY
-    SELECT c.role::text, count(*), sum(c.messages)::bigint, sum(c.characters)::bigint, sum(c.bytes)::bigint,
-           sum(c.parts)::bigint, sum(c.parts_bytes)::bigint
-      FROM (SELECT a.role, sum(a.messages) AS messages, sum(a.characters) AS characters, sum(a.bytes) AS bytes,
-                   sum(a.parts) AS parts, sum(a.parts_bytes) AS parts_bytes
+    SELECT d.role::text, sum(d.conversations)::bigint, sum(d.messages)::bigint, sum(d.characters)::bigint,
+           sum(d.bytes)::bigint, sum(d.parts)::bigint, sum(d.parts_bytes)::bigint
+      FROM (SELECT a.role, 0 AS conversations, sum(a.messages) AS messages, sum(a.characters) AS characters,
+                   sum(a.bytes) AS bytes, sum(a.parts) AS parts, sum(a.parts_bytes) AS parts_bytes
               FROM statistics_activity a
              WHERE a.tenant_id = tenant
                AND a.quarter_hour >= first AND a.quarter_hour < last
                AND (a.actor = of_actor OR of_actor IS NULL)
                AND a.role <> ''
-             GROUP BY a.role, a.conversation_id) AS c
-     GROUP BY c.role
+             GROUP BY a.role
+             UNION ALL
+            SELECT c.role, count(*), 0, 0, 0, 0, 0
+              FROM (SELECT DISTINCT a.role, a.conversation_id
+                      FROM statistics_activity a
+                     WHERE a.tenant_id = tenant
+                       AND a.quarter_hour >= first AND a.quarter_hour < last
+                       AND (a.actor = of_actor OR of_actor IS NULL)
+                       AND a.role <> '') AS c
+             GROUP BY c.role) AS d
+     GROUP BY d.role
      ORDER BY 3 DESC, 1;
 END
 $$;
@@ -2257,6 +2284,7 @@ CREATE FUNCTION public.statistics_by_status(tenant text, since date DEFAULT NULL
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2323,6 +2351,7 @@ CREATE FUNCTION public.statistics_response_times(tenant text, since date DEFAULT
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2369,6 +2398,7 @@ CREATE FUNCTION public.statistics_sizes(tenant text, since date DEFAULT NULL::da
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -2408,6 +2438,7 @@ CREATE FUNCTION public.statistics_task_times(tenant text, since date DEFAULT NUL
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -3332,6 +3363,7 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122000600'),
     ('20261122000700'),
     ('20261122000900'),
+    ('20261122000950'),
     ('20261122001000'),
     ('20261122001050'),
     ('20261122001100'),

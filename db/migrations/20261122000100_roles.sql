@@ -14,7 +14,9 @@ BEGIN
      WHERE c.relnamespace = current_schema()::regnamespace
        AND c.relname IN (
                'events', 'events_position', 'consumer_slots', 'checkpoints',
-               'conversations', 'messages', 'tasks', 'task_artifacts', 'projection_texts', 'parked'
+               'conversations', 'messages', 'tasks', 'task_artifacts', 'projection_texts', 'parked',
+               'conversation_actors', 'search_documents', 'search_conversations', 'statistics_activity',
+               'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_stays'
            );
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION

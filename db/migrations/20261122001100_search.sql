@@ -329,6 +329,12 @@ SELECT eventstore_own('FUNCTION ' || f)
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+-- What it has applied is forgotten with its tables.
+SELECT drop_stage('search', s) FROM unnest(ARRAY['next', 'previous']) AS s;
+DELETE FROM checkpoints WHERE projection = 'search';
+DELETE FROM projection_texts WHERE projection = 'search';
+DELETE FROM parked WHERE projection = 'search';
+
 DROP FUNCTION search_text(text, jsonb);
 DROP FUNCTION search_text_of_parts(jsonb);
 DROP FUNCTION search_json_text(text);

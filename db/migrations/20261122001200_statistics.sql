@@ -439,6 +439,12 @@ SELECT eventstore_own('FUNCTION statistics_response_times(text, date, date, text
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+-- What it has applied is forgotten with its tables.
+SELECT drop_stage('statistics', s) FROM unnest(ARRAY['next', 'previous']) AS s;
+DELETE FROM checkpoints WHERE projection = 'statistics';
+DELETE FROM projection_texts WHERE projection = 'statistics';
+DELETE FROM parked WHERE projection = 'statistics';
+
 DROP FUNCTION statistics_sizes(text, date, date, text, text);
 DROP FUNCTION statistics_task_times(text, date, date, text, text);
 DROP FUNCTION statistics_response_times(text, date, date, text, text, text);

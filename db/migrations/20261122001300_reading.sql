@@ -40,6 +40,12 @@ SELECT eventstore_own('TABLE conversation_actors'),
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+-- What it has applied is forgotten with its tables.
+SELECT drop_stage('actors', s) FROM unnest(ARRAY['next', 'previous']) AS s;
+DELETE FROM checkpoints WHERE projection = 'actors';
+DELETE FROM projection_texts WHERE projection = 'actors';
+DELETE FROM parked WHERE projection = 'actors';
+
 DROP TABLE conversation_actors;
 DROP INDEX idx_tasks_pages_of_conversation;
 DROP INDEX idx_tasks_pages_by_status;

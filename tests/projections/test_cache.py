@@ -203,7 +203,7 @@ async def test_no_stale_state_is_caught_while_writers_run(store: EventStore, set
             last[conversation] = state.version
             reads += 1
 
-    async with working(store), EventStore(settings) as elsewhere, working(elsewhere, batch_size=3):
+    async with working(store), EventStore(settings) as elsewhere, working(elsewhere, batch_size=100):
         reading = [asyncio.create_task(read(number)) for number in range(6)]
         try:
             await asyncio.gather(*map(write, range(4)))

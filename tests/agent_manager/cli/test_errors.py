@@ -181,7 +181,7 @@ def test_importing_again_adds_nothing(empty: Eventstore, chats: Path) -> None:
     "arguments",
     [
         ("nonsense",),
-        ("messages",),
+        ("conversation",),
         ("conversations", "--limit", "0"),
         ("conversations", "--limit", "many"),
         ("tail", "--limit", "-1"),
