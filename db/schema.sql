@@ -1137,6 +1137,7 @@ CREATE FUNCTION public.search_asked(queries tsquery[], tenant text, kind text, r
 DECLARE
     asked   tsquery := '';
     reading tsquery;
+    labels  text[];
 BEGIN
     FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
         asked := asked || reading;
@@ -1144,12 +1145,16 @@ BEGIN
     IF numnode(asked) = 0 THEN
         RETURN asked;
     END IF;
-    asked := asked && search_word('=' || tenant);
+    labels := search_labels(tenant, role, actor);
+    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
+        RETURN asked && search_word(labels[1]);
+    END IF;
+    -- These name the tenant too.
     IF role IS NOT NULL OR kind = 'task' THEN
-        asked := asked && search_word('=role ' || coalesce(role, 'task'));
+        asked := asked && search_word(labels[2]);
     END IF;
     IF actor IS NOT NULL THEN
-        asked := asked && search_word('=actor ' || actor);
+        asked := asked && search_word(labels[3]);
     END IF;
     RETURN asked;
 END
@@ -1297,6 +1302,7 @@ DECLARE
     up_to     bigint;
     used      text := query;
     queries   tsquery[];
+    shown     tsquery[];
     found     search_found[];
 BEGIN
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
@@ -1326,9 +1332,11 @@ BEGIN
         used := search_corrected(query, languages, tenant, up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
+    shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                    ORDER BY l.n);
     RETURN QUERY
     SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
-           search_snippet(search_text(e.event_type, e.content), search_query(used, f.language, true), f.language,
+           search_snippet(search_text(e.event_type, e.content), shown[array_position(languages, f.language)], f.language,
                           opening, closing),
            used,
            search_cursor(search, up_to, used,
@@ -1344,58 +1352,28 @@ $$;
 
 
 --
--- Name: search_documents; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.search_documents (
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    version integer NOT NULL,
-    "position" bigint NOT NULL,
-    kind character varying(20) NOT NULL COLLATE pg_catalog."C",
-    id uuid NOT NULL,
-    role character varying(50),
-    actor character varying(255) DEFAULT ''::character varying NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    language character varying(20) NOT NULL COLLATE pg_catalog."C",
-    words tsvector NOT NULL
-);
-
-
---
--- Name: COLUMN search_documents.kind; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
-
-
---
--- Name: COLUMN search_documents.id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.search_documents.id IS 'Of the message, or of the task';
-
-
---
--- Name: COLUMN search_documents.words; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
-
-
---
 -- Name: search_is_short(text, timestamp with time zone, timestamp with time zone, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.search_is_short(tenant text, since timestamp with time zone, below timestamp with time zone, below_position bigint, budget integer) RETURNS boolean
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT (NOT (EXISTS ( SELECT
-            FROM public.search_documents d
-           WHERE (((d.tenant_id)::text = search_is_short.tenant) AND (d.created_at >= search_is_short.since) AND (ROW(d.created_at, d."position") < ROW(search_is_short.below, search_is_short.below_position)))
-           ORDER BY d.created_at DESC, d."position" DESC
-          OFFSET search_is_short.budget)));
-END;
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+BEGIN
+    RETURN NOT EXISTS (
+        SELECT
+          FROM search_documents d
+         WHERE d.tenant_id = search_is_short.tenant
+           AND d.created_at >= search_is_short.since
+           AND (d.created_at, d.position) < (search_is_short.below, search_is_short.below_position)
+         ORDER BY d.created_at DESC, d.position DESC
+        OFFSET search_is_short.budget
+    );
+END
+$$;
 
 
 --
@@ -1421,9 +1399,9 @@ $$;
 -- Name: search_labels(text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_labels(tenant text, role text, actor text) RETURNS tsvector
+CREATE FUNCTION public.search_labels(tenant text, role text, actor text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN array_to_tsvector(ARRAY[('='::text || tenant), ('=role '::text || COALESCE(role, 'task'::text)), ('=actor '::text || actor)]);
+    RETURN ARRAY[('='::text || tenant), ((('='::text || COALESCE(role, 'task'::text)) || ' of '::text) || tenant), "left"(((('='::text || actor) || ' in '::text) || tenant), 500)];
 
 
 --
@@ -1484,50 +1462,32 @@ $_$;
 
 
 --
--- Name: search_conversations; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.search_conversations (
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    language character varying(20) COLLATE pg_catalog."C",
-    language_from integer,
-    is_deleted boolean DEFAULT false NOT NULL
-);
-
-
---
--- Name: COLUMN search_conversations.language_from; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.search_conversations.language_from IS 'Version of the event that named the language: it holds for what follows';
-
-
---
 -- Name: search_languages(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.search_languages(tenant text) RETURNS text[]
-    LANGUAGE sql STABLE STRICT
-    BEGIN ATOMIC
- WITH RECURSIVE named(language) AS (
-          SELECT min((c.language)::text) AS min
-            FROM public.search_conversations c
-           WHERE (((c.tenant_id)::text = search_languages.tenant) AND (c.language IS NOT NULL))
-         UNION ALL
-          SELECT ( SELECT min((c.language)::text) AS min
-                    FROM public.search_conversations c
-                   WHERE (((c.tenant_id)::text = search_languages.tenant) AND ((c.language)::text > n.language))) AS min
-            FROM named n
-           WHERE (n.language IS NOT NULL)
-         )
-  SELECT array_agg(DISTINCT l.language) AS array_agg
-    FROM ( SELECT n.language
-            FROM named n
-         UNION ALL
-          SELECT unnest(ARRAY['und'::text, 'pt'::text, 'en'::text, 'es'::text, 'fr'::text, 'de'::text, 'it'::text]) AS unnest) l
-   WHERE (l.language IS NOT NULL);
-END;
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE named (language) AS (
+            SELECT min(c.language::text) FROM search_conversations c
+             WHERE c.tenant_id = search_languages.tenant AND c.language IS NOT NULL
+            UNION ALL
+            SELECT (SELECT min(c.language::text) FROM search_conversations c
+                     WHERE c.tenant_id = search_languages.tenant AND c.language > n.language)
+              FROM named n
+             WHERE n.language IS NOT NULL
+        )
+        SELECT array_agg(DISTINCT l.language)
+          FROM (SELECT n.language FROM named n
+                 UNION ALL
+                SELECT unnest(ARRAY['und', 'pt', 'en', 'es', 'fr', 'de', 'it'])) AS l
+         WHERE l.language IS NOT NULL
+    );
+END
+$$;
 
 
 --
@@ -1539,11 +1499,13 @@ CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
+    sample CONSTANT integer := 2000;
     asked  tsquery := search_asked(queries, tenant, kind, role, actor);
     way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
-    budget integer := 2000;
+    budget integer := sample;
     found  search_found[];
-    sample integer;
+    rows   real := pg_relation_size('search_documents') / 500;
+    share  real;
 BEGIN
     IF numnode(asked) = 0 THEN
         RETURN ARRAY[]::search_found[];
@@ -1554,11 +1516,13 @@ BEGIN
         IF cardinality(found) >= wanted OR way <> 'time' OR search_is_short(tenant, since, below, below_position, budget) THEN
             RETURN found;
         END IF;
-        IF sample IS NULL AND cardinality(found) >= budget / 50 THEN
-            sample := cardinality(found);
-            budget := budget * wanted / sample * 2;
-        ELSE
-            way := 'words';
+        way := 'words';
+        share := cardinality(found)::real / sample;
+        IF budget = sample AND cardinality(found) > 2 THEN
+            IF wanted / share < share * rows * 8 THEN
+                way := 'time';
+                budget := 2 * wanted / share;
+            END IF;
         END IF;
     END LOOP;
 END
@@ -1596,13 +1560,16 @@ BEGIN
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
                     AND d.position <= $13 %3$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
-                    AND (SELECT c.is_deleted FROM search_conversations c
-                          WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE
                   ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
         columns, first,
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
-               CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END))
+               CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
+               -- One look for each that is found, and never a join of the whole; none where nothing is hidden.
+               CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
+                   ' AND (SELECT c.is_deleted FROM search_conversations c
+                           WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
+               END))
     USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
           budget, wanted;
 END
@@ -1615,12 +1582,15 @@ $_$;
 
 CREATE FUNCTION public.search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
+    AS $_$
 DECLARE
     plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
-    begins   integer := position(plain IN prepared);
+    begins   integer := greatest(position(plain IN prepared), 1);
     -- Of a plural that was made a singular the last letter stands behind what is marked.
-    piece    text := substring(substr(original, begins) FROM format('^.{%s}[[:alnum:]]?', length(plain)));
+    piece    text := substr(original, begins, length(plain))
+                     || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
+    -- ts_headline leaves the last full stop away.
+    ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
     shown    text := '';
     rest     text := marked;
     is_open  boolean := false;
@@ -1642,9 +1612,9 @@ BEGIN
         END IF;
         is_open := NOT is_open;
     END LOOP;
-    RETURN shown || piece;
+    RETURN shown || piece || rtrim(ending);
 END
-$$;
+$_$;
 
 
 --
@@ -1668,7 +1638,7 @@ BEGIN
                LATERAL (SELECT count(*) AS number
                           FROM (SELECT
                                   FROM search_documents d
-                                 WHERE d.words @@ (search_word(o.lexeme) && search_word('=' || search_meant.tenant))
+                                 WHERE d.words @@ (search_word(o.lexeme) && search_word((search_labels(search_meant.tenant, NULL, ''))[1]))
                                    AND (d.tenant_id = search_meant.tenant) IS TRUE
                                  LIMIT 200) AS d) AS found
          WHERE found.number > 0
@@ -1688,16 +1658,19 @@ CREATE FUNCTION public.search_page(by text, languages text[], queries tsquery[],
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
-    best CONSTANT integer := 500;
+    best  CONSTANT integer := 400;
+    found search_found[];
 BEGIN
     IF by = 'time' THEN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
                              coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
     END IF;
+    -- Called by itself: within the query below the planner would call it too, to know how long the array is.
+    found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
+                           greatest(best, page));
     RETURN ARRAY(
         SELECT f
-          FROM unnest(search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
-                                    greatest(best, page))) AS f
+          FROM unnest(found) AS f
          WHERE told IS NULL OR (f.rank, f.position) < ((told ->> 3)::real, (told ->> 4)::bigint)
          ORDER BY f.rank DESC, f.position DESC
          LIMIT page
@@ -1834,8 +1807,8 @@ DECLARE
     marked   text;
 BEGIN
     <<windows>>
-    FOR at IN 0 .. length(said) / 5000 LOOP
-        original := normalize(substr(said, at * 5000 + 1, 5500), NFC);
+    FOR at IN 0 .. length(said) / 1000 LOOP
+        original := normalize(substr(said, at * 1000 + 1, 1200), NFC);
         FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
             prepared := search_prepare(search_fold(original), reading);
             EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
@@ -2795,6 +2768,66 @@ COMMENT ON COLUMN public.messages.extra IS 'Members of the message as sent that 
 
 
 --
+-- Name: search_conversations; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.search_conversations (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    language character varying(20) COLLATE pg_catalog."C",
+    language_from integer,
+    is_deleted boolean DEFAULT false NOT NULL
+);
+
+
+--
+-- Name: COLUMN search_conversations.language_from; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_conversations.language_from IS 'Version of the event that named the language: it holds for what follows';
+
+
+--
+-- Name: search_documents; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.search_documents (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    version integer NOT NULL,
+    "position" bigint NOT NULL,
+    kind character varying(20) NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    role character varying(50),
+    actor character varying(255) DEFAULT ''::character varying NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    language character varying(20) NOT NULL COLLATE pg_catalog."C",
+    words tsvector NOT NULL
+);
+
+
+--
+-- Name: COLUMN search_documents.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
+
+
+--
+-- Name: COLUMN search_documents.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.id IS 'Of the message, or of the task';
+
+
+--
+-- Name: COLUMN search_documents.words; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
+
+
+--
 -- Name: statistics_activity; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -3243,6 +3276,13 @@ CREATE INDEX idx_messages_pages ON public.messages USING btree (tenant_id, creat
 
 
 --
+-- Name: idx_search_conversations_deleted; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_search_conversations_deleted ON public.search_conversations USING btree (tenant_id) WHERE is_deleted;
+
+
+--
 -- Name: idx_search_conversations_language; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -3267,7 +3307,7 @@ CREATE INDEX idx_search_documents_task ON public.search_documents USING btree (t
 -- Name: idx_search_documents_words; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX idx_search_documents_words ON public.search_documents USING gin (words) WITH (gin_pending_list_limit='1024');
+CREATE INDEX idx_search_documents_words ON public.search_documents USING gin (words) WITH (gin_pending_list_limit='256');
 
 
 --
@@ -3368,5 +3408,11 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122001050'),
     ('20261122001100'),
     ('20261122001110'),
+    ('20261122001120'),
+    ('20261122001130'),
+    ('20261122001140'),
+    ('20261122001150'),
+    ('20261122001160'),
+    ('20261122001170'),
     ('20261122001200'),
     ('20261122001300');

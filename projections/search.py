@@ -98,7 +98,7 @@ class Search:
             query: words, all of them wanted, in any of their forms, with accents or without; ``"a phrase"``;
                 ``-without``; ``one or another``; ``begins*``. Any text is a query; what is behind a
                 thousand characters or forty words is passed over.
-            by: ``relevance``, the best first, among the latest five hundred that fit; ``time``, the latest first.
+            by: ``relevance``, the best first, among the latest four hundred that fit; ``time``, the latest first.
             kind: ``message``, or ``task``: descriptions, what was said of a task's state, artifacts.
             role, actor, conversation: only of this one.
             since, until: a half-open range of ``created_at``, aware.

@@ -15,6 +15,7 @@ from agent_manager.bench.growing import growing
 from agent_manager.bench.log_reading import log_reading
 from agent_manager.bench.reading import reading
 from agent_manager.bench.rebuilding import rebuilding
+from agent_manager.bench.searching import searching
 from agent_manager.bench.sessions import sessions
 from agent_manager.bench.sizing import sizing
 from agent_manager.bench.table_reading import table_reading
@@ -50,4 +51,5 @@ COMPARISONS = (
     Comparison("size", sizing),
     Comparison("growing", growing),
     Comparison("rebuilding", rebuilding),
+    Comparison("searching", searching),
 )

@@ -1,0 +1,84 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- Folded and original text are equal in length, character for character, wherever this is called; so a piece of the
+-- one is cut out of the other, with marks where the folded one has them (chr(1) before, chr(2) behind).
+CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
+    begins   integer := greatest(position(plain IN prepared), 1);
+    -- Of a plural that was made a singular the last letter stands behind what is marked.
+    piece    text := substr(original, begins, length(plain))
+                     || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
+    -- ts_headline leaves the last full stop away.
+    ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
+    shown    text := '';
+    rest     text := marked;
+    is_open  boolean := false;
+    size     integer;
+BEGIN
+    LOOP
+        size := strpos(rest, CASE WHEN is_open THEN chr(2) ELSE chr(1) END);
+        EXIT WHEN size = 0;
+        shown := shown || left(piece, size - 1);
+        piece := substr(piece, size);
+        rest := substr(rest, size + 1);
+        IF is_open THEN
+            size := length(substring(piece FROM '^[[:alnum:]]?'));
+            shown := shown || left(piece, size) || closing;
+            piece := substr(piece, size + 1);
+            rest := substr(rest, size + 1);
+        ELSE
+            shown := shown || opening;
+        END IF;
+        is_open := NOT is_open;
+    END LOOP;
+    RETURN shown || piece || rtrim(ending);
+END
+$$;
+
+-- The places of a text that a query finds, as it was written, with marks around what was found. ts_headline is slow on
+-- long texts: of these only a window is given to it, the first that has anything.
+CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    reading  text;
+    original text;
+    prepared text;
+    marked   text;
+BEGIN
+    <<windows>>
+    FOR at IN 0 .. length(said) / 1000 LOOP
+        original := normalize(substr(said, at * 1000 + 1, 1200), NFC);
+        FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
+            prepared := search_prepare(search_fold(original), reading);
+            EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
+        END LOOP;
+    END LOOP;
+    IF length(original) <> length(prepared) THEN
+        original := prepared;  -- it has marks that combine with nothing: shown without them
+    END IF;
+    marked := ts_headline(search_config(reading), prepared, asked,
+        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
+               chr(1), chr(2), chr(3)));
+    RETURN (
+        SELECT string_agg(search_marked(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
+          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
+    );
+END
+$$;
+
+SELECT eventstore_own(format('FUNCTION %s', p.oid::regprocedure))
+  FROM pg_proc p
+ WHERE p.pronamespace = current_schema()::regnamespace
+   AND p.proname IN ('search_marked',
+                     'search_snippet');
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP FUNCTION search_snippet;
+DROP FUNCTION search_marked;

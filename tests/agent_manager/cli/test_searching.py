@@ -1,0 +1,71 @@
+"""``eventstore search``: what it prints for people and for programs, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.commandline import Eventstore
+
+
+@pytest.fixture
+def said(empty: Eventstore, tmp_path_factory: pytest.TempPathFactory) -> Eventstore:
+    file = tmp_path_factory.mktemp("chats") / "chats.jsonl"
+    messages = [
+        {
+            "role": "user",
+            "content": "Quando parte o próximo comboio para Lisboa?",
+            "created_at": "2025-01-09T17:00:00Z",
+        },
+        {"role": "assistant", "content": "The next trains leave at nine.", "created_at": "2025-01-10T17:00:00Z"},
+        {"role": "user", "content": "And the train after that?", "created_at": "2025-01-11T17:00:00Z"},
+    ]
+    file.write_text(json.dumps({"id": "trip", "title": "Trains", "messages": messages}) + "\n", encoding="utf-8")
+    assert empty("import", str(file)).code == 0
+    assert empty("rebuild", "search").code == 0
+    return empty
+
+
+def test_it_prints_a_line_for_each_hit(said: Eventstore) -> None:
+    result = said("search", "proximos comboios")
+    assert result.code == 0
+    [heading, line] = result.out.splitlines()
+    assert heading.split() == ["time", "conversation", "kind", "role", "actor", "content"]
+    assert line.endswith("Quando parte o «próximo» «comboio» para Lisboa?")
+
+
+def test_filters_and_cursors_are_options(said: Eventstore) -> None:
+    first = json.loads(said("search", "train", "--by", "time", "--limit", "1", "--json").out)
+    [hit] = first["hits"]
+    assert (hit["role"], hit["snippet"]) == ("user", "And the «train» after that?")
+    second = json.loads(said("search", "train", "--by", "time", "-n", "1", "--after", first["cursor"], "--json").out)
+    assert [hit["role"] for hit in second["hits"]] == ["assistant"]
+    narrowed = said("search", "train", "--until", "2025-01-11", "--conversation", "trip", "--role", "assistant")
+    assert len(narrowed.out.splitlines()) == 2
+    assert said("search", "train", "--since", "2025-02-01T00:00+01:00", "--user", "nobody").out == ""
+
+
+def test_it_says_that_a_word_was_corrected_and_that_there_is_more(said: Eventstore) -> None:
+    result = said("search", "trian", "--limit", "1")
+    assert "nothing fits; this does: train" in result.err
+    assert "there is more: --after " in result.err
+    nothing = said("search", "xylophone")
+    assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nothing fits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--since", "yesterday"), "--since yesterday: is no time: write it as 2026-01-31"),
+        (("--by", "luck"), "by: 'luck' is unknown: choose among relevance, time"),
+        (("--kind", "memo"), "kind: 'memo' is unknown"),
+        (("--language", "klingon"), "language: 'klingon' is none that can be searched"),
+        (("--after", "nonsense"), "the cursor belongs to no page of this search"),
+        (("--conversation", "nowhere"), "no conversation has the id 'nowhere'"),
+    ],
+)
+def test_mistakes_are_named(said: Eventstore, arguments: tuple[str, ...], what: str) -> None:
+    result = said("search", "train", *arguments)
+    assert result.code == 1
+    assert what in result.err
+    assert "Traceback" not in result.err
