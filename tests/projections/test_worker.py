@@ -221,7 +221,7 @@ async def test_one_projection_can_be_rebuilt_alone(
 def test_projections_are_found_by_name_and_each_table_belongs_to_one() -> None:
     assert named([]) == PROJECTIONS
     assert [projection.name for projection in named(["tasks", "messages", "tasks"])] == ["tasks", "messages"]
-    with pytest.raises(NotFound, match="no projection 'nonsense': choose among conversations, messages, tasks, search"):
+    with pytest.raises(NotFound, match="no projection 'nonsense': choose among conversations, messages, tasks, actors"):
         named(["nonsense"])
     tables = [table for projection in PROJECTIONS for table in projection.tables]
     assert sorted(tables) == sorted(set(READ_TABLES) - {"checkpoints"})
