@@ -1359,6 +1359,7 @@ CREATE FUNCTION public.search_is_short(tenant text, since timestamp with time zo
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
     AS $$

@@ -109,7 +109,7 @@ CREATE FUNCTION search_is_short(tenant text, since timestamptz, below timestampt
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
-SET enable_seqscan = off
+SET enable_seqscan = off SET jit = off
 SET enable_bitmapscan = off
 SET enable_sort = off
 AS $$

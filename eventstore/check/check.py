@@ -201,7 +201,10 @@ class Check:
             await server.until_it_answers()
         with translated():
             async with await server.connect("checker") as connection:
-                await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(self._run)))
+                # With those that the migrations of a store may have made beside it, of its name and a further word.
+                cursor = await connection.execute(query("eventstore.check", "schemas"), {"name": self._run})
+                names = sql.SQL(", ").join(sql.Identifier(name) for (name,) in await cursor.fetchall())
+                await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(names))
 
     def _possible(self, server: CheckedServer) -> frozenset[Fault]:
         """The faults to inject.

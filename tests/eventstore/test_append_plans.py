@@ -143,4 +143,5 @@ def test_functions_that_avoid_sequential_scans_are_not_compiled_for_it(database_
         rows = connection.execute(
             "SELECT proname, 'jit=off' = ANY (proconfig) FROM pg_proc WHERE 'enable_seqscan=off' = ANY (proconfig)"
         ).fetchall()
-    assert dict(rows) == {"append_events": True, "lie_down": True}
+    assert {"append_events", "lie_down"} <= {name for name, _ in rows}
+    assert all(compiles_nothing for _, compiles_nothing in rows), rows

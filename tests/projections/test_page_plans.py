@@ -144,4 +144,4 @@ def test_asking_for_a_position_leaves_the_plan_of_the_page(
     found = plan(urls[LONG, analyzed], at_least_text(page), asked, kind)
     assert case.indexes & found.indexes, found.text
     assert found.rows == LIMIT
-    assert found.buffers <= plan(urls[LONG, analyzed], page, parameters, kind).buffers + 4, found.text
+    assert found.buffers <= plan(urls[LONG, analyzed], page, parameters, kind).buffers + 8, found.text

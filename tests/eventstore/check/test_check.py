@@ -90,7 +90,7 @@ async def test_a_store_that_forgets_is_found_out_and_its_journals_are_kept(
     assert report.journals == str(tmp_path / "journals")
     assert f"journals      {report.journals}" in report.lines()
     assert sorted((tmp_path / "journals").glob("writer-1.0001.journal"))
-    assert schemas(database_url) == [report.schema]
+    assert report.schema in schemas(database_url)
 
 
 @pytest.mark.any_server
