@@ -6,23 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
-
-from psycopg import sql
 
 from eventstore.append import Append, checked_tenant
 from eventstore.commit import Committer
-from eventstore.database.connection import APP, BOOKKEEPING, Connection, Pool, connect
-from eventstore.database.migrate import check
-from eventstore.database.queries import query
+from eventstore.database.connection import APP, Connection, Pool, connect
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
-from eventstore.database.translate import translated
-from eventstore.errors import InputError, SchemaError, SchemaMissing, ServerError, StoreClosed
+from eventstore.errors import InputError, ServerError, StoreClosed
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.listener import Listener, open_listener
+from eventstore.opening import check_schema
 from eventstore.read import (
     HIGHEST_VERSION,
     Filter,
@@ -74,7 +70,7 @@ class EventStore:
         await asyncio.to_thread(self.server.acquire)
         try:
             async with await self.connect() as connection:
-                await self._check_schema(connection)
+                await check_schema(connection, self.settings.db_schema)
             self._pool = Pool(self.server.url, self.settings, APP, self.settings.pool_size, self.server.why)
             await self._pool.open()
             self._waker = Waker(self._open_listener)
@@ -272,30 +268,6 @@ class EventStore:
 
     def _tenant(self, given: str | None) -> str:
         return self.tenant if given is None else checked_tenant(given)
-
-    async def _check_schema(self, connection: Connection) -> None:
-        table = sql.Identifier(self.settings.db_schema, BOOKKEEPING)
-        try:
-            with translated():
-                cursor = await connection.execute(sql.SQL("SELECT version FROM {}").format(table))
-                rows: list[Any] = await cursor.fetchall()
-        except SchemaMissing:
-            rows = []
-        check({str(version) for (version,) in rows})
-        with translated():
-            cursor = await connection.execute(query("eventstore", "position_sequence"))
-            row = await cursor.fetchone()
-        is_sound, is_ahead = row or (False, False)
-        if not is_sound:
-            raise SchemaError(
-                "the sequence events_position was altered, and readers could miss events: "
-                "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"
-            )
-        if not is_ahead:
-            raise SchemaError(
-                "the sequence events_position stands below the last event, as after a copy of the rows alone: "
-                "SELECT setval('events_position', max(position)) FROM events"
-            )
 
 
 def _not_negative(value: int, what: str) -> int:

@@ -1,0 +1,46 @@
+"""What is looked at when a store opens: whether the schema fits this code, and whether positions can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import sql
+
+from eventstore.database.connection import BOOKKEEPING, Connection
+from eventstore.database.migrate import check
+from eventstore.database.queries import query
+from eventstore.database.translate import translated
+from eventstore.errors import SchemaError, SchemaMissing
+
+_POSITION_SEQUENCE = query("eventstore", "position_sequence")
+
+
+async def check_schema(connection: Connection, schema: str) -> None:
+    """Refuses a schema with which events could be lost or misread.
+
+    Raises:
+        SchemaError: migrations are missing or newer than this code; or the sequence of positions was altered, or
+            stands below the last event.
+    """
+    table = sql.Identifier(schema, BOOKKEEPING)
+    try:
+        with translated():
+            cursor = await connection.execute(sql.SQL("SELECT version FROM {}").format(table))
+            rows: list[Any] = await cursor.fetchall()
+    except SchemaMissing:
+        rows = []
+    check({str(version) for (version,) in rows})
+    with translated():
+        cursor = await connection.execute(_POSITION_SEQUENCE)
+        row = await cursor.fetchone()
+    is_sound, is_ahead = row or (False, False)
+    if not is_sound:
+        raise SchemaError(
+            "the sequence events_position was altered, and readers could miss events: "
+            "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"
+        )
+    if not is_ahead:
+        raise SchemaError(
+            "the sequence events_position stands below the last event, as after a copy of the rows alone: "
+            "SELECT setval('events_position', max(position)) FROM events"
+        )
