@@ -29,7 +29,7 @@ from eventstore.errors import InputError
 from eventstore.paging import RawRows
 from projections.as_of import ConversationState, read_state
 from projections.checkpoints import wait_for
-from projections.position import fetch_at_least
+from projections.position import OF_ALL_SHARES, fetch_at_least
 from projections.projection import named
 from projections.reading import Reader, not_found
 
@@ -38,7 +38,6 @@ MAX_BYTES = 64 * 1024 * 1024
 _ONE_SNAPSHOT = query("projections", "one_snapshot")
 _CACHED = query("projections", "cached")
 _EVENT = query("projections", "event_position")
-_POSITION = query("projections", "position")
 _READ_FROM = ("conversations", "messages", "tasks")
 _ROW_BYTES = 1000
 """About what Python's objects around a row take."""
@@ -48,7 +47,7 @@ class _Kept(NamedTuple):
     """A state, and what it was read from."""
 
     version: int
-    files: tuple[int, ...]
+    marks: tuple[object, ...]
     state: ConversationState
     size: int
 
@@ -100,10 +99,10 @@ class ConversationCache:
         rows = await fetch_at_least(reader.store, _CACHED, given, _READ_FROM, at_least, reader.timeout)
         if not rows:
             raise not_found(conversation)
-        found, version, *files = rows[0]
+        found, version, *marks = rows[0]
         key = (reader.tenant, found)
         kept = self._kept.get(key)
-        if kept is not None and (kept.version, kept.files) == (version, tuple(files)):
+        if kept is not None and (kept.version, kept.marks) == (version, tuple(marks)):
             self.hits += 1
             return kept.state
         self.misses += 1
@@ -119,7 +118,7 @@ class ConversationCache:
                 await wait_for(store, read, projections=named(list(_READ_FROM)), timeout=timeout)
                 continue
             before = self._kept.get(key)
-            if before is None or before.files != read.files or before.version <= read.version:
+            if before is None or before.marks != read.marks or before.version <= read.version:
                 self._kept.pop(key, None)
                 if read.size <= self._kept.maxsize:
                     self._kept[key] = read
@@ -133,10 +132,10 @@ class ConversationCache:
                 row = await _one(connection, _CACHED, {"tenant": tenant, "ids": [conversation_id]})
                 if row is None:
                     return None
-                _, version, *files = row
+                _, version, *marks = row
                 event = {"tenant": tenant, "conversation_id": conversation_id, "version": Int8(version)}
                 position = await _one(connection, _EVENT, event)
-                applied = await _one(connection, _POSITION, {"projections": list(_READ_FROM)})
+                applied = await _one(connection, OF_ALL_SHARES, {"projections": list(_READ_FROM)})
                 assert position is not None
                 assert applied is not None
                 if applied[0] < position[0]:
@@ -147,7 +146,7 @@ class ConversationCache:
         state = ConversationState(
             state.conversation, tuple(m for m in state.messages if m.version <= version), state.tasks
         )
-        return _Kept(version, tuple(files), state, _size(state))
+        return _Kept(version, tuple(marks), state, _size(state))
 
 
 async def _one(connection: Connection, text: str, given: dict[str, Any]) -> tuple[Any, ...] | None:

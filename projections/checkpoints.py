@@ -10,7 +10,7 @@ from eventstore.database.queries import query
 from eventstore.errors import NotCaughtUp
 from projections.projection import PROJECTIONS, SHARES, Projection
 
-_POSITION = query("projections", "position_of_shares")
+_POSITION = query("projections", "position")
 _LOOK_SECONDS = 0.01
 
 

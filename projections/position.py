@@ -10,11 +10,14 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
 from eventstore import EventStore
-from eventstore.database.queries import query
+from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError
 from eventstore.paging import RawRows
 from projections.checkpoints import wait_for
 from projections.projection import named
+
+OF_ALL_SHARES = query_without("projections", "position", frozenset({"shares"}))
+"""The position that projections have applied."""
 
 
 async def fetch_at_least(
@@ -50,4 +53,4 @@ async def fetch_at_least(
 
 def at_least_text(page: str) -> str:
     """The statement that reads a page, and in each row first how far the projections are."""
-    return query("projections", "at_least").format(position=query("projections", "position").rstrip(), page=page)
+    return query("projections", "at_least").format(position=OF_ALL_SHARES, page=page)

@@ -7,3 +7,4 @@ SELECT CASE
   FROM checkpoints
  WHERE projection = ANY (%(projections)s)
    AND stage = 'live'
+   AND share = ANY (%(shares)s)

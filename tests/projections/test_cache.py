@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from support.wire import wire_to
 
@@ -24,7 +25,7 @@ from eventstore import (
 )
 from eventstore.ending import end
 from eventstore.errors import InputError, NotCaughtUp, NotFound
-from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild
+from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
 
 
 def said(text: str) -> MessageAdded:
@@ -136,6 +137,20 @@ async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, tri
         assert after is not before
         before = after
     assert cache.hits == 0
+
+
+async def test_what_was_parked_is_read_once_it_is_applied(store: EventStore, database_url: str) -> None:
+    conversation = uuid4()
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
+        await store.append(conversation, [said("poison")])
+        await catch_up(store)
+        cache = ConversationCache(Reader(store))
+        assert (await cache.conversation(conversation)).messages == ()
+        owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
+    assert (await retry(store)).applied == 1
+    [message] = (await cache.conversation(conversation)).messages
+    assert message.content == "poison"
 
 
 async def test_tenants_do_not_share(store: EventStore, trip: UUID) -> None:
