@@ -17,6 +17,7 @@ from eventstore import EventStore
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
+from eventstore.errors import RebuildError
 from projections.apply import ALL_SHARES, Applier
 from projections.projection import Projection
 
@@ -62,6 +63,9 @@ async def compare_stages(
     Args:
         applier: brings the next tables up with the live ones.
         locking: another connection, of a role that may lock the checkpoints.
+
+    Raises:
+        RebuildError: they do not come to the same positions.
     """
     made_by = await applier.register(projection)
     if made_by is None:
@@ -81,7 +85,10 @@ async def compare_stages(
                 return found
         finally:
             await snapshot.close()
-    return []
+    raise RebuildError(
+        f"the new tables of {projection.name} could not be compared: in {_TRIES} tries both did not come to the same "
+        f"positions; repeat it: eventstore rebuild {projection.name}"
+    )
 
 
 async def _meet(
