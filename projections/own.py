@@ -98,7 +98,7 @@ def projection(name: str, *tables: str, setup: str = "") -> Callable[[Fold], Pyt
 
     def of(function: Fold) -> PythonProjection:
         _check_names(name, tables or (name,))
-        return PythonProjection(name, tables or (name,), None, setup, function)
+        return PythonProjection(name, tables or (name,), None, setup, function=function)
 
     return of
 

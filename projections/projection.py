@@ -26,12 +26,14 @@ class Projection:
         statements: its text: statements that read the relation ``batch`` and write unqualified table names. None is
             the text of the file of its name in this package.
         setup: statements that make its tables, where the migrations do not.
+        is_apart: whether a worker applies it beside the others, so that they need not wait for it.
     """
 
     name: str
     tables: tuple[str, ...]
     statements: str | None = None
     setup: str = ""
+    is_apart: bool = False
 
     @cached_property
     def text(self) -> str | None:
@@ -86,8 +88,9 @@ PROJECTIONS: tuple[Projection, ...] = (
             "statistics_tasks",
             "statistics_stays",
         ),
+        is_apart=True,
     ),
-    Projection("search", ("search_documents", "search_conversations")),
+    Projection("search", ("search_documents", "search_conversations"), is_apart=True),
 )
 """All built-in projections, in the order in which a worker applies them."""
 

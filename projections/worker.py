@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from time import monotonic
 
 from eventstore import EventStore
@@ -79,27 +80,45 @@ class Worker:
             await renewal.close()
 
     async def _follow(self, renewal: Renewal) -> None:
+        """Those that take long, the search above all, have a connection of their own and hold up nobody."""
         await prepare(self._store, self._projections)
-        applier = await Applier.open(self._store, self._batch_size)
-        try:
-            with translated():
-                await applier.connection.execute(
-                    _NAME, {"name": f"eventstore worker {socket.gethostname()}:{os.getpid()}"}
-                )
-            shares = Shares(applier.connection)
-            followed = [
-                Following(projection, min(self._batch_size, projection.largest_batch))
-                for projection in self._projections
+        lanes = [
+            [
+                Following(one, min(self._batch_size, one.largest_batch))
+                for one in self._projections
+                if one.is_apart == apart
             ]
-            while True:
-                began = monotonic()
+            for apart in (False, True)
+        ]
+        async with AsyncExitStack() as stack:
+            appliers = []
+            for _ in lanes:
+                applier = await Applier.open(self._store, self._batch_size)
+                stack.push_async_callback(applier.close)
+                appliers.append(applier)
+            with translated():
+                name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
+                await appliers[0].connection.execute(_NAME, {"name": name})
+            shares = Shares(appliers[0].connection)
+            await shares.settle()
+            renewal.look()
+            tasks = [
+                asyncio.create_task(self._go_on(appliers[0], lanes[0], shares, settle=True)),
+                asyncio.create_task(self._go_on(appliers[1], lanes[1], shares, settle=False)),
+            ]
+            try:
+                await asyncio.gather(*tasks)  # until one fails
+            finally:
+                await end(tasks)
+
+    async def _go_on(self, applier: Applier, followed: Sequence[Following], shares: Shares, *, settle: bool) -> None:
+        while True:
+            began = monotonic()
+            if settle:
                 await shares.settle()
-                for one in followed:
-                    await self._catch_up(applier, one, shares)
-                renewal.look()
-                await self._sleep(followed, shares, monotonic() - began)
-        finally:
-            await applier.close()
+            for one in followed:
+                await self._catch_up(applier, one, shares)
+            await self._sleep(followed, shares, monotonic() - began)
 
     async def _catch_up(self, applier: Applier, one: Following, shares: Shares) -> None:
         """One projection that cannot go on does not stop the others."""
