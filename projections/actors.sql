@@ -1,13 +1,16 @@
 -- Folds a batch of the log into the table conversation_actors: a row for each actor of each conversation, the empty one
 -- among them, so that every conversation has a row. All rows of a conversation have its times.
+WITH folded AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, max(occurred_at(b.metadata, b.timestamp)) AS updated_at
+      FROM batch b
+     GROUP BY b.tenant_id, b.conversation_id
+)
 UPDATE conversation_actors a
-   SET updated_at = b.updated_at
-  FROM (SELECT b.tenant_id, b.conversation_id, max(occurred_at(b.metadata, b.timestamp)) AS updated_at
-          FROM batch b
-         GROUP BY b.tenant_id, b.conversation_id) AS b
- WHERE a.tenant_id = b.tenant_id
-   AND a.conversation_id = b.conversation_id
-   AND a.updated_at < b.updated_at;
+   SET updated_at = f.updated_at
+  FROM folded f
+ WHERE a.tenant_id = f.tenant_id
+   AND a.conversation_id = f.conversation_id
+   AND a.updated_at < f.updated_at;
 
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id,

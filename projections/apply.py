@@ -77,6 +77,7 @@ class Applier:
         try:
             with translated():
                 await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+                await connection.execute("SET synchronous_commit = off")  # rows and checkpoints are lost together
                 await connection.execute(view.encode())
         except BaseException:
             await connection.close()

@@ -20,6 +20,7 @@ class Following:
     Attributes:
         projection: as this version has it.
         size: events that the next batch goes over at most.
+        is_known: whether it is known what its tables are made by; if not, only a rebuild helps.
     """
 
     def __init__(self, projection: Projection, most: int) -> None:
@@ -41,21 +42,44 @@ class Following:
         """Whether it may be tried."""
         return self.due_in <= 0
 
-    async def catch_up(self, applier: Applier, shares: Sequence[int]) -> None:
-        """Applies batches until there are no more for these shares."""
+    @property
+    def is_quick(self) -> bool:
+        """Whether its small batches can go the quick way: its tables are made by the text that this version has."""
+        return self._made_by is self.projection and self.projection.is_built_in
+
+    async def know(self, applier: Applier) -> None:
+        """Finds out what its tables are made by."""
         if self._made_by is None:
             self._made_by = await applier.register(self.projection)
             self.is_known = self._made_by is not None
+
+    async def catch_up(self, applier: Applier, shares: Sequence[int]) -> int:
+        """Applies batches until there are no more for these shares.
+
+        Returns:
+            The events that they went over.
+        """
+        await self.know(applier)
+        events = 0
         while self._made_by is not None:
-            applied = await applier.apply(self._made_by, shares=shares, size=self.size)
-            self._pause = 0.0
+            size = self.size
+            applied = await applier.apply(self._made_by, shares=shares, size=size)
+            self.succeeded()
             if applied is None:
-                return
+                break
+            events += applied.events
             self._adapt(applied)
+            if applied.events < size:
+                break
+        return events
 
     def forget(self) -> None:
         """The tables are made by something else now."""
         self._made_by = None
+
+    def succeeded(self) -> None:
+        """The next failure is the first again."""
+        self._pause = 0.0
 
     def put_off(self, first: float, longest: float) -> None:
         """Tries again later, and ever later while it fails; in seconds."""

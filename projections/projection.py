@@ -48,6 +48,11 @@ class Projection:
         return hashlib.sha256((self.text or "").encode()).hexdigest()
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether its text is a file of this package."""
+        return self.statements is None and self.text is not None
+
+    @property
     def largest_batch(self) -> int:
         """Events that it should be given at a time at most."""
         return 100_000

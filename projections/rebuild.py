@@ -146,7 +146,6 @@ class Rebuild:
         async def fill(number: int) -> None:
             applier = self._appliers[number]
             with translated():
-                await applier.connection.execute("SET synchronous_commit = off")  # rows and checkpoints go together
                 # Without statistics and indexes a nested loop would read the whole table for each row.
                 await applier.connection.execute("SET enable_nestloop = off")
             while applied := await applier.apply(

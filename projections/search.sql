@@ -35,15 +35,25 @@ SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.i
        );
 
 -- A description takes the place of the earlier ones of its task.
+WITH described AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, (b.content ->> 'task_id')::uuid AS task_id
+      FROM batch b
+     WHERE b.event_type = 'task.described'
+)
 DELETE FROM search_documents d
- USING batch b
- WHERE b.event_type = 'task.described'
-   AND d.tenant_id = b.tenant_id
-   AND d.conversation_id = b.conversation_id
-   AND d.id = (b.content ->> 'task_id')::uuid
+ USING described n
+ WHERE d.tenant_id = n.tenant_id
+   AND d.conversation_id = n.conversation_id
+   AND d.id = n.task_id
    AND d.kind = 'task';
 
-WITH said AS MATERIALIZED (
+WITH described AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, b.content ->> 'task_id' AS task_id, max(b.version) AS version
+      FROM batch b
+     WHERE b.event_type = 'task.described'
+     GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
+),
+said AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, b.version, b.position, b.event_type, b.id,
            b.content ->> 'task_id' AS task_id,
            b.content ->> 'role' AS role,
@@ -82,11 +92,10 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position,
  WHERE s.event_type NOT IN ('task.created', 'task.described')
     OR NOT EXISTS (
            SELECT
-             FROM batch b
-            WHERE b.event_type = 'task.described'
-              AND b.tenant_id = s.tenant_id
-              AND b.conversation_id = s.conversation_id
-              AND b.content ->> 'task_id' = s.task_id
-              AND b.version > s.version
+             FROM described d
+            WHERE d.tenant_id = s.tenant_id
+              AND d.conversation_id = s.conversation_id
+              AND d.task_id = s.task_id
+              AND d.version > s.version
        )
  ORDER BY s.position;

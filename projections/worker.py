@@ -12,28 +12,20 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from time import monotonic
 
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.ending import end
-from eventstore.errors import ConnectionLost, EventStoreError, ProjectionChanged, ServerError, SettingsError
+from eventstore.errors import EventStoreError, ProjectionChanged, ServerError, SettingsError
 from projections.apply import BATCH_SIZE, Applier
-from projections.checkpoints import applied_position
-from projections.following import Following
 from projections.own import prepare
 from projections.projection import PROJECTIONS, Projection
 from projections.renewal import Renewal
 from projections.shares import Shares
+from projections.track import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS, Track
 
 log = logging.getLogger(__name__)
-
-RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
-"""After an error that may pass: a server that is away, a deadlock, a full disk. Doubled while it does not."""
-
-LOOK_SECONDS = 2.0
-"""How often a worker looks for shares whose worker is gone."""
 
 _NAME = query("projections", "name_worker")
 
@@ -82,76 +74,26 @@ class Worker:
     async def _follow(self, renewal: Renewal) -> None:
         """Those that take long, the search above all, have a connection of their own and hold up nobody."""
         await prepare(self._store, self._projections)
-        lanes = [
-            [
-                Following(one, min(self._batch_size, one.largest_batch))
-                for one in self._projections
-                if one.is_apart == apart
-            ]
-            for apart in (False, True)
-        ]
         async with AsyncExitStack() as stack:
-            appliers = []
-            for _ in lanes:
+            tracks = []
+            for apart in (False, True):
                 applier = await Applier.open(self._store, self._batch_size)
                 stack.push_async_callback(applier.close)
-                appliers.append(applier)
+                projections = [projection for projection in self._projections if projection.is_apart == apart]
+                tracks.append(Track(self._store, applier, projections, self._batch_size))
             with translated():
                 name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
-                await appliers[0].connection.execute(_NAME, {"name": name})
-            shares = Shares(appliers[0].connection)
+                await tracks[0].connection.execute(_NAME, {"name": name})
+            shares = Shares(tracks[0].connection)
             await shares.settle()
             renewal.look()
-            tasks = [
-                asyncio.create_task(self._go_on(appliers[0], lanes[0], shares, settle=True)),
-                asyncio.create_task(self._go_on(appliers[1], lanes[1], shares, settle=False)),
-            ]
+            tasks = [asyncio.create_task(track.follow(shares, settles=track is tracks[0])) for track in tracks]
             try:
                 await asyncio.gather(*tasks)  # until one fails
             finally:
                 await end(tasks)
-
-    async def _go_on(self, applier: Applier, followed: Sequence[Following], shares: Shares, *, settle: bool) -> None:
-        while True:
-            began = monotonic()
-            if settle:
-                await shares.settle()
-            for one in followed:
-                await self._catch_up(applier, one, shares)
-            await self._sleep(followed, shares, monotonic() - began)
-
-    async def _catch_up(self, applier: Applier, one: Following, shares: Shares) -> None:
-        """One projection that cannot go on does not stop the others."""
-        if not shares.held or not one.is_due:
-            return
-        try:
-            await one.catch_up(applier, shares.held)
-            self._pause = RETRY_FIRST_SECONDS
-        except ProjectionChanged:
-            one.forget()
-        except ConnectionLost:
-            raise
-        except EventStoreError as error:
-            if applier.connection.closed:
-                raise
-            one.put_off(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
-            log.warning("projection %s: %s", one.projection.name, error)
-
-    async def _sleep(self, followed: Sequence[Following], shares: Shares, spent: float) -> None:
-        """Until there are events, or it is time to look after the other workers."""
-        due = min([LOOK_SECONDS, *(one.due_in for one in followed if one.due_in > 0)])
-        awake = [one.projection for one in followed if one.due_in <= 0 and one.is_known]
-        if not shares.held or not awake:
-            await asyncio.sleep(due)
-            return
-        seen = await applied_position(self._store, awake, shares.held)
-        waiting = asyncio.create_task(self._store.wait(seen, spent=spent))
-        try:
-            await asyncio.wait((waiting,), timeout=due)
-            if waiting.done():
-                await waiting
-        finally:
-            await end((waiting,))
+                if any(track.has_applied for track in tracks):
+                    self._pause = RETRY_FIRST_SECONDS
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:

@@ -32,14 +32,18 @@ from eventstore import (
 )
 from eventstore.errors import InputError
 from projections import PROJECTIONS, Reader, applied_position, catch_up, named, rebuild
-from projections.apply import Applier
+from projections.apply import ALL_SHARES, Applier
+from projections.quick import Quick
 
 appends = st.tuples(
     st.integers(0, 1),
     st.dictionaries(st.sampled_from(CONVERSATIONS), st.lists(new_events, min_size=1, max_size=4), min_size=1),
 )
 """To one of two tenants, which use the same conversation ids."""
-batches = st.tuples(st.sampled_from([projection.name for projection in PROJECTIONS]), st.integers(1, 7))
+NAMES = [projection.name for projection in PROJECTIONS]
+batches = st.tuples(st.sampled_from(NAMES), st.integers(1, 7))
+small_batches = st.tuples(st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(tuple), st.integers(1, 7))
+"""Of several projections in one go."""
 
 
 async def log_of(store: EventStore, tenants: list[str]) -> list[Event]:
@@ -56,12 +60,26 @@ async def apply_one(store: EventStore, name: str, size: int) -> None:
         await applier.close()
 
 
+async def apply_quickly(store: EventStore, names: tuple[str, ...], size: int) -> None:
+    applier = await Applier.open(store)
+    try:
+        for projection in named(names):
+            await applier.register(projection)
+        before = await positions(store)
+        steps = await Quick(applier.connection, size).apply(named(names), ALL_SHARES)
+        after = await positions(store)
+        assert [step.position for step in steps] == [after[name] for name in names]
+        assert [step.events > 0 for step in steps] == [before[name] < after[name] for name in names]
+    finally:
+        await applier.close()
+
+
 async def positions(store: EventStore) -> dict[str, int]:
     rows = await store.pool.fetch("SELECT projection, min(position) FROM checkpoints GROUP BY projection")
     return dict(rows)
 
 
-@given(st.lists(appends | batches, min_size=1, max_size=12), st.integers(1, 40))
+@given(st.lists(appends | batches | small_batches, min_size=1, max_size=12), st.integers(1, 40))
 @settings(max_examples=50)
 async def test_the_tables_are_a_fold_of_the_log(
     store: EventStore, database_url: str, steps: list[tuple[Any, Any]], size: int
@@ -72,8 +90,10 @@ async def test_the_tables_are_a_fold_of_the_log(
         if isinstance(what, int):
             parts = [Append(conversation, events) for conversation, events in more.items()]
             await store.append_all(parts, tenant=tenants[what])
-        else:
+        elif isinstance(what, str):
             await apply_one(store, what, more)
+        else:
+            await apply_quickly(store, what, more)
     log = await log_of(store, tenants)
     assert_follows(stored(database_url, tenants), log, await positions(store))
 

@@ -1,0 +1,83 @@
+"""Small batches in one round trip and one transaction for all projections of a connection, by plans that are kept.
+
+At rest and in a thin stream, what a batch costs is not its rows but the statements around them: beginning, planning,
+committing. So the session keeps each built-in text as a function, and one more function applies the next small batch of
+each projection. It locks the checkpoints and takes its bounds from them as every batch does (:mod:`projections.apply`).
+An error of whatever kind undoes all of it; then each projection is applied by itself, where errors are dealt with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from psycopg import sql
+
+from eventstore.database.connection import Connection
+from eventstore.database.queries import query
+from eventstore.database.translate import translated
+from projections.projection import Projection
+
+QUICK_EVENTS = 100
+"""Of the log that a small batch goes over at most."""
+
+_FOLD = query("projections", "quick_fold")
+_MAKE = query("projections", "quick_apply")
+_APPLY = query("projections", "apply_quickly")
+
+
+class Step(NamedTuple):
+    """How far a projection is after a small batch, and the events of the log that the batch went over."""
+
+    position: int
+    events: int
+
+
+class Quick:
+    """The small batches of one connection.
+
+    Attributes:
+        size: events of the log that one goes over at most.
+    """
+
+    def __init__(self, connection: Connection, size: int = QUICK_EVENTS) -> None:
+        self._connection = connection
+        self.size = size
+        self._is_made = False
+        self._kept: set[str] = set()
+
+    async def apply(self, projections: Sequence[Projection], shares: Sequence[int]) -> list[Step]:
+        """Applies the next small batch of each of these projections to its live tables.
+
+        Args:
+            projections: built-in ones, by the texts that this version has.
+            shares: whose events.
+
+        Returns:
+            A step for each projection.
+
+        Raises:
+            EventStoreError: one of them failed, and nothing was applied.
+        """
+        with translated():
+            await self._keep(projections)
+            parameters = {
+                "projections": [projection.name for projection in projections],
+                "sources": [projection.source for projection in projections],
+                "shares": list(shares),
+                "size": self.size,
+            }
+            cursor = await self._connection.execute(_APPLY, parameters, prepare=True)
+            return [Step(*row) for row in await cursor.fetchall()]
+
+    async def _keep(self, projections: Sequence[Projection]) -> None:
+        if not self._is_made:
+            await self._connection.execute(_MAKE.encode())
+            self._is_made = True
+        for projection in projections:
+            if projection.name not in self._kept:
+                text = _FOLD.format(
+                    function=sql.Identifier(f"fold_{projection.name}").as_string(), text=projection.text
+                )
+                await self._connection.execute(text.encode())
+                self._kept.add(projection.name)

@@ -1,0 +1,142 @@
+"""One connection of a worker, and the projections that it applies there, one after the other.
+
+A stream that is thin is followed closely: a round costs little, and rows are visible some ten milliseconds after their
+append. In one that is dense, rounds take from the appends what the machine could give them; there the projections work
+a tenth of the time, in batches that become the larger for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import monotonic
+
+from eventstore import EventStore
+from eventstore.database.connection import Connection
+from eventstore.ending import end
+from eventstore.errors import ConnectionLost, EventStoreError, ProjectionChanged
+from eventstore.pace import Pace
+from projections.apply import Applier
+from projections.checkpoints import applied_position
+from projections.following import Following
+from projections.projection import Projection
+from projections.quick import QUICK_EVENTS, Quick, Step
+from projections.shares import Shares
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
+"""After an error that may pass: a server that is away, a deadlock, a full disk. Doubled while it does not."""
+
+LOOK_SECONDS = 2.0
+"""How often a worker looks for shares whose worker is gone."""
+
+DENSE_EVENTS_PER_SECOND = 1500
+"""From so many on, a stream is dense."""
+
+
+class Track:
+    """Follows the log with some projections.
+
+    Attributes:
+        connection: that its batches go over.
+        has_applied: whether a round has succeeded.
+    """
+
+    def __init__(self, store: EventStore, applier: Applier, projections: Sequence[Projection], batch_size: int) -> None:
+        self._store = store
+        self._applier = applier
+        self._followed = [Following(one, min(batch_size, one.largest_batch)) for one in projections]
+        self.connection: Connection = applier.connection
+        self._quick = Quick(self.connection, min(batch_size, QUICK_EVENTS))
+        self._pace = Pace(monotonic())
+        self._is_behind = False
+        self.has_applied = False
+
+    async def follow(self, shares: Shares, *, settles: bool) -> None:
+        """Applies what comes, until it fails.
+
+        Args:
+            shares: those of its worker.
+            settles: whether it looks after them, over its connection.
+        """
+        settled_at = ended_at = monotonic()
+        while True:
+            if settles and monotonic() - settled_at >= LOOK_SECONDS:
+                settled_at = monotonic()
+                await shares.settle()
+            began = monotonic()
+            events, seen = await self._round(shares.held)
+            now = monotonic()
+            if events >= DENSE_EVENTS_PER_SECOND * (now - ended_at):
+                self._pace.spend(now, now - began)
+                await asyncio.sleep(self._pace.pause(now))
+            ended_at = now
+            await self._sleep(shares.held, seen)
+
+    async def _round(self, shares: Sequence[int]) -> tuple[int, int | None]:
+        """Catches up with what is there.
+
+        Returns:
+            The events of the log that were gone over, and the position that all have applied, where that is known.
+        """
+        due = [one for one in self._followed if one.is_due] if shares else []
+        steps = await self._step(due, shares)
+        events = max((step.events for step in steps.values()), default=0)
+        rest = [one for one in due if one not in steps or steps[one].events >= self._quick.size]
+        for one in rest:
+            events = max(events, await self._catch_up(one, shares))
+        self._is_behind = events > QUICK_EVENTS
+        return events, None if rest or not steps else min(step.position for step in steps.values())
+
+    async def _step(self, due: Sequence[Following], shares: Sequence[int]) -> dict[Following, Step]:
+        """The next small batch of all that can go the quick way; nothing where one of them fails."""
+        quick = [one for one in due if one.is_quick]
+        if self._is_behind or not quick:
+            return {}
+        try:
+            steps = await self._quick.apply([one.projection for one in quick], shares)
+        except ConnectionLost:
+            raise
+        except EventStoreError as error:
+            if self.connection.closed:
+                raise
+            log.debug("each projection by itself: %s", error)
+            return {}
+        self.has_applied = True
+        return dict(zip(quick, steps, strict=True))
+
+    async def _catch_up(self, one: Following, shares: Sequence[int]) -> int:
+        """One projection that cannot go on does not stop the others."""
+        try:
+            events = await one.catch_up(self._applier, shares)
+            self.has_applied = True
+            return events
+        except ProjectionChanged:
+            one.forget()
+        except ConnectionLost:
+            raise
+        except EventStoreError as error:
+            if self.connection.closed:
+                raise
+            one.put_off(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
+            log.warning("projection %s: %s", one.projection.name, error)
+        return 0
+
+    async def _sleep(self, shares: Sequence[int], seen: int | None) -> None:
+        """Until there are events, or it is time to look after the other workers."""
+        due = min([LOOK_SECONDS, *(one.due_in for one in self._followed if one.due_in > 0)])
+        awake = [one.projection for one in self._followed if one.is_due and one.is_known]
+        if not shares or not awake:
+            await asyncio.sleep(due)
+            return
+        if seen is None:
+            seen = await applied_position(self._store, awake, shares)
+        waiting = asyncio.create_task(self._store.wait(seen))
+        try:
+            await asyncio.wait((waiting,), timeout=due)
+            if waiting.done():
+                await waiting
+        finally:
+            await end((waiting,))
