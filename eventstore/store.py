@@ -248,7 +248,7 @@ class EventStore:
             spent: seconds that the caller has worked since it was woken last. While events come in a stream, it is
                 woken so seldom that it works a tenth of the time.
         """
-        await self._wait(seen, 1, spent)
+        await self._wait(seen, 0, spent)
 
     async def _wait(self, seen: int, limit: int = LOOK_EVENTS, spent: float = 0.0) -> News | None:
         if self._waker is None:

@@ -63,7 +63,7 @@ class Waker:
         """Returns when there may be events beyond the position ``seen``.
 
         Args:
-            limit: how many events to bring along, at most.
+            limit: how many events to bring along, at most; 0 for who reads by itself: it is woken before anybody looks.
             spent: seconds that the caller has worked since it was woken; it is woken less often for that in a stream.
 
         Returns:
@@ -101,8 +101,16 @@ class Waker:
             return None
         wanted = self._waiting.values()
         if len(wanted) == 1:
-            return next(iter(wanted))
-        return Demand(min(each.seen for each in wanted), max(each.limit for each in wanted))
+            [only] = wanted
+            return only if only.limit else Demand(only.seen, 1)
+        return Demand(min(each.seen for each in wanted), max(1, *(each.limit for each in wanted)))
+
+    def rouse(self) -> None:
+        """Wakes those who read by themselves."""
+        for woken in [woken for woken, demand in self._waiting.items() if not demand.limit]:
+            del self._waiting[woken]
+            if not woken.done():
+                woken.set_result(None)
 
     def hand_out(self, events: list[Event], *, are_all: bool) -> bool:
         """Wakes those who have not seen the last of these events; False if there is nobody."""

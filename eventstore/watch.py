@@ -37,6 +37,9 @@ class Audience(Protocol):
     def demand(self) -> Demand | None:
         """What is wanted now; None where nobody waits."""
 
+    def rouse(self) -> None:
+        """Told that something has come, before it is known what."""
+
     def hand_out(self, events: list[Event], *, are_all: bool) -> bool:
         """Takes final events, in order; False where nobody wanted them."""
 
@@ -62,8 +65,10 @@ class Watch:
         """An append has ended, or the connection has."""
         self._stirred = True
         if self._alarm is not None and not self._alarm.done():
-            if self._is_lying and self._looking is None and self._audience.demand() is not None:
-                self._looking = self._begin_look()
+            if self._is_lying:
+                self._audience.rouse()
+                if self._looking is None and self._audience.demand() is not None:
+                    self._looking = self._begin_look()
             self._alarm.set_result(None)
 
     def came(self, seen: int) -> None:

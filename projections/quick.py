@@ -1,9 +1,10 @@
-"""Small batches in one round trip and one transaction for all projections of a connection, by plans that are kept.
+"""Small batches in one round trip for all projections of a connection, by plans that are kept.
 
 At rest and in a thin stream, what a batch costs is not its rows but the statements around them: beginning, planning,
-committing. So the session keeps each built-in text as a function, and one more function applies the next small batch of
-each projection. It locks the checkpoints and takes its bounds from them as every batch does (:mod:`projections.apply`).
-An error of whatever kind undoes all of it; then each projection is applied by itself, where errors are dealt with.
+committing. So the session keeps each built-in text as a function, and a procedure applies the next small batch of each
+projection. It locks the checkpoints and takes its bounds from them as every batch does, rows and checkpoints in one
+transaction (:mod:`projections.apply`). An error undoes the batch of the projection that failed; then each projection is
+applied by itself, where errors are dealt with.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ QUICK_EVENTS = 100
 
 _FOLD = query("projections", "quick_fold")
 _MAKE = query("projections", "quick_apply")
-_APPLY = query("projections", "apply_quickly")
+_APPLY = sql.SQL(query("projections", "apply_quickly"))
+"""With its values in the text: they hardly ever change, and need not travel."""
 
 
 class Step(NamedTuple):
@@ -45,6 +47,7 @@ class Quick:
         self.size = size
         self._is_made = False
         self._kept: set[str] = set()
+        self._calls: dict[tuple[tuple[Projection, ...], tuple[int, ...]], bytes] = {}
 
     async def apply(self, projections: Sequence[Projection], shares: Sequence[int]) -> list[Step]:
         """Applies the next small batch of each of these projections to its live tables.
@@ -57,18 +60,24 @@ class Quick:
             A step for each projection.
 
         Raises:
-            EventStoreError: one of them failed, and nothing was applied.
+            EventStoreError: one of them failed, and with it those after it; what was before it is applied.
         """
         with translated():
             await self._keep(projections)
-            parameters = {
-                "projections": [projection.name for projection in projections],
-                "sources": [projection.source for projection in projections],
-                "shares": list(shares),
-                "size": self.size,
-            }
-            cursor = await self._connection.execute(_APPLY, parameters, prepare=True)
-            return [Step(*row) for row in await cursor.fetchall()]
+            row = await (await self._connection.execute(self._call(projections, shares), prepare=True)).fetchone()
+            assert row is not None  # a procedure gives back its parameters
+            return list(map(Step, *row))
+
+    def _call(self, projections: Sequence[Projection], shares: Sequence[int]) -> bytes:
+        which = (tuple(projections), tuple(shares))
+        if which not in self._calls:
+            self._calls[which] = _APPLY.format(
+                projections=sql.Literal([projection.name for projection in projections]),
+                sources=sql.Literal([projection.source for projection in projections]),
+                shares=sql.Literal(list(shares)),
+                size=sql.Literal(self.size),
+            ).as_bytes(self._connection)
+        return self._calls[which]
 
     async def _keep(self, projections: Sequence[Projection]) -> None:
         if not self._is_made:

@@ -28,6 +28,7 @@ from eventstore.read import horizon
 from projections.apply import ALL_SHARES, Applier
 from projections.checkpoints import applied_position
 from projections.compare import Difference, compare_stages
+from projections.giving_way import GivingWay
 from projections.own import prepare
 from projections.projection import PROJECTIONS, Projection
 from projections.shadows import Shadows
@@ -148,12 +149,14 @@ class Rebuild:
             with translated():
                 # Without statistics and indexes a nested loop would read the whole table for each row.
                 await applier.connection.execute("SET enable_nestloop = off")
+            way = GivingWay(self._store, self._goal)
             while applied := await applier.apply(
-                self._projection, stage="next", shares=parts[number], until=self._goal
+                self._projection, stage="next", shares=parts[number], until=self._goal, size=way.size
             ):
                 positions[number] = applied.position
                 self._position = min(positions)
                 self._say("filling")
+                await way.after(applied.seconds)
             with translated():
                 await applier.connection.execute("RESET enable_nestloop")
 

@@ -2,7 +2,8 @@
 
 A stream that is thin is followed closely: a round costs little, and rows are visible some ten milliseconds after their
 append. In one that is dense, rounds take from the appends what the machine could give them; there the projections work
-a tenth of the time, in batches that become the larger for it.
+a tenth of the time, in batches that become the larger for it. What takes long works half of the time, and after the
+others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from eventstore import EventStore
 from eventstore.database.connection import Connection
 from eventstore.ending import end
 from eventstore.errors import ConnectionLost, EventStoreError, ProjectionChanged
-from eventstore.pace import Pace
+from eventstore.pace import LONGEST_PAUSE_SECONDS, Pace
 from projections.apply import Applier
 from projections.checkpoints import applied_position
 from projections.following import Following
@@ -32,48 +33,71 @@ RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
 LOOK_SECONDS = 2.0
 """How often a worker looks for shares whose worker is gone."""
 
-DENSE_EVENTS_PER_SECOND = 1500
-"""From so many on, a stream is dense."""
+DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 1500, 0.5
+"""A stream is dense from so many events on, over so long a time: a burst is none."""
+
+AFTER_YOU_SECONDS = 0.005
+"""What takes long begins so much later than the others, which are done by then if there is little to do."""
 
 
 class Track:
     """Follows the log with some projections.
 
     Attributes:
+        is_apart: whether it is for what takes long, and steps back for the others.
         connection: that its batches go over.
         has_applied: whether a round has succeeded.
     """
 
-    def __init__(self, store: EventStore, applier: Applier, projections: Sequence[Projection], batch_size: int) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        applier: Applier,
+        projections: Sequence[Projection],
+        batch_size: int,
+        *,
+        is_apart: bool,
+    ) -> None:
+        self.is_apart = is_apart
         self._store = store
         self._applier = applier
         self._followed = [Following(one, min(batch_size, one.largest_batch)) for one in projections]
         self.connection: Connection = applier.connection
         self._quick = Quick(self.connection, min(batch_size, QUICK_EVENTS))
         self._pace = Pace(monotonic())
+        self._counted, self._counted_from, self._dense = 0, monotonic(), False
         self._is_behind = False
         self.has_applied = False
 
-    async def follow(self, shares: Shares, *, settles: bool) -> None:
+    async def follow(self, shares: Shares) -> None:
         """Applies what comes, until it fails.
 
         Args:
-            shares: those of its worker.
-            settles: whether it looks after them, over its connection.
+            shares: those of its worker. The track that is not apart looks after them, over its connection.
         """
-        settled_at = ended_at = monotonic()
+        settled_at = monotonic()
         while True:
-            if settles and monotonic() - settled_at >= LOOK_SECONDS:
+            if self.is_apart:
+                await asyncio.sleep(AFTER_YOU_SECONDS)
+            elif monotonic() - settled_at >= LOOK_SECONDS:
                 settled_at = monotonic()
                 await shares.settle()
             began = monotonic()
             events, seen = await self._round(shares.held)
             now = monotonic()
-            if events >= DENSE_EVENTS_PER_SECOND * (now - ended_at):
+            if self.is_apart:
+                await asyncio.sleep(min(now - began, LONGEST_PAUSE_SECONDS))
+            elif self._is_dense(now, events):
                 self._pace.spend(now, now - began)
                 await asyncio.sleep(self._pace.pause(now))
-            ended_at = now
             await self._sleep(shares.held, seen)
+
+    def _is_dense(self, now: float, events: int) -> bool:
+        self._counted += events
+        if now - self._counted_from >= DENSE_SECONDS:
+            self._dense = self._counted >= DENSE_EVENTS_PER_SECOND * (now - self._counted_from)
+            self._counted, self._counted_from = 0, now
+        return self._dense
 
     async def _round(self, shares: Sequence[int]) -> tuple[int, int | None]:
         """Catches up with what is there.

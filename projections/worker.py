@@ -80,14 +80,14 @@ class Worker:
                 applier = await Applier.open(self._store, self._batch_size)
                 stack.push_async_callback(applier.close)
                 projections = [projection for projection in self._projections if projection.is_apart == apart]
-                tracks.append(Track(self._store, applier, projections, self._batch_size))
+                tracks.append(Track(self._store, applier, projections, self._batch_size, is_apart=apart))
             with translated():
                 name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
                 await tracks[0].connection.execute(_NAME, {"name": name})
             shares = Shares(tracks[0].connection)
             await shares.settle()
             renewal.look()
-            tasks = [asyncio.create_task(track.follow(shares, settles=track is tracks[0])) for track in tracks]
+            tasks = [asyncio.create_task(track.follow(shares)) for track in tracks]
             try:
                 await asyncio.gather(*tasks)  # until one fails
             finally:

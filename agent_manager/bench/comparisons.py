@@ -19,6 +19,7 @@ from agent_manager.bench.searching import searching
 from agent_manager.bench.sessions import sessions
 from agent_manager.bench.sizing import sizing
 from agent_manager.bench.table_reading import table_reading
+from agent_manager.bench.visible import visible
 from agent_manager.bench.waking import waking
 from agent_manager.bench.work import Bench
 
@@ -43,6 +44,7 @@ COMPARISONS = (
     Comparison("bulk", bulk),
     Comparison("attached", attached),
     Comparison("waking", waking),
+    Comparison("visible", visible),
     Comparison("gate", gate),
     Comparison("reading", reading),
     Comparison("log-reading", log_reading),

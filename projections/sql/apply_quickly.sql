@@ -1,2 +1,1 @@
-SELECT a.applied_position, a.applied_events
-  FROM pg_temp.apply_quickly(%(projections)s, %(sources)s, %(shares)s, %(size)s) AS a
+CALL pg_temp.apply_quickly({projections}, {sources}, {shares}, {size}, '{{}}', '{{}}')

@@ -1,0 +1,54 @@
+"""Giving way to writers: what could use all of the machine works a part of the time while others append."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from eventstore import EventStore
+from eventstore.read import horizon
+
+BUSY_EVENTS_PER_SECOND = 100
+"""From so many appends on somebody is held up."""
+PART = 0.15
+"""Of the time that is worked then."""
+LONGEST_PAUSE_SECONDS = 5.0
+GENTLE_SIZE = 10_000
+"""Events of a batch then, so that it lasts a fraction of a second."""
+
+
+class GivingWay:
+    """Watches how fast the log grows, and pauses accordingly.
+
+    Attributes:
+        size: events that the next batch should go over at most; None where it may be as large as it can.
+    """
+
+    def __init__(self, store: EventStore, position: int) -> None:
+        """Begins to watch.
+
+        Args:
+            position: up to which the log is final now.
+        """
+        self._store = store
+        self._position = position
+        self._looked_at = monotonic()
+        self.size: int | None = None
+
+    async def after(self, worked: float) -> float:
+        """Pauses, if somebody appends.
+
+        Args:
+            worked: seconds.
+
+        Returns:
+            Seconds that it has paused.
+        """
+        position = await horizon(self._store.pool)
+        now = monotonic()
+        is_busy = position - self._position > BUSY_EVENTS_PER_SECOND * (now - self._looked_at)
+        pause = min(worked * (1 / PART - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0
+        self.size = GENTLE_SIZE if is_busy else None
+        await asyncio.sleep(pause)
+        self._position, self._looked_at = position, now
+        return pause
