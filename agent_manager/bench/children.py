@@ -18,6 +18,7 @@ from eventstore.errors import ServerError
 
 _PROJECT = ("-c", "from agent_manager.cli import main; main()", "project")
 _LISTEN = "import sys; from agent_manager.bench.listener import main; main(sys.argv[1])"
+_REBUILD = "from agent_manager.bench.rebuilder import main; main()"
 _START_SECONDS, _END_SECONDS = 60, 20
 
 
@@ -90,6 +91,14 @@ async def listening(settings: Settings, kind: str) -> AsyncIterator[Child]:
     async with _running(settings, ("-c", _LISTEN, kind)) as child:
         while await child.line() != "ready":
             pass
+        yield child
+
+
+@asynccontextmanager
+async def rebuilding(settings: Settings) -> AsyncIterator[Child]:
+    """A process that rebuilds the read tables again and again, once it has begun."""
+    async with _running(settings, ("-c", _REBUILD)) as child:
+        await child.line()
         yield child
 
 
