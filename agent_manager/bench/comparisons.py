@@ -13,6 +13,7 @@ from agent_manager.bench.figures import Figure
 from agent_manager.bench.gate import gate
 from agent_manager.bench.growing import growing
 from agent_manager.bench.log_reading import log_reading
+from agent_manager.bench.projecting import projecting
 from agent_manager.bench.reading import reading
 from agent_manager.bench.rebuilding import rebuilding
 from agent_manager.bench.searching import searching
@@ -52,6 +53,7 @@ COMPARISONS = (
     Comparison("sessions", sessions),
     Comparison("size", sizing),
     Comparison("growing", growing),
+    Comparison("projecting", projecting),
     Comparison("rebuilding", rebuilding),
     Comparison("searching", searching),
 )
