@@ -2769,6 +2769,27 @@ COMMENT ON COLUMN public.messages.extra IS 'Members of the message as sent that 
 
 
 --
+-- Name: pending_messages; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.pending_messages (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    id uuid NOT NULL,
+    "position" bigint NOT NULL,
+    given_id text,
+    created_at timestamp with time zone NOT NULL
+);
+
+
+--
+-- Name: TABLE pending_messages; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.pending_messages IS 'Messages that await an answer';
+
+
+--
 -- Name: search_conversations; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -3030,7 +3051,9 @@ CREATE TABLE public.tasks (
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     given_id text,
     status_message jsonb,
-    metadata jsonb
+    metadata jsonb,
+    extra jsonb,
+    status_extra jsonb
 );
 
 
@@ -3039,6 +3062,20 @@ CREATE TABLE public.tasks (
 --
 
 COMMENT ON COLUMN public.tasks.version IS 'Version of the last event that this row holds';
+
+
+--
+-- Name: COLUMN tasks.extra; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.tasks.extra IS 'Members of the task as its agent showed it that no other column gives back';
+
+
+--
+-- Name: COLUMN tasks.status_extra; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.tasks.status_extra IS 'Members of its status that no other column gives back';
 
 
 --
@@ -3103,6 +3140,14 @@ ALTER TABLE ONLY public.messages
 
 ALTER TABLE ONLY public.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id);
+
+
+--
+-- Name: pending_messages pending_messages_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.pending_messages
+    ADD CONSTRAINT pending_messages_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 
 --
@@ -3277,6 +3322,13 @@ CREATE INDEX idx_messages_pages ON public.messages USING btree (tenant_id, creat
 
 
 --
+-- Name: idx_pending_messages_position; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_pending_messages_position ON public.pending_messages USING btree (tenant_id, "position");
+
+
+--
 -- Name: idx_search_conversations_deleted; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -3416,4 +3468,6 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122001160'),
     ('20261122001170'),
     ('20261122001200'),
-    ('20261122001300');
+    ('20261122001300'),
+    ('20261123001400'),
+    ('20261123001410');

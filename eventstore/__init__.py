@@ -18,6 +18,8 @@ from eventstore.sent import message_from_sent, sent_message
 from eventstore.store import EventStore
 from eventstore.sync import SyncEventStore
 from eventstore.vocabulary import (
+    AgentRegistered,
+    AgentUnregistered,
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
@@ -27,6 +29,7 @@ from eventstore.vocabulary import (
     ConversationRenamed,
     EventData,
     MessageAdded,
+    MessageAnswered,
     Role,
     TaskArtifactAdded,
     TaskArtifactExtended,
@@ -41,6 +44,8 @@ __all__ = [
     "ANY",
     "EXISTS",
     "NO_STREAM",
+    "AgentRegistered",
+    "AgentUnregistered",
     "Append",
     "AppendResult",
     "Appended",
@@ -57,6 +62,7 @@ __all__ = [
     "ExpectedVersion",
     "IdAssigner",
     "MessageAdded",
+    "MessageAnswered",
     "Metadata",
     "NewEvent",
     "Role",

@@ -171,6 +171,12 @@ class Event:
         return metadata
 
     @property
+    def size(self) -> int:
+        """About how many bytes its content takes as JSON."""
+        stored = _row(self)[CONTENT]
+        return len(stored if isinstance(stored, bytes) else str(stored))
+
+    @property
     def occurred_at(self) -> datetime:
         """When it happened, as far as anybody said; otherwise when the log took it."""
         return self.metadata.occurred_at or self.timestamp

@@ -61,17 +61,22 @@ def parse_uuid(value: UUID | str, what: str) -> UUID:
         ) from None
 
 
+def assigned_uuid(tenant: str, conversation_id: UUID, kind: str, text: str, occurrence: int = 0) -> UUID:
+    """The id of a thing in a conversation that is called ``text``: the first of that name, or a later one."""
+    if occurrence == 0 and is_canonical_uuid(text):
+        return UUID(text)
+    return derived_uuid(kind, tenant, str(conversation_id), text, occurrence)
+
+
 class IdAssigner:
     """Assigns ids to the things of one kind in one conversation, in the order in which they came."""
 
     def __init__(self, tenant: str, conversation_id: UUID, kind: str) -> None:
-        self._scope = (kind, tenant, str(conversation_id))
+        self._scope = (tenant, conversation_id, kind)
         self._occurrences: Counter[str] = Counter()
 
     def assign(self, text: str) -> UUID:
         """The id of the next thing that is called ``text``."""
         occurrence = self._occurrences[text]
         self._occurrences[text] += 1
-        if occurrence == 0 and is_canonical_uuid(text):
-            return UUID(text)
-        return derived_uuid(*self._scope, text, occurrence)
+        return assigned_uuid(*self._scope, text, occurrence)

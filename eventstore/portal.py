@@ -14,7 +14,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 from eventstore.ending import end
-from eventstore.errors import StoreClosed
+from eventstore.errors import InputError, StoreClosed
 
 T = TypeVar("T")
 
@@ -41,12 +41,29 @@ class Portal:
         """
         future = self._submit(coroutine)
         try:
+            if threading.current_thread() is self._thread:
+                raise InputError("this was called from the store's own loop, which it would wait for: await instead")
             return future.result()
         except CancelledError:
             raise StoreClosed from None  # nobody but close() cancels what runs here
         except BaseException:
             future.cancel()
             raise
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The same for a coroutine of another loop, in whichever thread.
+
+        Raises:
+            StoreClosed: the portal is closed, or was closed meanwhile.
+        """
+        future = self._submit(coroutine)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise StoreClosed from None
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         with self._closing:

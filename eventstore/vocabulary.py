@@ -137,7 +137,8 @@ class MessageAdded(EventData):
     """A message. Its id in the read tables is the id of its event.
 
     A message is kept as it was sent, see :mod:`eventstore.sent`: ``content`` is its text and absent where it was
-    sent as ``parts``; ``extra`` holds the members of the message that have no place of their own.
+    sent as ``parts``; ``extra`` holds the members of the message that have no place of their own. One that
+    ``awaits_answer`` is pending until :class:`MessageAnswered`.
     """
 
     event_type: Literal["message.added"] = "message.added"
@@ -147,35 +148,72 @@ class MessageAdded(EventData):
     given_id: str | None = None
     extra: Json | None = None
     metadata: Json | None = None
+    awaits_answer: bool | None = None
+
+
+class MessageAnswered(EventData):
+    """Nothing more is to be expected in answer to a message that awaited one; it was pending until now.
+
+    ``message_id`` is the id of the message's event, ``task_id`` that of the task which the answer began or continued.
+    """
+
+    event_type: Literal["message.answered"] = "message.answered"
+    message_id: UUID
+    outcome: Literal["answered", "failed", "abandoned"]
+    error: str | None = None
+    task_id: UUID | None = None
+
+
+class AgentRegistered(EventData):
+    """An agent can be asked. ``card`` is what it says of itself, as it came."""
+
+    event_type: Literal["agent.registered"] = "agent.registered"
+    url: str
+    card: Json
+
+
+class AgentUnregistered(EventData):
+    """An agent is not asked any more."""
+
+    event_type: Literal["agent.unregistered"] = "agent.unregistered"
+    url: str
 
 
 class TaskCreated(EventData):
-    """An agent took on a task."""
+    """An agent took on a task. ``extra`` holds members of the task, as sent, that have no place of their own."""
 
     event_type: Literal["task.created"] = "task.created"
     task_id: UUID
     description: str = ""
     status: StatusWord = TaskStatus.PENDING
     given_id: str | None = None
+    extra: Json | None = None
     metadata: Json | None = None
 
 
 class TaskStatusChanged(EventData):
-    """A task has another status; ``message`` is what the agent said of it, as sent."""
+    """A task has another status; ``message`` is what the agent said of it, as sent.
+
+    ``extra`` holds further members of the status; ``update`` those of the update that carried it.
+    """
 
     event_type: Literal["task.status_changed"] = "task.status_changed"
     task_id: UUID
     status: StatusWord
     message: Json | None = None
+    extra: Json | None = None
+    update: Json | None = None
     metadata: Json | None = None
 
 
 class TaskDescribed(EventData):
-    """A task has another description."""
+    """A task has another description, other metadata, or other members that have no place of their own."""
 
     event_type: Literal["task.described"] = "task.described"
     task_id: UUID
     description: str
+    extra: Json | None = None
+    metadata: Json | None = None
 
 
 class _Artifact(EventData):
@@ -186,6 +224,7 @@ class _Artifact(EventData):
     description: str | None = None
     last_chunk: bool = True
     extra: Json | None = None
+    update: Json | None = None
     metadata: Json | None = None
 
 
@@ -247,6 +286,9 @@ BuiltInEvent = Annotated[
     | ConversationDeleted
     | ConversationForked
     | MessageAdded
+    | MessageAnswered
+    | AgentRegistered
+    | AgentUnregistered
     | TaskCreated
     | TaskStatusChanged
     | TaskDescribed

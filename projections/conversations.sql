@@ -1,4 +1,5 @@
 -- Folds a batch of the log into the table conversations. The first event of a conversation, whatever it is, makes its row.
+-- Where a tenant keeps its agents is no conversation of anybody's.
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
@@ -22,6 +23,7 @@ WITH folded AS MATERIALIZED (
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
      GROUP BY b.tenant_id, b.conversation_id
 ),
 updated AS (

@@ -182,12 +182,12 @@ _BY_CREATION = (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID))
 _OF_ALL_BY_CREATION = (_BY_CREATION[0], Column("t.conversation_id", 1, UUID), _BY_CREATION[1])
 TASKS = Listing(
     "tasks of a conversation", "tasks", _OF_TENANT | {"conversation_id": "t.conversation_id"}, _BY_CREATION,
-    Task.from_row, 12, ("tasks",), _OF_TASKS,
+    Task.from_row, 14, ("tasks",), _OF_TASKS,
 )  # fmt: skip
 ALL_TASKS = Listing(
-    "tasks of all conversations", "tasks", _OF_TENANT, _OF_ALL_BY_CREATION, Task.from_row, 12, ("tasks",), _OF_TASKS
+    "tasks of all conversations", "tasks", _OF_TENANT, _OF_ALL_BY_CREATION, Task.from_row, 14, ("tasks",), _OF_TASKS
 )
 ALL_TASKS_IN_STATUS = Listing(
     "tasks of all conversations in a status", "tasks", _OF_TENANT | {"status": "t.status"}, _OF_ALL_BY_CREATION,
-    Task.from_row, 12, ("tasks",), _OF_TASKS,
+    Task.from_row, 14, ("tasks",), _OF_TASKS,
 )  # fmt: skip

@@ -84,6 +84,7 @@ PROJECTIONS: tuple[Projection, ...] = (
     Projection("messages", ("messages",)),
     Projection("tasks", ("tasks", "task_artifacts")),
     Projection("actors", ("conversation_actors",)),
+    Projection("pending", ("pending_messages",)),
     Projection(
         "statistics",
         (

@@ -113,7 +113,7 @@ class Message(_Kept):
         return sent_from_row(self.role, self.content, self.parts, self.metadata, self.extra)
 
 
-@_of_row("metadata", "status_message", "artifacts")
+@_of_row("metadata", "status_message", "artifacts", "extra", "status_extra")
 @dataclass(frozen=True, init=False)
 class Task(_Kept):
     """A row of the table ``tasks``, with the chunks of its artifacts in order."""
@@ -130,3 +130,5 @@ class Task(_Kept):
     version: int
     status_message: dict[str, Any] | None
     artifacts: list[dict[str, Any]]
+    extra: dict[str, Any] | None
+    status_extra: dict[str, Any] | None

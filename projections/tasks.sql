@@ -14,8 +14,12 @@ WITH folded AS MATERIALIZED (
            bool_or(b.event_type = 'task.status_changed') AS has_status_message,
            (array_agg(b.content -> 'message' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type = 'task.status_changed'))[1] AS status_message,
+           (array_agg(b.content -> 'extra' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type = 'task.status_changed'))[1] AS status_extra,
            (array_agg(b.content -> 'metadata' ORDER BY b.version DESC)
-               FILTER (WHERE b.event_type = 'task.created' AND b.content ? 'metadata'))[1] AS metadata,
+               FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'metadata'))[1] AS metadata,
+           (array_agg(b.content -> 'extra' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'extra'))[1] AS extra,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
@@ -30,7 +34,9 @@ updated AS (
            description    = coalesce(f.description, t.description),
            given_id       = coalesce(t.given_id, f.given_id),
            status_message = CASE WHEN f.has_status_message THEN f.status_message ELSE t.status_message END,
+           status_extra   = CASE WHEN f.has_status_message THEN f.status_extra ELSE t.status_extra END,
            metadata       = coalesce(f.metadata, t.metadata),
+           extra          = coalesce(f.extra, t.extra),
            updated_at     = greatest(t.updated_at, f.updated_at)
       FROM folded f
      WHERE t.tenant_id = f.tenant_id
@@ -39,9 +45,9 @@ updated AS (
     RETURNING t.tenant_id, t.conversation_id, t.id
 )
 INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
-                   status_message, metadata)
+                   status_message, metadata, extra, status_extra)
 SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unknown'), coalesce(f.description, ''),
-       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata
+       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra, f.status_extra
   FROM folded f
  WHERE NOT EXISTS (
            SELECT

@@ -6,7 +6,7 @@ import os
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from dotenv.parser import parse_stream
@@ -54,10 +54,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     pg_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     tenant: Annotated[str, Field(min_length=1, max_length=255)] = "default"
+    answer: str = ""
     max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 1024 * 1024
     connect_timeout: Annotated[int, Field(ge=1, le=600, description="seconds")] = 10
     projections: str = ""
     pool_size: Annotated[int, Field(ge=1, le=1000)] = 8
+    storage: Literal["memory", "postgres", "both"] = "postgres"
+    read_from: Literal["memory", "postgres"] = "postgres"
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -122,11 +125,14 @@ _VARIABLES = {
     "data_dir": "EVENTSTORE_DATA_DIR, --data-dir",
     "pg_port": "EVENTSTORE_PG_PORT, --pg-port",
     "tenant": "EVENTSTORE_TENANT, --tenant",
+    "answer": "EVENTSTORE_ANSWER",
     "max_content_bytes": "EVENTSTORE_MAX_CONTENT_BYTES",
     "connect_timeout": "EVENTSTORE_CONNECT_TIMEOUT",
     "pool_size": "EVENTSTORE_POOL_SIZE",
     "listen_url": "EVENTSTORE_LISTEN_URL",
     "projections": "EVENTSTORE_PROJECTIONS",
+    "storage": "EVENTSTORE_STORAGE",
+    "read_from": "EVENTSTORE_READ_FROM",
 }
 
 

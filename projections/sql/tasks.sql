@@ -8,7 +8,8 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
                         '[]')
           FROM task_artifacts a
          WHERE a.task_id = t.id
-           AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts
+           AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts,
+       t.extra, t.status_extra
   FROM tasks t
  WHERE {within}
    AND coalesce(true

@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 from support.values import json_values, texts
 
 from eventstore import (
+    AgentRegistered,
+    AgentUnregistered,
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
@@ -23,6 +25,7 @@ from eventstore import (
     EventData,
     EventStore,
     MessageAdded,
+    MessageAnswered,
     Metadata,
     NewEvent,
     Role,
@@ -40,6 +43,9 @@ from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, p
 TASK = UUID("00000000-0000-4000-8000-0000000000aa")
 
 EXAMPLES: list[EventData] = [
+    MessageAnswered(message_id=TASK, outcome="failed", error="the agent broke off"),
+    AgentRegistered(url="http://a", card={"name": "a"}),
+    AgentUnregistered(url="http://a"),
     ConversationCreated(name="Trip", given_id="chat-1", metadata={"a": [1]}),
     ConversationCreated(),
     ConversationRenamed(name=""),

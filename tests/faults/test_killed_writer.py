@@ -66,6 +66,7 @@ async def test_an_import_killed_again_and_again_is_exact(
         "tasks": tasks,
         "task_artifacts": tasks,
         "conversation_actors": 4 * CONVERSATIONS,  # importer, user, assistant, tool
+        "pending_messages": 0,
     }
 
     again = started.start("import", str(file), DATABASE_URL=database_url)

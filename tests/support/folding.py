@@ -23,12 +23,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     "tasks": ("tenant_id", "conversation_id", "id"),
     "task_artifacts": ("tenant_id", "conversation_id", "version"),
     "conversation_actors": ("tenant_id", "conversation_id", "actor"),
+    "pending_messages": ("tenant_id", "conversation_id", "id"),
 }
 """The read tables and their keys."""
 
 FILLED_BY = {
     "conversations": "conversations", "messages": "messages", "tasks": "tasks", "task_artifacts": "tasks",
-    "conversation_actors": "actors",
+    "conversation_actors": "actors", "pending_messages": "pending",
 }  # fmt: skip
 """Which projection fills each."""
 
@@ -67,6 +68,8 @@ class _Folding:
         self._actor(event)
         if event.event_type == "message.added":
             self._message(event)
+        if event.event_type in ("message.added", "message.answered"):
+            self._pending(event)
         if event.event_type in _TASK_EVENTS:
             self._task(event)
         if event.event_type in ("task.artifact_added", "task.artifact_extended"):
@@ -129,6 +132,17 @@ class _Folding:
             "extra": extra or None, "metadata": content.get("metadata"),
         }  # fmt: skip
 
+    def _pending(self, event: Event) -> None:
+        key = (event.tenant_id, str(event.conversation_id))
+        rows = self.tables["pending_messages"]
+        if event.event_type == "message.answered":
+            rows.pop((*key, event.content["message_id"]), None)
+        elif event.content.get("awaits_answer") is True:
+            rows[(*key, str(event.id))] = {
+                "id": str(event.id), "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
+                "position": event.position, "given_id": event.content.get("given_id"), "created_at": event.occurred_at,
+            }  # fmt: skip
+
     def _task(self, event: Event) -> None:
         content = event.content
         row = self.tables["tasks"].setdefault(
@@ -137,6 +151,7 @@ class _Folding:
                 "id": content["task_id"], "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
                 "status": "unknown", "description": "", "created_at": event.occurred_at,
                 "updated_at": event.occurred_at, "given_id": None, "status_message": None, "metadata": None,
+                "extra": None, "status_extra": None,
             },
         )  # fmt: skip
         _touch(row, event)
@@ -144,11 +159,15 @@ class _Folding:
             case "task.created":
                 row["status"], row["description"] = content["status"], content["description"]
                 row["metadata"] = content.get("metadata", row["metadata"])
+                row["extra"] = content.get("extra", row["extra"])
                 row["given_id"] = row["given_id"] if row["given_id"] is not None else content.get("given_id")
             case "task.status_changed":
                 row["status"], row["status_message"] = content["status"], content.get("message")
+                row["status_extra"] = content.get("extra")
             case "task.described":
                 row["description"] = content["description"]
+                row["metadata"] = content.get("metadata", row["metadata"])
+                row["extra"] = content.get("extra", row["extra"])
 
     def _artifact(self, event: Event) -> None:
         content = event.content

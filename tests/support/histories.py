@@ -18,6 +18,7 @@ from eventstore import (
     ConversationRenamed,
     EventData,
     MessageAdded,
+    MessageAnswered,
     Metadata,
     NewEvent,
     TaskArtifactAdded,
@@ -67,7 +68,7 @@ def _some(kind: Any, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Even
 _artifact = {
     "task_id": _tasks, "artifact_id": st.sampled_from(["a", "b"]), "parts": _parts,
     "name_": texts(max_size=5), "description_": texts(max_size=5), "last_chunk_": st.booleans(),
-    "extra_": _objects, "metadata_": _objects,
+    "extra_": _objects, "update_": _objects, "metadata_": _objects,
 }  # fmt: skip
 
 events_data: st.SearchStrategy[EventData] = st.one_of(
@@ -92,6 +93,14 @@ events_data: st.SearchStrategy[EventData] = st.one_of(
         given_id_=texts(max_size=8),
         extra_=_objects,
         metadata_=_objects,
+        awaits_answer_=st.booleans(),
+    ),
+    _some(
+        MessageAnswered,
+        message_id=st.uuids(),
+        outcome=st.sampled_from(["answered", "failed", "abandoned"]),
+        error_=texts(),
+        task_id_=_tasks,
     ),
     _some(
         TaskCreated,
@@ -99,10 +108,19 @@ events_data: st.SearchStrategy[EventData] = st.one_of(
         description_=texts(),
         status_=_statuses,
         given_id_=texts(max_size=8),
+        extra_=_objects,
         metadata_=_objects,
     ),
-    _some(TaskStatusChanged, task_id=_tasks, status=_statuses, message_=_objects, metadata_=_objects),
-    _some(TaskDescribed, task_id=_tasks, description=texts()),
+    _some(
+        TaskStatusChanged,
+        task_id=_tasks,
+        status=_statuses,
+        message_=_objects,
+        extra_=_objects,
+        update_=_objects,
+        metadata_=_objects,
+    ),
+    _some(TaskDescribed, task_id=_tasks, description=texts(), extra_=_objects, metadata_=_objects),
     _some(TaskArtifactAdded, **_artifact),
     _some(TaskArtifactExtended, **_artifact),
     st.builds(ApplicationEvent, st.sampled_from(["order.placed", "x"]), json_values),

@@ -1,0 +1,25 @@
+-- Folds a batch of the log into the table pending_messages: a row for each message that awaits an answer, until it is
+-- answered. Ids are compared as texts: nothing that the log can hold makes that fail.
+DELETE FROM pending_messages p
+ USING batch b
+ WHERE b.event_type = 'message.answered'
+   AND p.tenant_id = b.tenant_id
+   AND p.conversation_id = b.conversation_id
+   AND p.id::text = b.content ->> 'message_id'
+   AND p.position < b.position;
+
+INSERT INTO pending_messages (tenant_id, conversation_id, id, position, given_id, created_at)
+SELECT b.tenant_id, b.conversation_id, b.id, b.position, b.content ->> 'given_id', occurred_at(b.metadata, b.timestamp)
+  FROM batch b
+ WHERE b.event_type = 'message.added'
+   AND b.content -> 'awaits_answer' = 'true'
+   AND NOT EXISTS (
+           SELECT
+             FROM batch a
+            WHERE a.event_type = 'message.answered'
+              AND a.tenant_id = b.tenant_id
+              AND a.conversation_id = b.conversation_id
+              AND a.content ->> 'message_id' = b.id::text
+              AND a.position > b.position
+       )
+ ORDER BY b.position;

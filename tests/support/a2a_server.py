@@ -1,0 +1,280 @@
+"""Little A2A agents over HTTP, in plain JSON-RPC and server-sent events: in a thread, or as a process that can die.
+
+What such an agent does is said by the text of the message that it is sent: the names of :data:`PLAYS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from support.environment import child_environment
+from support.waiting import until
+
+Json = dict[str, Any]
+
+_STATES = {
+    "submitted": "TASK_STATE_SUBMITTED",
+    "working": "TASK_STATE_WORKING",
+    "completed": "TASK_STATE_COMPLETED",
+    "failed": "TASK_STATE_FAILED",
+    "input-required": "TASK_STATE_INPUT_REQUIRED",
+}
+
+
+@dataclass
+class Agent:
+    """One agent.
+
+    Attributes:
+        shape: of A2A that it speaks, 0.3 or 1.0.
+        streams: whether its card says that it streams.
+        card_path: where its card is.
+        asked: the messages that it was sent.
+        looks: how often it was asked for a task.
+    """
+
+    shape: str
+    streams: bool
+    card_path: str = "/.well-known/agent-card.json"
+    url: str = ""
+    asked: list[Json] = field(default_factory=list)
+    looks: int = 0
+
+    @property
+    def card(self) -> Json:
+        """Its agent card."""
+        base = {
+            "name": f"little {self.shape}", "description": "for tests", "version": "1", "skills": [],
+            "defaultInputModes": ["text/plain"], "defaultOutputModes": ["text/plain"],
+            "capabilities": {"streaming": self.streams},
+        }  # fmt: skip
+        if self.shape == "0.3":
+            return base | {"url": self.url, "protocolVersion": "0.3.0", "preferredTransport": "JSONRPC"}
+        interface = {"url": self.url, "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
+        return base | {"supportedInterfaces": [interface]}
+
+    def message(self, text: str, **more: Any) -> Json:
+        """A message of the agent's."""
+        if self.shape == "0.3":
+            part, head = {"kind": "text", "text": text}, {"kind": "message", "role": "agent"}
+        else:
+            part, head = {"text": text}, {"role": "ROLE_AGENT"}
+        return {**head, "messageId": f"of {text}", "parts": [part], **more}
+
+    def status(self, state: str, text: str | None = None) -> Json:
+        """A status."""
+        said = {} if text is None else {"message": self.message(text)}
+        word = state if self.shape == "0.3" else _STATES[state]
+        return {"state": word, "timestamp": "2025-01-02T03:04:05Z", **said}
+
+    def a_message(self, text: str, **more: Any) -> Json:
+        """A message as an update."""
+        return self._update("message", "message", self.message(text, **more))
+
+    def a_task(self, state: str, text: str | None = None, **more: Any) -> Json:
+        """A task as an update."""
+        return self._update("task", "task", {"id": "t", "contextId": "c", "status": self.status(state, text), **more})
+
+    def a_status(self, state: str, text: str | None = None, *, final: bool = False, **more: Any) -> Json:
+        """A status update."""
+        ends = {"final": final} if self.shape == "0.3" else {}
+        update = {"taskId": "t", "contextId": "c", "status": self.status(state, text), **ends, **more}
+        return self._update("status-update", "statusUpdate", update)
+
+    def a_chunk(self, text: str, *, append: bool, last: bool, **more: Any) -> Json:
+        """An artifact update."""
+        part = {"kind": "text", "text": text} if self.shape == "0.3" else {"text": text}
+        artifact = {"artifactId": "a", "parts": [part]} | ({} if append else {"name": "out"})
+        update = {"taskId": "t", "contextId": "c", "artifact": artifact, "append": append, "lastChunk": last, **more}
+        return self._update("artifact-update", "artifactUpdate", update)
+
+    def _update(self, kind: str, member: str, inner: Json) -> Json:
+        return {"kind": kind, **inner} if self.shape == "0.3" else {member: inner}
+
+
+Play = Callable[[Agent], AsyncIterator[Any]]
+
+
+async def _hello(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_message("hello", contextId="c", metadata={"mood": "good"})
+
+
+async def _work(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("submitted", metadata={"cost": "low"})
+    yield agent.a_status("working", "thinking", metadata={"step": "one"})
+    yield agent.a_chunk("one ", append=False, last=False)
+    yield agent.a_chunk("two ", append=True, last=False)
+    yield agent.a_chunk("three", append=True, last=True)
+    yield agent.a_status("completed", final=True)
+
+
+async def _whole(agent: Agent) -> AsyncIterator[Any]:
+    part = {"kind": "text", "text": "all"} if agent.shape == "0.3" else {"text": "all"}
+    yield agent.a_task("completed", history=[agent.message("before")], artifacts=[{"artifactId": "a", "parts": [part]}])
+
+
+async def _ask(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("input-required", "which?")
+
+
+async def _stall(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working")
+    await asyncio.Event().wait()
+
+
+async def _chatter(agent: Agent) -> AsyncIterator[Any]:
+    for number in range(10_000):
+        yield agent.a_status("working", f"still {number}")
+        await asyncio.sleep(0.02)
+
+
+async def _die(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working")
+    yield agent.a_chunk("half", append=False, last=False)
+    os._exit(1)  # asked for more only when what was said is on its way
+
+
+async def _lie(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working", id="other", contextId="foreign")
+    yield agent.a_status("working", taskId="another", contextId="elsewhere")
+    yield agent.a_status("completed", taskId="other", contextId="foreign", final=True)
+
+
+async def _no_first_chunk(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_chunk("the end", append=True, last=True)
+    yield agent.a_status("completed", final=True)
+
+
+async def _nonsense(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working")
+    yield {"weather": "fine"}
+
+
+async def _no_json(agent: Agent) -> AsyncIterator[Any]:
+    yield "{this is no json"
+
+
+async def _number(agent: Agent) -> AsyncIterator[Any]:
+    yield 5
+
+
+async def _nothing(agent: Agent) -> AsyncIterator[Any]:
+    return
+    yield
+
+
+async def _refuse(agent: Agent) -> AsyncIterator[Any]:
+    yield ConnectionRefusedError
+
+
+async def _leave(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working")
+
+
+PLAYS: dict[str, Play] = {
+    "hello": _hello, "work": _work, "whole": _whole, "ask": _ask, "stall": _stall, "chatter": _chatter, "die": _die,
+    "lie": _lie, "no first chunk": _no_first_chunk, "nonsense": _nonsense, "no json": _no_json, "number": _number,
+    "nothing": _nothing, "refuse": _refuse, "leave": _leave,
+}  # fmt: skip
+"""What an agent may do."""
+
+
+def application(agent: Agent) -> FastAPI:
+    """The agent as a web application."""
+    app = FastAPI()
+
+    @app.get(agent.card_path)
+    async def card() -> Json:
+        return agent.card
+
+    @app.post("/")
+    async def call(request: Request) -> Response:
+        body = await request.json()
+        if body["method"] in ("tasks/get", "GetTask"):
+            agent.looks += 1
+            task = agent.a_task("working" if agent.looks < 3 else "completed", f"look {agent.looks}")
+            return JSONResponse(_envelope(body, task if agent.shape == "0.3" else task["task"]))
+        message = body["params"]["message"]
+        agent.asked.append(message)
+        text = message["parts"][0]["text"]
+        if text == "http 503":
+            return Response("busy", 503)
+        updates = PLAYS[text](agent)
+        if body["method"] in ("message/stream", "SendStreamingMessage"):
+            return StreamingResponse(_events(body, updates), media_type="text/event-stream")
+        async for update in updates:
+            said = _envelope(body, update)
+            return Response(said, media_type="application/json") if isinstance(said, str) else JSONResponse(said)
+        return JSONResponse({"jsonrpc": "2.0", "id": body["id"]})
+
+    return app
+
+
+def _envelope(body: Json, update: Any) -> Any:
+    if isinstance(update, str):
+        return update
+    if update is ConnectionRefusedError:
+        return {"jsonrpc": "2.0", "id": body["id"], "error": {"code": -32603, "message": "not today"}}
+    return {"jsonrpc": "2.0", "id": body["id"], "result": update}
+
+
+async def _events(body: Json, updates: AsyncIterator[Any]) -> AsyncIterator[str]:
+    async for update in updates:
+        said = _envelope(body, update)
+        yield f"data: {said if isinstance(said, str) else json.dumps(said)}\n\n"
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serves an application from a thread; gives its URL."""
+    config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive(), "the agent serves")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(20)
+
+
+@contextmanager
+def agent_in_thread(shape: str, *, streams: bool, **more: Any) -> Iterator[Agent]:
+    """An agent."""
+    agent = Agent(shape, streams, **more)
+    with serving(application(agent)) as url:
+        agent.url = url
+        yield agent
+
+
+@contextmanager
+def agent_in_process(shape: str, *, streams: bool) -> Iterator[str]:
+    """An agent that can die; gives its URL."""
+    command = [sys.executable, "-m", "support.a2a_server", shape, "streams" if streams else "answers"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=child_environment()) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    with agent_in_thread(sys.argv[1], streams=sys.argv[2] == "streams") as little:
+        print(little.url, flush=True)
+        threading.Event().wait()

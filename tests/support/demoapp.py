@@ -1,0 +1,246 @@
+"""An application of the demo's kind, in memory: what the way over starts from and the way back ends in.
+
+Run as a process of its own it serves the demo's endpoints and, like the demo, puts files aside when messages are
+listed. ``python -m support.demoapp PORT``; with ``EVENTSTORE_RESTORE`` set it takes back what stands there.
+``… stop URL`` ends it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from agent_manager.migrating import restore_into
+
+Json = dict[str, Any]
+
+
+class Wire(BaseModel):
+    """Snake case in Python, camel case on the wire, as a2a-sdk 0.3 has it."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+
+class Message(Wire):
+    """A message."""
+
+    role: str
+    parts: list[Json]
+    message_id: str = ""
+    context_id: str | None = None
+    task_id: str | None = None
+    metadata: Json | None = None
+    kind: str = "message"
+
+
+class Task(Wire):
+    """A task."""
+
+    id: str
+    context_id: str
+    status: Json
+    artifacts: list[Json] | None = None
+    history: list[Message] | None = None
+    metadata: Json | None = None
+    kind: str = "task"
+
+
+class AgentCard(Wire):
+    """What an agent says of itself."""
+
+    name: str
+    url: str
+
+
+class Conversation(BaseModel):
+    """A conversation, in the demo's own shape."""
+
+    conversation_id: str
+    is_active: bool = True
+    name: str = ""
+    task_ids: list[str] = Field(default_factory=list)
+    messages: list[Message] = Field(default_factory=list)
+
+
+class Event(BaseModel):
+    """A message and when it was seen."""
+
+    id: str
+    actor: str = ""
+    content: Message
+    timestamp: float
+
+
+class Manager:
+    """Keeps everything in lists, and answers every message with what it said."""
+
+    def __init__(self) -> None:
+        self._conversations: list[Conversation] = []
+        self._messages: list[Message] = []
+        self._tasks: list[Task] = []
+        self._agents: list[AgentCard] = []
+        self._events: list[Event] = []
+        self.pending: list[tuple[str, str]] = []
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """The conversations."""
+        return self._conversations
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks."""
+        return self._tasks
+
+    @property
+    def agents(self) -> list[AgentCard]:
+        """The agents."""
+        return self._agents
+
+    @property
+    def events(self) -> list[Event]:
+        """The events."""
+        return self._events
+
+    def get_pending_messages(self) -> list[tuple[str, str]]:
+        """What is being answered."""
+        return self.pending
+
+    def create_conversation(self, conversation_id: str | None = None) -> Conversation:
+        """Begins a conversation."""
+        self._conversations.append(Conversation(conversation_id=conversation_id or str(uuid4())))
+        return self._conversations[-1]
+
+    def say(self, wire: Json) -> Message:
+        """Takes a message in."""
+        message = Message.model_validate(wire)
+        self._messages.append(message)
+        for conversation in self._conversations:
+            if conversation.conversation_id == message.context_id:
+                conversation.messages.append(message)
+        self._events.append(Event(id=str(uuid4()), actor="host", content=message, timestamp=time.time()))
+        return message
+
+    def answer(self, message: Message) -> None:
+        """Says the same, as the agent, and completes a task that has no id, as the demo's have none."""
+        reply = message.model_copy(update={"role": "agent", "message_id": str(uuid4())})
+        self.say(reply.model_dump())
+        status = {"state": "completed", "message": message.model_dump(mode="json", by_alias=True)}
+        artifact = {"artifactId": str(uuid4()), "name": "response", "parts": list(reply.parts)}
+        context_id, history = message.context_id or "", [message, reply]
+        self._tasks.append(Task(id="", context_id=context_id, status=status, artifacts=[artifact], history=history))
+
+
+class Application:
+    """The endpoints."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self.files: dict[str, Json] = {}
+
+    def result(self, method: str, params: Any) -> Any:
+        """What an endpoint gives."""
+        manager = self.manager
+        if method == "conversation/create":
+            return manager.create_conversation()
+        if method == "message/send":
+            message = manager.say(params)
+            manager.answer(message)
+            return {"message_id": message.message_id, "context_id": message.context_id}
+        if method == "message/list":
+            return [self._set_aside(one) for found in manager.conversations if found.conversation_id == params
+                    for one in found.messages]  # fmt: skip
+        listed = {
+            "conversation/list": manager.conversations,
+            "task/list": manager.tasks,
+            "agent/list": manager.agents,
+            "events/get": manager.events,
+            "message/pending": manager.pending,
+        }
+        return listed[method]
+
+    def _set_aside(self, message: Message) -> Message:
+        for place, part in enumerate(message.parts):
+            file = part.get("file")
+            if file is not None and not str(file.get("uri", "")).startswith("/message/file/"):
+                key = f"{message.message_id}-{place}"
+                self.files[key] = file
+                message.parts[place] = {"kind": "file", "file": {
+                    "mimeType": file.get("mimeType"), "uri": f"/message/file/{key}", "name": None,
+                }}  # fmt: skip
+        return message
+
+
+def serve(port: int, manager: Manager) -> ThreadingHTTPServer:
+    """A server of the manager, not yet running."""
+    application = Application(manager)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            params = json.loads(body or b"{}").get("params")
+            if self.path == "/stop":
+                self._say(200, b"{}")
+                threading.Thread(target=self.server.shutdown).start()
+                return
+            try:
+                result = application.result(self.path.strip("/"), params)
+            except Exception:
+                self._say(500, b"Internal Server Error")
+                return
+            answer = {"jsonrpc": "2.0", "id": "1", "result": result, "error": None}
+            self._say(200, json.dumps(answer, default=_plain).encode())
+
+        def do_GET(self) -> None:
+            file = application.files.get(self.path.rpartition("/")[2])
+            if file is None or "bytes" not in file:
+                self._say(500, b"Internal Server Error")
+            elif "image" in file.get("mimeType", ""):
+                self._say(200, base64.b64decode(file["bytes"]))
+            else:
+                self._say(200, file["bytes"].encode())
+
+        def _say(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+
+
+def _plain(value: Any) -> Any:
+    """As FastAPI writes a model: by its aliases, and with members that are null."""
+    return value.model_dump(mode="json", by_alias=True)
+
+
+def stop(url: str) -> None:
+    """Ends the application at a URL; returns once nobody answers there."""
+    httpx.post(f"{url}/stop", json={}).raise_for_status()
+    with contextlib.suppress(httpx.HTTPError):
+        while True:
+            httpx.post(f"{url}/conversation/list", json={}, timeout=1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stop":
+        stop(sys.argv[2])
+    else:
+        kept = Manager()
+        restore_into(kept, types=sys.modules["__main__"])
+        with serve(int(sys.argv[1]), kept) as server:
+            server.serve_forever(poll_interval=0.01)
