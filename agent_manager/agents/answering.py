@@ -1,0 +1,103 @@
+"""What answers a message, as a type: it is given a message and yields updates as they come.
+
+Messages, tasks, statuses and artifacts are plain JSON as they are on the wire, in the shape of A2A 0.3 or 1.x,
+whichever their sender used. Nothing here needs a2a-sdk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+History: TypeAlias = Callable[[], Awaitable[list[Json]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A message that the agent sent."""
+
+    message: Json
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSeen:
+    """A whole task, as the agent showed it: new, or known and in its present state."""
+
+    task: Json
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUpdate:
+    """A task has another status.
+
+    Attributes:
+        status: ``state``, and perhaps ``message`` and ``timestamp``.
+        final: whether the agent said that no update follows.
+        extra: further members of the update.
+    """
+
+    task_id: str
+    context_id: str | None
+    status: Json
+    final: bool = False
+    metadata: Json | None = None
+    extra: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactUpdate:
+    """A task produced an artifact, or a chunk of one.
+
+    Attributes:
+        append: whether the chunk continues an artifact that has begun.
+        last_chunk: whether the artifact is whole now; None where the agent did not say.
+        extra: further members of the update.
+    """
+
+    task_id: str
+    context_id: str | None
+    artifact: Json
+    append: bool = False
+    last_chunk: bool | None = None
+    metadata: Json | None = None
+    extra: Json | None = None
+
+
+Update: TypeAlias = Reply | TaskSeen | StatusUpdate | ArtifactUpdate
+"""What an agent says while it answers."""
+
+
+async def _no_history() -> list[Json]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an agent may know beside the message.
+
+    Attributes:
+        conversation_id: as the client gave it.
+        task_id: of the open task that the message continues, as the agent gave it.
+        agents: the cards of the agents that are registered.
+        history: the conversation's messages, oldest first; the one to be answered is the last.
+    """
+
+    tenant: str = "default"
+    conversation_id: str = ""
+    task_id: str | None = None
+    agents: list[Json] = field(default_factory=list)
+    history: History = _no_history
+
+
+class Answer(Protocol):
+    """What answers a message.
+
+    It ends when the agent has said everything, and raises whatever went wrong: what it yielded before stays. Whoever
+    stops listening calls ``aclose`` on the iterator where it has one, and the answer lets go of its connections.
+    """
+
+    def __call__(self, message: Json, context: Context) -> AsyncIterator[Update]:
+        """The updates that answer a message."""
+        ...

@@ -1,0 +1,129 @@
+"""Agent cards: fetched from where agents of 0.3 and 1.x put them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable
+from agent_manager.agents.sdk.failures import translated
+from agent_manager.agents.wire import Json
+from eventstore.errors import InputError
+
+if TYPE_CHECKING:  # imported when it is used: it takes about as long as all the rest
+    import httpx
+
+PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
+"""Below an agent's URL, newest first."""
+
+MAX_BYTES = 1024 * 1024
+CONNECT_SECONDS = 10.0
+CARD_SECONDS = 20.0
+
+
+class InvalidAgentCard(AgentError):
+    """What the agent gave as its card is none."""
+
+
+class InvalidAgentUrl(InputError):
+    """A text that should be an agent's URL is none."""
+
+
+def agent_url(text: str) -> str:
+    """An agent's URL; ``http://`` is added where no scheme stands before it.
+
+    Raises:
+        InvalidAgentUrl: it is none.
+    """
+    import httpx
+
+    url = text.strip()
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: expected http://host:port or https://host")
+    return url.rstrip("/")
+
+
+def http_client() -> httpx.AsyncClient:
+    """A client for one conversation with an agent: it belongs to the event loop that runs now.
+
+    It waits for answers as long as it is told from outside, but not for connections. A status that is an error raises
+    at once: some versions of a2a-sdk look for events before they look at the status.
+    """
+    import httpx
+
+    async def refuse_errors(response: httpx.Response) -> None:
+        if response.is_error:
+            response.raise_for_status()
+
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        follow_redirects=True,
+        event_hooks={"response": [refuse_errors]},
+    )
+
+
+async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None) -> Json:
+    """The card of the agent at a URL, as it gave it; with the URL, if it names none.
+
+    Args:
+        url: the agent's, or the card's own (it ends in ``.json``).
+        seconds: for the whole of it.
+
+    Raises:
+        InvalidAgentUrl: the URL is none.
+        AgentUnreachable: nobody answers there.
+        AgentRefused: somebody does, but has no card.
+        AgentStalled: it takes too long.
+        InvalidAgentCard: what is there is no card.
+    """
+    base = agent_url(url)
+    if http is None:
+        async with http_client() as own:
+            return await fetch_card(base, seconds=seconds, http=own)
+    places = [base] if base.endswith(".json") else [base + path for path in PATHS]
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            card = await _first(places, http)
+    except TimeoutError:
+        if not limit.expired():
+            raise AgentUnreachable(f"{base}: cannot be reached in time") from None
+        raise AgentStalled(f"{base}: did not give its agent card within {seconds:g} seconds") from None
+    if not card.get("url") and not card.get("supportedInterfaces"):
+        card["url"] = base
+    return card
+
+
+async def _first(places: list[str], http: httpx.AsyncClient) -> Json:
+    refused: AgentRefused | None = None
+    for place in places:
+        try:
+            return await _card(place, http)
+        except AgentRefused as error:
+            refused = error
+    assert refused is not None
+    wanted = " or ".join(places)
+    raise AgentRefused(f"no agent card at {wanted}: the last answer was the HTTP status {refused.code}", refused.code)
+
+
+async def _card(place: str, http: httpx.AsyncClient) -> Json:
+    body = b""
+    with translated(place):
+        async with http.stream("GET", place, headers={"Accept": "application/json"}) as response:
+            response.raise_for_status()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_BYTES:
+                    raise InvalidAgentCard(f"{place}: the agent card is longer than {MAX_BYTES:,} bytes")
+    try:
+        card = json.loads(body)
+    except ValueError as error:
+        raise InvalidAgentCard(f"{place}: the agent card is not JSON: {error}") from None
+    if not isinstance(card, dict):
+        raise InvalidAgentCard(f"{place}: the agent card is a {type(card).__name__}, expected an object")
+    return card

@@ -1,0 +1,121 @@
+"""A remote A2A agent as what answers: through a2a-sdk's client, streaming where its card says so.
+
+A client is opened for every answer and belongs to its event loop: answers run in threads and loops of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from agent_manager.agents.answering import Context, Update
+from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
+from agent_manager.agents.closing import LastTask, with_reply
+from agent_manager.agents.errors import AgentError, InvalidUpdate
+from agent_manager.agents.limits import within
+from agent_manager.agents.sdk import SdkClient, open_client
+from agent_manager.agents.sdk.failures import translated
+from agent_manager.agents.updates import update_from_wire
+from agent_manager.agents.wire import Json
+
+if TYPE_CHECKING:
+    import httpx
+
+SILENCE_SECONDS = 120.0
+TOTAL_SECONDS = 1800.0
+_FIRST_LOOK, _LONGEST_LOOK = 0.1, 5.0
+
+
+def remote(
+    agent: str | Json,
+    *,
+    silence: float = SILENCE_SECONDS,
+    total: float = TOTAL_SECONDS,
+    card_seconds: float = CARD_SECONDS,
+) -> RemoteAgent:
+    """The agent at a URL, or that a card describes.
+
+    Args:
+        silence: seconds that it may take for an update.
+        total: seconds that it may take for an answer.
+        card_seconds: seconds that it may take to give its card.
+
+    Raises:
+        InvalidAgentUrl: the URL is none.
+    """
+    return RemoteAgent(agent, silence=silence, total=total, card_seconds=card_seconds)
+
+
+class RemoteAgent:
+    """See :func:`remote`. Answering raises an :class:`AgentError` where the agent does not."""
+
+    def __init__(self, agent: str | Json, *, silence: float, total: float, card_seconds: float) -> None:
+        self._url = agent_url(agent) if isinstance(agent, str) else None
+        self._card = None if isinstance(agent, str) else agent
+        self._silence, self._total, self._card_seconds = silence, total, card_seconds
+
+    @property
+    def name(self) -> str:
+        """What the agent calls itself; its URL until it was heard."""
+        name = self._card.get("name") if self._card else None
+        return name if isinstance(name, str) and name else self._url or "agent"
+
+    async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
+        """Sends the message and gives what the agent says; asks after a task that it leaves open until it is not."""
+        sent = message
+        if context.task_id is not None and not message.get("taskId"):
+            sent = message | {"taskId": context.task_id}
+        async with http_client() as http:
+            updates = with_reply(self._said(sent, http))
+            async with aclosing(within(updates, silence=self._silence, total=self._total, who=self.name)) as limited:
+                async for update in limited:
+                    yield update
+
+    async def _said(self, message: Json, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
+        try:
+            card = await self._described(http)
+            client = open_client(card, http)
+            task, silent = LastTask(), True
+            with translated(self.name):
+                async with aclosing(client.send(message, streaming=_streams(card))) as sent:
+                    async for wire in sent:
+                        update = update_from_wire(wire)
+                        task.take(update)
+                        silent = False
+                        yield update
+                if silent:
+                    raise InvalidUpdate("the agent came to an end without a word")
+                async for update in _awaited(client, task):
+                    yield update
+        except AgentError:
+            if self._url is not None:
+                self._card = None  # it may have moved or learnt something: ask again the next time
+            raise
+
+    async def _described(self, http: httpx.AsyncClient) -> Json:
+        if self._card is None:
+            assert self._url is not None
+            self._card = await fetch_card(self._url, seconds=self._card_seconds, http=http)
+        return self._card
+
+
+async def _awaited(client: SdkClient, task: LastTask) -> AsyncGenerator[Update, None]:
+    """The task, each time that it has changed, until the agent is done with it."""
+    pause, last = _FIRST_LOOK, None
+    while task.is_open:
+        assert task.task_id is not None
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_LOOK)
+        seen = await client.task(task.task_id)
+        if seen != last:
+            last, pause = seen, _FIRST_LOOK
+            update = update_from_wire({"task": seen})
+            task.take(update)
+            yield update
+
+
+def _streams(card: Json) -> bool:
+    capabilities = card.get("capabilities")
+    return isinstance(capabilities, dict) and capabilities.get("streaming") is True

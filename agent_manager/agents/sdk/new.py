@@ -1,0 +1,59 @@
+"""a2a-sdk 1.x: its client, which talks to agents of 0.3 too. Updates are JSON of its protobuf messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from copy import deepcopy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from agent_manager.agents.errors import AgentUnsupported
+from agent_manager.agents.sdk.client import PROTOCOLS
+from agent_manager.agents.shapes import message_in_shape
+from agent_manager.agents.wire import Json
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class Client:
+    """See :class:`~agent_manager.agents.sdk.client.SdkClient`."""
+
+    def __init__(self, card: Json, http: httpx.AsyncClient) -> None:
+        self._types = import_module("a2a.types")
+        self._json_format = import_module("google.protobuf.json_format")
+        parse = import_module("a2a.client.card_resolver").parse_agent_card
+        try:
+            self._card = parse(deepcopy(card))
+        except (self._json_format.ParseError, ValueError) as error:
+            raise AgentUnsupported(f"the card of {card.get('name') or 'the agent'} cannot be read: {error}") from None
+        self._http = http
+        self._client(streaming=True)  # or it is refused now
+
+    async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
+        """Sends a message."""
+        request = self._json_format.ParseDict(
+            {"message": message_in_shape(message, "1.0")}, self._types.SendMessageRequest(), ignore_unknown_fields=True
+        )
+        async for update in self._client(streaming).send_message(request):
+            yield self._json(update)
+
+    async def task(self, task_id: str) -> Json:
+        """A task as it is now."""
+        return self._json(await self._client(streaming=False).get_task(self._types.GetTaskRequest(id=task_id)))
+
+    def _client(self, streaming: bool) -> Any:
+        module = import_module("a2a.client")
+        config = module.ClientConfig(
+            httpx_client=self._http, streaming=streaming, supported_protocol_bindings=list(PROTOCOLS)
+        )
+        try:
+            return module.ClientFactory(config).create(self._card)
+        except ValueError:
+            raise AgentUnsupported(
+                f"the card of {self._card.name or 'the agent'} offers no {' or '.join(PROTOCOLS)} interface"
+            ) from None
+
+    def _json(self, message: Any) -> Json:
+        sent: Json = self._json_format.MessageToDict(message)
+        return sent

@@ -1,0 +1,265 @@
+"""A remote agent answers through a2a-sdk's client, whichever version is installed, however it behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from importlib import metadata
+from typing import Any
+from uuid import UUID
+
+import pytest
+from support.a2a_server import Agent, agent_in_process, agent_in_thread
+from support.waiting import until_async
+
+from agent_manager.agents.answering import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.cards import InvalidAgentUrl, fetch_card
+from agent_manager.agents.errors import (
+    AgentError,
+    AgentLost,
+    AgentRefused,
+    AgentStalled,
+    AgentUnreachable,
+    AgentUnsupported,
+    InvalidUpdate,
+)
+from agent_manager.agents.recording import Recording
+from agent_manager.agents.remote import remote
+from agent_manager.agents.wire import parts_text, status_of
+
+pytest.importorskip("a2a", reason="a2a-sdk is not installed")
+pytestmark = pytest.mark.any_server
+
+OLD = metadata.version("a2a-sdk").startswith("0.")
+SHAPES = ["0.3"] if OLD else ["0.3", "1.0"]
+
+
+def said(text: str, shape: str = "0.3") -> dict[str, Any]:
+    """A user's message."""
+    if shape == "0.3":
+        part, head = {"kind": "text", "text": text}, {"kind": "message", "role": "user"}
+    else:
+        part, head = {"text": text}, {"role": "ROLE_USER"}
+    return {**head, "messageId": "m", "contextId": "c", "parts": [part]}
+
+
+@pytest.fixture(scope="module", params=[f"{shape} {how}" for shape in SHAPES for how in ("streaming", "at once")])
+def agent(request: pytest.FixtureRequest) -> Iterator[Agent]:
+    shape, how = request.param.split(" ", 1)
+    with agent_in_thread(shape, streams=how == "streaming") as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def streaming(request: pytest.FixtureRequest) -> Iterator[Agent]:
+    with agent_in_thread(request.param, streams=True) as agent:
+        yield agent
+
+
+async def heard(url: str, text: str, **limits: float) -> list[Update]:
+    return [update async for update in remote(url, **limits)(said(text), Context())]
+
+
+async def collect(said: AsyncIterator[Update], updates: list[Update]) -> None:
+    async for update in said:
+        updates.append(update)  # noqa: PERF401  (what was said before an error is wanted too)
+
+
+async def heard_until_it_failed(url: str, text: str, kind: type[AgentError], **limits: float) -> list[Update]:
+    updates: list[Update] = []
+    with pytest.raises(kind) as error:
+        await collect(remote(url, **limits)(said(text), Context()), updates)
+    assert url in str(error.value) or "little" in str(error.value)
+    return updates
+
+
+def states(updates: list[Update]) -> list[str]:
+    statuses = [u.task["status"] if isinstance(u, TaskSeen) else u.status for u in updates if not_a_part(u)]
+    return [str(status_of(status["state"])) for status in statuses]
+
+
+def not_a_part(update: Update) -> bool:
+    return isinstance(update, TaskSeen | StatusUpdate)
+
+
+async def test_a_message_is_answered_by_a_message(agent: Agent) -> None:
+    [update] = await heard(agent.url, "hello")
+    assert isinstance(update, Reply)
+    assert parts_text(update.message["parts"]) == "hello"
+    assert update.message["messageId"] == "of hello"
+    assert update.message["metadata"] == {"mood": "good"}
+
+
+async def test_the_message_arrives_as_it_was_sent_in_either_shape(agent: Agent) -> None:
+    for shape in ("0.3", "1.0"):
+        message = said("hello", shape) | {"metadata": {"from": shape}, "referenceTaskIds": ["r"]}
+        answer = remote(agent.url)
+        assert [update async for update in answer(message, Context(task_id="open"))]
+        assert answer.name == f"little {agent.shape}"
+        asked = agent.asked[-1]
+        assert (asked["messageId"], asked["contextId"], asked["taskId"]) == ("m", "c", "open")
+        assert asked["metadata"] == {"from": shape}
+        assert asked["referenceTaskIds"] == ["r"]
+        assert asked["role"] == ("user" if agent.shape == "0.3" else "ROLE_USER")
+
+
+async def test_work_arrives_while_it_is_done(streaming: Agent) -> None:
+    updates = await heard(streaming.url, "work")
+    kinds = [type(update) for update in updates]
+    assert kinds == [TaskSeen, StatusUpdate, ArtifactUpdate, ArtifactUpdate, ArtifactUpdate, StatusUpdate, Reply]
+    assert states(updates) == ["pending", "in_progress", "completed"]
+    working = updates[1]
+    assert isinstance(working, StatusUpdate)
+    assert parts_text(working.status["message"]["parts"]) == "thinking"
+    assert working.metadata == {"step": "one"}
+    chunks = [update for update in updates if isinstance(update, ArtifactUpdate)]
+    assert [(chunk.append, bool(chunk.last_chunk)) for chunk in chunks] == [(False, False), (True, False), (True, True)]
+    reply = updates[-1]
+    assert isinstance(reply, Reply)
+    assert parts_text(reply.message["parts"]) == "one \ntwo \nthree"
+    assert reply.message["taskId"] == "t"
+
+
+async def test_a_whole_task_ends_with_what_it_produced(agent: Agent) -> None:
+    task, reply = await heard(agent.url, "whole")
+    assert isinstance(task, TaskSeen)
+    assert isinstance(reply, Reply)
+    assert task.task["history"][0]["messageId"] == "of before"
+    assert parts_text(reply.message["parts"]) == "all"
+
+
+async def test_a_question_back_is_the_reply(agent: Agent) -> None:
+    task, reply = await heard(agent.url, "ask")
+    assert states([task]) == ["input-required"]
+    assert isinstance(reply, Reply)
+    assert reply.message["messageId"] == "of which?"
+
+
+async def test_a_task_that_is_left_open_is_asked_after(agent: Agent) -> None:
+    agent.looks = 0
+    updates = await heard(agent.url, "leave")
+    assert states(updates) == ["in_progress", "in_progress", "in_progress", "completed"]
+    assert isinstance(updates[-1], Reply)
+    assert updates[-1].message["messageId"] == "of look 3"
+
+
+async def test_an_agent_that_lies_about_its_ids_is_heard_as_it_is(streaming: Agent) -> None:
+    updates = await heard(streaming.url, "lie")
+    assert [(u.task_id, u.context_id) for u in updates if isinstance(u, StatusUpdate)] == [
+        ("another", "elsewhere"),
+        ("other", "foreign"),
+    ]
+    recording = Recording("default", UUID(int=1))
+    types = [event.data.event_type for update in updates for event in recording.events_of(update)]
+    assert types == [
+        "task.created", "task.created", "task.status_changed", "task.status_changed",
+    ] or types == [
+        "task.created", "task.status_changed", "task.created", "task.status_changed", "task.status_changed",
+    ]  # fmt: skip
+
+
+async def test_a_chunk_without_a_first_is_kept(streaming: Agent) -> None:
+    updates = await heard(streaming.url, "no first chunk")
+    assert isinstance(updates[0], ArtifactUpdate)
+    assert updates[0].append
+    assert isinstance(updates[-1], Reply)
+    assert parts_text(updates[-1].message["parts"]) == "the end"
+
+
+async def test_an_agent_that_stalls_is_given_up(streaming: Agent) -> None:
+    updates = await heard_until_it_failed(streaming.url, "stall", AgentStalled, silence=0.5)
+    assert states(updates) == ["in_progress"]
+
+
+async def test_an_agent_that_talks_for_ever_is_given_up(streaming: Agent) -> None:
+    updates = await heard_until_it_failed(streaming.url, "chatter", AgentStalled, silence=10, total=1)
+    assert set(states(updates)) == {"in_progress"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_agent_that_dies_leaves_what_it_said(shape: str) -> None:
+    with agent_in_process(shape, streams=True) as url:
+        updates = await heard_until_it_failed(url, "die", AgentLost)
+    assert [type(update) for update in updates] == [TaskSeen, ArtifactUpdate]
+    with agent_in_process(shape, streams=False) as url:
+        assert states(await heard_until_it_failed(url, "nothing", InvalidUpdate)) == []
+
+
+@pytest.mark.parametrize("text", ["no json", "number", "nothing"])
+async def test_garbage_is_an_error_that_says_so(agent: Agent, text: str) -> None:
+    assert await heard_until_it_failed(agent.url, text, InvalidUpdate) == []
+
+
+async def test_garbage_after_sense_leaves_the_sense(streaming: Agent) -> None:
+    if OLD or streaming.shape == "1.0":
+        updates = await heard_until_it_failed(streaming.url, "nonsense", InvalidUpdate)
+        assert states(updates) == ["in_progress"]
+    else:  # a2a-sdk passes over it, and the task is asked after
+        assert states(await heard(streaming.url, "nonsense"))[0] == "in_progress"
+
+
+async def test_an_error_of_the_agent_is_told_in_its_words(agent: Agent) -> None:
+    with pytest.raises(AgentRefused, match="not today"):
+        await heard(agent.url, "refuse")
+
+
+async def test_a_status_of_http_is_told(agent: Agent) -> None:
+    with pytest.raises(AgentRefused, match="503") as error:
+        await heard(agent.url, "http 503")
+    assert error.value.code == 503
+
+
+async def test_nobody_there_is_an_error_that_names_the_url() -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody else gets it, and nobody answers
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(AgentUnreachable, match=url):
+            await heard(url, "hello")
+    with pytest.raises(InvalidAgentUrl, match="expected http://"):
+        remote("ftp://host")
+
+
+async def test_whoever_stops_listening_lets_the_agent_go(streaming: Agent) -> None:
+    updates = remote(streaming.url)(said("stall"), Context())
+    assert isinstance(await anext(updates), TaskSeen)
+    await updates.aclose()
+
+    async def nobody_waits() -> bool:
+        return not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    await until_async(nobody_waits, "no task of the client's is left")
+
+
+async def test_answers_at_once_from_loops_of_their_own(agent: Agent) -> None:
+    answer = remote(agent.url)
+
+    def one() -> int:
+        async def all_of_it() -> int:
+            return len([update async for update in answer(said("hello"), Context())])
+
+        return asyncio.run(all_of_it())
+
+    assert await asyncio.gather(*(asyncio.to_thread(one) for _ in range(8))) == [1] * 8
+
+
+async def test_a_card_that_nothing_can_talk_to_is_refused(agent: Agent) -> None:
+    card = await fetch_card(agent.url)
+    for name in ("url", "supportedInterfaces", "additionalInterfaces"):
+        card.pop(name, None)
+    grpc = {"url": agent.url, "preferredTransport": "GRPC"}
+    with pytest.raises(AgentUnsupported, match="JSONRPC or HTTP"):
+        assert [update async for update in remote(card | grpc)(said("hello"), Context())]
+
+
+@pytest.mark.skipif(not OLD, reason="a2a-sdk 1.x speaks both")
+async def test_an_older_sdk_says_what_a_newer_agent_takes() -> None:
+    with agent_in_thread("1.0", streams=True) as newer, pytest.raises(AgentUnsupported, match=r"a2a-sdk 1\.0"):
+        await heard(newer.url, "hello")
+
+
+async def test_a_card_in_hand_is_used_as_it_is(agent: Agent) -> None:
+    card = await fetch_card(agent.url)
+    given = remote(card)
+    assert given.name == f"little {agent.shape}"
+    assert len([update async for update in given(said("hello"), Context())]) == 1
