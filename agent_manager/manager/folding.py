@@ -1,0 +1,172 @@
+"""A conversation as the manager shows it, folded from its own events.
+
+Read from the log, because a reader that has just written must see it at once, while the workers, under load, apply
+events some times a second only. What was folded is kept, so that a further read is one look for events beyond it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from agent_manager.manager.taskfold import TaskFold
+from agent_manager.manager.views import ConversationView, Json
+from eventstore import (
+    AgentRegistered,
+    AgentUnregistered,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    Event,
+    MessageAdded,
+    MessageAnswered,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+    sent_message,
+)
+
+_EVENT_BYTES = 1500
+"""About what an event's objects take beside the text of its content."""
+_NAME_LENGTH = 255
+
+
+class ConversationFold:
+    """A conversation, from its events."""
+
+    def __init__(self, conversation_id: UUID) -> None:
+        self.id = conversation_id
+        self.given_id = str(conversation_id)
+        self.version = 0
+        self.position = 0
+        self.is_active = True
+        self.is_deleted = False
+        self.tasks: dict[UUID, TaskFold] = {}
+        self.agents: dict[str, Json] = {}
+        self.outcomes: dict[UUID, str] = {}
+        self.replies: dict[str, Json] = {}
+        self.messages: dict[UUID, Json] = {}
+        self.bytes = 0
+        self._times_given: Counter[str] = Counter()
+        self._task_of: dict[str, UUID] = {}
+        self._name = ""
+        self._created_at: datetime | None = None
+        self._updated_at: datetime | None = None
+        self._view: ConversationView | None = None
+
+    def apply(self, event: Event) -> None:
+        """Applies the conversation's next event."""
+        self.version, self.position = event.version, event.position
+        self.bytes += event.size + _EVENT_BYTES
+        self._view = None
+        happened = event.occurred_at
+        self._created_at = self._created_at or happened
+        self._updated_at = max(self._updated_at or happened, happened)
+        match event.data:
+            case MessageAdded() as data:
+                self._said(event, data)
+            case MessageAnswered() as data:
+                self.outcomes[data.message_id] = data.outcome
+            case (
+                TaskCreated()
+                | TaskStatusChanged()
+                | TaskDescribed()
+                | TaskArtifactAdded()
+                | TaskArtifactExtended() as data
+            ):
+                self.tasks.setdefault(data.task_id, TaskFold(data.task_id, event)).apply(event, data)
+                if event.metadata.causation_id is not None:
+                    self._task_of[event.metadata.causation_id] = data.task_id
+            case ConversationCreated() | ConversationForked() | ConversationRenamed() as data:
+                self._name = self._name if data.name is None else data.name
+                if isinstance(data, ConversationCreated) and data.given_id is not None:
+                    self.given_id = data.given_id
+            case AgentRegistered() as data:
+                self.agents[data.url] = data.card
+            case AgentUnregistered() as data:
+                self.agents.pop(data.url, None)
+            case ConversationArchived():
+                self.is_active = False
+            case ConversationReactivated():
+                self.is_active, self.is_deleted = True, False
+            case ConversationDeleted():
+                self.is_deleted = True
+
+    def occurrences(self, message_id: str) -> int:
+        """How many messages of this id there are."""
+        return self._times_given[message_id]
+
+    @property
+    def open_task(self) -> str | None:
+        """The id, as its agent gave it, of the task that the last message belongs to, if that is open."""
+        last = next(reversed(self.messages.values()), None)
+        given_id = last.get("taskId") if last else None
+        if not isinstance(given_id, str) or not given_id:
+            return None
+        is_open = any(task.given_id == given_id and task.is_open for task in self.tasks.values())
+        return given_id if is_open else None
+
+    def task_of(self, event_id: UUID) -> TaskFold | None:
+        """The task on which the agent that answers a message works."""
+        task_id = self._task_of.get(str(event_id))
+        return None if task_id is None else self.tasks.get(task_id)
+
+    def wire(self, task: TaskFold) -> Json:
+        """One of its tasks, with the messages that belong to it."""
+        belong = (
+            message
+            for event_id, message in self.messages.items()
+            if str(event_id) == task.asked_by or message.get("taskId") == task.given_id
+        )
+        return task.wire(list(belong))
+
+    def reply_to(self, event_id: UUID) -> Json | None:
+        """The last message of the answer to a message."""
+        return self.replies.get(str(event_id))
+
+    @property
+    def view(self) -> ConversationView:
+        """What the manager shows."""
+        if self._view is None:
+            assert self._created_at is not None
+            assert self._updated_at is not None
+            self._view = ConversationView(
+                self.given_id,
+                self.id,
+                self.is_active,
+                self.is_deleted,
+                self._name or first_line(self.messages.values()),
+                tuple(task.given_id for task in self.tasks.values()),
+                tuple(self.messages.values()),
+                tuple(self.messages),
+                self.version,
+                self._created_at,
+                self._updated_at,
+            )
+        return self._view
+
+    def _said(self, event: Event, data: MessageAdded) -> None:
+        message = sent_message(data)
+        self.messages[event.id] = message
+        self._times_given[data.given_id or ""] += 1
+        if event.metadata.causation_id is not None:
+            self.replies[event.metadata.causation_id] = message
+
+
+def first_line(messages: Iterable[Json]) -> str:
+    """The first line of the first message that has a text, cut at what a name may have."""
+    for message in messages:
+        parts = message.get("parts")
+        texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        for text in [*texts, message.get("content")]:
+            if isinstance(text, str) and text.strip():
+                return text.strip().splitlines()[0].strip()[:_NAME_LENGTH]
+        return ""
+    return ""

@@ -1,0 +1,132 @@
+"""A cache of folded conversations, which reads only what is new: a further read is one look for events beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from agent_manager.manager.folding import ConversationFold
+from agent_manager.manager.log import PAGE, Log
+from eventstore import Appended, AppendResult, Event, NewEvent
+from eventstore.errors import StoreClosed
+from eventstore.jsontext import load, to_json
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Of contents that are kept folded, about."""
+_READERS = 3
+"""Statements under way at a time for those who ask for one conversation."""
+_TOGETHER = 100
+"""Conversations that one statement reads."""
+
+
+def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
+    """An event as it stands in the log, from what was appended."""
+    # Through JSON, so that nobody's later changes reach what is kept.
+    content, metadata = (
+        load(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
+    )
+    return Event(
+        place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,
+        event.data.event_type, event.actor, content, metadata, None, b"",
+    )  # fmt: skip
+
+
+class Folds:
+    """Folds of a log's conversations, the least recently used of which are let go."""
+
+    def __init__(self, log: Log, max_bytes: int = MAX_BYTES) -> None:
+        self._log = log
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[UUID, ConversationFold] = OrderedDict()
+        self._asked: dict[UUID, asyncio.Future[ConversationFold | None]] = {}
+        self._readers: set[asyncio.Task[None]] = set()
+
+    async def get(self, conversation_id: UUID) -> ConversationFold | None:
+        """The conversation with all events that are in the log now; None where it has none.
+
+        What many ask for at the same time is read in one statement.
+        """
+        asked = self._asked.get(conversation_id)
+        if asked is None:
+            asked = self._asked[conversation_id] = asyncio.get_running_loop().create_future()
+            if len(self._readers) < _READERS:
+                reader = asyncio.create_task(self._serve())
+                self._readers.add(reader)
+                reader.add_done_callback(self._readers.discard)
+        return await asyncio.shield(asked)
+
+    async def _serve(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                found = await self.all_of(dict.fromkeys(asked))
+            except BaseException as error:
+                for future in asked.values():
+                    future.set_exception(error if isinstance(error, Exception) else StoreClosed())
+                    future.exception()  # seen, whether or not anybody waits any more
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for conversation_id, future in asked.items():
+                    future.set_result(found.get(conversation_id))
+
+    def kept(self, conversation_id: UUID) -> ConversationFold | None:
+        """The conversation as it is known here; others may have appended to it since."""
+        return self._kept.get(conversation_id)
+
+    def learn(self, conversation_id: UUID, events: Sequence[NewEvent], result: AppendResult) -> None:
+        """Applies what was appended here, where nothing lacks before it."""
+        fold = self._kept.get(conversation_id)
+        for event, place in zip(events, result.events, strict=True):
+            if fold is not None and place.version == fold.version + 1:
+                before = fold.bytes
+                fold.apply(appended_event(self._log.tenant, event, place))
+                self._bytes += fold.bytes - before
+
+    async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
+        """Several, in the order given; one that is kept at the version named there is taken as it is."""
+        found: dict[UUID, ConversationFold] = {}
+        behind = []
+        for conversation_id, version in versions.items():
+            kept = self._kept.get(conversation_id)
+            if kept is not None and version is not None and kept.version >= version:
+                self._kept.move_to_end(conversation_id)
+                found[conversation_id] = kept
+            else:
+                behind.append(conversation_id)
+        for start in range(0, len(behind), _TOGETHER):
+            found |= await self._read(behind[start : start + _TOGETHER])
+        self._shrink()
+        return {each: found[each] for each in versions if each in found}
+
+    async def _read(self, conversations: Sequence[UUID]) -> dict[UUID, ConversationFold]:
+        folds = {each: self._kept.get(each) or ConversationFold(each) for each in conversations}
+        behind = list(conversations)
+        while behind:
+            read: Counter[UUID] = Counter()
+            for event in await self._log.events_of({each: folds[each].version for each in behind}):
+                fold = folds[event.conversation_id]
+                read[fold.id] += 1
+                if event.version == fold.version + 1:  # another coroutine may have applied it meanwhile
+                    before = fold.bytes
+                    fold.apply(event)
+                    self._bytes += fold.bytes - before if fold.id in self._kept else 0
+            behind = [each for each in behind if read[each] == PAGE]
+        return {each: self._keep(fold) for each, fold in folds.items() if fold.version}
+
+    def _keep(self, fold: ConversationFold) -> ConversationFold:
+        kept = self._kept.get(fold.id)
+        if kept is not None and kept.version >= fold.version:
+            return kept
+        self._bytes += fold.bytes - (kept.bytes if kept is not None else 0)
+        self._kept[fold.id] = fold
+        self._kept.move_to_end(fold.id)
+        return fold
+
+    def _shrink(self) -> None:
+        while self._bytes > self._max_bytes and len(self._kept) > 1:
+            _, fold = self._kept.popitem(last=False)
+            self._bytes -= fold.bytes

@@ -1,0 +1,110 @@
+"""A log in memory, gone when the process ends: the same checks and the same outcomes as on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from agent_manager.manager.folds import appended_event
+from agent_manager.manager.log import LISTED, PAGE, PendingRow
+from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, NewEvent, Settings
+from eventstore.append import Batch, checked_tenant, encode_expected
+from eventstore.errors import EventIdConflict, WrongExpectedVersion
+from eventstore.jsontext import load, to_json
+
+_EXISTS = encode_expected("EXISTS")
+_AGENTS = ("agent.registered", "agent.unregistered")
+
+
+class MemoryLog:
+    """The log of one tenant."""
+
+    def __init__(self, tenant: str = "default", max_content_bytes: int | None = None) -> None:
+        self.tenant = checked_tenant(tenant)
+        self._limit = max_content_bytes or Settings.model_fields["max_content_bytes"].default
+        self._log: list[Event] = []
+        self._conversations: dict[UUID, list[Event]] = {}
+        self._by_id: dict[tuple[UUID, UUID], Event] = {}
+        self._pending: dict[tuple[UUID, str], PendingRow] = {}
+
+    async def append(
+        self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
+    ) -> AppendResult:
+        """See :meth:`eventstore.EventStore.append`."""
+        Batch(self.tenant, [Append(conversation_id, events, expected)], self._limit)  # refuses what a server refuses
+        known = [self._by_id.get((conversation_id, event.id)) for event in events]
+        for event, before in zip(events, known, strict=True):
+            if before is not None and _differ(before, event):
+                raise EventIdConflict(conversation_id, event.id)
+        if None in known:
+            self._check(conversation_id, expected)
+        return AppendResult(
+            [
+                self._keep(conversation_id, event)
+                if before is None
+                else Appended(
+                    conversation_id, before.id, before.position, before.version, before.timestamp, is_new=False
+                )
+                for event, before in zip(events, known, strict=True)
+            ]
+        )
+
+    async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
+        """Of each of these conversations the events beyond its version, at most :data:`PAGE`, in order."""
+        return [
+            event
+            for conversation_id, version in versions.items()
+            for event in self._conversations.get(conversation_id, [])[version : version + PAGE]
+        ]
+
+    async def conversations(self) -> dict[UUID, int]:
+        """Conversations in the order in which they began, with their versions."""
+        return {one: len(events) for one, events in self._conversations.items() if events[0].event_type not in _AGENTS}
+
+    async def conversations_with_tasks(self) -> dict[UUID, int]:
+        """Conversations that have tasks, with their versions."""
+        return {
+            one: len(events)
+            for one, events in self._conversations.items()
+            if any(event.event_type.startswith("task.") for event in events)
+        }
+
+    async def pending(self) -> list[PendingRow]:
+        """Messages that await an answer, oldest first."""
+        return list(self._pending.values())
+
+    async def latest(self, after: int, limit: int | None) -> list[Event]:
+        """The latest of the events that are listed, beyond a position, oldest first."""
+        listed = [event for event in self._log[after:] if event.event_type in LISTED]
+        return listed if limit is None else listed[max(0, len(listed) - limit) :]
+
+    async def position(self) -> int:
+        """Of the last event."""
+        return len(self._log)
+
+    def _check(self, conversation_id: UUID, expected: ExpectedVersion) -> None:
+        version, wanted = len(self._conversations.get(conversation_id, ())), encode_expected(expected)
+        if (wanted >= 0 and wanted != version) or (wanted == _EXISTS and version == 0):
+            raise WrongExpectedVersion(conversation_id, expected, version)
+
+    def _keep(self, conversation_id: UUID, event: NewEvent) -> Appended:
+        stream = self._conversations.setdefault(conversation_id, [])
+        place = Appended(conversation_id, event.id, len(self._log) + 1, len(stream) + 1, datetime.now(UTC), is_new=True)
+        kept = appended_event(self.tenant, event, place)
+        self._log.append(kept)
+        stream.append(kept)
+        self._by_id[kept.conversation_id, kept.id] = kept
+        if kept.event_type == "message.added" and kept.content.get("awaits_answer") is True:
+            row = PendingRow(
+                kept.conversation_id, kept.id, kept.content.get("given_id"), kept.occurred_at, kept.position
+            )
+            self._pending[kept.conversation_id, str(kept.id)] = row
+        elif kept.event_type == "message.answered":
+            self._pending.pop((kept.conversation_id, kept.content["message_id"]), None)
+        return place
+
+
+def _differ(kept: Event, event: NewEvent) -> bool:
+    content = load(to_json(event.data.to_content(), "content"))
+    return (kept.event_type, kept.actor, kept.content) != (event.data.event_type, event.actor, content)

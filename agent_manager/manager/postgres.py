@@ -1,0 +1,47 @@
+"""The manager on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from agent_manager.agents.answering import Answer
+from agent_manager.manager.contract import ApplicationManager
+from agent_manager.manager.core import AsyncManager
+from agent_manager.manager.manager import Manager
+from eventstore import EventStore, Settings
+
+
+class PostgreSQLManager(ApplicationManager):
+    """See :class:`ApplicationManager`.
+
+    Args:
+        settings: which server, which tenant; or the server's URL. From the environment and ``.env`` if left out.
+        runs_worker: whether to keep the read tables up meanwhile; ``eventstore up`` does so already.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | str | None = None,
+        *,
+        answer: Answer | None = None,
+        types: Any = None,
+        runs_worker: bool = True,
+    ) -> None:
+        known = settings_of(settings)
+
+        @asynccontextmanager
+        async def opening() -> AsyncIterator[Manager]:
+            async with (
+                EventStore(known) as store,
+                AsyncManager(store, answer=answer, runs_worker=runs_worker) as manager,
+            ):
+                yield manager
+
+        super().__init__(opening, answer, types)
+
+
+def settings_of(given: Settings | str | None) -> Settings:
+    """Settings, of a URL or of the environment where none are given."""
+    return Settings(database_url=given) if isinstance(given, str) else given or Settings()

@@ -1,0 +1,91 @@
+"""The agents that a tenant has registered: events of a conversation that is kept for them. They survive restarts."""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+
+from agent_manager.agents.cards import fetch_card
+from agent_manager.manager.folds import Folds
+from agent_manager.manager.views import Json
+from agent_manager.manager.writing import RESERVED, Writer
+from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
+from eventstore.errors import InputError, NotFound, printable
+
+AGENTS = RESERVED + "agents"
+"""The conversation in which agents are registered."""
+RECENT_SECONDS = 1.0
+
+
+class Registry:
+    """The agents of one tenant."""
+
+    def __init__(self, writer: Writer, folds: Folds) -> None:
+        self._writer = writer
+        self._folds = folds
+        self._id = conversation_uuid(writer.tenant, AGENTS)
+        self._looked = -inf
+
+    async def register(self, url_or_card: str | Json) -> Json:
+        """See :meth:`AsyncManager.register_agent`."""
+        url, card = await url_and_card(url_or_card)
+        await self._writer.append(self._id, [NewEvent(AgentRegistered(url=url, card=card), actor="user")])
+        self._looked = -inf
+        return card
+
+    async def unregister(self, url: str) -> None:
+        """See :meth:`AsyncManager.unregister_agent`."""
+        found = registered_as(url, await self._agents())
+        await self._writer.append(self._id, [NewEvent(AgentUnregistered(url=found), actor="user")])
+        self._looked = -inf
+
+    async def recent(self) -> list[Json]:
+        """The cards, as they were a second ago at most; what was registered here is among them."""
+        if monotonic() - self._looked > RECENT_SECONDS:
+            self._looked = monotonic()
+            return await self.cards()
+        fold = self._folds.kept(self._id)
+        return [] if fold is None else list(fold.agents.values())
+
+    async def cards(self) -> list[Json]:
+        """The cards, in the order in which they were registered first."""
+        return list((await self._agents()).values())
+
+    async def _agents(self) -> dict[str, Json]:
+        fold = await self._folds.get(self._id)
+        return {} if fold is None else fold.agents
+
+
+async def url_and_card(url_or_card: str | Json) -> tuple[str, Json]:
+    """What is registered: the URL as given, and the card that stands there; or a card, and the URL that it names.
+
+    Raises:
+        InputError: the card names no URL.
+        AgentUnreachable: its card could not be had.
+    """
+    if isinstance(url_or_card, str):
+        return url_or_card, await fetch_card(url_or_card)
+    url = url_of(url_or_card)
+    if url is None:
+        raise InputError("the card names no url, nor a url in supportedInterfaces: register the agent by its URL")
+    return url, url_or_card
+
+
+def url_of(card: Json) -> str | None:
+    """Where a card says that its agent is: ``url`` in A2A 0.3, its first interface in 1.x."""
+    interfaces = card.get("supportedInterfaces")
+    places = [card, *(interfaces if isinstance(interfaces, list) else [])]
+    urls = [place.get("url") for place in places if isinstance(place, dict)]
+    return next((url for url in urls if isinstance(url, str) and url), None)
+
+
+def registered_as(url: str, agents: dict[str, Json]) -> str:
+    """The URL under which an agent was registered, by that or by the one its card names.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for registered, card in agents.items():
+        if url.rstrip("/") in (registered.rstrip("/"), (url_of(card) or "").rstrip("/")):
+            return registered
+    raise NotFound(f"no agent is registered under {printable(url)!r}")

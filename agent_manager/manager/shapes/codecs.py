@@ -1,0 +1,53 @@
+"""Instances of pydantic models and of protobuf messages as plain JSON, and back."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from agent_manager.manager.views import Json
+from eventstore.errors import InputError
+
+
+def to_wire(value: Any) -> Json:
+    """An instance, whatever its class, as it is on the wire. A dictionary is taken for that already.
+
+    Raises:
+        InputError: it is neither a model, nor a protobuf message, nor a dictionary.
+    """
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, BaseModel):
+        # What was never set stays away; what was set to None is sent as null by nobody, and refused by some.
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if hasattr(type(value), "DESCRIPTOR"):
+        sent: Json = _json_format().MessageToDict(value)
+        return sent
+    raise InputError(
+        f"a {type(value).__name__} is no message: give an instance of the application's class, or its JSON as a dict"
+    )
+
+
+def from_wire(kind: type, sent: Json) -> Any:
+    """An instance of a pydantic or protobuf class.
+
+    Raises:
+        InputError: what is stored has no place in this class.
+    """
+    try:
+        if hasattr(kind, "DESCRIPTOR"):
+            return _json_format().ParseDict(sent, kind(), ignore_unknown_fields=True)
+        return kind.model_validate(sent)  # type: ignore[attr-defined]
+    except (ValidationError, ValueError, TypeError) as error:
+        raise InputError(f"what is stored does not fit the application's class {kind.__name__}: {error}") from None
+
+
+def is_protobuf(kind: type) -> bool:
+    """Whether the class is one of protobuf, as a2a-sdk 1.x has them."""
+    return hasattr(kind, "DESCRIPTOR")
+
+
+def _json_format() -> Any:
+    return import_module("google.protobuf.json_format")

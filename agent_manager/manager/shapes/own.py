@@ -1,0 +1,64 @@
+"""Classes for applications that have none: those of A2A 0.3 as plain pydantic models, open to further members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+
+class Message(_Wire):
+    """A message, in either shape of A2A."""
+
+    role: str
+    parts: list[Any] = Field(default_factory=list)
+    message_id: str | None = None
+    context_id: str | None = None
+    task_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Task(_Wire):
+    """A task, in either shape of A2A."""
+
+    id: str
+    context_id: str | None = None
+    status: dict[str, Any] | None = None
+    artifacts: list[Any] | None = None
+    history: list[Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class AgentCard(_Wire):
+    """What an agent says of itself."""
+
+    name: str | None = None
+    url: str | None = None
+
+
+class Conversation(BaseModel):
+    """A conversation with everything in it; the messages are of the application's class."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    conversation_id: str
+    is_active: bool
+    name: str = ""
+    task_ids: list[str] = Field(default_factory=list)
+    messages: list[Any] = Field(default_factory=list)
+
+
+class Event(BaseModel):
+    """Something that happened, as a message that says it; ``timestamp`` is in seconds since 1970."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    id: str
+    actor: str = ""
+    content: Any
+    timestamp: float

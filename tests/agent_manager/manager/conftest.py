@@ -1,0 +1,18 @@
+"""Managers on a fresh database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from support.agents import agent
+
+from agent_manager.manager import AsyncManager
+from eventstore import EventStore
+
+
+@pytest.fixture
+async def manager(store: EventStore) -> AsyncIterator[AsyncManager]:
+    """A manager whose agent does what the message says."""
+    async with AsyncManager(store, answer=agent) as manager:
+        yield manager

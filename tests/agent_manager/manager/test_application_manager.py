@@ -1,0 +1,259 @@
+"""The contract of A2A applications: called as their servers call it, and as the plan's interface is called."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.agents import agent, text_of, user_message
+from support.waiting import until
+
+from agent_manager.agents.answering import Context
+from agent_manager.manager import (
+    AnswerFailed,
+    ApplicationManager,
+    BothManager,
+    MemoryManager,
+    PostgreSQLManager,
+    application_manager,
+)
+from agent_manager.manager.shapes import own
+from eventstore import Settings
+from eventstore.errors import InputError, SettingsError, StoreClosed
+
+OWN = SimpleNamespace(Message=own.Message, Task=own.Task, AgentCard=own.AgentCard)
+
+
+def message(text: str, message_id: str = "m", context_id: str | None = None) -> own.Message:
+    return own.Message(**user_message(text, message_id, context_id))
+
+
+@pytest.fixture(params=["memory", "postgres", "both", "both, from memory"])
+def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., ApplicationManager]:
+    """Makes managers of one kind, on the same database if it has one."""
+
+    def made(answer: Any = agent) -> ApplicationManager:
+        match request.param:
+            case "memory":
+                return MemoryManager(answer=answer, types=OWN)
+            case "postgres":
+                return PostgreSQLManager(settings, answer=answer, types=OWN)
+            case "both":
+                return BothManager(settings, answer=answer, types=OWN)
+        return BothManager(settings, read_from="memory", answer=answer, types=OWN)
+
+    return made
+
+
+@pytest.fixture
+def manager(make: Callable[..., ApplicationManager]) -> Iterator[ApplicationManager]:
+    with make() as manager:
+        yield manager
+        if isinstance(manager, BothManager):
+            assert manager.differences.count == 0, manager.differences
+
+
+def test_as_the_servers_of_applications_call_it(manager: ApplicationManager) -> None:
+    async def server() -> list[Any]:
+        conversation = await manager.create_conversation()
+        assert isinstance(conversation, own.Conversation)
+        given = message("task T", "m1", conversation.conversation_id)
+        accepted = manager.sanitize_message(given)  # on the event loop
+        assert accepted is given
+        assert manager.get_pending_messages() == [("m1", "")]
+        thread = threading.Thread(target=lambda: asyncio.run(manager.process_message(accepted)))
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        listed = await asyncio.gather(
+            *(asyncio.to_thread(getattr, manager, name) for name in ("conversations", "tasks", "events", "agents"))
+        )
+        return [conversation.conversation_id, *listed]
+
+    conversation_id, conversations, tasks, events, agents = asyncio.run(server())
+    assert [(one.conversation_id, one.name, one.task_ids) for one in conversations] == [
+        (conversation_id, "task T", ["T"])
+    ]
+    assert [task.id for task in tasks] == ["T"]
+    assert len(events) == 7
+    assert agents == []
+    assert manager.get_pending_messages() == []
+    assert manager.get_conversation(conversation_id) == conversations[0]
+    assert manager.get_conversation("") is manager.get_conversation(None) is manager.get_conversation("nobody") is None
+
+
+def test_as_the_plan_calls_it(manager: ApplicationManager) -> None:
+    async def awaited() -> None:
+        await manager.initialize()
+        conversation = await manager.create_conversation("Trip")
+        stored = await manager.save_message(message("hello", "m1", conversation.conversation_id))
+        assert stored == (await manager.get_messages(conversation.conversation_id))[0]
+        assert (await manager.get_conversation(conversation.conversation_id)).name == "Trip"
+        reply = await manager.send_message(conversation.conversation_id, message("hello", "m2"))
+        assert text_of(reply.model_dump()) == "echo: hello"
+
+    asyncio.run(awaited())
+    conversation = manager.create_conversation("Other")
+    reply = manager.send_message(conversation.conversation_id, message("task T", "m1"))
+    assert text_of(reply.model_dump()) == "one two"
+    assert [text_of(one.model_dump()) for one in manager.get_messages(conversation.conversation_id)] == [
+        "task T",
+        "one two",
+    ]
+    assert [one.name for one in manager.list_conversations()] == ["Trip", "Other"]
+    manager.rename_conversation(conversation.conversation_id, "New")
+    manager.archive_conversation(conversation.conversation_id)
+    assert [one.name for one in manager.list_conversations(include_archived=False)] == ["Trip"]
+    manager.reactivate_conversation(conversation.conversation_id)
+    assert manager.delete_conversation(conversation.conversation_id).name == "New"
+    assert [one.name for one in manager.conversations] == ["Trip"]
+
+
+def test_a_message_is_given_the_open_task_of_its_conversation(manager: ApplicationManager) -> None:
+    manager.send_message("c", message("ask T", "m1", "c"))
+    further = manager.sanitize_message(message("more", "m2", "c"))
+    assert further.task_id == "T"
+    assert manager.get_messages("c")[-1] == further
+    without = manager.sanitize_message(message("hello", "m3"))
+    assert manager.get_messages(without.context_id) == [without]
+
+
+def test_a_message_accepted_once_is_answered_once_and_a_copy_of_it_too(manager: ApplicationManager) -> None:
+    accepted = manager.sanitize_message(message("hello", "m1", "c"))
+    copy = accepted.model_copy()
+    manager.sanitize_message(message("hello", "m1", "c"))
+    for given in (accepted, accepted, copy, accepted):
+        asyncio.run(manager.process_message(given))
+    assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["hello", "hello"] + ["echo: hello"] * 2
+    asyncio.run(manager.process_message(message("hello", "m1", "c")))  # that nobody accepted
+    assert len(manager.get_messages("c")) == 6
+
+
+def test_a_failing_agent_leaves_nothing_pending(manager: ApplicationManager, caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.run(manager.process_message(message("fail T", "m1", "c")))
+    assert "the agent broke off" in caplog.text
+    assert manager.get_pending_messages() == []
+    assert [task.status["state"] for task in manager.tasks] == ["failed"]
+    with pytest.raises(AnswerFailed, match="the agent broke off"):
+        manager.send_message("c", message("fail U", "m2"))
+
+
+def test_an_agent_that_blocks_its_thread_blocks_nobody_else(make: Callable[..., ApplicationManager]) -> None:
+    go_on = threading.Event()
+
+    async def blocking(given: dict[str, Any], context: Context) -> Any:
+        async for update in agent(user_message("ask T"), context):
+            yield update
+            go_on.wait(30)
+
+    with make(blocking) as manager:
+        accepted = manager.sanitize_message(message("hello", "m1", "c"))
+        thread = threading.Thread(target=lambda: asyncio.run(manager.process_message(accepted)))
+        thread.start()
+        until(lambda: [task.id for task in manager.tasks] == ["T"], "its task is listed")
+        assert manager.sanitize_message(message("hello", "m2", "d")).context_id == "d"
+        assert [one[0] for one in manager.get_pending_messages()] == ["m1", "m2"]
+        go_on.set()
+        thread.join()
+        assert manager.get_pending_messages() == [("m2", "")]
+
+
+def test_an_agent_may_call_the_manager(make: Callable[..., ApplicationManager]) -> None:
+    managers: list[ApplicationManager] = []
+
+    async def asking(given: dict[str, Any], context: Context) -> Any:
+        known = managers[0].get_messages(context.conversation_id)
+        assert [one.to_wire() if hasattr(one, "to_wire") else one.message_id for one in known] == ["m1"]
+        assert [one["messageId"] for one in await context.history()] == ["m1"]
+        async for update in agent(given, context):
+            yield update
+
+    with make(asking) as manager:
+        managers.append(manager)
+        assert manager.send_message("c", message("hello", "m1")) is not None
+
+
+def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager: ApplicationManager) -> None:
+    conversations = [manager.create_conversation().conversation_id for _ in range(20)]
+
+    def client(number: int) -> None:
+        conversation = conversations[number % 20]
+
+        async def own_loop() -> None:
+            accepted = manager.sanitize_message(message(f"{number}", f"m{number}", conversation))
+            await manager.process_message(accepted)
+            assert any(one.message_id == f"m{number}" for one in manager.get_messages(conversation))
+
+        asyncio.run(own_loop())
+
+    with ThreadPoolExecutor(100) as threads:
+        for done in [threads.submit(client, number) for number in range(300)]:
+            done.result()
+    assert manager.get_pending_messages() == []
+    for place, conversation in enumerate(manager.conversations):
+        said = [text_of(one.model_dump()) for one in conversation.messages]
+        numbers = [str(number) for number in range(place, 300, 20)]
+        assert sorted(said) == sorted([*numbers, *(f"echo: {number}" for number in numbers)])
+
+
+def test_what_is_no_message_is_refused_where_it_is_accepted(manager: ApplicationManager) -> None:
+    with pytest.raises(InputError, match=r"is a int|a int is no message"):
+        manager.sanitize_message(5)
+    with pytest.raises(InputError, match="NUL"):
+        manager.sanitize_message(message("\x00"))
+    assert manager.conversations == []
+
+
+def test_a_restart_says_what_is_pending_and_has_it_answered(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = {"name": "a", "url": "http://a"}
+    with PostgreSQLManager(settings, types=OWN) as before:
+        before.sanitize_message(message("hello", "m1", "c"))
+        before.register_agent(card)  # type: ignore[arg-type]
+    assert "await an answer" not in caplog.text
+    with PostgreSQLManager(settings, answer=agent, types=OWN) as manager:
+        assert "1 message(s) await an answer" in caplog.text
+        assert manager.get_pending_messages() == [("m1", "")]
+        assert asyncio.run(manager.answer_pending()) == 1
+        assert manager.get_pending_messages() == []
+        assert [one.url for one in manager.agents] == ["http://a"]
+        manager.unregister_agent("http://a/")
+        assert manager.agents == []
+
+
+def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = settings.database_url
+    assert url is not None
+    monkeypatch.setenv("DATABASE_URL", url.get_secret_value())
+    for word, kind in (("memory", MemoryManager), ("postgres", PostgreSQLManager), ("both", BothManager)):
+        monkeypatch.setenv("EVENTSTORE_STORAGE", word)
+        with application_manager(answer="echo", types=OWN) as manager:
+            assert type(manager) is kind
+            assert text_of(manager.send_message("c", message("hello")).model_dump()) == "hello"
+    monkeypatch.setenv("EVENTSTORE_STORAGE", "disk")
+    with pytest.raises(SettingsError, match="EVENTSTORE_STORAGE"):
+        application_manager()
+
+
+def test_a_closed_manager_opens_again_when_it_is_used(settings: Settings) -> None:
+    manager = PostgreSQLManager(settings, types=OWN)
+    conversation = manager.create_conversation("Trip")
+    manager.close()
+    manager.close()
+    assert manager.get_conversation(conversation.conversation_id).name == "Trip"
+    portal = manager._portal
+    assert portal is not None
+
+    async def inside() -> None:
+        with pytest.raises(InputError, match="own loop"):
+            manager.create_conversation()
+
+    portal.call(inside())
+    manager.close()
+    with pytest.raises(StoreClosed):
+        portal.call(inside())

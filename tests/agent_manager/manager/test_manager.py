@@ -1,0 +1,253 @@
+"""What the manager does, on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.agents import agent, text_of, user_message
+from support.waiting import until_async
+
+from agent_manager.agents.answering import Context, Reply
+from agent_manager.manager import AnswerFailed, AsyncManager
+from agent_manager.manager.log import ServerLog
+from agent_manager.manager.manager import Manager
+from eventstore import EventStore
+from eventstore.errors import InputError, NotFound
+
+
+async def texts(manager: Manager, conversation_id: str) -> list[str]:
+    return [text_of(message) for message in await manager.messages(conversation_id)]
+
+
+async def test_a_conversation_is_named_by_its_first_message_until_somebody_names_it(manager: AsyncManager) -> None:
+    began = await manager.create_conversation()
+    assert began.name == ""
+    await manager.save_message(user_message("\n  A train to Lisbon?\nTomorrow.", context_id=began.conversation_id))
+    await manager.save_message(user_message("another", context_id=began.conversation_id))
+    found = await manager.get_conversation(began.conversation_id)
+    assert found is not None
+    assert found.name == "A train to Lisbon?"
+    assert (await manager.rename_conversation(began.conversation_id, "Trip")).name == "Trip"
+    long = await manager.send_message("long", user_message("x" * 300))
+    assert long is not None
+    assert [one.name for one in await manager.conversations()] == ["Trip", "x" * 255]
+
+
+async def test_conversations_are_archived_hidden_and_brought_back(manager: AsyncManager) -> None:
+    for name in ("a", "b", "c"):
+        await manager.create_conversation(name, name)
+    assert not (await manager.archive_conversation("a")).is_active
+    assert (await manager.delete_conversation("b")).is_deleted
+    assert [one.name for one in await manager.conversations()] == ["a", "c"]
+    assert [one.name for one in await manager.conversations(include_archived=False)] == ["c"]
+    assert [one.name for one in await manager.conversations(include_deleted=True)] == ["a", "b", "c"]
+    hidden = await manager.get_conversation("b")
+    assert hidden is not None
+    back = await manager.reactivate_conversation("b")
+    assert back.is_active
+    assert not back.is_deleted
+    with pytest.raises(NotFound, match="'nobody'"):
+        await manager.archive_conversation("nobody")
+    assert await manager.get_conversation("nobody") is None
+    assert await manager.messages("nobody") == []
+
+
+async def test_an_unknown_context_begins_a_conversation(manager: AsyncManager) -> None:
+    accepted = await manager.accept(user_message("hello", context_id="any text at all"))
+    assert accepted.conversation_id == "any text at all"
+    without = await manager.accept(user_message("hello"))
+    assert without.message["contextId"] == without.conversation_id
+    assert [one.conversation_id for one in await manager.conversations()] == [
+        "any text at all",
+        without.conversation_id,
+    ]
+
+
+async def test_a_repeated_message_id_is_another_message(manager: AsyncManager) -> None:
+    same = user_message("again", "00000000-0000-4000-8000-000000000001", "c")
+    accepted = [await manager.accept(dict(same)) for _ in range(5)]
+    assert len({one.event_id for one in accepted}) == 5
+    assert str(accepted[0].event_id) == same["messageId"]
+    assert await manager.messages("c") == [same] * 5
+    assert len(await manager.pending()) == 5
+
+
+async def test_a_message_is_pending_from_acceptance_to_answer(manager: AsyncManager) -> None:
+    accepted = await manager.accept(user_message("hello", "m1", "c"))
+    assert [(one.conversation_id, one.message_id, one.status) for one in await manager.pending()] == [("c", "m1", "")]
+    await manager.answer(accepted)
+    assert await manager.pending() == []
+    assert await texts(manager, "c") == ["hello", "echo: hello"]
+
+
+async def test_an_accepted_message_is_answered_once(manager: AsyncManager) -> None:
+    accepted = await manager.accept(user_message("hello", "m1", "c"))
+    replies = await asyncio.gather(*(manager.answer(accepted) for _ in range(5)))
+    assert replies == [replies[0]] * 5
+    assert await manager.answer(accepted) == replies[0]
+    assert await texts(manager, "c") == ["hello", "echo: hello"]
+
+
+async def test_of_two_processes_that_answer_a_message_one_ends_its_waiting(
+    manager: AsyncManager, store: EventStore
+) -> None:
+    accepted = await manager.accept(user_message("hello", "m1", "c"))
+    other = Manager(ServerLog(store), agent)
+    await asyncio.gather(manager.answer(accepted), other.answer(accepted))
+    answered = [event async for event in store.read(accepted.conversation, types=["message.answered"])]
+    assert len(answered) == 1
+    assert await manager.pending() == await other.pending() == []
+
+
+async def test_what_an_agent_does_on_a_task_is_linked_both_ways(manager: AsyncManager) -> None:
+    await manager.send_message("c", user_message("task T1", "m1", "c"))
+    found = await manager.get_conversation("c")
+    assert found is not None
+    assert found.task_ids == ("T1",)
+    [task] = await manager.tasks()
+    assert task["id"] == "T1"
+    assert task["contextId"] == "c"
+    assert task["status"] == {"state": "completed"}
+    assert task["artifacts"] == [
+        {"artifactId": "a", "parts": [{"kind": "text", "text": "one "}, {"kind": "text", "text": "two"}]}
+    ]
+    assert [message["messageId"] for message in task["history"]] == ["m1", "reply to m1", "working on m1"]
+    assert (await manager.messages("c"))[-1]["taskId"] == "T1"
+    assert await manager.tasks("c") == [task]
+    listed = [(event.actor, event.event_type) for event in await manager.events()]
+    assert ("user", "message.added") in listed
+    assert ("agent", "task.artifact_extended") in listed
+    assert len(listed) == 7
+    assert [event.position for event in await manager.events(limit=2)] == [
+        event.position for event in await manager.events()
+    ][-2:]
+
+
+async def test_a_message_continues_the_task_that_the_last_one_belongs_to_while_it_is_open(
+    manager: AsyncManager,
+) -> None:
+    await manager.send_message("c", user_message("ask T1", "m1", "c"))
+    further = await manager.accept(user_message("task other", "m2", "c"))
+    assert further.task_id == further.message["taskId"] == "T1"
+    await manager.answer(further)
+    [task] = await manager.tasks()
+    assert task["status"]["state"] == "completed"
+    assert (await manager.accept(user_message("more", "m3", "c"))).task_id is None
+
+
+async def test_a_failing_agent_is_recorded_and_the_message_waits_no_longer(
+    manager: AsyncManager, store: EventStore
+) -> None:
+    with pytest.raises(AnswerFailed, match="RuntimeError: the agent broke off"):
+        await manager.send_message("c", user_message("fail T1", "m1", "c"))
+    assert await manager.pending() == []
+    [task] = await manager.tasks()
+    assert task["status"]["state"] == "failed"
+    found = await manager.get_conversation("c")
+    assert found is not None
+    [answered] = [event async for event in store.read(found.id, types=["message.answered"])]
+    assert answered.content["outcome"] == "failed"
+    assert answered.content["error"] == "RuntimeError: the agent broke off"
+    assert answered.content["task_id"]
+
+
+async def test_an_agent_that_says_what_cannot_be_stored_has_failed(store: EventStore) -> None:
+    async def broken(message: dict[str, Any], context: Context) -> Any:
+        yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "\x00"}]})
+
+    async with AsyncManager(store, answer=broken) as manager:
+        with pytest.raises(AnswerFailed, match="cannot be stored"):
+            await manager.send_message("c", user_message("hello", "m1", "c"))
+        assert await manager.pending() == []
+
+
+async def test_what_the_agent_says_while_it_works_is_seen_at_once(store: EventStore) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(message: dict[str, Any], context: Context) -> Any:
+        async for update in agent(user_message("ask T1"), context):
+            yield update
+            await go_on.wait()
+
+    async with AsyncManager(store, answer=slow) as manager:
+        accepted = await manager.accept(user_message("hello", "m1", "c"))
+        answering = asyncio.create_task(manager.answer(accepted))
+
+        async def has_task() -> bool:
+            return [task["status"]["state"] for task in await manager.tasks()] == ["submitted"]
+
+        await until_async(has_task, "the task is listed while the agent works")
+        go_on.set()
+        await answering
+        [task] = await manager.tasks()
+        assert task["status"]["state"] == "input-required"
+
+
+async def test_another_manager_sees_everything_at_once_without_any_worker(store: EventStore) -> None:
+    async with (
+        AsyncManager(store, answer=agent, runs_worker=False) as one,
+        AsyncManager(store, runs_worker=False) as other,
+    ):
+        for text in ("task T1", "hello", "ask T2"):
+            await one.send_message("c", user_message(text, text, "c"))
+        await one.accept(user_message("waits", "m9", "d"))
+        assert await other.conversations() == await one.conversations()
+        assert await other.tasks() == await one.tasks()
+        assert await other.events() == await one.events()
+        assert [row.message_id for row in await other.pending()] == ["m9"]
+
+
+async def test_agents_are_kept_and_no_list_of_conversations_shows_where(
+    manager: AsyncManager, store: EventStore
+) -> None:
+    cards = [{"name": "a", "url": "http://a/"}, {"name": "b", "supportedInterfaces": [{"url": "http://b"}]}]
+    for card in cards:
+        await manager.register_agent(card)
+    await manager.register_agent(cards[0] | {"version": "2"})
+    restarted = Manager(ServerLog(store))
+    assert await restarted.agents() == [cards[0] | {"version": "2"}, cards[1]]
+    await restarted.unregister_agent("http://b")
+    assert await manager.agents() == [cards[0] | {"version": "2"}]
+    with pytest.raises(NotFound, match="http://b"):
+        await restarted.unregister_agent("http://b")
+    assert await manager.conversations() == []
+    with pytest.raises(InputError, match="choose another"):
+        await manager.accept(user_message("hello", "m1", "eventstore:agents"))
+
+
+@pytest.mark.parametrize("message", [{}, {"role": 1}, [], {"role": "user", "messageId": 5}, {"role": "user\ud800"}])
+async def test_what_is_no_message_is_refused(manager: AsyncManager, message: Any) -> None:
+    with pytest.raises(InputError):
+        await manager.accept(message)
+    assert await manager.conversations() == []
+
+
+async def test_a_pending_message_of_before_is_found_and_answered_or_abandoned(store: EventStore) -> None:
+    async with AsyncManager(store) as killed:
+        await killed.accept(user_message("hello", "m1", "c"))
+        await killed.accept(user_message("hello", "m2", "c"))
+    async with AsyncManager(store, answer=agent) as manager:
+        first, second = await manager.pending()
+        await manager.answer(await manager.accepted(first))
+        await manager.abandon(second)
+        await manager.abandon(second)
+        assert await manager.pending() == []
+        assert len(await manager.messages("c")) == 3
+        with pytest.raises(NotFound):
+            await manager.accepted(second.__class__("x", second.event_id, second.event_id, "x", "", second.since, 1))
+
+
+async def test_the_position_changes_with_every_change_and_only_then(manager: AsyncManager) -> None:
+    before = await manager.position()
+    assert await manager.position() == before
+    await manager.create_conversation()
+    assert await manager.position() > before
+
+
+async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager: AsyncManager) -> None:
+    many = [user_message(f"{number}", "same", "c") for number in range(60)]
+    accepted = await asyncio.gather(*map(manager.accept, many))
+    assert len({one.event_id for one in accepted}) == 60
+    assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(60)]

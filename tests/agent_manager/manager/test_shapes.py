@@ -1,0 +1,101 @@
+"""The application's own classes: what they hold comes back equal, in either version of a2a-sdk, and translated."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.agents import agent, text_of, user_message
+
+from agent_manager.manager import MemoryManager
+from agent_manager.manager.shapes import choose_shape, own
+from agent_manager.manager.shapes.codecs import is_protobuf
+from eventstore.errors import InputError
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=10)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
+OLD: dict[str, Any] = {
+    "kind": "message", "role": "agent", "messageId": "m", "contextId": "c", "extensions": ["urn:x"],
+    "referenceTaskIds": ["t"],
+}  # fmt: skip
+
+
+def a2a_sdk() -> Any:
+    return pytest.importorskip("a2a.types", reason="a2a-sdk is not installed")
+
+
+@given(text=TEXT, data=OBJECTS, metadata=OBJECTS)
+def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    types = a2a_sdk()
+    shape = choose_shape(types)
+    old = OLD | {
+        "metadata": metadata,
+        "parts": [
+            {"kind": "text", "text": text},
+            {"kind": "data", "data": data, "metadata": metadata},
+            {"kind": "file", "file": {"bytes": "aGk=", "mimeType": "text/plain", "name": text}},
+            {"kind": "file", "file": {"uri": "http://a/b"}},
+        ],
+    }
+    message = shape.to_message(old)
+    assert isinstance(message, types.Message)
+    with MemoryManager(types=types, answer=agent) as manager:
+        stored = manager.sanitize_message(message)
+        assert stored is message
+        [kept] = manager.get_messages("c")
+        assert kept == message
+        assert shape.sent(kept) == shape.sent(message)
+    if not is_protobuf(types.Message):
+        assert shape.sent(message) == old
+
+
+def test_messages_of_the_other_version_are_translated() -> None:
+    types = a2a_sdk()
+    shape = choose_shape(types)
+    new = {"role": "ROLE_USER", "messageId": "m", "contextId": "c", "parts": [{"text": "a"}, {"data": {"b": 1}}]}
+    old = user_message("a", "m", "c") | {"parts": [{"kind": "text", "text": "a"}, {"kind": "data", "data": {"b": 1}}]}
+    assert shape.to_message(new) == shape.to_message(old)
+    task = {"id": "t", "contextId": "c", "kind": "task", "status": {"state": "input-required"}, "history": [old]}
+    assert shape.to_task(task).id == "t"
+
+
+def test_tasks_and_cards_are_instances_of_its_classes() -> None:
+    types = a2a_sdk()
+    with MemoryManager(types=types, answer=agent) as manager:
+        message = choose_shape(types).to_message(user_message("task T", "m1", "c"))
+        asyncio.run(manager.process_message(manager.sanitize_message(message)))
+        [task] = manager.tasks
+        assert isinstance(task, types.Task)
+        assert (task.id, len(task.history), len(task.artifacts[0].parts)) == ("T", 3, 2)
+        assert len(manager.events) == 7
+
+
+def test_what_was_never_a_message_of_a2a_is_shown_as_the_nearest_that_there_is() -> None:
+    types = a2a_sdk()
+    shape = choose_shape(types)
+    chat = {"role": "assistant", "content": None, "tool_calls": [{"id": "call"}]}
+    for sent in (chat, {"role": "tool", "content": "42"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}):
+        assert shape.to_message(sent, "id").message_id == "id"
+
+
+def test_without_any_of_its_own_an_application_works_with_ours() -> None:
+    assert choose_shape(SimpleNamespace()).message is own.Message
+    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+        given = user_message("hello", "m1", "c") | {"of-tomorrow": [1, None]}
+        stored = manager.sanitize_message(given)
+        assert stored is given
+        asyncio.run(manager.process_message(stored))
+        first, reply = manager.get_messages("c")
+        assert choose_shape(SimpleNamespace()).sent(first) == given
+        assert text_of(reply.model_dump()) == "echo: hello"
+        with pytest.raises(InputError, match="is no message"):
+            manager.sanitize_message("hello")
