@@ -1,0 +1,93 @@
+"""The application that serves HTTP: its endpoints, its errors, its description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from agent_manager.http import health
+from agent_manager.http.backend import Backend
+from agent_manager.http.demo import routes
+from agent_manager.http.guard import BodyTooLarge, Guard
+from agent_manager.http.problems import problem, problem_of
+from agent_manager.http.v1 import conversations, log, messages, others
+from agent_manager.http.v1.answers import problem_schema
+from agent_manager.http.validation import refused
+from eventstore.errors import EventStoreError
+
+_DESCRIPTION = """Durable, event-sourced conversations, messages and tasks of A2A agents.
+
+Lists come in pages: `next` is the cursor that, as `after`, brings the next one. Every read gives an `ETag`; sent back
+as `If-None-Match` it costs next to nothing where nothing has changed. Errors are `application/problem+json`."""
+
+
+def create_app(backend: Backend, *, names: Sequence[str] | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        names: the only host names that it answers to; None is any.
+    """
+    app = FastAPI(
+        title="eventstore",
+        version="1",
+        description=_DESCRIPTION,
+        docs_url=None,  # the pages that FastAPI has for it load their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
+    app.state.backend = backend
+    app.include_router(health.router)
+    for router in (conversations.router, messages.router, log.router, others.router):
+        app.include_router(router, prefix="/v1")
+    app.include_router(routes.router)
+    app.include_router(routes.plain)
+    _tell_errors(app)
+    _describe(app)
+    app.add_middleware(Guard, max_body_bytes=2 * backend.store.settings.max_content_bytes + 65536, names=names)
+    return app
+
+
+def _tell_errors(app: FastAPI) -> None:
+    @app.exception_handler(EventStoreError)
+    async def of_the_store(_: Request, error: EventStoreError) -> Response:
+        return problem_of(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_the_input(_: Request, error: RequestValidationError) -> Response:
+        return refused(error)
+
+    @app.exception_handler(BodyTooLarge)
+    async def of_the_size(_: Request, error: BodyTooLarge) -> Response:
+        return problem(413, "the body is too large")  # the guard says how large it may be
+
+    @app.exception_handler(HTTPException)
+    async def of_http(request: Request, error: HTTPException) -> Response:
+        said = f"there is nothing at {request.url.path}" if error.status_code == 404 else error.detail
+        return problem(error.status_code, said, headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        return problem(500, "something unforeseen went wrong; what it was stands in the server's log")
+
+
+def _describe(app: FastAPI) -> None:
+    """Adds to the OpenAPI what FastAPI does not know, and leaves out what it says of errors that are told otherwise."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            described = made()
+            schemas = described.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(problem_schema())
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

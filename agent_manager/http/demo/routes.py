@@ -1,0 +1,247 @@
+"""The endpoints of the demo, answered from plain wire JSON."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.agents.wire import Shape
+from agent_manager.http.backend import Backend, Here
+from agent_manager.http.demo import files
+from agent_manager.http.demo.rpc import RpcRoute, frame_of, read_call, success
+from agent_manager.http.demo.shaping import as_message, asked_shape, messages_of, shape_of_first, shaped_tasks
+from agent_manager.http.demo.wire import read_message
+from agent_manager.http.looking import mark_of_log
+from agent_manager.http.models.common import Json
+from agent_manager.http.v1.answers import Answers, errors, read_errors
+from agent_manager.manager.views import ConversationView, EventView
+from eventstore.errors import InputError
+
+router = APIRouter(tags=["demo"], route_class=RpcRoute)
+plain = APIRouter(tags=["demo"])
+"""What the demo serves beside its calls."""
+
+
+def _takes(params: Json | None) -> Json:
+    """What a call takes, for the OpenAPI."""
+    members: Json = {
+        "jsonrpc": {"const": "2.0"},
+        "id": {"type": ["string", "integer", "null"]},
+        "method": {"type": "string"},
+    }
+    schema: Json = {"type": "object", "properties": members}
+    if params is not None:
+        schema |= {"properties": members | {"params": params}, "required": ["params"]}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": params is not None}}
+
+
+def _gives(result: Json) -> Answers:
+    """What a call gives, for the OpenAPI."""
+    members: Json = {"jsonrpc": {"const": "2.0"}, "id": {"type": ["string", "integer", "null"]}, "result": result}
+    schema = {"type": "object", "properties": members | {"error": {"type": ["object", "null"]}}, "required": ["result"]}
+    told: Answers = {200: {"description": "The result.", "content": {"application/json": {"schema": schema}}}}
+    return told | {status: answer | {"content": _FAILURE} for status, answer in errors(413, 502).items()}
+
+
+_FAILURE: Json = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "jsonrpc": {"const": "2.0"},
+                "id": {"type": ["string", "integer", "null"]},
+                "result": {"type": "null"},
+                "error": {
+                    "type": "object",
+                    "properties": {
+                        "code": {"type": "integer"},
+                        "message": {"type": "string"},
+                        "data": {"type": ["object", "null"]},
+                    },
+                    "required": ["code", "message"],
+                },
+            },
+            "required": ["error"],
+        }
+    }
+}
+
+
+def _list_of(item: Json) -> Answers:
+    """The same of a list, which may be as it was."""
+    return _gives({"type": "array", "items": item}) | {304: read_errors()[304]}
+
+
+_FILE: Answers = {200: {"content": {"*/*": {}}, "description": "The file's bytes."}}
+_OBJECT: Json = {"type": "object"}
+_TEXT: Json = {"type": "string"}
+
+
+@router.post("/conversation/create", openapi_extra=_takes(None), responses=_gives(_OBJECT))
+async def create_conversation(here: Here, request: Request) -> Response:
+    """Begins a conversation."""
+    await read_call(request)
+    return success(request, _conversation(await here.manager.create_conversation(), None))
+
+
+@router.post("/conversation/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+async def list_conversations(here: Here, request: Request) -> Response:
+    """All conversations with their messages, in the order in which they began; not the hidden ones."""
+    await read_call(request)
+
+    shape = asked_shape(request)
+
+    async def make() -> bytes:
+        return to_json([_conversation(each, shape) for each in await here.manager.conversations()])
+
+    return await _listed(here, request, make)
+
+
+@router.post("/message/send", openapi_extra=_takes(_OBJECT), responses=_gives(_OBJECT))
+async def send_message(here: Here, request: Request) -> Response:
+    """Stores a message, and has it answered after this has returned."""
+    call = await read_call(request)
+    accepted = await here.manager.accept(read_message(call.get("params")))
+    here.answer(accepted)
+    return success(request, {"message_id": accepted.message_id, "context_id": accepted.conversation_id})
+
+
+@router.post("/message/list", openapi_extra=_takes(_TEXT), responses=_list_of(_OBJECT))
+async def list_messages(here: Here, request: Request) -> Response:
+    """The messages of a conversation, their files as addresses; none where there is no such conversation."""
+    call = await read_call(request)
+    conversation = call.get("params")
+    if not isinstance(conversation, str):
+        raise InputError("params: is no conversation's id: send it as a text")
+    found = await here.messages.mark(conversation)
+    if found is None:
+        return success(request, [])
+    conversation_id, version = found
+    shape = asked_shape(request)
+
+    async def make() -> bytes:
+        return b"[" + await here.messages.listed(conversation_id, shape) + b"]"
+
+    asked = f"{conversation_id.hex} {shape}"
+    return await here.bodies.answer(request, str(version), make, asked=asked, frame=frame_of(request))
+
+
+@router.post(
+    "/message/pending",
+    openapi_extra=_takes(None),
+    responses=_list_of({"type": "array", "prefixItems": [_TEXT, _TEXT], "minItems": 2, "maxItems": 2}),
+)
+async def pending_messages(here: Here, request: Request) -> Response:
+    """The messages that wait for an answer: id, and what is known of it."""
+    await read_call(request)
+
+    async def make() -> bytes:
+        return to_json([(each.message_id, each.status) for each in await here.manager.pending()])
+
+    return await _listed(here, request, make)
+
+
+@router.post("/events/get", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+async def get_events(here: Here, request: Request) -> Response:
+    """What happened, oldest first."""
+    await read_call(request)
+
+    shape = asked_shape(request)
+
+    async def make() -> bytes:
+        views = await here.manager.conversations(include_deleted=True)
+        own = {view.conversation_id: shape_of_first(view.messages) for view in views}
+        events = await here.manager.events()
+        return to_json([_event(each, shape or own.get(each.conversation_id, "0.3")) for each in events])
+
+    return await _listed(here, request, make)
+
+
+@router.post("/task/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+async def list_tasks(here: Here, request: Request) -> Response:
+    """All tasks, in the order in which they began."""
+    await read_call(request)
+
+    shape = asked_shape(request)
+
+    async def make() -> bytes:
+        views = await here.manager.conversations()
+        return to_json(shaped_tasks(await here.manager.tasks(), views, shape))
+
+    return await _listed(here, request, make)
+
+
+@router.post("/agent/register", openapi_extra=_takes(_TEXT), responses=_gives({"type": ["string", "null"]}))
+async def register_agent(here: Here, request: Request) -> Response:
+    """Registers the agent whose card is at an address."""
+    call = await read_call(request)
+    url = call.get("params")
+    if not isinstance(url, str) or not url:
+        raise InputError("params: is no address of an agent: send it as a text")
+    await here.manager.register_agent(url)
+    return success(request, None)
+
+
+@router.post("/agent/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+async def list_agents(here: Here, request: Request) -> Response:
+    """The cards of the registered agents."""
+    await read_call(request)
+
+    async def make() -> bytes:
+        return to_json(await here.manager.agents())
+
+    return await _listed(here, request, make)
+
+
+@plain.get(
+    "/message/file/{file_id}",
+    response_class=Response,
+    responses=_FILE | errors(404),
+)
+async def get_file(here: Here, file_id: str) -> Response:
+    """A file that a message holds."""
+    return files.answer(await files.find(here.store, file_id))
+
+
+@plain.post("/api_key/update", responses=errors(413))
+async def update_api_key(request: Request) -> dict[str, str]:
+    """Gives an agent that runs in this process its key for Google's models, by the variable from which it reads it."""
+    key = (await read_call(request)).get("api_key")
+    if not isinstance(key, str) or not key:
+        raise InputError("api_key: is missing: send the key as a text")
+    if not key.isascii() or not key.isprintable():
+        raise InputError("api_key: has characters that no key has: send it as it was given to you")
+    os.environ["GOOGLE_API_KEY"] = key
+    return {"status": "success"}
+
+
+async def _listed(here: Backend, request: Request, make: Any) -> Response:
+    """A list of everything: made anew only where the log has gone on."""
+    mark = await mark_of_log(here.store)
+    asked = str(asked_shape(request))
+    return await here.bodies.answer(request, mark, make, asked=asked, frame=frame_of(request))
+
+
+def _conversation(view: ConversationView, shape: Shape | None) -> Json:
+    return {
+        "conversation_id": view.conversation_id,
+        "is_active": view.is_active,
+        "name": view.name,
+        "task_ids": view.task_ids,
+        "messages": messages_of(view, shape),
+    }
+
+
+def _event(view: EventView, shape: Shape) -> Json:
+    return {
+        "id": view.id,
+        "actor": view.actor,
+        "content": as_message(view.content, shape, view.id),
+        "timestamp": view.timestamp.astimezone(UTC).timestamp(),
+    }

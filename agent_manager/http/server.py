@@ -1,0 +1,95 @@
+"""Serving HTTP beside everything else that one event loop does: it begins with a socket, and ends when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from agent_manager.http.app import create_app
+from agent_manager.http.backend import Backend
+from agent_manager.http.guard import names_of
+from agent_manager.manager.core import AsyncManager
+from eventstore import EventStore
+from eventstore.ending import end
+from eventstore.errors import SettingsError
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
+_GRACE_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs the loop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        port: 0 is any free one; None the default one, or any free one where that is taken.
+
+    Raises:
+        SettingsError: nothing can listen there.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        if port is None:
+            try:
+                return socket.create_server((address[0], DEFAULT_PORT), family=family, backlog=512)
+            except OSError:
+                port = 0
+        return socket.create_server((address[0], port), family=family, backlog=512)
+    except (OSError, UnicodeError) as error:
+        number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
+        reason = os.strerror(number) if number else str(error)
+        raise SettingsError(
+            f"--host {host} --port {port}: {reason}: choose another address, port 0 for any free one, or --no-http"
+        ) from None
+
+
+def is_own(listening: socket.socket) -> bool:
+    """Whether only this machine itself reaches it."""
+    return names_of(str(listening.getsockname()[0])) is not None
+
+
+def url_of(listening: socket.socket) -> str:
+    """The address as one types it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def serving(store: EventStore, manager: AsyncManager, listening: socket.socket) -> AsyncIterator[Backend]:
+    """Serves until the end of the block, and then ends what is under way: endless answers at once."""
+    backend = Backend(store, manager)
+    host = str(listening.getsockname()[0])
+    config = uvicorn.Config(
+        create_app(backend, names=names_of(host)),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield backend
+    finally:
+        backend.close_streams()
+        server.should_exit = True
+        done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
+        await end([running])
+        await backend.close()
+        listening.close()
+        for task in done:
+            task.result()

@@ -1,0 +1,136 @@
+"""Server-sent events: an endless answer that says each event with its position as its id.
+
+A client that was cut off sends the last id that it saw (Last-Event-ID) and gets what comes after it. Nothing is queued
+for a client that is slow: the next event is read once the connection has taken the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import cast
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agent_manager.http.hub import Hub
+from agent_manager.http.looking import HIGHEST_POSITION, come_to
+from agent_manager.http.models.events import event_out
+from eventstore import Event
+from eventstore.ending import end
+from eventstore.errors import InputError
+from projections import Reader
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Of silence, after which a comment is sent: so a broken connection is noticed, and no proxy takes it for idle."""
+TAKE_SECONDS = 60.0
+"""A client that takes nothing for so long is let go; it may resume."""
+_RETRY_MILLISECONDS = 1000
+
+
+def resumed_after(request: Request, asked: int | None) -> int | None:
+    """The position after which a stream begins: that of ``Last-Event-ID``, else the one asked for.
+
+    Raises:
+        InputError: the header holds no position.
+    """
+    said = request.headers.get("last-event-id", "").strip()
+    if not said:
+        return asked
+    if not (said.isascii() and said.isdigit() and int(said[:20]) <= HIGHEST_POSITION):
+        raise InputError(f"Last-Event-ID: {said!r:.40} is no position: send the id of the last event that came")
+    return int(said)
+
+
+async def of_conversation(reader: Reader, hub: Hub, conversation_id: UUID, after: int) -> AsyncGenerator[Event, None]:
+    """The events of a conversation beyond a position, those to come included."""
+    await hub.open()
+    with hub.changes(conversation_id) as changed:
+        before = await come_to(reader, conversation_id, after)
+        version = before.version if before is not None else 0
+        while True:
+            changed.clear()
+            async for event in reader.store.read(conversation_id, after=version, tenant=reader.tenant):
+                yield event
+                version = event.version
+            await changed.wait()
+            await hub.open()
+
+
+class EventStream(Response):
+    """Says events until the client leaves or the server closes.
+
+    Args:
+        after: the position where it begins, told at once, so that a client that comes again before anything was said
+            misses nothing.
+        closing: is set when the server closes.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[Event], after: int, closing: asyncio.Event) -> None:
+        # Nothing between here and the client may keep it or hold it back (the last is nginx's word).
+        super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._after = after
+        self._closing = closing
+        self._said = time.monotonic()
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._say_events(send), self._stay_alive(send), _left(receive), self._closed())
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(tasks)
+        for task in tasks:
+            if not task.cancelled() and isinstance(task.exception(), TimeoutError):
+                return  # it takes nothing, not even an end
+        for task in tasks:
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                raise failure
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _say_events(self, send: Send) -> None:
+        await self._say(send, b"retry: %d\nid: %d\n\n" % (_RETRY_MILLISECONDS, self._after))
+        async with aclosing(cast(AsyncGenerator[Event, None], self._events)) as events:
+            async for event in events:
+                await self._say(send, said(event))
+
+    async def _stay_alive(self, send: Send) -> None:
+        while True:
+            silent = time.monotonic() - self._said
+            if silent >= KEEP_ALIVE_SECONDS:
+                await self._say(send, b": still here\n\n")
+            else:
+                await asyncio.sleep(KEEP_ALIVE_SECONDS - silent)
+
+    async def _closed(self) -> None:
+        await self._closing.wait()
+
+    async def _say(self, send: Send, text: bytes) -> None:
+        async with self._turn, asyncio.timeout(TAKE_SECONDS):
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+        self._said = time.monotonic()
+
+
+def said(event: Event) -> bytes:
+    """An event as it is said. Its type and its data hold no line break: JSON escapes those."""
+    name = event.event_type.replace("\n", " ").replace("\r", " ")
+    data = event_out(event).model_dump_json()
+    return f"id: {event.position}\nevent: {name}\ndata: {data}\n\n".encode()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

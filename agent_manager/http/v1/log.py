@@ -1,0 +1,105 @@
+"""The log: the trail of a conversation, the log as a whole, appending any event, and both as streams."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.http.backend import Backend, Here
+from agent_manager.http.looking import end_of_log, existing
+from agent_manager.http.models.events import (
+    AppendOut,
+    EventPage,
+    EventsIn,
+    HistoryQuery,
+    LogPage,
+    LogQuery,
+    LogStreamQuery,
+    StreamQuery,
+    append_out,
+    event_out,
+)
+from agent_manager.http.streams import EventStream, of_conversation, resumed_after
+from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
+from agent_manager.http.v1.given import new_event
+from eventstore import ANY
+from eventstore.read import horizon
+
+router = APIRouter(tags=["log"])
+
+_STREAM: Answers = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events as they come."}
+}
+
+
+@router.get("/conversations/{conversation}/events", response_model=EventPage, responses=read_errors(NOT_FOUND))
+async def history(here: Here, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
+    """The audit trail of a conversation, from the log itself."""
+    found = await existing(here.reader, conversation)
+
+    async def page() -> EventPage:
+        events = await here.reader.history(found.id, types=asked.type, **asked.model_dump(exclude={"type"}))
+        return EventPage.model_construct(items=[event_out(event) for event in events], next=events.next)
+
+    return await here.read_log(request, page, mark=found.version)
+
+
+@router.post(
+    "/conversations/{conversation}/events",
+    status_code=201,
+    response_model=AppendOut,
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+)
+async def append_events(here: Here, conversation: str, given: EventsIn) -> AppendOut:
+    """Appends events of any kind to a conversation, all of them or none."""
+    events = [new_event(event, f"events[{number}]") for number, event in enumerate(given.events)]
+    found = await existing(here.reader, conversation)
+    expected = ANY if given.expected_version is None else given.expected_version
+    result = await here.store.append(found.id, events, expected=expected)
+    here.wrote(result)
+    return append_out(result)
+
+
+@router.get(
+    "/conversations/{conversation}/stream",
+    status_code=200,
+    response_class=EventStream,
+    responses=_STREAM | errors(NOT_FOUND),
+)
+async def stream_conversation(
+    here: Here, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
+) -> EventStream:
+    """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
+    found = await existing(here.reader, conversation)
+    after = await _beginning(here, request, asked)
+    return EventStream(of_conversation(here.reader, here.hub, found.id, after), after, here.closing)
+
+
+@router.get("/log", response_model=LogPage, responses=read_errors())
+async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
+    """The events of all conversations, in the order of the log, as far as it is final."""
+    final = await horizon(here.store.pool)
+
+    async def page() -> LogPage:
+        which = asked.model_dump(exclude={"type"})
+        read = here.store.read_log(types=asked.type, until_position=final, **which)
+        events = [event_out(event) async for event in read]
+        return LogPage.model_construct(items=events, next=events[-1].position if events else asked.after)
+
+    return await here.read_log(request, page, mark=final)
+
+
+@router.get("/log/stream", status_code=200, response_class=EventStream, responses=_STREAM | errors())
+async def stream_log(here: Here, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
+    """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
+    after = await _beginning(here, request, asked)
+    events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor)
+    return EventStream(events, after, here.closing)
+
+
+async def _beginning(here: Backend, request: Request, asked: StreamQuery) -> int:
+    after = resumed_after(request, asked.after)
+    return await end_of_log(here.store) if after is None else after

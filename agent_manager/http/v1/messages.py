@@ -1,0 +1,147 @@
+"""Messages and tasks, of one conversation or of all."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import uuid4
+
+from fastapi import APIRouter, Body, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.http.backend import Here
+from agent_manager.http.looking import existing
+from agent_manager.http.models.common import Json, PageOut
+from agent_manager.http.models.conversations import (
+    AppendMessageQuery,
+    ConversationMessageQuery,
+    MessagePage,
+    MessageQuery,
+    TaskPage,
+    TaskQuery,
+)
+from agent_manager.http.models.events import AppendOut, append_out
+from agent_manager.http.models.others import AcceptedOut
+from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
+from eventstore import ANY, NewEvent, message_from_sent
+from eventstore.ids import derived_uuid
+
+router = APIRouter(tags=["messages"])
+
+_EXAMPLES = [
+    {"kind": "message", "messageId": "m1", "role": "user", "parts": [{"kind": "text", "text": "hello"}]},
+    {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "hello"}]},
+    {"role": "user", "content": "hello"},
+]
+MessageIn = Annotated[
+    Json,
+    Body(description="In the shape of A2A 0.3 or 1.x, or with `role` and `content`.", examples=_EXAMPLES),
+]
+_KNOWN: Answers = {200: {"model": AppendOut, "description": "It was stored before, under the same key."}}
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Makes the request repeatable: the second of a key stores nothing, and tells of the first.",
+    ),
+]
+
+
+@router.get("/conversations/{conversation}/messages", response_model=MessagePage, responses=read_errors(NOT_FOUND))
+async def list_messages(
+    here: Here, request: Request, conversation: str, asked: Annotated[ConversationMessageQuery, Query()]
+) -> Response:
+    """The messages of a conversation, in its order."""
+    found = await existing(here.reader, conversation)
+
+    async def page() -> PageOut:
+        rows = await here.reader.messages(found.id, **asked.model_dump(exclude={"at_least"}))
+        return MessagePage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+
+    return await here.read(request, page, projections=("messages",), at_least=asked.at_least)
+
+
+@router.post(
+    "/conversations/{conversation}/messages",
+    status_code=201,
+    response_model=AppendOut,
+    responses=_KNOWN | errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+)
+async def append_message(
+    here: Here,
+    response: Response,
+    conversation: str,
+    message: MessageIn,
+    asked: Annotated[AppendMessageQuery, Query()],
+    key: IdempotencyKey = None,
+) -> AppendOut:
+    """Adds a message, as it was sent. Nobody is asked to answer it."""
+    data = message_from_sent(message, given_id=_id_of(message))
+    found = await existing(here.reader, conversation)
+    event_id = uuid4() if key is None else derived_uuid("idempotency key", here.store.tenant, str(found.id), key)
+    expected = ANY if asked.expected_version is None else asked.expected_version
+    result = await here.store.append(found.id, [NewEvent(data, event_id, asked.actor)], expected=expected)
+    here.wrote(result)
+    if not result.events[0].is_new:
+        response.status_code = 200
+    return append_out(result)
+
+
+@router.post(
+    "/conversations/{conversation}/send",
+    status_code=202,
+    response_model=AcceptedOut,
+    responses=errors(NOT_FOUND, TOO_LARGE),
+)
+async def send_message(here: Here, conversation: str, message: MessageIn) -> AcceptedOut:
+    """Adds a message and has it answered. It is stored when this returns; the answer comes by itself."""
+    found = await existing(here.reader, conversation)
+    view = await here.manager.get_conversation(conversation)
+    name = conversation if view is None else view.conversation_id
+    accepted = await here.manager.accept(message, name if view is not None else str(found.id))
+    here.answer(accepted)
+    return AcceptedOut.model_validate(accepted)
+
+
+@router.get("/conversations/{conversation}/tasks", response_model=TaskPage, responses=read_errors(NOT_FOUND))
+async def list_conversation_tasks(
+    here: Here, request: Request, conversation: str, asked: Annotated[TaskQuery, Query()]
+) -> Response:
+    """The tasks of a conversation, in the order in which they were created."""
+    found = await existing(here.reader, conversation)
+
+    async def page() -> PageOut:
+        rows = await here.reader.tasks(found.id, **asked.model_dump(exclude={"at_least"}))
+        return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+
+    return await here.read(request, page, projections=("tasks",), at_least=asked.at_least)
+
+
+@router.get("/messages", response_model=MessagePage, responses=read_errors())
+async def list_all_messages(here: Here, request: Request, asked: Annotated[MessageQuery, Query()]) -> Response:
+    """The messages of all conversations, by the time when they happened."""
+
+    async def page() -> PageOut:
+        rows = await here.reader.messages(**asked.model_dump(exclude={"at_least"}))
+        return MessagePage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+
+    return await here.read(request, page, projections=("messages",), at_least=asked.at_least)
+
+
+@router.get("/tasks", response_model=TaskPage, responses=read_errors())
+async def list_tasks(here: Here, request: Request, asked: Annotated[TaskQuery, Query()]) -> Response:
+    """The tasks of all conversations, in the order in which they were created."""
+
+    async def page() -> PageOut:
+        rows = await here.reader.tasks(**asked.model_dump(exclude={"at_least"}))
+        return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+
+    return await here.read(request, page, projections=("tasks",), at_least=asked.at_least)
+
+
+def _id_of(message: Json) -> str | None:
+    """The id that the client gave the message, in any of the shapes."""
+    given = message.get("messageId", message.get("message_id", message.get("id")))
+    return given if isinstance(given, str) else None

@@ -1,0 +1,98 @@
+"""Searching, statistics, agents and pending messages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.http.backend import Here
+from agent_manager.http.looking import existing
+from agent_manager.http.models.common import Json
+from agent_manager.http.models.others import (
+    AgentIn,
+    AgentQuery,
+    AgentsOut,
+    PendingMessage,
+    PendingOut,
+    SearchOut,
+    SearchQuery,
+    StatisticsOut,
+    StatisticsQuery,
+)
+from agent_manager.http.v1.answers import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, errors, read_errors
+
+router = APIRouter()
+
+
+@router.get("/search", response_model=SearchOut, responses=read_errors(NOT_FOUND), tags=["search"])
+async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Query()]) -> Response:
+    """What messages and tasks say, in any of the words' forms. A text is found a moment after it was stored."""
+    which = asked.model_dump(exclude={"q", "conversation", "at_least"})
+    if asked.conversation is not None:
+        which["conversation"] = (await existing(here.reader, asked.conversation)).id
+
+    async def page() -> SearchOut:
+        found = await here.search.page(asked.q, **which)
+        given = {"items": found.hits, "next": found.cursor, "searched": found.searched}
+        return SearchOut.model_validate(given, from_attributes=True)
+
+    return await here.read(request, page, projections=("search",), at_least=asked.at_least)
+
+
+@router.get("/statistics", response_model=StatisticsOut, responses=read_errors(), tags=["statistics"])
+async def statistics(here: Here, request: Request, asked: Annotated[StatisticsQuery, Query()]) -> Response:
+    """Counts, sizes and times, by day, role, actor and status."""
+    which = asked.model_dump(exclude={"at_least"})
+
+    async def make() -> StatisticsOut:
+        read = here.statistics
+        return StatisticsOut(
+            days=await read.by_day(**which),
+            roles=await read.by_role(**which),
+            actors=await read.by_actor(**which),
+            statuses=await read.by_status(**which),
+            response_times=await read.response_times(**which),
+            response_times_by_day=await read.response_times_by_day(**which),
+            response_times_by_actor=await read.response_times_by_actor(**which),
+            task_times=await read.task_times(**which),
+            sizes=await read.sizes(**which),
+        )
+
+    return await here.read(request, make, projections=("statistics",), at_least=asked.at_least)
+
+
+@router.get("/agents", response_model=AgentsOut, responses=read_errors(), tags=["agents"])
+async def list_agents(here: Here, request: Request) -> Response:
+    """The cards of the registered agents."""
+
+    async def make() -> AgentsOut:
+        return AgentsOut(items=await here.manager.agents())
+
+    return await here.read_log(request, make)
+
+
+@router.post("/agents", status_code=201, response_model=Json, responses=errors(BAD_GATEWAY, TOO_LARGE), tags=["agents"])
+async def register_agent(here: Here, agent: AgentIn) -> Json:
+    """Registers an agent; gives its card."""
+    given: str | Json | None = agent.url if agent.url is not None else agent.card
+    assert given is not None
+    return await here.manager.register_agent(given)
+
+
+@router.delete("/agents", status_code=204, response_class=Response, responses=errors(NOT_FOUND), tags=["agents"])
+async def unregister_agent(here: Here, asked: Annotated[AgentQuery, Query()]) -> None:
+    """Forgets an agent."""
+    await here.manager.unregister_agent(asked.url)
+
+
+@router.get("/pending", response_model=PendingOut, responses=read_errors(), tags=["messages"])
+async def pending(here: Here, request: Request) -> Response:
+    """The messages that wait for an answer, oldest first."""
+
+    async def make() -> PendingOut:
+        return PendingOut(items=[PendingMessage.model_validate(each) for each in await here.manager.pending()])
+
+    return await here.read_log(request, make)
