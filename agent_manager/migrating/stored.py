@@ -1,0 +1,149 @@
+"""A conversation as the log has it, and which of it the store's own users have changed since it was taken over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from agent_manager.manager.log import PAGE, Log
+from agent_manager.manager.taskfold import TaskEvent
+from agent_manager.migrating.tasks import folded, is_task_event
+from agent_manager.migrating.wire import Json
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    Event,
+    MessageAdded,
+    sent_message,
+)
+
+MIGRATED = "migrated"
+"""The member of an event's metadata that says that a migration brought it."""
+
+
+def is_migrated(event: Event) -> bool:
+    """Whether a migration brought an event."""
+    return event.raw_metadata.get(MIGRATED) is True
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message of the log.
+
+    Attributes:
+        time: when it happened; None where a migration brought it, and its source did not know.
+    """
+
+    event_id: UUID
+    sent: Json
+    time: datetime | None
+
+
+@dataclass(slots=True)
+class StoredTask:
+    """A task of the log.
+
+    Attributes:
+        first: the event with which it began.
+        changed: whether others than a migration wrote to it.
+    """
+
+    id: UUID
+    first: Event
+    events: list[TaskEvent] = field(default_factory=list)
+    changed: bool = False
+
+    def wire(self, messages: list[Json]) -> Json:
+        """The task as A2A has it, given the messages of its conversation."""
+        fold = folded(self.id, self.first, self.events)
+        return fold.wire([one for one in messages if one.get("taskId") == fold.given_id])
+
+
+@dataclass(slots=True)
+class Stored:
+    """A conversation of the log; of version 0 where there is none.
+
+    Attributes:
+        changed: which of its ``name`` and ``is_active`` others than a migration have set.
+        events: the ids of the application's events.
+    """
+
+    id: UUID
+    version: int = 0
+    given_id: str = ""
+    name: str = ""
+    is_active: bool = True
+    is_deleted: bool = False
+    metadata: Json | None = None
+    created_at: datetime | None = None
+    changed: set[str] = field(default_factory=set)
+    messages: list[StoredMessage] = field(default_factory=list)
+    tasks: dict[UUID, StoredTask] = field(default_factory=dict)
+    events: dict[UUID, Event] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
+        """Applies its next event."""
+        data, migrated = event.data, is_migrated(event)
+        if not self.version:
+            self.given_id = str(self.id)
+            self.created_at = event.metadata.occurred_at if migrated else event.occurred_at
+        self.version = event.version
+        if isinstance(data, MessageAdded):
+            time = event.metadata.occurred_at if migrated else event.occurred_at
+            self.messages.append(StoredMessage(event.id, sent_message(data), time))
+        elif is_task_event(data):
+            task = self.tasks.setdefault(data.task_id, StoredTask(data.task_id, event))
+            task.events.append(data)
+            task.changed |= not migrated
+        elif isinstance(data, ConversationCreated):
+            self.given_id, self.name = data.given_id or str(self.id), data.name
+            self.metadata = data.metadata
+            if data.name:
+                self._set("name", migrated)
+        elif isinstance(data, ConversationForked):
+            self.name, self.metadata = data.name or self.name, data.metadata or self.metadata
+        elif isinstance(data, ConversationRenamed):
+            self.name = data.name
+            self._set("name", migrated)
+        elif isinstance(data, ConversationArchived | ConversationReactivated):
+            self.is_active = isinstance(data, ConversationReactivated)
+            self.is_deleted &= not self.is_active
+            self._set("is_active", migrated)
+        elif isinstance(data, ConversationDeleted):
+            self.is_deleted = True
+        elif isinstance(data, ApplicationEvent):
+            self.events[event.id] = event
+
+    def _set(self, what: str, migrated: bool) -> None:
+        if migrated:
+            self.changed.discard(what)
+        else:
+            self.changed.add(what)
+
+
+async def read_events(log: Log, conversation_id: UUID) -> AsyncIterator[Event]:
+    """The events of a conversation, in order of version."""
+    version = 0
+    while events := await log.events_of({conversation_id: version}):
+        for event in events:
+            yield event
+        version = events[-1].version
+        if len(events) < PAGE:
+            return
+
+
+async def read_stored(log: Log, conversation_id: UUID, until_version: int | None = None) -> Stored:
+    """The conversation as the log has it now, or as it was at a version."""
+    stored = Stored(conversation_id)
+    async for event in read_events(log, conversation_id):
+        if until_version is not None and event.version > until_version:
+            break
+        stored.apply(event)
+    return stored

@@ -1,0 +1,101 @@
+"""Whether the store holds what a backup holds: every conversation, message and task compared, member by member.
+
+Messages and conversations are read from the read tables, as the application reads them, tasks and agents from the log.
+What the store's own users have changed since it was taken over (a name, an archiving, a task that went on) is no
+difference; a message never changes, so each must be there as it was, in its order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent_manager.manager.log import ServerLog
+from agent_manager.migrating.agents import missing_agents, stored_agents
+from agent_manager.migrating.backup import Backup
+from agent_manager.migrating.containing import Changed, contained
+from agent_manager.migrating.differences import MISSING, Difference, differing
+from agent_manager.migrating.exporting import changed_since, exported
+from agent_manager.migrating.source import SourceConversation
+from agent_manager.migrating.stored import StoredMessage, read_stored
+from agent_manager.migrating.together import together
+from eventstore import EventStore, conversation_uuid
+from eventstore.errors import InputError, NotFound
+from projections import Reader, catch_up
+
+_AT_ONCE = 8
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was compared.
+
+    Attributes:
+        conversations, messages, tasks: that were looked for.
+        differences: what is not there, or not as it was.
+        changed: what the store's own users have changed since, by conversation.
+        hidden: conversations that they have deleted.
+    """
+
+    conversations: int = 0
+    messages: int = 0
+    tasks: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    changed: dict[str, Changed] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+
+    @property
+    def differing(self) -> list[str]:
+        """The conversations that differ, each once."""
+        return list(dict.fromkeys(one.conversation for one in self.differences))
+
+
+async def verify_backup(store: EventStore, tenant: str, backup: Backup) -> Verified:
+    """Compares a backup with the store, whose read tables are brought up first."""
+    await catch_up(store)
+    reader = Reader(store, tenant)
+    verified = Verified()
+    agents = await stored_agents(ServerLog(store, tenant))
+    for url, card in missing_agents(backup.agents, agents).items():
+        verified.differences += differing("", f"agents[{url!r}]", card, agents.cards.get(url, MISSING))
+    group: list[SourceConversation] = []
+    for conversation in backup.read():
+        group.append(conversation)
+        if len(group) == _AT_ONCE:
+            await _group(reader, group, verified)
+            group = []
+    await _group(reader, group, verified)
+    return verified
+
+
+async def _group(reader: Reader, group: list[SourceConversation], verified: Verified) -> None:
+    found = await together(_one(reader, conversation, verified) for conversation in group)
+    for source, differences in zip(group, found, strict=True):
+        verified.conversations += 1
+        verified.messages += len(source.messages)
+        verified.tasks += len(source.tasks)
+        verified.differences += differences
+
+
+async def _one(reader: Reader, source: SourceConversation, verified: Verified) -> list[Difference]:
+    try:
+        conversation_id = conversation_uuid(reader.tenant, source.id)
+        row = await reader.conversation(conversation_id)
+    except (NotFound, InputError):
+        return [Difference(source.id, "conversation", "is there", MISSING)]
+    stored = await read_stored(ServerLog(reader.store, reader.tenant), conversation_id)
+    changed = changed_since(stored)
+    stored.given_id, stored.name, stored.metadata = row.given_id or str(row.id), row.name, row.metadata
+    stored.is_active = row.is_active
+    known = {message.event_id: message.time for message in stored.messages}
+    stored.messages = [
+        StoredMessage(read.id, read.sent, read.created_at if known.get(read.id) else None)
+        for read in await reader.messages(conversation_id)
+    ]
+    differences = list(contained(source, exported(stored), changed))
+    if source.id != stored.given_id:
+        differences.append(Difference(source.id, "id", source.id, stored.given_id))
+    if changed:
+        verified.changed[source.id] = changed
+    if stored.is_deleted:
+        verified.hidden.add(source.id)
+    return differences

@@ -1,0 +1,73 @@
+"""The commands of the way over, as one types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commandline import Eventstore
+from support.demoapp import Manager
+from support.ports import free_port
+
+
+def test_the_report_is_told_in_words_and_written_as_json(empty: Eventstore, url: str, backups: Path) -> None:
+    file = backups.parent / "report.json"
+    result = empty("import", "--from-url", url, "--backups", str(backups), "--report", str(file))
+    assert result.code == 0
+    assert "2 conversations, 10 messages, 4 tasks: all are in the store as they were" in result.out
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert report["clean"] is True
+    assert (report["conversations"], report["messages"], report["tasks"]) == (2, 10, 4)
+    assert Path(report["backup"]["file"]).is_file()
+    again = empty("import", "--from-backup", report["backup"]["file"], "--json")
+    assert (again.code, json.loads(again.out)["new_events"]) == (0, 0)
+
+
+def test_conversations_that_differ_are_named(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
+    manager.say({"role": "user", "messageId": "x", "contextId": "first", "parts": [{"text": "a\0b"}]})
+    result = empty("import", "--from-url", url, "--backups", str(backups), "--json")
+    assert result.code == 1
+    report = json.loads(result.out)
+    assert report["conversations_that_differ"] == ["first"]
+    assert [problem["conversation"] for problem in report["problems"]] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["import"], 2, "give FILEs, or one of"),
+        (["import", "x.jsonl", "--from-url", "http://a"], 2, "give FILEs, or one of"),
+        (["import", "x.jsonl", "--json"], 2, "are for --from-url"),
+        (["rollback", "--baseline"], 2, "give the application's --url"),
+        (["import", "--from-url", "localhost"], 1, "is no URL"),
+        (["import", "--from-url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
+        (["import", "--from-adk", "nothing.db"], 1, "is no file"),
+        (["import", "--from-backup", "nothing.jsonl.gz"], 1, "nothing.jsonl.gz"),
+        (["rollback", "--baseline", "--url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
+    ],
+)
+def test_mistakes_are_named(empty: Eventstore, arguments: list[str], code: int, reason: str) -> None:
+    result = empty(*(argument.format(port=free_port()) for argument in arguments))
+    assert (result.code, result.out) == (code, "")
+    assert reason in result.err
+    assert "Traceback" not in result.err
+
+
+def test_what_is_no_application_of_the_demos_kind_is_named(empty: Eventstore, url: str) -> None:
+    result = empty("import", "--from-url", f"{url}/elsewhere")
+    assert result.code == 1
+    assert "answered 500" in result.err
+
+
+def test_rolling_back_without_commands_says_what_comes_next(empty: Eventstore, url: str, backups: Path) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    result = empty("rollback", "--backups", str(backups))
+    assert result.code == 0
+    assert f"EVENTSTORE_RESTORE={backups / 'restore.jsonl.gz'}" in result.out
+
+
+def test_the_baseline_can_be_recorded_by_itself(empty: Eventstore, url: str, backups: Path) -> None:
+    result = empty("rollback", "--baseline", "--url", url, "--backups", str(backups))
+    assert result.code == 0
+    assert (backups / "baseline.json").is_file()
