@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agent_manager.cli.options import DataDir, Tenant, read_settings, run
+from agent_manager.cli.migrating import Backups, FromAdk, FromBackup, FromUrl, ReportFile, import_from
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import errors
 from agent_manager.importing import ImportProgress, ImportReport, import_files
+from agent_manager.migrating.migration import BACKUPS
 from eventstore import EventStore
 from projections import catch_up
 
@@ -21,12 +23,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def import_(
-    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON Lines; - is standard input.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE...]", help="JSON Lines; - is standard input.", show_default=False),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed line.")] = False,
+    from_url: FromUrl = None,
+    from_adk: FromAdk = None,
+    from_backup: FromBackup = None,
+    backups: Backups = BACKUPS,
+    as_json: Json = False,
+    report: ReportFile = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
-    """Take in chat logs: JSON Lines, a conversation a line, messages in the OpenAI chat shape.
+    """Take in chat logs, or take over from an application or from google-adk.
+
+    Chat logs are JSON Lines, a conversation a line, messages in the OpenAI chat shape.
 
     \b
       {"id": "a-1", "title": "Trains", "messages": [{"role": "user", "content": "hello"}, …]}
@@ -34,8 +47,28 @@ def import_(
     Each message becomes an event, each tool call a task that its result completes. A member created_at, timestamp or
     time of a message is kept as the time when it happened. Importing a file again adds only what is new. A malformed
     line is reported with file, line and reason, the others go in, and the exit code is 1.
+
+    --from-url takes over what an application of the demo's kind holds in memory, --from-adk what google-adk keeps in
+    SQLite or PostgreSQL. First a backup is written into the --backups folder, then what is new goes in, then every
+    conversation, message and task is compared with the backup. What differs is named, and the exit code is 1.
     """
     settings = read_settings(data_dir, tenant)
+    sources = [bool(paths), from_url is not None, from_adk is not None, from_backup is not None]
+    if sum(sources) != 1:
+        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
+    if not paths:
+        import_from(
+            settings,
+            url=from_url,
+            adk=from_adk,
+            backup=from_backup,
+            backups=backups,
+            as_json=as_json,
+            report_file=report,
+        )
+        return
+    if as_json or report is not None:
+        raise typer.BadParameter("--json and --report are for --from-url, --from-adk and --from-backup")
 
     async def work(store: EventStore) -> None:
         report = await take_in(store, paths, tenant=tenant, strict=strict)

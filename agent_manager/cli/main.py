@@ -15,6 +15,7 @@ from agent_manager.cli import (
     checking,
     importing,
     listing,
+    migrating,
     projecting,
     schema,
     searching,
@@ -34,7 +35,7 @@ app = typer.Typer(
     A first round:
 
     \b
-      eventstore up                   start everything; leave it running
+      eventstore up                   start everything, HTTP included; leave it running
       eventstore import chats.jsonl   in another terminal: take in chat logs
       eventstore conversations        list them
       eventstore messages ID          read one
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 serving.add_to(app)
 importing.add_to(app)
+migrating.add_to(app)
 listing.add_to(app)
 as_of.add_to(app)
 showing.add_to(app)

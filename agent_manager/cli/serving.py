@@ -6,12 +6,18 @@ import asyncio
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
 
 import typer
 
+from agent_manager.agents.choosing import choose
 from agent_manager.cli.options import DataDir, PgPort, read_settings
 from agent_manager.cli.output import errors
+from agent_manager.http.server import DEFAULT_HOST, DEFAULT_PORT, is_own, listen, serving, url_of
+from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
 from eventstore.ending import end
 from projections import Projection, Worker, load
@@ -23,14 +29,40 @@ def add_to(app: typer.Typer) -> None:
     app.command()(project)
 
 
-def up(data_dir: DataDir = None, pg_port: PgPort = None) -> None:
-    """Start everything: server, schema, workers. Ctrl-C stops it.
+def up(
+    data_dir: DataDir = None,
+    pg_port: PgPort = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Where to serve HTTP; 0.0.0.0 is every address of this machine.")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help=f"The port; 0 is any free one. {DEFAULT_PORT}, or any free one where that is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Serve no HTTP.")] = False,
+) -> None:
+    """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
 
     Without a named server it starts the embedded PostgreSQL, or joins the one that another process started; the last
-    to leave stops it. Then it applies the migrations that are missing and runs the workers that keep the read tables
-    up with the log.
+    to leave stops it. Then it applies the migrations that are missing, runs the workers that keep the read tables
+    up with the log, and serves the HTTP API: the endpoints of the A2A demo application, and a REST API under /v1,
+    which /openapi.json describes. There is no login: whoever reaches the address may read and write.
     """
-    asyncio.run(_serve(read_settings(data_dir, pg_port=pg_port), _describe))
+    settings = read_settings(data_dir, pg_port=pg_port)
+    if settings.answer:
+        choose(settings.answer)  # what it names is found now, or never
+    listening = None if no_http else listen(host, port)
+    try:
+        asyncio.run(_serve(settings, _describe, listening))
+    finally:
+        if listening is not None:
+            listening.close()
 
 
 def project(data_dir: DataDir = None) -> None:
@@ -41,7 +73,11 @@ def project(data_dir: DataDir = None) -> None:
     asyncio.run(_serve(read_settings(data_dir), None))
 
 
-async def _serve(settings: Settings, describe: Callable[[EventStore, Sequence[Projection]], None] | None) -> None:
+async def _serve(
+    settings: Settings,
+    describe: Callable[[EventStore, Sequence[Projection]], None] | None,
+    listening: socket.socket | None = None,
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -55,17 +91,40 @@ async def _serve(settings: Settings, describe: Callable[[EventStore, Sequence[Pr
     try:
         worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
-        if describe is not None:
-            describe(store, projections)
-        else:
-            _say("Workers", ", ".join(projection.name for projection in projections) + " follow the log; Ctrl-C stops")
-        await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
+        async with AsyncExitStack() as stack:
+            if describe is not None:
+                describe(store, projections)
+            else:
+                names = ", ".join(projection.name for projection in projections)
+                _say("Workers", f"{names} follow the log; Ctrl-C stops")
+            if listening is not None:
+                await stack.enter_async_context(_http(store, listening))
+            if describe is not None:
+                _say("Stop", "Ctrl-C")
+            await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
         await end((worker, stopped))
         if not worker.cancelled() and (failure := worker.exception()) is not None:
             raise failure
         errors.print("stopping …")
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def _http(store: EventStore, listening: socket.socket) -> AsyncIterator[None]:
+    """Serves HTTP until the end of the block."""
+    said = store.settings.answer
+    answer = choose(said) if said else None
+    async with AsyncManager(store, answer=answer, runs_worker=False) as manager, serving(store, manager, listening):
+        url = url_of(listening)
+        _say("HTTP", f"{url}; GET {url}/openapi.json describes it")
+        _say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
+        if not is_own(listening):
+            _say("", "not only for this machine: whoever reaches the address may read and write")
+        if pending := await manager.pending():
+            oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            _say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: GET {url}/v1/pending")
+        yield
 
 
 def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
@@ -95,7 +154,6 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
     )
     _say("Next", f"in another terminal: eventstore seed{choice}, or eventstore import{choice} FILE.jsonl,")
     _say("", f"then eventstore conversations{choice} and eventstore status{choice}")
-    _say("Stop", "Ctrl-C")
 
 
 def _say(what: str, where: str) -> None:

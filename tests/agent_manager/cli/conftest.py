@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, Result
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
 from support.environment import clear_settings
 from support.processes import Commands, commands
 from support.servers import DatabaseServer
 
-from agent_manager.cli import main
 from eventstore import (
     ApplicationEvent,
     ConversationArchived,
@@ -34,33 +32,6 @@ from eventstore import (
     conversation_uuid,
 )
 from projections import catch_up
-
-
-@pytest.fixture
-def eventstore(
-    clean_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Eventstore:
-    """Calls the command line in this process."""
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["eventstore", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        said = capsys.readouterr()
-        return Result(code, said.out, said.err)
-
-    return call
-
-
-@pytest.fixture
-def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Eventstore:
-    """The command line on a database with the schema and nothing in it."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    return eventstore
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 import typer.main
+from support.adk import make_sqlite
 from support.commandline import Eventstore
+from support.demoapp import Manager, serve
 from support.environment import TREE, child_environment
 from support.processes import Commands
 
@@ -106,14 +109,28 @@ def test_every_option_in_the_readme_exists() -> None:
     assert mentioned <= known
 
 
-def test_the_command_lines_in_the_readme_do_what_they_say(empty: Eventstore) -> None:
+@pytest.fixture
+def application() -> Iterator[str]:
+    """Where an application of the demo's kind answers, as in the README; and google-adk's sessions beside it."""
+    manager = Manager()
+    manager.create_conversation("a")
+    with serve(0, manager) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_command_lines_in_the_readme_do_what_they_say(empty: Eventstore, application: str) -> None:
+    make_sqlite(Path("sessions.db"), "2.x")
     examples = [json.dumps(json.loads(line)) for block in blocks("json") for line in block.splitlines()]
     for file in {word for call in shell_lines() for word in call if word.endswith(".jsonl")}:
         Path(file).write_text("\n".join(examples) + "\n", encoding="utf-8")
     for arguments in shell_lines():
         if arguments[0] in KEEP_RUNNING:
             continue
-        result = empty(*arguments)
+        result = empty(*(application if word == "http://localhost:12000" else word for word in arguments))
         if arguments[:2] == ["migrate", "down"] and result.code == 0:
             assert empty("migrate", "up").code == 0
         assert result.code == 0, (arguments, result.err)

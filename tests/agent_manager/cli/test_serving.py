@@ -1,0 +1,135 @@
+"""``eventstore up`` serves HTTP: it says where, serves until told to stop, and stops at once whoever listens."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.environment import TREE
+from support.processes import Commands, Running
+from support.waiting import until
+
+SECONDS_TO_STOP = 10
+
+
+def address(up: Running) -> str:
+    """The address that it says."""
+    up.until_said("Ctrl-C")
+    found = re.search(r"^HTTP +(http://[^;]+);", up.out, re.MULTILINE)
+    assert found is not None, up.out
+    return found[1]
+
+
+def test_up_serves_http_and_says_where(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--port", "0", DATABASE_URL=database_url)
+    url = address(up)
+    assert url.startswith("http://127.0.0.1:")
+    assert httpx.get(f"{url}/ready").json()["status"] == "ready"
+    made = httpx.post(f"{url}/conversation/create").json()["result"]
+    assert httpx.get(f"{url}/v1/conversations").json()["items"][0]["id"] == made["conversation_id"]
+    assert up.interrupt() == 0
+    assert up.err.split() == ["stopping", "…"]
+
+
+@pytest.mark.parametrize("number", [2, 15], ids=["Ctrl-C", "SIGTERM"])
+def test_open_streams_do_not_hold_up_its_end(started: Commands, database_url: str, number: int) -> None:
+    up = started.start("up", "--port", "0", DATABASE_URL=database_url)
+    url = address(up)
+    with (
+        httpx.stream("GET", f"{url}/v1/log/stream?after=0") as one,
+        httpx.stream("GET", f"{url}/v1/log/stream") as other,
+    ):
+        lines = one.iter_lines()
+        assert next(lines).startswith("retry:")
+        began = time.monotonic()
+        assert up.interrupt(number) == 0
+        assert time.monotonic() - began < SECONDS_TO_STOP
+        list(lines)
+        list(other.iter_lines())
+    assert up.err.split() == ["stopping", "…"]
+
+
+def test_it_serves_no_http_where_none_is_wanted(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--no-http", DATABASE_URL=database_url)
+    up.until_said("Ctrl-C")
+    assert "HTTP" not in up.out
+    assert up.interrupt() == 0
+
+
+def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Commands, database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = started.start("up", "--port", str(port), DATABASE_URL=database_url)
+        assert refused.wait() == 1
+        assert f"--port {port}: Address already in use: choose another" in refused.err
+    ups = [started.start("up", DATABASE_URL=database_url) for _ in range(2)]
+    assert len({address(up) for up in ups}) == 2
+    for up in ups:
+        assert up.interrupt() == 0
+
+
+def test_on_every_address_it_warns(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
+    address(up)
+    assert "whoever reaches the address may read and write" in up.out
+    assert up.interrupt() == 0
+
+
+def test_the_echo_agent_answers_and_what_waited_before_is_said(started: Commands, database_url: str) -> None:
+    """A server without an agent that is killed leaves a message waiting where its agent stalls."""
+    Path("stalls.py").write_text("import asyncio\n\n\nasync def answer(message):\n    await asyncio.sleep(3600)\n")
+    up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_ANSWER="stalls:answer")
+    message = {"messageId": "m1", "contextId": "trip", "role": "user", "parts": [{"kind": "text", "text": "olá"}]}
+    url = address(up)
+    assert "stalls:answer" in up.out
+    assert httpx.post(f"{url}/message/send", json={"params": message}).status_code == 200
+    assert httpx.post(f"{url}/message/pending").json()["result"] == [["m1", ""]]
+    up.kill()
+
+    again = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_ANSWER="echo")
+    url = address(again)
+    assert "1 message(s) wait for an answer" in again.out
+    httpx.post(f"{url}/message/send", json={"params": message | {"messageId": "m2"}})
+
+    def replies() -> list[Any]:
+        messages = httpx.post(f"{url}/message/list", json={"params": "trip"}).json()["result"]
+        return [each for each in messages if each["role"] == "agent"]
+
+    until(replies, "the echo answered")
+    assert replies()[0]["parts"] == message["parts"]
+    assert again.interrupt() == 0
+
+
+def test_an_agent_that_is_none_is_said_at_the_start(started: Commands, database_url: str) -> None:
+    refused = started.start("up", DATABASE_URL=database_url, EVENTSTORE_ANSWER="nobody.there:answer")
+    assert refused.wait() == 1
+    assert "nobody.there" in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_the_requests_in_the_readme_can_be_made(started: Commands, database_url: str) -> None:
+    """Each line that begins with curl; where the program is missing, its arguments are understood here."""
+    readme = (TREE / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in readme.replace("\\\n", " ").splitlines() if line.startswith("curl ")]
+    assert len(lines) >= 4
+    up = started.start("up", "--port", "0", DATABASE_URL=database_url)
+    url = address(up)
+    for line in lines:
+        words = shlex.split(line.replace("http://127.0.0.1:8080", url), comments=True)
+        if any("/stream" in word for word in words):
+            words += ["--max-time", "2"]
+        done = subprocess.run([*words, "-sS"], capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode in ((0, 28) if "--max-time" in words else (0,)), (line, done.stderr)
+        assert done.stdout, line
+        if "--max-time" not in words:
+            told = json.loads(done.stdout)
+            assert told.get("status", 200) == 200 or "detail" not in told, (line, told)
+    assert up.interrupt() == 0

@@ -1,0 +1,37 @@
+"""The command line, called in the process of the tests."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from support.commandline import Eventstore, Result
+
+from agent_manager.cli import main
+
+
+@pytest.fixture
+def eventstore(
+    clean_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Eventstore:
+    """Calls the command line in this process."""
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["eventstore", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Eventstore:
+    """The command line on a database with the schema and nothing in it."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    return eventstore
