@@ -1,8 +1,10 @@
 -- Folds a batch of the log into the table conversation_actors: a row for each actor of each conversation, the empty one
--- among them, so that every conversation has a row. All rows of a conversation have its times.
+-- among them, so that every conversation has a row. All rows of a conversation have its times. Where a tenant keeps its agents
+-- is no conversation of anybody's.
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
      GROUP BY b.tenant_id, b.conversation_id
 )
 UPDATE conversation_actors a
@@ -18,6 +20,7 @@ WITH folded AS MATERIALIZED (
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
      GROUP BY b.tenant_id, b.conversation_id
 )
 INSERT INTO conversation_actors (tenant_id, conversation_id, actor, created_at, updated_at)

@@ -1,6 +1,7 @@
 -- Folds a batch of the log into the tables of the statistics, in one statement: the events are read once, and of each
 -- only what is counted is kept. What the functions of the migration *_statistics.sql say of these tables goes by
--- conversation and version, never by time: clients say when something happened, and may say anything.
+-- conversation and version, never by time: clients say when something happened, and may say anything. Where a tenant
+-- keeps its agents is no conversation of anybody's.
 WITH read AS (
     SELECT b.tenant_id, b.conversation_id, b.version, b.event_type, b.actor, b.content,
            occurred_at(b.metadata, b.timestamp) AS at,
@@ -15,6 +16,7 @@ WITH read AS (
                 THEN b.content -> 'parts'
            END AS parts
       FROM batch b
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
     OFFSET 0  -- a fence: or each use of the text below would make it anew
 ),
 facts AS MATERIALIZED (

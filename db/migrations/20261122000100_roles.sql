@@ -16,7 +16,8 @@ BEGIN
                'events', 'events_position', 'consumer_slots', 'checkpoints',
                'conversations', 'messages', 'tasks', 'task_artifacts', 'projection_texts', 'parked',
                'conversation_actors', 'search_documents', 'search_conversations', 'statistics_activity',
-               'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_stays'
+               'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_stays',
+               'pending_messages'
            );
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.folding import fold, stored
 
-from eventstore import AgentRegistered, MessageAdded, MessageAnswered, NewEvent, Settings, SyncEventStore
-from projections import Projection, Reader, named
+from eventstore import AgentRegistered, EventStore, MessageAdded, MessageAnswered, NewEvent, Settings, SyncEventStore
+from projections import Projection, Reader, Statistics, catch_up, named
 from projections.apply import Applier
 
 _TENANTS = count(1)
@@ -56,18 +56,9 @@ def test_pending_is_what_awaits_an_answer_and_has_none(settings: Settings, datab
         run()
 
 
-def test_where_agents_are_kept_is_no_conversation(settings: Settings) -> None:
-    with SyncEventStore(settings) as store:
-        place = store.append(UUID(int=1), [AgentRegistered(url="http://a", card={})])
-        applied = named(["conversations"])
-
-        async def listed() -> int:
-            applier = await Applier.open(store.asynchronous)
-            try:
-                await applier.register(applied[0])
-                await applier.catch_up(applied)
-            finally:
-                await applier.close()
-            return len(await Reader(store.asynchronous).conversations(at_least=place.position, deleted=True))
-
-        assert store.portal.call(listed()) == 0
+async def test_where_agents_are_kept_is_no_conversation(store: EventStore) -> None:
+    await store.append(UUID(int=1), [AgentRegistered(url="http://a", card={})], actor="ana")
+    await catch_up(store)
+    assert not await Reader(store).conversations(deleted=True)
+    assert not await Reader(store).conversations(actor="ana")
+    assert not await Statistics(store).by_day()

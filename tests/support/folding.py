@@ -64,6 +64,8 @@ class _Folding:
         self._actors: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
 
     def take(self, event: Event) -> None:
+        if event.event_type in ("agent.registered", "agent.unregistered"):
+            return
         self._conversation(event)
         self._actor(event)
         if event.event_type == "message.added":
