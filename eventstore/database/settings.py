@@ -157,7 +157,9 @@ def _checked_url(url: str, name: str = "DATABASE_URL") -> str:
     url = f"postgresql://{rest}"
     try:
         parts = urlsplit(url)
-        path, _ = parts.path, parts.port
+        path = parts.path
+        for host in parts.netloc.rpartition("@")[2].split(","):  # several: libpq takes the first that fits
+            _ = urlsplit(f"//{host}").port
     except ValueError as error:
         raise SettingsError(f"{name}: {error}: expected postgresql://user:password@host:port/database") from None
     if not path.strip("/"):

@@ -65,7 +65,11 @@ async def test_damage_is_seen(manager: Manager, backups: Path) -> None:
         open_backup(backup.path)
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"a": 1}\n'), gzip.compress(b"[")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", gzip.compress(b""), gzip.compress(b'{"a": 1}\n'), gzip.compress(b"[")],
+    ids=["nothing", "nothing, packed", "another object", "no JSON"],
+)
 def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(content)

@@ -104,3 +104,10 @@ def test_a_lost_embedded_server_on_a_full_disk_says_so(monkeypatch: pytest.Monke
     assert server.why(lost) is lost
     monkeypatch.setattr(server_module, "room_left", lambda folder: 1000)
     assert isinstance(server.why(lost), DiskFull)
+
+
+def test_a_url_may_name_several_servers(clean_environment: None) -> None:
+    url = "postgresql://me@first:5432,second:5433/agents?target_session_attrs=read-write"
+    assert Settings(database_url=url).server_url() == url
+    with pytest.raises(SettingsError, match="DATABASE_URL"):
+        Settings(database_url="postgresql://me@first:5432,second:x/agents").server_url()

@@ -1,0 +1,62 @@
+"""A failover: the primary is gone for good, a standby takes its place, and everybody goes on there without help."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.folding import fold, stored
+from support.processes import Commands
+from support.standby import standby_of
+from support.waiting import until_async
+
+from eventstore import EventStore, MessageAdded, Settings
+from eventstore.database.embedded import EmbeddedServer
+from eventstore.errors import EventStoreError
+from projections import wait_for
+
+
+@pytest.mark.usefixtures("clean_environment")
+async def test_store_and_worker_go_on_at_the_standby(own_server: EmbeddedServer, started: Commands) -> None:
+    async with EventStore(Settings(data_dir=own_server.data_dir)) as store:
+        await asyncio.to_thread(store.server.migrator().up)
+    with standby_of(own_server) as standby:
+        [folder] = parse_qs(urlsplit(standby).query)["host"]
+        url = f"postgresql://eventstore@/flowagents?host={own_server.socket_dir},{folder}&port=5432,5432"
+        url += "&target_session_attrs=read-write"
+        async with EventStore(Settings(database_url=url)) as store:
+            worker = started.start("project", DATABASE_URL=url)
+            conversation = uuid4()
+            before = await store.append(conversation, [MessageAdded(role="user", content="before")])
+            await wait_for(store, before.position, timeout=60)
+            await until_async(lambda: has_replayed(standby, before.position), "the standby has it")
+
+            assert own_server.pid is not None
+            os.kill(own_server.pid, signal.SIGKILL)
+            with psycopg.connect(f"{standby.replace('eventstore@', 'postgres@')}", autocommit=True) as connection:
+                connection.execute("SELECT pg_promote()")
+
+            async def appended() -> bool:
+                try:
+                    await store.append(conversation, [MessageAdded(role="user", content="after")], expected=1)
+                except EventStoreError:
+                    return False
+                return True
+
+            await until_async(appended, "the store has found the new primary")
+            events = [event async for event in store.read(conversation)]
+            assert [event.content["content"] for event in events] == ["before", "after"]
+            await wait_for(store, events[-1].position, timeout=60)
+            assert not worker.ended
+            assert stored(standby) == fold(events)
+
+
+async def has_replayed(url: str, position: int) -> bool:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        cursor = await connection.execute("SELECT 1 FROM events WHERE position = %s", (position,))
+        return await cursor.fetchone() is not None
