@@ -14,8 +14,10 @@ from uuid import UUID
 from starlette.requests import Request
 
 from agent_manager.agents.shapes import message_in_shape, task_in_shape, text_part
+from agent_manager.agents.validity import fault_of
 from agent_manager.agents.wire import Shape, agent_role, shape_of
 from agent_manager.http.models.common import Json
+from agent_manager.manager.shapes.repair import repaired
 from agent_manager.manager.views import ConversationView
 from eventstore.errors import InputError
 from eventstore.ids import derived_uuid
@@ -48,7 +50,8 @@ def as_message(sent: Json, shape: Shape, unnamed: str) -> Json:
         message["role"] = agent_role(shape)
     if not isinstance(message.get("messageId"), str):
         message["messageId"] = unnamed
-    return message_in_shape(message, shape)
+    told = message_in_shape(message, shape)
+    return told if fault_of(told, shape) is None else repaired(told, shape, unnamed)
 
 
 def unnamed(conversation_id: UUID, number: int) -> str:

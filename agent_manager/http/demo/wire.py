@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent_manager.agents.validity import fault_of
+from agent_manager.agents.wire import shape_of
 from agent_manager.http.models.common import Json
 from eventstore.errors import InvalidEvent
 
@@ -40,6 +42,9 @@ def read_message(given: Any) -> Json:
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise InvalidEvent("params.parts", "is no list of parts")
     message["parts"] = [_part(part) for part in parts]
+    fault = fault_of(message, shape_of(message))
+    if fault is not None:
+        raise InvalidEvent(f"params.{fault.place}", fault.words)
     return message
 
 

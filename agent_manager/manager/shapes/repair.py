@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent_manager.agents.shapes import text_part
+from agent_manager.agents.validity import part_fault
 from agent_manager.agents.wire import Shape, agent_role, role_in_shape
 from agent_manager.manager.views import Json
 
@@ -40,6 +41,8 @@ def _parts(sent: Json, version: Shape) -> list[Json]:
 
 
 def _part(item: Any, version: Shape) -> Json:
+    if isinstance(item, dict) and ("kind" in item) == (version == "0.3") and part_fault(item, version) is None:
+        return item
     text = item.get("text") if isinstance(item, dict) else item
     if isinstance(text, str):
         return text_part(text, version)

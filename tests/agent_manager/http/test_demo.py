@@ -207,6 +207,9 @@ async def test_bytes_that_are_no_base64_are_not_served(demo: Served) -> None:
         ({"message_id": "m", "role": "king", "parts": []}, "params.role"),
         ({"message_id": "m", "role": "user", "parts": "x"}, "params.parts"),
         ({"message_id": "m", "role": "user", "parts": ["x"]}, "params.parts"),
+        ({"message_id": "m", "role": "user", "parts": [{"kind": "text", "text": 5}]}, "params.parts[0].text"),
+        ({"message_id": "m", "role": "ROLE_USER", "parts": [{"text": 5}]}, "params.parts[0].text"),
+        ({"message_id": "m", "role": "user", "parts": [], "metadata": "x"}, "params.metadata"),
     ],
 )
 async def test_a_message_that_is_none_is_refused_by_name(http: httpx.AsyncClient, params: Any, place: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from support.serving import Served
 
+from agent_manager.agents.validity import fault_of
+
 OLD = {
     "kind": "message",
     "messageId": "m1",
@@ -73,5 +75,29 @@ async def test_messages_of_no_shape_of_a2a_are_told_in_one(here: Served) -> None
         [{"kind": "text", "text": "be kind"}], [{"kind": "text", "text": "a"}], [], [],
     ]  # fmt: skip
     assert len({message["messageId"] for message in listed}) == 4
+    kept = (await here.client.get("/v1/conversations/trip/messages")).json()["items"]
+    assert [message["sent"] for message in kept] == sent
+
+
+async def test_parts_that_are_none_cost_nobody_the_other_messages(here: Served) -> None:
+    await here.begin(id="trip")
+    good = {"kind": "data", "data": {"a": [1]}, "metadata": {"b": None}}
+    sent = [
+        {"role": "user", "messageId": "m1", "parts": [{"kind": "text", "text": 5}, good, {"kind": "file", "file": {}}]},
+        {"role": "agent", "messageId": "m2", "parts": [{"text": "a"}], "metadata": "x", "extensions": [7]},
+    ]
+    for message in sent:
+        answer = await here.client.post("/v1/conversations/trip/messages", json=message)
+        assert answer.status_code == 201, answer.text
+    for told in await lists(here):
+        assert [fault_of(message, "0.3") for message in told] == [None, None]
+        assert [message["parts"] for message in told] == [
+            [
+                {"kind": "data", "data": {"kind": "text", "text": 5}},
+                good,
+                {"kind": "data", "data": {"kind": "file", "file": {}}},
+            ],
+            [{"kind": "text", "text": "a"}],
+        ]
     kept = (await here.client.get("/v1/conversations/trip/messages")).json()["items"]
     assert [message["sent"] for message in kept] == sent
