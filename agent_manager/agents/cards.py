@@ -20,6 +20,7 @@ PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_BYTES = 1024 * 1024
 CONNECT_SECONDS = 10.0
 CARD_SECONDS = 20.0
+_HIGHEST_PORT = 65535
 
 
 class InvalidAgentCard(AgentError):
@@ -46,6 +47,8 @@ def agent_url(text: str) -> str:
         raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: expected http://host:port or https://host")
+    if parsed.port is not None and not 0 < parsed.port <= _HIGHEST_PORT:
+        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: there is no port {parsed.port}")
     return url.rstrip("/")
 
 
@@ -126,4 +129,6 @@ async def _card(place: str, http: httpx.AsyncClient) -> Json:
         raise InvalidAgentCard(f"{place}: the agent card is not JSON: {error}") from None
     if not isinstance(card, dict):
         raise InvalidAgentCard(f"{place}: the agent card is a {type(card).__name__}, expected an object")
+    if not isinstance(card.get("name"), str):
+        raise InvalidAgentCard(f"{place}: the agent card names no agent: its name is {card.get('name')!r:.80}")
     return card

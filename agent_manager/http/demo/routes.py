@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_manager.agents.cardshapes import readable_card
 from agent_manager.agents.wire import Shape
 from agent_manager.http.backend import Backend, Here
 from agent_manager.http.demo import files
@@ -194,7 +195,7 @@ async def list_agents(here: Here, request: Request) -> Response:
     await read_call(request)
 
     async def make() -> bytes:
-        return to_json(await here.manager.agents())
+        return to_json([readable_card(card) for card in await here.manager.agents()])
 
     return await _listed(here, request, make)
 

@@ -38,10 +38,18 @@ def from_wire(kind: type, sent: Json) -> Any:
     """
     try:
         if hasattr(kind, "DESCRIPTOR"):
-            return _json_format().ParseDict(sent, kind(), ignore_unknown_fields=True)
+            return _parsed(kind, sent)
         return kind.model_validate(sent)  # type: ignore[attr-defined]
     except (ValidationError, ValueError, TypeError) as error:
         raise InputError(f"what is stored does not fit the application's class {kind.__name__}: {error}") from None
+
+
+def _parsed(kind: type, sent: Json) -> Any:
+    json_format = _json_format()
+    try:
+        return json_format.ParseDict(sent, kind(), ignore_unknown_fields=True)
+    except json_format.Error as error:  # which is no ValueError
+        raise ValueError(str(error)) from None
 
 
 def is_protobuf(kind: type) -> bool:

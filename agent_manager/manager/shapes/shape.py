@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from agent_manager.agents import wire
+from agent_manager.agents.cardshapes import least_card, readable_card, with_interfaces
 from agent_manager.agents.shapes import message_in_shape, task_in_shape
 from agent_manager.manager.shapes.codecs import from_wire, to_wire
 from agent_manager.manager.shapes.repair import repaired
@@ -53,8 +55,14 @@ class Shape:
         return from_wire(self.task, sent if self.version is None else task_in_shape(sent, self.version))
 
     def to_card(self, sent: Json) -> Any:
-        """An agent's card."""
-        return from_wire(self.card, sent)
+        """An agent's card; of one that the class does not read, what it does."""
+        if self.version is None:
+            return from_wire(self.card, sent)
+        complete = with_interfaces if self.version == "1.0" else dict
+        for read in (sent, readable_card(sent)):
+            with suppress(InputError):
+                return from_wire(self.card, complete(read))
+        return from_wire(self.card, complete(least_card(sent)))
 
     def to_conversation(self, view: ConversationView) -> Any:
         """A conversation."""

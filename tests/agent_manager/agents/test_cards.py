@@ -30,6 +30,10 @@ def odd() -> FastAPI:
     async def listed() -> list[int]:
         return [1]
 
+    @app.get("/anonymous" + path)
+    async def anonymous() -> Json:
+        return {"name": None, "url": "http://a"}
+
     @app.get("/long" + path)
     async def long() -> Response:
         return Response(b'"' + b"x" * (2 * MAX_BYTES) + b'"')
@@ -82,6 +86,7 @@ async def test_a_card_without_a_url_gets_the_one_where_it_was_found(url: str) ->
     [
         ("text", InvalidAgentCard, "is not JSON"),
         ("list", InvalidAgentCard, "is a list, expected an object"),
+        ("anonymous", InvalidAgentCard, "its name is None"),
         ("long", InvalidAgentCard, "longer than 1,048,576 bytes"),
         ("broken", AgentRefused, "status 404"),
         ("nowhere", AgentRefused, "agent-card.json or http://.*agent.json: the last answer was the HTTP status 404"),
@@ -111,7 +116,9 @@ async def test_nobody_there_and_a_stranger_who_speaks_no_http() -> None:
             await fetch_card(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
-@pytest.mark.parametrize("text", ["", "http://", "ftp://host", "http://host:port", "http://[::1"])
+@pytest.mark.parametrize(
+    "text", ["", "http://", "ftp://host", "http://host:port", "http://host:0", "host:99999", "http://[::1"]
+)
 def test_what_is_no_url_is_refused(text: str) -> None:
     with pytest.raises(InvalidAgentUrl, match="is no URL of an agent"):
         agent_url(text)

@@ -231,7 +231,8 @@ async def test_agents_are_registered_listed_and_forgotten(http: httpx.AsyncClien
     card = {"name": "Echo", "url": "http://localhost:1/", "version": "1", "skills": [], "capabilities": {}}
     made = await http.post("/v1/agents", json={"card": card})
     assert (made.status_code, made.json()) == (201, card)
-    assert await call(http, "agent/list") == [card]
+    demanded = {"description": "", "defaultInputModes": [], "defaultOutputModes": []}  # of a card, by the client
+    assert await call(http, "agent/list") == [card | demanded]
     assert (await http.delete("/v1/agents", params={"url": card["url"]})).status_code == 204
     assert (await http.get("/v1/agents")).json()["items"] == []
     assert (await http.delete("/v1/agents", params={"url": card["url"]})).status_code == 404

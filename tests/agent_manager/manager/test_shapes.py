@@ -87,6 +87,29 @@ def test_what_was_never_a_message_of_a2a_is_shown_as_the_nearest_that_there_is()
         assert shape.to_message(sent, "id").message_id == "id"
 
 
+def test_a_message_that_is_none_costs_nobody_the_others() -> None:
+    shape = choose_shape(a2a_sdk())
+    for wrong in ({"parts": [{"text": 5}]}, {"metadata": "x"}, {"parts": [{"kind": "song"}]}, {"extensions": 5}):
+        sent = {"role": "ROLE_AGENT", "messageId": "m", "parts": [{"text": "a"}]} | wrong
+        assert shape.to_message(sent).message_id == "m"
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"name": "n", "url": "http://a", "protocolVersion": "0.3.0", "skills": [{"id": "s"}]},
+        {"name": "n", "supportedInterfaces": [{"url": "http://a", "protocolBinding": "JSONRPC"}], "capabilities": {}},
+        {"name": "n", "url": "http://a", "description": 5, "capabilities": {"streaming": "x"}, "provider": 5},
+        {"name": "n", "url": "http://a", "securitySchemes": {"k": {"apiKeySecurityScheme": {"name": "k"}}}},
+    ],
+    ids=["of 0.3", "of 1.x", "a wrong one", "secured"],
+)
+def test_a_card_is_read_by_the_classes_of_either_version(card: dict[str, Any]) -> None:
+    read = choose_shape(a2a_sdk()).to_card(card)
+    assert read.name == "n"
+    assert "http://a" in (getattr(read, "url", ""), *(each.url for each in getattr(read, "supported_interfaces", ())))
+
+
 def test_without_any_of_its_own_an_application_works_with_ours() -> None:
     assert choose_shape(SimpleNamespace()).message is own.Message
     with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
