@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import psycopg
 import pytest
 from support.serving import Served
 
+from agent_manager.http.server import listen
 from eventstore import EventStore, MessageAdded
 from projections import named, rebuild
 
@@ -122,3 +124,17 @@ async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -
             tag = answer.headers["etag"] if not step % 2 else tag
 
     await asyncio.gather(*(live(number) for number in range(8)))
+
+
+async def test_small_answers_go_out_at_once() -> None:
+    connected = asyncio.get_running_loop().create_future()
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listening = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(accept, sock=listening):
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await connected != 0
+        writer.close()
