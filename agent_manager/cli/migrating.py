@@ -96,7 +96,11 @@ def rollback(
     ] = None,
     start_command: Annotated[
         str | None,
-        typer.Option("--start-command", help="Starts it, as it was, in memory.", show_default=False),
+        typer.Option(
+            "--start-command",
+            help="Starts it, as it was, in memory; application.log beside FILE takes its output.",
+            show_default=False,
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long either may take.")] = 120,
     backup: Annotated[

@@ -6,12 +6,14 @@ import asyncio
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from agent_manager.migrating.endpoints import EndpointSource
 from agent_manager.migrating.source import SourceUnreadable
 from eventstore.errors import InputError
 
 _LOOK_SECONDS = 0.1
+_STDERR = 2
 
 
 class CommandFailed(InputError):
@@ -19,12 +21,12 @@ class CommandFailed(InputError):
 
 
 async def run_command(command: str, seconds: float) -> None:
-    """Runs a command of the shell to its end.
+    """Runs a command of the shell to its end. What it says goes to standard error: the report stands on the other.
 
     Raises:
         CommandFailed: it failed, or took longer.
     """
-    process = await _started(command, {})
+    process = await _started(command, {}, _STDERR)
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
@@ -34,18 +36,24 @@ async def run_command(command: str, seconds: float) -> None:
         raise CommandFailed(f"{command!r} failed with exit code {code}: correct it, then run this again")
 
 
-async def start_application(command: str, environment: dict[str, str], url: str | None, seconds: float) -> None:
+async def start_application(
+    command: str, environment: dict[str, str], url: str | None, seconds: float, log: Path
+) -> None:
     """Runs a command that starts the application; it may go on running once the application answers at the URL.
+
+    Args:
+        log: takes what it says. It outlives this command, and whoever reads this one's output waits for its end.
 
     Raises:
         CommandFailed: it failed, or the application does not answer in time.
     """
-    process = await _started(command, environment)
+    with log.open("ab") as output:
+        process = await _started(command, environment, output.fileno())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.returncode:
             why = f"{command!r} failed with exit code {process.returncode}"
-            raise CommandFailed(f"{why}: start the application yourself")
+            raise CommandFailed(f"{why}: see {log}, and start the application yourself")
         if url is None and process.returncode == 0:
             return
         if url is not None and await _answers(url):
@@ -55,12 +63,17 @@ async def start_application(command: str, environment: dict[str, str], url: str 
         if process.returncode == 0:
             await asyncio.sleep(_LOOK_SECONDS)
     waited = "ended" if url is None else f"answered at {url}"
-    raise CommandFailed(f"{command!r} has not {waited} within {seconds:g} seconds: see the application's log")
+    raise CommandFailed(f"{command!r} has not {waited} within {seconds:g} seconds: see {log}")
 
 
-async def _started(command: str, environment: dict[str, str]) -> asyncio.subprocess.Process:
+async def _started(command: str, environment: dict[str, str], output: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_shell(
-        command, stdin=asyncio.subprocess.DEVNULL, env=os.environ | environment, start_new_session=True
+        command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=os.environ | environment,
+        start_new_session=True,
     )
 
 

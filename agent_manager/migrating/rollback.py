@@ -22,6 +22,9 @@ from agent_manager.migrating.serving import verify_served
 from agent_manager.migrating.verifying import Verified
 from eventstore import EventStore
 
+LOG = "application.log"
+"""Beside what goes back: what the command says that starts the application, and the application itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Commands:
@@ -140,7 +143,8 @@ async def roll_back(
         return report
     doing("starting the application")
     environment = {RESTORE: str(report.restored.path.absolute())}
-    await start_application(commands.start, environment, commands.url, commands.seconds)
+    log = into.with_name(LOG)
+    await start_application(commands.start, environment, commands.url, commands.seconds, log)
     report.started = True
     if commands.url is not None:
         doing("verifying what it serves")

@@ -30,7 +30,7 @@ class Application:
     def __init__(self) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         python = f"{shlex.quote(sys.executable)} -m support.demoapp"
-        self.start_command = f"{python} {self.url.rpartition(':')[2]} >/dev/null 2>&1 &"
+        self.start_command = f"echo it starts; {python} {self.url.rpartition(':')[2]} &"
         self.stop_command = f"{python} stop {self.url}"
 
     def ask(self, method: str, params: Any = None) -> Any:
@@ -57,7 +57,7 @@ def application(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Ite
     for name, value in child_environment().items():
         monkeypatch.setenv(name, value)
     application = Application()
-    subprocess.run(application.start_command, shell=True, check=True)
+    subprocess.run(f"({application.start_command}) >/dev/null 2>&1", shell=True, check=True)
     until(application.answers, "the application answers")
     for text in ("Olá", "até já"):
         conversation = application.ask("conversation/create")["conversation_id"]
@@ -109,6 +109,7 @@ def test_over_and_back_nothing_is_lost(
     report = json.loads(back.out)
     assert report["clean"] is True
     assert report["started"] is True
+    assert (backups / "application.log").read_text().startswith("it starts")
     assert report["served"]["conversations_that_differ"] == []
 
     after = application.ask("conversation/list")
