@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.agents.cardshapes import readable_card
+from agent_manager.agents.shapes import task_in_shape
 from agent_manager.agents.wire import Shape
 from agent_manager.http.backend import Backend, Here
 from agent_manager.http.demo import files
 from agent_manager.http.demo.rpc import RpcRoute, frame_of, read_call, success
-from agent_manager.http.demo.shaping import as_message, asked_shape, messages_of, shape_of_first, shaped_tasks
+from agent_manager.http.demo.shaping import as_message, asked_shape, messages_of, shape_of_list
 from agent_manager.http.demo.wire import read_message
 from agent_manager.http.looking import mark_of_log
 from agent_manager.http.models.common import Json
@@ -88,7 +89,7 @@ _TEXT: Json = {"type": "string"}
 async def create_conversation(here: Here, request: Request) -> Response:
     """Begins a conversation."""
     await read_call(request)
-    return success(request, _conversation(await here.manager.create_conversation(), None))
+    return success(request, _conversation(await here.manager.create_conversation(), "0.3"))
 
 
 @router.post("/conversation/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
@@ -99,7 +100,9 @@ async def list_conversations(here: Here, request: Request) -> Response:
     shape = asked_shape(request)
 
     async def make() -> bytes:
-        return to_json([_conversation(each, shape) for each in await here.manager.conversations()])
+        views = await here.manager.conversations()
+        told = shape or shape_of_list(views)
+        return to_json([_conversation(each, told) for each in views])
 
     return await _listed(here, request, make)
 
@@ -156,10 +159,8 @@ async def get_events(here: Here, request: Request) -> Response:
     shape = asked_shape(request)
 
     async def make() -> bytes:
-        views = await here.manager.conversations(include_deleted=True)
-        own = {view.conversation_id: shape_of_first(view.messages) for view in views}
-        events = await here.manager.events()
-        return to_json([_event(each, shape or own.get(each.conversation_id, "0.3")) for each in events])
+        told = shape or shape_of_list(await here.manager.conversations(include_deleted=True))
+        return to_json([_event(each, told) for each in await here.manager.events()])
 
     return await _listed(here, request, make)
 
@@ -172,8 +173,8 @@ async def list_tasks(here: Here, request: Request) -> Response:
     shape = asked_shape(request)
 
     async def make() -> bytes:
-        views = await here.manager.conversations()
-        return to_json(shaped_tasks(await here.manager.tasks(), views, shape))
+        told = shape or shape_of_list(await here.manager.conversations())
+        return to_json([task_in_shape(task, told) for task in await here.manager.tasks()])
 
     return await _listed(here, request, make)
 
@@ -229,7 +230,7 @@ async def _listed(here: Backend, request: Request, make: Any) -> Response:
     return await here.bodies.answer(request, mark, make, asked=asked, frame=frame_of(request))
 
 
-def _conversation(view: ConversationView, shape: Shape | None) -> Json:
+def _conversation(view: ConversationView, shape: Shape) -> Json:
     return {
         "conversation_id": view.conversation_id,
         "is_active": view.is_active,

@@ -1,19 +1,21 @@
 """In which shape of A2A the demo's endpoints speak, and messages that were sent in no shape of A2A in one.
 
 Clients read all of a list or nothing: one message that they do not understand costs them the others. So a client gets
-everything in the shape that it names (A2A-Version), else in that of each conversation's first message, which is its
-user's; also what an agent of the other version has said. And conversations that were imported, or written through
+everything in the shape that it names (A2A-Version), else a conversation in that of its first message, which is its
+user's, also what an agent of the other version has said; and a list of conversations of both shapes in 0.3, which a
+client without a version speaks. And conversations that were imported, or written through
 ``/v1``, hold messages of other kinds, with ``content`` and further roles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
 
-from agent_manager.agents.shapes import message_in_shape, task_in_shape, text_part
+from agent_manager.agents.shapes import message_in_shape, text_part
 from agent_manager.agents.validity import fault_of
 from agent_manager.agents.wire import Shape, agent_role, shape_of
 from agent_manager.http.models.common import Json
@@ -64,16 +66,15 @@ def shape_of_first(messages: Any) -> Shape:
     return next((shape_of(message) for message in messages), "0.3")
 
 
-def messages_of(view: ConversationView, asked: Shape | None) -> list[Json]:
-    """The messages of a conversation in the shape that was asked for, or in its own."""
-    shape = asked or shape_of_first(view.messages)
+def shape_of_list(views: Iterable[ConversationView]) -> Shape:
+    """The shape of a list of many conversations, for clients that read one: 1.x where all are in it, else 0.3."""
+    own = {shape_of_first(view.messages) for view in views if view.messages}
+    return "1.0" if own == {"1.0"} else "0.3"
+
+
+def messages_of(view: ConversationView, shape: Shape) -> list[Json]:
+    """The messages of a conversation in that shape."""
     return [as_message(message, shape, unnamed(view.id, n)) for n, message in enumerate(view.messages)]
-
-
-def shaped_tasks(tasks: list[Json], views: list[ConversationView], asked: Shape | None) -> list[Json]:
-    """Tasks, each in the shape that was asked for, or in that of its conversation."""
-    own = {task_id: shape_of_first(view.messages) for view in views for task_id in view.task_ids}
-    return [task_in_shape(task, asked or own.get(task.get("id", ""), "0.3")) for task in tasks]
 
 
 def _parts(content: Any, shape: Shape) -> list[Json]:

@@ -101,3 +101,14 @@ async def test_parts_that_are_none_cost_nobody_the_other_messages(here: Served) 
         ]
     kept = (await here.client.get("/v1/conversations/trip/messages")).json()["items"]
     assert [message["sent"] for message in kept] == sent
+
+
+async def test_a_conversation_of_the_newer_version_costs_an_older_client_no_list(here: Served) -> None:
+    for message in (NEW | {"contextId": "new"}, OLD | {"contextId": "old"}):
+        assert (await here.client.post("/message/send", json={"params": message})).status_code == 200
+    for path in ("/conversation/list", "/events/get"):
+        told = (await here.client.post(path)).json()["result"]
+        messages = [message for one in told for message in one.get("messages", [one.get("content")])]
+        assert messages == [OLD | {"contextId": "new"}, OLD | {"contextId": "old"}]
+    listed = (await here.client.post("/message/list", json={"params": "new"})).json()["result"]
+    assert listed == [NEW | {"contextId": "new"}]
