@@ -43,10 +43,10 @@ def listen(host: str, port: int | None) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         if port is None:
             try:
-                return _listening(family, address[0], DEFAULT_PORT)
+                return _listening(family, str(address[0]), DEFAULT_PORT)
             except OSError:
                 port = 0
-        return _listening(family, address[0], port)
+        return _listening(family, str(address[0]), port)
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(number) if number else str(error)
