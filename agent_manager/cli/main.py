@@ -16,6 +16,7 @@ from agent_manager.cli import (
     importing,
     listing,
     migrating,
+    pending,
     projecting,
     schema,
     searching,
@@ -66,6 +67,7 @@ statistics.add_to(app)
 searching.add_to(app)
 schema.add_to(app)
 projecting.add_to(app)
+pending.add_to(app)
 benching.add_to(app)
 checking.add_to(app)
 

@@ -123,7 +123,7 @@ async def _http(store: EventStore, listening: socket.socket) -> AsyncIterator[No
             _say("", "not only for this machine: whoever reaches the address may read and write")
         if pending := await manager.pending():
             oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            _say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: GET {url}/v1/pending")
+            _say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: eventstore pending")
         yield
 
 

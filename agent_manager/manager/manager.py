@@ -178,6 +178,11 @@ class Manager:
             pending.position,
         )
 
+    async def answer_pending(self) -> list[tuple[Pending, str | None]]:
+        """Has everything answered that awaits it, oldest first; gives each with what went wrong, if anything did."""
+        found = await self.pending()
+        return [(one, (await self._answered(await self.accepted(one))).error) for one in found]
+
     async def abandon(self, pending: Pending) -> None:
         """Has a pending message wait no longer."""
         answered = MessageAnswered(message_id=pending.event_id, outcome="abandoned")

@@ -1,0 +1,48 @@
+"""``eventstore pending``: what a killed process left is listed, answered or given up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.commandline import Eventstore
+
+from agent_manager.manager import AsyncManager
+from eventstore import EventStore, Settings
+
+QUESTION = {"kind": "message", "messageId": "m1", "role": "user", "contextId": "trip", "parts": []}
+
+
+@pytest.fixture
+async def asked(empty: Eventstore, settings: Settings) -> Eventstore:
+    """A message was accepted, and the process that was to have it answered is gone."""
+    async with EventStore(settings) as store:
+        await AsyncManager(store, runs_worker=False).accept(QUESTION)
+    return empty
+
+
+def test_what_is_pending_is_listed(asked: Eventstore) -> None:
+    [row] = json.loads(asked("pending", "--json").out)
+    assert (row["message_id"], row["conversation_id"]) == ("m1", "trip")
+    assert asked("pending").out.splitlines()[1].split()[2:4] == ["trip", "m1"]
+
+
+def test_it_is_answered(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "EVENTSTORE_ANSWER" in asked("pending", "--answer").err
+    monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
+    assert asked("pending", "--answer").out.strip() == "1 answered, 0 failed"
+    assert asked("pending").err.strip() == "nothing is pending"
+
+
+def test_an_agent_that_fails_is_told_of(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTSTORE_ANSWER", "json:loads")  # takes no message
+    result = asked("pending", "--answer")
+    assert (result.code, result.out.strip()) == (1, "0 answered, 1 failed")
+    assert "message m1 of trip: TypeError" in result.err
+    assert asked("pending", "--json").out.strip() == "[]"
+
+
+def test_it_is_given_up(asked: Eventstore) -> None:
+    assert asked("pending", "--answer", "--abandon").code == 2
+    assert asked("pending", "--abandon").out.strip() == "1 given up"
+    assert asked("pending", "--json").out.strip() == "[]"
