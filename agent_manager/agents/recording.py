@@ -151,7 +151,7 @@ class Recording:
             )  # fmt: skip
             if not _status_members(status) and "message" not in status:
                 seen.status = status
-        elif seen.told != (extra, metadata) and (extra or metadata):
+        elif seen.told != (extra, metadata) and (extra, metadata) != (None, None):
             events.append(TaskDescribed(task_id=task_id, description=seen.description, extra=extra, metadata=metadata))
         seen.told = extra, metadata
         if seen.status != status and status:

@@ -25,7 +25,7 @@ from support.waiting import until
 from agent_manager.bench import COMPARISONS, Bench, Comparison, Figure
 from agent_manager.cli import benching, main
 
-OF_PEERS = ("peers", "log-reading", "sessions")
+OF_PEERS = ("peers", "log-reading", "sessions", "projecting")
 _THERE = "SELECT n.nspname FROM pg_namespace n WHERE n.nspname ~ 'bench' UNION ALL SELECT d.datname FROM pg_database d"
 
 
