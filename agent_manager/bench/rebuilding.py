@@ -21,9 +21,9 @@ _CALLERS = 16
 
 
 async def rebuilding(bench: Bench) -> list[Figure]:
-    """A rebuild from its beginning to its swap, comparison included; the log has ``rows`` events."""
+    """A rebuild from its beginning to its swap, comparison included; the log has ``events`` events."""
     projections = named(NAMES)
-    rows = bench.scale.rows
+    rows = bench.scale.events
     async with opened(bench.place.migrated("rebuilding")) as store:
         await fill(store, "rebuilding", rows)
         await catch_up(store, projections)
