@@ -442,13 +442,17 @@ def test_another_installation_serves_too(data_dir: Path) -> None:
 def test_a_forked_child_does_not_hold_the_parents_server(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         reading, writing = os.pipe()
+        begun, begins = os.pipe()
         # The child only waits for the pipe to close: it must not run the parent's clean-up.
         child = os.fork()
         if child == 0:
+            os.write(begins, b"!")
             os.close(writing)
             os.read(reading, 1)
             os._exit(0 if server.pid is None else 1)
-        os.close(reading)
+        os.read(begun, 1)
+        for end in (reading, begun, begins):
+            os.close(end)
     assert is_free(data_dir / "users.lock")
     os.close(writing)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
