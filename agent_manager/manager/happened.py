@@ -8,7 +8,8 @@ from uuid import UUID
 from agent_manager.agents.shapes import text_part
 from agent_manager.agents.wire import Shape, agent_role, state_word
 from agent_manager.manager.folding import ConversationFold
-from agent_manager.manager.views import EventView, Json
+from agent_manager.manager.log import PendingRow
+from agent_manager.manager.views import EventView, Json, Pending
 from eventstore import (
     Event,
     MessageAdded,
@@ -55,3 +56,14 @@ def _said(event: Event, fold: ConversationFold, task_id: UUID, parts: list[Any],
         "taskId": fold.tasks[task_id].given_id,
     }
     return message | {"kind": "message"} if shape == "0.3" else message
+
+
+def pending_view(row: PendingRow, fold: ConversationFold) -> Pending:
+    """A message that awaits an answer, with what the agent said last of its work.
+
+    Args:
+        fold: its conversation.
+    """
+    task = fold.task_of(row.event_id)
+    status = "" if task is None else task.words
+    return Pending(fold.given_id, row.conversation, row.event_id, row.given_id or "", status, row.since, row.position)

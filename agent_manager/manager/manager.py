@@ -15,8 +15,8 @@ from agent_manager.agents.wire import parts_text
 from agent_manager.manager.answers import Answered, AnswerFailed, Session, ask
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import Folds
-from agent_manager.manager.happened import event_view
-from agent_manager.manager.log import Log, PendingRow
+from agent_manager.manager.happened import event_view, pending_view
+from agent_manager.manager.log import Log
 from agent_manager.manager.registry import Registry
 from agent_manager.manager.sessions import LogSession, answered_event
 from agent_manager.manager.views import Accepted, ConversationView, EventView, Json, Pending
@@ -155,7 +155,7 @@ class Manager:
         """The messages that await an answer, of whichever process, oldest first."""
         rows = await self._log.pending()
         folds = await self._folds.all_of(dict.fromkeys(row.conversation for row in rows))
-        return [_pending(row, folds[row.conversation]) for row in rows if row.conversation in folds]
+        return [pending_view(row, folds[row.conversation]) for row in rows if row.conversation in folds]
 
     async def accepted(self, pending: Pending) -> Accepted:
         """A pending message, such as one that a killed process left behind, so that it can be answered.
@@ -295,9 +295,3 @@ class Manager:
         fold = await self._existing(conversation_id)
         await self._writer.append(fold.id, [NewEvent(event, actor="user")])
         return (await self._existing(conversation_id)).view
-
-
-def _pending(row: PendingRow, fold: ConversationFold) -> Pending:
-    task = fold.task_of(row.event_id)
-    status = "" if task is None else task.words
-    return Pending(fold.given_id, row.conversation, row.event_id, row.given_id or "", status, row.since, row.position)
