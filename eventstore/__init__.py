@@ -2,6 +2,7 @@
 
 from eventstore.append import Append
 from eventstore.database.settings import Settings
+from eventstore.eventdata import EventData, Role, TaskStatus
 from eventstore.events import (
     ANY,
     EXISTS,
@@ -27,15 +28,12 @@ from eventstore.vocabulary import (
     ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
-    EventData,
     MessageAdded,
     MessageAnswered,
-    Role,
     TaskArtifactAdded,
     TaskArtifactExtended,
     TaskCreated,
     TaskDescribed,
-    TaskStatus,
     TaskStatusChanged,
     UnknownEvent,
 )

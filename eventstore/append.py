@@ -19,6 +19,7 @@ from eventstore.errors import (
     InvalidEvent,
     WrongExpectedVersion,
 )
+from eventstore.eventdata import EventData
 from eventstore.events import (
     ANY,
     EXISTS,
@@ -32,7 +33,7 @@ from eventstore.events import (
 )
 from eventstore.ids import parse_uuid
 from eventstore.jsontext import check_text, to_json
-from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, is_built_in
+from eventstore.vocabulary import SCHEMA_VERSION, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
 """In one append; each takes a lock, and the server's table of locks is finite."""

@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
+from eventstore.eventdata import EventData
 from eventstore.jsontext import load
-from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
+from eventstore.vocabulary import SCHEMA_VERSION, UnknownEvent, parse, parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
 """Expected version: the conversation has no events yet."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from eventstore.errors import InvalidEvent
-from eventstore.vocabulary import MessageAdded, Role
+from eventstore.eventdata import Role
+from eventstore.vocabulary import MessageAdded
 
 ROLES = {
     "user": Role.USER,

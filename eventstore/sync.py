@@ -9,10 +9,10 @@ from uuid import UUID
 
 from eventstore.append import Append
 from eventstore.database.settings import Settings
+from eventstore.eventdata import EventData
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.portal import Portal
 from eventstore.store import EventStore
-from eventstore.vocabulary import EventData
 
 
 class SyncEventStore:

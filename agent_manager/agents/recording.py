@@ -18,9 +18,10 @@ from agent_manager.agents.artifacts import artifact_event, joined
 from agent_manager.agents.errors import InvalidUpdate
 from agent_manager.agents.wire import FINAL, Json, agent_role, shape_of, state_word, status_of
 from eventstore import EventData, Metadata, NewEvent, message_from_sent
+from eventstore.eventdata import TaskStatus
 from eventstore.ids import derived_uuid, is_canonical_uuid
 from eventstore.sent import ROLES
-from eventstore.vocabulary import TaskCreated, TaskDescribed, TaskStatus, TaskStatusChanged
+from eventstore.vocabulary import TaskCreated, TaskDescribed, TaskStatusChanged
 
 DEFAULT_ACTOR = "agent"
 _TASK_PLACES = ("id", "status", "artifacts", "metadata")

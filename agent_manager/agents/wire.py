@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from eventstore.vocabulary import TaskStatus
+from eventstore.eventdata import TaskStatus
 
 Json: TypeAlias = dict[str, Any]
 Shape: TypeAlias = Literal["0.3", "1.0"]

@@ -21,7 +21,7 @@ from agent_manager.agents.wire import (
     state_word,
     status_of,
 )
-from eventstore.vocabulary import TaskStatus
+from eventstore.eventdata import TaskStatus
 
 pytestmark = pytest.mark.any_server
 
