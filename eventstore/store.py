@@ -15,6 +15,7 @@ from eventstore.database.connection import APP, Connection, Pool, connect
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.errors import InputError, ServerError, StoreClosed
+from eventstore.eventdata import EventData
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.listener import Listener, open_listener
@@ -27,7 +28,6 @@ from eventstore.read import (
     read_log,
 )
 from eventstore.subscription import follow
-from eventstore.vocabulary import EventData
 from eventstore.wake import LOOK_EVENTS, News, Waker
 
 
@@ -241,19 +241,14 @@ class EventStore:
             async for event in events:
                 yield event
 
-    async def wait(self, seen: int, spent: float = 0.0) -> None:
-        """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own.
+    async def wait(self, seen: int) -> None:
+        """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
+        await self._wait(seen, 0)
 
-        Args:
-            spent: seconds that the caller has worked since it was woken last. While events come in a stream, it is
-                woken so seldom that it works a tenth of the time.
-        """
-        await self._wait(seen, 0, spent)
-
-    async def _wait(self, seen: int, limit: int = LOOK_EVENTS, spent: float = 0.0) -> News | None:
+    async def _wait(self, seen: int, limit: int = LOOK_EVENTS) -> News | None:
         if self._waker is None:
             raise StoreClosed
-        return await self._waker.wait(seen, limit, spent)
+        return await self._waker.wait(seen, limit)
 
     async def _open_listener(self, on_heard: Callable[[], None]) -> Listener:
         url = self._listening_url or self.server.url

@@ -59,12 +59,11 @@ class Waker:
         self._said = ""
         self._closed = False
 
-    async def wait(self, seen: int, limit: int = LOOK_EVENTS, spent: float = 0.0) -> News | None:
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS) -> News | None:
         """Returns when there may be events beyond the position ``seen``.
 
         Args:
             limit: how many events to bring along, at most; 0 for who reads by itself: it is woken before anybody looks.
-            spent: seconds that the caller has worked since it was woken; it is woken less often for that in a stream.
 
         Returns:
             What has come; None where the caller has to look for itself, because nobody else can.
@@ -76,8 +75,6 @@ class Waker:
             raise StoreClosed
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="eventstore-waker")
-        if spent:
-            self._pace.spend(self._loop.time(), spent)
         woken: asyncio.Future[News | None] = self._loop.create_future()
         self._waiting[woken] = Demand(seen, limit)
         if self._watch is not None:

@@ -20,6 +20,7 @@ class Following:
     Attributes:
         projection: as this version has it.
         size: events that the next batch goes over at most.
+        is_behind: whether its latest batch was full, so that there may be more.
         is_known: whether it is known what its tables are made by; if not, only a rebuild helps.
     """
 
@@ -28,6 +29,7 @@ class Following:
         self.size = min(FIRST_SIZE, most)
         self._most = most
         self._made_by: Projection | None = None
+        self.is_behind = False
         self.is_known = True
         self._pause = 0.0
         self._due_at = 0.0
@@ -47,42 +49,33 @@ class Following:
         """Whether its small batches can go the quick way: its tables are made by the text that this version has."""
         return self._made_by is self.projection and self.projection.is_built_in
 
-    async def know(self, applier: Applier) -> None:
-        """Finds out what its tables are made by."""
+    async def apply(self, applier: Applier, shares: Sequence[int]) -> int:
+        """Applies the next batch for these shares.
+
+        Returns:
+            The events that it went over.
+        """
         if self._made_by is None:
             self._made_by = await applier.register(self.projection)
             self.is_known = self._made_by is not None
-
-    async def catch_up(self, applier: Applier, shares: Sequence[int]) -> int:
-        """Applies batches until there are no more for these shares.
-
-        Returns:
-            The events that they went over.
-        """
-        await self.know(applier)
-        events = 0
-        while self._made_by is not None:
-            size = self.size
+        size = self.size
+        applied = None
+        if self._made_by is not None:
             applied = await applier.apply(self._made_by, shares=shares, size=size)
-            self.succeeded()
-            if applied is None:
-                break
-            events += applied.events
+            self._pause = 0.0
+        events = 0 if applied is None else applied.events
+        self.is_behind = events >= size
+        if applied is not None:
             self._adapt(applied)
-            if applied.events < size:
-                break
         return events
 
     def forget(self) -> None:
         """The tables are made by something else now."""
         self._made_by = None
 
-    def succeeded(self) -> None:
-        """The next failure is the first again."""
-        self._pause = 0.0
-
     def put_off(self, first: float, longest: float) -> None:
         """Tries again later, and ever later while it fails; in seconds."""
+        self.is_behind = False
         self._pause = min(self._pause * 2, longest) if self._pause else first
         self._due_at = monotonic() + self._pause
 

@@ -2,8 +2,8 @@
 
 A stream that is thin is followed closely: a round costs little, and rows are visible some ten milliseconds after their
 append. In one that is dense, rounds take from the appends what the machine could give them; there the projections work
-a tenth of the time, in batches that become the larger for it. What takes long comes after the others, and works half of
-the time in a thin stream, too.
+a tenth of the time, in batches that become the larger for it. What takes long comes after the others, and gives way to
+a dense stream as a rebuild does: it falls behind, and catches up when the stream is thinner.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from eventstore.database.connection import Connection
 from eventstore.ending import end
 from eventstore.errors import ConnectionLost, EventStoreError, ProjectionChanged
 from eventstore.pace import Pace
+from eventstore.read import horizon
 from projections.apply import Applier
 from projections.checkpoints import applied_position
 from projections.following import Following
+from projections.giving_way import GivingWay
 from projections.projection import Projection
 from projections.quick import QUICK_EVENTS, Quick, Step
 from projections.shares import Shares
@@ -36,9 +38,6 @@ LOOK_SECONDS = 2.0
 DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 1100, 0.5
 """A stream is dense from so many events on, over so long a time: a burst is none."""
 
-LONGEST_APART_SECONDS = 10.0
-"""What takes long rests at most so long in one go."""
-
 AFTER_YOU_SECONDS = 0.005
 """What takes long begins so much later than the others, which are done by then if there is little to do."""
 
@@ -47,7 +46,6 @@ class Track:
     """Follows the log with some projections.
 
     Attributes:
-        is_apart: whether it is for what takes long, and steps back for the others.
         connection: that its batches go over.
         has_applied: whether a round has succeeded.
     """
@@ -61,7 +59,12 @@ class Track:
         *,
         is_apart: bool,
     ) -> None:
-        self.is_apart = is_apart
+        """A track that has not begun.
+
+        Args:
+            is_apart: whether it is for what takes long, and steps back for the others.
+        """
+        self._is_apart = is_apart
         self._store = store
         self._applier = applier
         self._followed = [Following(one, min(batch_size, one.largest_batch)) for one in projections]
@@ -79,8 +82,9 @@ class Track:
             shares: those of its worker. The track that is not apart looks after them, over its connection.
         """
         settled_at = monotonic()
+        way = GivingWay(self._store, await horizon(self._store.pool), DENSE_EVENTS_PER_SECOND)
         while True:
-            if self.is_apart:
+            if self._is_apart:
                 await asyncio.sleep(AFTER_YOU_SECONDS)
             elif monotonic() - settled_at >= LOOK_SECONDS:
                 settled_at = monotonic()
@@ -88,17 +92,15 @@ class Track:
             began = monotonic()
             events, seen = await self._round(shares.held)
             now = monotonic()
-            await asyncio.sleep(self._pause(now, now - began, is_dense=self._is_dense(now, events)))
+            is_dense = self._is_dense(now, events)
+            if self._is_apart:
+                await way.after(now - began)
+            if self._is_behind:
+                continue
+            if is_dense and not self._is_apart:
+                self._pace.spend(now, now - began)
+                await asyncio.sleep(self._pace.pause(now))
             await self._sleep(shares.held, seen)
-
-    def _pause(self, now: float, spent: float, *, is_dense: bool) -> float:
-        """Seconds until the next round, after one that took so long."""
-        if self.is_apart:
-            return min(spent * 9 if is_dense else spent, LONGEST_APART_SECONDS)
-        if not is_dense:
-            return 0.0
-        self._pace.spend(now, spent)
-        return self._pace.pause(now)
 
     def _is_dense(self, now: float, events: int) -> bool:
         self._counted += events
@@ -108,7 +110,7 @@ class Track:
         return self._dense
 
     async def _round(self, shares: Sequence[int]) -> tuple[int, int | None]:
-        """Catches up with what is there.
+        """The next batch of each.
 
         Returns:
             The events of the log that were gone over, and the position that all have applied, where that is known.
@@ -118,8 +120,8 @@ class Track:
         events = max((step.events for step in steps.values()), default=0)
         rest = [one for one in due if one not in steps or steps[one].events >= self._quick.size]
         for one in rest:
-            events = max(events, await self._catch_up(one, shares))
-        self._is_behind = events > QUICK_EVENTS
+            events = max(events, await self._apply(one, shares))
+        self._is_behind = any(one.is_behind for one in rest)
         return events, None if rest or not steps else min(step.position for step in steps.values())
 
     async def _step(self, due: Sequence[Following], shares: Sequence[int]) -> dict[Following, Step]:
@@ -139,10 +141,10 @@ class Track:
         self.has_applied = True
         return dict(zip(quick, steps, strict=True))
 
-    async def _catch_up(self, one: Following, shares: Sequence[int]) -> int:
+    async def _apply(self, one: Following, shares: Sequence[int]) -> int:
         """One projection that cannot go on does not stop the others."""
         try:
-            events = await one.catch_up(self._applier, shares)
+            events = await one.apply(self._applier, shares)
             self.has_applied = True
             return events
         except ProjectionChanged:
