@@ -52,10 +52,10 @@ class Folds:
         asked = self._asked.get(conversation_id)
         if asked is None:
             asked = self._asked[conversation_id] = asyncio.get_running_loop().create_future()
+            # Looked at here, not by a callback: one that has just found nothing more to serve no longer counts.
+            self._readers = {reader for reader in self._readers if not reader.done()}
             if len(self._readers) < _READERS:
-                reader = asyncio.create_task(self._serve())
-                self._readers.add(reader)
-                reader.add_done_callback(self._readers.discard)
+                self._readers.add(asyncio.create_task(self._serve()))
         return await asyncio.shield(asked)
 
     async def _serve(self) -> None:
