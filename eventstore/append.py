@@ -66,15 +66,19 @@ class Batch:
         targets: of each event, which of the conversations it is for, counted from 0.
         rows: the events.
         size: bytes of contents and metadata.
+        user: for whom it is appended; empty for the whole tenant.
 
     Raises:
         InvalidEvent, EventTooLarge, InvalidId, InputError: something cannot be stored.
     """
 
-    __slots__ = ("_actor", "_appends", "_limit", "conversations", "expected", "rows", "size", "targets")
+    __slots__ = ("_actor", "_appends", "_limit", "conversations", "expected", "rows", "size", "targets", "user")
 
-    def __init__(self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "") -> None:
+    def __init__(
+        self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
+    ) -> None:
         self._limit = max_content_bytes
+        self.user = user
         self._actor = actor
         self._appends = appends
         checked_tenant(tenant)

@@ -26,7 +26,7 @@ APPEND_ONE = Statement(
     query("eventstore", "append_one").encode(),
     (
         binary.TEXT, binary.UUID, binary.INT4, binary.UUID, binary.TEXT, binary.INT2, binary.TEXT,
-        binary.JSONB, binary.JSONB, binary.INT4,
+        binary.JSONB, binary.JSONB, binary.INT4, binary.TEXT,
     ),
 )  # fmt: skip
 APPEND_GROUP = Statement(
@@ -35,7 +35,7 @@ APPEND_GROUP = Statement(
     (
         binary.TEXT_ARRAY, binary.UUID_ARRAY, binary.INT4_ARRAY, binary.INT4_ARRAY, binary.INT4_ARRAY,
         binary.UUID_ARRAY, binary.TEXT_ARRAY, binary.INT2_ARRAY, binary.TEXT_ARRAY, binary.JSONB_ARRAY,
-        binary.JSONB_ARRAY, binary.INT4,
+        binary.JSONB_ARRAY, binary.TEXT_ARRAY, binary.INT4,
     ),
 )  # fmt: skip
 STATEMENTS = (APPEND_ONE, APPEND_GROUP)
@@ -119,7 +119,9 @@ def departing(queue: deque[Traveller], under_way: set[Key], most: int) -> Group:
 
 
 def _may_share(key: Key, those: list[Traveller], other: Traveller) -> bool:
-    """Whether appends can follow each other in a conversation: all expect ANY, and no event is in two of them."""
+    """Whether appends can follow each other in a conversation: all expect ANY, for the same user, and share no event."""
+    if any(one.batch.user != other.batch.user for one in those):
+        return False
     targets = [one.keys.index(key) for one in (*those, other)]
     if any(one.batch.expected[target] != ANY_VERSION for one, target in zip((*those, other), targets, strict=True)):
         return False
@@ -138,12 +140,13 @@ def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
         key = group[0].keys[0]
         event_id, *others = (without_length(value) for value in first.rows[0])
         head = [key[16:], key[:16], binary.int4(first.expected[0]), event_id]
-        return APPEND_ONE, [*head, *others, binary.int4(patience)]
+        return APPEND_ONE, [*head, *others, binary.int4(patience), first.user.encode()]
     targets: dict[Key, int] = {}
     expected: list[int] = []
     append_nos: list[int] = []
     conversation_nos: list[int] = []
     rows: list[Row] = []
+    users: list[bytes] = []
     for number, traveller in enumerate(group):
         batch = traveller.batch
         places = []
@@ -154,6 +157,7 @@ def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
                 expected.append(version)
             places.append(place)
         rows += batch.rows
+        users += [with_length(batch.user.encode())] * len(batch.rows)
         append_nos += [number] * len(batch.rows)
         conversation_nos += [places[target] for target in batch.targets]
     ids, types, versions, actors, contents, metadatas = zip(*rows, strict=True)
@@ -169,6 +173,7 @@ def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
         binary.array(binary.TEXT, actors),
         binary.array(binary.JSONB, contents),
         binary.array(binary.JSONB, metadatas),
+        binary.array(binary.TEXT, users),
         binary.int4(patience),
     ]
 

@@ -45,6 +45,7 @@ else:
     RoleWord, StatusWord = Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
+UserName = Annotated[str, Field(min_length=1, max_length=255)]
 Json: TypeAlias = dict[str, Any]
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter, ValidationError
 
 from eventstore.errors import InvalidEvent
-from eventstore.eventdata import EventData, Json, Name, RoleWord, StatusWord, TaskStatus
+from eventstore.eventdata import EventData, Json, Name, RoleWord, StatusWord, TaskStatus, UserName
 from eventstore.jsontext import check_text, load
 
 SCHEMA_VERSION = 1
@@ -66,6 +66,21 @@ class ConversationForked(EventData):
     source_version: Annotated[int, Field(ge=1)]
     name: Name | None = None
     metadata: Json | None = None
+
+
+class ConversationShared(EventData):
+    """From now on a user may see a conversation, or also append to it. Only who owns the conversation shares it."""
+
+    event_type: Literal["conversation.shared"] = "conversation.shared"
+    user: UserName
+    access: Literal["read", "write"]
+
+
+class ConversationUnshared(EventData):
+    """From now on a user may no longer see a conversation. Nothing takes it from its owner."""
+
+    event_type: Literal["conversation.unshared"] = "conversation.unshared"
+    user: UserName
 
 
 class MessageAdded(EventData):
@@ -220,6 +235,8 @@ BuiltInEvent = Annotated[
     | ConversationReactivated
     | ConversationDeleted
     | ConversationForked
+    | ConversationShared
+    | ConversationUnshared
     | MessageAdded
     | MessageAnswered
     | AgentRegistered

@@ -12,6 +12,8 @@ from eventstore import (
     ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
+    ConversationShared,
+    ConversationUnshared,
     Event,
     MessageAdded,
     TaskArtifactAdded,
@@ -45,6 +47,10 @@ def _describe(event: Event) -> str:
             return "hidden"
         case ConversationForked(source_conversation_id=source, source_version=version):
             return f"continues {source} from version {version}"
+        case ConversationShared(user=user, access=access):
+            return f"shared with {user!r} to {access}"
+        case ConversationUnshared(user=user):
+            return f"no longer shared with {user!r}"
         case MessageAdded() as message:
             return f"{message.role}: {_text(message)}"
         case TaskCreated(description=description, status=status, task_id=task):

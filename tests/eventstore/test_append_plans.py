@@ -22,7 +22,7 @@ LENGTH = 20_000
 ONE = """
 SELECT a.outcome
   FROM append_one('default', %(conversation)b::uuid, -2, %(id)b::uuid, 'message.added', 1::smallint, 'ana',
-                  '{"role": "user", "content": "a train to Lisbon"}', '{}', 0) AS a
+                  '{"role": "user", "content": "a train to Lisbon"}', '{}', 0, '') AS a
 """
 GROUP = """
 SELECT a.outcome
@@ -30,7 +30,7 @@ SELECT a.outcome
                     ARRAY[1, 2], ARRAY[1, 2], ARRAY[%(id)b::uuid, %(id)b::uuid],
                     ARRAY['message.added', 'message.added'], ARRAY[1, 1]::smallint[], ARRAY['ana', 'ana'],
                     array_fill('{"role": "user", "content": "a train to Lisbon"}'::jsonb, ARRAY[2]),
-                    array_fill('{}'::jsonb, ARRAY[2]), 0) AS a
+                    array_fill('{}'::jsonb, ARRAY[2]), ARRAY['', ''], 0) AS a
 """
 LENGTHEN = """
 INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,

@@ -9,6 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from support.asking import asking
 
 from eventstore import EventStore, MessageAdded, NewEvent, UnknownEvent
 from eventstore.errors import InputError, InvalidEvent
@@ -78,7 +79,7 @@ TYPES = dict(
 @pytest.fixture
 def app(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A login of an application, which calls the function itself."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with asking(database_url) as connection:
         yield connection
 
 

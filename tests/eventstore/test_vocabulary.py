@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
+from support.asking import asking
 from support.values import json_values, texts
 
 from eventstore import (
@@ -158,7 +158,7 @@ async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, d
         ("message.added", {"role": "oracle", "content": "hi"}),
         ("conversation.split", "no object at all"),
     ]
-    with psycopg.connect(database_url) as connection:
+    with asking(database_url) as connection:
         for event_type, content in newer:
             connection.execute(
                 "SELECT append_events(ARRAY['default'], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[%s::uuid],"

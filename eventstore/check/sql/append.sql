@@ -1,6 +1,7 @@
 SELECT a."position", a.version
-  FROM append_events(
-           ARRAY[%(tenant)s::text], ARRAY[%(conversation)s::uuid], ARRAY[%(expected)s::integer],
+  FROM set_config('eventstore.tenant', %(tenant)s, true) AS asked (tenant),
+       append_events(
+           ARRAY[asked.tenant], ARRAY[%(conversation)s::uuid], ARRAY[%(expected)s::integer],
            array_fill(1, ARRAY[%(count)s::integer]), %(ids)s::uuid[],
            array_fill(%(event_type)s::text, ARRAY[%(count)s]), array_fill(1::smallint, ARRAY[%(count)s]),
            array_fill(''::text, ARRAY[%(count)s]), %(contents)s::jsonb[],
