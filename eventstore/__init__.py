@@ -1,6 +1,7 @@
 """The log: an append-only, event-sourced store of conversations in PostgreSQL."""
 
 from eventstore.append import Append
+from eventstore.caller import Caller
 from eventstore.database.settings import Settings
 from eventstore.eventdata import EventData, Role, TaskStatus
 from eventstore.events import (
@@ -50,6 +51,7 @@ __all__ = [
     "AppendResult",
     "Appended",
     "ApplicationEvent",
+    "Caller",
     "ConversationArchived",
     "ConversationCreated",
     "ConversationDeleted",

@@ -10,6 +10,7 @@ from struct import Struct
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from eventstore.caller import checked_tenant
 from eventstore.database.binary import int2, int4, jsonb, to_int4, to_timestamp, with_length, without_length
 from eventstore.errors import (
     EventIdConflict,
@@ -224,18 +225,6 @@ def encode_expected(expected: ExpectedVersion) -> int:
     if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= _HIGHEST_VERSION:
         return expected
     raise InputError(f"expected version {expected!r}: give a number from 0, NO_STREAM, EXISTS or ANY")
-
-
-def checked_tenant(tenant: str) -> str:
-    """The tenant's name.
-
-    Raises:
-        InvalidEvent: it is empty, too long or not storable.
-    """
-    if not isinstance(tenant, str) or not tenant:
-        raise InvalidEvent("tenant", f"{tenant!r} is no name: give a text of 1 to 255 characters")
-    check_text(tenant, "tenant", longest=255)
-    return tenant
 
 
 def _in_event(index: int, path: str) -> str:

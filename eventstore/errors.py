@@ -11,6 +11,7 @@
     │   ├── SettingsError          a setting or environment variable
     │   └── StoreClosed            the store is not open, or was closed while it was used
     ├── NotFound                   nothing has the id that was asked for
+    ├── Forbidden                  the user may not write there
     ├── ConflictError              what was given contradicts what the log holds
     │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
     │   └── EventIdConflict        another event is stored under the same id
@@ -103,6 +104,21 @@ class StoreClosed(InputError):
 
 class NotFound(EventStoreError):
     """Nothing has the id that was asked for."""
+
+
+class Forbidden(EventStoreError):
+    """The user may not write to a conversation, or there is none: which of them is not told. Nothing was written.
+
+    Attributes:
+        conversation_id: the conversation.
+    """
+
+    def __init__(self, conversation_id: object) -> None:
+        super().__init__(
+            f"no conversation that you may write has the id {conversation_id}: "
+            "ask its owner to share it with you, or begin one of your own; nothing was written"
+        )
+        self.conversation_id = conversation_id
 
 
 class ConflictError(EventStoreError):

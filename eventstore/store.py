@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from eventstore.append import Append, checked_tenant
+from eventstore.append import Append
+from eventstore.caller import checked_tenant
 from eventstore.commit import Committer
 from eventstore.database.connection import APP, Connection, Pool, connect
 from eventstore.database.server import Server

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from eventstore import Event, EventStore, Role, TaskStatus, conversation_uuid
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
 from eventstore import EventStore, Role
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 from eventstore.database.queries import query as sql_text
 from eventstore.errors import InputError
 from eventstore.ids import parse_uuid

@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import psycopg
 
 from eventstore import EventStore
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, InputError
 from eventstore.jsontext import check_text

@@ -22,7 +22,7 @@ from agent_manager.migrating.report import Reported
 from agent_manager.migrating.rollback import Commands, roll_back
 from agent_manager.migrating.taking_over import TakenOver
 from eventstore import EventStore, Settings
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 
 RESTORE_FILE = f"restore{SUFFIX}"
 

@@ -11,7 +11,7 @@ from agent_manager.importing.continued import continued
 from agent_manager.importing.lines import lines, total_bytes
 from agent_manager.importing.report import ImportProblem, ImportProgress, ImportReport, ImportStopped
 from eventstore import AppendResult, EventStore
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
 
 GROUP_CONVERSATIONS = 50

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
 from eventstore import ANY, AppendResult, Event, EventStore, ExpectedVersion, NewEvent
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 from eventstore.database.queries import query
 from eventstore.paging import RawRows
 from eventstore.read import horizon

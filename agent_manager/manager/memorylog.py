@@ -9,7 +9,8 @@ from uuid import UUID
 from agent_manager.manager.folds import appended_event
 from agent_manager.manager.log import LISTED, PAGE, PendingRow
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, NewEvent, Settings
-from eventstore.append import Batch, checked_tenant, encode_expected
+from eventstore.append import Batch, encode_expected
+from eventstore.caller import checked_tenant
 from eventstore.errors import EventIdConflict, WrongExpectedVersion
 from eventstore.jsontext import load, to_json
 

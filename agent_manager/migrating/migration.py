@@ -14,7 +14,7 @@ from agent_manager.migrating.source import Source
 from agent_manager.migrating.taking_over import Progress, Taking
 from agent_manager.migrating.verifying import verify_backup
 from eventstore import EventStore, Settings
-from eventstore.append import checked_tenant
+from eventstore.caller import checked_tenant
 from eventstore.portal import Portal
 
 BACKUPS = Path("eventstore-backups")

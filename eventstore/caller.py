@@ -1,0 +1,49 @@
+"""Who asks: a tenant, and a user within it or the whole of it. The server holds its wall by this, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eventstore.errors import InvalidEvent
+from eventstore.jsontext import check_text
+
+LONGEST_NAME = 255
+"""Characters of a tenant's or a user's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf something is read or written.
+
+    Attributes:
+        tenant: nothing of another one is seen.
+        user: sees and writes their own conversations and those shared with them; None is the whole tenant: a service or
+            an administrator.
+
+    Raises:
+        InvalidEvent: a name is empty, too long or not storable.
+    """
+
+    tenant: str
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_tenant(self.tenant)
+        if self.user is not None:
+            _checked(self.user, "user")
+
+
+def checked_tenant(tenant: str) -> str:
+    """The tenant's name.
+
+    Raises:
+        InvalidEvent: it is empty, too long or not storable.
+    """
+    return _checked(tenant, "tenant")
+
+
+def _checked(name: str, what: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise InvalidEvent(what, f"{name!r} is no name: give a text of 1 to {LONGEST_NAME} characters")
+    check_text(name, what, longest=LONGEST_NAME)
+    return name
