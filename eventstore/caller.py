@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal, TypeAlias
 
 from eventstore.errors import InvalidEvent
 from eventstore.jsontext import check_text
@@ -31,6 +33,15 @@ class Caller:
         checked_tenant(self.tenant)
         if self.user is not None:
             _checked(self.user, "user")
+
+
+class _Everybody(Enum):
+    EVERYBODY = "everybody"
+
+
+EVERYBODY: Final = _Everybody.EVERYBODY
+"""In the place of a caller, for the few who must see all tenants: the projector, and who looks after the server."""
+Whose: TypeAlias = Caller | Literal[_Everybody.EVERYBODY]
 
 
 def checked_tenant(tenant: str) -> str:

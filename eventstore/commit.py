@@ -26,6 +26,7 @@ import psycopg
 from psycopg.pq.abc import PGresult
 
 from eventstore.append import BUSY, Append, Batch, Outcome
+from eventstore.caller import Caller
 from eventstore.database.connection import Connection
 from eventstore.database.lane import Lane
 from eventstore.database.queries import query
@@ -85,20 +86,22 @@ class Committer:
         self._is_due = False
         self._is_closed = False
 
-    async def append(self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str) -> AppendResult:
+    async def append(
+        self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str
+    ) -> AppendResult:
         """Appends to one conversation or several, as soon as there is room for it.
 
         Raises:
-            ConflictError, InputError: its own fate.
+            Forbidden, ConflictError, InputError: its own fate.
             ServerError: nobody answers, or the answer was lost.
         """
-        guest = Guest(keys_of(tenant, appends), sum(len(append.events) for append in appends))
+        guest = Guest(keys_of(caller.tenant, appends), sum(len(append.events) for append in appends))
         if not self._room.enter_at_once(guest):
             await self._room.enter(guest)
         try:
             if self._is_closed:
                 raise StoreClosed
-            batch = Batch(tenant, appends, max_content_bytes, actor)
+            batch = Batch(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
             self._room.weigh(guest, batch.size)
             traveller = Traveller(batch, guest.keys, asyncio.get_running_loop().create_future())
             self._queue.append(traveller)

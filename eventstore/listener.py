@@ -18,13 +18,15 @@ from psycopg.adapt import AdaptersMap, Transformer
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import ByteaBinaryLoader
 
+from eventstore.caller import EVERYBODY, Whose
 from eventstore.database import binary
-from eventstore.database.connection import Connection, Pool
+from eventstore.database.connection import AUDITOR, PROJECTOR, Connection
 from eventstore.database.lane import Lane, Statement
+from eventstore.database.pool import Pool
 from eventstore.database.queries import query
 from eventstore.database.translate import translate, translated
 from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, SettingsError
-from eventstore.events import Event
+from eventstore.events import CONTENT, Event
 
 ANSWER_SECONDS = 2.5
 """An answer that takes longer will not come: then the connection is given up."""
@@ -39,11 +41,22 @@ _LISTEN = query("eventstore", "listen")
 _LOOK = Statement(b"eventstore_look", query("eventstore", "look").encode(), (binary.INT8, binary.INT4))
 _HORIZON = Statement(b"eventstore_horizon", query("eventstore", "horizon").encode(), ())
 _LIE_DOWN = Statement(b"eventstore_lie_down", b"SELECT lie_down($1)", (binary.INT8,))
+_TURN_TO = Statement(
+    b"eventstore_turn_to", query("eventstore", "turn_to").encode(), (binary.TEXT, binary.TEXT, binary.TEXT)
+)
 _GET_UP = Statement(b"eventstore_get_up", b"SELECT get_up()", ())
 
 
+Found = tuple[int, Event | None]
+"""A position that is taken, and its event where it can be seen."""
+
+
 class Listener:
-    """A connection that listens, with one statement at a time."""
+    """A connection that listens, with one statement at a time.
+
+    Attributes:
+        whose: events it sees; None is nobody's.
+    """
 
     def __init__(self, connection: Connection, on_heard: Callable[[], None]) -> None:
         """Takes over a connection on which ``LISTEN`` was committed.
@@ -54,28 +67,41 @@ class Listener:
         self._lane = Lane(connection, lambda _: on_heard(), on_heard)
         self._reads = Transformer(_Reading(connection))
         self._is_first = True
+        self.whose: Whose | None = None
         self._loop = asyncio.get_running_loop()
 
     async def prepare(self) -> None:
         """Prepares the statements."""
         with translated():
-            await self._lane.prepare((_LOOK, _HORIZON, _LIE_DOWN, _GET_UP))
+            await self._lane.prepare((_LOOK, _HORIZON, _LIE_DOWN, _GET_UP, _TURN_TO))
 
-    def look(self, after: int, limit: int, found: Callable[[list[Event]], None]) -> asyncio.Future[list[Event]]:
+    def look(self, after: int, limit: int, found: Callable[[list[Found]], None]) -> asyncio.Future[list[Found]]:
         """Looks for events after a position, the first ones first, final or not; it is under way at once.
 
         Args:
             found: told what was found, at once.
         """
 
-        def read(result: PGresult) -> list[Event]:
+        def read(result: PGresult) -> list[Found]:
             self._reads.set_pgresult(result, set_loaders=self._is_first)
             self._is_first = False
-            events = list(map(Event.from_row, self._reads.load_rows(0, result.ntuples, tuple)))
+            rows = self._reads.load_rows(0, result.ntuples, tuple)
+            events = [(row[0], None if row[CONTENT] is None else Event.from_row(row)) for row in rows]
             found(events)
             return events
 
         return self._ask(_LOOK, [binary.int8(after), binary.int4(limit)], read)
+
+    async def turn_to(self, whose: Whose | None) -> None:
+        """Looks as somebody else from now on; this session is not lent to anybody."""
+        if whose == self.whose:
+            return
+        tenant, user, role = "", "", PROJECTOR
+        if whose is not EVERYBODY:
+            tenant, user, role = (whose.tenant, whose.user or "", AUDITOR) if whose else ("", "", AUDITOR)
+        self.whose = None  # until it is done
+        await self._ask(_TURN_TO, [tenant.encode(), user.encode(), role.encode()], lambda result: None)
+        self.whose = whose
 
     async def horizon(self) -> int:
         """The position up to which the log is final."""

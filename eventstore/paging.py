@@ -16,7 +16,8 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 from psycopg.types.string import ByteaBinaryLoader
 
-from eventstore.database.connection import Connection, Pool
+from eventstore.database.connection import Connection
+from eventstore.database.pool import Fetching
 from eventstore.database.queries import query, query_without
 from eventstore.ending import end
 from eventstore.events import CONTENT, Event
@@ -62,7 +63,9 @@ class Source:
         return statement(self.name, frozenset(self.parameters.keys() - self.given.keys()))
 
 
-async def pages(pool: Pool, source: Source, first: int, last: int, limit: int | None) -> AsyncGenerator[Event, None]:
+async def pages(
+    pool: Fetching, source: Source, first: int, last: int, limit: int | None
+) -> AsyncGenerator[Event, None]:
     """The events between two positions or versions, both included; at most ``limit``."""
     walk = Walk(source, first, min(last, source.highest), limit)
     text, given = source.text, source.given
@@ -135,7 +138,7 @@ class Walk:
         if rows:
             self._size = _next_size(rows)
 
-    async def skip(self, pool: Pool) -> None:
+    async def skip(self, pool: Fetching) -> None:
         """Goes on to the next event of all: positions may have gaps that many statements would not cross."""
         if self._source.backwards:
             [(self._last,)] = await pool.fetch(_LAST_EVENT, {"horizon": Int8(self._last)})

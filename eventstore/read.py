@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.connection import Pool
+from eventstore.database.pool import Fetching
 from eventstore.database.queries import query
 from eventstore.errors import InputError
 from eventstore.events import Event
@@ -67,18 +67,25 @@ class Filter:
         }
 
 
-async def horizon(pool: Pool) -> int:
+async def horizon(pool: Fetching) -> int:
     """The position up to which the log is final. A statement of its own: see ``ORDER.md``."""
     return int((await pool.fetch(_HORIZON))[0][0])
 
 
-async def last_event(pool: Pool, up_to: int) -> int:
+async def last_event(pool: Fetching, up_to: int) -> int:
     """The position of the last event at or below ``up_to``; 0 if there is none."""
     return int((await pool.fetch(_LAST_EVENT, {"horizon": up_to}))[0][0])
 
 
 def read_log(
-    pool: Pool, tenant: str | None, first: int, last: int, which: Filter, *, backwards: bool = False, limit: int | None
+    pool: Fetching,
+    tenant: str | None,
+    first: int,
+    last: int,
+    which: Filter,
+    *,
+    backwards: bool = False,
+    limit: int | None,
 ) -> AsyncIterator[Event]:
     """Events of the whole log with ``first <= position <= last``, in order of position."""
     source = log_source(tenant, which, backwards=backwards)
@@ -88,7 +95,7 @@ def read_log(
 
 
 def read_conversation(
-    pool: Pool,
+    pool: Fetching,
     tenant: str,
     conversation_id: UUID,
     first: int,
@@ -131,7 +138,7 @@ def conversation_source(tenant: str, conversation_id: UUID, which: Filter, *, ba
 
 
 async def _in_time(
-    pool: Pool, source: Source, which: Filter, first: int, last: int, limit: int | None
+    pool: Fetching, source: Source, which: Filter, first: int, last: int, limit: int | None
 ) -> AsyncIterator[Event]:
     times = {"since": which.since or "-infinity", "until": which.until or "infinity"}
     [(low, high)] = await pool.fetch(_TIME_EDGES, times)

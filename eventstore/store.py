@@ -10,9 +10,10 @@ from typing import Self
 from uuid import UUID
 
 from eventstore.append import Append
-from eventstore.caller import checked_tenant
+from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
 from eventstore.commit import Committer
-from eventstore.database.connection import APP, Connection, Pool, connect
+from eventstore.database.connection import APP, AUDITOR, WRITER, Connection, connect
+from eventstore.database.pool import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.errors import InputError, ServerError, StoreClosed
@@ -21,6 +22,7 @@ from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEven
 from eventstore.ids import parse_uuid
 from eventstore.listener import Listener, open_listener
 from eventstore.opening import check_schema
+from eventstore.parts import Parts
 from eventstore.read import (
     HIGHEST_VERSION,
     Filter,
@@ -29,7 +31,8 @@ from eventstore.read import (
     read_log,
 )
 from eventstore.subscription import follow
-from eventstore.wake import LOOK_EVENTS, News, Waker
+from eventstore.wake import LOOK_EVENTS, Waker
+from eventstore.watch import News
 
 
 class EventStore:
@@ -50,7 +53,7 @@ class EventStore:
         self.server = Server(self.settings)
         self._listening_url: str | None = None
         self._waker: Waker | None = None
-        self._pool: Pool | None = None
+        self._parts: Parts | None = None
         self._committer: Committer | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,10 +75,10 @@ class EventStore:
         try:
             async with await self.connect() as connection:
                 await check_schema(connection, self.settings.db_schema)
-            self._pool = Pool(self.server.url, self.settings, APP, self.settings.pool_size, self.server.why)
-            await self._pool.open()
+            self._parts = Parts(self.server, self.settings)
+            await self._parts.open()
             self._waker = Waker(self._open_listener)
-            self._committer = Committer(self.connect, self.settings.connect_timeout, self.server.why)
+            self._committer = Committer(lambda: self.connect(WRITER), self.settings.connect_timeout, self.server.why)
         except BaseException:
             await self.close()
             raise
@@ -87,9 +90,9 @@ class EventStore:
         if self._committer is not None:
             await self._committer.close()
             self._committer = None
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
+        if self._parts is not None:
+            await self._parts.close()
+            self._parts = None
         await asyncio.to_thread(self.server.release)
 
     async def connect(self, role: str | None = APP) -> Connection:
@@ -101,15 +104,44 @@ class EventStore:
         return await connect(self.server.url, self.settings, role)
 
     @property
-    def pool(self) -> Pool:
-        """The connections of the store.
+    def parts(self) -> Parts:
+        """The connections of the store, by role.
 
         Raises:
             StoreClosed: the store is not open.
         """
-        if self._pool is None:
+        if self._parts is None:
             raise StoreClosed
-        return self._pool
+        return self._parts
+
+    @property
+    def pool(self) -> Pool:
+        """Connections under the service's own role, which sees nothing of the log or the read tables.
+
+        Raises:
+            StoreClosed: the store is not open.
+        """
+        return self.parts.service
+
+    def log(self, whose: Whose) -> View:
+        """The log as a caller sees it, or ``EVERYBODY``: for queries of one's own."""
+        return self.parts.log(whose)
+
+    def tables(self, whose: Whose) -> View:
+        """The read tables as a caller sees them, or ``EVERYBODY``: for queries of one's own."""
+        return self.parts.tables(whose)
+
+    def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
+        """The caller of these names.
+
+        Args:
+            tenant: the store's own if left out.
+            user: the whole tenant if left out.
+
+        Raises:
+            InvalidEvent: one of them is no name.
+        """
+        return Caller(self.tenant if tenant is None else tenant, user)
 
     async def append(
         self,
@@ -119,6 +151,7 @@ class EventStore:
         expected: ExpectedVersion = ANY,
         actor: str = "",
         tenant: str | None = None,
+        user: str | None = None,
     ) -> AppendResult:
         """Appends events to a conversation: all of them, durably, or none.
 
@@ -128,25 +161,28 @@ class EventStore:
             expected: the version that the conversation must have, ``NO_STREAM``, ``EXISTS`` or ``ANY``.
             actor: who causes the events that do not say so themselves.
             tenant: the store's own if left out.
+            user: for whom it is appended: the owner of a conversation that begins so; to one that there is, they may
+                append if it is theirs, or shared with them for writing. None is the whole tenant, which may all.
 
         Raises:
+            Forbidden: the user may not append to the conversation.
             WrongExpectedVersion: somebody else appended meanwhile.
             EventIdConflict: another event is stored under the id of one of these.
             InputError: something in the events cannot be stored.
             ConnectionLost: unknown whether it happened; append the same NewEvent objects again.
         """
-        return await self._commit([Append(conversation_id, events, expected)], actor, tenant)
+        return await self._commit([Append(conversation_id, events, expected)], actor, self.caller(tenant, user))
 
     async def append_all(
-        self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None
+        self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
     ) -> AppendResult:
         """Appends to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
-        return await self._commit(list(appends), actor, tenant)
+        return await self._commit(list(appends), actor, self.caller(tenant, user))
 
-    def _commit(self, appends: list[Append], actor: str, tenant: str | None) -> Awaitable[AppendResult]:
+    def _commit(self, appends: list[Append], actor: str, caller: Caller) -> Awaitable[AppendResult]:
         if self._committer is None:
             raise StoreClosed
-        return self._committer.append(self._tenant(tenant), appends, self.settings.max_content_bytes, actor)
+        return self._committer.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -161,6 +197,7 @@ class EventStore:
         since: datetime | None = None,
         until: datetime | None = None,
         tenant: str | None = None,
+        user: str | None = None,
     ) -> AsyncIterator[Event]:
         """The events of a conversation, in order of version or backwards.
 
@@ -169,10 +206,12 @@ class EventStore:
             until_version: only versions up to this one.
             limit: at most so many events.
             types, actor, since, until: only events like this; the times are those of ``timestamp``.
+            user: only what this user may see; None is the whole tenant.
         """
+        caller = self.caller(tenant, user)
         return read_conversation(
-            self.pool,
-            self._tenant(tenant),
+            self.log(caller),
+            caller.tenant,
             parse_uuid(conversation_id, "conversation_id"),
             _not_negative(after, "after") + 1,
             HIGHEST_VERSION if until_version is None else until_version,
@@ -193,6 +232,7 @@ class EventStore:
         since: datetime | None = None,
         until: datetime | None = None,
         tenant: str | None = None,
+        user: str | None = None,
         all_tenants: bool = False,
     ) -> AsyncIterator[Event]:
         """The events of a tenant, or of all, in order of position or backwards, up to the horizon at the start.
@@ -200,13 +240,16 @@ class EventStore:
         Args:
             after: only positions above this one.
             until_position: only positions up to this one.
+            user: only what this user may see; None is the whole tenant.
             all_tenants: of everybody, not only of ``tenant``.
         """
         first = _not_negative(after, "after") + 1
-        final = await horizon(self.pool)
+        whose = self._whose(tenant, user, all_tenants)
+        log = self.log(whose)
+        final = await horizon(log)
         events = read_log(
-            self.pool,
-            None if all_tenants else self._tenant(tenant),
+            log,
+            None if whose is EVERYBODY else whose.tenant,
             first,
             final if until_position is None else min(final, until_position),
             Filter(types, actor, since, until),
@@ -223,18 +266,24 @@ class EventStore:
         types: Sequence[str] | None = None,
         actor: str | None = None,
         tenant: str | None = None,
+        user: str | None = None,
         all_tenants: bool = False,
     ) -> AsyncIterator[Event]:
         """All events after a position, those to come included: in order, each once, none missing.
 
         To resume, subscribe again after the position of the last event that was dealt with. The iterator waits for
         the server where it is away, and goes on.
+
+        Args:
+            user: only what this user may see, from when they may; None is the whole tenant. What was appended to a
+                conversation before it was shared with them is read with :meth:`read`.
         """
+        whose = self._whose(tenant, user, all_tenants)
         events = follow(
-            self.pool,
-            self._wait,
+            self.log(whose),
+            lambda seen: self._wait(seen, LOOK_EVENTS, whose),
             self.revive,
-            None if all_tenants else self._tenant(tenant),
+            None if whose is EVERYBODY else whose.tenant,
             _not_negative(after, "after"),
             Filter(types, actor),
         )
@@ -246,15 +295,15 @@ class EventStore:
         """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
         await self._wait(seen, 0)
 
-    async def _wait(self, seen: int, limit: int = LOOK_EVENTS) -> News | None:
+    async def _wait(self, seen: int, limit: int, whose: Whose | None = None) -> News | None:
         if self._waker is None:
             raise StoreClosed
-        return await self._waker.wait(seen, limit)
+        return await self._waker.wait(seen, limit, whose)
 
     async def _open_listener(self, on_heard: Callable[[], None]) -> Listener:
         url = self._listening_url or self.server.url
         return await open_listener(
-            lambda: connect(url, self.settings, APP), self.pool, on_heard, self.settings.connect_timeout
+            lambda: connect(url, self.settings, AUDITOR), self.parts.auditor, on_heard, self.settings.connect_timeout
         )
 
     async def revive(self) -> None:
@@ -262,8 +311,12 @@ class EventStore:
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
 
-    def _tenant(self, given: str | None) -> str:
-        return self.tenant if given is None else checked_tenant(given)
+    def _whose(self, tenant: str | None, user: str | None, all_tenants: bool) -> Whose:
+        if not all_tenants:
+            return self.caller(tenant, user)
+        if user is not None:
+            raise InputError(f"user: {user!r} is one of a tenant, not of all: leave out one of user and all_tenants")
+        return EVERYBODY
 
 
 def _not_negative(value: int, what: str) -> int:

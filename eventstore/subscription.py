@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from eventstore.database.connection import Pool
+from eventstore.database.pool import View
 from eventstore.errors import ConnectionLost, ServerUnreachable
 from eventstore.events import Event
 from eventstore.read import Filter, horizon, last_event, read_log
-from eventstore.wake import News
+from eventstore.watch import News
 
 RETRY_SECONDS = 0.5
 """Between attempts to reach a server that is away."""
 
 
 async def follow(
-    pool: Pool,
+    log: View,
     wait: Callable[[int], Awaitable[News | None]],
     revive: Callable[[], Awaitable[None]],
     tenant: str | None,
@@ -26,6 +26,7 @@ async def follow(
     """Events beyond a position, for good.
 
     Args:
+        log: as the one who follows it sees it.
         wait: returns when there may be events beyond a position, and brings them along where it can.
         revive: starts a server that is away, where that is ours to do.
         tenant: whose events; None is everybody's.
@@ -35,23 +36,27 @@ async def follow(
     while True:
         try:
             if news is None or not news.are_all:
-                final = await horizon(pool)
-                async for event in read_log(pool, tenant, position + 1, final, which, limit=None):
+                final = max(await horizon(log), news.position if news is not None else 0)
+                async for event in read_log(log, tenant, position + 1, final, which, limit=None):
                     yield event
                     position = event.position
                 if filtered and final > position:
                     # Only as far as an event that exists: after a crash the sequence may fall back behind the horizon.
-                    position = max(position, await last_event(pool, final))
+                    position = max(position, await last_event(log, final))
         except (ConnectionLost, ServerUnreachable):
             await revive()
             await asyncio.sleep(RETRY_SECONDS)
             continue
         news = await wait(position)
-        for event in news.events if news is not None else ():
+        if news is None:
+            continue
+        for event in news.events:
             if event.position > position:
                 if _is_wanted(event, tenant, which):
                     yield event
                 position = event.position
+        if news.whose is not None:
+            position = max(position, news.position)
 
 
 def _is_wanted(event: Event, tenant: str | None, which: Filter) -> bool:

@@ -54,15 +54,18 @@ class SyncEventStore:
         expected: ExpectedVersion = ANY,
         actor: str = "",
         tenant: str | None = None,
+        user: str | None = None,
     ) -> AppendResult:
         """See :meth:`EventStore.append`."""
         return self.portal.call(
-            self.asynchronous.append(conversation_id, events, expected=expected, actor=actor, tenant=tenant)
+            self.asynchronous.append(conversation_id, events, expected=expected, actor=actor, tenant=tenant, user=user)
         )
 
-    def append_all(self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None) -> AppendResult:
+    def append_all(
+        self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
+    ) -> AppendResult:
         """See :meth:`EventStore.append_all`."""
-        return self.portal.call(self.asynchronous.append_all(appends, actor=actor, tenant=tenant))
+        return self.portal.call(self.asynchronous.append_all(appends, actor=actor, tenant=tenant, user=user))
 
     def read(
         self,
@@ -77,6 +80,7 @@ class SyncEventStore:
         since: datetime | None = None,
         until: datetime | None = None,
         tenant: str | None = None,
+        user: str | None = None,
     ) -> Iterator[Event]:
         """See :meth:`EventStore.read`."""
         return self.portal.iterate(
@@ -91,6 +95,7 @@ class SyncEventStore:
                 since=since,
                 until=until,
                 tenant=tenant,
+                user=user,
             )
         )
 
@@ -106,6 +111,7 @@ class SyncEventStore:
         since: datetime | None = None,
         until: datetime | None = None,
         tenant: str | None = None,
+        user: str | None = None,
         all_tenants: bool = False,
     ) -> Iterator[Event]:
         """See :meth:`EventStore.read_log`."""
@@ -120,6 +126,7 @@ class SyncEventStore:
                 since=since,
                 until=until,
                 tenant=tenant,
+                user=user,
                 all_tenants=all_tenants,
             )
         )
@@ -131,9 +138,12 @@ class SyncEventStore:
         types: Sequence[str] | None = None,
         actor: str | None = None,
         tenant: str | None = None,
+        user: str | None = None,
         all_tenants: bool = False,
     ) -> Iterator[Event]:
         """See :meth:`EventStore.subscribe`."""
         return self.portal.iterate(
-            self.asynchronous.subscribe(after=after, types=types, actor=actor, tenant=tenant, all_tenants=all_tenants)
+            self.asynchronous.subscribe(
+                after=after, types=types, actor=actor, tenant=tenant, user=user, all_tenants=all_tenants
+            )
         )

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
+from eventstore.caller import Whose
 from eventstore.ending import end
 from eventstore.errors import EventStoreError, InputError, StoreClosed
-from eventstore.events import Event
 from eventstore.listener import Listener
 from eventstore.pace import Pace
-from eventstore.watch import Demand, Watch
+from eventstore.watch import Demand, News, Watch
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +27,6 @@ RECONNECT_SECONDS = 1.0
 
 LOOK_EVENTS = 100
 """So many events at most come with the waking; a consumer that is further behind reads on by itself."""
-
-
-class News(NamedTuple):
-    """What has come.
-
-    Attributes:
-        events: of all tenants, in order, final; beyond the position of the caller or of another who has seen less.
-        are_all: whether there were no more.
-    """
-
-    events: list[Event]
-    are_all: bool
 
 
 class Waker:
@@ -59,14 +47,15 @@ class Waker:
         self._said = ""
         self._closed = False
 
-    async def wait(self, seen: int, limit: int = LOOK_EVENTS) -> News | None:
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS, whose: Whose | None = None) -> News | None:
         """Returns when there may be events beyond the position ``seen``.
 
         Args:
             limit: how many events to bring along, at most; 0 for who reads by itself: it is woken before anybody looks.
+            whose: events to bring along.
 
         Returns:
-            What has come; None where the caller has to look for itself, because nobody else can.
+            What has come; without events where others wait who see other ones; None where nobody can look for all.
 
         Raises:
             InputError: listening connections are not possible; somebody has to correct a setting.
@@ -76,7 +65,7 @@ class Waker:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="eventstore-waker")
         woken: asyncio.Future[News | None] = self._loop.create_future()
-        self._waiting[woken] = Demand(seen, limit)
+        self._waiting[woken] = Demand(seen, limit, whose if limit else None)
         if self._watch is not None:
             self._watch.came(seen)
         try:
@@ -99,8 +88,12 @@ class Waker:
         wanted = self._waiting.values()
         if len(wanted) == 1:
             [only] = wanted
-            return only if only.limit else Demand(only.seen, 1)
-        return Demand(min(each.seen for each in wanted), max(1, *(each.limit for each in wanted)))
+            return only if only.limit else Demand(only.seen, 1, None)
+        lowest = min(each.seen for each in wanted)
+        askers = {each.whose for each in wanted if each.limit}
+        if len(askers) != 1:
+            return Demand(lowest, 1, None)  # what one of them sees is not for the others
+        return Demand(lowest, max(each.limit for each in wanted), *askers)
 
     def rouse(self) -> None:
         """Wakes those who read by themselves."""
@@ -109,15 +102,17 @@ class Waker:
             if not woken.done():
                 woken.set_result(None)
 
-    def hand_out(self, events: list[Event], *, are_all: bool) -> bool:
-        """Wakes those who have not seen the last of these events; False if there is nobody."""
-        news = News(events, are_all)
-        last = events[-1].position
-        eager = [woken for woken, demand in self._waiting.items() if demand.seen < last]
-        for woken in eager:
+    def hand_out(self, news: News) -> bool:
+        """Wakes those who have not seen all that has come; False if there is nobody.
+
+        Who has not even seen what lies before it, or sees other events, is only told that something is there.
+        """
+        eager = [(woken, demand) for woken, demand in self._waiting.items() if demand.seen < news.position]
+        for woken, demand in eager:
             del self._waiting[woken]
             if not woken.done():
-                woken.set_result(news)
+                fits = demand.seen >= news.after and demand.whose == news.whose
+                woken.set_result(news if fits else news.without_events())
         return bool(eager)
 
     async def _run(self) -> None:

@@ -11,8 +11,9 @@ import asyncio
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from eventstore.caller import Whose
 from eventstore.events import Event
-from eventstore.listener import POLL_SECONDS, Listener
+from eventstore.listener import POLL_SECONDS, Found, Listener
 from eventstore.pace import Pace
 
 _GRACE_SECONDS = 0.005  # who was woken and comes back so soon finds the connection still lying
@@ -25,10 +26,34 @@ class Demand(NamedTuple):
     Attributes:
         seen: the lowest position that one of them has seen.
         limit: how many events at most.
+        whose: as whom to look; None is as nobody, who learns only that something is there.
     """
 
     seen: int
     limit: int
+    whose: Whose | None
+
+
+class News(NamedTuple):
+    """What has come.
+
+    Attributes:
+        after: the position behind which was looked.
+        position: up to which the log is final, and an event stands there.
+        events: those between that can be seen, in order.
+        are_all: whether nothing was left behind them.
+        whose: as whom was looked; None is as nobody.
+    """
+
+    after: int
+    position: int
+    events: list[Event]
+    are_all: bool
+    whose: Whose | None
+
+    def without_events(self) -> News:
+        """For those who have to look for themselves."""
+        return self._replace(events=[], are_all=False, whose=None)
 
 
 class Audience(Protocol):
@@ -40,8 +65,8 @@ class Audience(Protocol):
     def rouse(self) -> None:
         """Told that something has come, before it is known what."""
 
-    def hand_out(self, events: list[Event], *, are_all: bool) -> bool:
-        """Takes final events, in order; False where nobody wanted them."""
+    def hand_out(self, news: News) -> bool:
+        """Takes what has come; False where nobody wanted it."""
 
 
 class Watch:
@@ -53,7 +78,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._came = asyncio.Event()
         self._alarm: asyncio.Future[None] | None = None
-        self._looking: asyncio.Future[list[Event]] | None = None
+        self._looking: asyncio.Future[list[Found]] | None = None
         self._is_lying = False
         self._stirred = False  # something may have come since the last look
         self._covered = 0  # whatever came beyond this position since the last look has been notified
@@ -96,6 +121,7 @@ class Watch:
         demand = self._audience.demand()
         if demand is None:
             return
+        await self._listener.turn_to(demand.whose)
         if self._is_lying and not self._stirred and demand.seen >= self._covered:
             await self._sleep(POLL_SECONDS)
             return
@@ -117,24 +143,27 @@ class Watch:
         self._pace.spend(self._loop.time())
         return self._handed_out
 
-    def _begin_look(self, final: int = 0) -> asyncio.Future[list[Event]]:
-        seen, limit = self._audience.demand() or Demand(0, 1)
+    def _begin_look(self, final: int = 0) -> asyncio.Future[list[Found]]:
+        seen, limit, _ = self._audience.demand() or Demand(0, 1, None)
         self._stirred = False
         return self._listener.look(seen, limit, partial(self._found, seen, limit, final))
 
-    def _found(self, seen: int, limit: int, final: int, events: list[Event]) -> None:
+    def _found(self, seen: int, limit: int, final: int, found: list[Found]) -> None:
         """Hands out what is final: at once, in the callback that brings it."""
+        after = seen
         number = 0
-        for event in events:
-            if event.position > max(final, seen + 1):
+        for position, _ in found:
+            if position > max(final, seen + 1):
                 break
-            seen = event.position
+            seen = position
             number += 1
         self._covered = seen
-        self._has_gap = number < len(events)
-        is_full = len(events) == limit
+        self._has_gap = number < len(found)
+        is_full = len(found) == limit
         self._stirred = self._stirred or self._has_gap or is_full
-        self._handed_out = number > 0 and self._audience.hand_out(events[:number], are_all=not is_full)
+        events = [event for _, event in found[:number] if event is not None]
+        news = News(after, seen, events, not is_full, self._listener.whose)
+        self._handed_out = number > 0 and self._audience.hand_out(news)
 
     async def _lie_down(self) -> None:
         demand = self._audience.demand()

@@ -16,7 +16,8 @@ import psycopg
 from eventstore import ANY, Appended, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent
 from eventstore.append import Append, Batch, encode_expected
 from eventstore.database.binary import without_length
-from eventstore.database.connection import Connection, Pool
+from eventstore.database.connection import Connection
+from eventstore.database.pool import Pool
 from eventstore.database.queries import query
 from eventstore.database.translate import translate
 from eventstore.errors import EventIdConflict, EventStoreError, StoreClosed, WrongExpectedVersion

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
+from eventstore.caller import Caller
 from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
-from eventstore.database.waiting import WaitingConnection
-from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, UnsuitableServer
+from eventstore.errors import EventStoreError, ServerUnreachable, UnsuitableServer
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
 APP = "eventstore_app"
+WRITER = "eventstore_writer"
+READER = "eventstore_reader"
+AUDITOR = "eventstore_auditor"
 PROJECTOR = "eventstore_projector"
 OLDEST_SERVER = 15
 BOOKKEEPING = "eventstore_migrations"
 """dbmate's table, in the store's own schema."""
 
 _CONFIGURE = query("eventstore.database", "configure")
+_CALLER = query("eventstore.database", "caller")
 
 
 def without_password(url: str) -> str:
@@ -122,73 +123,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     await connection.execute(_CONFIGURE, parameters)
 
 
-class Pool:
-    """Connections of one purpose, shared by the coroutines of one event loop."""
-
-    def __init__(
-        self,
-        url: str,
-        settings: Settings,
-        role: str | None,
-        size: int,
-        why: Callable[[EventStoreError], EventStoreError],
-    ) -> None:
-        self._why = why
-
-        async def prepare(connection: Connection) -> None:
-            await configure(connection, settings, role)
-
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            url,
-            open=False,
-            min_size=1,
-            max_size=size,
-            timeout=settings.connect_timeout,
-            reconnect_timeout=settings.connect_timeout,
-            kwargs={"autocommit": True, **connect_options(settings)},
-            configure=prepare,
-            connection_class=WaitingConnection,
-        )
-
-    async def open(self) -> None:
-        """Starts to fill the pool; returns at once."""
-        await self._pool.open()
-
-    async def close(self) -> None:
-        """Closes all connections."""
-        await self._pool.close()
-
-    def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """Lends a connection."""
-        return self._pool.connection()
-
-    async def fetch(
-        self,
-        query: Any,
-        parameters: Any = None,
-        *,
-        explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
-        cursor: type[psycopg.AsyncCursor[TupleRow]] = psycopg.AsyncCursor,
-    ) -> list[TupleRow]:
-        """Runs a query that may be repeated without harm, and returns all its rows.
-
-        A connection that broke while it lay idle in the pool (a restarted server leaves such) is replaced and
-        the query repeated, once for each that may lie there.
-
-        Args:
-            explain: the error for those of the driver's that only the caller understands.
-            cursor: how values are read.
-
-        Raises:
-            EventStoreError: what the driver's error means.
-        """
-        for spare in range(self._pool.max_size, -1, -1):
-            try:
-                async with self._pool.connection() as connection:
-                    return await (await cursor(connection).execute(query, parameters)).fetchall()
-            except psycopg.Error as error:  # the pool's own errors are among them
-                known = explain(error) or translate(error)
-                if spare and isinstance(known, ConnectionLost):
-                    continue
-                raise self._why(known) from error
-        raise AssertionError("the last round returns or raises")
+async def say_caller(connection: Connection, caller: Caller | None) -> None:
+    """Says for whom the connection asks until its transaction ends; None is nobody, who sees nothing."""
+    said = {"tenant": caller.tenant if caller else "", "user": (caller and caller.user) or ""}
+    await connection.execute(_CALLER, said)

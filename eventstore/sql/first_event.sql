@@ -1,4 +1,2 @@
--- The position of the first event at or above another; the highest there can be if there is none.
-SELECT coalesce(min(e.position), 9223372036854775807)
-  FROM events e
- WHERE e.position >= %(first)s
+-- The position of the first event at or above another, whosever it is; the highest there can be if there is none.
+SELECT event_not_below(%(first)s)

@@ -1,4 +1,2 @@
--- The position of the last event at or below the horizon; 0 in an empty log.
-SELECT coalesce(max(e.position), 0)
-  FROM events e
- WHERE e.position <= %(horizon)s
+-- The position of the last event at or below the horizon, whosever it is; 0 in an empty log.
+SELECT event_not_above(%(horizon)s)
