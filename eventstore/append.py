@@ -16,6 +16,7 @@ from eventstore.errors import (
     EventIdConflict,
     EventStoreError,
     EventTooLarge,
+    Forbidden,
     InputError,
     InvalidEvent,
     WrongExpectedVersion,
@@ -146,6 +147,7 @@ class Batch:
         """What the append did, from one outcome for each event.
 
         Raises:
+            Forbidden: the user may not append to one of the conversations.
             WrongExpectedVersion, EventIdConflict: what the log holds contradicts it.
             InputError: the server refused an event.
         """
@@ -158,9 +160,12 @@ class Batch:
     def _fault(self, outcomes: Sequence[Outcome]) -> EventStoreError:
         """The error for what the server found wrong; where that is several things, for the gravest."""
         codes = [outcome.code for outcome in outcomes]
-        number = next(codes.index(fault) for fault in (REFUSED, ID_CONFLICT, WRONG_VERSION) if fault in codes)
+        gravest = (REFUSED, FORBIDDEN, ID_CONFLICT, WRONG_VERSION)
+        number = next(codes.index(fault) for fault in gravest if fault in codes)
         told, target, row = outcomes[number], self.targets[number], self.rows[number]
         conversation_id = self.conversations[target]
+        if told.code == FORBIDDEN:
+            return Forbidden(conversation_id)
         if told.code == ID_CONFLICT:
             return EventIdConflict(conversation_id, _id_of(row))
         if told.code == WRONG_VERSION:
@@ -175,7 +180,7 @@ Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 """An event as it stands in binary arrays: id, type, version of its schema, actor, content, metadata."""
 ID, TYPE = 0, 1
 
-NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY = b"n", b"k", b"v", b"i", b"r", b"b"
+NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY, FORBIDDEN = b"n", b"k", b"v", b"i", b"r", b"b", b"f"
 """What the server says of an event. A further word is ``x``, its append was refused for another of its events; the
 migration that makes ``append_group`` explains them all."""
 

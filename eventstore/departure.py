@@ -119,7 +119,7 @@ def departing(queue: deque[Traveller], under_way: set[Key], most: int) -> Group:
 
 
 def _may_share(key: Key, those: list[Traveller], other: Traveller) -> bool:
-    """Whether appends can follow each other in a conversation: all expect ANY, for the same user, and share no event."""
+    """Whether appends can follow each other in a conversation: for one user, all expect ANY, no event is in two."""
     if any(one.batch.user != other.batch.user for one in those):
         return False
     targets = [one.keys.index(key) for one in (*those, other)]

@@ -1,7 +1,7 @@
 """The connections of a store, each part of it under the role that has just the rights that it needs.
 
-The wall stands in the server: a role that reads sees what belongs to the caller of its transaction. The projector's role
-sees all; its connections are made only when somebody asks for everybody's events.
+The wall stands in the server: a role that reads sees what belongs to the caller of its transaction. The projector's
+role sees all; its connections are made only when somebody asks for everybody's events.
 """
 
 from __future__ import annotations

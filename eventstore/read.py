@@ -77,6 +77,11 @@ async def last_event(pool: Fetching, up_to: int) -> int:
     return int((await pool.fetch(_LAST_EVENT, {"horizon": up_to}))[0][0])
 
 
+async def end_of_log(pool: Fetching) -> int:
+    """The position of the last event that is final; 0 if there is none."""
+    return await last_event(pool, await horizon(pool))
+
+
 def read_log(
     pool: Fetching,
     tenant: str | None,

@@ -16,7 +16,7 @@ from uuid import UUID
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query, query_without
 from eventstore.database.translate import translated
@@ -50,7 +50,7 @@ class ConversationState:
 
 async def state_as_of(
     store: EventStore,
-    tenant: str,
+    caller: Caller,
     candidates: list[UUID],
     *,
     version: int | None = None,
@@ -64,16 +64,17 @@ async def state_as_of(
         NotFound: the conversation had not begun then, or has not come to that version.
     """
     limit = _checked(version, position, time)
+    tenant = caller.tenant
+    # Whether the caller sees it is for the server to say; the projector, who folds it then, sees all.
+    versions: dict[UUID, int] = dict(await store.log(caller).fetch(_VERSIONS, {"tenant": tenant, "ids": candidates}))
+    found = next((candidate for candidate in candidates if candidate in versions), None)
+    if found is None:
+        return None
+    if version is not None and version > versions[found]:
+        raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {version}")
     async with await store.connect(PROJECTOR) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
-                given = {"tenant": tenant, "ids": candidates}
-                versions: dict[UUID, int] = dict(await (await connection.execute(_VERSIONS, given)).fetchall())
-                found = next((candidate for candidate in candidates if candidate in versions), None)
-                if found is None:
-                    return None
-                if version is not None and version > versions[found]:
-                    raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {version}")
                 await _make_tables(connection, store.settings.db_schema)
                 if not await _fill_batch(connection, {"tenant": tenant, "conversation_id": found} | limit):
                     [(words, value)] = limit.items()

@@ -10,6 +10,8 @@ committed when the read began, already holds. That the cache serves none follows
 2. A state is kept only if it is *whole*: the messages and tasks were read in one snapshot with the version, once their
    projections had applied the event of that version. The projections do not advance together: where they are behind the
    row, the read waits for them. Messages beyond the version are left out; tasks may be newer than it, never older.
+3. The look is walled: who may not see the row is told that there is none, whatever is kept. States are kept by the
+   tenant and the user for whom they were read.
 
 One cache belongs to one event loop and serves all its coroutines. The states are shared: do not change what is in them.
 """
@@ -22,6 +24,7 @@ from uuid import UUID
 from cachetools import LRUCache
 from psycopg.types.numeric import Int8
 
+from eventstore import Caller
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
@@ -52,11 +55,14 @@ class _Kept(NamedTuple):
     size: int
 
 
+_Key = tuple[Caller, UUID]
+
+
 class ConversationCache:
     """Reads whole conversations through a cache of the least recently used.
 
     Args:
-        reader: whose tenant's conversations.
+        reader: whose caller's conversations.
         max_bytes: of all states together, about; a larger one is read each time.
 
     Attributes:
@@ -67,7 +73,7 @@ class ConversationCache:
         if not isinstance(max_bytes, int) or max_bytes < 0:
             raise InputError(f"max_bytes: {max_bytes!r} is no number of bytes")
         self._reader = reader
-        self._kept: LRUCache[tuple[str, UUID], _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size)
+        self._kept: LRUCache[_Key, _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size)
         self.hits = 0
         self.misses = 0
 
@@ -96,11 +102,11 @@ class ConversationCache:
         """
         reader = self._reader
         given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
-        rows = await fetch_at_least(reader.store, _CACHED, given, _READ_FROM, at_least, reader.timeout)
+        rows = await fetch_at_least(reader.store, reader.caller, _CACHED, given, _READ_FROM, at_least, reader.timeout)
         if not rows:
             raise not_found(conversation)
         found, version, *marks = rows[0]
-        key = (reader.tenant, found)
+        key = (reader.caller, found)
         kept = self._kept.get(key)
         if kept is not None and (kept.version, kept.marks) == (version, tuple(marks)):
             self.hits += 1
@@ -108,7 +114,7 @@ class ConversationCache:
         self.misses += 1
         return await self._read(key, conversation)
 
-    async def _read(self, key: tuple[str, UUID], conversation: UUID | str) -> ConversationState:
+    async def _read(self, key: _Key, conversation: UUID | str) -> ConversationState:
         while True:
             read = await self._whole(*key)
             if read is None:
@@ -124,22 +130,24 @@ class ConversationCache:
                     self._kept[key] = read
             return read.state
 
-    async def _whole(self, tenant: str, conversation_id: UUID) -> _Kept | int | None:
+    async def _whole(self, caller: Caller, conversation_id: UUID) -> _Kept | int | None:
         """The state in one snapshot; where it is not whole the position that is lacking; None where it is gone."""
+        store, tenant = self._reader.store, caller.tenant
         with translated():
-            async with self._reader.store.pool.connection() as connection, connection.transaction():
-                await connection.execute(_ONE_SNAPSHOT)
+            async with store.parts.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
                 row = await _one(connection, _CACHED, {"tenant": tenant, "ids": [conversation_id]})
                 if row is None:
                     return None
                 _, version, *marks = row
                 event = {"tenant": tenant, "conversation_id": conversation_id, "version": Int8(version)}
-                position = await _one(connection, _EVENT, event)
+                found = await store.log(caller).fetch(_EVENT, event)  # it never changes, whoever looks when
+                if not found:  # the caller may see it no longer
+                    return None
+                [(position,)] = found
                 applied = await _one(connection, OF_ALL_SHARES, {"projections": list(_READ_FROM)})
-                assert position is not None
                 assert applied is not None
-                if applied[0] < position[0]:
-                    return int(position[0])
+                if applied[0] < position:
+                    return int(position)
                 state = await read_state(connection, tenant, conversation_id)
         if state is None:
             return None

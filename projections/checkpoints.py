@@ -19,7 +19,7 @@ async def applied_position(
 ) -> int:
     """The position that all of the projections have applied, for some shares of the conversations or for all."""
     names = [projection.name for projection in projections]
-    return int((await store.pool.fetch(_POSITION, {"projections": names, "shares": list(shares)}))[0][0])
+    return int((await store.parts.reader.fetch(_POSITION, {"projections": names, "shares": list(shares)}))[0][0])
 
 
 async def wait_for(

@@ -46,7 +46,7 @@ class GivingWay:
         Returns:
             Seconds that it has paused.
         """
-        position = await horizon(self._store.pool)
+        position = await horizon(self._store.parts.projector)
         now = monotonic()
         is_busy = position - self._position > self._busy * (now - self._looked_at)
         pause = min(worked * (1 / PART - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0

@@ -20,7 +20,7 @@ from eventstore.database.connection import Connection
 from eventstore.database.pool import Pool
 from eventstore.database.queries import query
 from eventstore.database.translate import translate
-from eventstore.errors import EventIdConflict, EventStoreError, StoreClosed, WrongExpectedVersion
+from eventstore.errors import EventIdConflict, EventStoreError, Forbidden, StoreClosed, WrongExpectedVersion
 from eventstore.ids import parse_uuid
 from projections.own import prepare
 from projections.projection import Projection
@@ -63,6 +63,7 @@ class InlineAppender:
         expected: ExpectedVersion = ANY,
         actor: str = "",
         tenant: str | None = None,
+        user: str | None = None,
     ) -> AppendResult:
         """Appends as :meth:`eventstore.EventStore.append` does, and applies the projections to what is new.
 
@@ -73,16 +74,16 @@ class InlineAppender:
             raise StoreClosed
         given = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
         target = parse_uuid(conversation_id, "conversation_id")
-        tenant = self._store.tenant if tenant is None else tenant
-        batch = Batch(tenant, [Append(target, given, expected)], self._store.settings.max_content_bytes)
+        caller = self._store.caller(tenant, user)
+        batch = Batch(caller.tenant, [Append(target, given, expected)], self._store.settings.max_content_bytes)
         parameters = {
-            "tenant": tenant,
+            "tenant": caller.tenant,
             "conversation_id": target,
             "expected": encode_expected(expected),
             **_columns(batch),
         }
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.transaction(caller) as connection:
                 rows = await (await connection.execute(_APPEND, parameters)).fetchall()
                 await self._project(connection, [position for position, _, _, is_new in rows if is_new])
         except psycopg.Error as error:
@@ -115,6 +116,8 @@ def _columns(batch: Batch) -> dict[str, list[Any]]:
 def _explained(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVersion) -> EventStoreError:
     if error.sqlstate == "ES001":
         return WrongExpectedVersion(conversation_id, expected, _detail(error)["actual"])
+    if error.sqlstate == "ES007":
+        return Forbidden(conversation_id)
     if error.sqlstate == "ES002":
         return EventIdConflict(conversation_id, _detail(error)["event_id"])
     return translate(error)

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.errors import InputError
 from projections.cursors import Purpose
 from projections.lists import Listing
@@ -60,7 +60,9 @@ class Asked:
     at_least: int | None = None
 
 
-async def read_page(store: EventStore, listing: Listing[Row], asked: Asked, timeout: float) -> Page[Row]:
+async def read_page(
+    store: EventStore, caller: Caller, listing: Listing[Row], asked: Asked, timeout: float
+) -> Page[Row]:
     """Reads a page, in one statement, unless it has to wait for the projections.
 
     Raises:
@@ -76,7 +78,7 @@ async def read_page(store: EventStore, listing: Listing[Row], asked: Asked, time
         return Page([], asked.after)
 
     async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
-        return await fetch_at_least(store, text, given, listing.projections, asked.at_least, timeout)
+        return await fetch_at_least(store, caller, text, given, listing.projections, asked.at_least, timeout)
 
     if limit is None:
         rows = await fetch_all(fetch, listing, asked.filters, place, newest_first=asked.newest_first)

@@ -68,7 +68,7 @@ async def parked(
         tenant: only of this one.
     """
     names = [projection.name for projection in projections]
-    rows = await store.pool.fetch(_PARKED, {"projections": names, "tenant": tenant})
+    rows = await store.parts.projector.fetch(_PARKED, {"projections": names, "tenant": tenant})
     return [Parked(*row) for row in rows]
 
 

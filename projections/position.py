@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError
 from eventstore.paging import RawRows
@@ -22,6 +22,7 @@ OF_ALL_SHARES = query_without("projections", "position", frozenset({"shares"}))
 
 async def fetch_at_least(
     store: EventStore,
+    caller: Caller,
     text: str,
     given: dict[str, Any],
     projections: Sequence[str],
@@ -37,16 +38,30 @@ async def fetch_at_least(
         NotCaughtUp: they have not within ``timeout`` seconds.
     """
     if at_least is None:
-        return await store.pool.fetch(text, given, cursor=RawRows)
+        return await store.tables(caller).fetch(text, given, cursor=RawRows)
+    rows, _ = await fetch_with_position(store, caller, text, given, projections, at_least, timeout)
+    return rows
+
+
+async def fetch_with_position(
+    store: EventStore,
+    caller: Caller,
+    text: str,
+    given: dict[str, Any],
+    projections: Sequence[str],
+    at_least: int,
+    timeout: float,
+) -> tuple[list[TupleRow], int]:
+    """The rows, as :func:`fetch_at_least` gives them, and the position that the projections have applied in them."""
     if not isinstance(at_least, int) or not 0 <= at_least < 2**63:
         raise InputError(f"at_least: {at_least!r} is no position: give that of an append's result")
     text = at_least_text(text)
     given = given | {"projections": list(projections), "at_least": Int8(at_least)}
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
-        rows = await store.pool.fetch(text, given, cursor=RawRows)
+        rows = await store.tables(caller).fetch(text, given, cursor=RawRows)
         if rows[0][0] >= at_least:
-            return [row[1:] for row in rows if row[1] is not None]
+            return [row[1:] for row in rows if row[1] is not None], rows[0][0]
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         await wait_for(store, at_least, projections=named(list(projections)), timeout=left)
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from eventstore import Event, EventStore, Role, TaskStatus, conversation_uuid
-from eventstore.caller import checked_tenant
+from eventstore import Caller, Event, EventStore, Role, TaskStatus, conversation_uuid
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter
 from projections.as_of import ConversationState, state_as_of
+from projections.asking import caller_of
 from projections.lists import (
     ALL_MESSAGES,
     ALL_TASKS,
@@ -38,7 +38,7 @@ _CONVERSATION = query("projections", "conversation")
 
 
 class Reader:
-    """Reads what one tenant has.
+    """Reads what one tenant has, or what one user of it may see.
 
     Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor that, given as ``after`` to
     the same call, brings the next ones; :func:`every` goes through all of them. A page is one statement. Without a
@@ -52,19 +52,28 @@ class Reader:
     Args:
         tenant: the store's own if left out.
         timeout: seconds to wait at most.
+        caller: the tenant, and the user where only what they may see is to be read; in the place of ``tenant``.
 
     Attributes:
-        store, tenant, timeout: as given.
+        store, tenant, caller, timeout: as given.
 
     Raises:
         InvalidCursor: a cursor is damaged, or was made with another order or other filters.
         NotCaughtUp: the workers have not come to ``at_least`` within the time.
     """
 
-    def __init__(self, store: EventStore, tenant: str | None = None, *, timeout: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        tenant: str | None = None,
+        *,
+        timeout: float = WAIT_SECONDS,
+        caller: Caller | None = None,
+    ) -> None:
         self.store = store
         self.timeout = timeout
-        self.tenant = store.tenant if tenant is None else checked_tenant(tenant)
+        self.caller = caller_of(store, tenant, caller)
+        self.tenant = self.caller.tenant
 
     async def conversations(
         self,
@@ -105,7 +114,9 @@ class Reader:
             NotFound: there is none.
         """
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
-        rows = await fetch_at_least(self.store, _CONVERSATION, given, ("conversations",), at_least, self.timeout)
+        rows = await fetch_at_least(
+            self.store, self.caller, _CONVERSATION, given, ("conversations",), at_least, self.timeout
+        )
         if not rows:
             raise not_found(conversation)
         return Conversation.from_row(rows[0])
@@ -193,7 +204,7 @@ class Reader:
         """
         which = Filter(types, actor, since, until)
         conversation = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
-        return await read_trail(self.store, self.tenant, conversation, which, newest_first, limit, after)
+        return await read_trail(self.store, self.caller, conversation, which, newest_first, limit, after)
 
     async def conversation_at(
         self,
@@ -216,7 +227,7 @@ class Reader:
             NotFound: there is no such conversation, or there was none then, or it has not come to that version.
         """
         found = await state_as_of(
-            self.store, self.tenant, self.candidates(conversation), version=version, position=position, time=time
+            self.store, self.caller, self.candidates(conversation), version=version, position=position, time=time
         )
         if found is None:
             raise not_found(conversation)
@@ -242,7 +253,7 @@ class Reader:
         at_least: int | None,
     ) -> Awaitable[Page[Row]]:
         asked = Asked({"tenant": self.tenant, **filters}, newest_first, limit, after, at_least)
-        return read_page(self.store, listing, asked, self.timeout)
+        return read_page(self.store, self.caller, listing, asked, self.timeout)
 
 
 def not_found(conversation: UUID | str) -> NotFound:

@@ -55,7 +55,7 @@ class Renewal:
     async def _renew_all(self) -> None:
         names = [projection.name for projection in self._projections]
         sources = [projection.source for projection in self._projections]
-        rows = await self._store.pool.fetch(_OUTDATED, {"projections": names, "sources": sources})
+        rows = await self._store.parts.projector.fetch(_OUTDATED, {"projections": names, "sources": sources})
         outdated = {name for (name,) in rows}
         for projection in self._projections:
             if projection.name in outdated:

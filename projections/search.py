@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
-from eventstore import EventStore, Role
-from eventstore.caller import checked_tenant
+from eventstore import Caller, EventStore, Role
 from eventstore.database.queries import query as sql_text
 from eventstore.errors import InputError
 from eventstore.ids import parse_uuid
 from eventstore.jsontext import check_text
+from projections.asking import caller_of
 
 _SEARCH = sql_text("projections", "search")
 
@@ -70,11 +70,16 @@ class SearchPage:
 
 
 class Search:
-    """Searches the messages and tasks of one tenant, save those of hidden conversations."""
+    """Searches the messages and tasks of one tenant, or those that a user may see, save those of hidden conversations.
 
-    def __init__(self, store: EventStore, tenant: str | None = None) -> None:
+    Args:
+        tenant: the store's own if left out.
+        caller: the tenant, and the user where only what they may see is searched; in the place of ``tenant``.
+    """
+
+    def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
         self._store = store
-        self._tenant = store.tenant if tenant is None else checked_tenant(tenant)
+        self._caller = caller_of(store, tenant, caller)
 
     async def page(
         self,
@@ -122,7 +127,7 @@ class Search:
             check_text(text or "", name)
         parameters = {
             "query": _NO_TEXT.sub(" ", query),
-            "tenant": self._tenant,
+            "tenant": self._caller.tenant,
             "by": by,
             "kind": kind,
             "role": role,
@@ -136,7 +141,7 @@ class Search:
             "opening": marks[0],
             "closing": marks[1],
         }
-        rows = await self._store.pool.fetch(_SEARCH, parameters)
+        rows = await self._store.tables(self._caller).fetch(_SEARCH, parameters)
         hits = [Hit(*row[:11]) for row in rows]
         return SearchPage(hits, rows[0][11] if rows else query, rows[-1][12] if len(rows) == limit else None)
 

@@ -12,11 +12,11 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import psycopg
 
-from eventstore import EventStore
-from eventstore.caller import checked_tenant
+from eventstore import Caller, EventStore
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, InputError
 from eventstore.jsontext import check_text
+from projections.asking import caller_of
 
 Row = TypeVar("Row")
 
@@ -179,17 +179,21 @@ class Which(TypedDict, total=False):
 
 
 class Statistics:
-    """Reads the statistics of one tenant.
+    """Reads the statistics of one tenant, or of what one user of it may see.
 
     Every method raises :class:`InputError` where what it is given makes no sense.
 
     A conversation counts on the day when it began, a task on the day when it was created, an answer on the day of its
     question, everything else on the day when it happened, as far as anybody said (``occurred_at``).
+
+    Args:
+        tenant: the store's own if left out.
+        caller: the tenant, and the user where only what they may see is counted; in the place of ``tenant``.
     """
 
-    def __init__(self, store: EventStore, tenant: str | None = None) -> None:
+    def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
         self._store = store
-        self._tenant = store.tenant if tenant is None else checked_tenant(tenant)
+        self._caller = caller_of(store, tenant, caller)
 
     async def by_day(self, **which: Unpack[Which]) -> list[DayCounts]:
         """The days on which anything happened, in their order."""
@@ -229,8 +233,8 @@ class Statistics:
         return await self._rows(Size, _SIZES, which)
 
     async def _rows(self, kind: type[Row], text: Any, which: Which, **more: str) -> list[Row]:
-        parameters = {"tenant": self._tenant} | _checked(**which) | more
-        rows = await self._store.pool.fetch(text, parameters, explain=_refused)
+        parameters = {"tenant": self._caller.tenant} | _checked(**which) | more
+        rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_refused)
         return [kind(*row) for row in rows]
 
 

@@ -90,7 +90,8 @@ class Status:
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Reads the state. Counts the log, which takes time on a large one."""
-    events, last_position, conversations, size, version = (await store.pool.fetch(_LOG))[0]
+    pool = store.parts.projector  # whose events they are does not matter here
+    events, last_position, conversations, size, version = (await pool.fetch(_LOG))[0]
     sources = {projection.name: projection.source for projection in projections}
     return Status(
         database_url=store.server.public_url,
@@ -99,15 +100,13 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         events=events,
         conversations=conversations,
         last_position=last_position,
-        horizon=await horizon(store.pool),
+        horizon=await horizon(pool),
         bytes=size,
         projections=[
             ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source, parked)
-            for name, position, updated_at, source, lag_events, lag_seconds, parked in await store.pool.fetch(
-                _PROJECTIONS
-            )
+            for name, position, updated_at, source, lag_events, lag_seconds, parked in await pool.fetch(_PROJECTIONS)
         ],
-        workers=[WorkerStatus(*row) for row in await store.pool.fetch(_WORKERS)],
+        workers=[WorkerStatus(*row) for row in await pool.fetch(_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
     )
 

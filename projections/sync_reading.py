@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from eventstore import SyncEventStore
+from eventstore import Caller, SyncEventStore
 from projections.reading import WAIT_SECONDS, Reader
 
 P = ParamSpec("P")
@@ -31,11 +31,19 @@ class SyncReader:
     Args:
         tenant: the store's own if left out.
         timeout: seconds to wait at most for a position that a read must have seen.
+        caller: the tenant, and the user where only what they may see is to be read; in the place of ``tenant``.
     """
 
-    def __init__(self, store: SyncEventStore, tenant: str | None = None, *, timeout: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        store: SyncEventStore,
+        tenant: str | None = None,
+        *,
+        timeout: float = WAIT_SECONDS,
+        caller: Caller | None = None,
+    ) -> None:
         self.store = store
-        self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout)
+        self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller)
 
     conversations = _synchronous(Reader.conversations)
     conversation = _synchronous(Reader.conversation)

@@ -82,7 +82,7 @@ class Track:
             shares: those of its worker. The track that is not apart looks after them, over its connection.
         """
         settled_at = monotonic()
-        way = GivingWay(self._store, await horizon(self._store.pool), DENSE_EVENTS_PER_SECOND)
+        way = GivingWay(self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND)
         while True:
             if self._is_apart:
                 await asyncio.sleep(AFTER_YOU_SECONDS)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.types.numeric import Int8
 
-from eventstore import Event, EventStore
+from eventstore import Caller, Event, EventStore
 from eventstore.paging import RawRows
 from eventstore.read import HIGHEST_VERSION, Filter, conversation_source
 from projections.cursors import Purpose
@@ -17,7 +17,7 @@ _HIGHEST_POSITION = 2**63 - 1
 
 async def read_trail(
     store: EventStore,
-    tenant: str,
+    caller: Caller,
     conversation_id: UUID | None,
     which: Filter,
     newest_first: bool,
@@ -26,7 +26,7 @@ async def read_trail(
 ) -> Page[Event]:
     """A page of a conversation's trail, in one statement; or of a tenant's, as the log is read."""
     checked_limit(limit)
-    filters = {"tenant": tenant, "conversation_id": conversation_id, **which.parameters()}
+    filters = {"tenant": caller.tenant, "conversation_id": conversation_id, **which.parameters()}
     kind = "the trail of all conversations" if conversation_id is None else "the trail of a conversation"
     purpose = Purpose(kind, "newest first" if newest_first else "oldest first", filters, (int,))
     (place,) = purpose.read(after) if after is not None else (None,)
@@ -34,9 +34,9 @@ async def read_trail(
         return Page([], after)
     wanted = None if limit is None else limit + 1
     if conversation_id is None:
-        events = await _of_tenant(store, tenant, which, place, newest_first, wanted)
+        events = await _of_tenant(store, caller, which, place, newest_first, wanted)
     else:
-        events = await _of_conversation(store, tenant, conversation_id, which, place, newest_first, wanted)
+        events = await _of_conversation(store, caller, conversation_id, which, place, newest_first, wanted)
     if limit is None or len(events) <= limit:
         return Page(events)
     last = events[limit - 1]
@@ -45,7 +45,7 @@ async def read_trail(
 
 async def _of_conversation(
     store: EventStore,
-    tenant: str,
+    caller: Caller,
     conversation_id: UUID,
     which: Filter,
     place: int | None,
@@ -53,19 +53,19 @@ async def _of_conversation(
     wanted: int | None,
 ) -> list[Event]:
     first, last = _bounds(place, newest_first, HIGHEST_VERSION)
-    source = conversation_source(tenant, conversation_id, which, backwards=newest_first)
+    source = conversation_source(caller.tenant, conversation_id, which, backwards=newest_first)
     bounds = {"first": Int8(first), "last": Int8(last), "limit": Int8(wanted or HIGHEST_VERSION)}
-    rows = await store.pool.fetch(source.text, source.given | bounds, cursor=RawRows)
+    rows = await store.log(caller).fetch(source.text, source.given | bounds, cursor=RawRows)
     return [Event.from_row(row) for row in rows]
 
 
 async def _of_tenant(
-    store: EventStore, tenant: str, which: Filter, place: int | None, newest_first: bool, wanted: int | None
+    store: EventStore, caller: Caller, which: Filter, place: int | None, newest_first: bool, wanted: int | None
 ) -> list[Event]:
     first, last = _bounds(place, newest_first, _HIGHEST_POSITION)
     events = store.read_log(
         after=first - 1, until_position=last, backwards=newest_first, limit=wanted, types=which.types,
-        actor=which.actor, since=which.since, until=which.until, tenant=tenant,
+        actor=which.actor, since=which.since, until=which.until, tenant=caller.tenant, user=caller.user,
     )  # fmt: skip
     return [event async for event in events]
 

@@ -47,4 +47,4 @@ async def _measured(bench: Bench, side: Side, seed: str) -> float:
 
 async def _caught_up(bench: Bench) -> None:
     """Until the workers have nothing left of what was appended before."""
-    await wait_for(bench.store, await horizon(bench.store.pool), timeout=_CATCH_UP_SECONDS)
+    await wait_for(bench.store, await horizon(bench.store.parts.auditor), timeout=_CATCH_UP_SECONDS)

@@ -21,7 +21,7 @@ CHANNEL = "eventstore_bench"
 async def subscribe(*, say: bool) -> None:
     """Follows the log from its end."""
     async with EventStore() as store:
-        end = await horizon(store.pool)
+        end = await horizon(store.parts.auditor)
         print("ready", flush=True)
         async for _ in store.subscribe(after=end):
             if say:

@@ -174,5 +174,5 @@ async def _dense(bench: Bench, appends: Throughput[Any], seed: str) -> tuple[flo
 
 
 async def _caught_up(bench: Bench, names: tuple[str, ...] = ()) -> None:
-    [(position,)] = await bench.store.pool.fetch("SELECT log_horizon()")
+    [(position,)] = await bench.store.parts.auditor.fetch("SELECT log_horizon()")
     await wait_for(bench.store, position, projections=named(names), timeout=300)

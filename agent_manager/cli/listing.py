@@ -32,7 +32,7 @@ from agent_manager.cli.rows import (
 )
 from agent_manager.cli.showing import EVENT_COLUMNS, event_row, event_value
 from eventstore import EventStore
-from eventstore.read import horizon, last_event
+from eventstore.read import end_of_log
 from projections import Reader, applied_position
 from projections.reading import not_found
 
@@ -247,7 +247,7 @@ def _limit(said: int | None, conversation: UUID | None) -> int | None:
 async def mention_lag(store: EventStore) -> None:
     """Says on standard error so, where the read tables are behind the log."""
     applied = await applied_position(store)
-    if applied < await last_event(store.pool, await horizon(store.pool)):
+    if applied < await end_of_log(store.parts.auditor):
         errors.print(
             "the read tables are behind the log: eventstore up or eventstore project brings them up", soft_wrap=True
         )

@@ -12,7 +12,7 @@ from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import print_json, print_json_line, print_table, text
 from agent_manager.cli.summary import what_changed
 from eventstore import Event, EventStore
-from eventstore.read import horizon, last_event
+from eventstore.read import end_of_log
 from projections import load, read_status
 
 EVENT_COLUMNS = (">position", ">version", "time", "actor", "type", "what changed")
@@ -48,7 +48,7 @@ def tail(
                     nothing="the log is empty" if limit else "no events asked for",
                 )
             return
-        seen = latest[-1].position if latest else await last_event(store.pool, await horizon(store.pool))
+        seen = latest[-1].position if latest else await end_of_log(store.parts.auditor)
         for event in latest:
             _printevent_value(event, as_json=as_json)
         coming: AsyncIterator[Event] = store.subscribe(after=seen)

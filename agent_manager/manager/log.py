@@ -1,7 +1,8 @@
 """What the manager asks of a log, and the one that is on a server.
 
 On the server, lists are the read tables and, beyond them, the end of the log: they hold everything that was appended
-before, and nobody waits for the workers.
+before, and nobody waits for the workers. Log and tables are read under different roles, hence in two statements; the
+tables first, and then the log from where they were.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
-from eventstore import ANY, AppendResult, Event, EventStore, ExpectedVersion, NewEvent
-from eventstore.caller import checked_tenant
+from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
 from eventstore.paging import RawRows
 from eventstore.read import horizon
-from projections.position import fetch_at_least
+from projections.asking import caller_of
+from projections.position import fetch_with_position
 
 TAIL = 20_000
 """Events beyond the tables that a list looks at; tables that are behind by more positions are waited for."""
@@ -83,16 +84,19 @@ class ServerLog:
         written: the highest position that was appended through it.
     """
 
-    def __init__(self, store: EventStore, tenant: str | None = None) -> None:
+    def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
         self.store = store
-        self.tenant = store.tenant if tenant is None else checked_tenant(tenant)
+        self.caller = caller_of(store, tenant, caller)
+        self.tenant = self.caller.tenant
         self.written = 0
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
         """See :meth:`eventstore.EventStore.append`."""
-        result = await self.store.append(conversation_id, events, expected=expected, tenant=self.tenant)
+        result = await self.store.append(
+            conversation_id, events, expected=expected, tenant=self.tenant, user=self.caller.user
+        )
         self.written = max(self.written, result.position)
         return result
 
@@ -104,30 +108,54 @@ class ServerLog:
             "versions": [Int4(version) for version in versions.values()],
             "limit": Int4(PAGE),
         }
-        return [Event.from_row(row) for row in await self.store.pool.fetch(_EVENTS_OF, given, cursor=RawRows)]
+        rows = await self.store.log(self.caller).fetch(_EVENTS_OF, given, cursor=RawRows)
+        return [Event.from_row(row) for row in rows]
 
     async def conversations(self) -> dict[UUID, int]:
         """Conversations in the order in which they began, with their versions."""
-        return dict(await self._fetch("conversations", ("conversations",)))
+        rows, applied = await self._tables("conversations", ("conversations",))
+        found = {conversation: (created_at, conversation, version) for conversation, version, created_at in rows}
+        for conversation, version, created_at, _, is_listed in await self._tail("tail_conversations", applied):
+            if is_listed:
+                begun = found.get(conversation, (created_at,))[0]
+                found[conversation] = (min(begun, created_at), conversation, version)
+        return {conversation: version for _, conversation, version in sorted(found.values())}
 
     async def conversations_with_tasks(self) -> dict[UUID, int]:
         """Conversations that have tasks, with their versions."""
-        return dict(await self._fetch("task_conversations", ("conversations", "tasks")))
+        rows, applied = await self._tables("task_conversations", ("conversations", "tasks"))
+        found: dict[UUID, int] = dict(rows)
+        for conversation, version, _, has_tasks, _ in await self._tail("tail_conversations", applied):
+            if has_tasks or conversation in found:
+                found[conversation] = version
+        return found
 
     async def pending(self) -> list[PendingRow]:
         """Messages that await an answer, oldest first."""
-        return [PendingRow(*row) for row in await self._fetch("pending", ("pending",))]
+        rows, applied = await self._tables("pending", ("pending",))
+        tail = await self._tail("tail_pending", applied)
+        answered = {(row[0], row[1]) for row in tail if row[5]}
+        asked = {(row[0], row[1]): PendingRow(*row[:5]) for row in (*rows, *tail) if not (len(row) > 5 and row[5])}
+        return sorted((row for key, row in asked.items() if key not in answered), key=lambda row: row.position)
 
     async def latest(self, after: int, limit: int | None) -> list[Event]:
         """The latest of the events that are listed, beyond a position, oldest first."""
-        read = self.store.read_log(after=after, types=LISTED, tenant=self.tenant, backwards=True, limit=limit)
+        read = self.store.read_log(
+            after=after, types=LISTED, tenant=self.tenant, user=self.caller.user, backwards=True, limit=limit
+        )
         return [event async for event in read][::-1]
 
     async def position(self) -> int:
         """Up to where it is final."""
-        return await horizon(self.store.pool)
+        return await horizon(self.store.log(self.caller))
 
-    async def _fetch(self, name: str, projections: tuple[str, ...]) -> list[TupleRow]:
-        text = query("agent_manager.manager", name)
-        given = {"tenant": self.tenant, "tail": Int8(TAIL)}
-        return await fetch_at_least(self.store, text, given, projections, max(0, self.written - TAIL), WAIT_SECONDS)
+    async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
+        """What the tables hold, and the position that they have applied at least."""
+        text, given = query("agent_manager.manager", name), {"tenant": self.tenant}
+        at_least = max(0, self.written - TAIL)
+        return await fetch_with_position(self.store, self.caller, text, given, projections, at_least, WAIT_SECONDS)
+
+    async def _tail(self, name: str, applied: int) -> list[TupleRow]:
+        """What the log holds beyond a position."""
+        given = {"tenant": self.tenant, "applied": Int8(applied), "tail": Int8(TAIL)}
+        return await self.store.log(self.caller).fetch(query("agent_manager.manager", name), given)

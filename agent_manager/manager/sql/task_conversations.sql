@@ -1,27 +1,8 @@
--- Conversations that have tasks, with their latest versions. See conversations.sql.
-WITH tail AS MATERIALIZED (
-    SELECT e.conversation_id, max(e.version) AS version, bool_or(e.event_type LIKE 'task.%%') AS has_tasks
-      FROM (SELECT e.*
-              FROM events e
-             WHERE (e.position, 0) > (applied.position, 0)
-             ORDER BY e.position
-             LIMIT %(tail)s) AS e
-     WHERE e.tenant_id = %(tenant)s
-     GROUP BY e.conversation_id
-),
-with_tasks AS (
-    SELECT DISTINCT t.conversation_id
-      FROM tasks t
-     WHERE t.tenant_id = %(tenant)s
-     UNION
-    SELECT t.conversation_id
-      FROM tail t
-     WHERE t.has_tasks
-)
-SELECT w.conversation_id, greatest(c.version, t.version)
-  FROM with_tasks w
-  LEFT JOIN conversations c
-    ON c.tenant_id = %(tenant)s
-   AND c.id = w.conversation_id
-  LEFT JOIN tail t
-    ON t.conversation_id = w.conversation_id
+-- Conversations that have tasks, with their latest versions, as far as the tables have them.
+SELECT c.id, c.version
+  FROM conversations c
+ WHERE c.tenant_id = %(tenant)s
+   AND EXISTS (SELECT
+                 FROM tasks t
+                WHERE t.tenant_id = c.tenant_id
+                  AND t.conversation_id = c.id)
