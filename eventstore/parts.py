@@ -6,20 +6,27 @@ role sees all; its connections are made only when somebody asks for everybody's 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from eventstore.caller import EVERYBODY, Whose
-from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER
+from eventstore.commit import Committer
+from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, connect
 from eventstore.database.pool import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
+from eventstore.listener import Listener, open_listener
+from eventstore.wake import Waker
 
 _OF_LOG, _OF_PROJECTOR, _OF_SERVICE = 4, 2, 2
 """Connections at most; the read tables have those that the settings allow."""
 
 
 class Parts:
-    """The pools of one store.
+    """The parts of one store, while it is open.
 
     Attributes:
+        committer: appends.
+        waker: wakes who waits for events.
         service: sees nothing of the log or the read tables.
         reader: for the read tables.
         auditor: for the log.
@@ -27,6 +34,7 @@ class Parts:
     """
 
     def __init__(self, server: Server, settings: Settings) -> None:
+        self._server, self._settings = server, settings
         size = settings.pool_size
 
         def pool(role: str, size: int, kept: int) -> Pool:
@@ -37,13 +45,26 @@ class Parts:
         self.auditor = pool(AUDITOR, min(size, _OF_LOG), 0)
         self.projector = pool(PROJECTOR, min(size, _OF_PROJECTOR), 0)
 
+        seconds = settings.connect_timeout
+        self.committer = Committer(lambda: connect(server.url, settings, WRITER), seconds, server.why)
+        self.waker = Waker(self.open_listener)
+
     async def open(self) -> None:
         """Starts to connect; returns at once."""
         for pool in (self.service, self.reader, self.auditor, self.projector):
             await pool.open()
 
+    async def open_listener(self, on_heard: Callable[[], None]) -> Listener:
+        """Opens a connection that listens; see :func:`~eventstore.listener.open_listener`."""
+        url, settings = self._settings.listening_url() or self._server.url, self._settings
+        return await open_listener(
+            lambda: connect(url, settings, AUDITOR), self.auditor, on_heard, settings.connect_timeout
+        )
+
     async def close(self) -> None:
-        """Closes all connections."""
+        """Sees appends under way home, and closes all connections."""
+        await self.waker.close()
+        await self.committer.close()
         for pool in (self.service, self.reader, self.auditor, self.projector):
             await pool.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Self
@@ -11,8 +11,7 @@ from uuid import UUID
 
 from eventstore.append import Append
 from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
-from eventstore.commit import Committer
-from eventstore.database.connection import APP, AUDITOR, WRITER, Connection, connect
+from eventstore.database.connection import APP, WRITER, Connection, connect
 from eventstore.database.pool import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
@@ -20,7 +19,6 @@ from eventstore.errors import InputError, ServerError, StoreClosed
 from eventstore.eventdata import EventData
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
-from eventstore.listener import Listener, open_listener
 from eventstore.opening import check_schema
 from eventstore.parts import Parts
 from eventstore.read import (
@@ -31,7 +29,7 @@ from eventstore.read import (
     read_log,
 )
 from eventstore.subscription import follow
-from eventstore.wake import LOOK_EVENTS, Waker
+from eventstore.wake import LOOK_EVENTS
 from eventstore.watch import News
 
 
@@ -51,10 +49,7 @@ class EventStore:
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
-        self._listening_url: str | None = None
-        self._waker: Waker | None = None
         self._parts: Parts | None = None
-        self._committer: Committer | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -70,36 +65,30 @@ class EventStore:
             ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use.
             SchemaError: its schema does not fit this code.
         """
-        self._listening_url = self.settings.listening_url()
+        self.settings.listening_url()  # an error in it is better met before all others
         await asyncio.to_thread(self.server.acquire)
         try:
-            async with await self.connect() as connection:
+            async with await self.connect(APP) as connection:
                 await check_schema(connection, self.settings.db_schema)
             self._parts = Parts(self.server, self.settings)
             await self._parts.open()
-            self._waker = Waker(self._open_listener)
-            self._committer = Committer(lambda: self.connect(WRITER), self.settings.connect_timeout, self.server.why)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Closes all connections and leaves the embedded server."""
-        if self._waker is not None:
-            await self._waker.close()
-        if self._committer is not None:
-            await self._committer.close()
-            self._committer = None
         if self._parts is not None:
             await self._parts.close()
             self._parts = None
         await asyncio.to_thread(self.server.release)
 
-    async def connect(self, role: str | None = APP) -> Connection:
+    async def connect(self, role: str | None = WRITER) -> Connection:
         """Opens a connection of its own, in autocommit mode and with the store's schema as search path.
 
         Args:
-            role: the role to take, where the login may; None stays the login.
+            role: the role to take, where the login may: by default that of who appends in a transaction of their own;
+                None stays the login.
         """
         return await connect(self.server.url, self.settings, role)
 
@@ -180,9 +169,7 @@ class EventStore:
         return await self._commit(list(appends), actor, self.caller(tenant, user))
 
     def _commit(self, appends: list[Append], actor: str, caller: Caller) -> Awaitable[AppendResult]:
-        if self._committer is None:
-            raise StoreClosed
-        return self._committer.append(caller, appends, self.settings.max_content_bytes, actor)
+        return self.parts.committer.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -296,15 +283,7 @@ class EventStore:
         await self._wait(seen, 0)
 
     async def _wait(self, seen: int, limit: int, whose: Whose | None = None) -> News | None:
-        if self._waker is None:
-            raise StoreClosed
-        return await self._waker.wait(seen, limit, whose)
-
-    async def _open_listener(self, on_heard: Callable[[], None]) -> Listener:
-        url = self._listening_url or self.server.url
-        return await open_listener(
-            lambda: connect(url, self.settings, AUDITOR), self.parts.auditor, on_heard, self.settings.connect_timeout
-        )
+        return await self.parts.waker.wait(seen, limit, whose)
 
     async def revive(self) -> None:
         """Starts the embedded server again if it died; for consumers that wait for a lost server."""

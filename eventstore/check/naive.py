@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from eventstore.check.adapter import Batch, Seen
 from eventstore.check.ours import Opened, seen
 from eventstore.check.outcomes import told_apart
+from eventstore.database.connection import PROJECTOR
 from eventstore.database.queries import query
 
 _BATCH = query("eventstore.check", "batch")
@@ -33,7 +34,7 @@ class Naive(Opened):
     async def batches(self, after: int) -> AsyncGenerator[Batch, None]:
         """By position alone."""
         with told_apart():
-            async with await self.store.connect() as connection:
+            async with await self.store.connect(PROJECTOR) as connection:
                 while True:
                     cursor = await connection.execute(_BATCH, {"after": after, "last": _HIGHEST, "limit": _EVENTS})
                     events = [seen(*row) for row in await cursor.fetchall()]

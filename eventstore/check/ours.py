@@ -11,6 +11,7 @@ from eventstore.append import Append
 from eventstore.check.adapter import Ability, Batch, Place, Seen, Write, content_of
 from eventstore.check.outcomes import told_apart
 from eventstore.check.transaction import EVENT_TYPE, OwnTransaction
+from eventstore.database.connection import PROJECTOR
 from eventstore.database.migrate import Migrator
 from eventstore.database.queries import query
 from eventstore.database.settings import Settings
@@ -80,7 +81,7 @@ class Log(Opened):
 
     async def log(self) -> AsyncGenerator[Seen, None]:
         """By a plain SELECT, without the gate: at rest there is nothing to wait for."""
-        async with await self.store.connect() as connection, connection.transaction():
+        async with await self.store.connect(PROJECTOR) as connection, connection.transaction():
             cursor = connection.cursor("check_log")
             async with cursor:
                 await cursor.execute(_LOG)
@@ -101,7 +102,7 @@ class Gated(Opened):
     async def batches(self, after: int) -> AsyncGenerator[Batch, None]:
         """Up to the horizon: a checkpoint in the same database may go there, event or not."""
         with told_apart():
-            async with await self.store.connect() as connection:
+            async with await self.store.connect(PROJECTOR) as connection:
                 while True:
                     horizon = await _value(connection, "SELECT log_horizon()")
                     rows = await (

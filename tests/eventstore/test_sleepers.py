@@ -51,7 +51,7 @@ async def value(connection: Admin, statement: str) -> Any:
 async def crowd(store: EventStore, count: int) -> AsyncIterator[list[Waker]]:
     """So many consumers, each on a listening connection of its own; the connections of the pool they share."""
     async with AsyncExitStack() as stack:
-        wakers = [Waker(store._open_listener) for _ in range(count)]
+        wakers = [Waker(store.parts.open_listener) for _ in range(count)]
         for waker in wakers:
             stack.push_async_callback(waker.close)
         yield wakers
