@@ -118,12 +118,12 @@ def test_an_event_is_one_row_one_entry_in_each_index_and_nothing_more(
 
 
 @every_way
-def test_what_is_there_is_looked_up_along_the_two_unique_indexes(logs: dict[tuple[int, bool], str], text: str) -> None:
+def test_what_is_there_is_looked_up_along_unique_indexes(logs: dict[tuple[int, bool], str], text: str) -> None:
     with psycopg.connect(logs[LONG, False], autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
         plans = explain_inside(connection, text, parameters(LONG_CONVERSATION))
     looked = [plan for plan in plans if plan.indexes]
-    assert {index for plan in looked for index in plan.indexes} == {"events_pkey", "events_id_key"}
+    assert {index for plan in looked for index in plan.indexes} == {"events_pkey", "events_id_key", "bound_logins_pkey"}
     assert all(
         node["Node Type"] != "Seq Scan" or "events_position" in str(node) or "consumer_slots" in str(node)
         for plan in plans

@@ -49,7 +49,7 @@ class Plan:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes, the topmost first."""
+        """All nodes that were executed, the topmost first."""
         return list(_walk(self.root))
 
     @property
@@ -153,6 +153,8 @@ def explain_inside(superuser: psycopg.Connection[Any], text: str, parameters: Ma
 
 
 def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if node.get("Actual Loops") == 0:  # such as what the wall asks of a user, where there is none
+        return
     yield node
     for child in node.get("Plans", ()):
         yield from _walk(child)
