@@ -56,7 +56,7 @@ BEGIN
                    ('eventstore_grant', 'owner migrator'), ('eventstore_own', 'owner migrator'),
                    ('eventstore_revoke', 'owner migrator'),
                    ('positions_are_sound', 'app'),
-                   ('last_position', 'app reader auditor projector'),
+                   ('last_position', 'app reader auditor projector search'),
                    ('log_horizon', 'app reader auditor projector'),
                    ('lie_down', 'app auditor projector'), ('get_up', 'app auditor projector'),
                    ('begin_batch', 'projector'), ('differing_members', 'projector'),
@@ -96,7 +96,8 @@ BEGIN
                    'statistics_task_times'
                )
     LOOP
-        FOREACH r IN ARRAY ARRAY['app', 'reader', 'auditor', 'projector', 'migrator'] LOOP
+        FOREACH r IN ARRAY ARRAY['app', 'reader', 'auditor', 'projector', 'search', 'migrator'] LOOP
+            CONTINUE WHEN given.proname = 'search_for' AND r = 'search';
             PERFORM eventstore_revoke(format('ALL ON FUNCTION %s', given.function), 'eventstore_' || r);
         END LOOP;
         IF given.proname NOT IN ('positions_are_sound', 'differing_members', 'members_of', 'search_for') THEN
