@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
-from support.catalog import everything, roles_of_the_store
+from support.catalog import everything
 from support.environment import TREE, child_environment
 from support.raw import append_raw, note
 from support.servers import DatabaseServer
@@ -195,42 +194,6 @@ def test_up_creates_a_missing_database_where_the_login_may(server: DatabaseServe
         assert migrator(url).up() == list(known_versions())
     finally:
         server.drop_database(name)
-
-
-def test_the_roles_are_no_superusers_and_cannot_log_in(server: DatabaseServer, database_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        roles = roles_of_the_store(connection)
-        if not roles:
-            pytest.skip("the login may not create roles, so there are none")
-        assert set(roles) == {"eventstore_owner", "eventstore_app", "eventstore_projector", "eventstore_search"}
-        for superuser, login, create_role, create_db, bypass in roles.values():
-            assert not any((superuser, login, create_role, create_db, bypass))
-
-
-def test_the_application_can_read_and_append_but_not_write_tables(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        if not roles_of_the_store(connection):
-            pytest.skip("the login may not create roles, so there are none")
-        connection.execute("SET ROLE eventstore_app")
-        assert append_raw(connection, 1)
-        for table in ("events", "conversations", "messages", "tasks", "task_artifacts", "checkpoints"):
-            connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute(sql.SQL("INSERT INTO {} DEFAULT VALUES").format(sql.Identifier(table)))
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("SELECT setval('events_position', 1000)")
-
-
-def test_the_projector_writes_the_read_tables_but_not_the_log(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        if not roles_of_the_store(connection):
-            pytest.skip("the login may not create roles, so there are none")
-        connection.execute("SET ROLE eventstore_projector")
-        connection.execute("TRUNCATE conversations, messages, tasks, task_artifacts, checkpoints")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            append_raw(connection, 1)
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("INSERT INTO events DEFAULT VALUES")
 
 
 def test_down_refuses_to_destroy_a_log_with_events(database_url: str) -> None:

@@ -8,12 +8,13 @@ import psycopg
 import pytest
 from support.catalog import roles_of_the_store
 from support.raw import note
+from support.rights import ROLES as EVERY_ROLE
 
 from eventstore import EventStore, Settings
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 
-ROLES = {"eventstore_owner", "eventstore_app", "eventstore_projector", "eventstore_search"}
+ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
 
 @pytest.fixture

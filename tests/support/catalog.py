@@ -40,7 +40,8 @@ def roles_of_the_store(connection: psycopg.Connection[tuple[Any, ...]]) -> dict[
     """The roles that the migrations make, and what they may."""
     rows = connection.execute(
         "SELECT rolname, rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles "
-        "WHERE rolname IN ('eventstore_owner', 'eventstore_app', 'eventstore_projector', 'eventstore_search')"
+        "WHERE rolname IN ('eventstore_owner', 'eventstore_migrator', 'eventstore_app', 'eventstore_writer',"
+        " 'eventstore_reader', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search')"
     )
     return {name: tuple(rights) for name, *rights in rows}
 

@@ -1,0 +1,92 @@
+"""Appending by hand, as somebody who types SQL does, with what he may get wrong left to the caller."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from psycopg.types.json import Jsonb
+
+from support.logins import Session
+
+_ONE = """
+SELECT a.outcome::text, a.position, a.version
+  FROM append_one(%(tenant)s, %(conversation)s, %(expected)s, %(id)s, %(type)s, 1::smallint, '', %(content)s, %(metadata)s,
+                  -1, %(user)s) AS a
+"""
+_GROUP = """
+SELECT a.outcome::text
+  FROM append_group(%(tenants)s::text[], %(conversations)s::uuid[], array_fill(-2, ARRAY[%(targets)s]),
+                    %(nos)s::integer[], %(places)s::integer[], %(ids)s::uuid[], %(types)s::text[],
+                    array_fill(1::smallint, ARRAY[%(events)s]), array_fill(''::text, ARRAY[%(events)s]),
+                    %(contents)s::jsonb[], array_fill('{}'::jsonb, ARRAY[%(events)s]), %(users)s::text[], -1) AS a
+"""
+_TYPED = """
+SELECT a.position
+  FROM append_events(ARRAY[%(tenant)s], ARRAY[%(conversation)s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()],
+                     ARRAY[%(type)s], ARRAY[1::smallint], ARRAY[''], ARRAY[%(content)s::jsonb], ARRAY['{}'::jsonb]) AS a
+"""
+
+
+def say(
+    session: Session,
+    tenant: str,
+    conversation: UUID,
+    user: str = "",
+    event_type: str = "noted",
+    content: Any = None,
+    *,
+    event_id: UUID | None = None,
+    expected: int = -2,
+    metadata: Any = None,
+) -> str:
+    """Appends one event by ``append_one``; returns the outcome."""
+    given = {
+        "tenant": tenant,
+        "conversation": conversation,
+        "expected": expected,
+        "id": event_id or uuid4(),
+        "type": event_type,
+        "content": Jsonb(content),
+        "metadata": Jsonb({} if metadata is None else metadata),
+        "user": user,
+    }
+    row = session.execute(_ONE, given).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def share(session: Session, tenant: str, conversation: UUID, user: str, whom: str, access: str | None = "read") -> str:
+    """Shares a conversation, or takes that back where ``access`` is None; returns the outcome."""
+    if access is None:
+        return say(session, tenant, conversation, user, "conversation.unshared", {"user": whom})
+    return say(session, tenant, conversation, user, "conversation.shared", {"user": whom, "access": access})
+
+
+def say_together(session: Session, *said: tuple[str, UUID, str, str, Any]) -> list[str]:
+    """Appends by ``append_group`` events of their own appends: tenant, conversation, user, type, content."""
+    targets = list(dict.fromkeys((tenant, conversation) for tenant, conversation, *_ in said))
+    given = {
+        "tenants": [tenant for tenant, _ in targets],
+        "conversations": [conversation for _, conversation in targets],
+        "targets": len(targets),
+        "nos": list(range(len(said))),
+        "places": [targets.index((tenant, conversation)) + 1 for tenant, conversation, *_ in said],
+        "ids": [uuid4() for _ in said],
+        "types": [event_type for *_, event_type, _ in said],
+        "contents": [Jsonb(content) for *_, content in said],
+        "users": [user for _, _, user, _, _ in said],
+        "events": len(said),
+    }
+    return [outcome for (outcome,) in session.execute(_GROUP, given).fetchall()]
+
+
+def type_in(session: Session, tenant: str, conversation: UUID, event_type: str = "noted", content: Any = None) -> None:
+    """Appends one event by ``append_events``, which goes by who asks."""
+    given = {"tenant": tenant, "conversation": conversation, "type": event_type, "content": Jsonb(content)}
+    session.execute(_TYPED, given)
+
+
+def members(session: Session, conversation: UUID) -> dict[str, str]:
+    """What ``members_of`` shows of a conversation."""
+    return dict(session.execute("SELECT user_id, access FROM members_of(%s)", (conversation,)).fetchall())
