@@ -24,23 +24,20 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     found_event record;
 BEGIN
-    FOR found_event IN
-        SELECT e.tenant_id, e.conversation_id, e.metadata ->> 'eventstore.owner' AS user_id
-          FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id),
-               LATERAL (
-                   SELECT f.*
-                     FROM events f
-                    WHERE (f.tenant_id, f.conversation_id, f.version) >= (c.tenant_id, c.conversation_id, 1)
-                    ORDER BY f.tenant_id, f.conversation_id, f.version
-                    LIMIT 1
-               ) AS e
-         WHERE e.tenant_id = c.tenant_id
-           AND e.conversation_id = c.conversation_id
-           AND e.position > before
-           AND e.metadata ? 'eventstore.owner'
-    LOOP
-        PERFORM own_conversation(found_event.tenant_id, found_event.conversation_id, found_event.user_id);
-    END LOOP;
+    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+    SELECT e.tenant_id, e.conversation_id, e.metadata ->> 'eventstore.owner', 'own'
+      FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id),
+           LATERAL (
+               SELECT f.*
+                 FROM events f
+                WHERE (f.tenant_id, f.conversation_id, f.version) >= (c.tenant_id, c.conversation_id, 1)
+                ORDER BY f.tenant_id, f.conversation_id, f.version
+                LIMIT 1
+           ) AS e
+     WHERE e.tenant_id = c.tenant_id
+       AND e.conversation_id = c.conversation_id
+       AND e.position > before
+       AND e.metadata ? 'eventstore.owner';
     FOR found_event IN
         SELECT e.tenant_id, e.conversation_id, e.event_type, e.content
           FROM unnest(conversation_nos, event_ids, event_types) WITH ORDINALITY AS n (no, id, event_type, ordinal),
