@@ -66,7 +66,9 @@ def test_what_is_read_may_not_be_written(service: Session, trip: UUID) -> None:
         ("conversation.deleted", {}),
     ],
 )
-def test_who_may_write_may_neither_share_nor_delete(service: Session, trip: UUID, event_type: str, content: object) -> None:
+def test_who_may_write_may_neither_share_nor_delete(
+    service: Session, trip: UUID, event_type: str, content: object
+) -> None:
     share(service, "acme", trip, "ana", "bob", "write")
     assert say(service, "acme", trip, "bob", event_type, content) == "f"
     assert say(service, "acme", trip, "ana", event_type, content) == "n"
@@ -79,14 +81,19 @@ def test_nothing_takes_a_conversation_from_its_owner(service: Session, onlooker:
 
 
 def test_a_failed_append_changes_no_members(service: Session, onlooker: Session, trip: UUID) -> None:
-    with pytest.raises(ZeroDivisionError), service.transaction():
+    with service.transaction(force_rollback=True):
         share(service, "acme", trip, "ana", "bob")
-        assert 1 / 0
     assert members(onlooker, trip) == {"ana": "own"}
     again = uuid4()
-    assert say(service, "acme", trip, "ana", "conversation.shared", {"user": "bob", "access": "read"}, event_id=again) == "n"
+    assert (
+        say(service, "acme", trip, "ana", "conversation.shared", {"user": "bob", "access": "read"}, event_id=again)
+        == "n"
+    )
     share(service, "acme", trip, "ana", "bob", None)
-    assert say(service, "acme", trip, "ana", "conversation.shared", {"user": "bob", "access": "read"}, event_id=again) == "k"
+    assert (
+        say(service, "acme", trip, "ana", "conversation.shared", {"user": "bob", "access": "read"}, event_id=again)
+        == "k"
+    )
     assert members(onlooker, trip) == {"ana": "own"}, "a repeated append shares nothing anew"
 
 
@@ -150,7 +157,9 @@ def test_appended_by_hand_it_goes_by_the_user_who_asks(service: Session, trip: U
 
 USERS = st.sampled_from(["ana", "bob", "eve"])
 STEPS = st.lists(
-    st.tuples(st.integers(0, 2), st.sampled_from(["", "ana", "bob", "eve"]), USERS, st.sampled_from(["read", "write", None]))
+    st.tuples(
+        st.integers(0, 2), st.sampled_from(["", "ana", "bob", "eve"]), USERS, st.sampled_from(["read", "write", None])
+    )
     | st.tuples(st.integers(0, 2), st.sampled_from(["", "ana", "bob", "eve"]), st.none(), st.none()),
     max_size=25,
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
-from support.asking import acting_as, act_as, ask
+from support.asking import act_as, acting_as, ask
 from support.logins import Logins, Session
 from support.saying import say, share, type_in
 
@@ -112,9 +112,8 @@ def test_who_asks_is_forgotten_with_the_transaction(of: Callable[..., Session]) 
         reader.execute("SELECT set_config('eventstore.tenant', 'acme', true)")
         assert seen(reader, "messages") == {A, B}
     assert seen(reader, "messages") == set()
-    with pytest.raises(ZeroDivisionError), reader.transaction():
+    with reader.transaction(force_rollback=True):
         reader.execute("SELECT set_config('eventstore.tenant', 'acme', true)")
-        assert 1 / 0
     assert seen(reader, "messages") == set()
 
 
@@ -122,7 +121,8 @@ def test_one_prepared_statement_serves_everybody_in_turn(of: Callable[..., Sessi
     reader = of("reader")
     for plans in ("force_generic_plan", "force_custom_plan"):
         reader.execute(f"SET plan_cache_mode = {plans}")
-        for tenant, user, expected in (("acme", "", {A, B}), ("globex", "", {G}), ("", "", set()), ("acme", "ana", {A})) * 3:
+        in_turn = (("acme", "", {A, B}), ("globex", "", {G}), ("", "", set()), ("acme", "ana", {A}))
+        for tenant, user, expected in in_turn * 3:
             ask(reader, tenant, user)
             rows = reader.execute("SELECT tenant_id, conversation_id FROM messages", prepare=True).fetchall()
             assert set(rows) == expected
@@ -130,7 +130,8 @@ def test_one_prepared_statement_serves_everybody_in_turn(of: Callable[..., Sessi
 
 def test_a_prepared_statement_is_planned_anew_for_another_role(logins: Logins) -> None:
     session = ask(logins.session("app", "projector"), "globex")
-    session.execute("SET plan_cache_mode = force_generic_plan; PREPARE look AS SELECT tenant_id, conversation_id FROM messages")
+    session.execute("SET plan_cache_mode = force_generic_plan")
+    session.execute("PREPARE look AS SELECT tenant_id, conversation_id FROM messages")
     for role, expected in (("projector", {A, B, G}), ("reader", {G}), ("projector", {A, B, G}), ("reader", {G})):
         act_as(session, f"eventstore_{role}")
         assert set(session.execute("EXECUTE look").fetchall()) == expected
@@ -145,7 +146,8 @@ def test_the_search_shows_nothing_of_others(of: Callable[..., Session]) -> None:
 
 def test_statistics_count_what_is_seen(of: Callable[..., Session]) -> None:
     def counted(tenant: str, user: str) -> int:
-        rows = of("reader", tenant, user).execute("SELECT active_conversations FROM statistics_by_day('acme')").fetchall()
+        text = "SELECT active_conversations FROM statistics_by_day('acme')"
+        rows = of("reader", tenant, user).execute(text).fetchall()
         return sum(int(count) for (count,) in rows)
 
     assert counted("acme", "") == counted("acme", "bob") == 2
@@ -177,7 +179,7 @@ def test_the_projector_sees_all_and_cannot_touch_the_log(logins: Logins) -> None
         "INSERT INTO conversation_members VALUES ('acme', gen_random_uuid(), 'eve', 'own')",
         "SELECT * FROM conversation_members",
         "INSERT INTO bound_logins VALUES ('postgres', 'acme')",
-        "SELECT append_one('acme', gen_random_uuid(), -2, gen_random_uuid(), 'noted', 1::smallint, '', '1', '{}', 0, '')",
+        "SELECT append_one('acme', gen_random_uuid(), -2, gen_random_uuid(), 'x', 1::smallint, '', '1', '{}', 0, '')",
     ):
         with pytest.raises(InsufficientPrivilege):
             projector.execute(change.encode())
@@ -202,7 +204,12 @@ def test_not_even_the_owner_goes_around_the_wall_by_inheritance(database_url: st
 def test_nobody_else_writes_a_table(of: Callable[..., Session], role: str) -> None:
     session = of(role, "acme")
     for table in ("events", "conversations", *OF_CONVERSATIONS, "checkpoints", "conversation_members", "bound_logins"):
-        for change in ("INSERT INTO {} DEFAULT VALUES", "DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET tenant_id = ''"):
+        for change in (
+            "INSERT INTO {} DEFAULT VALUES",
+            "DELETE FROM {}",
+            "TRUNCATE {}",
+            "UPDATE {} SET tenant_id = ''",
+        ):
             if table == "checkpoints" and "tenant_id" in change:
                 continue
             with pytest.raises(InsufficientPrivilege):
@@ -212,7 +219,8 @@ def test_nobody_else_writes_a_table(of: Callable[..., Session], role: str) -> No
 def test_the_auditor_reads_the_log_and_nothing_else(of: Callable[..., Session]) -> None:
     auditor = of("auditor", "acme")
     assert seen(auditor, "events") == {A, B}
-    for table in ("conversations", *OF_CONVERSATIONS, "search_documents", "checkpoints", "projection_texts", "bound_logins"):
+    others = ("search_documents", "checkpoints", "projection_texts", "bound_logins")
+    for table in ("conversations", *OF_CONVERSATIONS, *others):
         with pytest.raises(InsufficientPrivilege):
             auditor.execute(sql.SQL("SELECT FROM {}").format(sql.Identifier(table)))
     with pytest.raises(InsufficientPrivilege):
@@ -281,8 +289,8 @@ class TestBoundLogins:
     """A login that is bound to a tenant stands for it, whatever it sets."""
 
     @pytest.fixture
-    def bound(self, logins: Logins) -> Iterator[Session]:
-        yield logins.session("reader", "auditor", tenant="globex")
+    def bound(self, logins: Logins) -> Session:
+        return logins.session("reader", "auditor", tenant="globex")
 
     def test_it_sees_its_tenant(self, bound: Session) -> None:
         for said in ("", "acme", "globex"):
@@ -343,7 +351,7 @@ class TestTricks:
 
     def test_functions_of_his_own_see_what_he_sees(self, trickster: Session) -> None:
         trickster.execute("""
-            CREATE FUNCTION pg_temp.leak(tenant text, content text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$
+            CREATE FUNCTION pg_temp.leak(tenant text, content text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
             BEGIN
                 RAISE NOTICE '% says %', tenant, content;
                 RETURN true;
@@ -394,7 +402,9 @@ class TestTricks:
     def test_locks_copies_and_plans_are_of_no_use(self, trickster: Session) -> None:
         with trickster.cursor().copy("COPY (SELECT tenant_id FROM messages) TO STDOUT") as copied:
             assert b"".join(bytes(part) for part in copied) == b"globex\n"
-        plan = trickster.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM messages").fetchall()
+        plan = trickster.execute(
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM messages"
+        ).fetchall()
         assert plan
         with pytest.raises(InsufficientPrivilege):
             trickster.execute("SELECT FROM messages FOR UPDATE")

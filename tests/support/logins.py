@@ -71,7 +71,9 @@ class Logins:
 def logins_of(server: DatabaseServer, url: str) -> Iterator[Logins]:
     """Logins that are gone afterwards; skips the test where the server's login may not make roles."""
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = session_user").fetchone()
+        row = connection.execute(
+            "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = session_user"
+        ).fetchone()
     if row != (True,):
         pytest.skip("the login may not create roles")
     made = Logins(url)

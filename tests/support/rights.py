@@ -34,7 +34,9 @@ SELECT CASE c.relkind WHEN 'S' THEN 'Sequences' ELSE 'Tables' END, c.relname, c.
   FROM pg_class c
  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
  UNION ALL
-SELECT 'Functions', p.proname, p.oid, p.proowner::regrole::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+SELECT 'Functions', p.proname, p.oid, p.proowner::regrole::text
+  FROM pg_proc p
+ WHERE p.pronamespace = 'public'::regnamespace
  UNION ALL
 SELECT 'Schemas', s.stage, to_regnamespace(stage_schema(s.stage)), ''
   FROM unnest(ARRAY['live', 'next', 'previous']) AS s (stage)
@@ -76,7 +78,7 @@ def documented() -> tuple[Rights, set[str]]:
 
 
 def granted(connection: psycopg.Connection[tuple[Any, ...]]) -> tuple[Rights, dict[tuple[str, str], str]]:
-    """What all roles but the owner may, by the catalogs, whatever the way by which they came to it; and who owns what."""
+    """What all roles but the owner may, by the catalogs, however they came to it; and who owns what."""
     rights: Rights = {}
     owners = {}
     for kind, name, oid, owner in connection.execute(_OBJECTS).fetchall():

@@ -11,8 +11,8 @@ from support.logins import Session
 
 _ONE = """
 SELECT a.outcome::text, a.position, a.version
-  FROM append_one(%(tenant)s, %(conversation)s, %(expected)s, %(id)s, %(type)s, 1::smallint, '', %(content)s, %(metadata)s,
-                  -1, %(user)s) AS a
+  FROM append_one(%(tenant)s, %(conversation)s, %(expected)s, %(id)s, %(type)s, 1::smallint, '', %(content)s,
+                  %(metadata)s, -1, %(user)s) AS a
 """
 _GROUP = """
 SELECT a.outcome::text
