@@ -100,7 +100,9 @@ async def test_a_login_without_rights(database_url: str, superuser_url: str) -> 
     settings = Settings(database_url=database_url)
     async with EventStore(settings) as store:
         with psycopg.connect(superuser_url) as superuser:
-            superuser.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, eventstore_app")
+            superuser.execute(
+                "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, eventstore_app, eventstore_writer"
+            )
         with pytest.raises(PermissionDenied, match="grant the login the role eventstore_app"):
             await store.append(uuid4(), [note()])
     with pytest.raises(PermissionDenied, match="grant the login the role eventstore_app"):
@@ -172,7 +174,7 @@ async def test_a_killed_writer_leaves_what_was_acknowledged_and_nothing_twice(
     for lines in (20, 60, 100):
         acknowledged |= await asyncio.to_thread(write_until_killed, command, lines)
         # What was in flight when the process died holds the horizon until its backend has noticed.
-        async with await store.connect() as connection:
+        async with await store.connect(None) as connection:
             await until_nothing_is_in_flight(connection)
         log = [event.id async for event in store.read_log()]
         assert len(log) == len(set(log))
@@ -254,7 +256,7 @@ async def test_a_full_disk_beneath_the_table(own_server: EmbeddedServer, small_d
         await store.append(UUID(int=1), [refused])
         await assert_only(store, [*stored, refused])
     with psycopg.connect(own_server.url(), autocommit=True) as connection:
-        connection.execute("DROP TABLE events")
+        connection.execute("DROP TABLE events CASCADE")
 
 
 async def test_a_full_disk_beneath_the_embedded_server(small_disk: Path) -> None:

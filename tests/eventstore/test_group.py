@@ -19,7 +19,7 @@ ONE_TRANSACTION = "SELECT count(DISTINCT xmin::text) FROM events WHERE conversat
 
 
 async def number(store: EventStore, query: str, *values: Any) -> int:
-    return int((await store.pool.fetch(query, values))[0][0])  # type: ignore[arg-type]
+    return int((await store.log(store.caller()).fetch(query, values))[0][0])  # type: ignore[arg-type]
 
 
 async def until_somebody_waits_for_a_conversation(store: EventStore, appends: int = 1) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from support.asking import asking_async, login_of
 from support.environment import TREE, child_environment
 from support.follow import Follower
 from support.raw import append_raw_async, note
@@ -31,21 +32,21 @@ GROWTH = 20
 @pytest.fixture
 async def one(store: EventStore) -> AsyncIterator[Connection]:
     """A connection with the store's schema, and one that may be left inside a transaction."""
-    async with await store.connect() as connection:
+    async with await login_of(store) as connection:
         yield connection
 
 
 @pytest.fixture
 async def other(store: EventStore) -> AsyncIterator[Connection]:
     """Another one."""
-    async with await store.connect() as connection:
+    async with await login_of(store) as connection:
         yield connection
 
 
 @pytest.fixture
 async def owner(database_url: str) -> AsyncIterator[Connection]:
     """Whom the sequence belongs to."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+    async with await asking_async(database_url) as connection:
         yield connection
 
 
@@ -112,7 +113,7 @@ async def test_the_horizon_stays_below_every_append_in_flight(
     await store.append(uuid4(), [note()])
     await other.execute("BEGIN")
     await append_raw_async(other, "b")
-    async with await store.connect() as reader:
+    async with await login_of(store) as reader:
         assert await horizon(reader) == 2
         await one.execute("COMMIT")
         assert await horizon(reader) == 4
@@ -298,7 +299,7 @@ async def test_readers_miss_nothing_of_sixty_four_writers_who_are_cut_off_at_ran
             EventStore(settings) as first,
             EventStore(settings) as second,
             await psycopg.AsyncConnection.connect(server.url(foreign)) as stranger,
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin,
+            await asking_async(database_url) as admin,
         ):
             await stranger.execute("CREATE TABLE left_open (id integer)")
             written = asyncio.Event()

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.asking import acting_as
 from support.raw import append_raw, append_raw_async, note
 
 from eventstore import EventStore, NewEvent, Settings
@@ -90,7 +91,7 @@ SELECT p, t, p, 1, %s, gen_random_uuid(), 'default', 'noted', to_jsonb(p), sha25
 def jumping_clock(database_url: str) -> list[datetime]:
     """The timestamps of a log that was written while the server's clock was set back and forth."""
     times = random.Random(5).sample(TIMES, len(TIMES))
-    with psycopg.connect(database_url) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         connection.execute(_AT, (CONVERSATION, times))
         connection.execute("SELECT setval('events_position', %s)", (len(times),))
     return times

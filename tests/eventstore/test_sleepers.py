@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.asking import login_of
 from support.environment import TREE, child_environment
 from support.follow import PATIENCE, end_all_others, eventually, until_asleep
 from support.raw import append_raw_async, note
@@ -145,7 +146,7 @@ async def test_who_is_busy_gets_up_and_is_not_notified(store: EventStore, admin:
 async def test_nobody_lies_down_while_an_append_is_in_flight_or_an_event_waits(store: EventStore, admin: Admin) -> None:
     await until_flag(store, admin, 0)
     seen = int(await value(admin, "SELECT last_position()"))
-    async with await store.connect() as one, await store.connect() as two:
+    async with await login_of(store) as one, await login_of(store) as two:
         await one.execute("BEGIN")
         [position] = await append_raw_async(one, "it saw nobody asleep")
         assert await value(two, f"SELECT lie_down({seen})") is False

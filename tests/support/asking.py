@@ -7,6 +7,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from eventstore import EventStore
+from eventstore.database.connection import Connection
+
 
 def asking(url: str, tenant: str = "default", user: str = "") -> psycopg.Connection[tuple[Any, ...]]:
     """A connection, in autocommit mode, that asks for a tenant, or for a user of it, as long as it lives."""
@@ -32,4 +35,18 @@ def act_as(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> psycop
     """The connection, which took a role where there is one."""
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchall():
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    return connection
+
+
+async def login_of(store: EventStore, tenant: str = "default") -> Connection:
+    """A connection of the store's login with all its rights, those of the owner among them, which asks for a tenant."""
+    connection = await store.connect(None)
+    await connection.execute("SELECT set_config('eventstore.tenant', %s, false)", (tenant,))
+    return connection
+
+
+async def asking_async(url: str, tenant: str = "default") -> Connection:
+    """As :func:`asking`."""
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    await connection.execute("SELECT set_config('eventstore.tenant', %s, false)", (tenant,))
     return connection

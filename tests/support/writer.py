@@ -30,7 +30,7 @@ async def in_a_transaction(store: EventStore, batch: Append) -> None:
     """In a transaction of the caller's that rolls back to a savepoint on the way."""
     events = [event for event in batch.events if isinstance(event, NewEvent)]
     contents, ids = [event.data.to_content() for event in events], [event.id for event in events]
-    async with store.pool.connection() as connection, connection.transaction():
+    async with await store.connect() as connection, connection.transaction():
         try:
             async with connection.transaction():
                 await append_raw_async(connection, "rolled back to the savepoint")
@@ -43,7 +43,7 @@ async def in_a_transaction(store: EventStore, batch: Append) -> None:
 async def after_an_abort(store: EventStore, batch: Append) -> None:
     """After a transaction that took positions and gave none of them back."""
     try:
-        async with store.pool.connection() as connection, connection.transaction():
+        async with await store.connect() as connection, connection.transaction():
             await append_raw_async(connection, "aborted", "aborted")
             raise Abort
     except Abort:
