@@ -48,7 +48,7 @@ async def test_a_standby_shows_what_is_final_and_nothing_else(own_server: Embedd
 
 
 async def is_replayed(standby: EventStore, position: int) -> bool:
-    return bool(await standby.pool.fetch("SELECT 1 FROM events WHERE position = %s", (position,)))
+    return bool(await standby.log(standby.caller()).fetch("SELECT 1 FROM events WHERE position = %s", (position,)))
 
 
 async def has_seen(seen: object, wanted: list[int]) -> bool:

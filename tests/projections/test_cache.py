@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
+from support.asking import acting_as
 from support.wire import wire_to
 
 from eventstore import (
@@ -141,7 +141,7 @@ async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, tri
 
 async def test_what_was_parked_is_read_once_it_is_applied(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
-    with psycopg.connect(database_url, autocommit=True) as owner:
+    with acting_as(database_url, "eventstore_owner") as owner:
         owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
         await store.append(conversation, [said("poison")])
         await catch_up(store)
@@ -206,7 +206,7 @@ async def test_no_stale_state_is_caught_while_writers_run(store: EventStore, set
         last = dict.fromkeys(conversations, 0)
         while writing:
             conversation = chance.choice(conversations)
-            rows = await store.pool.fetch(_VERSION, (conversation,))
+            rows = await store.tables(store.caller()).fetch(_VERSION, (conversation,))
             if not rows:
                 await asyncio.sleep(0)
                 continue

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.asking import acting_as
 
 from eventstore import NO_STREAM, EventStore, MessageAdded, NewEvent
 from eventstore.errors import EventIdConflict, EventStoreError, InvalidEvent, StoreClosed, WrongExpectedVersion
@@ -32,7 +33,7 @@ def message(text: str) -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

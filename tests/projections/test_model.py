@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.asking import acting_as
 from support.folding import FILLED_BY, KEYS, Tables, fold, stored
 from support.histories import CONVERSATIONS, new_events, sent_messages
 
@@ -75,7 +75,7 @@ async def apply_quickly(store: EventStore, names: tuple[str, ...], size: int) ->
 
 
 async def positions(store: EventStore) -> dict[str, int]:
-    rows = await store.pool.fetch("SELECT projection, min(position) FROM checkpoints GROUP BY projection")
+    rows = await store.parts.reader.fetch("SELECT projection, min(position) FROM checkpoints GROUP BY projection")
     return dict(rows)
 
 
@@ -136,7 +136,7 @@ async def test_every_message_reads_back_as_it_was_sent(store: EventStore, sent: 
 
 
 def all_columns(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    with psycopg.connect(url) as connection:
+    with acting_as(url) as connection:
         return {
             table: connection.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key)}").fetchall()  # type: ignore[arg-type]
             for table, key in KEYS.items()

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.asking import acting_as
 from support.environment import TREE
 
 from eventstore import Event, EventStore, MessageAdded
@@ -30,7 +31,7 @@ DOCUMENTED = (TREE / "projections" / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
+from support.asking import acting_as, ask
 from support.longtables import conversation, fill, time_of
 from support.plans import Kind, Plan, explain
 from support.servers import DatabaseServer
@@ -107,8 +107,8 @@ def urls(server: DatabaseServer) -> Iterator[dict[tuple[int, bool], str]]:
 
 
 def plan(url: str, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
-    with psycopg.connect(url, autocommit=True) as connection:
-        return explain(connection, text, parameters, kind=kind)
+    with acting_as(url, "eventstore_reader") as connection:
+        return explain(ask(connection, "default"), text, parameters, kind=kind)
 
 
 @every_plan

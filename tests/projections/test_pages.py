@@ -321,7 +321,7 @@ async def test_a_read_waits_for_what_was_written(store: EventStore) -> None:
 
 
 async def _waits(store: EventStore, waiting: list[asyncio.Future[Any]]) -> bool:
-    await store.pool.fetch("SELECT")
+    await store.parts.reader.fetch("SELECT")
     assert not any(task.done() for task in waiting)
     return True
 

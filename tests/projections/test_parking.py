@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.asking import acting_as
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded
@@ -29,7 +30,7 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from support.asking import acting_as
 
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
@@ -32,7 +33,7 @@ async def applier(store: EventStore) -> AsyncIterator[Applier]:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

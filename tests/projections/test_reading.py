@@ -179,8 +179,7 @@ async def test_the_query_of_a_conversations_messages_uses_its_index(store: Event
     for conversation in conversations:
         await store.append(conversation, [MessageAdded(role="user", content=os.urandom(8).hex()) for _ in range(40)])
     await catch_up(store)
-    await store.pool.fetch("SELECT set_config('plan_cache_mode', 'auto', false)")
-    rows = await store.pool.fetch(
+    rows = await store.tables(store.caller()).fetch(
         "EXPLAIN SELECT FROM messages WHERE tenant_id = 'default' AND conversation_id = %s AND version > 0 "
         "ORDER BY version LIMIT 10",
         (conversations[7],),

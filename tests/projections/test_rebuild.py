@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.asking import acting_as, asking_async
 from support.catalog import belongings
 from support.waiting import until_async
 
@@ -41,7 +42,7 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -156,7 +157,7 @@ async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, dat
     seen: list[tuple[int, int]] = []
 
     async def read(isolation: str) -> None:
-        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        async with await asking_async(database_url) as connection:
             while not stop.is_set():
                 await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
                 counts = []
@@ -190,7 +191,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
     filled: EventStore, database_url: str
 ) -> None:
     told: list[str] = []
-    async with await psycopg.AsyncConnection.connect(database_url) as old:
+    async with await asking_async(database_url) as old:
         await old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.execute("SELECT FROM conversations LIMIT 1")
         work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
@@ -208,7 +209,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
 
 async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
     told: list[str] = []
-    async with await psycopg.AsyncConnection.connect(database_url) as reader:
+    async with await asking_async(database_url) as reader:
         work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
 
         compared = Shadows.swap

@@ -204,10 +204,12 @@ async def test_of_an_enormous_message_a_part_is_found(store: EventStore, text: s
 
 async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, database_url: str) -> None:
     await say(store, "olive trees")
-    rows = await store.pool.fetch("SELECT kind, snippet FROM search_for('olives', 'default', only_role => 'user')")
+    rows = await store.tables(store.caller()).fetch(
+        "SELECT kind, snippet FROM search_for('olives', 'default', only_role => 'user')"
+    )
     assert rows == [("message", "«olive» trees")]
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET ROLE eventstore_app")
+        connection.execute("SET ROLE eventstore_reader")
         for name in ("search_latest", "search_look", "search_meant"):
             [allowed] = connection.execute(
                 "SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p WHERE p.proname = %s", [name]

@@ -191,7 +191,7 @@ async def test_tasks_are_found_by_their_latest_description_their_states_and_arti
     assert await kinds("ferry", kind="task") == ["task"]
     assert await kinds("ferry", kind="message") == ["message"]
     assert await kinds("harbour or calais") == ["artifact", "status"]
-    [[conversation]] = await store.pool.fetch("SELECT DISTINCT conversation_id FROM events")
+    [[conversation]] = await store.log(store.caller()).fetch("SELECT DISTINCT conversation_id FROM events")
     await store.append(conversation, [TaskDescribed(task_id=task, description="compare bus prices")])
     await catch_up(store, SEARCH)
     assert await kinds("ferry or bus", kind="task") == ["task"]
@@ -202,7 +202,7 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
     word = "constitutions"
     for language in ("pt-BR", "en-US", "fi", "no such language", None):
         await say(store, word, language=language)
-    rows = await store.pool.fetch("SELECT language FROM search_documents ORDER BY position")
+    rows = await store.parts.projector.fetch("SELECT language FROM search_documents ORDER BY position")
     assert [language for (language,) in rows] == ["pt", "en", "fi", "und", "und"]
     assert len(await found(store, "constitution", language="en")) == 3
     assert len(await found(store, "constitutions")) == 5
@@ -211,7 +211,7 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
 async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
     for text in TEXTS.values():
         await say(store, text)
-    rows = await store.pool.fetch("SELECT language FROM search_documents ORDER BY position")
+    rows = await store.parts.projector.fetch("SELECT language FROM search_documents ORDER BY position")
     assert [language for (language,) in rows] == ["pt"] * 5 + ["en"] * 4 + ["es", "de"]
 
 
@@ -220,7 +220,7 @@ async def test_a_rebuild_finds_the_same(told: EventStore) -> None:
         return [(query, (await Search(told).page(query)).hits) for query in FINDS]
 
     before = await everything()
-    rows = await told.pool.fetch("SELECT * FROM search_documents ORDER BY position")
+    rows = await told.parts.projector.fetch("SELECT * FROM search_documents ORDER BY position")
     await rebuild(told, SEARCH)
     assert await everything() == before
-    assert await told.pool.fetch("SELECT * FROM search_documents ORDER BY position") == rows
+    assert await told.parts.projector.fetch("SELECT * FROM search_documents ORDER BY position") == rows

@@ -291,7 +291,7 @@ def test_the_application_may_count_and_not_write(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         if not roles_of_the_store(connection):
             pytest.skip("the login may not create roles, so there are none")
-        connection.execute("SET ROLE eventstore_app")
+        connection.execute("SET ROLE eventstore_reader")
         rows = connection.execute("SELECT what, number FROM statistics_sizes('default')").fetchall()
         assert rows == [("text", 0), ("parts", 0), ("artifacts", 0)]
         with pytest.raises(psycopg.errors.InvalidParameterValue, match="choose among all, day, actor"):

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
-import psycopg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
+from support.asking import acting_as
 from support.counting import Counting, rounded
 from support.histories import CONVERSATIONS, TASKS, events_data
 
@@ -65,7 +65,7 @@ async def log_of(store: EventStore, tenant: str) -> list[Event]:
 
 async def parts_bytes(store: EventStore, tenant: str) -> Callable[[Event], int]:
     """How long the parts of each event are, as the server writes JSON."""
-    rows = await store.pool.fetch(
+    rows = await store.log(store.caller(tenant)).fetch(
         "SELECT position, octet_length((content -> 'parts')::text) FROM events WHERE tenant_id = %s", (tenant,)
     )
     sizes = dict(rows)
@@ -89,7 +89,7 @@ async def assert_counted(store: EventStore, tenant: str, which: dict[str, Any], 
 
 def tables_of(url: str, tenant: str) -> dict[str, list[tuple[Any, ...]]]:
     """Every column of every row."""
-    with psycopg.connect(url) as connection:
+    with acting_as(url) as connection:
         query = sql.SQL("SELECT t::text FROM {} AS t WHERE tenant_id = %s ORDER BY t::text")
         return {
             table: connection.execute(query.format(sql.Identifier(table)), (tenant,)).fetchall()

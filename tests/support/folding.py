@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from eventstore import Event
+from support.asking import acting_as
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = dict[str, dict[tuple[Any, ...], Row]]
@@ -36,15 +37,15 @@ FILLED_BY = {
 
 def stored(url: str, tenants: Iterable[str] | None = None) -> Tables:
     """The read tables as they are, every column of every row, by plain SQL."""
-    with psycopg.connect(url, row_factory=dict_row) as connection:
+    with acting_as(url) as connection:
         connection.execute("SET timezone = 'UTC'")
         return {table: _rows(connection, table, tenants) for table in KEYS}
 
 
-def _rows(connection: psycopg.Connection[Row], table: str, tenants: Iterable[str] | None) -> dict[Any, Row]:
+def _rows(connection: psycopg.Connection[Any], table: str, tenants: Iterable[str] | None) -> dict[Any, Row]:
     query = sql.SQL("SELECT * FROM {} WHERE tenant_id = ANY (%(tenants)s) OR %(tenants)s::text[] IS NULL")
     parameters = {"tenants": None if tenants is None else list(tenants)}
-    rows = connection.execute(query.format(sql.Identifier(table)), parameters).fetchall()
+    rows = connection.cursor(row_factory=dict_row).execute(query.format(sql.Identifier(table)), parameters).fetchall()
     by_key = {tuple(str(row[column]) for column in KEYS[table]): _plain(row) for row in rows}
     assert len(by_key) == len(rows)
     return by_key
