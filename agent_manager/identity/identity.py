@@ -1,0 +1,48 @@
+"""Who a caller is and what they may do: the outcome of looking at a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eventstore.caller import Caller
+
+
+class Scope(StrEnum):
+    """What a token lets its bearer do. Each stands for itself: none includes another."""
+
+    READ = "read"
+    WRITE = "write"
+    AUDIT = "audit"
+    """Read the log itself: history, the stream of events, as-of."""
+    ERASE = "erase"
+    ADMIN = "admin"
+    """See and change all conversations of the tenant, whoever owns them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls.
+
+    Attributes:
+        tenant: the caller's; nothing of another one is seen.
+        user: the user or agent; None for a key that belongs to no user, which acts for the whole tenant.
+        actor: what events say about who caused them: the user, or ``key:`` and the key's name.
+        scopes: what the token allows.
+        key: the id of the static key; None where a JWT was shown, or no token at all.
+    """
+
+    tenant: str
+    user: str | None
+    actor: str
+    scopes: frozenset[Scope]
+    key: str | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """On whose behalf to read and write: the user, or the whole tenant for an administrator."""
+        return Caller(self.tenant, None if Scope.ADMIN in self.scopes else self.user)
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the token allows it."""
+        return scope in self.scopes
