@@ -14,6 +14,7 @@ from agent_manager.cli import (
     benching,
     checking,
     importing,
+    keys,
     listing,
     migrating,
     pending,
@@ -23,6 +24,8 @@ from agent_manager.cli import (
     serving,
     showing,
     statistics,
+    tenants,
+    users,
 )
 from eventstore.errors import EventStoreError
 
@@ -70,6 +73,9 @@ projecting.add_to(app)
 pending.add_to(app)
 benching.add_to(app)
 checking.add_to(app)
+tenants.add_to(app)
+users.add_to(app)
+keys.add_to(app)
 
 
 def main() -> None:

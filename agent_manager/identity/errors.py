@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, ServerError
 
 
 class Unauthorized(EventStoreError):
@@ -10,3 +10,7 @@ class Unauthorized(EventStoreError):
 
     def __init__(self) -> None:
         super().__init__("the token is not valid: ask whoever gave it to you for another one")
+
+
+class KeysUnavailable(ServerError):
+    """The keys with which JWT are checked cannot be read now, so that no JWT can be told from a forged one."""

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     pool_size: Annotated[int, Field(ge=1, le=1000)] = 8
     storage: Literal["memory", "postgres", "both"] = "postgres"
     read_from: Literal["memory", "postgres"] = "postgres"
+    jwt_key: SecretStr | None = None
+    jwt_jwks: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_tenant_claim: Annotated[str, Field(min_length=1)] = "tenant"
+    jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -133,6 +139,12 @@ _VARIABLES = {
     "projections": "EVENTSTORE_PROJECTIONS",
     "storage": "EVENTSTORE_STORAGE",
     "read_from": "EVENTSTORE_READ_FROM",
+    "jwt_key": "EVENTSTORE_JWT_KEY",
+    "jwt_jwks": "EVENTSTORE_JWT_JWKS",
+    "jwt_issuer": "EVENTSTORE_JWT_ISSUER",
+    "jwt_audience": "EVENTSTORE_JWT_AUDIENCE",
+    "jwt_tenant_claim": "EVENTSTORE_JWT_TENANT_CLAIM",
+    "jwt_user_claim": "EVENTSTORE_JWT_USER_CLAIM",
 }
 
 

@@ -1,0 +1,1 @@
+SELECT bind_login(%(login)s, %(tenant)s)

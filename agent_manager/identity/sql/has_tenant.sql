@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT FROM identity_tenants WHERE id = %(tenant)s)

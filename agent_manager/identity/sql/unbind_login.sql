@@ -1,0 +1,1 @@
+SELECT unbind_login(%(login)s)
