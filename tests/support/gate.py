@@ -1,0 +1,20 @@
+"""Words for the tests of gatekeepers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from agent_manager.identity import Gatekeeper, Unauthorized
+
+Gate: TypeAlias = Callable[..., Awaitable[Gatekeeper]]
+"""Opens a gatekeeper with more settings."""
+
+
+async def is_refused(gatekeeper: Gatekeeper, token: str) -> bool:
+    """Whether the token lets nobody in."""
+    try:
+        await gatekeeper.identify(token)
+    except Unauthorized:
+        return True
+    return False
