@@ -1,0 +1,131 @@
+"""``eventstore tenants | users | keys``: who may call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import datetime
+
+import pytest
+from support.commandline import STRANGE, Eventstore
+from support.gate import is_refused
+
+from agent_manager.identity import Gatekeeper, Identity
+from eventstore import EventStore, Settings
+
+
+@pytest.fixture
+def acme(empty: Eventstore) -> Eventstore:
+    """The command line, with the tenant acme and its user ana."""
+    assert empty("tenants", "add", "acme", "--name", "ACME Ltd").code == 0
+    assert empty("users", "add", "ana", "--tenant", "acme").code == 0
+    return empty
+
+
+def test_tenants_are_added_suspended_and_resumed(empty: Eventstore) -> None:
+    assert empty("tenants", "list").err.startswith("no tenants yet")
+    assert empty("tenants", "add", "acme", "--name", "ACME Ltd").out == "tenant acme added\n"
+    assert empty("tenants", "suspend", "acme").out == "tenant acme suspended\n"
+    header, row = empty("tenants", "list").lines
+    assert header.split() == ["id", "name", "created", "suspended"]
+    assert re.fullmatch(r"acme +ACME Ltd +[-0-9]+ [:0-9]+ +[-0-9]+ [:0-9]+", row)
+    assert empty("tenants", "resume", "acme").out == "tenant acme resumed\n"
+    [listed] = json.loads(empty("tenants", "list", "--json").out)
+    assert (listed["id"], listed["name"], listed["suspended_at"]) == ("acme", "ACME Ltd", None)
+
+
+def test_users_are_added_disabled_and_enabled(acme: Eventstore) -> None:
+    assert acme("users", "add", "bot", "--agent", "--tenant", "acme").out == "agent bot added\n"
+    assert acme("users", "disable", "ana", "--tenant", "acme").out == "user ana disabled\n"
+    lines = acme("users", "list", "--tenant", "acme").lines
+    assert [line.split()[:2] for line in lines] == [["id", "kind"], ["ana", "user"], ["bot", "agent"]]
+    assert acme("users", "enable", "ana", "--tenant", "acme").out == "user ana enabled\n"
+    rows = json.loads(acme("users", "list", "--tenant", "acme", "--json").out)
+    assert [(row["id"], row["disabled_at"]) for row in rows] == [("ana", None), ("bot", None)]
+
+
+def identified(settings: Settings, token: str) -> Identity | None:
+    """Who bears the token; None: nobody."""
+
+    async def ask() -> Identity | None:
+        async with EventStore(settings) as store, Gatekeeper(store, settings) as gatekeeper:
+            return None if await is_refused(gatekeeper, token) else await gatekeeper.identify(token)
+
+    return asyncio.run(ask())
+
+
+def test_a_key_is_shown_once_and_alone(acme: Eventstore, settings: Settings) -> None:
+    result = acme("keys", "add", "laptop", "--tenant", "acme", "--user", "ana", "--scope", "read", "--scope", "audit")
+    token = result.out.strip()
+    assert re.fullmatch(r"es_[a-z0-9]{12}_[A-Za-z0-9_-]{43}", token)
+    assert "shown once" in result.err
+    listed = acme("keys", "list", "--tenant", "acme")
+    assert token.split("_")[1] in listed.out
+    assert token.split("_", 2)[2] not in listed.out + acme("keys", "list", "--tenant", "acme", "--json").out
+    identity = identified(settings, token)
+    assert identity is not None
+    assert (identity.user, identity.scopes) == ("ana", {"read", "audit"})
+
+
+def test_a_key_is_revoked(acme: Eventstore, settings: Settings) -> None:
+    made = json.loads(acme("keys", "add", "billing", "--tenant", "acme", "--expires", "never", "--json").out)
+    assert made["key"]["expires_at"] is None
+    assert made["key"]["scopes"] == ["read", "write"]
+    revoked = acme("keys", "revoke", made["key"]["id"], "--tenant", "acme")
+    assert revoked.out == f"key {made['key']['id']} revoked\n"
+    assert identified(settings, made["token"]) is None
+    [row] = json.loads(acme("keys", "list", "--tenant", "acme", "--json").out)
+    assert (row["state"], row["last_used_at"]) == ("revoked", None)
+
+
+@pytest.mark.parametrize(("said", "days"), [("90m", 0.0625), ("12h", 0.5), ("90d", 90), ("4w", 28), (None, 90)])
+def test_a_key_lasts_as_long_as_is_said(acme: Eventstore, said: str | None, days: float) -> None:
+    acme("keys", "add", "laptop", "--tenant", "acme", *(["--expires", said] if said else []))
+    [row] = json.loads(acme("keys", "list", "--tenant", "acme", "--json").out)
+    began, ends = (_seconds(row[name]) for name in ("created_at", "expires_at"))
+    assert ends - began == days * 86400
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tenants", "add", "acme"], "there is a tenant acme already"),
+        (["tenants", "add", ""], "is no name"),
+        (["tenants", "suspend", "globex"], "there is no tenant globex: eventstore tenants add"),
+        (["users", "list", "--tenant", "globex"], "there is no tenant globex"),
+        (["users", "add", "ana", "--tenant", "acme"], "has a user ana already"),
+        (["users", "add", "key:x", "--tenant", "acme"], "begins like the actor of a key"),
+        (["users", "disable", "bob", "--tenant", "acme"], "has no user bob: eventstore users add"),
+        (["keys", "add", "x", "--tenant", "acme", "--user", "bob"], "has no user bob"),
+        (["keys", "add", "x", "--tenant", "acme", "--expires", "4y"], "--expires 4y: is no time"),
+        (["keys", "add", "x", "--tenant", "acme", "--expires", "0d"], "--expires 0d: is no time"),
+        (["keys", "add", "x", "--tenant", "acme", "--expires", "99999999w"], "at most a hundred years"),
+        (["keys", "revoke", "nothing", "--tenant", "acme"], "has no key nothing: eventstore keys list"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_said_in_a_line(acme: Eventstore, arguments: list[str], said: str) -> None:
+    result = acme(*arguments)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("eventstore: error: ")
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_an_unknown_scope_is_a_mistyped_command(acme: Eventstore) -> None:
+    result = acme("keys", "add", "x", "--tenant", "acme", "--scope", "everything")
+    assert result.code == 2
+    assert "'everything' is not one of 'read', 'write', 'audit', 'erase', 'admin'" in result.err
+
+
+def test_names_reach_the_terminal_as_text(empty: Eventstore) -> None:
+    for arguments in (["tenants", "add", STRANGE], ["users", "add", STRANGE, "--tenant", STRANGE],
+                      ["tenants", "list"], ["users", "list", "--tenant", STRANGE]):  # fmt: skip
+        result = empty(*arguments)
+        assert result.code == 0
+        assert not any(c in result.out for c in "\x1b\x07\x9b")
