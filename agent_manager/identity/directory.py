@@ -16,7 +16,7 @@ from eventstore import EventStore
 from eventstore.caller import checked_tenant
 from eventstore.database.connection import APP
 from eventstore.database.queries import query
-from eventstore.database.translate import translate, translated
+from eventstore.database.translate import translated
 from eventstore.errors import ConflictError, InputError, NotFound, printable
 
 OWNER = "eventstore_owner"
@@ -147,12 +147,23 @@ class Directory:
         return Key(*rows[0])
 
     async def bind_login(self, tenant: str, login: str) -> None:
-        """Binds a login of the server to a tenant: it sees nothing else, whatever it sets."""
+        """Binds a login of the server to a tenant: it sees nothing else, whatever it sets.
+
+        Raises:
+            NotFound: there is no such login or tenant.
+            ConflictError: it sees every tenant anyway, as a superuser does.
+        """
+        await self._check_tenant(tenant)
         await self._fetch("bind_login", {"tenant": checked_tenant(tenant), "login": checked_name(login)}, role=OWNER)
 
     async def unbind_login(self, login: str) -> None:
-        """Takes the binding away."""
-        await self._fetch("unbind_login", {"login": checked_name(login)}, role=OWNER)
+        """Takes the binding away.
+
+        Raises:
+            NotFound: there is none.
+        """
+        if not (await self._fetch("unbind_login", {"login": checked_name(login)}, role=OWNER))[0][0]:
+            raise NotFound(f"the login {printable(login)} is bound to no tenant")
 
     async def _check_tenant(self, tenant: str) -> None:
         if not (await self._fetch("has_tenant", {"tenant": checked_tenant(tenant)}))[0][0]:
@@ -164,8 +175,14 @@ class Directory:
                 try:
                     cursor = await connection.execute(query("agent_manager.identity", name), parameters)
                     return await cursor.fetchall()
-                except psycopg.errors.ForeignKeyViolation as error:
-                    raise NotFound(str(translate(error))) from None
+                except (psycopg.errors.ForeignKeyViolation, psycopg.errors.UndefinedObject) as error:
+                    raise NotFound(_said(error)) from None
+                except psycopg.errors.InvalidGrantOperation as error:
+                    raise ConflictError(_said(error)) from None
+
+
+def _said(error: psycopg.Error) -> str:
+    return printable(": ".join(filter(None, (error.diag.message_primary, error.diag.message_hint))), 500)
 
 
 def _no_tenant(tenant: str) -> NotFound:

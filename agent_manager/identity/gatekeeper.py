@@ -20,9 +20,7 @@ from agent_manager.identity.names import KEY_ACTOR
 from agent_manager.identity.together import Together
 from agent_manager.identity.uses import Uses
 from eventstore import EventStore, Settings
-from eventstore.database.connection import APP, Pool
 from eventstore.database.queries import query
-from eventstore.errors import StoreClosed
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +28,6 @@ REMEMBERED_SECONDS = 0.5
 """How long a token is let in, or refused, without looking again. Half of what a revocation may take."""
 LONGEST_TOKEN = 8192
 _TOKENS = 10_000
-_CONNECTIONS = 2  # one looks tokens up, one notes uses
 _BEARERS = query("agent_manager.identity", "bearers")
 _ADMITTED = query("agent_manager.identity", "admitted")
 _NOTE_USES = query("agent_manager.identity", "note_uses")
@@ -71,7 +68,6 @@ class Gatekeeper:
 
     def __init__(self, store: EventStore, settings: Settings) -> None:
         self._store = store
-        self._settings = settings
         self._jwt = jwt_reader(settings)
         # Two, so that a flood of what is refused does not push out who was let in.
         self._known: TLRUCache[bytes, _Known] = TLRUCache(_TOKENS, lambda _key, known, _now: known.until)
@@ -79,26 +75,16 @@ class Gatekeeper:
         self._keys = Together(self._look_up_keys)
         self._users = Together(self._look_up_users)
         self._uses = Uses(self._note_uses)
-        self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
-        await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def open(self) -> None:
-        """Connects."""
-        self._pool = Pool(self._store.server.url, self._settings, APP, _CONNECTIONS, self._store.server.why)
-        await self._pool.open()
-
     async def close(self) -> None:
-        """Notes the last uses that were not noted yet, and closes the connections."""
+        """Notes the last uses that were not noted yet."""
         await asyncio.gather(self._keys.close(), self._users.close(), self._uses.close())
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
 
     async def identify(self, token: str) -> Identity:
         """Who bears the token.
@@ -152,7 +138,7 @@ class Gatekeeper:
         return _Known(identity, now + min(REMEMBERED_SECONDS, left))
 
     async def _look_up_keys(self, hashes: list[bytes]) -> dict[bytes, _Row]:
-        rows = await self._open_pool().fetch(_BEARERS, {"hashes": hashes})
+        rows = await self._store.pool.fetch(_BEARERS, {"hashes": hashes})
         return {
             digest: _Row(
                 StaticKey(key, digest),
@@ -164,13 +150,8 @@ class Gatekeeper:
 
     async def _look_up_users(self, users: list[tuple[str, str]]) -> dict[tuple[str, str], bool]:
         tenants, names = zip(*users, strict=True)
-        rows = await self._open_pool().fetch(_ADMITTED, {"tenants": list(tenants), "users": list(names)})
+        rows = await self._store.pool.fetch(_ADMITTED, {"tenants": list(tenants), "users": list(names)})
         return dict.fromkeys(rows, True)
 
     async def _note_uses(self, keys: list[str]) -> None:
-        await self._open_pool().fetch(_NOTE_USES, {"ids": keys})
-
-    def _open_pool(self) -> Pool:
-        if self._pool is None:
-            raise StoreClosed
-        return self._pool
+        await self._store.pool.fetch(_NOTE_USES, {"ids": keys})

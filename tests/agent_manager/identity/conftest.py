@@ -12,7 +12,7 @@ from support.gate import Gate
 
 from agent_manager.identity import Directory, Gatekeeper
 from eventstore import EventStore, Settings
-from eventstore.database.connection import Pool
+from eventstore.database.pool import Pool
 
 
 @pytest.fixture

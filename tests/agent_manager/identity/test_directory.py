@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from uuid import uuid4
+
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from support.catalog import roles_of_the_store
 
 from agent_manager.identity import Directory
 from eventstore.errors import ConflictError, InvalidEvent, NotFound
+
+
+@pytest.fixture
+def login(superuser_url: str) -> Iterator[str]:
+    """A login of the server without any rights."""
+    name = f"login_{uuid4().hex[:12]}"
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'test'".encode())
+        yield name
+        connection.execute(f"DROP ROLE {name}".encode())
+
 
 TABLES = ("identity_tenants", "identity_users", "identity_keys")
 
@@ -74,6 +89,30 @@ async def test_names_that_cannot_be_stored_are_refused(directory: Directory, nam
 async def test_no_user_is_called_like_a_key(directory: Directory) -> None:
     with pytest.raises(InvalidEvent, match="begins like the actor of a key"):
         await directory.add_user("acme", "key:billing")
+
+
+async def test_a_login_is_bound_to_a_tenant_until_it_is_unbound(
+    directory: Directory, superuser_url: str, login: str
+) -> None:
+    url = make_conninfo(superuser_url, user=login, password="test")
+    await directory.bind_login("acme", login)
+    with psycopg.connect(url) as connection:
+        connection.execute("SET eventstore.tenant = 'globex'")
+        assert connection.execute("SELECT asking_tenant()").fetchone() == ("acme",)
+    await directory.unbind_login(login)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT asking_tenant()").fetchone() == (None,)
+    with pytest.raises(NotFound, match="is bound to no tenant"):
+        await directory.unbind_login(login)
+
+
+async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, login: str) -> None:
+    with pytest.raises(NotFound, match="no tenant globex"):
+        await directory.bind_login("globex", login)
+    with pytest.raises(NotFound, match="no login 'nobody'"):
+        await directory.bind_login("acme", "nobody")
+    with pytest.raises(ConflictError, match="sees every tenant"):
+        await directory.bind_login("acme", "eventstore_projector")
 
 
 def test_the_service_can_shut_out_and_let_in_but_change_nobody(database_url: str) -> None:

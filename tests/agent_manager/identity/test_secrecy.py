@@ -65,7 +65,7 @@ async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
 
 async def test_a_token_is_not_told_of_when_the_server_is_away(store: EventStore, gate: Gate) -> None:
     gatekeeper = await gate(jwt_key=SECRET)
-    await gatekeeper.close()
+    await store.close()
     for token in (f"es_{'a' * 12}_{'S3cret' * 7}x", signed(note="S3cret")):
         said = told(await refusal(gatekeeper, token))
         assert "not open" in said

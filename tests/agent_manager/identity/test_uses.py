@@ -41,7 +41,6 @@ async def test_uses_are_noted_once_a_minute_by_all_processes_together(
     for gatekeeper in (first, second, first, second):
         await gatekeeper.identify(token)
         await gatekeeper.close()  # what is due is written
-        await gatekeeper.open()
     assert len([parameters for parameters in queries if "ids" in parameters]) == 2
     [key] = await directory.keys("acme")
     with psycopg.connect(database_url) as connection:
