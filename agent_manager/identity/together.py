@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -10,10 +11,14 @@ Question = TypeVar("Question", bound=Hashable)
 Answer = TypeVar("Answer")
 
 MOST_AT_ONCE = 500
+PAUSE_SECONDS = 0.02
+"""Between a query that did not find all and the next: so many guesses a second cost at most fifty queries."""
 
 
 class Together(Generic[Question, Answer]):
-    """Asks for many at a time, so that a flood of questions costs a query each time the one before was answered.
+    """Asks for many at a time, so that a flood of questions to which there is no answer costs few queries.
+
+    How long somebody waits depends on what others asked before, never on their own question.
 
     Args:
         ask: the answers to some questions; what is missing in them has none. It is awaited by one task at a time.
@@ -23,6 +28,7 @@ class Together(Generic[Question, Answer]):
         self._ask = ask
         self._waiting: dict[Question, asyncio.Future[Answer | None]] = {}
         self._asking: asyncio.Task[None] | None = None
+        self._next_at = 0.0
 
     async def answer(self, question: Question) -> Answer | None:
         """The answer; None where there is none. The question is asked after the call, never before.
@@ -45,6 +51,8 @@ class Together(Generic[Question, Answer]):
     async def _ask_all(self) -> None:
         try:
             while self._waiting:
+                if (pause := self._next_at - time.monotonic()) > 0:
+                    await asyncio.sleep(pause)
                 questions = list(self._waiting)[:MOST_AT_ONCE]
                 futures = [self._waiting.pop(question) for question in questions]
                 try:
@@ -54,6 +62,8 @@ class Together(Generic[Question, Answer]):
                         future.set_exception(error)
                         future.exception()  # seen, also where nobody waits any more
                 else:
+                    if len(answers) < len(questions):
+                        self._next_at = time.monotonic() + PAUSE_SECONDS
                     for question, future in zip(questions, futures, strict=True):
                         future.set_result(answers.get(question))
         finally:

@@ -207,6 +207,7 @@ async def test_a_flood_of_wrong_keys_costs_few_queries_and_shuts_nobody_out(
     gatekeeper = await gate()
     flood = [f"es_{number:012}_{'A' * 43}" for number in range(5000)]
     tasks = [asyncio.create_task(is_refused(gatekeeper, wrong)) for wrong in flood]
+    await asyncio.sleep(0)  # they ask first
     assert (await gatekeeper.identify(token)).user == "ana"
     assert all(await asyncio.gather(*tasks))
     assert len(queries) < 20

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from agent_manager.identity.together import MOST_AT_ONCE, Together
+from agent_manager.identity.together import MOST_AT_ONCE, PAUSE_SECONDS, Together
 from eventstore.errors import ServerError
 
 
@@ -84,3 +85,32 @@ async def test_who_gives_up_takes_nobody_along() -> None:
     assert await patient == 1
     assert impatient.cancelled()
     await together.close()
+
+
+async def test_guesses_one_after_the_other_share_few_queries() -> None:
+    oracle = Oracle()
+    oracle.go_on.set()
+    together = Together(oracle.ask)
+    for odd in range(1, 21, 2):
+        assert await together.answer(odd) is None
+    began = time.monotonic()
+    guesses = [asyncio.create_task(_guess(together, began + 0.5, number)) for number in range(3)]
+    assert await together.answer(2) == 1
+    await asyncio.gather(*guesses)
+    took = time.monotonic() - began
+    assert len(oracle.asked) <= 10 + took / PAUSE_SECONDS + 1
+
+
+async def _guess(together: Together[int, int], until: float, number: int) -> None:
+    while time.monotonic() < until:
+        assert await together.answer(2 * number + 1) is None
+
+
+async def test_questions_that_have_answers_wait_for_nothing() -> None:
+    oracle = Oracle()
+    oracle.go_on.set()
+    together = Together(oracle.ask)
+    began = time.monotonic()
+    for number in range(200):
+        assert await together.answer(2 * number) == number
+    assert time.monotonic() - began < 200 * PAUSE_SECONDS
