@@ -69,6 +69,23 @@ SELECT eventstore_own('TABLE identity_tenants'),
        eventstore_grant('SELECT, INSERT, UPDATE (name, disabled_at) ON TABLE identity_users', 'eventstore_app'),
        eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TABLE identity_keys', 'eventstore_app');
 
+-- A login that is bound to one tenant is no service, even where somebody gave it the service's role as well: it could make
+-- itself a key of another tenant. The owner is not held by this, as foreign keys are checked in its name.
+CREATE FUNCTION login_is_bound() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
+RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
+
+SELECT eventstore_own('FUNCTION login_is_bound()');
+REVOKE ALL ON FUNCTION login_is_bound() FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION login_is_bound()', 'eventstore_app');
+
+ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
+ALTER TABLE identity_users ENABLE ROW LEVEL SECURITY;
+ALTER TABLE identity_keys ENABLE ROW LEVEL SECURITY;
+CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));
+CREATE POLICY unbound ON identity_users USING ((SELECT NOT login_is_bound()));
+CREATE POLICY unbound ON identity_keys USING ((SELECT NOT login_is_bound()));
+
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
@@ -76,3 +93,4 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 DROP TABLE identity_keys;
 DROP TABLE identity_users;
 DROP TABLE identity_tenants;
+DROP FUNCTION login_is_bound();

@@ -106,6 +106,24 @@ async def test_a_login_is_bound_to_a_tenant_until_it_is_unbound(
         await directory.unbind_login(login)
 
 
+async def test_a_bound_login_is_no_service_though_it_has_the_services_role(
+    directory: Directory, superuser_url: str, login: str
+) -> None:
+    await directory.add_key("acme", "laptop")
+    url = make_conninfo(superuser_url, user=login, password="test")
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"GRANT eventstore_app TO {login}".encode())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET ROLE eventstore_app")
+        assert all(connection.execute(f"SELECT FROM {table}".encode()).fetchall() for table in TABLES)
+        await directory.bind_login("acme", login)
+        assert not any(connection.execute(f"SELECT FROM {table}".encode()).fetchall() for table in TABLES)
+        assert connection.execute("UPDATE identity_keys SET revoked_at = now()").rowcount == 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("INSERT INTO identity_tenants (id) VALUES ('globex')")
+    await directory.unbind_login(login)
+
+
 async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, login: str) -> None:
     with pytest.raises(NotFound, match="no tenant globex"):
         await directory.bind_login("globex", login)
