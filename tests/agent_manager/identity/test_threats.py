@@ -1,0 +1,30 @@
+"""The threat model names what holds each of its claims; what it names must be there."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+from support.environment import TREE
+
+TEXT = (TREE / "agent_manager/identity/THREATS.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`((?:[a-z_]+/)+\w+\.(?:py|sql)(?:::\w+)?)`", TEXT)))
+
+pytestmark = pytest.mark.any_server
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_holds_a_claim_is_there(name: str) -> None:
+    path, _, test = name.partition("::")
+    text = (TREE / path).read_text(encoding="utf-8")
+    if test:
+        names = {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+        assert test in names
+
+
+def test_every_claim_names_what_holds_it() -> None:
+    rows = [line for line in TEXT.splitlines() if re.match(r"\| (?!wants|could|---)", line)]
+    assert len(rows) > 20
+    for row in rows:
+        assert re.search(r"`[a-z_/]+\w+\.(py|sql)", row.split("|")[3]), row
