@@ -17,7 +17,8 @@
     │   └── EventIdConflict        another event is stored under the same id
     ├── RetryableError             nothing was written; the same call may succeed when repeated
     │   ├── DeadlockDetected       two transactions waited for each other
-    │   └── ProjectionChanged      read tables are made by another version of their projection now
+    │   ├── ProjectionChanged      read tables are made by another version of their projection now
+    │   └── StatementTimeout       a statement took longer than it may
     ├── NotCaughtUp                a read table has not yet reached the position asked for
     ├── RebuildError               read tables cannot be rebuilt, swapped or taken back
     ├── IsolationError             a transaction whose snapshot is too old to be safe
@@ -171,6 +172,10 @@ class DeadlockDetected(RetryableError):
 
 class ProjectionChanged(RetryableError):
     """Read tables are made by another version of their projection now: somebody has rebuilt them."""
+
+
+class StatementTimeout(RetryableError):
+    """A statement took longer than it may (``EVENTSTORE_STATEMENT_SECONDS``), or somebody cancelled it."""
 
 
 class NotCaughtUp(EventStoreError):

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from agent_manager.http import health
 from agent_manager.http.backend import Backend
 from agent_manager.http.demo import routes
-from agent_manager.http.guard import BodyTooLarge, Guard
-from agent_manager.http.problems import problem, problem_of
+from agent_manager.http.guard import Guard
+from agent_manager.http.problems import problem, problem_of, problem_of_refusal
+from agent_manager.http.refusals import Refused
 from agent_manager.http.v1 import conversations, log, messages, others
 from agent_manager.http.v1.answers import problem_schema
 from agent_manager.http.validation import refused
@@ -49,7 +50,14 @@ def create_app(backend: Backend, *, names: Sequence[str] | None = None) -> FastA
     app.include_router(routes.plain)
     _tell_errors(app)
     _describe(app)
-    app.add_middleware(Guard, max_body_bytes=2 * backend.store.settings.max_content_bytes + 65536, names=names)
+    settings = backend.store.settings
+    app.add_middleware(
+        Guard,
+        max_body_bytes=2 * settings.max_content_bytes + 65536,
+        body_seconds=settings.body_seconds,
+        names=names,
+        counters=backend.counters,
+    )
     return app
 
 
@@ -62,9 +70,9 @@ def _tell_errors(app: FastAPI) -> None:
     async def of_the_input(_: Request, error: RequestValidationError) -> Response:
         return refused(error)
 
-    @app.exception_handler(BodyTooLarge)
-    async def of_the_size(_: Request, error: BodyTooLarge) -> Response:
-        return problem(413, "the body is too large")  # the guard says how large it may be
+    @app.exception_handler(Refused)
+    async def of_a_refusal(_: Request, error: Refused) -> Response:
+        return problem_of_refusal(error)
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> Response:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.bodies import Bodies
+from agent_manager.http.counting import Counters
 from agent_manager.http.demo.listing import Messages
 from agent_manager.http.hub import Hub
 from agent_manager.http.hurrying import Hurry
@@ -45,6 +46,7 @@ class Backend:
         self.search = Search(store)
         self.statistics = Statistics(store)
         self.cache = ConversationCache(self.reader)
+        self.counters = Counters()
         self.bodies = Bodies()
         self.messages = Messages(self.reader)
         self.hub = Hub(store, store.tenant)

@@ -1,13 +1,14 @@
-"""What is refused before anything is read: bodies that are too large, and requests that a strange web page makes.
+"""What is refused before anything is read: bodies that are too large or do not come, and what a strange web page asks.
 
 A server on the user's own machine is reached by every page that their browser shows. A page of another site may send
 simple requests to it, and may by a name of its own that leads to 127.0.0.1 (DNS rebinding) even read the answers.
-So where the server listens on the machine itself only, it answers only to the machine's own names; and nowhere does
-it let a page of another site change anything.
+So where the server listens on the machine itself only, and asks for no tokens, it answers only to the machine's own
+names; and nowhere does it let a page of another site change anything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -15,10 +16,14 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_manager.http.problems import problem
+from agent_manager.http.counting import Counters
+from agent_manager.http.problems import problem, problem_of_refusal
+from agent_manager.http.refusals import Refused, TooLarge, TooSlow
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+TAKE_SECONDS = 60.0
+"""A client that takes nothing of its answer for so long is let go."""
 
 
 class Guard:
@@ -26,13 +31,18 @@ class Guard:
 
     Args:
         max_body_bytes: of a request.
+        body_seconds: for the body, from when its head was read.
         names: the only host names that it answers to; None is any.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, names: Sequence[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, body_seconds: float, names: Sequence[str] | None, counters: Counters
+    ) -> None:
         self._app = app
         self._limit = max_body_bytes
+        self._seconds = body_seconds
         self._names = names
+        self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or lets answer."""
@@ -42,48 +52,88 @@ class Guard:
         headers = Headers(scope=scope)
         refused = self._refused(scope["method"], headers)
         if refused is not None:
-            await problem(*refused)(scope, receive, send)
+            self._counters.add("http_refused", reason=refused[1])
+            await problem(refused[0], refused[2])(scope, receive, send)
             return
-        received = 0
+        body = _Body(receive, self._limit, self._seconds)
+        if said_length(headers) > self._limit:
+            body.refused = TooLarge(self._limit)
+            await self._refuse(body.refused, scope, receive, send)
+            return
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                raise BodyTooLarge
-            return message
+        is_stuck = False
 
         async def told(message: Message) -> None:
-            if received <= self._limit:
-                await send(message)
+            nonlocal is_stuck
+            if body.refused is None:
+                try:
+                    async with asyncio.timeout(TAKE_SECONDS):
+                        await send(message)
+                except TimeoutError:
+                    is_stuck = True
+                    raise
             elif message["type"] == "http.response.start":  # whatever it was made of the error
-                await problem(413, too_large(self._limit))(scope, receive, send)
+                await self._refuse(body.refused, scope, receive, send)
 
-        await self._app(scope, counted, told)
+        try:
+            await self._app(scope, body.receive, told)
+        except TimeoutError:
+            if not is_stuck:
+                raise
+            self._counters.add("http_refused", reason="slow reader")  # and uvicorn closes the connection
 
-    def _refused(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    async def _refuse(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+        self._counters.add("http_refused", reason=refused.reason)
+        await problem_of_refusal(refused)(scope, receive, send)
+
+    def _refused(self, method: str, headers: Headers) -> tuple[int, str, str] | None:
+        """Status, reason, and what to say."""
         host = headers.get("host", "")
         if self._names is not None and _name(host) not in self._names:
-            return 421, f"this server listens on its own machine only, and answers to no other name than its: {host!r}"
+            said = f"this server listens on its own machine only, and answers to no other name than its: {host!r}"
+            return 421, "host", said
         if method not in _SAFE and _is_foreign(headers, host):
-            return 403, "a web page of another site may not change anything here"
-        said = headers.get("content-length", "0")
-        if said.isascii() and said.isdigit() and int(said[:20]) > self._limit:
-            return 413, too_large(self._limit)
+            return 403, "foreign page", "a web page of another site may not change anything here"
         return None
 
 
-class BodyTooLarge(Exception):
-    """A request's body turned out to be larger than the limit: stops whoever reads it."""
+class _Body:
+    """A request's body, as far as it may come.
+
+    Attributes:
+        refused: why the rest is not taken.
+    """
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._seconds = seconds
+        self._received = 0
+        self._is_whole = False
+        self.refused: Refused | None = None
+
+    async def receive(self) -> Message:
+        if self._is_whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            self.refused = TooSlow(self._seconds)
+            raise self.refused from None
+        self._received += len(message.get("body", b""))
+        if self._received > self._limit:
+            self.refused = TooLarge(self._limit)
+            raise self.refused
+        self._is_whole = not message.get("more_body", False)
+        return message
 
 
-def too_large(limit: int) -> str:
-    """What to say of a body beyond the limit."""
-    return (
-        f"the body takes more than {limit:,} bytes: send less at a time, "
-        "or raise EVENTSTORE_MAX_CONTENT_BYTES, from which the limit comes"
-    )
+def said_length(headers: Headers) -> int:
+    """The length that a request says its body has; 0 where it says none."""
+    said = headers.get("content-length", "0")
+    return int(said[:20]) if said.isascii() and said.isdigit() else 0
 
 
 def names_of(host: str) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from agent_manager.agents.errors import AgentError
+from agent_manager.http.refusals import Refused
 from eventstore.errors import (
     ConflictError,
     ConnectionLost,
@@ -16,6 +17,7 @@ from eventstore.errors import (
     EmbeddedServerError,
     EventStoreError,
     EventTooLarge,
+    Forbidden,
     InputError,
     InvalidCursor,
     InvalidEvent,
@@ -25,6 +27,7 @@ from eventstore.errors import (
     RetryableError,
     SchemaError,
     ServerUnreachable,
+    StatementTimeout,
     StoreClosed,
     WrongExpectedVersion,
     printable,
@@ -36,6 +39,7 @@ STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
     (InvalidCursor, 400),
     (InputError, 422),
     (NotFound, 404),
+    (Forbidden, 403),
     (ConflictError, 409),
     (RetryableError, 503),
     (NotCaughtUp, 503),
@@ -49,9 +53,10 @@ STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
 )
 """The status of an error is that of the first of these kinds that it is of."""
 
-_RETRY_SECONDS = {ProjectionChanged: 0, RetryableError: 0}
+_RETRY_SECONDS = {StatementTimeout: 5, ProjectionChanged: 0, RetryableError: 0}
 _TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -61,6 +66,7 @@ _TITLES = {
     415: "Unsupported Media Type",
     421: "Misdirected Request",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     502: "Bad Gateway",
     503: "Service Unavailable",
@@ -99,6 +105,11 @@ def problem(
 def problem_of(error: EventStoreError) -> Response:
     """The same for an error of the store."""
     return problem(status_of(error), str(error), kind=type(error).__name__, headers=headers_of(error), **members(error))
+
+
+def problem_of_refusal(refused: Refused) -> Response:
+    """The same for what is refused whatever was asked."""
+    return problem(refused.status, str(refused), kind=refused.title, headers=refused.headers)
 
 
 def headers_of(error: EventStoreError) -> dict[str, str]:

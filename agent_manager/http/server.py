@@ -13,6 +13,8 @@ import uvicorn
 from agent_manager.http.app import create_app
 from agent_manager.http.backend import Backend
 from agent_manager.http.guard import names_of
+from agent_manager.http.headers import Headed
+from agent_manager.http.protocol import patient_protocol
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore
 from eventstore.ending import end
@@ -77,9 +79,11 @@ def url_of(listening: socket.socket) -> str:
 async def serving(store: EventStore, manager: AsyncManager, listening: socket.socket) -> AsyncIterator[Backend]:
     """Serves until the end of the block, and then ends what is under way: endless answers at once."""
     backend = Backend(store, manager)
+    settings = store.settings
     host = str(listening.getsockname()[0])
     config = uvicorn.Config(
-        create_app(backend, names=names_of(host)),
+        Headed(create_app(backend, names=names_of(host)), backend.counters),
+        http=patient_protocol(settings.body_seconds, settings.max_connections, backend.counters),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -27,8 +27,6 @@ from projections import Reader
 
 KEEP_ALIVE_SECONDS = 15.0
 """Of silence, after which a comment is sent: so a broken connection is noticed, and no proxy takes it for idle."""
-TAKE_SECONDS = 60.0
-"""A client that takes nothing for so long is let go; it may resume."""
 _RETRY_MILLISECONDS = 1000
 
 
@@ -94,9 +92,6 @@ class EventStream(Response):
         finally:
             await end(tasks)
         for task in tasks:
-            if not task.cancelled() and isinstance(task.exception(), TimeoutError):
-                return  # it takes nothing, not even an end
-        for task in tasks:
             if not task.cancelled() and (failure := task.exception()) is not None:
                 raise failure
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -119,7 +114,7 @@ class EventStream(Response):
         await self._closing.wait()
 
     async def _say(self, send: Send, text: bytes) -> None:
-        async with self._turn, asyncio.timeout(TAKE_SECONDS):
+        async with self._turn:
             await send({"type": "http.response.body", "body": text, "more_body": True})
         self._said = time.monotonic()
 

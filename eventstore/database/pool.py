@@ -13,9 +13,12 @@ from psycopg_pool import AsyncConnectionPool
 from eventstore.caller import Caller
 from eventstore.database.asking import AskingConnection
 from eventstore.database.connection import Connection, configure, connect_options, say_caller
+from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
 from eventstore.errors import ConnectionLost, EventStoreError
+
+_STATEMENT_TIMEOUT = query("eventstore.database", "statement_timeout")
 
 
 class Pool:
@@ -42,6 +45,8 @@ class Pool:
 
         async def prepare(connection: Connection) -> None:
             await configure(connection, settings, role)
+            milliseconds = max(1, round(1000 * settings.statement_seconds))
+            await connection.execute(_STATEMENT_TIMEOUT, {"milliseconds": milliseconds})
 
         self._pool: AsyncConnectionPool[AskingConnection] = AsyncConnectionPool(
             url,

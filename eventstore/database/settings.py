@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     jwt_audience: str = ""
     jwt_tenant_claim: Annotated[str, Field(min_length=1)] = "tenant"
     jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
+    rate_per_second: Annotated[float, Field(gt=0, le=1e6, description="requests of one key")] = 100
+    max_requests: Annotated[int, Field(ge=1, le=100_000, description="at a time")] = 256
+    max_streams: Annotated[int, Field(ge=1, le=100_000, description="endless answers at a time")] = 500
+    max_connections: Annotated[int, Field(ge=1, le=100_000, description="of HTTP")] = 800
+    body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
+    statement_seconds: Annotated[float, Field(gt=0, le=86_400, description="for a statement that reads")] = 30
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -145,6 +151,12 @@ _VARIABLES = {
     "jwt_audience": "EVENTSTORE_JWT_AUDIENCE",
     "jwt_tenant_claim": "EVENTSTORE_JWT_TENANT_CLAIM",
     "jwt_user_claim": "EVENTSTORE_JWT_USER_CLAIM",
+    "rate_per_second": "EVENTSTORE_RATE_PER_SECOND",
+    "max_requests": "EVENTSTORE_MAX_REQUESTS",
+    "max_streams": "EVENTSTORE_MAX_STREAMS",
+    "max_connections": "EVENTSTORE_MAX_CONNECTIONS",
+    "body_seconds": "EVENTSTORE_BODY_SECONDS",
+    "statement_seconds": "EVENTSTORE_STATEMENT_SECONDS",
 }
 
 

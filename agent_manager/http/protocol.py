@@ -1,0 +1,73 @@
+"""HTTP/1.1 as uvicorn speaks it, with patience that ends: whoever connects must say what they want.
+
+uvicorn closes a connection that is idle after an answer, and waits for ever for a first request, or for the rest of a
+head that comes byte by byte. So a few thousand connections, which cost a client nothing, would hold all there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from agent_manager.http.counting import Counters
+
+_CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
+_LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _CLOSE + b"\r\n"
+
+
+def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyncio.Protocol]:
+    """The protocol of a server's connections.
+
+    Args:
+        seconds: in which the head of a request must have come, from when its first byte may.
+        most: connections at a time.
+    """
+
+    class Patient(H11Protocol):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                counters.add("http_refused", reason="connections")
+                transport.write(_FULL)
+                transport.close()
+                return
+            self._look()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._look()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._rest()
+            super().connection_lost(exc)
+
+        def _look(self) -> None:
+            """Loses patience from now on, unless a request is under way, or patience is being lost already."""
+            if self._is_answering():
+                self._rest()
+            elif self._patience is None and not self.transport.is_closing():
+                self._patience = self.loop.call_later(seconds, self._give_up)
+
+        def _rest(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+        def _give_up(self) -> None:
+            self._patience = None
+            if self._is_answering() or self.transport.is_closing():
+                return
+            counters.add("http_refused", reason="slow head")
+            self.transport.write(_LATE)
+            self.transport.close()
+
+        def _is_answering(self) -> bool:
+            cycle: Any = self.cycle
+            return cycle is not None and not cycle.response_complete
+
+    return cast("type[asyncio.Protocol]", Patient)
