@@ -7,8 +7,11 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,9 +20,11 @@ from agent_manager.agents.choosing import choose
 from agent_manager.cli.options import DataDir, PgPort, read_settings
 from agent_manager.cli.output import errors
 from agent_manager.http.server import DEFAULT_HOST, DEFAULT_PORT, is_own, listen, serving, url_of
+from agent_manager.http.tls import tls_context
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
 from eventstore.ending import end
+from eventstore.errors import SettingsError
 from projections import Projection, Worker, load
 
 
@@ -46,20 +51,43 @@ def up(
         ),
     ] = None,
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve no HTTP.")] = False,
+    require_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--require-tokens",
+            help="Let nobody in without a token, not even this machine's own; so behind a proxy. "
+            "On every other address than this machine's own it is so anyway.",
+        ),
+    ] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", help="Speak TLS with the certificate in this PEM file.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option("--tls-key", help="Its key, if that is in a PEM file of its own.", show_default=False),
+    ] = None,
 ) -> None:
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
 
     Without a named server it starts the embedded PostgreSQL, or joins the one that another process started; the last
     to leave stops it. Then it applies the migrations that are missing, runs the workers that keep the read tables
     up with the log, and serves the HTTP API: the endpoints of the A2A demo application, and a REST API under /v1,
-    which /openapi.json describes. There is no login: whoever reaches the address may read and write.
+    which /openapi.json describes. Who asks says so by a token (eventstore keys add, or a JWT); only where it listens on
+    this machine alone, as it does unless told otherwise, nobody needs one.
     """
     settings = read_settings(data_dir, pg_port=pg_port)
+    if tls_key is not None and tls_cert is None:
+        raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
+    tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
     if settings.answer:
         choose(settings.answer)  # what it names is found now, or never
     listening = None if no_http else listen(host, port)
     try:
-        asyncio.run(_serve(settings, _describe, listening))
+        http = (
+            None if listening is None else partial(_http, listening=listening, requires_tokens=require_tokens, tls=tls)
+        )
+        asyncio.run(_serve(settings, _describe, http))
     finally:
         if listening is not None:
             listening.close()
@@ -76,7 +104,7 @@ def project(data_dir: DataDir = None) -> None:
 async def _serve(
     settings: Settings,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None,
-    listening: socket.socket | None = None,
+    http: Callable[[EventStore], AbstractAsyncContextManager[None]] | None = None,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -97,8 +125,8 @@ async def _serve(
             else:
                 names = ", ".join(projection.name for projection in projections)
                 _say("Workers", f"{names} follow the log; Ctrl-C stops")
-            if listening is not None:
-                await stack.enter_async_context(_http(store, listening))
+            if http is not None:
+                await stack.enter_async_context(http(store))
             if describe is not None:
                 _say("Stop", "Ctrl-C")
             await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -111,16 +139,27 @@ async def _serve(
 
 
 @asynccontextmanager
-async def _http(store: EventStore, listening: socket.socket) -> AsyncIterator[None]:
+async def _http(
+    store: EventStore, *, listening: socket.socket, requires_tokens: bool, tls: ssl.SSLContext | None
+) -> AsyncIterator[None]:
     """Serves HTTP until the end of the block."""
     said = store.settings.answer
     answer = choose(said) if said else None
-    async with AsyncManager(store, answer=answer, runs_worker=False) as manager, serving(store, manager, listening):
-        url = url_of(listening)
+    async with (
+        AsyncManager(store, answer=answer, runs_worker=False) as manager,
+        serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as backend,
+    ):
+        url = url_of(listening, has_tls=tls is not None)
         _say("HTTP", f"{url}; GET {url}/openapi.json describes it")
+        if backend.gate.requires_tokens:
+            _say("Tokens", "nobody is let in without one: eventstore keys add makes them")
+            if tls is None and not is_own(listening):
+                _say("", "they travel in the clear: --tls-cert, or a proxy that speaks TLS, keeps them secret")
+        else:
+            _say(
+                "Tokens", "none is needed: whoever is on this machine may read and write; --require-tokens changes that"
+            )
         _say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
-        if not is_own(listening):
-            _say("", "not only for this machine: whoever reaches the address may read and write")
         if pending := await manager.pending():
             oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
             _say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: eventstore pending")

@@ -11,15 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from agent_manager.http import health
+from agent_manager.http.asking import securities
 from agent_manager.http.backend import Backend
 from agent_manager.http.demo import routes
 from agent_manager.http.guard import Guard
 from agent_manager.http.problems import problem, problem_of, problem_of_refusal
 from agent_manager.http.refusals import Refused
-from agent_manager.http.v1 import conversations, log, messages, others
+from agent_manager.http.v1 import conversations, log, members, messages, others
 from agent_manager.http.v1.answers import problem_schema
 from agent_manager.http.validation import refused
 from eventstore.errors import EventStoreError
+
+ROUTERS = (health.router, routes.router, routes.plain)
+V1_ROUTERS = (conversations.router, members.router, messages.router, log.router, others.router)
+"""Below ``/v1``."""
 
 _DESCRIPTION = """Durable, event-sourced conversations, messages and tasks of A2A agents.
 
@@ -43,11 +48,10 @@ def create_app(backend: Backend, *, names: Sequence[str] | None = None) -> FastA
         strict_content_type=False,
     )
     app.state.backend = backend
-    app.include_router(health.router)
-    for router in (conversations.router, messages.router, log.router, others.router):
+    for router in ROUTERS:
+        app.include_router(router)
+    for router in V1_ROUTERS:
         app.include_router(router, prefix="/v1")
-    app.include_router(routes.router)
-    app.include_router(routes.plain)
     _tell_errors(app)
     _describe(app)
     settings = backend.store.settings
@@ -71,7 +75,8 @@ def _tell_errors(app: FastAPI) -> None:
         return refused(error)
 
     @app.exception_handler(Refused)
-    async def of_a_refusal(_: Request, error: Refused) -> Response:
+    async def of_a_refusal(request: Request, error: Refused) -> Response:
+        request.app.state.backend.counters.add("http_refused", reason=error.reason)
         return problem_of_refusal(error)
 
     @app.exception_handler(HTTPException)
@@ -91,7 +96,9 @@ def _describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = made()
-            schemas = described.setdefault("components", {}).setdefault("schemas", {})
+            components = described.setdefault("components", {})
+            components["securitySchemes"] = securities()
+            schemas = components.setdefault("schemas", {})
             schemas.update(problem_schema())
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)

@@ -1,8 +1,11 @@
 """Answers that are made once and given again until something has changed: what makes polling cheap.
 
-An answer carries an ETag made of the mark of what it was read from, and of what was asked. A client that sends it back
-(If-None-Match) gets 304 and no body; one that does not gets the body that was made before. Either costs one look at
-the mark. Requests for the same body that arrive while it is made share it.
+What was made is kept with the mark of what it was read from, for one caller and one question. While the mark is the
+same it is not made again, and a client that sends its ETag back (If-None-Match) gets 304 and no body. Either costs one
+look at the mark. Requests for the same body that arrive while it is made share it.
+
+The mark changes whenever anybody has written, the tag only where the answer has: it is made of the answer itself. So
+nobody learns from a tag that somebody else is writing.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import NamedTuple
 from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
+
+from eventstore import Caller
 
 MAX_BYTES = 64 * 1024 * 1024
 _ENTRY_BYTES = 500
@@ -30,10 +35,11 @@ class Frame(NamedTuple):
     after: bytes = b""
 
 
-_NO_FRAME = Frame()
+NO_FRAME = Frame()
 
 
 class _Kept(NamedTuple):
+    mark: str
     tag: str
     body: bytes
 
@@ -47,46 +53,55 @@ class Bodies:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._kept: LRUCache[str, _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: len(kept.body) + _ENTRY_BYTES)
-        self._coming: dict[str, asyncio.Task[bytes]] = {}
+        self._coming: dict[tuple[str, str], asyncio.Task[_Kept]] = {}
         self.made = 0
 
     async def answer(
-        self, request: Request, mark: str, make: Make, *, asked: str = "", frame: Frame = _NO_FRAME
+        self, request: Request, mark: str, make: Make, *, whose: Caller, asked: str = "", frame: Frame = NO_FRAME
     ) -> Response:
         """The answer to a request for what the mark stands for.
 
         Args:
+            whose: on whose behalf it is made; nobody else is given it.
             asked: what is asked for beside the address, as by the body of a POST.
             frame: stands around the body, and is of this request alone.
             make: makes the body; is not called where it is here already.
         """
-        key = f"{request.method} {request.url.path}?{request.url.query} {asked}"
-        tag = f'W/"{hashlib.sha256(f"{mark} {key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-        if _knows(request, tag):
-            return Response(status_code=304, headers=headers)
+        question = (whose.tenant, whose.user, request.method, request.url.path, request.url.query, asked)
+        key = repr(question)
         kept = self._kept.get(key)
-        body = kept.body if kept is not None and kept.tag == tag else await self._shared(key, tag, make)
-        return Response(frame.before + body + frame.after, headers=headers, media_type="application/json")
+        if kept is None or kept.mark != mark:
+            kept = await self._shared(key, mark, make)
+        headers = {"ETag": kept.tag, "Cache-Control": "private, no-cache"}
+        if _knows(request, kept.tag):
+            return Response(status_code=304, headers=headers)
+        return Response(frame.before + kept.body + frame.after, headers=headers, media_type="application/json")
 
-    async def _shared(self, key: str, tag: str, make: Make) -> bytes:
+    async def _shared(self, key: str, mark: str, make: Make) -> _Kept:
         """The body, made by whoever asks first. Whoever stops waiting ends it for nobody else."""
-        task = self._coming.get(tag)
+        task = self._coming.get((key, mark))
         if task is None:
-            task = self._coming[tag] = asyncio.create_task(self._make(key, tag, make))
+            task = self._coming[key, mark] = asyncio.create_task(self._make(key, mark, make))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def _make(self, key: str, tag: str, make: Make) -> bytes:
+    async def _make(self, key: str, mark: str, make: Make) -> _Kept:
         try:
             body = await make()
         finally:
-            del self._coming[tag]
+            del self._coming[key, mark]
         self.made += 1
+        made = _Kept(mark, _tag(key, body), body)
         self._kept.pop(key, None)
         if len(body) + _ENTRY_BYTES <= self._kept.maxsize:
-            self._kept[key] = _Kept(tag, body)
-        return body
+            self._kept[key] = made
+        return made
+
+
+def _tag(key: str, body: bytes) -> str:
+    """Of one caller's question and its answer: it is worth nothing to anybody else."""
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass") + b"\0" + body)
+    return f'W/"{digest.hexdigest()[:32]}"'
 
 
 def _knows(request: Request, tag: str) -> bool:

@@ -22,8 +22,6 @@ from agent_manager.http.refusals import Refused, TooLarge, TooSlow
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
-TAKE_SECONDS = 60.0
-"""A client that takes nothing of its answer for so long is let go."""
 
 
 class Guard:
@@ -61,26 +59,13 @@ class Guard:
             await self._refuse(body.refused, scope, receive, send)
             return
 
-        is_stuck = False
-
         async def told(message: Message) -> None:
-            nonlocal is_stuck
             if body.refused is None:
-                try:
-                    async with asyncio.timeout(TAKE_SECONDS):
-                        await send(message)
-                except TimeoutError:
-                    is_stuck = True
-                    raise
+                await send(message)
             elif message["type"] == "http.response.start":  # whatever it was made of the error
                 await self._refuse(body.refused, scope, receive, send)
 
-        try:
-            await self._app(scope, body.receive, told)
-        except TimeoutError:
-            if not is_stuck:
-                raise
-            self._counters.add("http_refused", reason="slow reader")  # and uvicorn closes the connection
+        await self._app(scope, body.receive, told)
 
     async def _refuse(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
         self._counters.add("http_refused", reason=refused.reason)

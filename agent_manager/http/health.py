@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.requests import Request
 
-from agent_manager.http.backend import Here
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.asking import NOBODY
+from agent_manager.http.here import backend_of
 from agent_manager.http.looking import READ_TABLES
 from agent_manager.http.models.others import HealthOut, ReadyOut
 from agent_manager.http.v1.answers import errors
@@ -12,20 +15,27 @@ from eventstore.errors import StoreClosed
 from eventstore.read import horizon
 from projections import applied_position, named
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=WalledRoute)
 
 
-@router.get("/health", response_model=HealthOut)
+@router.get("/health", response_model=HealthOut, openapi_extra=NOBODY)
 async def health() -> HealthOut:
     """The process answers. It asks nobody else."""
     return HealthOut()
 
 
-@router.get("/ready", response_model=ReadyOut, responses=errors())
-async def ready(here: Here) -> ReadyOut:
+@router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=NOBODY)
+async def ready(request: Request) -> ReadyOut:
     """PostgreSQL answers; 503 where it does not, or where this server is about to end."""
-    if here.closing.is_set():
+    backend = backend_of(request)
+    if backend.closing.is_set():
         raise StoreClosed
-    return ReadyOut(
-        horizon=await horizon(here.store.pool), applied=await applied_position(here.store, named(list(READ_TABLES)))
-    )
+    store = backend.store
+    with backend.limits.requests.one(None):
+        final, applied = (
+            await horizon(store.log(store.caller())),
+            await applied_position(store, named(list(READ_TABLES))),
+        )
+    if backend.gate.requires_tokens:
+        return ReadyOut(horizon=None, applied=None)  # how much there is, is not for everybody
+    return ReadyOut(horizon=final, applied=applied)

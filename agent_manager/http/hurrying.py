@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from agent_manager.http import looking
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.ending import end
 from eventstore.errors import EventStoreError
 from projections import Projection, applied_position, named, wait_for
@@ -30,14 +30,14 @@ class Hurry:
         self._applier: Applier | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    async def mark(self, projections: Sequence[str], at_least: int, timeout: float) -> str:
-        """What the tables of the projections hold, as a mark, once they have applied a position.
+    async def mark(self, projections: Sequence[str], at_least: int, timeout: float, caller: Caller) -> str:
+        """What the tables of the projections hold for a caller, as a mark, once they have applied a position.
 
         Raises:
             NotCaughtUp: they have not within ``timeout`` seconds.
         """
         known = named(list(projections))
-        position, mark = await looking.mark_of_tables(self._store, known)
+        position, mark = await looking.mark_of_tables(self._store, known, caller)
         if position >= at_least:
             return mark
         if at_least - position <= FAR:
@@ -46,7 +46,7 @@ class Hurry:
             task.add_done_callback(self._running.discard)
             await asyncio.shield(task)  # whoever leaves does not break off the transaction
         await wait_for(self._store, at_least, projections=known, timeout=timeout)
-        return (await looking.mark_of_tables(self._store, known))[1]
+        return (await looking.mark_of_tables(self._store, known, caller))[1]
 
     async def close(self) -> None:
         """Closes the connection."""

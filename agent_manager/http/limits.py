@@ -1,6 +1,6 @@
 """How much one key, and all together, may ask for: requests a second, requests at a time, open streams.
 
-Those who have no token, who are this machine's own, are not told apart. For them only what all together may have counts.
+Those without a token, who are this machine's own, are not told apart: for them only what all together may have counts.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ mark, never older, so that a client whose mark is still the present one has miss
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg.types.numeric import Int8
 
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.database.queries import query
 from eventstore.read import horizon, last_event
 from projections import Projection, Reader
@@ -26,6 +27,7 @@ HIGHEST_POSITION = 2**63 - 1
 _LOOK = query("agent_manager.http", "look").replace("{position}", OF_ALL_SHARES)
 _MARK_OF_LOG = query("agent_manager.http", "mark_of_log")
 _COME_TO = query("agent_manager.http", "come_to")
+_SEEN_OF = query("agent_manager.http", "seen_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +38,50 @@ class ComeTo:
     version: int
 
 
-async def mark_of_tables(store: EventStore, projections: Sequence[Projection]) -> tuple[int, str]:
-    """The position that the projections have applied, and what their tables hold, as a mark."""
+async def mark_of_tables(store: EventStore, projections: Sequence[Projection], caller: Caller) -> tuple[int, str]:
+    """The position that the projections have applied, and what their tables hold for a caller, as a mark.
+
+    What a user may see changes with the log, before any table does: their mark is that of the log too.
+    """
     given = {
         "projections": [projection.name for projection in projections],
         "tables": [table for projection in projections for table in projection.tables],
     }
-    position, mark = (await store.pool.fetch(_LOOK, given))[0]
+    looking = store.tables(caller).fetch(_LOOK, given)
+    if caller.user is None:
+        position, mark = (await looking)[0]
+    else:
+        ((position, mark), *_), of_log = await asyncio.gather(looking, mark_of_log(store))
+        mark = f"{mark} {of_log}"
     return int(position), str(mark)
 
 
 async def mark_of_log(store: EventStore) -> str:
     """What can be seen of the log, as a mark."""
-    return str((await store.pool.fetch(_MARK_OF_LOG))[0][0])
+    return str((await store.log(store.caller()).fetch(_MARK_OF_LOG))[0][0])
+
+
+async def seen_of(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
+    """Those of the conversations that the reader's caller may see."""
+    caller = reader.caller
+    if caller.user is None or not conversations:
+        return set(conversations)
+    given = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
+    return {row[0] for row in await reader.store.tables(caller).fetch(_SEEN_OF, given)}
 
 
 async def come_to(reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION) -> ComeTo | None:
-    """The conversation that a text names, and the version that it had come to at a position; None if there is none."""
-    given = {"tenant": reader.tenant, "ids": reader.candidates(conversation), "position": Int8(position)}
-    rows = await reader.store.pool.fetch(_COME_TO, given)
+    """The conversation that a text names, and the version that it had come to at a position; None if there is none.
+
+    For a user it ends at the same place, and as soon, whether there is none or it is not theirs to see.
+    """
+    candidates = reader.candidates(conversation)
+    seen = await seen_of(reader, candidates)
+    if not seen:
+        return None
+    ids = [candidate for candidate in candidates if candidate in seen]
+    given = {"tenant": reader.tenant, "ids": ids, "position": Int8(position)}
+    rows = await reader.store.log(reader.caller).fetch(_COME_TO, given)
     return ComeTo(*rows[0]) if rows else None
 
 
@@ -72,4 +99,5 @@ async def existing(reader: Reader, conversation: UUID | str) -> ComeTo:
 
 async def end_of_log(store: EventStore) -> int:
     """The position of the last event that is final."""
-    return await last_event(store.pool, await horizon(store.pool))
+    log = store.log(store.caller())
+    return await last_event(log, await horizon(log))

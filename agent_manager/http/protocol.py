@@ -1,7 +1,8 @@
 """HTTP/1.1 as uvicorn speaks it, with patience that ends: whoever connects must say what they want.
 
-uvicorn closes a connection that is idle after an answer, and waits for ever for a first request, or for the rest of a
-head that comes byte by byte. So a few thousand connections, which cost a client nothing, would hold all there are.
+uvicorn closes a connection that is idle after an answer, and waits for ever for a first request, for the rest of a head
+that comes byte by byte, or for a client that takes nothing of its answer. So a few thousand connections, which cost a
+client nothing, would hold all there are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent_manager.http.counting import Counters
 
+TAKE_SECONDS = 60.0
+"""A client that takes nothing of its answer for so long is let go."""
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _CLOSE + b"\r\n"
@@ -28,6 +31,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
     class Patient(H11Protocol):
         _patience: asyncio.TimerHandle | None = None
+        _stuck: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -44,7 +48,16 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._rest()
+            self._take()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._await_taking()
+
+        def resume_writing(self) -> None:
+            self._take()
+            super().resume_writing()
 
         def _look(self) -> None:
             """Loses patience from now on, unless a request is under way, or patience is being lost already."""
@@ -65,6 +78,22 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
             counters.add("http_refused", reason="slow head")
             self.transport.write(_LATE)
             self.transport.close()
+
+        def _await_taking(self) -> None:
+            left = self.transport.get_write_buffer_size()
+            self._stuck = self.loop.call_later(TAKE_SECONDS, self._see_whether_taken, left)
+
+        def _take(self) -> None:
+            if self._stuck is not None:
+                self._stuck.cancel()
+                self._stuck = None
+
+        def _see_whether_taken(self, left: int) -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._await_taking()
+                return
+            counters.add("http_refused", reason="slow reader")
+            self.transport.abort()
 
         def _is_answering(self) -> bool:
             cycle: Any = self.cycle

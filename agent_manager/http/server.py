@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -15,6 +16,7 @@ from agent_manager.http.backend import Backend
 from agent_manager.http.guard import names_of
 from agent_manager.http.headers import Headed
 from agent_manager.http.protocol import patient_protocol
+from agent_manager.identity import Gatekeeper
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore
 from eventstore.ending import end
@@ -69,20 +71,51 @@ def is_own(listening: socket.socket) -> bool:
     return names_of(str(listening.getsockname()[0])) is not None
 
 
-def url_of(listening: socket.socket) -> str:
+def url_of(listening: socket.socket, *, has_tls: bool = False) -> str:
     """The address as one types it."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http{'s' * has_tls}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
-async def serving(store: EventStore, manager: AsyncManager, listening: socket.socket) -> AsyncIterator[Backend]:
-    """Serves until the end of the block, and then ends what is under way: endless answers at once."""
-    backend = Backend(store, manager)
-    settings = store.settings
-    host = str(listening.getsockname()[0])
+async def serving(
+    store: EventStore,
+    manager: AsyncManager,
+    listening: socket.socket,
+    *,
+    requires_tokens: bool = False,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Backend]:
+    """Serves until the end of the block, and then ends what is under way: endless answers at once.
+
+    Args:
+        requires_tokens: also of those on this machine; everybody else needs one anyway.
+        tls: what TLS is spoken with; plain HTTP if left out.
+    """
+    requires_tokens = requires_tokens or not is_own(listening)
+    async with Gatekeeper(store, store.settings) as gatekeeper:
+        backend = Backend(store, manager, gatekeeper, requires_tokens=requires_tokens)
+        server = _Server(_config(backend, listening, tls))
+        running = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield backend
+        finally:
+            backend.close_streams()
+            server.should_exit = True
+            done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
+            await end([running])
+            await backend.close()
+            listening.close()
+            for task in done:
+                task.result()
+
+
+def _config(backend: Backend, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    settings = backend.store.settings
+    # Where a token is needed, a page that calls this machine by another name gets nothing by it; and a proxy may do so.
+    names = None if backend.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
-        Headed(create_app(backend, names=names_of(host)), backend.counters),
+        Headed(create_app(backend, names=names), backend.counters),
         http=patient_protocol(settings.body_seconds, settings.max_connections, backend.counters),
         lifespan="off",
         log_config=None,
@@ -91,16 +124,6 @@ async def serving(store: EventStore, manager: AsyncManager, listening: socket.so
         ws="none",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config)
-    running = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield backend
-    finally:
-        backend.close_streams()
-        server.should_exit = True
-        done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
-        await end([running])
-        await backend.close()
-        listening.close()
-        for task in done:
-            task.result()
+    config.load()
+    config.ssl = tls
+    return config

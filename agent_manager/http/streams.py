@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, aclosing
 from typing import cast
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_manager.http.hub import Hub
-from agent_manager.http.looking import HIGHEST_POSITION, come_to
+from agent_manager.http.looking import HIGHEST_POSITION, come_to, seen_of
 from agent_manager.http.models.events import event_out
 from eventstore import Event
 from eventstore.ending import end
@@ -27,6 +27,8 @@ from projections import Reader
 
 KEEP_ALIVE_SECONDS = 15.0
 """Of silence, after which a comment is sent: so a broken connection is noticed, and no proxy takes it for idle."""
+LOOK_SECONDS = 1.0
+"""How long who listens may go on once their token is worth nothing."""
 _RETRY_MILLISECONDS = 1000
 
 
@@ -52,40 +54,72 @@ async def of_conversation(reader: Reader, hub: Hub, conversation_id: UUID, after
         version = before.version if before is not None else 0
         while True:
             changed.clear()
-            async for event in reader.store.read(conversation_id, after=version, tenant=reader.tenant):
+            before_read = version
+            user = reader.caller.user
+            async for event in reader.store.read(conversation_id, after=version, tenant=reader.tenant, user=user):
                 yield event
                 version = event.version
+            if version == before_read and not await seen_of(reader, [conversation_id]):
+                return  # it is no longer shared with who listens
             await changed.wait()
             await hub.open()
 
 
 class EventStream(Response):
-    """Says events until the client leaves or the server closes.
+    """Says events until the client leaves, is no longer let in, or the server closes.
 
     Args:
         after: the position where it begins, told at once, so that a client that comes again before anything was said
             misses nothing.
         closing: is set when the server closes.
+        place: is taken as long as it lasts; that of a usual request is given up.
+        is_let_in: says whether the client still may listen.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Event], after: int, closing: asyncio.Event) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[Event],
+        after: int,
+        *,
+        closing: asyncio.Event,
+        place: AbstractContextManager[None],
+        is_let_in: Callable[[], Awaitable[bool]],
+    ) -> None:
         # Nothing between here and the client may keep it or hold it back (the last is nginx's word).
         super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._after = after
         self._closing = closing
+        self._place = place
+        self._is_let_in = is_let_in
         self._said = time.monotonic()
         self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers."""
+        """Answers.
+
+        Raises:
+            TooMany, Busy: there are too many streams.
+        """
+        with self._place:
+            request_places: ExitStack = Request(scope).state.places
+            request_places.close()
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         tasks = [
             asyncio.create_task(work)
-            for work in (self._say_events(send), self._stay_alive(send), _left(receive), self._closed())
+            for work in (
+                self._say_events(send),
+                self._stay_alive(send),
+                _left(receive),
+                self._closed(),
+                self._shut_out(),
+            )
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -112,6 +146,11 @@ class EventStream(Response):
 
     async def _closed(self) -> None:
         await self._closing.wait()
+
+    async def _shut_out(self) -> None:
+        """Returns when the client may listen no longer: its key was revoked, its token has expired."""
+        while await self._is_let_in():  # noqa: ASYNC110 - nobody tells when a token loses its worth
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _say(self, send: Send, text: bytes) -> None:
         async with self._turn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from agent_manager.manager.folding import ConversationFold
@@ -130,3 +130,38 @@ class Folds:
         while self._bytes > self._max_bytes and len(self._kept) > 1:
             _, fold = self._kept.popitem(last=False)
             self._bytes -= fold.bytes
+
+
+Sees = Callable[[Collection[UUID]], Awaitable[set[UUID]]]
+"""Says which of some conversations somebody may see."""
+
+
+class SeenFolds(Folds):
+    """The same folds, of which somebody sees only some.
+
+    Args:
+        folds: everybody's; what is read for one is there for the others.
+        sees: asked anew each time, so that what is taken back is gone at once.
+    """
+
+    def __init__(self, folds: Folds, sees: Sees) -> None:
+        super().__init__(folds._log, 0)
+        self._folds = folds
+        self._sees = sees
+
+    async def get(self, conversation_id: UUID) -> ConversationFold | None:
+        """The conversation with all events that are in the log now; None where it has none, or is not seen."""
+        return await self._folds.get(conversation_id) if await self._sees([conversation_id]) else None
+
+    def kept(self, conversation_id: UUID) -> ConversationFold | None:
+        """Nothing: whoever is seen must be asked for."""
+        return None
+
+    def learn(self, conversation_id: UUID, events: Sequence[NewEvent], result: AppendResult) -> None:
+        """Applies what was appended here, where nothing lacks before it."""
+        self._folds.learn(conversation_id, events, result)
+
+    async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
+        """Those of several that are seen, in the order given."""
+        seen = await self._sees(versions.keys())
+        return await self._folds.all_of({each: version for each, version in versions.items() if each in seen})

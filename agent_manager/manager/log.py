@@ -8,7 +8,7 @@ tables first, and then the log from where they were.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -159,3 +159,28 @@ class ServerLog:
         """What the log holds beyond a position."""
         given = {"tenant": self.tenant, "applied": Int8(applied), "tail": Int8(TAIL)}
         return await self.store.log(self.caller).fetch(query("agent_manager.manager", name), given)
+
+
+class ActingLog(ServerLog):
+    """The same log, as a user sees it and writes to it.
+
+    Args:
+        user: None is the whole tenant.
+        actor: who causes what is written; empty leaves that to the events.
+    """
+
+    def __init__(self, log: ServerLog, user: str | None, actor: str) -> None:
+        super().__init__(log.store, caller=Caller(log.tenant, user))
+        self.written = log.written
+        self._log = log
+        self._actor = actor
+
+    async def append(
+        self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
+    ) -> AppendResult:
+        """See :meth:`eventstore.EventStore.append`."""
+        if self._actor:
+            events = [replace(event, actor=self._actor) for event in events]
+        result = await super().append(conversation_id, events, expected)
+        self._log.written = max(self._log.written, result.position)
+        return result

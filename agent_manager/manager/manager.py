@@ -14,7 +14,7 @@ from agent_manager.agents.recording import Recording
 from agent_manager.agents.wire import parts_text
 from agent_manager.manager.answers import Answered, AnswerFailed, Session, ask
 from agent_manager.manager.folding import ConversationFold
-from agent_manager.manager.folds import Folds
+from agent_manager.manager.folds import MAX_BYTES, Folds
 from agent_manager.manager.happened import event_view, pending_view
 from agent_manager.manager.log import Log
 from agent_manager.manager.registry import Registry
@@ -48,11 +48,11 @@ class Manager:
         answer: what answers messages; None says nothing.
     """
 
-    def __init__(self, log: Log, answer: Answer | None = None) -> None:
+    def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
         self.tenant = log.tenant
         self.agent = answer
         self._log = log
-        self._folds = Folds(log)
+        self._folds = Folds(log, fold_bytes)
         self._writer = Writer(log, self._folds)
         self._registry = Registry(self._writer, self._folds)
         self._running: dict[UUID, asyncio.Task[Answered]] = {}

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
+from uuid import UUID
 
 from agent_manager.agents.cards import fetch_card
 from agent_manager.manager.folds import Folds
 from agent_manager.manager.views import Json
-from agent_manager.manager.writing import RESERVED, Writer
+from agent_manager.manager.writing import RESERVED, Writer, checked_id
 from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
 from eventstore.errors import InputError, NotFound, printable
 
 AGENTS = RESERVED + "agents"
 """The conversation in which agents are registered."""
 RECENT_SECONDS = 1.0
+
+
+def checked_conversation(tenant: str, text: str) -> UUID:
+    """The UUID of a conversation that a client may begin.
+
+    Raises:
+        InputError: it is one of the manager's own, by its name or by its UUID.
+    """
+    uuid = conversation_uuid(tenant, checked_id(text))
+    if uuid == conversation_uuid(tenant, AGENTS):
+        raise InputError(f"conversation {printable(text)!r}: is where agents are registered: choose another id")
+    return uuid
 
 
 class Registry:

@@ -25,6 +25,7 @@ class EventSource:
 
     Attributes:
         last_id: the last id that came, also without an event; None before any.
+        token: sent along, if there is one.
         comments: that came.
         status: of the answer.
     """
@@ -32,6 +33,7 @@ class EventSource:
     address: tuple[str, int]
     path: str
     last_id: int | None = None
+    token: str | None = None
     comments: list[str] = field(default_factory=list)
     status: int = 0
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -40,7 +42,8 @@ class EventSource:
         """Connects; resumes after the last id where there is one."""
         self._streams = reader, writer = await asyncio.open_connection(*self.address)
         resumed = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id is not None else ""
-        writer.write(f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{resumed}\r\n".encode())
+        token = f"Authorization: Bearer {self.token}\r\n" if self.token is not None else ""
+        writer.write(f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{resumed}{token}\r\n".encode())
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), SECONDS)
         self.status = int(head.split()[1])
         return self

@@ -49,11 +49,14 @@ class Served:
 
 
 @asynccontextmanager
-async def served(store: EventStore, *, answer: Answer | None = None, works: bool = True) -> AsyncIterator[Served]:
+async def served(
+    store: EventStore, *, answer: Answer | None = None, works: bool = True, requires_tokens: bool = False
+) -> AsyncIterator[Served]:
     """Serves a store.
 
     Args:
         works: whether a worker keeps the read tables up.
+        requires_tokens: whether nobody is let in without one.
     """
     worker = asyncio.create_task(Worker(store).run()) if works else None
     listening = listen("127.0.0.1", 0)
@@ -61,7 +64,7 @@ async def served(store: EventStore, *, answer: Answer | None = None, works: bool
     try:
         async with (
             AsyncManager(store, answer=answer, runs_worker=False) as manager,
-            serving(store, manager, listening) as backend,
+            serving(store, manager, listening, requires_tokens=requires_tokens) as backend,
             httpx.AsyncClient(base_url=url, timeout=30) as client,
         ):
             yield Served(url, client, backend, store)

@@ -16,9 +16,11 @@ from uuid import UUID
 
 from starlette.responses import Response
 
+from agent_manager.http.looking import seen_of
 from agent_manager.http.models.common import Json
-from eventstore import EventStore, MessageAdded, sent_message
+from eventstore import MessageAdded, sent_message
 from eventstore.errors import InputError, NotFound, printable
+from projections import Reader
 
 PATH = "/message/file/"
 
@@ -73,16 +75,24 @@ def file_of(part: Any) -> File | None:
     return None
 
 
-async def find(store: EventStore, file_id: str) -> File:
-    """The file of an id, from the log.
+async def find(reader: Reader, file_id: str) -> File:
+    """The file of an id, from the log, as far as the reader's caller sees it.
 
     Raises:
         NotFound: there is none.
     """
     place = _ID.fullmatch(file_id)
-    if place is not None:
+    if place is not None and await seen_of(reader, [UUID(place[1])]):
         version, number = int(place[2]), int(place[3])
-        async for event in store.read(UUID(place[1]), after=version - 1, until_version=version, limit=1):
+        caller = reader.caller
+        async for event in reader.store.read(
+            UUID(place[1]),
+            after=version - 1,
+            until_version=version,
+            limit=1,
+            tenant=caller.tenant,
+            user=caller.user,
+        ):
             parts = sent_message(event.data).get("parts") if isinstance(event.data, MessageAdded) else None
             file = file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
             if file is not None:

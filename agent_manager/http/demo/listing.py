@@ -15,7 +15,6 @@ from pydantic_core import to_json
 from agent_manager.agents.wire import Shape, shape_of
 from agent_manager.http.demo.files import listed
 from agent_manager.http.demo.shaping import as_message, unnamed
-from agent_manager.http.looking import come_to
 from eventstore import MessageAdded, sent_message
 from projections import Reader
 
@@ -31,26 +30,32 @@ class _Made(NamedTuple):
 
 
 class Messages:
-    """Lists of messages, as JSON without the brackets around them; the last used ones are kept."""
+    """Lists of messages, as JSON without the brackets around them; the last used ones are kept.
 
-    def __init__(self, reader: Reader, max_bytes: int = _MAX_BYTES) -> None:
-        self._reader = reader
-        self._made: LRUCache[tuple[UUID, Shape | None], _Made] = LRUCache(
+    Whoever may see a conversation sees all of it. So a list is kept for all of its tenant, and given only to those for
+    whom the conversation has been found.
+    """
+
+    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+        self._made: LRUCache[tuple[str, UUID, Shape | None], _Made] = LRUCache(
             max_bytes, getsizeof=lambda made: len(made.text) + _ENTRY_BYTES
         )
 
-    async def mark(self, conversation: str) -> tuple[UUID, int] | None:
-        """The conversation that a text names, and its version; None where there is none."""
-        found = await come_to(self._reader, conversation)
-        return None if found is None else (found.id, found.version)
+    async def listed(self, reader: Reader, conversation_id: UUID, asked: Shape | None) -> bytes:
+        """The messages, oldest first, in the shape that was asked for, else in that of the first.
 
-    async def listed(self, conversation_id: UUID, asked: Shape | None) -> bytes:
-        """The messages, oldest first, in the shape that was asked for, else in that of the first."""
-        key = (conversation_id, asked)
+        Args:
+            reader: has found the conversation.
+        """
+        key = (reader.tenant, conversation_id, asked)
         version, number, shape, text = self._made.get(key, _Made(0, 0, asked, b""))
         texts = [text] if text else []
-        events = self._reader.store.read(
-            conversation_id, after=version, types=["message.added"], tenant=self._reader.tenant
+        events = reader.store.read(
+            conversation_id,
+            after=version,
+            types=["message.added"],
+            tenant=reader.tenant,
+            user=reader.caller.user,
         )
         async for event in events:
             version = event.version

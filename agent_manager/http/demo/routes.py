@@ -14,19 +14,24 @@ from starlette.responses import Response
 from agent_manager.agents.cardshapes import readable_card
 from agent_manager.agents.shapes import task_in_shape
 from agent_manager.agents.wire import Shape
-from agent_manager.http.backend import Backend, Here
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.asking import needs
 from agent_manager.http.demo import files
 from agent_manager.http.demo.rpc import RpcRoute, frame_of, read_call, success
 from agent_manager.http.demo.shaping import as_message, asked_shape, messages_of, shape_of_list
 from agent_manager.http.demo.wire import read_message
-from agent_manager.http.looking import mark_of_log
+from agent_manager.http.here import Here, HereAndNow
+from agent_manager.http.looking import come_to, mark_of_log
 from agent_manager.http.models.common import Json
+from agent_manager.http.refusals import NotAllowed
 from agent_manager.http.v1.answers import Answers, errors, read_errors
+from agent_manager.identity import Scope
+from agent_manager.manager.registry import checked_conversation
 from agent_manager.manager.views import ConversationView, EventView
 from eventstore.errors import InputError
 
 router = APIRouter(tags=["demo"], route_class=RpcRoute)
-plain = APIRouter(tags=["demo"])
+plain = APIRouter(tags=["demo"], route_class=WalledRoute)
 """What the demo serves beside its calls."""
 
 
@@ -85,14 +90,14 @@ _OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
 
 
-@router.post("/conversation/create", openapi_extra=_takes(None), responses=_gives(_OBJECT))
+@router.post("/conversation/create", openapi_extra=_takes(None) | needs(Scope.WRITE), responses=_gives(_OBJECT))
 async def create_conversation(here: Here, request: Request) -> Response:
     """Begins a conversation."""
     await read_call(request)
     return success(request, _conversation(await here.manager.create_conversation(), "0.3"))
 
 
-@router.post("/conversation/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+@router.post("/conversation/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
 async def list_conversations(here: Here, request: Request) -> Response:
     """All conversations with their messages, in the order in which they began; not the hidden ones."""
     await read_call(request)
@@ -107,38 +112,39 @@ async def list_conversations(here: Here, request: Request) -> Response:
     return await _listed(here, request, make)
 
 
-@router.post("/message/send", openapi_extra=_takes(_OBJECT), responses=_gives(_OBJECT))
+@router.post("/message/send", openapi_extra=_takes(_OBJECT) | needs(Scope.WRITE), responses=_gives(_OBJECT))
 async def send_message(here: Here, request: Request) -> Response:
     """Stores a message, and has it answered after this has returned."""
     call = await read_call(request)
-    accepted = await here.manager.accept(read_message(call.get("params")))
+    message = read_message(call.get("params"))
+    if message.get("contextId"):
+        checked_conversation(here.caller.tenant, message["contextId"])
+    accepted = await here.manager.accept(message)
     here.answer(accepted)
     return success(request, {"message_id": accepted.message_id, "context_id": accepted.conversation_id})
 
 
-@router.post("/message/list", openapi_extra=_takes(_TEXT), responses=_list_of(_OBJECT))
+@router.post("/message/list", openapi_extra=_takes(_TEXT) | needs(Scope.READ), responses=_list_of(_OBJECT))
 async def list_messages(here: Here, request: Request) -> Response:
     """The messages of a conversation, their files as addresses; none where there is no such conversation."""
     call = await read_call(request)
     conversation = call.get("params")
     if not isinstance(conversation, str):
         raise InputError("params: is no conversation's id: send it as a text")
-    found = await here.messages.mark(conversation)
+    found = await come_to(here.reader, conversation)
     if found is None:
         return success(request, [])
-    conversation_id, version = found
     shape = asked_shape(request)
 
     async def make() -> bytes:
-        return b"[" + await here.messages.listed(conversation_id, shape) + b"]"
+        return b"[" + await here.backend.messages.listed(here.reader, found.id, shape) + b"]"
 
-    asked = f"{conversation_id.hex} {shape}"
-    return await here.bodies.answer(request, str(version), make, asked=asked, frame=frame_of(request))
+    return await here.given(request, str(found.version), make, asked=f"{found.id.hex} {shape}", frame=frame_of(request))
 
 
 @router.post(
     "/message/pending",
-    openapi_extra=_takes(None),
+    openapi_extra=_takes(None) | needs(Scope.READ),
     responses=_list_of({"type": "array", "prefixItems": [_TEXT, _TEXT], "minItems": 2, "maxItems": 2}),
 )
 async def pending_messages(here: Here, request: Request) -> Response:
@@ -151,7 +157,7 @@ async def pending_messages(here: Here, request: Request) -> Response:
     return await _listed(here, request, make)
 
 
-@router.post("/events/get", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+@router.post("/events/get", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
 async def get_events(here: Here, request: Request) -> Response:
     """What happened, oldest first."""
     await read_call(request)
@@ -165,7 +171,7 @@ async def get_events(here: Here, request: Request) -> Response:
     return await _listed(here, request, make)
 
 
-@router.post("/task/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+@router.post("/task/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
 async def list_tasks(here: Here, request: Request) -> Response:
     """All tasks, in the order in which they began."""
     await read_call(request)
@@ -179,7 +185,9 @@ async def list_tasks(here: Here, request: Request) -> Response:
     return await _listed(here, request, make)
 
 
-@router.post("/agent/register", openapi_extra=_takes(_TEXT), responses=_gives({"type": ["string", "null"]}))
+@router.post(
+    "/agent/register", openapi_extra=_takes(_TEXT) | needs(Scope.ADMIN), responses=_gives({"type": ["string", "null"]})
+)
 async def register_agent(here: Here, request: Request) -> Response:
     """Registers the agent whose card is at an address."""
     call = await read_call(request)
@@ -190,7 +198,7 @@ async def register_agent(here: Here, request: Request) -> Response:
     return success(request, None)
 
 
-@router.post("/agent/list", openapi_extra=_takes(None), responses=_list_of(_OBJECT))
+@router.post("/agent/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
 async def list_agents(here: Here, request: Request) -> Response:
     """The cards of the registered agents."""
     await read_call(request)
@@ -202,18 +210,21 @@ async def list_agents(here: Here, request: Request) -> Response:
 
 
 @plain.get(
-    "/message/file/{file_id}",
-    response_class=Response,
-    responses=_FILE | errors(404),
+    "/message/file/{file_id}", response_class=Response, responses=_FILE | errors(404), openapi_extra=needs(Scope.READ)
 )
 async def get_file(here: Here, file_id: str) -> Response:
     """A file that a message holds."""
-    return files.answer(await files.find(here.store, file_id))
+    return files.answer(await files.find(here.reader, file_id))
 
 
-@plain.post("/api_key/update", responses=errors(413))
-async def update_api_key(request: Request) -> dict[str, str]:
-    """Gives an agent that runs in this process its key for Google's models, by the variable from which it reads it."""
+@plain.post("/api_key/update", responses=errors(413), openapi_extra=needs(Scope.ADMIN))
+async def update_api_key(here: Here, request: Request) -> dict[str, str]:
+    """Gives an agent that runs in this process its key for Google's models, by the variable from which it reads it.
+
+    The process is everybody's: only an administrator of the server's own tenant may.
+    """
+    if here.caller.tenant != here.store.tenant:
+        raise NotAllowed(Scope.ADMIN)
     key = (await read_call(request)).get("api_key")
     if not isinstance(key, str) or not key:
         raise InputError("api_key: is missing: send the key as a text")
@@ -223,11 +234,11 @@ async def update_api_key(request: Request) -> dict[str, str]:
     return {"status": "success"}
 
 
-async def _listed(here: Backend, request: Request, make: Any) -> Response:
+async def _listed(here: HereAndNow, request: Request, make: Any) -> Response:
     """A list of everything: made anew only where the log has gone on."""
     mark = await mark_of_log(here.store)
     asked = str(asked_shape(request))
-    return await here.bodies.answer(request, mark, make, asked=asked, frame=frame_of(request))
+    return await here.given(request, mark, make, asked=asked, frame=frame_of(request))
 
 
 def _conversation(view: ConversationView, shape: Shape) -> Json:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi.routing import APIRoute
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_manager.http.admission import WalledRoute
 from agent_manager.http.bodies import Frame
 from agent_manager.http.models.common import Json
 from agent_manager.http.problems import headers_of, members, status_of
+from agent_manager.http.refusals import Refused
 from eventstore.errors import EventStoreError, InputError, printable
 
 PARSE_ERROR, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32602, -32603
@@ -23,7 +24,7 @@ _CODES = {400: PARSE_ERROR, 413: INVALID_PARAMS, 422: INVALID_PARAMS, 404: INVAL
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class RpcRoute(APIRoute):
+class RpcRoute(WalledRoute):
     """An endpoint whose errors are those of JSON-RPC, under the status that they have everywhere here."""
 
     def get_route_handler(self) -> Handler:
@@ -34,12 +35,18 @@ class RpcRoute(APIRoute):
             try:
                 return await handle(request)
             except EventStoreError as error:
-                more = {"type": type(error).__name__, **members(error)}
-                return failure(request, status_of(error), str(error), headers_of(error), **more)
+                return self.refusal(request, error)
             except HTTPException as error:
                 return failure(request, error.status_code, str(error.detail))
 
         return handle_errors
+
+    def refusal(self, request: Request, error: Refused | EventStoreError) -> Response:
+        """The error as JSON-RPC tells it."""
+        if isinstance(error, Refused):
+            return failure(request, error.status, str(error), error.headers, type=error.title)
+        more = {"type": type(error).__name__, **members(error)}
+        return failure(request, status_of(error), str(error), headers_of(error), **more)
 
 
 async def read_call(request: Request) -> Json:

@@ -150,5 +150,7 @@ class ReadyOut(Out):
     """The server answers, and how far the read tables are."""
 
     status: Literal["ready"] = "ready"
-    horizon: Position = Field(description="Up to where the log is final.")
-    applied: Position = Field(description="What the read tables hold.")
+    horizon: Position | None = Field(
+        None, description="Up to where the log is final. Not told where tokens are needed."
+    )
+    applied: Position | None = Field(None, description="What the read tables hold. Likewise.")

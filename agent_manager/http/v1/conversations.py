@@ -10,7 +10,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.http.backend import Backend, Here
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.asking import needs
+from agent_manager.http.here import Here, HereAndNow
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import AtLeast, PageOut
 from agent_manager.http.models.conversations import (
@@ -24,6 +26,8 @@ from agent_manager.http.models.conversations import (
     StateQuery,
 )
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.identity import Scope
+from agent_manager.manager.registry import checked_conversation
 from eventstore import (
     ANY,
     NO_STREAM,
@@ -33,15 +37,15 @@ from eventstore import (
     ConversationReactivated,
     ConversationRenamed,
     EventData,
-    conversation_uuid,
 )
-from eventstore.errors import ConflictError, WrongExpectedVersion
+from eventstore.errors import ConflictError, Forbidden, WrongExpectedVersion
 from eventstore.ids import is_canonical_uuid
 
-router = APIRouter(prefix="/conversations", tags=["conversations"])
+router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=WalledRoute)
+_READ, _WRITE = needs(Scope.READ), needs(Scope.WRITE)
 
 
-@router.get("", response_model=ConversationPage, responses=read_errors())
+@router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
 async def list_conversations(here: Here, request: Request, asked: Annotated[ConversationQuery, Query()]) -> Response:
     """Conversations, the latest updated first."""
 
@@ -52,25 +56,27 @@ async def list_conversations(here: Here, request: Request, asked: Annotated[Conv
     return await here.read(request, page, at_least=asked.at_least)
 
 
-@router.post("", status_code=201, response_model=ConversationOut, responses=errors(CONFLICT, TOO_LARGE))
+@router.post(
+    "", status_code=201, response_model=ConversationOut, responses=errors(CONFLICT, TOO_LARGE), openapi_extra=_WRITE
+)
 async def create_conversation(here: Here, response: Response, new: NewConversation) -> ConversationOut:
     """Begins a conversation."""
     given = new.id if new.id is not None else str(uuid4())
-    conversation_id = conversation_uuid(here.store.tenant, given)
+    conversation_id = checked_conversation(here.caller.tenant, given)
     event = ConversationCreated(
         name=new.name, given_id=None if is_canonical_uuid(given) else given, metadata=new.metadata
     )
     try:
-        here.wrote(await here.store.append(conversation_id, [event], expected=NO_STREAM, actor=new.actor))
+        await here.append(conversation_id, [event], expected=NO_STREAM, claimed=new.actor)
     except WrongExpectedVersion as error:
-        raise ConflictError(
-            f"there is a conversation {given!r} already, at version {error.actual}: choose another id, or leave it out"
-        ) from None
+        raise _taken(given, f", at version {error.actual}") from None
+    except Forbidden:  # somebody else's
+        raise _taken(given) from None
     response.headers["Location"] = f"/v1/conversations/{quote(str(conversation_id))}"
     return await _conversation(here, conversation_id)
 
 
-@router.get("/{conversation}", response_model=ConversationOut, responses=read_errors(NOT_FOUND))
+@router.get("/{conversation}", response_model=ConversationOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
 async def get_conversation(
     here: Here, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
 ) -> Response:
@@ -82,7 +88,12 @@ async def get_conversation(
     return await here.read(request, make, projections=("conversations",), at_least=at_least)
 
 
-@router.patch("/{conversation}", response_model=ConversationOut, responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE))
+@router.patch(
+    "/{conversation}",
+    response_model=ConversationOut,
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+    openapi_extra=_WRITE,
+)
 async def change_conversation(here: Here, conversation: str, change: ConversationChange) -> ConversationOut:
     """Renames, archives or reactivates a conversation."""
     events: list[EventData] = []
@@ -92,25 +103,27 @@ async def change_conversation(here: Here, conversation: str, change: Conversatio
         events.append(ConversationReactivated() if change.is_active else ConversationArchived())
     found = await existing(here.reader, conversation)
     expected = ANY if change.expected_version is None else change.expected_version
-    here.wrote(await here.store.append(found.id, events, expected=expected, actor=change.actor))
+    await here.append(found.id, events, expected=expected, claimed=change.actor)
     return await _conversation(here, found.id)
 
 
-@router.delete("/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND))
+@router.delete(
+    "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
+)
 async def delete_conversation(here: Here, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
     """Hides a conversation. Its events stay; `PATCH` with `is_active` true shows it again."""
     found = await existing(here.reader, conversation)
-    here.wrote(await here.store.append(found.id, [ConversationDeleted()], actor=actor))
+    await here.append(found.id, [ConversationDeleted()], claimed=actor)
 
 
-@router.get("/{conversation}/state", response_model=StateOut, responses=read_errors(NOT_FOUND))
+@router.get("/{conversation}/state", response_model=StateOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
 async def get_state(here: Here, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]) -> Response:
     """A conversation with all its messages and tasks: as it is, or as it was at a version, position or time."""
     found = await existing(here.reader, conversation)
     limits = asked.model_dump(exclude_none=True)
 
     async def as_it_is() -> StateOut:
-        return StateOut.model_validate(await here.cache.conversation(found.id))
+        return StateOut.model_validate(await here.backend.states.of(here.reader).conversation(found.id))
 
     async def as_it_was() -> StateOut:
         return StateOut.model_validate(await here.reader.conversation_at(found.id, **limits))
@@ -120,7 +133,11 @@ async def get_state(here: Here, request: Request, conversation: str, asked: Anno
     return await here.read(request, as_it_is)
 
 
-async def _conversation(here: Backend, conversation_id: UUID) -> ConversationOut:
+def _taken(given: str, more: str = "") -> ConflictError:
+    return ConflictError(f"there is a conversation {given!r} already{more}: choose another id, or leave it out")
+
+
+async def _conversation(here: HereAndNow, conversation_id: UUID) -> ConversationOut:
     """A conversation as it is after what was just appended."""
     await here.caught_up(("conversations",))
     return ConversationOut.model_validate(await here.reader.conversation(conversation_id))

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.http.backend import Backend, Here
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.asking import needs
+from agent_manager.http.here import Here, HereAndNow
 from agent_manager.http.looking import end_of_log, existing
 from agent_manager.http.models.events import (
     AppendOut,
@@ -25,17 +27,23 @@ from agent_manager.http.models.events import (
 from agent_manager.http.streams import EventStream, of_conversation, resumed_after
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
 from agent_manager.http.v1.given import new_event
+from agent_manager.identity import Scope
 from eventstore import ANY
 from eventstore.read import horizon
 
-router = APIRouter(tags=["log"])
+router = APIRouter(tags=["log"], route_class=WalledRoute)
 
 _STREAM: Answers = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events as they come."}
 }
 
 
-@router.get("/conversations/{conversation}/events", response_model=EventPage, responses=read_errors(NOT_FOUND))
+@router.get(
+    "/conversations/{conversation}/events",
+    response_model=EventPage,
+    responses=read_errors(NOT_FOUND),
+    openapi_extra=needs(Scope.AUDIT),
+)
 async def history(here: Here, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
     """The audit trail of a conversation, from the log itself."""
     found = await existing(here.reader, conversation)
@@ -52,15 +60,14 @@ async def history(here: Here, request: Request, conversation: str, asked: Annota
     status_code=201,
     response_model=AppendOut,
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+    openapi_extra=needs(Scope.WRITE),
 )
 async def append_events(here: Here, conversation: str, given: EventsIn) -> AppendOut:
     """Appends events of any kind to a conversation, all of them or none."""
     events = [new_event(event, f"events[{number}]") for number, event in enumerate(given.events)]
     found = await existing(here.reader, conversation)
     expected = ANY if given.expected_version is None else given.expected_version
-    result = await here.store.append(found.id, events, expected=expected)
-    here.wrote(result)
-    return append_out(result)
+    return append_out(await here.append(found.id, events, expected=expected))
 
 
 @router.get(
@@ -68,6 +75,7 @@ async def append_events(here: Here, conversation: str, given: EventsIn) -> Appen
     status_code=200,
     response_class=EventStream,
     responses=_STREAM | errors(NOT_FOUND),
+    openapi_extra=needs(Scope.READ),
 )
 async def stream_conversation(
     here: Here, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
@@ -75,16 +83,17 @@ async def stream_conversation(
     """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
     found = await existing(here.reader, conversation)
     after = await _beginning(here, request, asked)
-    return EventStream(of_conversation(here.reader, here.hub, found.id, after), after, here.closing)
+    return here.stream(request, of_conversation(here.reader, here.desk.hub, found.id, after), after)
 
 
-@router.get("/log", response_model=LogPage, responses=read_errors())
+@router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Scope.AUDIT))
 async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
     """The events of all conversations, in the order of the log, as far as it is final."""
-    final = await horizon(here.store.pool)
+    final = await horizon(here.store.log(here.caller))
 
     async def page() -> LogPage:
         which = asked.model_dump(exclude={"type"})
+        which |= {"tenant": here.caller.tenant, "user": here.caller.user}
         read = here.store.read_log(types=asked.type, until_position=final, **which)
         events = [event_out(event) async for event in read]
         return LogPage.model_construct(items=events, next=events[-1].position if events else asked.after)
@@ -92,14 +101,21 @@ async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Quer
     return await here.read_log(request, page, mark=final)
 
 
-@router.get("/log/stream", status_code=200, response_class=EventStream, responses=_STREAM | errors())
+@router.get(
+    "/log/stream",
+    status_code=200,
+    response_class=EventStream,
+    responses=_STREAM | errors(),
+    openapi_extra=needs(Scope.AUDIT),
+)
 async def stream_log(here: Here, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
     after = await _beginning(here, request, asked)
-    events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor)
-    return EventStream(events, after, here.closing)
+    tenant, user = here.caller.tenant, here.caller.user
+    events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user)
+    return here.stream(request, events, after)
 
 
-async def _beginning(here: Backend, request: Request, asked: StreamQuery) -> int:
+async def _beginning(here: HereAndNow, request: Request, asked: StreamQuery) -> int:
     after = resumed_after(request, asked.after)
     return await end_of_log(here.store) if after is None else after

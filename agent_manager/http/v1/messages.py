@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Body, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.http.backend import Here
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.asking import needs
+from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import Json, PageOut
 from agent_manager.http.models.conversations import (
@@ -23,10 +25,11 @@ from agent_manager.http.models.conversations import (
 from agent_manager.http.models.events import AppendOut, append_out
 from agent_manager.http.models.others import AcceptedOut
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
-from eventstore import ANY, NewEvent, message_from_sent
+from agent_manager.identity import Scope
+from eventstore import ANY, Caller, NewEvent, message_from_sent
 from eventstore.ids import derived_uuid
 
-router = APIRouter(tags=["messages"])
+router = APIRouter(tags=["messages"], route_class=WalledRoute)
 
 _EXAMPLES = [
     {"kind": "message", "messageId": "m1", "role": "user", "parts": [{"kind": "text", "text": "hello"}]},
@@ -49,7 +52,12 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.get("/conversations/{conversation}/messages", response_model=MessagePage, responses=read_errors(NOT_FOUND))
+@router.get(
+    "/conversations/{conversation}/messages",
+    response_model=MessagePage,
+    responses=read_errors(NOT_FOUND),
+    openapi_extra=needs(Scope.READ),
+)
 async def list_messages(
     here: Here, request: Request, conversation: str, asked: Annotated[ConversationMessageQuery, Query()]
 ) -> Response:
@@ -68,6 +76,7 @@ async def list_messages(
     status_code=201,
     response_model=AppendOut,
     responses=_KNOWN | errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+    openapi_extra=needs(Scope.WRITE),
 )
 async def append_message(
     here: Here,
@@ -80,10 +89,9 @@ async def append_message(
     """Adds a message, as it was sent. Nobody is asked to answer it."""
     data = message_from_sent(message, given_id=_id_of(message))
     found = await existing(here.reader, conversation)
-    event_id = uuid4() if key is None else derived_uuid("idempotency key", here.store.tenant, str(found.id), key)
+    event_id = uuid4() if key is None else _id_of_key(here.caller, found.id, key)
     expected = ANY if asked.expected_version is None else asked.expected_version
-    result = await here.store.append(found.id, [NewEvent(data, event_id, asked.actor)], expected=expected)
-    here.wrote(result)
+    result = await here.append(found.id, [NewEvent(data, event_id, asked.actor)], expected=expected)
     if not result.events[0].is_new:
         response.status_code = 200
     return append_out(result)
@@ -94,18 +102,24 @@ async def append_message(
     status_code=202,
     response_model=AcceptedOut,
     responses=errors(NOT_FOUND, TOO_LARGE),
+    openapi_extra=needs(Scope.WRITE),
 )
 async def send_message(here: Here, conversation: str, message: MessageIn) -> AcceptedOut:
     """Adds a message and has it answered. It is stored when this returns; the answer comes by itself."""
     found = await existing(here.reader, conversation)
-    view = await here.manager.get_conversation(conversation)
-    name = conversation if view is None else view.conversation_id
-    accepted = await here.manager.accept(message, name if view is not None else str(found.id))
+    manager = here.manager
+    view = await manager.get_conversation(conversation)
+    accepted = await manager.accept(message, str(found.id) if view is None else view.conversation_id)
     here.answer(accepted)
     return AcceptedOut.model_validate(accepted)
 
 
-@router.get("/conversations/{conversation}/tasks", response_model=TaskPage, responses=read_errors(NOT_FOUND))
+@router.get(
+    "/conversations/{conversation}/tasks",
+    response_model=TaskPage,
+    responses=read_errors(NOT_FOUND),
+    openapi_extra=needs(Scope.READ),
+)
 async def list_conversation_tasks(
     here: Here, request: Request, conversation: str, asked: Annotated[TaskQuery, Query()]
 ) -> Response:
@@ -119,7 +133,7 @@ async def list_conversation_tasks(
     return await here.read(request, page, projections=("tasks",), at_least=asked.at_least)
 
 
-@router.get("/messages", response_model=MessagePage, responses=read_errors())
+@router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Scope.READ))
 async def list_all_messages(here: Here, request: Request, asked: Annotated[MessageQuery, Query()]) -> Response:
     """The messages of all conversations, by the time when they happened."""
 
@@ -130,7 +144,7 @@ async def list_all_messages(here: Here, request: Request, asked: Annotated[Messa
     return await here.read(request, page, projections=("messages",), at_least=asked.at_least)
 
 
-@router.get("/tasks", response_model=TaskPage, responses=read_errors())
+@router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Scope.READ))
 async def list_tasks(here: Here, request: Request, asked: Annotated[TaskQuery, Query()]) -> Response:
     """The tasks of all conversations, in the order in which they were created."""
 
@@ -139,6 +153,12 @@ async def list_tasks(here: Here, request: Request, asked: Annotated[TaskQuery, Q
         return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
 
     return await here.read(request, page, projections=("tasks",), at_least=asked.at_least)
+
+
+def _id_of_key(caller: Caller, conversation_id: UUID, key: str) -> UUID:
+    """The id of the event that is appended under a key. The keys of users are their own."""
+    users = () if caller.user is None else (caller.user,)
+    return derived_uuid("idempotency key", caller.tenant, str(conversation_id), key, *users)
 
 
 def _id_of(message: Json) -> str | None:

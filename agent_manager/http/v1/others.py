@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.http.backend import Here
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.asking import needs
+from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import Json
 from agent_manager.http.models.others import (
@@ -23,11 +25,18 @@ from agent_manager.http.models.others import (
     StatisticsQuery,
 )
 from agent_manager.http.v1.answers import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.identity import Scope
 
-router = APIRouter()
+router = APIRouter(route_class=WalledRoute)
 
 
-@router.get("/search", response_model=SearchOut, responses=read_errors(NOT_FOUND), tags=["search"])
+@router.get(
+    "/search",
+    response_model=SearchOut,
+    responses=read_errors(NOT_FOUND),
+    tags=["search"],
+    openapi_extra=needs(Scope.READ),
+)
 async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Query()]) -> Response:
     """What messages and tasks say, in any of the words' forms. A text is found a moment after it was stored."""
     which = asked.model_dump(exclude={"q", "conversation", "at_least"})
@@ -42,7 +51,13 @@ async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Que
     return await here.read(request, page, projections=("search",), at_least=asked.at_least)
 
 
-@router.get("/statistics", response_model=StatisticsOut, responses=read_errors(), tags=["statistics"])
+@router.get(
+    "/statistics",
+    response_model=StatisticsOut,
+    responses=read_errors(),
+    tags=["statistics"],
+    openapi_extra=needs(Scope.READ),
+)
 async def statistics(here: Here, request: Request, asked: Annotated[StatisticsQuery, Query()]) -> Response:
     """Counts, sizes and times, by day, role, actor and status."""
     which = asked.model_dump(exclude={"at_least"})
@@ -64,7 +79,9 @@ async def statistics(here: Here, request: Request, asked: Annotated[StatisticsQu
     return await here.read(request, make, projections=("statistics",), at_least=asked.at_least)
 
 
-@router.get("/agents", response_model=AgentsOut, responses=read_errors(), tags=["agents"])
+@router.get(
+    "/agents", response_model=AgentsOut, responses=read_errors(), tags=["agents"], openapi_extra=needs(Scope.READ)
+)
 async def list_agents(here: Here, request: Request) -> Response:
     """The cards of the registered agents."""
 
@@ -74,7 +91,14 @@ async def list_agents(here: Here, request: Request) -> Response:
     return await here.read_log(request, make)
 
 
-@router.post("/agents", status_code=201, response_model=Json, responses=errors(BAD_GATEWAY, TOO_LARGE), tags=["agents"])
+@router.post(
+    "/agents",
+    status_code=201,
+    response_model=Json,
+    responses=errors(BAD_GATEWAY, TOO_LARGE),
+    tags=["agents"],
+    openapi_extra=needs(Scope.ADMIN),
+)
 async def register_agent(here: Here, agent: AgentIn) -> Json:
     """Registers an agent; gives its card."""
     given: str | Json | None = agent.url if agent.url is not None else agent.card
@@ -82,13 +106,22 @@ async def register_agent(here: Here, agent: AgentIn) -> Json:
     return await here.manager.register_agent(given)
 
 
-@router.delete("/agents", status_code=204, response_class=Response, responses=errors(NOT_FOUND), tags=["agents"])
+@router.delete(
+    "/agents",
+    status_code=204,
+    response_class=Response,
+    responses=errors(NOT_FOUND),
+    tags=["agents"],
+    openapi_extra=needs(Scope.ADMIN),
+)
 async def unregister_agent(here: Here, asked: Annotated[AgentQuery, Query()]) -> None:
     """Forgets an agent."""
     await here.manager.unregister_agent(asked.url)
 
 
-@router.get("/pending", response_model=PendingOut, responses=read_errors(), tags=["messages"])
+@router.get(
+    "/pending", response_model=PendingOut, responses=read_errors(), tags=["messages"], openapi_extra=needs(Scope.READ)
+)
 async def pending(here: Here, request: Request) -> Response:
     """The messages that wait for an answer, oldest first."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -101,12 +102,21 @@ async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served
             assert (after.status_code, f"meanwhile {path}" in after.text) == (200, True)
 
 
-async def test_a_rebuilt_table_has_another_tag(here: Served, store: EventStore) -> None:
+async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(here: Served, store: EventStore) -> None:
     await here.begin(id="trip")
     first = await here.client.get("/v1/conversations")
+    made = here.backend.bodies.made
     await rebuild(store, named(["conversations"]))
     again = await here.client.get("/v1/conversations", headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status_code, again.json()) == (200, first.json())
+    assert (again.status_code, here.backend.bodies.made) == (304, made + 1)
+
+
+async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
+    await here.begin(id="trip")
+    tags = {path: (await ask(here, path)).headers["etag"] for path in ("/v1/conversations", "/conversation/list")}
+    await store.append(uuid4(), [MessageAdded(role="user", content="psst")], tenant="another")
+    for path, tag in tags.items():
+        assert (await ask(here, path, tag)).status_code == 304
 
 
 async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -> None:

@@ -1,0 +1,115 @@
+"""What the server keeps for each tenant: opened when somebody of it asks, let go when it has long been idle."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agent_manager.http.hub import Hub
+from agent_manager.manager.core import AsyncManager
+from eventstore import AppendResult, EventStore
+
+MOST = 200
+"""Tenants for whom something is kept; more only while so many are served at the same time."""
+FOLD_BYTES = 2 * 1024 * 1024
+"""Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
+
+
+class Desk:
+    """One tenant's.
+
+    Attributes:
+        manager: its conversations, agents and answers.
+        hub: tells streams that their conversations have changed.
+    """
+
+    def __init__(self, store: EventStore, manager: AsyncManager) -> None:
+        self.tenant = manager.tenant
+        self.manager = manager
+        self.hub = Hub(store, manager.tenant)
+        self._written = 0
+        self._users = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody works with it."""
+        return self._users == 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps it until the end of the block."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
+    @property
+    def written(self) -> int:
+        """The highest position that was appended for the tenant through this server: its reads hold it."""
+        return max(self._written, self.manager.written)
+
+    def wrote(self, result: AppendResult | int) -> None:
+        """Notes what was appended."""
+        self._written = max(self._written, result if isinstance(result, int) else result.position)
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self.hub.close()
+        await self.manager.__aexit__()
+
+
+class Desks:
+    """Those of all tenants that were asked for last.
+
+    Args:
+        manager: of the store's own tenant, which stays; whoever gives it closes it.
+    """
+
+    def __init__(self, store: EventStore, manager: AsyncManager, most: int = MOST) -> None:
+        self._store = store
+        self._most = most
+        self.own = Desk(store, manager)
+        self._others: OrderedDict[str, Desk] = OrderedDict()
+        self._written: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return 1 + len(self._others)
+
+    async def of(self, tenant: str) -> Desk:
+        """That of a tenant."""
+        if tenant == self.own.tenant:
+            return self.own
+        desk = self._others.get(tenant)
+        if desk is None:
+            desk = self._others[tenant] = self._opened(tenant)
+            with desk.in_use():
+                await self._shrink()
+        else:
+            self._others.move_to_end(tenant)
+        return desk
+
+    async def close(self) -> None:
+        """Closes all."""
+        await self.own.hub.close()
+        while self._others:
+            _, desk = self._others.popitem()
+            await desk.close()
+
+    def _opened(self, tenant: str) -> Desk:
+        answer = self.own.manager.agent
+        manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
+        desk = Desk(self._store, manager)
+        desk.wrote(self._written.pop(tenant, 0))
+        return desk
+
+    async def _shrink(self) -> None:
+        for tenant, desk in list(self._others.items()):
+            if len(self) <= self._most:
+                return
+            if desk.is_idle and self._others.get(tenant) is desk:
+                del self._others[tenant]
+                self._written[tenant] = desk.written  # a number each: what was written is still held by later reads
+                await desk.close()

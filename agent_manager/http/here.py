@@ -1,0 +1,164 @@
+"""What an endpoint works with: the server's, as one caller may see and change it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.http.asking import Asking, bearer
+from agent_manager.http.backend import Backend
+from agent_manager.http.bodies import NO_FRAME, Frame, Make
+from agent_manager.http.desks import Desk
+from agent_manager.http.looking import READ_TABLES, mark_of_log, seen_of
+from agent_manager.http.streams import EventStream
+from agent_manager.identity import Identity
+from agent_manager.manager.manager import Manager
+from agent_manager.manager.views import Accepted
+from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent
+from projections import Reader, Search, Statistics
+
+CLAIMED = "claimed_actor"
+"""Where the metadata of an event keep whom a request names as its actor, if that is not who made the request."""
+
+
+class HereAndNow:
+    """One request's.
+
+    Attributes:
+        identity: who asks.
+        caller: on whose behalf to read and write.
+        reader: reads what the caller may see.
+    """
+
+    def __init__(self, backend: Backend, desk: Desk, identity: Identity) -> None:
+        self.backend = backend
+        self.desk = desk
+        self.identity = identity
+        self.caller = identity.caller
+        self.store: EventStore = backend.store
+        self.reader = Reader(backend.store, caller=self.caller, timeout=backend.reader.timeout)
+
+    @cached_property
+    def search(self) -> Search:
+        """Searches what the caller may see."""
+        return Search(self.store, caller=self.caller)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Counts what the caller may see."""
+        return Statistics(self.store, caller=self.caller)
+
+    @cached_property
+    def manager(self) -> Manager:
+        """The tenant's manager, as the caller may work with it."""
+
+        async def sees(conversations: Collection[UUID]) -> set[UUID]:
+            return await seen_of(self.reader, conversations)
+
+        return self.desk.manager.acting_for(self.caller.user, self.identity.actor, sees)
+
+    def answer(self, accepted: Accepted) -> None:
+        """Has a message answered after the request."""
+        self.backend.answer(self.desk, accepted)
+
+    async def append(
+        self,
+        conversation_id: UUID,
+        events: Sequence[EventData | NewEvent],
+        *,
+        expected: ExpectedVersion = ANY,
+        claimed: str = "",
+    ) -> AppendResult:
+        """Appends events as the caller.
+
+        Args:
+            claimed: the actor that the request names, of events that name none themselves.
+        """
+        result = await self.store.append(
+            conversation_id,
+            [self._caused(event, claimed) for event in events],
+            expected=expected,
+            tenant=self.caller.tenant,
+            user=self.caller.user,
+        )
+        self.desk.wrote(result)
+        return result
+
+    def _caused(self, given: EventData | NewEvent, claimed: str) -> NewEvent:
+        event = given if isinstance(given, NewEvent) else NewEvent(given)
+        claimed = event.actor or claimed
+        actor = self.identity.actor or claimed
+        if claimed in ("", actor):
+            return replace(event, actor=actor)
+        return replace(event, actor=actor, metadata=event.metadata.model_copy(update={CLAIMED: claimed}))
+
+    async def caught_up(self, projections: Sequence[str] = READ_TABLES, at_least: int = 0) -> str:
+        """What the tables of the projections hold, as a mark, once they hold what the tenant wrote through this server.
+
+        Raises:
+            NotCaughtUp: they do not within the reader's time.
+        """
+        position = max(at_least, self.desk.written)
+        return await self.backend.hurry.mark(projections, position, self.reader.timeout, self.caller)
+
+    async def read(
+        self,
+        request: Request,
+        make: Callable[[], Awaitable[BaseModel]],
+        *,
+        projections: Sequence[str] = READ_TABLES,
+        at_least: int | None = None,
+    ) -> Response:
+        """The answer to a read of the tables of some projections; not made anew where they are as they were."""
+        mark = await self.caught_up(projections, at_least or 0)
+        return await self.given(request, mark, lambda: _body(make))
+
+    async def read_log(
+        self, request: Request, make: Callable[[], Awaitable[BaseModel]], *, mark: object = None
+    ) -> Response:
+        """The answer to a read of the log itself, which is as it was while the mark is: that of all if left out."""
+        mark = await mark_of_log(self.store) if mark is None else mark
+        return await self.given(request, str(mark), lambda: _body(make))
+
+    def stream(self, request: Request, events: AsyncIterator[Event], after: int) -> EventStream:
+        """The endless answer that says these events, as long as whoever asks may listen."""
+        backend = self.backend
+        return EventStream(
+            events,
+            after,
+            closing=backend.closing,
+            place=backend.limits.streams.one(bearer(self.identity)),
+            is_let_in=backend.gate.still(request.headers, self.identity),
+        )
+
+    async def given(
+        self, request: Request, mark: str, make: Make, *, asked: str = "", frame: Frame = NO_FRAME
+    ) -> Response:
+        """The answer of this caller alone, see :meth:`Bodies.answer`."""
+        return await self.backend.bodies.answer(request, mark, make, whose=self.caller, asked=asked, frame=frame)
+
+
+async def _body(make: Callable[[], Awaitable[BaseModel]]) -> bytes:
+    return (await make()).model_dump_json().encode()
+
+
+def backend_of(request: Request) -> Backend:
+    """The server's."""
+    backend: Backend = request.app.state.backend
+    return backend
+
+
+async def _here(request: Request, identity: Asking) -> HereAndNow:
+    return HereAndNow(backend_of(request), request.state.desk, identity)
+
+
+Here = Annotated[HereAndNow, Depends(_here)]
+"""An endpoint's parameter."""

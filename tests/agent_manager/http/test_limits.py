@@ -1,0 +1,219 @@
+"""Whoever asks for too much, too fast or too slowly gets an answer that says so, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from support.callers import People
+from support.eventsource import EventSource
+from support.serving import Served, served
+from support.waiting import until_async
+
+from agent_manager.http import protocol
+from eventstore import ApplicationEvent, EventStore, Settings
+
+
+@asynccontextmanager
+async def limited(settings: Settings, *, requires_tokens: bool = False, **limits: Any) -> AsyncIterator[Served]:
+    """A server with other limits."""
+    async with (
+        EventStore(settings.model_copy(update=limits)) as store,
+        served(store, works=False, requires_tokens=requires_tokens) as here,
+    ):
+        yield here
+
+
+@asynccontextmanager
+async def connected(here: Served, text: str = "") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection on which something was sent."""
+    reader, writer = await asyncio.open_connection(*here.address)
+    writer.write(text.encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+HALF = (
+    "POST /v1/conversations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    "Content-Length: 100\r\n{}\r\n{{"
+)
+"""A request whose body does not come."""
+
+
+def is_refused(answer: httpx.Response, status: int, title: str) -> None:
+    """Fails unless an answer is the refusal, said as a problem."""
+    assert (answer.status_code, answer.json()["title"]) == (status, title), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_key_that_asks_too_often_is_told_when_to_come_again(settings: Settings) -> None:
+    async with limited(settings, rate_per_second=0.01, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
+        assert (await ana.get("/v1/conversations")).status_code == 200
+        refused = await ana.get("/v1/conversations")
+        is_refused(refused, 429, "Too Many Requests")
+        assert 90 <= int(refused.headers["retry-after"]) <= 100
+        told = await ana.post("/conversation/list")
+        assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
+        assert (await bob.get("/v1/conversations")).status_code == 200
+        assert here.backend.counters.number("http_refused", reason="rate") == 2
+        await people.close()
+
+
+async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(settings: Settings) -> None:
+    async with limited(settings, max_requests=1) as here, connected(here, HALF.format("")):
+
+        async def is_taken() -> bool:
+            return here.backend.limits.requests.taken == 1
+
+        await until_async(is_taken, "the request is under way")
+        busy = await here.client.get("/v1/conversations")
+        is_refused(busy, 503, "Service Unavailable")
+        assert busy.headers["retry-after"] == "1"
+        assert (await here.client.get("/health")).status_code == 200
+        assert here.backend.counters.number("http_refused", reason="requests under way") == 1
+
+
+async def test_one_key_does_not_take_all_places(settings: Settings) -> None:
+    async with limited(settings, max_requests=2, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
+        async with connected(here, HALF.format(f"Authorization: Bearer {ana.token}\r\n")):
+
+            async def is_taken() -> bool:
+                return here.backend.limits.requests_of_keys.taken == 1
+
+            await until_async(is_taken, "the request is under way")
+            is_refused(await ana.get("/v1/conversations"), 429, "Too Many Requests")
+            assert (await bob.get("/v1/conversations")).status_code == 200
+        await people.close()
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
+    async with limited(settings, body_seconds=0.3) as here:
+        async with connected(here, HALF.format("")) as (reader, writer):
+            reading = asyncio.create_task(reader.read())
+            while not reading.done():  # what trickles in does not lengthen the time
+                writer.write(b" ")
+                await asyncio.wait([reading], timeout=0.05)
+            head, _, body = reading.result().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"EVENTSTORE_BODY_SECONDS" in body
+        assert here.backend.counters.number("http_refused", reason="slow body") == 1
+        assert here.backend.limits.requests.taken == 0
+        assert (await here.client.get("/v1/conversations")).json()["items"] == []
+
+
+@pytest.mark.parametrize("sent", ["", "GET / HTTP/1.1\r\nHost: 127", "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings, sent: str) -> None:
+    """Also after a first request: bytes that begin another do not keep the connection."""
+    async with limited(settings, body_seconds=0.3) as here, connected(here, sent) as (reader, writer):
+        if sent.endswith("\r\n\r\n"):
+            await reader.readuntil(b'"ok"}')
+            writer.write(b"G")
+        said = await asyncio.wait_for(reader.read(), 10)
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert here.backend.counters.number("http_refused", reason="slow head") == 1
+
+
+async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(settings: Settings) -> None:
+    async with limited(settings, body_seconds=0.2) as here:
+        trip = await here.begin()
+        source = await EventSource(here.address, f"/v1/conversations/{trip}/stream").open()
+        with pytest.raises(TimeoutError):  # longer than a head may take
+            await asyncio.wait_for(source.next(), 0.5)
+        said = await here.say(trip, "still there")
+        assert (await source.next()).id == said["position"]
+        source.cut()
+
+
+async def test_more_connections_than_there_may_be_are_closed_with_an_answer(settings: Settings) -> None:
+    async with limited(settings, max_connections=3) as here, AsyncExitStack() as stack:
+        open_ones = [await stack.enter_async_context(connected(here)) for _ in range(3)]
+
+        async def says() -> bytes:
+            async with connected(here, "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as (reader, _):
+                return await asyncio.wait_for(reader.read(), 10)
+
+        full = await says()
+        assert full.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in full
+        open_ones[0][1].transport.abort()
+
+        async def is_let_in() -> bool:
+            async with connected(here, "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as (reader, _):
+                return b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+
+        await until_async(is_let_in, "the place is free again")
+
+
+async def test_open_streams_are_counted_by_key_and_in_all(settings: Settings) -> None:
+    async with limited(settings, max_streams=4, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        persons = [await people.person("acme", name) for name in ("ana", "bob", "cid", "dan", "eve")]
+        sources = []
+        for person in persons[:4]:
+            sources.append(await EventSource(here.address, "/v1/log/stream", token=person.token).open())
+            assert sources[-1].status == 200
+            if len(sources) == 1:
+                refused = await person.get("/v1/log/stream")
+                is_refused(refused, 429, "Too Many Requests")
+                assert refused.headers["retry-after"] == "1"
+        is_refused(await persons[4].get("/v1/log/stream"), 503, "Service Unavailable")
+        assert here.backend.limits.requests.taken == 0, "a stream is no request under way"
+        for source in sources:
+            source.cut()
+
+        async def is_free() -> bool:
+            return here.backend.limits.streams.taken == 0
+
+        await until_async(is_free, "the places are given back")
+        again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
+        assert again.status == 200
+        again.cut()
+        assert here.backend.counters.number("http_refused", reason="open streams") == 2
+        await people.close()
+
+
+async def test_who_takes_nothing_of_their_answer_is_let_go(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "TAKE_SECONDS", 0.3)
+    trip = await here.begin()
+    for _ in range(20):
+        await here.store.append(trip, [ApplicationEvent("big", "x" * 900_000)])
+    async with connected(here, f"GET /v1/conversations/{trip}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+
+        async def is_let_go() -> bool:
+            return here.backend.counters.number("http_refused", reason="slow reader") == 1
+
+        await until_async(is_let_go, "the server has given up")
+    assert (await here.client.get("/health")).status_code == 200
+
+
+async def test_a_statement_that_takes_too_long_is_ended(settings: Settings, superuser_url: str) -> None:
+    async with limited(settings, statement_seconds=0.2) as here:
+        trip = await here.begin()
+        with psycopg.connect(superuser_url) as blocking:
+            blocking.execute("LOCK TABLE conversations")
+            late = await here.client.get("/v1/conversations")
+            is_refused(late, 503, "StatementTimeout")
+            assert late.headers["retry-after"] == "5"
+            assert "EVENTSTORE_STATEMENT_SECONDS" in late.json()["detail"]
+        assert (await here.client.get("/v1/conversations")).json()["items"][0]["id"] == trip
+
+
+async def test_a_shorter_limit_of_the_server_stands(settings: Settings, superuser_url: str) -> None:
+    login = psycopg.conninfo.conninfo_to_dict(settings.server_url() or "")["user"]
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        database = superuser.info.dbname
+        superuser.execute(f'ALTER ROLE "{login}" IN DATABASE "{database}" SET statement_timeout = 1234')
+    for seconds, shown in ((30.0, "1234ms"), (0.5, "500ms")):
+        async with EventStore(settings.model_copy(update={"statement_seconds": seconds})) as store:
+            assert (await store.tables(store.caller()).fetch("SHOW statement_timeout"))[0][0] == shown

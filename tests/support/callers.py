@@ -1,0 +1,68 @@
+"""People of two tenants, with tokens, for the tests of what keeps them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from agent_manager.identity import Directory, Scope
+from eventstore import EventStore
+
+WORKING = (Scope.READ, Scope.WRITE, Scope.AUDIT)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who calls.
+
+    Attributes:
+        name: of the user.
+        key: the id of their key.
+        token: that they show.
+        client: which shows it.
+    """
+
+    tenant: str
+    name: str
+    key: str
+    token: str
+    client: httpx.AsyncClient
+
+    async def get(self, path: str, **more: Any) -> httpx.Response:
+        """What they are given."""
+        return await self.client.get(path, **more)
+
+    async def post(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        """What they are told."""
+        return await self.client.post(path, json={} if json is None else json, **more)
+
+
+class People:
+    """Makes them, and closes their clients."""
+
+    def __init__(self, store: EventStore, url: str) -> None:
+        self.directory = Directory(store)
+        self._url = url
+        self._clients: list[httpx.AsyncClient] = []
+        self._known: set[tuple[str, str]] = set()
+
+    async def person(self, tenant: str, user: str | None, *scopes: Scope) -> Person:
+        """Somebody with a key of their own; user None is a key of the whole tenant."""
+        if (tenant, "") not in self._known:
+            await self.directory.add_tenant(tenant)
+            self._known.add((tenant, ""))
+        if user is not None and (tenant, user) not in self._known:
+            await self.directory.add_user(tenant, user)
+            self._known.add((tenant, user))
+        made = await self.directory.add_key(tenant, "tests", user=user, scopes=scopes or WORKING)
+        headers = {"Authorization": f"Bearer {made.token.get_secret_value()}"}
+        client = httpx.AsyncClient(base_url=self._url, timeout=30, headers=headers)
+        self._clients.append(client)
+        return Person(tenant, user or "", made.key.id, made.token.get_secret_value(), client)
+
+    async def close(self) -> None:
+        """Closes the clients."""
+        for client in self._clients:
+            await client.aclose()
