@@ -48,6 +48,12 @@ class EventSource:
         self.status = int(head.split()[1])
         return self
 
+    async def __aenter__(self) -> EventSource:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+
     async def next(self) -> Said:
         """The next event.
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from support.callers import People
 from support.serving import Served, served
 
 from eventstore import EventStore
@@ -22,3 +23,18 @@ async def here(store: EventStore) -> AsyncIterator[Served]:
 def http(here: Served) -> httpx.AsyncClient:
     """A client of that server."""
     return here.client
+
+
+@pytest.fixture
+async def walled(store: EventStore) -> AsyncIterator[Served]:
+    """A server that lets nobody in without a token."""
+    async with served(store, requires_tokens=True) as walled:
+        yield walled
+
+
+@pytest.fixture
+async def people(walled: Served) -> AsyncIterator[People]:
+    """Makes people with tokens for it."""
+    people = People(walled.store, walled.url)
+    yield people
+    await people.close()

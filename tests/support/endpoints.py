@@ -1,0 +1,91 @@
+"""Every endpoint of the application, from its own routes, and a request to each that could be answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from agent_manager.http.admission import WalledRoute
+from agent_manager.http.app import ROUTERS, V1_ROUTERS
+from agent_manager.identity import Scope
+
+MESSAGE = {"messageId": "m9", "role": "user", "parts": [{"kind": "text", "text": "let me in"}]}
+EVENT = {"event_type": "my.own", "content": 1}
+
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/v1/conversations"): {"id": "another"},
+    ("PATCH", "/v1/conversations/{conversation}"): {"name": "mine now"},
+    ("POST", "/v1/conversations/{conversation}/messages"): {"role": "user", "content": "let me in"},
+    ("POST", "/v1/conversations/{conversation}/send"): MESSAGE,
+    ("POST", "/v1/conversations/{conversation}/events"): {"events": [EVENT]},
+    ("POST", "/v1/conversations/{conversation}/members"): {"user": "bob", "access": "write"},
+    ("POST", "/v1/agents"): {"card": {"name": "clerk", "url": "https://agents.example/clerk"}},
+    ("POST", "/conversation/create"): {},
+    ("POST", "/conversation/list"): {},
+    ("POST", "/message/send"): {"params": MESSAGE | {"contextId": "{conversation}"}},
+    ("POST", "/message/list"): {"params": "{conversation}"},
+    ("POST", "/message/pending"): {},
+    ("POST", "/events/get"): {},
+    ("POST", "/task/list"): {},
+    ("POST", "/agent/register"): {"params": "http://127.0.0.1:1/"},
+    ("POST", "/agent/list"): {},
+    ("POST", "/api_key/update"): {"api_key": "k"},
+}
+"""What is sent to each that takes a body; who adds one adds it here."""
+QUERIES = {"/v1/search": {"q": "secret"}, "/v1/agents": {"url": "https://agents.example/clerk"}}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One of them.
+
+    Attributes:
+        path: with places for what is named in it.
+        needs: None: it is open to all.
+    """
+
+    method: str
+    path: str
+    needs: Scope | None
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether its answer does not end."""
+        return self.path.endswith("/stream")
+
+    @property
+    def names_conversation(self) -> bool:
+        """Whether a request to it names a conversation, anywhere."""
+        return "{conversation}" in self.path + str(BODIES.get((self.method, self.path)))
+
+    def request(self, client: httpx.AsyncClient, conversation: str, file_id: str = "x", **more: Any) -> Any:
+        """A request that could be answered, about a conversation."""
+        path = self.path.replace("{conversation}", conversation).replace("{file_id}", file_id).replace("{user}", "bob")
+        if self.method in ("POST", "PATCH"):
+            more["json"] = _filled(BODIES[self.method, self.path], conversation)
+        if self.method == "DELETE" or self.method == "GET":
+            more["params"] = QUERIES.get(self.path, {}) if self.method == "DELETE" or "search" in self.path else {}
+        return client.request(self.method, path, **more)
+
+
+def _filled(value: Any, conversation: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(item, conversation) for name, item in value.items()}
+    return conversation if value == "{conversation}" else value
+
+
+def endpoints() -> list[Endpoint]:
+    """All of them.
+
+    Raises:
+        AssertionError: one is made of another kind of route, which asks nobody who they are.
+    """
+    found = []
+    for prefix, routers in (("", ROUTERS), ("/v1", V1_ROUTERS)):
+        for router in routers:
+            for route in router.routes:
+                assert isinstance(route, WalledRoute), route
+                found += [Endpoint(method, prefix + route.path, route.needed) for method in sorted(route.methods or ())]
+    return found
