@@ -6,13 +6,16 @@ import json
 import re
 import shlex
 import socket
+import ssl
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support.certificates import self_signed
 from support.environment import TREE
 from support.processes import Commands, Running
 from support.waiting import until
@@ -76,13 +79,6 @@ def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Com
         assert up.interrupt() == 0
 
 
-def test_on_every_address_it_warns(started: Commands, database_url: str) -> None:
-    up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
-    address(up)
-    assert "whoever reaches the address may read and write" in up.out
-    assert up.interrupt() == 0
-
-
 def test_the_echo_agent_answers_and_what_waited_before_is_said(started: Commands, database_url: str) -> None:
     """A server without an agent that is killed leaves a message waiting where its agent stalls."""
     Path("stalls.py").write_text("import asyncio\n\n\nasync def answer(message):\n    await asyncio.sleep(3600)\n")
@@ -133,3 +129,82 @@ def test_the_requests_in_the_readme_can_be_made(started: Commands, database_url:
             told = json.loads(done.stdout)
             assert told.get("status", 200) == 200 or "detail" not in told, (line, told)
     assert up.interrupt() == 0
+
+
+def key_of(started: Commands, database_url: str, *options: str) -> str:
+    """A new key, as the command shows it once."""
+    for command in (("tenants", "add", "acme"), ("users", "add", "ana", "--tenant", "acme")):
+        assert started.start(*command, DATABASE_URL=database_url).wait() == 0
+    made = started.start(
+        "keys", "add", "tests", "--tenant", "acme", "--user", "ana", "--json", *options, DATABASE_URL=database_url
+    )
+    assert made.wait() == 0, made.err
+    return str(json.loads(made.out)["token"])
+
+
+def test_on_every_address_nobody_is_let_in_without_a_token(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
+    url = address(up).replace("0.0.0.0", "127.0.0.1")
+    assert "nobody is let in without one" in up.out
+    assert "they travel in the clear" in up.out
+    assert httpx.get(f"{url}/v1/conversations").status_code == 401
+    token = key_of(started, database_url)
+    headers = {"Authorization": f"Bearer {token}"}
+    made = httpx.post(f"{url}/v1/conversations", json={"id": "trip"}, headers=headers)
+    assert made.status_code == 201, made.text
+    assert httpx.get(f"{url}/v1/conversations/trip/members", headers=headers).json()["items"][0]["user"] == "ana"
+    assert up.interrupt() == 0
+    assert token not in up.out + up.err
+
+
+def test_on_its_own_machine_tokens_can_be_required(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--port", "0", "--require-tokens", DATABASE_URL=database_url)
+    url = address(up)
+    assert httpx.get(f"{url}/v1/conversations").status_code == 401
+    assert up.interrupt() == 0
+    up = started.start("up", "--port", "0", DATABASE_URL=database_url)
+    url = address(up)
+    assert "whoever is on this machine may read and write" in up.out
+    assert httpx.get(f"{url}/v1/conversations").status_code == 200
+    assert up.interrupt() == 0
+
+
+def test_it_speaks_tls(started: Commands, database_url: str) -> None:
+    certificate, key = self_signed(Path())
+    up = started.start(
+        "up", "--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key), DATABASE_URL=database_url
+    )
+    up.until_said("Ctrl-C")
+    url = re.findall(r"^HTTP +(https://[^;]+);", up.out, re.MULTILINE)[0]
+    answer = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=str(certificate)))
+    assert answer.json() == {"status": "ok"}
+    assert answer.headers["strict-transport-security"].startswith("max-age=")
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that it is old is what is tried
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health", verify=old)
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"{url.replace('https', 'http')}/health")
+    assert up.interrupt() == 0
+
+
+@pytest.mark.parametrize("wrong", ["no key", "no file", "another key", "no certificate"])
+def test_a_certificate_that_cannot_be_used_is_said_at_the_start(
+    started: Commands, database_url: str, wrong: str
+) -> None:
+    certificate, key = self_signed(Path())
+    (folder := Path("other")).mkdir()
+    _, other = self_signed(folder)
+    options = {
+        "no key": ["--tls-cert", str(certificate)],
+        "no file": ["--tls-cert", "nowhere.pem", "--tls-key", str(key)],
+        "another key": ["--tls-cert", str(certificate), "--tls-key", str(other)],
+        "no certificate": ["--tls-key", str(key)],
+    }[wrong]
+    refused = started.start("up", *options, DATABASE_URL=database_url)
+    assert refused.wait() == 1
+    assert "--tls-" in refused.err
+    assert "Traceback" not in refused.err
