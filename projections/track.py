@@ -1,9 +1,10 @@
 """One connection of a worker, and the projections that it applies there, one after the other.
 
-A stream that is thin is followed closely: a round costs little, and rows are visible some ten milliseconds after their
-append. In one that is dense, rounds take from the appends what the machine could give them; there the projections work
-a tenth of the time, in batches that become the larger for it. What takes long comes after the others, and gives way to
-a dense stream as a rebuild does: it falls behind, and catches up when the stream is thinner.
+A single append wakes the worker, and its rows are visible at once. In a stream nobody wakes it, which would cost the
+appends more than the rounds do: it looks by itself every few milliseconds, as long as there is something. Rounds take
+from the appends what the machine could give them, so in a dense stream the projections work a tenth of the time, in
+batches that become the larger for it. What takes long comes after the others, looks more seldom, and gives way to a
+dense stream as a rebuild does: it falls behind, and catches up when the stream is thinner.
 """
 
 from __future__ import annotations
@@ -35,8 +36,16 @@ RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
 LOOK_SECONDS = 2.0
 """How often a worker looks for shares whose worker is gone."""
 
-DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 1100, 0.5
+DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 2000, 1.0
 """A stream is dense from so many events on, over so long a time: a burst is none."""
+
+FEW_EVENTS = 1
+"""More in a round are a stream."""
+LOOK_IN_STREAM_SECONDS, LOOK_IN_STREAM_APART_SECONDS = 0.012, 0.25
+"""From the beginning of a round in a stream to that of the next."""
+
+PART_APART = 0.05
+"""Of the time that what takes long works in a dense stream."""
 
 AFTER_YOU_SECONDS = 0.005
 """What takes long begins so much later than the others, which are done by then if there is little to do."""
@@ -82,7 +91,10 @@ class Track:
             shares: those of its worker. The track that is not apart looks after them, over its connection.
         """
         settled_at = monotonic()
-        way = GivingWay(self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND)
+        way = GivingWay(
+            self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, PART_APART
+        )
+        between = LOOK_IN_STREAM_APART_SECONDS if self._is_apart else LOOK_IN_STREAM_SECONDS
         while True:
             if self._is_apart:
                 await asyncio.sleep(AFTER_YOU_SECONDS)
@@ -95,12 +107,16 @@ class Track:
             is_dense = self._is_dense(now, events)
             if self._is_apart:
                 await way.after(now - began)
+            elif is_dense:
+                self._pace.spend(now, now - began)
             if self._is_behind:
                 continue
             if is_dense and not self._is_apart:
-                self._pace.spend(now, now - began)
                 await asyncio.sleep(self._pace.pause(now))
-            await self._sleep(shares.held, seen)
+            if events > FEW_EVENTS:
+                await asyncio.sleep(began + between - monotonic())
+            else:
+                await self._sleep(shares.held, seen)
 
     def _is_dense(self, now: float, events: int) -> bool:
         self._counted += events
