@@ -22,6 +22,7 @@ from agent_manager.bench.sizing import sizing
 from agent_manager.bench.table_reading import table_reading
 from agent_manager.bench.visible import visible
 from agent_manager.bench.waking import waking
+from agent_manager.bench.walls import walls
 from agent_manager.bench.work import Bench
 
 
@@ -52,6 +53,7 @@ COMPARISONS = (
     Comparison("tables", table_reading),
     Comparison("sessions", sessions),
     Comparison("size", sizing),
+    Comparison("walls", walls),
     Comparison("growing", growing),
     Comparison("projecting", projecting),
     Comparison("rebuilding", rebuilding),
