@@ -45,6 +45,15 @@ CREATE TYPE public.search_found AS (
 
 
 --
+-- Name: acting_as(name); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.acting_as(role name) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (CURRENT_USER = role);
+
+
+--
 -- Name: append_events(text[], uuid[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -59,15 +68,23 @@ CREATE FUNCTION public.append_events(tenant_ids text[], conversation_ids uuid[],
 DECLARE
     event  record;
     target integer;
+    asked  text := asking_tenant();
 BEGIN
+    IF asked IS NULL THEN
+        RAISE EXCEPTION 'this transaction asks for no tenant'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+    END IF;
+    PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> asked;
     FOR event IN
         SELECT g.outcome, g.position, g.version, g.timestamp, g.problem, g.ordinality::integer AS ordinal
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
-                   schema_versions, actors, contents, metadatas, -1
+                   schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
+                   -1
                ) WITH ORDINALITY AS g
-         ORDER BY CASE g.outcome WHEN 'r' THEN 1 WHEN 'i' THEN 2 WHEN 'v' THEN 3 ELSE 4 END, g.ordinality
+         ORDER BY CASE g.outcome WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'v' THEN 4 ELSE 5 END, g.ordinality
     LOOP
         target := conversation_nos[event.ordinal];
         CASE event.outcome
@@ -75,6 +92,10 @@ BEGIN
                 RAISE EXCEPTION 'event % of the append (%) cannot be stored: %',
                                 event.ordinal, event_types[event.ordinal], event.problem
                     USING ERRCODE = 'ES005';
+            WHEN 'f' THEN
+                RAISE EXCEPTION 'the user may not append this to conversation %', conversation_ids[target]
+                    USING ERRCODE = 'ES007',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text;
             WHEN 'v' THEN
                 RAISE EXCEPTION 'conversation % is at version %, not at the expected one',
                                 conversation_ids[target], event.version
@@ -102,27 +123,33 @@ $$;
 
 
 --
--- Name: append_group(text[], uuid[], integer[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: append_group(text[], uuid[], integer[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], text[], integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], patience integer) RETURNS TABLE(outcome "char", "position" bigint, version integer, "timestamp" timestamp with time zone, problem text)
+CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], users text[], patience integer) RETURNS TABLE(outcome "char", "position" bigint, version integer, "timestamp" timestamp with time zone, problem text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
 #variable_conflict use_column
 DECLARE
-    busy   integer[];
-    asleep boolean;
+    busy        integer[];
+    bound       text;
+    has_users   boolean := '' <> ANY (users);
+    has_members boolean;
+    before      bigint;
+    asleep      boolean;
 BEGIN
     IF NOT coalesce(
            cardinality(append_nos) > 0 AND patience IS NOT NULL
            AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
            AND cardinality(append_nos) = ALL (ARRAY[
                    cardinality(conversation_nos), cardinality(event_ids), cardinality(event_types),
-                   cardinality(schema_versions), cardinality(actors), cardinality(contents), cardinality(metadatas)
+                   cardinality(schema_versions), cardinality(actors), cardinality(contents), cardinality(metadatas),
+                   cardinality(users)
                ])
            AND array_position(expected_versions, NULL) IS NULL
-           AND array_position(append_nos, NULL) IS NULL, false) THEN
+           AND array_position(append_nos, NULL) IS NULL
+           AND array_position(users, NULL) IS NULL, false) THEN
         RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -134,6 +161,18 @@ BEGIN
            HAVING min(e.append_no) <> max(e.append_no)) THEN
         RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
             USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF has_users AND EXISTS (
+           SELECT
+             FROM unnest(conversation_nos, users) AS e (conversation_no, asking)
+            GROUP BY e.conversation_no
+           HAVING min(e.asking) <> max(e.asking)) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation under different users'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    bound := writing_tenant();
+    IF bound <> ANY (tenant_ids) THEN
+        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
     END IF;
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'on', true);
@@ -153,6 +192,11 @@ BEGIN
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
     asleep := hold_gate() AND somebody_sleeps();
+    has_members := has_users OR event_types && ARRAY['conversation.shared', 'conversation.unshared']
+                   OR EXISTS (SELECT FROM unnest(metadatas) AS m WHERE m ? 'eventstore.owner');
+    IF has_members THEN
+        before := last_position();
+    END IF;
 
     -- This statement sees everything that was committed to these conversations.
     RETURN QUERY
@@ -178,6 +222,8 @@ BEGIN
                CASE
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
+                   WHEN n.asking <> '' AND h.version > 0
+                        AND NOT may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type) THEN 'f'
                    -- An event whose content was erased has no salt any more; it can only be known by its id.
                    WHEN known.salt IS NOT NULL AND (known.event_type, known.actor, known.content)
                         IS DISTINCT FROM (n.event_type, n.actor, n.content) THEN 'i'
@@ -191,10 +237,10 @@ BEGIN
                END AS verdict
           FROM (SELECT e.*, event_problem(e.event_type, e.content, e.metadata) AS problem
                   FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                              metadatas)
+                              metadatas, users)
                            WITH ORDINALITY
                            AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                 ordinal)
+                                 asking, ordinal)
                 OFFSET 0) AS n
           -- A number that names no conversation must not lose its event: the insertion fails without a tenant.
           LEFT JOIN heads h ON h.no = n.conversation_no
@@ -217,7 +263,12 @@ BEGIN
     ),
     placed AS MATERIALIZED (
         SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS place,
-               uuid_send(gen_random_uuid()) AS salt
+               uuid_send(gen_random_uuid()) AS salt,
+               CASE
+                   WHEN o.next = 1 AND o.asking <> ''
+                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.asking)
+                   ELSE o.metadata
+               END AS about
           FROM (SELECT d.*,
                        (d.head + count(*) FILTER (WHERE d.is_new)
                                  OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS next
@@ -229,9 +280,9 @@ BEGIN
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
         SELECT p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id, p.tenant_id,
-               p.event_type, p.actor, p.content, p.metadata, p.salt,
+               p.event_type, p.actor, p.content, p.about, p.salt,
                event_digest(p.salt, p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id,
-                            p.tenant_id, p.event_type, p.actor, p.content, p.metadata)
+                            p.tenant_id, p.event_type, p.actor, p.content, p.about)
           FROM placed p
          WHERE p.is_new
     )
@@ -242,6 +293,9 @@ BEGIN
            p.problem
       FROM placed p;
 
+    IF has_members THEN
+        PERFORM change_members(before, tenant_ids, conversation_ids, conversation_nos, event_ids, event_types);
+    END IF;
     IF asleep THEN
         PERFORM pg_notify(wake_channel(), '');
     END IF;
@@ -250,10 +304,10 @@ $$;
 
 
 --
--- Name: append_one(text, uuid, integer, uuid, text, smallint, text, jsonb, jsonb, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: append_one(text, uuid, integer, uuid, text, smallint, text, jsonb, jsonb, integer, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected_version integer, event_id uuid, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, patience integer, OUT outcome "char", OUT "position" bigint, OUT version integer, OUT "timestamp" timestamp with time zone, OUT problem text) RETURNS record
+CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected_version integer, event_id uuid, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, patience integer, asking text, OUT outcome "char", OUT "position" bigint, OUT version integer, OUT "timestamp" timestamp with time zone, OUT problem text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -262,11 +316,16 @@ DECLARE
     head   record;
     known  record;
     salt   bytea;
+    bound  text;
     asleep boolean;
 BEGIN
     IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
-                 metadata, patience) > 0 THEN
+                 metadata, patience, asking) > 0 THEN
         RAISE EXCEPTION 'an append with a null in it' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    bound := writing_tenant();
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
     END IF;
     problem := event_problem(event_type, content, metadata);
     IF problem IS NOT NULL THEN
@@ -300,6 +359,11 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     IF version > 0 THEN
+        IF asking <> '' AND NOT may_append(tenant_id, conversation_id, asking, event_type) THEN
+            outcome := 'f';
+            version := NULL;
+            RETURN;
+        END IF;
         SELECT k.position, k.version, k.timestamp,
                -- An event whose content was erased has no salt any more; it can only be known by its id.
                k.salt IS NOT NULL
@@ -334,17 +398,61 @@ BEGIN
     -- Never before the previous version's, should the server's clock step back.
     timestamp := greatest(clock_timestamp(), head.timestamp);
     salt := uuid_send(gen_random_uuid());
+    IF version = 1 THEN
+        -- The owner stands in the log, and nobody but the whole tenant (a restored backup) names another than himself.
+        IF asking <> '' THEN
+            metadata := metadata || jsonb_build_object('eventstore.owner', asking);
+        END IF;
+        IF metadata ? 'eventstore.owner' THEN
+            PERFORM own_conversation(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
+        END IF;
+    END IF;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
             event_type, actor, content, metadata, salt,
             event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
                          tenant_id, event_type, actor, content, metadata));
+    IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
+    END IF;
     IF asleep THEN
         PERFORM pg_notify(wake_channel(), '');
     END IF;
 END
 $$;
+
+
+--
+-- Name: asking_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.asking_tenant() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    bound text;
+BEGIN
+    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
+    IF FOUND THEN
+        RETURN bound;
+    END IF;
+    IF chooses_tenant() THEN
+        RETURN nullif(current_setting('eventstore.tenant', true), '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: asking_user(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.asking_user() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
 
 
 --
@@ -399,6 +507,93 @@ $$;
 
 
 --
+-- Name: bind_login(name, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.bind_login(login name, tenant text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    found_role pg_roles;
+BEGIN
+    SELECT r.* INTO found_role FROM pg_roles r WHERE r.rolname = bind_login.login;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no login %', quote_nullable(login)
+            USING ERRCODE = 'undefined_object', HINT = 'Create it with CREATE ROLE … LOGIN first.';
+    END IF;
+    IF found_role.rolsuper OR found_role.rolbypassrls
+       OR pg_has_role(login, (SELECT c.relowner FROM pg_class c WHERE c.oid = 'events'::regclass), 'MEMBER')
+       OR coalesce(pg_has_role(login, to_regrole('eventstore_projector'), 'MEMBER'), false) THEN
+        RAISE EXCEPTION 'the login % sees every tenant: binding it would not change that', quote_ident(login)
+            USING ERRCODE = 'invalid_grant_operation',
+                  HINT = 'Bind a login that is no superuser, has no BYPASSRLS, and is no member of the owner or eventstore_projector.';
+    END IF;
+    INSERT INTO bound_logins AS b (login, tenant_id)
+    VALUES (bind_login.login, bind_login.tenant)
+        ON CONFLICT ON CONSTRAINT bound_logins_pkey DO UPDATE SET tenant_id = excluded.tenant_id;
+END
+$$;
+
+
+--
+-- Name: change_members(bigint, text[], uuid[], integer[], uuid[], text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.change_members(before bigint, tenant_ids text[], conversation_ids uuid[], conversation_nos integer[], event_ids uuid[], event_types text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    found_event record;
+BEGIN
+    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+    SELECT e.tenant_id, e.conversation_id, e.metadata ->> 'eventstore.owner', 'own'
+      FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id),
+           LATERAL (
+               SELECT f.*
+                 FROM events f
+                WHERE (f.tenant_id, f.conversation_id, f.version) >= (c.tenant_id, c.conversation_id, 1)
+                ORDER BY f.tenant_id, f.conversation_id, f.version
+                LIMIT 1
+           ) AS e
+     WHERE e.tenant_id = c.tenant_id
+       AND e.conversation_id = c.conversation_id
+       AND e.position > before
+       AND e.metadata ? 'eventstore.owner';
+    FOR found_event IN
+        SELECT e.tenant_id, e.conversation_id, e.event_type, e.content
+          FROM unnest(conversation_nos, event_ids, event_types) WITH ORDINALITY AS n (no, id, event_type, ordinal),
+               LATERAL (
+                   SELECT f.*
+                     FROM events f
+                    WHERE (f.tenant_id, f.conversation_id, f.id) >= (tenant_ids[n.no], conversation_ids[n.no], n.id)
+                    ORDER BY f.tenant_id, f.conversation_id, f.id
+                    LIMIT 1
+               ) AS e
+         WHERE n.event_type IN ('conversation.shared', 'conversation.unshared')
+           AND e.tenant_id = tenant_ids[n.no]
+           AND e.conversation_id = conversation_ids[n.no]
+           AND e.id = n.id
+           AND e.position > before
+         ORDER BY n.ordinal
+    LOOP
+        PERFORM share_conversation(found_event.tenant_id, found_event.conversation_id, found_event.event_type,
+                                   found_event.content);
+    END LOOP;
+END
+$$;
+
+
+--
+-- Name: chooses_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.chooses_tenant() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (pg_has_role(SESSION_USER, CURRENT_USER, 'MEMBER'::text) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true));
+
+
+--
 -- Name: conversation_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -443,6 +638,161 @@ CREATE FUNCTION public.conversation_problem(event_type text, content jsonb) RETU
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is no text of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is no UUID, or source_version no number'::text ELSE NULL::text END;
 
 
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: events; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.events (
+    "position" bigint NOT NULL,
+    "timestamp" timestamp with time zone NOT NULL,
+    version integer NOT NULL,
+    schema_version smallint NOT NULL,
+    conversation_id uuid NOT NULL,
+    id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    event_type character varying(100) NOT NULL COLLATE pg_catalog."C",
+    actor character varying(255) DEFAULT ''::character varying NOT NULL,
+    content jsonb NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    salt bytea,
+    digest bytea NOT NULL,
+    CONSTRAINT events_digest_check CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT events_names_check CHECK ((((tenant_id)::text <> ''::text) AND ((event_type)::text <> ''::text))),
+    CONSTRAINT events_version_check CHECK (((version > 0) AND (schema_version > 0)))
+);
+
+ALTER TABLE ONLY public.events FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE events; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.events IS 'Append-only log of everything that happened; written by append_events alone';
+
+
+--
+-- Name: COLUMN events."position"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events."position" IS 'Orders the whole log; gaps are normal';
+
+
+--
+-- Name: COLUMN events."timestamp"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events."timestamp" IS 'When the log took the event; when it happened is metadata.occurred_at';
+
+
+--
+-- Name: COLUMN events.version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one conversation, without gaps';
+
+
+--
+-- Name: COLUMN events.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
+
+
+--
+-- Name: members_of_log(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.members_of_log() RETURNS TABLE(tenant_id text, conversation_id uuid, user_id text, access text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH owners AS (
+          SELECT e.tenant_id,
+             e.conversation_id,
+             (e.metadata ->> 'eventstore.owner'::text) AS user_id
+            FROM public.events e
+           WHERE ((e.version = 1) AND (e.metadata ? 'eventstore.owner'::text))
+         ), shared AS (
+          SELECT DISTINCT ON (e.tenant_id, e.conversation_id, (e.content ->> 'user'::text)) e.tenant_id,
+             e.conversation_id,
+             (e.content ->> 'user'::text) AS user_id,
+             (e.content ->> 'access'::text) AS access,
+             e.event_type
+            FROM public.events e
+           WHERE ((e.event_type)::text = ANY ((ARRAY['conversation.shared'::character varying, 'conversation.unshared'::character varying])::text[]))
+           ORDER BY e.tenant_id, e.conversation_id, (e.content ->> 'user'::text), e.version DESC
+         )
+  SELECT o.tenant_id,
+     o.conversation_id,
+     o.user_id,
+     'own'::text
+    FROM owners o
+ UNION ALL
+  SELECT s.tenant_id,
+     s.conversation_id,
+     s.user_id,
+     s.access
+    FROM shared s
+   WHERE (((s.event_type)::text = 'conversation.shared'::text) AND (NOT (EXISTS ( SELECT
+            FROM owners o
+           WHERE (((o.tenant_id)::text = (s.tenant_id)::text) AND (o.conversation_id = s.conversation_id) AND (o.user_id = s.user_id))))));
+END;
+
+
+--
+-- Name: conversation_members; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.conversation_members (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    user_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    access text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT conversation_members_access_check CHECK ((access = ANY (ARRAY['own'::text, 'write'::text, 'read'::text]))),
+    CONSTRAINT conversation_members_user_check CHECK (((user_id)::text <> ''::text))
+);
+
+ALTER TABLE ONLY public.conversation_members FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE conversation_members; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.conversation_members IS 'Who may see and write a conversation; written by the append functions alone';
+
+
+--
+-- Name: COLUMN conversation_members.access; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.conversation_members.access IS 'own: also share and delete; write: also append; read';
+
+
+--
+-- Name: differing_members(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.differing_members() RETURNS TABLE(tenant_id text, conversation_id uuid, user_id text, expected text, found text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT COALESCE(l.tenant_id, (m.tenant_id)::text) AS "coalesce",
+     COALESCE(l.conversation_id, m.conversation_id) AS "coalesce",
+     COALESCE(l.user_id, (m.user_id)::text) AS "coalesce",
+     l.access,
+     m.access
+    FROM (public.members_of_log() l(tenant_id, conversation_id, user_id, access)
+      FULL JOIN public.conversation_members m ON ((((m.tenant_id)::text = l.tenant_id) AND (m.conversation_id = l.conversation_id) AND ((m.user_id)::text = l.user_id))))
+   WHERE (m.access IS DISTINCT FROM l.access);
+END;
+
+
 --
 -- Name: digest_text(text); Type: FUNCTION; Schema: public; Owner: -
 --
@@ -457,7 +807,7 @@ CREATE FUNCTION public.digest_text(value text) RETURNS bytea
 --
 
 CREATE FUNCTION public.drop_stage(projection text, stage text) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
@@ -491,6 +841,34 @@ CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" t
 
 
 --
+-- Name: event_not_above(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.event_not_above(highest bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
+END
+$$;
+
+
+--
+-- Name: event_not_below(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.event_not_below(lowest bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
+END
+$$;
+
+
+--
 -- Name: event_problem(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -513,6 +891,8 @@ BEGIN
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
         RETURN task_problem(event_type, content);
+    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        RETURN sharing_problem(event_type, content);
     END IF;
     RETURN NULL;
 END
@@ -551,6 +931,24 @@ BEGIN
 EXCEPTION
     WHEN insufficient_privilege THEN
         RAISE WARNING '% may not hand % to eventstore_owner', session_user, object;
+END
+$$;
+
+
+--
+-- Name: eventstore_revoke(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.eventstore_revoke(privileges text, role_name text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = eventstore_revoke.role_name) THEN
+        EXECUTE format('REVOKE %s FROM %I', eventstore_revoke.privileges, eventstore_revoke.role_name);
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE WARNING '% may not revoke % from %', session_user, privileges, role_name;
 END
 $$;
 
@@ -690,7 +1088,7 @@ $$;
 --
 
 CREATE FUNCTION public.log_horizon() RETURNS bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
@@ -709,12 +1107,62 @@ $$;
 
 
 --
+-- Name: bound_logins; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.bound_logins (
+    login name NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT bound_logins_tenant_check CHECK (((tenant_id)::text <> ''::text))
+);
+
+
+--
+-- Name: TABLE bound_logins; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.bound_logins IS 'Logins that stand for one tenant, whatever they set; see bind_login';
+
+
+--
+-- Name: login_is_bound(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.login_is_bound() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    RETURN (EXISTS (SELECT FROM public.bound_logins b WHERE (b.login = SESSION_USER)));
+
+
+--
 -- Name: low_32_bits(bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.low_32_bits(value bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN ((((value & '4294967295'::bigint) # '2147483648'::bigint) - '2147483648'::bigint))::integer;
+
+
+--
+-- Name: lower_wall(regclass); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lower_wall(walled regclass) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    policy name;
+BEGIN
+    FOR policy IN
+        SELECT p.polname
+          FROM pg_policy p
+         WHERE p.polrelid = walled
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+    LOOP
+        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+    END LOOP;
+END
+$$;
 
 
 --
@@ -789,6 +1237,46 @@ $$;
 
 
 --
+-- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT
+          FROM conversation_members m
+         WHERE m.tenant_id = may_append.tenant_id
+           AND m.conversation_id = may_append.conversation_id
+           AND m.user_id = may_append.user_id
+           AND (m.access = 'own'
+                OR m.access = 'write'
+                   AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'))
+    );
+END
+$$;
+
+
+--
+-- Name: members_of(uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.members_of(conversation uuid) RETURNS TABLE(user_id text, access text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT m.user_id,
+     m.access
+    FROM public.conversation_members m
+   WHERE (((m.tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND (m.conversation_id = members_of.conversation) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (EXISTS ( SELECT
+            FROM public.conversation_members own
+           WHERE (((own.tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND (own.conversation_id = members_of.conversation) AND ((own.user_id)::text = ( SELECT public.asking_user() AS asking_user)))))))
+   ORDER BY (m.access = 'own'::text) DESC, m.user_id;
+END;
+
+
+--
 -- Name: message_problem(jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -803,7 +1291,7 @@ CREATE FUNCTION public.message_problem(content jsonb) RETURNS text
 
 CREATE FUNCTION public.metadata_problem(metadata jsonb) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is no object, or an id in it no text'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is no ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
+    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is no object, or an id in it no text'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is no text of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is no ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
 
 
 --
@@ -917,7 +1405,7 @@ CREATE FUNCTION public.missing_in_shadows(tables text[]) RETURNS TABLE(what text
                      WHEN 'd'::"char" THEN 'DELETE'::text
                      ELSE 'ALL'::text
                  END, ( SELECT string_agg(public.role_shown(r.r), ', '::text) AS string_agg
-                    FROM unnest(y.polroles) r(r))) || COALESCE(format(' USING (%s)'::text, pg_get_expr(y.polqual, y.polrelid)), ''::text)) || COALESCE(format(' WITH CHECK (%s)'::text, pg_get_expr(y.polwithcheck, y.polrelid)), ''::text))
+                    FROM unnest(y.polroles) r(r))) || COALESCE(((' USING ('::text || pg_get_expr(y.polqual, y.polrelid)) || ')'::text), ''::text)) || COALESCE(((' WITH CHECK ('::text || pg_get_expr(y.polwithcheck, y.polrelid)) || ')'::text), ''::text))
             FROM (pair p
               JOIN pg_policy y ON ((y.polrelid = p.live)))
            WHERE (NOT (EXISTS ( SELECT
@@ -948,10 +1436,6 @@ CREATE FUNCTION public.missing_in_shadows(tables text[]) RETURNS TABLE(what text
    ORDER BY m.step, m.what;
 END;
 
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
 
 --
 -- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
@@ -986,6 +1470,8 @@ CREATE TABLE public.parked (
     tries integer DEFAULT 1 NOT NULL,
     parked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
+
+ALTER TABLE ONLY public.parked FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -1036,7 +1522,7 @@ COMMENT ON COLUMN public.projection_texts.text IS 'Its statements; null where it
 --
 
 CREATE FUNCTION public.move_stage(projection text, stage text, to_stage text) RETURNS void
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
  UPDATE public.projection_texts t SET stage = move_stage.to_stage
@@ -1083,6 +1569,131 @@ CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with ti
 
 
 --
+-- Name: own_conversation(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+BEGIN
+    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+    VALUES (tenant_id, conversation_id, user_id, 'own')
+        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
+END
+$$;
+
+
+--
+-- Name: positions_after(bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.positions_after(seen bigint, most integer) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN QUERY
+        SELECT e.position FROM events e WHERE e.position > seen ORDER BY e.position LIMIT most;
+END
+$$;
+
+
+--
+-- Name: positions_are_sound(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.positions_are_sound(OUT is_sound boolean, OUT is_ahead boolean) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT ((s.seqcache = 1) AND (s.seqincrement = 1) AND (NOT s.seqcycle)),
+     (public.last_position() >= COALESCE(( SELECT e."position"
+            FROM public.events e
+           ORDER BY e."position" DESC
+          LIMIT 1), (0)::bigint))
+    FROM pg_sequence s
+   WHERE (s.seqrelid = ('public.events_position'::regclass)::oid);
+END;
+
+
+--
+-- Name: positions_in_time(timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.positions_in_time(since timestamp with time zone, until timestamp with time zone, OUT low bigint, OUT high bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    low := (SELECT e.position FROM events e WHERE e.timestamp >= since ORDER BY e.timestamp ASC LIMIT 1);
+    high := (SELECT e.position FROM events e WHERE e.timestamp < until ORDER BY e.timestamp DESC LIMIT 1);
+END
+$$;
+
+
+--
+-- Name: projected_tables(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.projected_tables() RETURNS TABLE(projected regclass, conversation_column name)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT (c.oid)::regclass AS oid,
+         CASE c.relname
+             WHEN 'conversations'::name THEN 'id'::text
+             ELSE 'conversation_id'::text
+         END AS "case"
+    FROM pg_class c
+   WHERE ((c.relkind = 'r'::"char") AND (c.relnamespace = ANY (ARRAY[(to_regnamespace(quote_ident(public.stage_schema('live'::text))))::oid, (to_regnamespace(quote_ident(public.stage_schema('previous'::text))))::oid])) AND (c.relname IN ( SELECT unnest(t.tables) AS unnest
+            FROM public.projection_texts t
+         UNION ALL
+          SELECT unnest(ARRAY['conversations'::text, 'messages'::text, 'tasks'::text, 'task_artifacts'::text, 'conversation_actors'::text, 'pending_messages'::text, 'search_documents'::text, 'search_conversations'::text, 'statistics_activity'::text, 'statistics_conversations'::text, 'statistics_answers'::text, 'statistics_tasks'::text, 'statistics_stays'::text]) AS unnest)));
+END;
+
+
+--
+-- Name: raise_wall(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    owner_name  name;
+    short_name  name := (SELECT c.relname FROM pg_class c WHERE c.oid = walled);
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+    of_user     text := '';
+BEGIN
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
+    PERFORM lower_wall(walled);
+    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (acting_as(%L)) WITH CHECK (acting_as(%L))',
+                   walled, owner_name, owner_name, owner_name);
+    IF to_regrole('eventstore_projector') IS NOT NULL THEN
+        EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
+                            USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
+    END IF;
+    IF NOT has_tenant THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT
+                 FROM pg_attribute a
+                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+        -- One look for each row, however many conversations are his; that the members are those of the user and the
+        -- tenant is the wall around them.
+        of_user := format('OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %I.%I)',
+                          short_name, conversation_column);
+    END IF;
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT
+                        USING (tenant_id = (SELECT asking_tenant()) AND ((SELECT asking_user()) IS NULL %s))', walled, of_user);
+END
+$$;
+
+
+--
 -- Name: rebuild_key(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1123,6 +1734,22 @@ BEGIN
                   DETAIL = 'Its snapshot is older than the locks that order the log: events would be missed silently.',
                   HINT = 'Use a READ COMMITTED transaction, the default of PostgreSQL.';
     END IF;
+END
+$$;
+
+
+--
+-- Name: refuse_tenant(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.refuse_tenant(tenant_id text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'this session may not append for the tenant "%"', tenant_id
+        USING ERRCODE = 'insufficient_privilege',
+              DETAIL = 'It asks for another tenant: that of its login, or that of the setting eventstore.tenant.',
+              HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
 END
 $$;
 
@@ -1292,8 +1919,7 @@ CREATE FUNCTION public.search_for(query text, tenant text, by text DEFAULT 'rele
     AS $$
 #variable_conflict use_column
 DECLARE
-    languages text[] := CASE WHEN query_language IS NULL THEN search_languages(tenant)
-                             ELSE ARRAY[search_language_named(query_language), 'und'] END;
+    languages text[];
     -- A cursor is of use in the same search alone.
     search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
                                    only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
@@ -1305,6 +1931,13 @@ DECLARE
     shown     tsquery[];
     found     search_found[];
 BEGIN
+    IF tenant IS DISTINCT FROM asking_tenant() THEN
+        RAISE EXCEPTION 'this transaction does not ask for the tenant %', quote_nullable(tenant)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+    END IF;
+    languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
+                      ELSE ARRAY[search_language_named(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Say relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
@@ -1507,9 +2140,19 @@ DECLARE
     found  search_found[];
     rows   real := pg_relation_size('search_documents') / 500;
     share  real;
+    -- A user who has so few conversations has few documents: these are read, and none of anybody else's.
+    few    CONSTANT integer := 200;
 BEGIN
     IF numnode(asked) = 0 THEN
         RETURN ARRAY[]::search_found[];
+    END IF;
+    IF way = 'time' AND asking_user() IS NOT NULL
+       AND (SELECT count(*)
+              FROM (SELECT
+                      FROM conversation_members m
+                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = asking_user()
+                     LIMIT few + 1) AS m) <= few THEN
+        way := 'own';
     END IF;
     LOOP
         found := ARRAY(SELECT f FROM search_look(way, languages, queries, asked, tenant, conversation, kind, role, actor, since,
@@ -1550,6 +2193,8 @@ DECLARE
         WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
                            ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
         WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
+        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(SELECT m.conversation_id FROM conversation_members m
+                          WHERE m.tenant_id = $5 AND m.user_id = $16))'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -1570,9 +2215,13 @@ BEGIN
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
+               END,
+               CASE WHEN asking_user() IS NOT NULL THEN
+                   ' AND (SELECT true FROM conversation_members m
+                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted;
+          budget, wanted, asking_user();
 END
 $_$;
 
@@ -1641,6 +2290,12 @@ BEGIN
                                   FROM search_documents d
                                  WHERE d.words @@ (search_word(o.lexeme) && search_word((search_labels(search_meant.tenant, NULL, ''))[1]))
                                    AND (d.tenant_id = search_meant.tenant) IS TRUE
+                                   -- A word that only others have said is none that he can have meant.
+                                   AND (asking_user() IS NULL
+                                        OR (SELECT true FROM conversation_members m
+                                             WHERE m.tenant_id = search_meant.tenant
+                                               AND m.conversation_id = d.conversation_id
+                                               AND m.user_id = asking_user()))
                                  LIMIT 200) AS d) AS found
          WHERE found.number > 0
          ORDER BY found.number DESC, o.effort, o.variant
@@ -2065,12 +2720,46 @@ CREATE FUNCTION public.search_word(word text) RETURNS tsquery
 
 
 --
+-- Name: share_conversation(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.share_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+BEGIN
+    IF event_type = 'conversation.shared' THEN
+        INSERT INTO conversation_members AS m (tenant_id, conversation_id, user_id, access)
+        VALUES (tenant_id, conversation_id, content ->> 'user', content ->> 'access')
+            ON CONFLICT ON CONSTRAINT conversation_members_pkey
+            DO UPDATE SET access = excluded.access WHERE m.access <> 'own';
+    ELSE
+        DELETE FROM conversation_members m
+         WHERE m.tenant_id = share_conversation.tenant_id
+           AND m.conversation_id = share_conversation.conversation_id
+           AND m.user_id = content ->> 'user'
+           AND m.access <> 'own';
+    END IF;
+END
+$$;
+
+
+--
 -- Name: share_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.share_of(conversation_id uuid) RETURNS smallint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN ((uuid_hash(conversation_id) & 15))::smallint;
+
+
+--
+-- Name: sharing_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.sharing_problem(event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is no text of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
 
 
 --
@@ -2603,6 +3292,21 @@ END;
 
 
 --
+-- Name: unbind_login(name); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.unbind_login(login name) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM bound_logins b WHERE b.login = unbind_login.login;
+    RETURN FOUND;
+END
+$$;
+
+
+--
 -- Name: wake_channel(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2610,6 +3314,30 @@ CREATE FUNCTION public.wake_channel() RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
     RETURN ('eventstore_'::text || ("current_schema"())::text);
+
+
+--
+-- Name: writing_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.writing_tenant() RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    bound text;
+BEGIN
+    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
+    IF FOUND THEN
+        RETURN bound;
+    END IF;
+    IF NOT chooses_tenant() THEN
+        RAISE EXCEPTION 'the login % may append for no tenant', session_user
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may choose.';
+    END IF;
+    RETURN nullif(current_setting('eventstore.tenant', true), '');
+END
+$$;
 
 
 --
@@ -2623,6 +3351,8 @@ CREATE TABLE public.conversation_actors (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL
 );
+
+ALTER TABLE ONLY public.conversation_actors FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -2651,6 +3381,8 @@ CREATE TABLE public.conversations (
     metadata jsonb
 );
 
+ALTER TABLE ONLY public.conversations FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: COLUMN conversations.version; Type: COMMENT; Schema: public; Owner: -
@@ -2667,70 +3399,89 @@ COMMENT ON COLUMN public.conversations.given_id IS 'The id as the client gave it
 
 
 --
--- Name: events; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.events (
-    "position" bigint NOT NULL,
-    "timestamp" timestamp with time zone NOT NULL,
-    version integer NOT NULL,
-    schema_version smallint NOT NULL,
-    conversation_id uuid NOT NULL,
-    id uuid NOT NULL,
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    event_type character varying(100) NOT NULL COLLATE pg_catalog."C",
-    actor character varying(255) DEFAULT ''::character varying NOT NULL,
-    content jsonb NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    salt bytea,
-    digest bytea NOT NULL,
-    CONSTRAINT events_digest_check CHECK ((octet_length(digest) = 32)),
-    CONSTRAINT events_names_check CHECK ((((tenant_id)::text <> ''::text) AND ((event_type)::text <> ''::text))),
-    CONSTRAINT events_version_check CHECK (((version > 0) AND (schema_version > 0)))
-);
-
-
---
--- Name: TABLE events; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.events IS 'Append-only log of everything that happened; written by append_events alone';
-
-
---
--- Name: COLUMN events."position"; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events."position" IS 'Orders the whole log; gaps are normal';
-
-
---
--- Name: COLUMN events."timestamp"; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events."timestamp" IS 'When the log took the event; when it happened is metadata.occurred_at';
-
-
---
--- Name: COLUMN events.version; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one conversation, without gaps';
-
-
---
--- Name: COLUMN events.digest; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
-
-
---
 -- Name: eventstore_migrations; Type: TABLE; Schema: public; Owner: -
 --
 
 CREATE TABLE public.eventstore_migrations (
     version character varying NOT NULL
+);
+
+
+--
+-- Name: identity_keys; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.identity_keys (
+    id character varying(12) NOT NULL COLLATE pg_catalog."C",
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    user_id character varying(255) COLLATE pg_catalog."C",
+    name character varying(100) NOT NULL,
+    hash bytea NOT NULL,
+    scopes text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT identity_keys_hash_check CHECK ((length(hash) = 32)),
+    CONSTRAINT identity_keys_name_check CHECK (((name)::text <> ''::text)),
+    CONSTRAINT identity_keys_scopes_check CHECK (((cardinality(scopes) > 0) AND (scopes <@ ARRAY['read'::text, 'write'::text, 'audit'::text, 'erase'::text, 'admin'::text])))
+);
+
+
+--
+-- Name: COLUMN identity_keys.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.identity_keys.user_id IS 'Who bears it; null: a key that acts for the whole tenant';
+
+
+--
+-- Name: COLUMN identity_keys.hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.identity_keys.hash IS 'SHA-256 of the secret';
+
+
+--
+-- Name: COLUMN identity_keys.last_used_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.identity_keys.last_used_at IS 'When it was last used; up to a minute late';
+
+
+--
+-- Name: identity_tenants; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.identity_tenants (
+    id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    name character varying(255) DEFAULT ''::character varying NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    suspended_at timestamp with time zone,
+    CONSTRAINT identity_tenants_id_check CHECK (((id)::text <> ''::text))
+);
+
+
+--
+-- Name: COLUMN identity_tenants.suspended_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.identity_tenants.suspended_at IS 'Since when nobody of the tenant is let in; null: all are';
+
+
+--
+-- Name: identity_users; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.identity_users (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    kind character varying(5) DEFAULT 'user'::character varying NOT NULL,
+    name character varying(255) DEFAULT ''::character varying NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    disabled_at timestamp with time zone,
+    CONSTRAINT identity_users_id_check CHECK ((((id)::text <> ''::text) AND (NOT starts_with((id)::text, 'key:'::text)))),
+    CONSTRAINT identity_users_kind_check CHECK (((kind)::text = ANY ((ARRAY['user'::character varying, 'agent'::character varying])::text[])))
 );
 
 
@@ -2752,6 +3503,8 @@ CREATE TABLE public.messages (
     extra jsonb,
     metadata jsonb
 );
+
+ALTER TABLE ONLY public.messages FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -2781,6 +3534,8 @@ CREATE TABLE public.pending_messages (
     created_at timestamp with time zone NOT NULL
 );
 
+ALTER TABLE ONLY public.pending_messages FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: TABLE pending_messages; Type: COMMENT; Schema: public; Owner: -
@@ -2800,6 +3555,8 @@ CREATE TABLE public.search_conversations (
     language_from integer,
     is_deleted boolean DEFAULT false NOT NULL
 );
+
+ALTER TABLE ONLY public.search_conversations FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -2826,6 +3583,8 @@ CREATE TABLE public.search_documents (
     language character varying(20) NOT NULL COLLATE pg_catalog."C",
     words tsvector NOT NULL
 );
+
+ALTER TABLE ONLY public.search_documents FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -2872,6 +3631,8 @@ CREATE TABLE public.statistics_activity (
     largest_artifact integer NOT NULL
 )
 WITH (fillfactor='80');
+
+ALTER TABLE ONLY public.statistics_activity FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -2930,6 +3691,8 @@ CREATE TABLE public.statistics_answers (
     actor character varying(255) NOT NULL COLLATE pg_catalog."C"
 );
 
+ALTER TABLE ONLY public.statistics_answers FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: TABLE statistics_answers; Type: COMMENT; Schema: public; Owner: -
@@ -2954,6 +3717,8 @@ CREATE TABLE public.statistics_conversations (
 )
 WITH (fillfactor='80');
 
+ALTER TABLE ONLY public.statistics_conversations FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: COLUMN statistics_conversations.question_version; Type: COMMENT; Schema: public; Owner: -
@@ -2975,6 +3740,8 @@ CREATE TABLE public.statistics_stays (
     version integer NOT NULL,
     status character varying(50) NOT NULL COLLATE pg_catalog."C"
 );
+
+ALTER TABLE ONLY public.statistics_stays FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -2999,6 +3766,8 @@ CREATE TABLE public.statistics_tasks (
     actor character varying(255) NOT NULL COLLATE pg_catalog."C"
 )
 WITH (fillfactor='80');
+
+ALTER TABLE ONLY public.statistics_tasks FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -3035,6 +3804,8 @@ CREATE TABLE public.task_artifacts (
     metadata jsonb
 );
 
+ALTER TABLE ONLY public.task_artifacts FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: tasks; Type: TABLE; Schema: public; Owner: -
@@ -3055,6 +3826,8 @@ CREATE TABLE public.tasks (
     extra jsonb,
     status_extra jsonb
 );
+
+ALTER TABLE ONLY public.tasks FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -3079,6 +3852,14 @@ COMMENT ON COLUMN public.tasks.status_extra IS 'Members of its status that no ot
 
 
 --
+-- Name: bound_logins bound_logins_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.bound_logins
+    ADD CONSTRAINT bound_logins_pkey PRIMARY KEY (login);
+
+
+--
 -- Name: checkpoints checkpoints_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -3092,6 +3873,14 @@ ALTER TABLE ONLY public.checkpoints
 
 ALTER TABLE ONLY public.conversation_actors
     ADD CONSTRAINT conversation_actors_pkey PRIMARY KEY (tenant_id, conversation_id, actor);
+
+
+--
+-- Name: conversation_members conversation_members_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.conversation_members
+    ADD CONSTRAINT conversation_members_pkey PRIMARY KEY (tenant_id, conversation_id, user_id);
 
 
 --
@@ -3124,6 +3913,38 @@ ALTER TABLE ONLY public.events
 
 ALTER TABLE ONLY public.eventstore_migrations
     ADD CONSTRAINT eventstore_migrations_pkey PRIMARY KEY (version);
+
+
+--
+-- Name: identity_keys identity_keys_hash_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_keys
+    ADD CONSTRAINT identity_keys_hash_key UNIQUE (hash);
+
+
+--
+-- Name: identity_keys identity_keys_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_keys
+    ADD CONSTRAINT identity_keys_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: identity_tenants identity_tenants_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_tenants
+    ADD CONSTRAINT identity_tenants_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: identity_users identity_users_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_users
+    ADD CONSTRAINT identity_users_pkey PRIMARY KEY (tenant_id, id);
 
 
 --
@@ -3245,6 +4066,13 @@ CREATE INDEX idx_conversation_actors_pages_by_update ON public.conversation_acto
 
 
 --
+-- Name: idx_conversation_members_user_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversation_members_user_id ON public.conversation_members USING btree (tenant_id, user_id, conversation_id);
+
+
+--
 -- Name: idx_conversations_id; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -3291,6 +4119,13 @@ CREATE INDEX idx_events_position ON public.events USING btree ("position");
 --
 
 CREATE INDEX idx_events_timestamp ON public.events USING btree ("timestamp" DESC);
+
+
+--
+-- Name: idx_identity_keys_tenant_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_identity_keys_tenant_id ON public.identity_keys USING btree (tenant_id, created_at);
 
 
 --
@@ -3438,6 +4273,552 @@ ALTER TABLE public.events ENABLE ALWAYS TRIGGER events_are_append_only;
 
 
 --
+-- Name: identity_keys identity_keys_tenant_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_keys
+    ADD CONSTRAINT identity_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.identity_tenants(id);
+
+
+--
+-- Name: identity_keys identity_keys_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_keys
+    ADD CONSTRAINT identity_keys_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES public.identity_users(tenant_id, id);
+
+
+--
+-- Name: identity_users identity_users_tenant_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_users
+    ADD CONSTRAINT identity_users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.identity_tenants(id);
+
+
+--
+-- Name: conversation_actors; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.conversation_actors ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: conversation_members; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.conversation_members ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: conversations; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.conversations ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: events; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.events ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: identity_keys; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.identity_keys ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: identity_tenants; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.identity_tenants ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: identity_users; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.identity_users ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: messages; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: conversation_actors open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.conversation_actors TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: conversation_members open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.conversation_members TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: conversations open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.conversations TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: events open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.events TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: messages open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.messages TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: parked open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.parked TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: pending_messages open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.pending_messages TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: search_conversations open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.search_conversations TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: search_documents open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.search_documents TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: statistics_activity open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.statistics_activity TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: statistics_answers open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.statistics_answers TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: statistics_conversations open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.statistics_conversations TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: statistics_stays open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.statistics_stays TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: statistics_tasks open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.statistics_tasks TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: task_artifacts open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.task_artifacts TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: tasks open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.tasks TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: conversation_actors open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.conversation_actors TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: conversation_members open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.conversation_members TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: conversations open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.conversations TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: events open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.events TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: messages open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.messages TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: parked open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.parked TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: pending_messages open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.pending_messages TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: search_conversations open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.search_conversations TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: search_documents open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.search_documents TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: statistics_activity open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.statistics_activity TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: statistics_answers open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.statistics_answers TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: statistics_conversations open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.statistics_conversations TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: statistics_stays open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.statistics_stays TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: statistics_tasks open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.statistics_tasks TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: task_artifacts open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.task_artifacts TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: tasks open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.tasks TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+
+
+--
+-- Name: events open_to_search; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_search ON public.events FOR SELECT TO eventstore_search USING (public.acting_as('eventstore_search'::name));
+
+
+--
+-- Name: search_conversations open_to_search; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_search ON public.search_conversations FOR SELECT TO eventstore_search USING (public.acting_as('eventstore_search'::name));
+
+
+--
+-- Name: search_documents open_to_search; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_search ON public.search_documents FOR SELECT TO eventstore_search USING (public.acting_as('eventstore_search'::name));
+
+
+--
+-- Name: parked; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.parked ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: pending_messages; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.pending_messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: search_conversations; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.search_conversations ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: search_documents; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.search_documents ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: statistics_activity; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.statistics_activity ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: statistics_answers; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.statistics_answers ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: statistics_conversations; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.statistics_conversations ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: statistics_stays; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.statistics_stays ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: statistics_tasks; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.statistics_tasks ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: task_artifacts; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.task_artifacts ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: tasks; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.tasks ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: identity_keys unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.identity_keys USING (( SELECT (NOT public.login_is_bound())));
+
+
+--
+-- Name: identity_tenants unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.identity_tenants USING (( SELECT (NOT public.login_is_bound())));
+
+
+--
+-- Name: identity_users unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login_is_bound())));
+
+
+--
+-- Name: conversation_actors wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.conversation_actors FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = conversation_actors.conversation_id)))));
+
+
+--
+-- Name: conversation_members wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((user_id)::text = ( SELECT public.asking_user() AS asking_user))));
+
+
+--
+-- Name: conversations wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.conversations FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = conversations.id)))));
+
+
+--
+-- Name: events wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.events FOR SELECT USING ((COALESCE(((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)), false) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = events.conversation_id)))));
+
+
+--
+-- Name: messages wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.messages FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = messages.conversation_id)))));
+
+
+--
+-- Name: parked wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.parked FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = parked.conversation_id)))));
+
+
+--
+-- Name: pending_messages wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.pending_messages FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = pending_messages.conversation_id)))));
+
+
+--
+-- Name: search_conversations wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.search_conversations FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = search_conversations.conversation_id)))));
+
+
+--
+-- Name: search_documents wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.search_documents FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = search_documents.conversation_id)))));
+
+
+--
+-- Name: statistics_activity wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.statistics_activity FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = statistics_activity.conversation_id)))));
+
+
+--
+-- Name: statistics_answers wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.statistics_answers FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = statistics_answers.conversation_id)))));
+
+
+--
+-- Name: statistics_conversations wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.statistics_conversations FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = statistics_conversations.conversation_id)))));
+
+
+--
+-- Name: statistics_stays wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.statistics_stays FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = statistics_stays.conversation_id)))));
+
+
+--
+-- Name: statistics_tasks wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.statistics_tasks FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = statistics_tasks.conversation_id)))));
+
+
+--
+-- Name: task_artifacts wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.task_artifacts FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = task_artifacts.conversation_id)))));
+
+
+--
+-- Name: tasks wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.tasks FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+   FROM public.conversation_members m
+  WHERE (m.conversation_id = tasks.conversation_id)))));
+
+
+--
 -- PostgreSQL database dump complete
 --
 
@@ -3470,4 +4851,14 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122001200'),
     ('20261122001300'),
     ('20261123001400'),
-    ('20261123001410');
+    ('20261123001410'),
+    ('20261123001500'),
+    ('20261123001510'),
+    ('20261123001520'),
+    ('20261123001530'),
+    ('20261123001540'),
+    ('20261123001550'),
+    ('20261123001560'),
+    ('20261123001570'),
+    ('20261123001580'),
+    ('20261123001600');

@@ -17,7 +17,8 @@ BEGIN
                'conversations', 'messages', 'tasks', 'task_artifacts', 'projection_texts', 'parked',
                'conversation_actors', 'search_documents', 'search_conversations', 'statistics_activity',
                'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_stays',
-               'pending_messages'
+               'pending_messages', 'conversation_members', 'bound_logins', 'identity_tenants', 'identity_users',
+               'identity_keys'
            );
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION
