@@ -91,9 +91,7 @@ class Track:
             shares: those of its worker. The track that is not apart looks after them, over its connection.
         """
         settled_at = monotonic()
-        way = GivingWay(
-            self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, PART_APART
-        )
+        way = GivingWay(self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, PART_APART)
         between = LOOK_IN_STREAM_APART_SECONDS if self._is_apart else LOOK_IN_STREAM_SECONDS
         while True:
             if self._is_apart:
