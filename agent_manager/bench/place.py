@@ -22,7 +22,10 @@ from eventstore.database.migrate import Migrator
 from eventstore.database.server import Server
 from eventstore.database.translate import translated
 
-_ROLES = ["eventstore_owner", "eventstore_app", "eventstore_projector", "eventstore_search"]
+_ROLES = [
+    f"eventstore_{role}"
+    for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search")
+]
 TENANT = "bench"
 APPLICATION = "eventstore bench"
 """How the server knows the bare connections."""
@@ -89,8 +92,10 @@ class Place:
     async def connect(self, schema: str | None = None) -> Connection:
         """A bare connection of the driver's, in autocommit mode, with the schema as search path."""
         connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True, application_name=APPLICATION)
-        path = sql.SQL("SET search_path TO {}").format(sql.Identifier(schema or self.schema))
-        await connection.execute(path)
+        path, tenant = sql.Identifier(schema or self.schema), sql.Literal(TENANT)
+        # A connection of the benchmark's own is nobody else's: it may say once for all for whom it asks.
+        await connection.execute(sql.SQL("SET search_path TO {}").format(path))
+        await connection.execute(sql.SQL("SET eventstore.tenant TO {}").format(tenant))
         return connection
 
     @asynccontextmanager
