@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import errors, sql
 
 from eventstore import EventStore
-from eventstore.database.connection import Connection
+from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.errors import RebuildError
@@ -71,7 +71,7 @@ async def compare_stages(
     if made_by is None:
         return []  # what made the live tables is not known, nor how far they should be
     for _ in range(_TRIES):
-        snapshot = await store.connect(role=None)
+        snapshot = await store.connect(PROJECTOR)
         try:
             with translated():
                 if not await _meet(projection, made_by, applier, locking, snapshot):

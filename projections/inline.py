@@ -16,7 +16,7 @@ import psycopg
 from eventstore import ANY, Appended, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent
 from eventstore.append import Append, Batch, encode_expected
 from eventstore.database.binary import without_length
-from eventstore.database.connection import Connection
+from eventstore.database.connection import PROJECTOR, WRITER, Connection, take_role
 from eventstore.database.pool import Pool
 from eventstore.database.queries import query
 from eventstore.database.translate import translate
@@ -46,7 +46,7 @@ class InlineAppender:
 
     async def __aenter__(self) -> Self:
         await prepare(self._store, self._projections)
-        self._pool = Pool(self._store.server.url, self._store.settings, None, self._size, lambda error: error)
+        self._pool = Pool(self._store.server.url, self._store.settings, WRITER, self._size, lambda error: error)
         await self._pool.open()
         return self
 
@@ -91,7 +91,9 @@ class InlineAppender:
         return AppendResult([Appended(target, event.id, *row) for event, row in zip(given, rows, strict=True)])
 
     async def _project(self, connection: Connection, positions: list[int]) -> None:
+        """As the projector, from here to the end of the transaction: writers append, and that is all."""
         if positions:
+            await take_role(connection, self._store.settings, PROJECTOR)
             await connection.execute(_VIEW.encode())
             await connection.execute(_SHOW, {"positions": positions})
             for projection in self._projections:

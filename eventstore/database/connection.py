@@ -27,6 +27,7 @@ BOOKKEEPING = "eventstore_migrations"
 
 _CONFIGURE = query("eventstore.database", "configure")
 _CALLER = query("eventstore.database", "caller")
+_TAKE_ROLE = query("eventstore.database", "take_role")
 
 
 def without_password(url: str) -> str:
@@ -116,11 +117,22 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     parameters = {
         # The projector's temporary view must be found before any table; everybody else finds temporary objects last.
         "path": f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp",
+        **_of_role(connection, settings, role),
+    }
+    await connection.execute(_CONFIGURE, parameters)
+
+
+async def take_role(connection: Connection, settings: Settings, role: str) -> None:
+    """Takes another role until the transaction ends, where the login may."""
+    await connection.execute(_TAKE_ROLE, _of_role(connection, settings, role))
+
+
+def _of_role(connection: Connection, settings: Settings, role: str | None) -> dict[str, Any]:
+    return {
         "role": role,
         "right": "SET" if connection.info.server_version >= 160000 else "MEMBER",
         "table": f"{settings.db_schema}.{BOOKKEEPING}",
     }
-    await connection.execute(_CONFIGURE, parameters)
 
 
 async def say_caller(connection: Connection, caller: Caller | None) -> None:

@@ -157,7 +157,7 @@ async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, dat
     seen: list[tuple[int, int]] = []
 
     async def read(isolation: str) -> None:
-        async with await asking_async(database_url) as connection:
+        async with await asking_async(database_url, autocommit=False) as connection:
             while not stop.is_set():
                 await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
                 counts = []
@@ -191,7 +191,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
     filled: EventStore, database_url: str
 ) -> None:
     told: list[str] = []
-    async with await asking_async(database_url) as old:
+    async with await asking_async(database_url, autocommit=False) as old:
         await old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.execute("SELECT FROM conversations LIMIT 1")
         work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
@@ -209,7 +209,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
 
 async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
     told: list[str] = []
-    async with await asking_async(database_url) as reader:
+    async with await asking_async(database_url, autocommit=False) as reader:
         work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
 
         compared = Shadows.swap

@@ -48,6 +48,13 @@ def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]
         yield connection
 
 
+@pytest.fixture
+def login(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """The login itself, which sees what its sessions do, and may end them."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
 def message(text: str = "x") -> MessageAdded:
     return MessageAdded(role="user", content=text)
 
@@ -88,13 +95,13 @@ async def test_workers_at_once_apply_everything_once(store: EventStore, database
 
 
 async def test_a_worker_whose_connections_are_cut_goes_on(
-    store: EventStore, owner: psycopg.Connection[tuple[object, ...]]
+    store: EventStore, login: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     async with working(store):
         for number in range(3):
             result = await store.append(uuid4(), [message()])
             await wait_for(store, result.position)
-            ended = owner.execute(
+            ended = login.execute(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'eventstore%'"
             ).fetchone()
@@ -170,7 +177,10 @@ async def test_rebuilding_beside_working_workers(store: EventStore, database_url
 
 
 async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
-    store: EventStore, settings: Settings, owner: psycopg.Connection[tuple[object, ...]]
+    store: EventStore,
+    settings: Settings,
+    owner: psycopg.Connection[tuple[object, ...]],
+    login: psycopg.Connection[tuple[object, ...]],
 ) -> None:
     await store.append(uuid4(), [message()])
     await catch_up(store)
@@ -182,7 +192,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
 
     async def waiting(count: int) -> None:
         async def seen() -> bool:
-            rows = owner.execute(
+            rows = login.execute(
                 "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
             return len(rows.fetchall()) >= count

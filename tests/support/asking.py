@@ -45,8 +45,9 @@ async def login_of(store: EventStore, tenant: str = "default") -> Connection:
     return connection
 
 
-async def asking_async(url: str, tenant: str = "default") -> Connection:
+async def asking_async(url: str, tenant: str = "default", *, autocommit: bool = True) -> Connection:
     """As :func:`asking`."""
-    connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=autocommit)
     await connection.execute("SELECT set_config('eventstore.tenant', %s, false)", (tenant,))
+    await connection.commit()
     return connection
