@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from agent_manager.http import health
 from agent_manager.http.asking import securities
@@ -23,8 +24,9 @@ from agent_manager.http.validation import refused
 from eventstore.errors import EventStoreError
 
 ROUTERS = (health.router, routes.router, routes.plain)
+V1 = "/v1"
 V1_ROUTERS = (conversations.router, members.router, messages.router, log.router, others.router)
-"""Below ``/v1``."""
+"""Below :data:`V1`."""
 
 _DESCRIPTION = """Durable, event-sourced conversations, messages and tasks of A2A agents.
 
@@ -51,7 +53,7 @@ def create_app(backend: Backend, *, names: Sequence[str] | None = None) -> FastA
     for router in ROUTERS:
         app.include_router(router)
     for router in V1_ROUTERS:
-        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix=V1)
     _tell_errors(app)
     _describe(app)
     settings = backend.store.settings
@@ -82,11 +84,23 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> Response:
         said = f"there is nothing at {request.url.path}" if error.status_code == 404 else error.detail
-        return problem(error.status_code, said, headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # starlette names the methods of the first endpoint at this address alone
+            headers["Allow"] = ", ".join(sorted(_methods_at(request.url.path)))
+        return problem(error.status_code, said, headers=headers)
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         return problem(500, "something unforeseen went wrong; what it was stands in the server's log")
+
+
+def _methods_at(path: str) -> set[str]:
+    found: set[str] = set()
+    for prefix, routers in (("", ROUTERS), (V1, V1_ROUTERS)):
+        for route in (route for router in routers for route in router.routes):
+            if isinstance(route, Route) and path.startswith(prefix) and route.path_regex.match(path[len(prefix) :]):
+                found |= route.methods or set()
+    return found or {"GET"}  # of the description
 
 
 def _describe(app: FastAPI) -> None:

@@ -120,6 +120,7 @@ def _config(backend: Backend, listening: socket.socket, tls: ssl.SSLContext | No
         lifespan="off",
         log_config=None,
         access_log=False,
+        log_level="error",  # what is no HTTP is answered; a line for each would let strangers fill the log
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=_GRACE_SECONDS,

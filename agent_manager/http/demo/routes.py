@@ -145,7 +145,7 @@ async def list_messages(here: Here, request: Request) -> Response:
 @router.post(
     "/message/pending",
     openapi_extra=_takes(None) | needs(Scope.READ),
-    responses=_list_of({"type": "array", "prefixItems": [_TEXT, _TEXT], "minItems": 2, "maxItems": 2}),
+    responses=_list_of({"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}),
 )
 async def pending_messages(here: Here, request: Request) -> Response:
     """The messages that wait for an answer: id, and what is known of it."""

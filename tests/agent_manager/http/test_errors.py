@@ -33,6 +33,7 @@ STATUSES = {
     "EventIdConflict": 409, "RetryableError": 503, "DeadlockDetected": 503, "ProjectionChanged": 503,
     "NotCaughtUp": 503,
     "ServerUnreachable": 503, "ConnectionLost": 503, "EmbeddedServerError": 503, "DiskFull": 507, "SchemaMissing": 503,
+    "StatementTimeout": 503, "Forbidden": 403,
     "PermissionDenied": 500, "UnsuitableServer": 500, "IsolationError": 500, "RebuildError": 500, "ServerError": 500,
 }  # fmt: skip
 
@@ -95,6 +96,8 @@ async def test_what_is_no_address_is_not_found_and_a_wrong_method_not_allowed(he
     assert (nowhere.status_code, nowhere.json()["detail"]) == (404, "there is nothing at /v2/anything")
     wrong = await here.client.put("/v1/conversations", json={})
     assert (wrong.status_code, wrong.json()["title"]) == (405, "Method Not Allowed")
+    assert wrong.headers["allow"] == "GET, POST"
+    assert (await here.client.post("/v1/conversations/trip")).headers["allow"] == "DELETE, GET, PATCH"
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(here: Served) -> None:
