@@ -50,24 +50,9 @@ SELECT eventstore_grant(
            'positions_in_time(timestamptz, timestamptz)', r)
   FROM unnest(ARRAY['eventstore_app', 'eventstore_auditor', 'eventstore_reader', 'eventstore_projector']) AS r;
 
--- The log is read along its positions, or along those of one conversation. A tenant that the wall compares with a column
--- would be looked up by the index that begins with it, where the planner knows nothing better: all that he has, for each
--- page. Into this comparison it cannot look.
-DROP POLICY wall ON events;
-CREATE POLICY wall ON events FOR SELECT
-    USING (coalesce(tenant_id = (SELECT asking_tenant()), false)
-           AND ((SELECT asking_user()) IS NULL
-                OR (SELECT true FROM conversation_members m WHERE m.conversation_id = events.conversation_id)));
-
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
-
-DROP POLICY wall ON events;
-CREATE POLICY wall ON events FOR SELECT
-    USING (tenant_id = (SELECT asking_tenant())
-           AND ((SELECT asking_user()) IS NULL
-                OR (SELECT true FROM conversation_members m WHERE m.conversation_id = events.conversation_id)));
 
 DROP FUNCTION positions_in_time(timestamptz, timestamptz);
 DROP FUNCTION event_not_below(bigint);

@@ -185,6 +185,27 @@ def test_the_projector_sees_all_and_cannot_touch_the_log(logins: Logins) -> None
             projector.execute(change.encode())
 
 
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("projector", "SELECT content FROM events WHERE position BETWEEN 1 AND 5"),
+        ("projector", "UPDATE messages SET content = '' WHERE conversation_id = gen_random_uuid()"),
+        ("projector", "INSERT INTO messages SELECT * FROM messages ON CONFLICT DO NOTHING"),
+        ("owner", "SELECT version FROM events WHERE (tenant_id, conversation_id) = ('a', gen_random_uuid())"),
+        ("search", "SELECT FROM search_documents WHERE words @@ 'word'"),
+    ],
+)
+def test_the_wall_is_not_in_the_plans_of_those_who_see_everything(
+    database_url: str, superuser_url: str, role: str, statement: str
+) -> None:
+    plans = []
+    with acting_as(database_url, f"eventstore_{role}") as through, psycopg.connect(superuser_url) as without:
+        for session in (through, without):
+            session.execute("SET enable_seqscan = off")
+            plans.append(session.execute(f"EXPLAIN {statement}").fetchall())
+    assert plans[0] == plans[1]
+
+
 def test_a_login_that_merely_inherits_the_projector_s_role_is_none(logins: Logins) -> None:
     login = logins.session("projector", "reader", "app")
     assert seen(login, "messages") == set()

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from support.asking import asking
 from support.plans import Plan, explain_inside
 from support.servers import DatabaseServer
 
@@ -60,7 +61,7 @@ def url(server: DatabaseServer, request: pytest.FixtureRequest) -> Iterator[str]
 def looks(url: str, query: str, filters: str = "", tenant: str = "default") -> list[Plan]:
     """The plans of the statements that look into the documents for one page; no other reads a table as a whole."""
     values: Mapping[str, Any] = {"query": query, "tenant": tenant}
-    with psycopg.connect(url, autocommit=True) as connection:
+    with asking(url, tenant) as connection:
         text = f"SELECT count(*) FROM search_for(%(query)s, %(tenant)s{filters and ', '}{filters})"
         plans = explain_inside(connection, text, values)
     for plan in plans:
