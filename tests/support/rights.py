@@ -22,6 +22,8 @@ _SECTION = re.compile(r"^### (Tables|Sequences|Schemas|Functions)\n(.*?)(?=^##|\
 _WORDS = {
     "read": ["SELECT"],
     "write": ["INSERT", "UPDATE", "DELETE"],
+    "add": ["INSERT"],
+    "change": ["UPDATE"],
     "empty": ["TRUNCATE"],
     "run": ["EXECUTE"],
     "use": ["USAGE"],
