@@ -21,6 +21,9 @@ from eventstore.errors import EventStoreError
 SCHEME = "token"
 """The name of the security scheme in the OpenAPI."""
 
+_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+"""Headers of which one at least says that a request came through somebody else's hands."""
+
 NOBODY: Json = {"security": []}
 """What an endpoint that needs no token says (``openapi_extra``)."""
 
@@ -81,7 +84,8 @@ class Gate:
             ServerError: it cannot be said now.
         """
         said = headers.getlist("authorization")
-        if not said and not self.requires_tokens:
+        # What a proxy on this machine passes on comes from anywhere.
+        if not said and not self.requires_tokens and not any(name in headers for name in _PROXIES):
             return everything_of(self._tenant)
         scheme, _, token = said[0].strip().partition(" ") if len(said) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not token.strip():
@@ -94,8 +98,10 @@ class Gate:
         Raises:
             BadToken: nobody, or not any more.
         """
+        identifying = self._gatekeeper.identify(token)
+        del token  # so that it stands in no frame of an error
         try:
-            return await self._gatekeeper.identify(token)
+            return await identifying
         except Unauthorized as error:
             raise BadToken(str(error)) from None
 

@@ -173,3 +173,11 @@ async def test_how_much_there_is_is_told_to_nobody_without_a_token(walled: Serve
 
 async def test_behind_a_proxy_it_answers_to_any_name(walled: Served) -> None:
     assert (await walled.client.get("/health", headers={"Host": "store.example"})).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"])
+async def test_what_a_proxy_passes_on_needs_a_token(here: Served, name: str) -> None:
+    assert (await here.client.get("/v1/conversations")).status_code == 200
+    passed_on = await here.client.get("/v1/conversations", headers={name: "203.0.113.7"})
+    assert passed_on.status_code == 401
+    assert passed_on.headers["www-authenticate"].startswith("Bearer")
