@@ -1,0 +1,150 @@
+"""Each caller reads, follows and appends to what is theirs; what is another's is to them as if there were none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+from support.follow import Follower
+from support.raw import note
+
+from eventstore import (
+    Append,
+    Caller,
+    ConversationDeleted,
+    ConversationShared,
+    ConversationUnshared,
+    Event,
+    EventStore,
+    NewEvent,
+)
+from eventstore.errors import Forbidden, InputError, InvalidEvent
+
+SHARED, ANAS, BOBS, OPEN = (UUID(int=number) for number in range(1, 5))
+"""Conversations of the same ids in both tenants: Ana's, shared with Bob; Ana's; Bob's; nobody's."""
+TENANTS = ("acme", "globex")
+SEEN = {None: {SHARED, ANAS, BOBS, OPEN}, "ana": {SHARED, ANAS}, "bob": {SHARED, BOBS}, "eve": set[UUID]()}
+
+
+@pytest.fixture
+async def shared(store: EventStore) -> EventStore:
+    """Two tenants with the same conversations, which hold who they are of."""
+    for tenant in TENANTS:
+        await store.append(SHARED, [note(tenant)], tenant=tenant, user="ana")
+        await store.append(SHARED, [ConversationShared(user="bob", access="read")], tenant=tenant, user="ana")
+        await store.append(ANAS, [note(tenant)], tenant=tenant, user="ana")
+        await store.append(BOBS, [note(tenant)], tenant=tenant, user="bob")
+        await store.append(OPEN, [note(tenant)], tenant=tenant)
+    return store
+
+
+async def conversations(events: AsyncIterator[Event], tenant: str) -> set[UUID]:
+    found = [event async for event in events]
+    assert {event.tenant_id for event in found} <= {tenant}
+    return {event.conversation_id for event in found}
+
+
+@pytest.mark.parametrize("user", SEEN)
+@pytest.mark.parametrize("tenant", TENANTS)
+async def test_the_log_shows_what_the_caller_may_see(shared: EventStore, tenant: str, user: str | None) -> None:
+    for backwards in (False, True):
+        log = shared.read_log(tenant=tenant, user=user, backwards=backwards)
+        assert await conversations(log, tenant) == SEEN[user]
+    for conversation in (SHARED, ANAS, BOBS, OPEN):
+        read = shared.read(conversation, tenant=tenant, user=user)
+        assert await conversations(read, tenant) == {conversation} & SEEN[user]
+
+
+@pytest.mark.parametrize("user", SEEN)
+async def test_a_subscription_brings_what_the_caller_may_see(shared: EventStore, user: str | None) -> None:
+    mine = [event.id async for event in shared.read_log(tenant="acme", user=user)]
+    async with Follower(shared.subscribe(tenant="acme", user=user)) as follower:
+        assert [event.id for event in await follower.take(len(mine))] == mine
+        last = NewEvent(note("last"))
+        for conversation, whose in ((ANAS, "ana"), (BOBS, "bob"), (OPEN, None)):
+            await shared.append(conversation, [note("more")], tenant="globex", user=whose)
+            await shared.append(conversation, [note("more")], tenant="acme", user=whose)
+        await shared.append(uuid4(), [last], tenant="acme", user=user or "ana")
+        expected = [event.id async for event in shared.read_log(tenant="acme", user=user)][len(mine) :]
+        assert [event.id for event in await follower.take(len(expected))] == expected
+        assert expected[-1] == last.id
+        assert follower.is_empty()
+
+
+async def test_followers_of_many_callers_sleep_on_one_connection(shared: EventStore) -> None:
+    callers = [(tenant, user) for tenant in TENANTS for user in (None, "ana", "bob")]
+    end = max([event.position async for event in shared.read_log(all_tenants=True)])
+    followers = [Follower(shared.subscribe(after=end, tenant=tenant, user=user)) for tenant, user in callers]
+    everybody = Follower(shared.subscribe(after=end, all_tenants=True))
+    try:
+        for number in range(20):
+            sent = {
+                tenant: [
+                    (await shared.append(conversation, [note(number)], tenant=tenant)).events[0].event_id
+                    for conversation in (SHARED, ANAS, BOBS, OPEN)
+                ]
+                for tenant in TENANTS
+            }
+            assert [event.id for event in await everybody.take(8)] == [*sent["acme"], *sent["globex"]]
+            for (tenant, user), follower in zip(callers, followers, strict=True):
+                mine = [e for e, c in zip(sent[tenant], (SHARED, ANAS, BOBS, OPEN), strict=True) if c in SEEN[user]]
+                assert [event.id for event in await follower.take(len(mine))] == mine
+        assert all(follower.is_empty() for follower in followers)
+    finally:
+        for follower in (*followers, everybody):
+            await follower.__aexit__()
+
+
+async def test_an_append_is_walled_from_the_instant_it_returns(shared: EventStore) -> None:
+    async def sees(conversation: UUID, user: str) -> bool:
+        return bool(await conversations(shared.read(conversation, tenant="acme", user=user), "acme"))
+
+    for _ in range(30):
+        conversation = uuid4()
+        await shared.append(conversation, [note()], tenant="acme", user="ana")
+        assert await sees(conversation, "ana")
+        assert not await sees(conversation, "bob")
+        for access in ("read", "write"):
+            shares = [ConversationShared(user="bob", access=access)]  # type: ignore[arg-type]
+            await shared.append(conversation, shares, tenant="acme", user="ana")
+            assert await sees(conversation, "bob")
+            if access == "write":
+                await shared.append(conversation, [note()], tenant="acme", user="bob")
+            else:
+                with pytest.raises(Forbidden):
+                    await shared.append(conversation, [note()], tenant="acme", user="bob")
+        await shared.append(conversation, [ConversationUnshared(user="bob")], tenant="acme", user="ana")
+        assert not await sees(conversation, "bob")
+        with pytest.raises(Forbidden):
+            await shared.append(conversation, [note()], tenant="acme", user="bob")
+
+
+@pytest.mark.parametrize("conversation", [SHARED, ANAS, OPEN])
+async def test_who_may_not_write_is_told_nothing_more(shared: EventStore, conversation: UUID) -> None:
+    before = [event async for event in shared.read_log(all_tenants=True)]
+    for events in ([note("mine")], [ConversationDeleted()], [ConversationShared(user="bob", access="write")]):
+        with pytest.raises(Forbidden, match=f"no conversation that you may write has the id {conversation}") as refused:
+            await shared.append(conversation, events, tenant="acme", user="bob")
+        assert refused.value.conversation_id == conversation
+    with pytest.raises(Forbidden):
+        await shared.append_all([Append(uuid4(), [note()]), Append(conversation, [note()])], tenant="acme", user="bob")
+    assert [event async for event in shared.read_log(all_tenants=True)] == before
+
+
+async def test_a_known_id_is_no_way_around(shared: EventStore) -> None:
+    [theirs] = [event async for event in shared.read(ANAS, tenant="acme")]
+    with pytest.raises(Forbidden):
+        await shared.append(ANAS, [NewEvent(note("acme"), theirs.id)], tenant="acme", user="bob")
+
+
+async def test_a_user_is_one_of_a_tenant(shared: EventStore) -> None:
+    with pytest.raises(InputError, match="leave out one of user and all_tenants"):
+        await anext(shared.read_log(all_tenants=True, user="ana"))
+    for name in ("", "x" * 256, "a\0b"):
+        with pytest.raises(InvalidEvent, match=r"^user: "):
+            Caller("acme", name)
+        with pytest.raises(InvalidEvent, match=r"^tenant: "):
+            Caller(name)
+        with pytest.raises(InvalidEvent, match=r"^user: "):
+            await shared.append(OPEN, [note()], user=name)
