@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from support.servers import DatabaseServer
+from support.waiting import until
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
@@ -61,6 +62,8 @@ class Logins:
         for session in self._sessions:
             session.close()
         with psycopg.connect(self._url, autocommit=True) as connection:
+            gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = ANY (%s))"
+            until(lambda: connection.execute(gone, (self._made,)).fetchone() == (True,), "the sessions have ended")
             for name in self._made:
                 connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
                 connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
