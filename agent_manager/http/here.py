@@ -100,14 +100,17 @@ class HereAndNow:
             return replace(event, actor=actor)
         return replace(event, actor=actor, metadata=event.metadata.model_copy(update={CLAIMED: claimed}))
 
-    async def caught_up(self, projections: Sequence[str] = READ_TABLES, at_least: int = 0) -> str:
+    async def caught_up(
+        self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, of_found: bool = False
+    ) -> str:
         """What the tables of the projections hold, as a mark, once they hold what the tenant wrote through this server.
 
         Raises:
             NotCaughtUp: they do not within the reader's time.
         """
         position = max(at_least, self.desk.written)
-        return await self.backend.hurry.mark(projections, position, self.reader.timeout, self.caller)
+        timeout = self.reader.timeout
+        return await self.backend.hurry.mark(projections, position, timeout, self.caller, of_found=of_found)
 
     async def read(
         self,
@@ -116,9 +119,14 @@ class HereAndNow:
         *,
         projections: Sequence[str] = READ_TABLES,
         at_least: int | None = None,
+        of_found: bool = False,
     ) -> Response:
-        """The answer to a read of the tables of some projections; not made anew where they are as they were."""
-        mark = await self.caught_up(projections, at_least or 0)
+        """The answer to a read of the tables of some projections; not made anew where they are as they were.
+
+        Args:
+            of_found: what is read is of a conversation that was found for the caller in this request.
+        """
+        mark = await self.caught_up(projections, at_least or 0, of_found=of_found)
         return await self.given(request, mark, lambda: _body(make))
 
     async def read_log(

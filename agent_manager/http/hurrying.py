@@ -30,14 +30,19 @@ class Hurry:
         self._applier: Applier | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    async def mark(self, projections: Sequence[str], at_least: int, timeout: float, caller: Caller) -> str:
+    async def mark(
+        self, projections: Sequence[str], at_least: int, timeout: float, caller: Caller, *, of_found: bool = False
+    ) -> str:
         """What the tables of the projections hold for a caller, as a mark, once they have applied a position.
+
+        Args:
+            of_found: see :func:`looking.mark_of_tables`.
 
         Raises:
             NotCaughtUp: they have not within ``timeout`` seconds.
         """
         known = named(list(projections))
-        position, mark = await looking.mark_of_tables(self._store, known, caller)
+        position, mark = await looking.mark_of_tables(self._store, known, caller, of_found=of_found)
         if position >= at_least:
             return mark
         if at_least - position <= FAR:
@@ -46,7 +51,7 @@ class Hurry:
             task.add_done_callback(self._running.discard)
             await asyncio.shield(task)  # whoever leaves does not break off the transaction
         await wait_for(self._store, at_least, projections=known, timeout=timeout)
-        return (await looking.mark_of_tables(self._store, known, caller))[1]
+        return (await looking.mark_of_tables(self._store, known, caller, of_found=of_found))[1]
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -38,17 +38,22 @@ class ComeTo:
     version: int
 
 
-async def mark_of_tables(store: EventStore, projections: Sequence[Projection], caller: Caller) -> tuple[int, str]:
+async def mark_of_tables(
+    store: EventStore, projections: Sequence[Projection], caller: Caller, *, of_found: bool = False
+) -> tuple[int, str]:
     """The position that the projections have applied, and what their tables hold for a caller, as a mark.
 
     What a user may see changes with the log, before any table does: their mark is that of the log too.
+
+    Args:
+        of_found: what is read is of a conversation that was found for the caller just now, so that it need not be.
     """
     given = {
         "projections": [projection.name for projection in projections],
         "tables": [table for projection in projections for table in projection.tables],
     }
     looking = store.tables(caller).fetch(_LOOK, given)
-    if caller.user is None:
+    if caller.user is None or of_found:
         position, mark = (await looking)[0]
     else:
         ((position, mark), *_), of_log = await asyncio.gather(looking, mark_of_log(store))
@@ -75,13 +80,14 @@ async def come_to(reader: Reader, conversation: UUID | str, position: int = HIGH
 
     For a user it ends at the same place, and as soon, whether there is none or it is not theirs to see.
     """
-    candidates = reader.candidates(conversation)
-    seen = await seen_of(reader, candidates)
-    if not seen:
-        return None
-    ids = [candidate for candidate in candidates if candidate in seen]
-    given = {"tenant": reader.tenant, "ids": ids, "position": Int8(position)}
-    rows = await reader.store.log(reader.caller).fetch(_COME_TO, given)
+    caller = reader.caller
+    given = {
+        "tenant": caller.tenant,
+        "user": caller.user,
+        "ids": reader.candidates(conversation),
+        "position": Int8(position),
+    }
+    rows = await reader.store.log(caller).fetch(_COME_TO, given)
     return ComeTo(*rows[0]) if rows else None
 
 

@@ -130,7 +130,7 @@ async def get_state(here: Here, request: Request, conversation: str, asked: Anno
 
     if limits:
         return await here.read_log(request, as_it_was, mark=found.version)
-    return await here.read(request, as_it_is)
+    return await here.read(request, as_it_is, of_found=True)
 
 
 def _taken(given: str, more: str = "") -> ConflictError:
@@ -139,5 +139,5 @@ def _taken(given: str, more: str = "") -> ConflictError:
 
 async def _conversation(here: HereAndNow, conversation_id: UUID) -> ConversationOut:
     """A conversation as it is after what was just appended."""
-    await here.caught_up(("conversations",))
+    await here.caught_up(("conversations",), of_found=True)
     return ConversationOut.model_validate(await here.reader.conversation(conversation_id))

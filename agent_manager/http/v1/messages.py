@@ -68,7 +68,7 @@ async def list_messages(
         rows = await here.reader.messages(found.id, **asked.model_dump(exclude={"at_least"}))
         return MessagePage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
 
-    return await here.read(request, page, projections=("messages",), at_least=asked.at_least)
+    return await here.read(request, page, projections=("messages",), at_least=asked.at_least, of_found=True)
 
 
 @router.post(
@@ -130,7 +130,7 @@ async def list_conversation_tasks(
         rows = await here.reader.tasks(found.id, **asked.model_dump(exclude={"at_least"}))
         return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
 
-    return await here.read(request, page, projections=("tasks",), at_least=asked.at_least)
+    return await here.read(request, page, projections=("tasks",), at_least=asked.at_least, of_found=True)
 
 
 @router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Scope.READ))

@@ -10,6 +10,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from support.callers import People, Person
 from support.endpoints import Endpoint, endpoints
 from support.eventsource import EventSource
@@ -166,18 +169,18 @@ async def texts(person: Person, conversation: str) -> list[Any]:
 
 
 async def test_an_id_that_is_taken_is_no_more_than_that(wall: Walled) -> None:
-    for given in (f"{SECRET}-trip", wall.trip):
-        taken = await wall.bob.post("/v1/conversations", {"id": given})
+    for wanted in (f"{SECRET}-trip", wall.trip):
+        taken = await wall.bob.post("/v1/conversations", {"id": wanted})
         assert taken.status_code == 409
         assert "version" not in taken.text
-        hers = await wall.eve.post("/v1/conversations", {"id": given})
+        hers = await wall.eve.post("/v1/conversations", {"id": wanted})
         assert hers.status_code == 201, "another tenant has ids of its own"
 
 
 async def test_where_agents_are_registered_is_nobodys_to_begin(wall: Walled) -> None:
-    for given in ("eventstore:agents", str(conversation_uuid("acme", "eventstore:agents"))):
-        assert (await wall.bob.post("/v1/conversations", {"id": given})).status_code == 422
-        message = {"messageId": "m", "contextId": given, "role": "user", "parts": [{"kind": "text", "text": "x"}]}
+    for wanted in ("eventstore:agents", str(conversation_uuid("acme", "eventstore:agents"))):
+        assert (await wall.bob.post("/v1/conversations", {"id": wanted})).status_code == 422
+        message = {"messageId": "m", "contextId": wanted, "role": "user", "parts": [{"kind": "text", "text": "x"}]}
         assert (await wall.bob.post("/message/send", {"params": message})).status_code == 422
 
 
@@ -253,3 +256,43 @@ async def test_events_are_caused_by_who_asks_and_what_the_request_claims_stands_
     assert {actor for actor, _ in told} == {"ana", "key:tests", "system"}  # that says that nobody answered
     [begun] = (await wall.ana.get(f"/v1/conversations/{made}/events")).json()["items"]
     assert (begun["actor"], begun["metadata"].get("claimed_actor")) == ("ana", None)
+
+
+async def test_a_cursor_of_one_brings_another_nothing(wall: Walled) -> None:
+    await wall.ana.post("/v1/conversations", {"name": SECRET})
+    trip = f"/v1/conversations/{wall.trip}"
+    cursors = 0
+    lists = ("/v1/conversations", "/v1/messages", "/v1/search", "/v1/log", f"{trip}/events", f"{trip}/messages")
+    for path in lists:
+        params = {"limit": 1} | ({"q": "Lisbon"} if "search" in path else {})
+        after = (await wall.ana.get(path, params=params)).json()["next"]
+        cursors += isinstance(after, str)
+        for person in wall.strangers:
+            answer = await person.get(path, params=params | {"after": after})
+            assert answer.status_code in (200, 400, 404, 422), answer.text
+            assert SECRET not in answer.text
+    assert cursors >= 4
+
+
+@given(data=st.data())
+@hypothesis_settings(max_examples=40)
+async def test_whatever_is_asked_with_it_is_told_to_nobody_else(wall: Walled, data: st.DataObject) -> None:
+    """Filters, orders, positions and headers of every kind, on every read."""
+    reads = [each for each in endpoints() if each.method == "GET" and each.needs and not each.is_endless]
+    endpoint = data.draw(st.sampled_from(reads))
+    wanted = [SECRET, wall.trip, f"{SECRET}-trip", "ana", "acme", "Lisbon", TASK, "*", "%", "' OR 1=1 --", "0"]
+    texts = st.sampled_from(wanted)
+    words = "q actor role type conversation since until after by version position kind deleted tenant user zone limit"
+    names = words.split()
+    values = texts | st.sampled_from(["1", "1000", "true"])
+    params = data.draw(st.dictionaries(st.sampled_from(names), values, max_size=4))
+    spoofs = st.sampled_from(["X-Tenant", "X-User", "X-Forwarded-User", "Last-Event-ID", "Cookie", "Forwarded"])
+    headers = data.draw(st.dictionaries(spoofs, st.sampled_from(["acme", "ana", "tenant=acme"]), max_size=2))
+    path = endpoint.path.replace("{conversation}", data.draw(texts)).replace("{file_id}", wall.file)
+    for person in wall.strangers:
+        answer = await person.get(path, params=params, headers=headers)
+        assert answer.status_code < 500, answer.text
+        if answer.status_code == 200:
+            told_all = answer.json() if answer.headers["content-type"] == "application/json" else {}
+            told_all.pop("searched", None)  # the query, repeated
+            assert SECRET not in str(told_all or answer.text), (path, params)
