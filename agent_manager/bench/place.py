@@ -23,8 +23,7 @@ from eventstore.database.server import Server
 from eventstore.database.translate import translated
 
 _ROLES = [
-    f"eventstore_{role}"
-    for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search")
+    f"eventstore_{role}" for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search")
 ]
 TENANT = "bench"
 APPLICATION = "eventstore bench"

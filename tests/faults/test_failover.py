@@ -58,5 +58,6 @@ async def test_store_and_worker_go_on_at_the_standby(own_server: EmbeddedServer,
 
 async def has_replayed(url: str, position: int) -> bool:
     async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("SET ROLE eventstore_projector")
         cursor = await connection.execute("SELECT 1 FROM events WHERE position = %s", (position,))
         return await cursor.fetchone() is not None

@@ -284,7 +284,7 @@ def test_the_projector_cannot_append(owner: psycopg.Connection[tuple[object, ...
 
 def test_no_foreign_keys(owner: psycopg.Connection[tuple[object, ...]]) -> None:
     found = owner.execute("SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'").fetchall()
-    assert found == []
+    assert [name for (name,) in found if not name.startswith("identity_")] == []  # those are no read tables
 
 
 PLANNED_COLUMNS = {

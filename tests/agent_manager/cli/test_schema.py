@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from support.asking import acting_as
 from support.commandline import Eventstore
 
 from eventstore.database.migrate import known_versions
@@ -93,7 +94,7 @@ def test_the_sample_goes_to_the_tenant_named(empty: Eventstore) -> None:
 
 def test_rebuilding_refills_what_was_asked_for(empty: Eventstore, database_url: str) -> None:
     empty("seed")
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         connection.execute("UPDATE messages SET content = 'wrong'")
         connection.execute("UPDATE conversations SET name = 'wrong'")
     refused = empty("rebuild", "messages")
