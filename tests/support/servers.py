@@ -9,7 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.database.settings import Settings
 from support.environment import clear_settings
+from support.waiting import until
 
 IMAGE = "postgres:18"
 BIN_DIR = os.environ.get("EVENTSTORE_TEST_BIN_DIR")
@@ -74,9 +75,16 @@ class DatabaseServer:
         return self._create(self._template if migrated else "template0")
 
     def drop_database(self, name: str) -> None:
-        """Drops a database, and ends whoever is connected to it."""
+        """Drops a database, and ends whoever is connected to it, or waits for those whom it may not end."""
+
+        def dropped(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+            with suppress(psycopg.errors.InsufficientPrivilege):
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                return True
+            return False
+
         with self._maintenance() as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            until(lambda: dropped(connection), f"the database {name} is left by everybody")
 
     def close(self) -> None:
         """Drops what lasted for the session."""
