@@ -12,7 +12,14 @@ from eventstore.database.translate import translated
 from eventstore.read import horizon
 from projections.projection import PROJECTIONS, Projection
 
+NO_WALL = (
+    "no wall: the server itself does not keep tenants and users apart, because this login owns the tables: apply the "
+    "migrations with a login that may create roles (CREATEROLE)"
+)
+"""What is said where :func:`has_wall` is not so."""
+
 _LOG = query("projections", "status_log")
+_HAS_WALL = query("projections", "has_wall")
 _PROJECTIONS = query("projections", "status_projections")
 _WORKERS = query("projections", "status_workers")
 _HOLDERS = query("projections", "status_holders")
@@ -72,6 +79,7 @@ class Status:
 
     Attributes:
         bytes: of the table ``events`` on disk, indexes included.
+        has_wall: whether the server keeps tenants and users apart; see :func:`has_wall`.
         horizon: the position up to which the log is final.
     """
 
@@ -86,6 +94,17 @@ class Status:
     projections: list[ProjectionStatus]
     workers: list[WorkerStatus]
     appends_in_flight: list[AppendInFlight]
+    has_wall: bool
+
+
+async def has_wall(store: EventStore) -> bool:
+    """Whether the server holds those who read the log and the read tables behind the wall.
+
+    It does not where the login that applied the migrations could make no roles, and so owns everything itself, or where
+    a superuser may not take them: then only the store's own statements keep tenants and users apart.
+    """
+    tables = {"messages": store.parts.reader, "events": store.parts.auditor}
+    return all([await pool.fetch(_HAS_WALL, {"table": table}) == [(True,)] for table, pool in tables.items()])
 
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
@@ -108,6 +127,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         ],
         workers=[WorkerStatus(*row) for row in await pool.fetch(_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
+        has_wall=await has_wall(store),
     )
 
 

@@ -16,6 +16,7 @@ from projections import rebuild as rebuild_tables
 from projections import retry as retry_parked
 from projections import undo as undo_rebuild
 from projections import verify as verify_tables
+from projections.members import verify_members
 from projections.rebuild import JOBS
 
 Names = Annotated[
@@ -91,7 +92,7 @@ def rebuild(
 
 
 def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Prove that the read tables equal the log, or name the rows that do not.
+    """Prove that the read tables, and who may see them, equal the log, or name the rows that do not.
 
     The log is replayed into temporary tables; nobody is stopped. Exits with 1 where there are differences.
     """
@@ -107,6 +108,8 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
                 projections,
                 tell=lambda name, position, goal: progress.update(bars[name], completed=position, total=max(goal, 1)),
             )
+        if not names:
+            found.append(await verify_members(store))
         if as_json:
             print_json(found)
         for one in found if not as_json else []:

@@ -26,6 +26,7 @@ from eventstore import EventStore, Settings
 from eventstore.ending import end
 from eventstore.errors import SettingsError
 from projections import Projection, Worker, load
+from projections.status import NO_WALL, has_wall
 
 
 def add_to(app: typer.Typer) -> None:
@@ -125,6 +126,8 @@ async def _serve(
             else:
                 names = ", ".join(projection.name for projection in projections)
                 _say("Workers", f"{names} follow the log; Ctrl-C stops")
+            if not await has_wall(store):
+                errors.print(NO_WALL, soft_wrap=True, markup=False)
             if http is not None:
                 await stack.enter_async_context(http(store))
             if describe is not None:

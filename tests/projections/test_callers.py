@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+from support.asking import acting_as
 
 from eventstore import (
     Caller,
@@ -29,6 +30,7 @@ from projections import (
     catch_up,
     every,
 )
+from projections.members import verify_members
 
 NAMES = {"shared": UUID(int=1), "ana's": UUID(int=2), "bob's": UUID(int=3), "the tenant's": UUID(int=4)}
 TENANTS = ("acme", "globex")
@@ -217,6 +219,20 @@ async def test_an_inline_append_is_as_walled_as_any_other(filled: EventStore) ->
     for caller in (Caller(tenant, user) for tenant in TENANTS for user in SEEN):
         rows = await filled.tables(caller).fetch("SELECT tenant_id, version FROM newest")
         assert rows == ([(caller.tenant, 6)] if "ana's" in SEEN[caller.user] else [])
+
+
+async def test_members_that_the_log_does_not_give_are_named(filled: EventStore, database_url: str) -> None:
+    found = await verify_members(filled)
+    assert (found.differences, found.rows) == ([], [])
+    with acting_as(database_url, "eventstore_owner") as owner:
+        owner.execute("INSERT INTO conversation_members VALUES ('acme', %s, 'eve', 'read')", (NAMES["ana's"],))
+        owner.execute("DELETE FROM conversation_members WHERE tenant_id = 'globex' AND user_id = 'bob'")
+    found = await verify_members(filled)
+    assert {(d.tenant_id, d.conversation_id, d.rows, d.expected) for d in found.differences} == {
+        ("acme", NAMES["ana's"], 1, 0), ("globex", NAMES["shared"], 0, 1), ("globex", NAMES["bob's"], 0, 1)
+    }  # fmt: skip
+    eve = "(acme,{},eve,read)".format(NAMES["ana's"])
+    assert [row.row for row in found.rows if not row.is_expected] == [eve]
 
 
 async def test_either_a_tenant_or_a_caller(store: EventStore) -> None:

@@ -12,6 +12,8 @@ from support.raw import append_raw
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
+from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.migrate import Migrator
 from projections import PROJECTIONS, catch_up, named, read_status, rebuild
 
 
@@ -34,6 +36,21 @@ async def test_the_status_of_an_empty_log(store: EventStore, settings: Settings)
     assert status.db_schema == "public"
     assert int(status.server_version.split(".")[0]) >= 15
     assert status.database_url.startswith("postgresql://")
+
+
+async def test_a_wall_that_nobody_could_raise_is_missed(
+    clean_environment: None, own_server: EmbeddedServer, store: EventStore
+) -> None:
+    assert (await read_status(store)).has_wall
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    settings = Settings(database_url=own_server.url())
+    Migrator(own_server.url(), settings).up()
+    async with EventStore(settings) as without_roles:
+        await without_roles.append(uuid4(), [message()])
+        await catch_up(without_roles)
+        status = await read_status(without_roles)
+        assert (status.events, status.has_wall) == (1, False)
 
 
 async def test_the_numbers(store: EventStore) -> None:
