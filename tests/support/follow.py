@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 
 from eventstore import Event
+from eventstore.ending import end
 from eventstore.errors import EventStoreError
 
 PATIENCE = 8.0
@@ -62,16 +63,16 @@ class Follower:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.task.cancel()
+        await end((self.task,))
         with suppress(asyncio.CancelledError, EventStoreError):
             await self.task
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Returns once the condition is true."""
-    end = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while not await condition():
-        assert time.monotonic() < end, "it never came true"
+        assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.002)
 
 
