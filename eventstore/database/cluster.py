@@ -65,10 +65,12 @@ class Cluster:
         """Say who may log in: over the socket this store's users by peer, over TCP one role by password."""
         uids = sorted({0, os.geteuid(), self.data_dir.stat().st_uid})
         names = [account_name(uid) for uid in uids]
-        # Before 16 there is no word for all roles in a map.
-        roles = ["all"] if self.binaries.major >= 16 else [SUPERUSER, LOGIN]
+        if self.binaries.major >= 16:
+            roles, local = ["all"], [f"all peer map={LOGIN}"]
+        else:  # no word for all roles in a map: the others need a password here, too
+            roles, local = [SUPERUSER, LOGIN], [f"{SUPERUSER},{LOGIN} peer map={LOGIN}", "all scram-sha-256"]
         maps = [f"{LOGIN} {_quoted(name)} {role}\n" for name in names for role in roles]
-        rules = f"local all all peer map={LOGIN}\nhost all {LOGIN} 127.0.0.1/32 scram-sha-256\n"
+        rules = "".join(f"local all {rule}\n" for rule in local) + f"host all {LOGIN} 127.0.0.1/32 scram-sha-256\n"
         note = "# Written anew at each start of the embedded server.\n"
         for name, text in (("pg_hba.conf", rules), ("pg_ident.conf", "".join(maps))):
             replace_file(self.pgdata / name, note + text, self.account.uid, self.account.gid)
