@@ -135,7 +135,7 @@ DECLARE
     busy        integer[];
     bound       text;
     has_users   boolean := '' <> ANY (users);
-    has_members boolean;
+    has_shares  boolean := event_types && ARRAY['conversation.shared', 'conversation.unshared'];
     before      bigint;
     asleep      boolean;
 BEGIN
@@ -192,9 +192,7 @@ BEGIN
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
     asleep := hold_gate() AND somebody_sleeps();
-    has_members := has_users OR event_types && ARRAY['conversation.shared', 'conversation.unshared']
-                   OR EXISTS (SELECT FROM unnest(metadatas) AS m WHERE m ? 'eventstore.owner');
-    IF has_members THEN
+    IF has_shares THEN
         before := last_position();
     END IF;
 
@@ -223,7 +221,17 @@ BEGIN
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
                    WHEN n.asking <> '' AND h.version > 0
-                        AND NOT may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type) THEN 'f'
+                        AND NOT EXISTS (  -- may_append, without a call
+                                SELECT
+                                  FROM conversation_members m
+                                 WHERE m.tenant_id = h.tenant_id
+                                   AND m.conversation_id = h.conversation_id
+                                   AND m.user_id = n.asking
+                                   AND (m.access = 'own'
+                                        OR m.access = 'write'
+                                           AND n.event_type NOT IN ('conversation.shared', 'conversation.unshared',
+                                                                    'conversation.deleted'))
+                            ) THEN 'f'
                    -- An event whose content was erased has no salt any more; it can only be known by its id.
                    WHEN known.salt IS NOT NULL AND (known.event_type, known.actor, known.content)
                         IS DISTINCT FROM (n.event_type, n.actor, n.content) THEN 'i'
@@ -285,6 +293,15 @@ BEGIN
                             p.tenant_id, p.event_type, p.actor, p.content, p.about)
           FROM placed p
          WHERE p.is_new
+    ),
+    owning AS (
+        -- Nobody else is a member yet: this is the first event.
+        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+        SELECT p.tenant_id, p.conversation_id, p.about ->> 'eventstore.owner', 'own'
+          FROM placed p
+         WHERE p.is_new
+           AND p.next = 1
+           AND p.about ? 'eventstore.owner'
     )
     SELECT (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
            coalesce(p.place, p.position),
@@ -293,7 +310,7 @@ BEGIN
            p.problem
       FROM placed p;
 
-    IF has_members THEN
+    IF has_shares THEN
         PERFORM change_members(before, tenant_ids, conversation_ids, conversation_nos, event_ids, event_types);
     END IF;
     IF asleep THEN
@@ -424,6 +441,15 @@ $$;
 
 
 --
+-- Name: asked_conversation(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.asked_conversation() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (NULLIF(current_setting('eventstore.about'::text, true), ''::text))::uuid;
+
+
+--
 -- Name: asking_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -546,20 +572,6 @@ CREATE FUNCTION public.change_members(before bigint, tenant_ids text[], conversa
 DECLARE
     found_event record;
 BEGIN
-    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-    SELECT e.tenant_id, e.conversation_id, e.metadata ->> 'eventstore.owner', 'own'
-      FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id),
-           LATERAL (
-               SELECT f.*
-                 FROM events f
-                WHERE (f.tenant_id, f.conversation_id, f.version) >= (c.tenant_id, c.conversation_id, 1)
-                ORDER BY f.tenant_id, f.conversation_id, f.version
-                LIMIT 1
-           ) AS e
-     WHERE e.tenant_id = c.tenant_id
-       AND e.conversation_id = c.conversation_id
-       AND e.position > before
-       AND e.metadata ? 'eventstore.owner';
     FOR found_event IN
         SELECT e.tenant_id, e.conversation_id, e.event_type, e.content
           FROM unnest(conversation_nos, event_ids, event_types) WITH ORDINALITY AS n (no, id, event_type, ordinal),
@@ -1663,9 +1675,7 @@ CREATE FUNCTION public.raise_wall(walled regclass, conversation_column name DEFA
     AS $$
 DECLARE
     owner_name  name;
-    short_name  name := (SELECT c.relname FROM pg_class c WHERE c.oid = walled);
     has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
-    of_user     text := '';
 BEGIN
     SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
@@ -1679,19 +1689,7 @@ BEGIN
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    IF EXISTS (SELECT
-                 FROM pg_attribute a
-                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
-        -- One look for each row, however many conversations are his; that the members are those of the user and the
-        -- tenant is the wall around them.
-        of_user := format('OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %I.%I)',
-                          short_name, conversation_column);
-    END IF;
-    -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
-    -- to the rows of a query that names its tenant is not for the wall to say.
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT
-                        USING (CASE WHEN tenant_id = (SELECT asking_tenant()) AND ((SELECT asking_user()) IS NULL %s)
-                                    THEN true END IS NOT NULL)', walled, of_user);
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, wall_of(walled, conversation_column));
 END
 $$;
 
@@ -3320,6 +3318,35 @@ CREATE FUNCTION public.wake_channel() RETURNS text
 
 
 --
+-- Name: wall_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.wall_of(walled regclass, conversation_column name) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+DECLARE
+    of_user text := '';
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+BEGIN
+    IF EXISTS (SELECT
+                 FROM pg_attribute a
+                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+        -- One look for each row, however many conversations are his, but for those of the one that the query names.
+        of_user := format('OR %1$s = (SELECT m.conversation_id
+                                        FROM conversation_members m
+                                       WHERE m.conversation_id = asked_conversation())
+                           OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
+    END IF;
+    -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
+    -- to the rows of a query that names its tenant is not for the wall to say.
+    RETURN format('CASE WHEN tenant_id = (SELECT asking_tenant()) AND ((SELECT asking_user()) IS NULL %s)
+                        THEN true END IS NOT NULL', of_user);
+END
+$_$;
+
+
+--
 -- Name: writing_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -4685,7 +4712,9 @@ CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login
 
 CREATE POLICY wall ON public.conversation_actors FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = conversation_actors.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4705,7 +4734,9 @@ CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id
 
 CREATE POLICY wall ON public.conversations FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = conversations.id)))) THEN true
     ELSE NULL::boolean
@@ -4718,7 +4749,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.events FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = events.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4731,7 +4764,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.messages FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = messages.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4744,7 +4779,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.parked FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = parked.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4757,7 +4794,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.pending_messages FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = pending_messages.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4770,7 +4809,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.search_conversations FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = search_conversations.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4783,7 +4824,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.search_documents FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = search_documents.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4796,7 +4839,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_activity FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_activity.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4809,7 +4854,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_answers FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_answers.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4822,7 +4869,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_conversations FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_conversations.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4835,7 +4884,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_stays FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_stays.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4848,7 +4899,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_tasks FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_tasks.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4861,7 +4914,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.task_artifacts FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = task_artifacts.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4874,7 +4929,9 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.tasks FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR ( SELECT true
+    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -4924,4 +4981,6 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261123001560'),
     ('20261123001570'),
     ('20261123001580'),
-    ('20261123001600');
+    ('20261123001600'),
+    ('20261123001610'),
+    ('20261123001620');

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psycopg
 from psycopg import abc, sql
@@ -58,6 +59,8 @@ class AskingConnection(WaitingConnection):
     async def ask(self, query: Any, parameters: Any, caller: Caller | None, kind: Kind) -> list[TupleRow]:
         """The rows of a query, asked for a caller; None is nobody.
 
+        The conversation that the query is about, for the wall to know, is its parameter ``conversation_id``.
+
         Args:
             kind: the cursor whose way of reading values is followed.
         """
@@ -66,7 +69,7 @@ class AskingConnection(WaitingConnection):
         given = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
         steps: list[Step] = []
         if caller is not None:
-            self._say(caller, steps)
+            self._say(caller, _conversation_of(parameters), steps)
         types, formats = transformer.types or (), list(transformer.formats or ())
         name = self._statements.name(self.pgconn, (text, tuple(types)), steps)
         if name is None:
@@ -79,10 +82,10 @@ class AskingConnection(WaitingConnection):
         transformer.set_pgresult(result)
         return transformer.load_rows(0, result.ntuples, tuple)
 
-    def _say(self, caller: Caller, steps: list[Step]) -> None:
+    def _say(self, caller: Caller, conversation: str, steps: list[Step]) -> None:
         if not self._can_say:
             steps.append(Step(partial(self.pgconn.send_prepare, _SAY_NAME, _SAY_CALLER), self._can_say_from_now_on))
-        said = [caller.tenant.encode(), (caller.user or "").encode()]
+        said = [caller.tenant.encode(), (caller.user or "").encode(), conversation.encode()]
         steps.append(Step(partial(self.pgconn.send_query_prepared, _SAY_NAME, said)))
 
     def _can_say_from_now_on(self) -> None:
@@ -160,6 +163,12 @@ def _fatal(results: Sequence[PGresult], encoding: str) -> psycopg.Error:
         if result.status == ExecStatus.FATAL_ERROR:
             return error_from_result(result, encoding)
     return psycopg.OperationalError("the server closed the connection unexpectedly")
+
+
+def _conversation_of(parameters: Any) -> str:
+    if isinstance(parameters, Mapping) and isinstance(named := parameters.get("conversation_id"), UUID):
+        return str(named)
+    return ""
 
 
 def _text(query: Any, connection: AskingConnection) -> str:

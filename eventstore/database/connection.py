@@ -137,5 +137,5 @@ def _of_role(connection: Connection, settings: Settings, role: str | None) -> di
 
 async def say_caller(connection: Connection, caller: Caller | None) -> None:
     """Says for whom the connection asks until its transaction ends; None is nobody, who sees nothing."""
-    said = {"tenant": caller.tenant if caller else "", "user": (caller and caller.user) or ""}
+    said = {"tenant": caller.tenant if caller else "", "user": (caller and caller.user) or "", "about": ""}
     await connection.execute(_CALLER, said)

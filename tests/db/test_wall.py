@@ -106,6 +106,18 @@ def test_what_is_no_longer_shared_is_no_longer_seen(of: Callable[..., Session], 
     assert seen(reader, "messages") == {B}
 
 
+@pytest.mark.parametrize("about", [SHARED, PRIVATE, UUID(int=7)])
+@pytest.mark.parametrize(("user", "expected"), [("ana", {A}), ("bob", {A, B}), ("eve", set())])
+def test_a_query_that_names_its_conversation_sees_no_more_and_no_less(
+    of: Callable[..., Session], about: UUID, user: str, expected: set[tuple[str, UUID]]
+) -> None:
+    for role, tables in (("auditor", ("events",)), ("reader", ("conversations", *OF_CONVERSATIONS))):
+        session = of(role, "acme", user)
+        session.execute("SELECT set_config('eventstore.about', %s, false)", (str(about),))
+        for table in tables:
+            assert seen(session, table) == expected, table
+
+
 def test_who_asks_is_forgotten_with_the_transaction(of: Callable[..., Session]) -> None:
     reader = of("reader")
     with reader.transaction():
