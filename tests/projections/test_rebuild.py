@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 from support.asking import acting_as, asking_async
 from support.catalog import belongings
 from support.waiting import until_async
@@ -126,6 +127,18 @@ async def test_a_changed_projection_takes_effect_and_can_be_taken_back(filled: E
     assert contents(owner) == ["tampered" if text == "3/3" else text for text in [*old, "late", "later"]]
     await undo(filled, [MESSAGES])
     assert contents(owner) == [text.upper() for text in [*old, "late", "later"]]
+
+
+async def test_tables_that_were_never_filled_are_filled_once(store: EventStore, owner: Sync) -> None:
+    await store.append(uuid4(), [message("old")])
+    await rebuild(store, [MESSAGES])
+    assert contents(owner) == ["old"]
+    row = owner.execute("SELECT stage_schema('previous')").fetchone()
+    assert row is not None
+    previous = sql.SQL("SELECT count(*) FROM {}.messages").format(sql.Identifier(row[0]))
+    assert owner.execute(previous).fetchone() == (0,)
+    await undo(store, [MESSAGES])
+    assert contents(owner) == ["old"]
 
 
 async def test_differences_without_a_change_stop_the_swap_and_name_the_conversation(
