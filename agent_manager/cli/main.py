@@ -9,28 +9,12 @@ import sys
 
 import typer
 
-from agent_manager.cli import (
-    as_of,
-    benching,
-    checking,
-    importing,
-    keys,
-    listing,
-    migrating,
-    pending,
-    projecting,
-    schema,
-    searching,
-    serving,
-    showing,
-    statistics,
-    tenants,
-    users,
-)
+from agent_manager.cli.commands import CommandGroup
 from eventstore.errors import EventStoreError
 
 app = typer.Typer(
     name="eventstore",
+    cls=CommandGroup,
     help="""Durable, event-sourced conversations, messages and tasks of A2A agents, in PostgreSQL.
 
     Every change is an event in an append-only log; the tables conversations, messages and tasks are derived from it
@@ -60,22 +44,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-serving.add_to(app)
-importing.add_to(app)
-migrating.add_to(app)
-listing.add_to(app)
-as_of.add_to(app)
-showing.add_to(app)
-statistics.add_to(app)
-searching.add_to(app)
-schema.add_to(app)
-projecting.add_to(app)
-pending.add_to(app)
-benching.add_to(app)
-checking.add_to(app)
-tenants.add_to(app)
-users.add_to(app)
-keys.add_to(app)
+
+@app.callback()
+def _nothing() -> None:
+    """Makes a group of the application, to which nothing is added here: its commands are those of its class."""
 
 
 def main() -> None:

@@ -1,15 +1,14 @@
-"""The commands that keep running: ``up`` and ``project``."""
+"""The command ``up``."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
 import shutil
-import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,21 +17,18 @@ import typer
 
 from agent_manager.agents.choosing import choose
 from agent_manager.cli.options import DataDir, PgPort, read_settings
-from agent_manager.cli.output import errors
+from agent_manager.cli.working import say, work
 from agent_manager.http.server import DEFAULT_HOST, DEFAULT_PORT, is_own, listen, serving, url_of
 from agent_manager.http.tls import tls_context
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
-from eventstore.ending import end
 from eventstore.errors import SettingsError
-from projections import Projection, Worker, load
-from projections.status import NO_WALL, has_wall
+from projections import Projection
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the command."""
     app.command()(up)
-    app.command()(project)
 
 
 def up(
@@ -88,57 +84,10 @@ def up(
         http = (
             None if listening is None else partial(_http, listening=listening, requires_tokens=require_tokens, tls=tls)
         )
-        asyncio.run(_serve(settings, _describe, http))
+        asyncio.run(work(settings, _describe, http))
     finally:
         if listening is not None:
             listening.close()
-
-
-def project(data_dir: DataDir = None) -> None:
-    """Run only the workers that keep the read tables up with the log. Ctrl-C stops them.
-
-    Any number may run, on any machine that reaches the server.
-    """
-    asyncio.run(_serve(read_settings(data_dir), None))
-
-
-async def _serve(
-    settings: Settings,
-    describe: Callable[[EventStore, Sequence[Projection]], None] | None,
-    http: Callable[[EventStore], AbstractAsyncContextManager[None]] | None = None,
-) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
-    projections = load(settings.projections)
-    store = EventStore(settings)
-    with errors.status("starting …"):
-        if describe is not None and store.server.embedded is None:
-            store.server.applied = await asyncio.to_thread(store.server.migrator().up)
-        await store.open()
-    try:
-        worker = asyncio.create_task(Worker(store, projections).run())
-        stopped = asyncio.create_task(stop.wait())
-        async with AsyncExitStack() as stack:
-            if describe is not None:
-                describe(store, projections)
-            else:
-                names = ", ".join(projection.name for projection in projections)
-                _say("Workers", f"{names} follow the log; Ctrl-C stops")
-            if not await has_wall(store):
-                errors.print(NO_WALL, soft_wrap=True, markup=False)
-            if http is not None:
-                await stack.enter_async_context(http(store))
-            if describe is not None:
-                _say("Stop", "Ctrl-C")
-            await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
-        await end((worker, stopped))
-        if not worker.cancelled() and (failure := worker.exception()) is not None:
-            raise failure
-        errors.print("stopping …")
-    finally:
-        await store.close()
 
 
 @asynccontextmanager
@@ -153,19 +102,19 @@ async def _http(
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as backend,
     ):
         url = url_of(listening, has_tls=tls is not None)
-        _say("HTTP", f"{url}; GET {url}/openapi.json describes it")
+        say("HTTP", f"{url}; GET {url}/openapi.json describes it")
         if backend.gate.requires_tokens:
-            _say("Tokens", "nobody is let in without one: eventstore keys add makes them")
+            say("Tokens", "nobody is let in without one: eventstore keys add makes them")
             if tls is None and not is_own(listening):
-                _say("", "they travel in the clear: --tls-cert, or a proxy that speaks TLS, keeps them secret")
+                say("", "they travel in the clear: --tls-cert, or a proxy that speaks TLS, keeps them secret")
         else:
-            _say(
+            say(
                 "Tokens", "none is needed: whoever is on this machine may read and write; --require-tokens changes that"
             )
-        _say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
+        say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
         if pending := await manager.pending():
             oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            _say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: eventstore pending")
+            say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: eventstore pending")
         yield
 
 
@@ -173,30 +122,26 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
     embedded = store.server.embedded
     settings = store.settings
     if embedded is None:
-        _say("PostgreSQL", store.server.public_url)
+        say("PostgreSQL", store.server.public_url)
         if settings.pg_port is not None:
-            _say("", "--pg-port is for the embedded server and was not used")
+            say("", "--pg-port is for the embedded server and was not used")
     else:
         joined = "joined, it was running already" if embedded.joined else "started"
-        _say("PostgreSQL", f"{embedded.version}, embedded, {joined}; data in {embedded.data_dir}")
+        say("PostgreSQL", f"{embedded.version}, embedded, {joined}; data in {embedded.data_dir}")
         psql = shutil.which("psql") or embedded.bin_dir / "psql"
-        _say("Connect", f"{psql} '{embedded.url()}'")
+        say("Connect", f"{psql} '{embedded.url()}'")
         if embedded.tcp_url is not None:
-            _say("", f"{psql} '{embedded.tcp_url}'")
+            say("", f"{psql} '{embedded.tcp_url}'")
         if settings.pg_port is not None and f":{settings.pg_port}/" not in (embedded.tcp_url or ""):
-            _say("", f"not on port {settings.pg_port}: the server runs already; stop it first to change that")
+            say("", f"not on port {settings.pg_port}: the server runs already; stop it first to change that")
     applied = len(store.server.applied)
     migrations = f"{applied} migration(s) applied just now" if applied else "migrations are up to date"
-    _say("Schema", f"{settings.db_schema}: {migrations}")
-    _say("Workers", ", ".join(projection.name for projection in projections) + " follow the log")
+    say("Schema", f"{settings.db_schema}: {migrations}")
+    say("Workers", ", ".join(projection.name for projection in projections) + " follow the log")
     choice = (
         f" --data-dir {shlex.quote(str(settings.data_dir))}"
         if embedded and settings.data_dir != Settings().data_dir
         else ""
     )
-    _say("Next", f"in another terminal: eventstore seed{choice}, or eventstore import{choice} FILE.jsonl,")
-    _say("", f"then eventstore conversations{choice} and eventstore status{choice}")
-
-
-def _say(what: str, where: str) -> None:
-    typer.echo(f"{what:<11} {where}")
+    say("Next", f"in another terminal: eventstore seed{choice}, or eventstore import{choice} FILE.jsonl,")
+    say("", f"then eventstore conversations{choice} and eventstore status{choice}")

@@ -1,0 +1,80 @@
+"""The command ``project``, and what ``up`` has in common with it: workers, until a signal says to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+import typer
+
+from agent_manager.cli.options import DataDir, read_settings
+from agent_manager.cli.output import errors
+from eventstore import EventStore, Settings
+from eventstore.ending import end
+from projections import Projection, Worker, load
+from projections.status import NO_WALL, has_wall
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(project)
+
+
+def project(data_dir: DataDir = None) -> None:
+    """Run only the workers that keep the read tables up with the log. Ctrl-C stops them.
+
+    Any number may run, on any machine that reaches the server.
+    """
+    asyncio.run(work(read_settings(data_dir), None))
+
+
+async def work(
+    settings: Settings,
+    describe: Callable[[EventStore, Sequence[Projection]], None] | None,
+    http: Callable[[EventStore], AbstractAsyncContextManager[None]] | None = None,
+) -> None:
+    """Runs workers until a signal says to stop.
+
+    Args:
+        describe: says what was started; None where only workers were.
+        http: serves beside them.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    projections = load(settings.projections)
+    store = EventStore(settings)
+    with errors.status("starting …"):
+        if describe is not None and store.server.embedded is None:
+            store.server.applied = await asyncio.to_thread(store.server.migrator().up)
+        await store.open()
+    try:
+        worker = asyncio.create_task(Worker(store, projections).run())
+        stopped = asyncio.create_task(stop.wait())
+        async with AsyncExitStack() as stack:
+            if describe is not None:
+                describe(store, projections)
+            else:
+                names = ", ".join(projection.name for projection in projections)
+                say("Workers", f"{names} follow the log; Ctrl-C stops")
+            if not await has_wall(store):
+                errors.print(NO_WALL, soft_wrap=True, markup=False)
+            if http is not None:
+                await stack.enter_async_context(http(store))
+            if describe is not None:
+                say("Stop", "Ctrl-C")
+            await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await end((worker, stopped))
+        if not worker.cancelled() and (failure := worker.exception()) is not None:
+            raise failure
+        errors.print("stopping …")
+    finally:
+        await store.close()
+
+
+def say(what: str, where: str) -> None:
+    """A line of what was started."""
+    typer.echo(f"{what:<11} {where}")

@@ -1,0 +1,33 @@
+"""The table of the commands: it names what the modules add, and nobody waits for what another command imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from support.environment import TREE, child_environment
+
+from agent_manager.cli.commands import MODULES, commands_of
+
+pytestmark = pytest.mark.any_server
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_table_names_what_a_module_adds(module: str) -> None:
+    assert sorted(commands_of(module)) == sorted(MODULES[module])
+
+
+def test_every_module_that_adds_commands_is_in_the_table() -> None:
+    modules = (TREE / "agent_manager/cli").glob("*.py")
+    assert {path.stem for path in modules if "\ndef add_to(" in path.read_text(encoding="utf-8")} == set(MODULES)
+
+
+@pytest.mark.parametrize("command", ["project", "status", "messages"])
+def test_a_command_does_not_wait_for_what_it_does_not_need(command: str) -> None:
+    script = "import sys; from agent_manager.cli.main import app; app(['%s', '--help'], standalone_mode=False)"
+    ask = f"{script % command}; sys.exit(bool({{'fastapi', 'uvicorn', 'httpx'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], env=child_environment(), capture_output=True, cwd=TREE, check=False
+    )
+    assert done.returncode == 0, done.stderr
