@@ -73,7 +73,7 @@ async def compare_stages(
     with translated():
         rows = await (await locking.execute(_POSITIONS, {"projection": projection.name})).fetchall()
     if not any(live_at for live_at, _ in rows):
-        return []  # they were never filled: to follow the log first, row by row, would take much longer than the rebuild
+        return []  # they were never filled: to follow the log first, row by row, would take the longest of all
     for _ in range(_TRIES):
         snapshot = await store.connect(PROJECTOR)
         try:

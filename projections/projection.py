@@ -80,8 +80,8 @@ class StoredProjection(Projection):
 
 
 PROJECTIONS: tuple[Projection, ...] = (
-    Projection("conversations", ("conversations",)),
     Projection("messages", ("messages",)),
+    Projection("conversations", ("conversations",)),
     Projection("tasks", ("tasks", "task_artifacts")),
     Projection("actors", ("conversation_actors",)),
     Projection("pending", ("pending_messages",)),
@@ -98,7 +98,7 @@ PROJECTIONS: tuple[Projection, ...] = (
     ),
     Projection("search", ("search_documents", "search_conversations"), is_apart=True),
 )
-"""All built-in projections, in the order in which a worker applies them."""
+"""All built-in projections, in the order in which a worker applies them: first what somebody waits for."""
 
 
 def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
