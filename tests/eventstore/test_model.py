@@ -33,7 +33,7 @@ async def _found(events: Any) -> list[tuple[Any, ...]]:
     return [(e.conversation_id, e.version, e.id, e.event_type, e.actor, comparable(e.content)) async for e in events]
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(steps=st.lists(appends | repeats, min_size=1, max_size=10), questions=st.lists(queries, max_size=4))
 async def test_the_log_behaves_like_a_list(
     store: EventStore, steps: list[list[Append] | int], questions: list[dict[str, Any]]

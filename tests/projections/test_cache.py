@@ -183,7 +183,7 @@ async def test_it_takes_no_more_than_it_may(store: EventStore) -> None:
         ConversationCache(Reader(store), max_bytes=-1)
 
 
-READS = 1000
+READS = 400
 _VERSION = "SELECT c.version, c.message_count FROM conversations c WHERE c.tenant_id = 'default' AND c.id = %s"
 
 

@@ -80,7 +80,7 @@ async def positions(store: EventStore) -> dict[str, int]:
 
 
 @given(st.lists(appends | batches | small_batches, min_size=1, max_size=12), st.integers(1, 40))
-@settings(max_examples=50)
+@settings(max_examples=30)
 async def test_the_tables_are_a_fold_of_the_log(
     store: EventStore, database_url: str, steps: list[tuple[Any, Any]], size: int
 ) -> None:
@@ -111,7 +111,7 @@ def assert_follows(tables: Tables, log: list[Event], applied: dict[str, int]) ->
 
 
 @given(st.lists(st.lists(new_events, min_size=1, max_size=6), min_size=1, max_size=4))
-@settings(max_examples=15)
+@settings(max_examples=8)
 async def test_rebuilding_changes_nothing(
     store: EventStore, database_url: str, histories: list[list[NewEvent]]
 ) -> None:

@@ -108,7 +108,7 @@ async def apply(store: EventStore, size: int, times: int | None) -> None:
 
 
 @given(st.lists(appends | st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 9), filters)
-@settings(max_examples=60)
+@settings(max_examples=30)
 async def test_the_statistics_are_a_count_of_the_log(
     store: EventStore, steps: list[Any], size: int, which: dict[str, Any]
 ) -> None:
@@ -128,7 +128,7 @@ async def test_the_statistics_are_a_count_of_the_log(
 
 
 @given(st.lists(st.lists(new_events, min_size=1, max_size=20), min_size=1, max_size=4), st.integers(1, 9))
-@settings(max_examples=15)
+@settings(max_examples=8)
 async def test_a_rebuild_gives_the_same_rows_column_by_column(
     store: EventStore, database_url: str, histories: list[list[NewEvent]], size: int
 ) -> None:

@@ -106,7 +106,7 @@ class DatabaseServer:
         encoding = sql.SQL("ENCODING 'UTF8'") if template == "template0" else sql.SQL("")
         with self._maintenance() as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} {} TEMPLATE {} {}").format(
+                sql.SQL("CREATE DATABASE {} {} TEMPLATE {} STRATEGY file_copy {}").format(
                     sql.Identifier(name), owner, sql.Identifier(template), encoding
                 )
             )
