@@ -27,6 +27,7 @@ class Projection:
             the text of the file of its name in this package.
         setup: statements that make its tables, where the migrations do not.
         is_apart: whether a worker applies it beside the others, so that they need not wait for it.
+        is_awaited: whether a worker applies it before the others: somebody waits for its rows to appear.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Projection:
     statements: str | None = None
     setup: str = ""
     is_apart: bool = False
+    is_awaited: bool = False
 
     @cached_property
     def text(self) -> str | None:
@@ -80,8 +82,8 @@ class StoredProjection(Projection):
 
 
 PROJECTIONS: tuple[Projection, ...] = (
-    Projection("messages", ("messages",)),
     Projection("conversations", ("conversations",)),
+    Projection("messages", ("messages",), is_awaited=True),
     Projection("tasks", ("tasks", "task_artifacts")),
     Projection("actors", ("conversation_actors",)),
     Projection("pending", ("pending_messages",)),
@@ -98,7 +100,7 @@ PROJECTIONS: tuple[Projection, ...] = (
     ),
     Projection("search", ("search_documents", "search_conversations"), is_apart=True),
 )
-"""All built-in projections, in the order in which a worker applies them: first what somebody waits for."""
+"""All built-in projections."""
 
 
 def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:

@@ -76,7 +76,8 @@ class Track:
         self._is_apart = is_apart
         self._store = store
         self._applier = applier
-        self._followed = [Following(one, min(batch_size, one.largest_batch)) for one in projections]
+        in_order = sorted(projections, key=lambda one: not one.is_awaited)
+        self._followed = [Following(one, min(batch_size, one.largest_batch)) for one in in_order]
         self.connection: Connection = applier.connection
         self._quick = Quick(self.connection, min(batch_size, QUICK_EVENTS))
         self._pace = Pace(monotonic())
