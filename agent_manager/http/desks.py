@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agent_manager.agents.apart import Apart
 from agent_manager.http.hub import Hub
 from agent_manager.manager.core import AsyncManager
 from eventstore import AppendResult, EventStore
@@ -100,7 +101,8 @@ class Desks:
 
     def _opened(self, tenant: str) -> Desk:
         answer = self.own.manager.agent
-        manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
+        apart = None if answer is None else Apart(answer)
+        manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
         desk = Desk(self._store, manager)
         desk.wrote(self._written.pop(tenant, 0))
         return desk

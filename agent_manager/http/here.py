@@ -18,11 +18,13 @@ from agent_manager.http.backend import Backend
 from agent_manager.http.bodies import NO_FRAME, Frame, Make
 from agent_manager.http.desks import Desk
 from agent_manager.http.looking import READ_TABLES, mark_of_log, seen_of
+from agent_manager.http.refusals import NotAllowed
 from agent_manager.http.streams import EventStream
-from agent_manager.identity import Identity
+from agent_manager.identity import Identity, Scope
 from agent_manager.manager.manager import Manager
+from agent_manager.manager.registry import AGENTS
 from agent_manager.manager.views import Accepted
-from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent
+from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from projections import Reader, Search, Statistics
 
 CLAIMED = "claimed_actor"
@@ -69,6 +71,15 @@ class HereAndNow:
         """Has a message answered after the request."""
         self.backend.answer(self.desk, accepted)
 
+    def check_writable(self, conversation_id: UUID) -> None:
+        """Refuses what only administrators may write to: where agents are registered, whatever is written there.
+
+        Raises:
+            NotAllowed: the caller is none.
+        """
+        if conversation_id == conversation_uuid(self.caller.tenant, AGENTS) and not self.identity.may(Scope.ADMIN):
+            raise NotAllowed(Scope.ADMIN)
+
     async def append(
         self,
         conversation_id: UUID,
@@ -81,7 +92,11 @@ class HereAndNow:
 
         Args:
             claimed: the actor that the request names, of events that name none themselves.
+
+        Raises:
+            NotAllowed: see :meth:`check_writable`.
         """
+        self.check_writable(conversation_id)
         result = await self.store.append(
             conversation_id,
             [self._caused(event, claimed) for event in events],

@@ -30,6 +30,7 @@ from eventstore import (
     TaskCreated,
     TaskDescribed,
     TaskStatusChanged,
+    conversation_uuid,
     sent_message,
 )
 
@@ -87,7 +88,10 @@ class ConversationFold:
             case ConversationCreated() | ConversationForked() | ConversationRenamed() as data:
                 self._name = self._name if data.name is None else data.name
                 if isinstance(data, ConversationCreated) and data.given_id is not None:
-                    self.given_id = data.given_id
+                    # Whoever may write it may claim any name for it; under one that leads elsewhere, what is sent to it
+                    # would arrive there.
+                    leads_to = conversation_uuid(event.tenant_id, data.given_id)
+                    self.given_id = data.given_id if leads_to == self.id else self.given_id
             case AgentRegistered() as data:
                 self.agents[data.url] = data.card
             case AgentUnregistered() as data:

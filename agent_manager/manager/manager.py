@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from agent_manager.agents.answering import Answer, Context
 from agent_manager.agents.recording import Recording
 from agent_manager.agents.wire import parts_text
+from agent_manager.manager.addressing import addressed
 from agent_manager.manager.answers import Answered, AnswerFailed, Session, ask
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import MAX_BYTES, Folds
@@ -278,7 +279,9 @@ class Manager:
         if session is None:
             return Answered(await self.reply_to(accepted))
         try:
-            return await ask(self.agent, accepted, await self.context_of(accepted), session)
+            fold = self._folds.kept(accepted.conversation) or await self._folds.get(accepted.conversation)
+            sent = addressed(accepted, self.tenant, fold)
+            return await ask(self.agent, sent, await self.context_of(sent), session)
         finally:
             await session.release()
 

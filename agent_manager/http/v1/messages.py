@@ -107,6 +107,7 @@ async def append_message(
 async def send_message(here: Here, conversation: str, message: MessageIn) -> AcceptedOut:
     """Adds a message and has it answered. It is stored when this returns; the answer comes by itself."""
     found = await existing(here.reader, conversation)
+    here.check_writable(found.id)
     manager = here.manager
     view = await manager.get_conversation(conversation)
     accepted = await manager.accept(message, str(found.id) if view is None else view.conversation_id)
