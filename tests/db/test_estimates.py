@@ -1,0 +1,112 @@
+"""What the planner believes of a table is of all its rows: it is not to tell what stands in those of others."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import pytest
+from psycopg import sql
+from support.asking import acting_as
+from support.logins import Logins, Session
+
+from eventstore import EventStore, Settings
+from eventstore.database.migrate import Migrator
+from projections.projection import named
+from projections.rebuild import rebuild
+
+WALLED_TEXTS = [
+    ("conversations", "name"),
+    ("messages", "content"),
+    ("messages", "given_id"),
+    ("tasks", "description"),
+    ("task_artifacts", "name"),
+]
+OF_OTHERS = UUID(int=7)
+
+
+def fill(database_url: str, table: str, column: str) -> None:
+    """Many rows of another tenant, half of which say the same."""
+    with acting_as(database_url) as projector:
+        for number in range(200):
+            given = {"tenant_id": "globex", "conversation_id": OF_OTHERS, "id": UUID(int=number)}
+            given |= {
+                "task_id": OF_OTHERS,
+                "version": number,
+                "role": "user",
+                "status": "pending",
+                "name": "",
+                "content": "",
+            }
+            given |= {
+                "artifact_id": "a",
+                "parts": "[]",
+                "description": "",
+                "created_at": "2026-01-01Z",
+                "updated_at": "2026-01-01Z",
+                "extends": False,
+                "last_chunk": False,
+            }
+            given |= {column: "xyzzy" if number % 2 else f"plugh {number}"}
+            known = projector.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", (table,)
+            ).fetchall()
+            row = {name: given[name] for (name,) in known if name in given}
+            projector.execute(
+                sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                    sql.Identifier(table),
+                    sql.SQL(", ").join(map(sql.Identifier, row)),
+                    sql.SQL(", ").join(map(sql.Literal, row.values())),
+                )
+            )
+
+
+def analyze(database_url: str, table: str) -> None:
+    with acting_as(database_url, "eventstore_owner") as owner:
+        owner.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+
+
+def believed(session: Session, table: str, column: str, comparison: str, text: str) -> int:
+    """How many rows the planner expects."""
+    explained = session.execute(
+        sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {} {} {}").format(
+            sql.Identifier(table), sql.Identifier(column), sql.SQL(comparison), sql.Literal(text)
+        )
+    ).fetchone()
+    assert explained is not None
+    plan = explained[0] if isinstance(explained[0], list) else json.loads(explained[0])
+    return int(plan[0]["Plan"]["Plan Rows"])
+
+
+@pytest.mark.parametrize(("table", "column"), WALLED_TEXTS)
+def test_no_plan_tells_which_texts_others_have_written(
+    logins: Logins, database_url: str, table: str, column: str
+) -> None:
+    fill(database_url, table, column)
+    analyze(database_url, table)
+    stranger = logins.session("reader", tenant="acme")
+    assert believed(stranger, table, column, "=", "xyzzy") == believed(stranger, table, column, "=", "nothing")
+    assert believed(stranger, table, column, "<", "plugh 1") == believed(stranger, table, column, "<", "zzz")
+
+
+async def test_nor_once_the_table_was_rebuilt(logins: Logins, store: EventStore, database_url: str) -> None:
+    await rebuild(store, named(["messages"]))
+    fill(database_url, "messages", "content")
+    analyze(database_url, "messages")
+    stranger = logins.session("reader", tenant="acme")
+    assert believed(stranger, "messages", "content", "=", "xyzzy") == believed(
+        stranger, "messages", "content", "=", "nothing"
+    )
+
+
+def test_what_was_gathered_before_is_gone(database_url: str, logins: Logins) -> None:
+    migrator = Migrator(database_url, Settings(_env_file=None, database_url=database_url))
+    migrator.down()
+    fill(database_url, "messages", "content")
+    analyze(database_url, "messages")
+    stranger = logins.session("reader", tenant="acme")
+    assert believed(stranger, "messages", "content", "=", "xyzzy") > 50
+    migrator.up()
+    assert believed(stranger, "messages", "content", "=", "xyzzy") == believed(
+        stranger, "messages", "content", "=", "nothing"
+    )
