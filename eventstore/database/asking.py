@@ -1,5 +1,8 @@
 """A connection that says for whom it asks: caller and query travel together, in one round trip and one transaction.
 
+So does the role: a pooler may lend a session in which another part has taken another one, such as the projector's, who
+sees all.
+
 Both stand before one Sync of the protocol, so that they are one transaction without BEGIN and COMMIT. What was said of
 the caller is forgotten with it: the next question on the connection is asked for nobody, until it says for whom, and a
 pooler may give each transaction another session. psycopg's own pipeline costs a third of a page of messages; here libpq
@@ -25,6 +28,7 @@ from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
 from eventstore.caller import Caller
+from eventstore.database.connection import LOGIN
 from eventstore.database.queries import query as sql_text
 from eventstore.database.waiting import WaitingConnection
 
@@ -33,6 +37,7 @@ USES_TO_PREPARE = 5
 MOST_PREPARED = 100
 
 _SAY_NAME = b"eventstore_say_caller"
+_NOBODY = (b"", b"")
 _PLACE = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")
 
 Kind = type[psycopg.AsyncCursor[TupleRow]]
@@ -48,13 +53,18 @@ class Step(NamedTuple):
 
 
 class AskingConnection(WaitingConnection):
-    """A connection in all else like any other; one coroutine uses it at a time."""
+    """A connection in all else like any other; one coroutine uses it at a time.
+
+    Attributes:
+        role: as which it asks.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._transformers: dict[Kind, tuple[abc.Transformer, Format]] = {}
         self._statements = _Statements()
         self._can_say = False
+        self.role = LOGIN
 
     async def ask(self, query: Any, parameters: Any, caller: Caller | None, kind: Kind) -> list[TupleRow]:
         """The rows of a query, asked for a caller; None is nobody.
@@ -68,8 +78,7 @@ class AskingConnection(WaitingConnection):
         text, values = _numbered_with(_text(query, self), parameters)
         given = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
         steps: list[Step] = []
-        if caller is not None:
-            self._say(caller, _conversation_of(parameters), steps)
+        self._say(caller, _conversation_of(parameters), steps)
         types, formats = transformer.types or (), list(transformer.formats or ())
         name = self._statements.name(self.pgconn, (text, tuple(types)), steps)
         if name is None:
@@ -82,10 +91,11 @@ class AskingConnection(WaitingConnection):
         transformer.set_pgresult(result)
         return transformer.load_rows(0, result.ntuples, tuple)
 
-    def _say(self, caller: Caller, conversation: str, steps: list[Step]) -> None:
+    def _say(self, caller: Caller | None, conversation: str, steps: list[Step]) -> None:
         if not self._can_say:
             steps.append(Step(partial(self.pgconn.send_prepare, _SAY_NAME, _SAY_CALLER), self._can_say_from_now_on))
-        said = [caller.tenant.encode(), (caller.user or "").encode(), conversation.encode()]
+        who = _NOBODY if caller is None else (caller.tenant.encode(), (caller.user or "").encode())
+        said = [self.role.encode(), *who, conversation.encode()]
         steps.append(Step(partial(self.pgconn.send_query_prepared, _SAY_NAME, said)))
 
     def _can_say_from_now_on(self) -> None:

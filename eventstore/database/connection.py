@@ -21,6 +21,8 @@ WRITER = "eventstore_writer"
 READER = "eventstore_reader"
 AUDITOR = "eventstore_auditor"
 PROJECTOR = "eventstore_projector"
+LOGIN = "none"
+"""In the place of a role: none is taken."""
 OLDEST_SERVER = 15
 BOOKKEEPING = "eventstore_migrations"
 """dbmate's table, in the store's own schema."""
@@ -111,15 +113,20 @@ def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
         )
 
 
-async def configure(connection: Connection, settings: Settings, role: str | None) -> None:
-    """Sets schema, role and time zone for the connection's life, and refuses servers that do not carry the store."""
+async def configure(connection: Connection, settings: Settings, role: str | None) -> str:
+    """Sets schema, role and time zone for the connection's life, and refuses servers that do not carry the store.
+
+    Returns:
+        The role that was taken; ``none`` where that is the login.
+    """
     refuse_unsuitable(connection.info)
     parameters = {
         # The projector's temporary view must be found before any table; everybody else finds temporary objects last.
         "path": f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp",
         **_of_role(connection, settings, role),
     }
-    await connection.execute(_CONFIGURE, parameters)
+    row = await (await connection.execute(_CONFIGURE, parameters)).fetchone()
+    return (row and row[-1]) or LOGIN
 
 
 async def take_role(connection: Connection, settings: Settings, role: str) -> None:
@@ -135,7 +142,8 @@ def _of_role(connection: Connection, settings: Settings, role: str | None) -> di
     }
 
 
-async def say_caller(connection: Connection, caller: Caller | None) -> None:
-    """Says for whom the connection asks until its transaction ends; None is nobody, who sees nothing."""
-    said = {"tenant": caller.tenant if caller else "", "user": (caller and caller.user) or "", "about": ""}
+async def say_caller(connection: Connection, caller: Caller | None, role: str) -> None:
+    """Says for whom, and as what role, the connection asks until its transaction ends; None is nobody."""
+    who = {"tenant": caller.tenant if caller else "", "user": (caller and caller.user) or "", "about": ""}
+    said = who | {"role": role}
     await connection.execute(_CALLER, said)

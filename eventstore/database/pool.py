@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from eventstore.caller import Caller
 from eventstore.database.asking import AskingConnection
-from eventstore.database.connection import Connection, configure, connect_options, say_caller
+from eventstore.database.connection import configure, connect_options, say_caller
 from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
@@ -43,8 +43,8 @@ class Pool:
     ) -> None:
         self._why = why
 
-        async def prepare(connection: Connection) -> None:
-            await configure(connection, settings, role)
+        async def prepare(connection: AskingConnection) -> None:
+            connection.role = await configure(connection, settings, role)
             milliseconds = max(1, round(1000 * settings.statement_seconds))
             await connection.execute(_STATEMENT_TIMEOUT, {"milliseconds": milliseconds})
 
@@ -82,7 +82,7 @@ class Pool:
         async with self._pool.connection() as connection, connection.transaction():
             if mode is not None:
                 await connection.execute(mode.encode())
-            await say_caller(connection, caller)
+            await say_caller(connection, caller, connection.role)
             yield connection
 
     async def fetch(

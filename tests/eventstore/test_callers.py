@@ -19,6 +19,7 @@ from eventstore import (
     EventStore,
     NewEvent,
 )
+from eventstore.caller import EVERYBODY
 from eventstore.errors import Forbidden, InputError, InvalidEvent
 
 SHARED, ANAS, BOBS, OPEN = (UUID(int=number) for number in range(1, 5))
@@ -94,6 +95,28 @@ async def test_followers_of_many_callers_sleep_on_one_connection(shared: EventSt
     finally:
         for follower in (*followers, everybody):
             await follower.__aexit__()
+
+
+async def test_who_is_lent_a_session_in_which_somebody_took_another_role_sees_what_is_theirs(
+    shared: EventStore,
+) -> None:
+    """As a pooler lends them that gives each transaction another session."""
+    async with await shared.connect(None) as connection:
+        cursor = await connection.execute("SELECT FROM pg_roles WHERE rolname = 'eventstore_projector'")
+        if not await cursor.fetchall():
+            pytest.skip("the login may not create roles, so there is no wall")
+    settings = shared.settings.model_copy(update={"pool_size": 1})
+    async with EventStore(settings) as store:
+        for role, whose in (("eventstore_projector", Caller("acme", "bob")), ("eventstore_reader", EVERYBODY)):
+            ways = {view.pool: view for view in (store.log(whose), store.tables(whose))}
+            for pool, view in ways.items():
+                await view.fetch("SELECT")
+                async with pool.connection() as session:
+                    await session.execute(f"SET ROLE {role}")
+                assert await view.fetch("SELECT current_user") != [(role,)]
+        log = {event.conversation_id async for event in store.read_log(tenant="acme", user="bob")}
+        assert log == SEEN["bob"]
+        assert len([event async for event in store.read_log(all_tenants=True)]) == 10
 
 
 async def test_an_append_is_walled_from_the_instant_it_returns(shared: EventStore) -> None:
