@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from uuid import UUID, uuid4
 
 import psycopg
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from support.asking import acting_as, ask
 from support.logins import Logins, Session
 from support.saying import members, say, say_together, share, type_in
+from support.waiting import until
 
 
 @pytest.fixture
@@ -198,3 +200,39 @@ def test_members_that_the_log_does_not_give_are_found(service: Session, trip: UU
     with acting_as(database_url) as projector:
         found = projector.execute("SELECT user_id, expected, found FROM differing_members() ORDER BY 1").fetchall()
     assert found == [("ana", "own", "write"), ("eve", None, "read")]
+
+
+_UNSAID = """
+INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, content,
+                    digest)
+VALUES (nextval('events_position'), now(), 1, 1, %s, gen_random_uuid(), 'acme', 'noted', '{}', sha256(''))
+"""
+_AT_ONCE = """
+SELECT a.outcome::text
+  FROM append_group(ARRAY['acme', 'acme'], %s::uuid[], ARRAY[-2, -2], ARRAY[1, 2], ARRAY[1, 2],
+                    ARRAY[gen_random_uuid(), gen_random_uuid()], ARRAY['noted', 'noted'], ARRAY[1, 1]::smallint[],
+                    ARRAY['', ''], ARRAY['{}', '{}']::jsonb[], ARRAY['{}', '{}']::jsonb[], ARRAY['ana', 'ana'], 0) AS a
+"""
+
+
+def test_a_busy_conversation_that_begins_meanwhile_does_not_hinder_the_others(
+    service: Session, onlooker: Session, database_url: str
+) -> None:
+    busy, other = uuid4(), uuid4()
+    outcomes: list[tuple[str]] = []
+    owner = "eventstore_owner"
+    with acting_as(database_url, owner) as holder, acting_as(database_url, owner) as blocker:
+        with blocker.transaction(force_rollback=True), holder.transaction():
+            holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
+            blocker.execute(_UNSAID, (other,))
+            group = Thread(
+                target=lambda: outcomes.extend(service.execute(_AT_ONCE, ([busy, other],)).fetchall()),
+            )
+            group.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+            pid = service.info.backend_pid
+            until(lambda: blocker.execute(waiting, (pid,)).fetchone() == (1,), "the group waits for the other one")
+            assert say(ask(holder, "acme"), "acme", busy, "ana") == "n"
+        group.join()
+    assert outcomes == [("b",), ("n",)]
+    assert members(onlooker, busy) == members(onlooker, other) == {"ana": "own"}
