@@ -71,3 +71,19 @@ async def test_a_misspelt_word_is_not_corrected_to_what_only_others_have_said(
     assert found("acquisitoin", "acme", "ana") == []
     assert found("itinerayr", "acme", "ana") == [(own, "itinerary")]
     assert [searched for _, searched in found("acquisitoin", "acme", "bob")] == ["acquisition"]
+
+
+async def test_a_misspelt_word_is_not_corrected_in_languages_that_only_others_speak(
+    store: EventStore, service: Session, found: Found
+) -> None:
+    # In Swedish "bilarna" is a form of "bil", of which there are more; in no language that is tried always.
+    own = await spoken(store, service, "acme", "ana", "bil", "bil", "bil", "bilarnax")
+    before = found("bilarnaa", "acme", "ana")
+    assert [conversation for conversation, _ in before] == [own]
+    swedish = uuid4()
+    created = {"metadata": {"language": "sv"}}
+    assert say(service, "acme", swedish, "bob", "conversation.created", created) == "n"
+    await spoken(store, service, "acme", "bob", "hej")
+    assert found("bilarnaa", "acme", "ana") == before
+    share(service, "acme", swedish, "bob", "ana")
+    assert found("bilarnaa", "acme", "ana") == []  # it is hers now, too

@@ -10,6 +10,8 @@ import httpx
 from agent_manager.identity import Directory, Scope
 from eventstore import EventStore
 
+_LIMITS = httpx.Limits(keepalive_expiry=2)
+"""Sooner than the server lets go of a connection that is idle: a request on its way then would be lost."""
 WORKING = (Scope.READ, Scope.WRITE, Scope.AUDIT)
 
 
@@ -58,7 +60,7 @@ class People:
             self._known.add((tenant, user))
         made = await self.directory.add_key(tenant, "tests", user=user, scopes=scopes or WORKING)
         headers = {"Authorization": f"Bearer {made.token.get_secret_value()}"}
-        client = httpx.AsyncClient(base_url=self._url, timeout=30, headers=headers)
+        client = httpx.AsyncClient(base_url=self._url, timeout=30, headers=headers, limits=_LIMITS)
         self._clients.append(client)
         return Person(tenant, user or "", made.key.id, made.token.get_secret_value(), client)
 
