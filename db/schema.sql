@@ -676,6 +676,8 @@ CREATE TABLE public.events (
     CONSTRAINT events_names_check CHECK ((((tenant_id)::text <> ''::text) AND ((event_type)::text <> ''::text))),
     CONSTRAINT events_version_check CHECK (((version > 0) AND (schema_version > 0)))
 );
+ALTER TABLE ONLY public.events ALTER COLUMN salt SET STATISTICS 0;
+ALTER TABLE ONLY public.events ALTER COLUMN digest SET STATISTICS 0;
 
 ALTER TABLE ONLY public.events FORCE ROW LEVEL SECURITY;
 
@@ -1482,6 +1484,7 @@ CREATE TABLE public.parked (
     tries integer DEFAULT 1 NOT NULL,
     parked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
+ALTER TABLE ONLY public.parked ALTER COLUMN error SET STATISTICS 0;
 
 ALTER TABLE ONLY public.parked FORCE ROW LEVEL SECURITY;
 
@@ -1848,6 +1851,25 @@ DECLARE
     at      integer := 0;
     changed boolean := false;
 BEGIN
+    IF asking_user() IS NOT NULL THEN
+        languages := ARRAY(
+            SELECT l.language
+              FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+             WHERE l.language IN (SELECT u.language FROM search_languages('') AS s (of_all), unnest(s.of_all) AS u (language))
+                OR EXISTS (
+                       SELECT
+                         FROM (SELECT m.conversation_id
+                                 FROM conversation_members m
+                                WHERE m.tenant_id = tenant AND m.user_id = asking_user()
+                                LIMIT 10000) AS own
+                         JOIN search_conversations c
+                           ON c.tenant_id = tenant
+                          AND c.conversation_id = own.conversation_id
+                        WHERE c.language = l.language
+                   )
+             ORDER BY l.n
+        );
+    END IF;
     FOR unit IN SELECT u.side, u.negated, u.quoted, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
         meant := NULL;
         IF NOT (unit.negated OR unit.quoted OR unit.prefix) AND unit.said ~ '^[^\W\d_]{4,30}$' THEN
@@ -3410,6 +3432,8 @@ CREATE TABLE public.conversations (
     forked_from jsonb,
     metadata jsonb
 );
+ALTER TABLE ONLY public.conversations ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY public.conversations ALTER COLUMN given_id SET STATISTICS 0;
 
 ALTER TABLE ONLY public.conversations FORCE ROW LEVEL SECURITY;
 
@@ -3533,6 +3557,8 @@ CREATE TABLE public.messages (
     extra jsonb,
     metadata jsonb
 );
+ALTER TABLE ONLY public.messages ALTER COLUMN content SET STATISTICS 0;
+ALTER TABLE ONLY public.messages ALTER COLUMN given_id SET STATISTICS 0;
 
 ALTER TABLE ONLY public.messages FORCE ROW LEVEL SECURITY;
 
@@ -3563,6 +3589,7 @@ CREATE TABLE public.pending_messages (
     given_id text,
     created_at timestamp with time zone NOT NULL
 );
+ALTER TABLE ONLY public.pending_messages ALTER COLUMN given_id SET STATISTICS 0;
 
 ALTER TABLE ONLY public.pending_messages FORCE ROW LEVEL SECURITY;
 
@@ -3833,6 +3860,9 @@ CREATE TABLE public.task_artifacts (
     extra jsonb,
     metadata jsonb
 );
+ALTER TABLE ONLY public.task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
+ALTER TABLE ONLY public.task_artifacts ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY public.task_artifacts ALTER COLUMN description SET STATISTICS 0;
 
 ALTER TABLE ONLY public.task_artifacts FORCE ROW LEVEL SECURITY;
 
@@ -3856,6 +3886,8 @@ CREATE TABLE public.tasks (
     extra jsonb,
     status_extra jsonb
 );
+ALTER TABLE ONLY public.tasks ALTER COLUMN description SET STATISTICS 0;
+ALTER TABLE ONLY public.tasks ALTER COLUMN given_id SET STATISTICS 0;
 
 ALTER TABLE ONLY public.tasks FORCE ROW LEVEL SECURITY;
 
@@ -4983,4 +5015,6 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261123001580'),
     ('20261123001600'),
     ('20261123001610'),
-    ('20261123001620');
+    ('20261123001620'),
+    ('20261123001700'),
+    ('20261123001720');
