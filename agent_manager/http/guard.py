@@ -51,7 +51,7 @@ class Guard:
         refused = self._refused(scope["method"], headers)
         if refused is not None:
             self._counters.add("http_refused", reason=refused[1])
-            await problem(refused[0], refused[2])(scope, receive, send)
+            await problem(refused[0], refused[2], headers=refused[3])(scope, receive, send)
             return
         body = _Body(receive, self._limit, self._seconds)
         if said_length(headers) > self._limit:
@@ -71,14 +71,19 @@ class Guard:
         self._counters.add("http_refused", reason=refused.reason)
         await problem_of_refusal(refused)(scope, receive, send)
 
-    def _refused(self, method: str, headers: Headers) -> tuple[int, str, str] | None:
-        """Status, reason, and what to say."""
+    def _refused(self, method: str, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
+        """Status, reason, what to say, and headers of the answer."""
         host = headers.get("host", "")
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Where a proxy believes the one and this server the other, what one client sends as a body would be taken
+            # for the beginning of another's request.
+            said = "a body has one length: send Content-Length or Transfer-Encoding, not both"
+            return 400, "two lengths", said, {"Connection": "close"}
         if self._names is not None and _name(host) not in self._names:
             said = f"this server listens on its own machine only, and answers to no other name than its: {host!r}"
-            return 421, "host", said
+            return 421, "host", said, {}
         if method not in _SAFE and _is_foreign(headers, host):
-            return 403, "foreign page", "a web page of another site may not change anything here"
+            return 403, "foreign page", "a web page of another site may not change anything here", {}
         return None
 
 

@@ -217,3 +217,13 @@ async def test_a_shorter_limit_of_the_server_stands(settings: Settings, superuse
     for seconds, shown in ((30.0, "1234ms"), (0.5, "500ms")):
         async with EventStore(settings.model_copy(update={"statement_seconds": seconds})) as store:
             assert (await store.tables(store.caller()).fetch("SHOW statement_timeout"))[0][0] == shown
+
+
+async def test_a_body_with_two_lengths_hides_no_second_request(here: Served) -> None:
+    hidden = "GET /v1/conversations HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    head = f"Host: 127.0.0.1\r\nContent-Length: {5 + len(hidden)}\r\nTransfer-Encoding: chunked\r\n"
+    async with connected(here, f"POST /v1/conversations HTTP/1.1\r\n{head}\r\n0\r\n\r\n{hidden}") as (reader, _):
+        told = await reader.read()
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert told.count(b"HTTP/1.1") == 1
+    assert (await here.client.get("/v1/conversations")).json()["items"] == []
