@@ -40,13 +40,16 @@ def migrate_down(
     data_dir: DataDir = None,
     every: Annotated[bool, typer.Option("--all", help="Revert all of them, not only the latest.")] = False,
     destroy_events: Annotated[
-        bool, typer.Option("--destroy-events", help="Also where that drops a log that holds events.")
+        bool,
+        typer.Option(
+            "--destroy-events", help="Also where that drops a log that holds events, or the tenants, users and keys."
+        ),
     ] = False,
 ) -> None:
     """Revert the latest migration. Stop workers and applications first.
 
-    The read tables can be dropped and rebuilt at will; the log cannot. Reverting a migration that would drop a log
-    with events in it is refused unless you say --destroy-events.
+    The read tables can be dropped and rebuilt at will; the log, and the directory of tenants, users and keys, cannot.
+    Reverting a migration that would drop either, with something in it, is refused unless you say --destroy-events.
     """
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()

@@ -27,6 +27,12 @@ from eventstore.errors import MigrationFailed, SchemaMissing, SchemaTooNew, Sche
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
+_IRREPLACEABLE = {
+    "events": "the log, and it holds events",
+    "identity_tenants": "the tenants with their users and keys, and there are some",
+}
+"""The tables that nothing could fill anew, and what is lost with them."""
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -110,13 +116,13 @@ class Migrator:
         """Reverts the latest migration.
 
         Args:
-            destroy_events: also where that drops a log that holds events.
+            destroy_events: also where that drops a log that holds events, or the tenants, users and keys.
 
         Returns:
             Its version; None where there is nothing to revert.
 
         Raises:
-            MigrationFailed: dbmate could not, or the log would be lost.
+            MigrationFailed: dbmate could not, or what cannot be made anew would be lost.
         """
         with self._connect() as connection:
             applied = self._applied(connection)
@@ -125,10 +131,9 @@ class Migrator:
             latest = max(applied)
             if latest not in known_versions():
                 check(applied)
-            if not destroy_events and self._drops_events(latest) and self._has_events(connection):
+            if not destroy_events and (lost := self._lost_with(latest, connection)) is not None:
                 raise MigrationFailed(
-                    f"reverting {latest} would destroy the log, and it holds events: "
-                    "back it up, then say --destroy-events if you mean it"
+                    f"reverting {latest} would destroy {lost}: back it up, then say --destroy-events if you mean it"
                 )
             self._dbmate(connection, "down")
             return latest
@@ -180,14 +185,19 @@ class Migrator:
                 return set()
         return {str(version) for (version,) in rows}
 
-    def _drops_events(self, version: str) -> bool:
+    def _lost_with(self, version: str, connection: _SyncConnection) -> str | None:
+        """What there is that reverting a migration would drop and nothing could bring back."""
         (path,) = (folder() / "migrations").glob(f"{version}_*.sql")
-        return "DROP TABLE events;" in path.read_text(encoding="utf-8").partition("-- migrate:down")[2]
+        down = path.read_text(encoding="utf-8").partition("-- migrate:down")[2]
+        for table, what in _IRREPLACEABLE.items():
+            if f"DROP TABLE {table};" in down and self._has_rows(connection, table):
+                return what
+        return None
 
-    def _has_events(self, connection: _SyncConnection) -> bool:
-        table = sql.Identifier(self._settings.db_schema, "events")
+    def _has_rows(self, connection: _SyncConnection, table: str) -> bool:
+        name = sql.Identifier(self._settings.db_schema, table)
         with translated():
-            row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(table)).fetchone()
+            row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name)).fetchone()
         return bool(row and row[0])
 
     def _dbmate(

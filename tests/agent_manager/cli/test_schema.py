@@ -67,6 +67,16 @@ def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, dat
     assert applied(empty) == []
 
 
+def test_keys_are_destroyed_only_when_told_so(empty: Eventstore) -> None:
+    assert empty("tenants", "add", "acme").code == 0
+    refused = empty("migrate", "down", "--all")
+    assert refused.code == 1
+    assert "would destroy the tenants with their users and keys" in refused.err
+    assert json.loads(empty("tenants", "list", "--json").out)[0]["id"] == "acme"
+    assert empty("migrate", "down", "--all", "--destroy-events").code == 0
+    assert applied(empty) == []
+
+
 def test_the_read_tables_can_be_reverted_and_come_back_from_the_log(empty: Eventstore) -> None:
     empty("seed")
     before = json.loads(empty("conversations", "--json").out)
