@@ -67,7 +67,7 @@ class NotAllowed(Refused):
 
     def __init__(self, scope: str) -> None:
         super().__init__(
-            f"this token does not allow it: the scope {str(scope)!r} is needed",
+            f"this token does not allow it: the scope {scope} is needed",
             headers={"WWW-Authenticate": f'Bearer realm="eventstore", error="insufficient_scope", scope="{scope}"'},
         )
 

@@ -95,6 +95,7 @@ async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: 
         answer = await endpoint.request(lacking[endpoint.needs].client, trip)
         assert answer.status_code == 403, (endpoint, answer.text)
         assert f'error="insufficient_scope", scope="{endpoint.needs}"' in answer.headers["www-authenticate"]
+        assert f"the scope {endpoint.needs} is needed" in answer.text
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
 
 
