@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Path
 from starlette.responses import Response
@@ -12,10 +13,11 @@ from agent_manager.http.asking import needs
 from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.members import MemberIn, MemberOut, MembersOut, User
-from agent_manager.http.v1.answers import NOT_FOUND, TOO_LARGE, errors
+from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors
 from agent_manager.identity import Scope
 from eventstore import ConversationShared, ConversationUnshared
 from eventstore.database.queries import query
+from eventstore.errors import ConflictError, printable
 
 router = APIRouter(prefix="/conversations/{conversation}/members", tags=["members"], route_class=WalledRoute)
 
@@ -26,20 +28,20 @@ _MEMBERS = query("agent_manager.http", "members")
 async def list_members(here: Here, conversation: str) -> MembersOut:
     """Who may see a conversation: its owner, and those with whom it was shared."""
     found = await existing(here.reader, conversation)
-    rows = await here.store.tables(here.caller).fetch(_MEMBERS, {"conversation": found.id})
-    return MembersOut(items=[MemberOut(user=user, access=access) for user, access in rows])
+    return MembersOut(items=await _members(here, found.id))
 
 
 @router.post(
     "",
     status_code=201,
     response_model=MemberOut,
-    responses=errors(NOT_FOUND, TOO_LARGE),
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Scope.WRITE),
 )
 async def share(here: Here, conversation: str, member: MemberIn) -> MemberOut:
     """Shares a conversation with a user, or changes what they may do. Only its owner may, and administrators."""
     found = await existing(here.reader, conversation)
+    await _check_no_owner(here, found.id, member.user)
     await here.append(found.id, [ConversationShared(user=member.user, access=member.access)])
     return MemberOut(user=member.user, access=member.access)
 
@@ -48,10 +50,28 @@ async def share(here: Here, conversation: str, member: MemberIn) -> MemberOut:
     "/{user}",
     status_code=204,
     response_class=Response,
-    responses=errors(NOT_FOUND),
+    responses=errors(NOT_FOUND, CONFLICT),
     openapi_extra=needs(Scope.WRITE),
 )
 async def unshare(here: Here, conversation: str, user: Annotated[User, Path()]) -> None:
     """Shares a conversation with a user no longer. Its owner stays."""
     found = await existing(here.reader, conversation)
+    await _check_no_owner(here, found.id, user)
     await here.append(found.id, [ConversationUnshared(user=user)])
+
+
+async def _members(here: Here, conversation: UUID) -> list[MemberOut]:
+    rows = await here.store.tables(here.caller).fetch(_MEMBERS, {"conversation": conversation})
+    return [MemberOut(user=user, access=access) for user, access in rows]
+
+
+async def _check_no_owner(here: Here, conversation: UUID, user: str) -> None:
+    """Refuses to change what the owner may do: it would be written, and change nothing.
+
+    Raises:
+        ConflictError: they are the owner. Whoever may not share is refused by the append, whomever they name.
+    """
+    if here.caller.user not in (None, user):
+        return
+    if MemberOut(user=user, access="own") in await _members(here, conversation):
+        raise ConflictError(f"{printable(user)} owns the conversation and stays its owner: name somebody else")

@@ -88,6 +88,20 @@ async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Serve
     assert (await other.get(path)).status_code == 404
 
 
+async def test_an_owner_stays_one_and_is_told_so(walled: Served, people: People) -> None:
+    ana, bob, admin = [await people.person("acme", name, *scopes) for name, scopes in
+                       (("ana", ()), ("bob", ()), ("root", tuple(Scope)))]  # fmt: skip
+    path = await begun(ana)
+    assert await share(ana, path) == 201
+    version = (await ana.get(path)).json()["version"]
+    for owner in (ana, admin):
+        assert await share(owner, path, user="ana") == 409
+        assert await unshare(owner, path, user="ana") == 409
+    assert await share(bob, path, user="ana") == 403
+    assert (await ana.get(path)).json()["version"] == version
+    assert (await ana.get(f"{path}/members")).json()["items"][0] == {"user": "ana", "access": "own"}
+
+
 @pytest.mark.parametrize("name", ["conversations", "messages", "search", "log", "statistics"])
 async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
     walled: Served, people: People, name: str
