@@ -116,8 +116,8 @@ class Forbidden(EventStoreError):
 
     def __init__(self, conversation_id: object) -> None:
         super().__init__(
-            f"no conversation that you may write has the id {conversation_id}: "
-            "ask its owner to share it with you, or begin one of your own; nothing was written"
+            f"no conversation that you may write has the id {conversation_id}, or it is not yours to share or delete: "
+            "ask its owner, or begin one of your own; nothing was written"
         )
         self.conversation_id = conversation_id
 
