@@ -138,7 +138,16 @@ class Directory:
         return [Key(*row) for row in rows]
 
     async def revoke_key(self, tenant: str, key: str) -> Key:
-        """Has a key refused for good: within a second, wherever it is used."""
+        """Has a key refused for good: within a second, wherever it is used.
+
+        Args:
+            key: its id.
+
+        Raises:
+            InputError: it is the key itself, which is not repeated.
+        """
+        if (name := StaticKey.named(key)) is not None:
+            raise InputError(f"this is the key itself, secret and all: give its id alone, {name}")
         parameters = {"tenant": checked_tenant(tenant), "id": checked_name(key)}
         if not (rows := await self._fetch("revoke_key", parameters)):
             raise NotFound(

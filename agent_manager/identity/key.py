@@ -13,6 +13,7 @@ from pydantic import SecretStr
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_LENGTH = 12
 _SECRET_BYTES = 32
+_BEGINNING = re.compile(rf"es_([a-z0-9]{{{_ID_LENGTH}}})_")
 _SHAPE = re.compile(rf"es_([a-z0-9]{{{_ID_LENGTH}}})_([A-Za-z0-9_-]{{43}})")
 
 
@@ -40,6 +41,12 @@ class StaticKey:
         """The one that a token is; None where it does not look like one."""
         found = _SHAPE.fullmatch(token.get_secret_value())
         return None if found is None else cls(found[1], _hash(found[2]))
+
+    @staticmethod
+    def named(text: str) -> str | None:
+        """The id in what begins like the text of a key, whole or cut; None where it does not."""
+        found = _BEGINNING.match(text)
+        return None if found is None else found[1]
 
     def is_same(self, other: StaticKey) -> bool:
         """Whether id and secret are the same, in the same time wherever they differ."""

@@ -79,6 +79,15 @@ def test_a_key_is_revoked(acme: Eventstore, settings: Settings) -> None:
     assert (row["state"], row["last_used_at"]) == ("revoked", None)
 
 
+@pytest.mark.parametrize("length", [60, 17])
+def test_a_key_that_is_given_for_its_id_is_not_repeated(acme: Eventstore, length: int) -> None:
+    token = acme("keys", "add", "laptop", "--tenant", "acme").out.strip()
+    result = acme("keys", "revoke", token[:length], "--tenant", "acme")
+    assert result.code == 1
+    assert result.err.endswith(f"this is the key itself, secret and all: give its id alone, {token[3:15]}\n")
+    assert token[:length] not in result.err
+
+
 @pytest.mark.parametrize(("said", "days"), [("90m", 0.0625), ("12h", 0.5), ("90d", 90), ("4w", 28), (None, 90)])
 def test_a_key_lasts_as_long_as_is_said(acme: Eventstore, said: str | None, days: float) -> None:
     acme("keys", "add", "laptop", "--tenant", "acme", *(["--expires", said] if said else []))
