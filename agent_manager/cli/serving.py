@@ -82,7 +82,9 @@ def up(
     listening = None if no_http else listen(host, port)
     try:
         http = (
-            None if listening is None else partial(_http, listening=listening, requires_tokens=require_tokens, tls=tls)
+            None
+            if listening is None
+            else partial(_http, listening=listening, port=port, requires_tokens=require_tokens, tls=tls)
         )
         asyncio.run(work(settings, _describe, http))
     finally:
@@ -92,7 +94,7 @@ def up(
 
 @asynccontextmanager
 async def _http(
-    store: EventStore, *, listening: socket.socket, requires_tokens: bool, tls: ssl.SSLContext | None
+    store: EventStore, *, listening: socket.socket, port: int | None, requires_tokens: bool, tls: ssl.SSLContext | None
 ) -> AsyncIterator[None]:
     """Serves HTTP until the end of the block."""
     said = store.settings.answer
@@ -103,6 +105,8 @@ async def _http(
     ):
         url = url_of(listening, has_tls=tls is not None)
         say("HTTP", f"{url}; GET {url}/openapi.json describes it")
+        if port is None and listening.getsockname()[1] != DEFAULT_PORT:
+            say("", f"not on port {DEFAULT_PORT}, where somebody else listens: --port chooses another")
         if backend.gate.requires_tokens:
             say("Tokens", "nobody is let in without one: eventstore keys add makes them")
             if tls is None and not is_own(listening):
@@ -111,6 +115,10 @@ async def _http(
             say(
                 "Tokens", "none is needed: whoever is on this machine may read and write; --require-tokens changes that"
             )
+        settings = store.settings
+        if settings.jwt_key or settings.jwt_jwks:
+            issuer, audience = settings.jwt_issuer or "any issuer", settings.jwt_audience or "no audience"
+            say("JWT", f"are tokens too: of {issuer}, for {audience}")
         say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
         if pending := await manager.pending():
             oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -43,19 +44,20 @@ def listen(host: str, port: int | None) -> socket.socket:
     Raises:
         SettingsError: nothing can listen there.
     """
+    wanted = DEFAULT_PORT if port is None else port
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
-        if port is None:
-            try:
-                return _listening(family, str(address[0]), DEFAULT_PORT)
-            except OSError:
-                port = 0
-        return _listening(family, str(address[0]), port)
+        family, _, _, _, address = socket.getaddrinfo(host, wanted, type=socket.SOCK_STREAM)[0]
+        try:
+            return _listening(family, str(address[0]), wanted)
+        except OSError as error:
+            if port is not None or error.errno != errno.EADDRINUSE:
+                raise
+            return _listening(family, str(address[0]), 0)
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(number) if number else str(error)
         raise SettingsError(
-            f"--host {host} --port {port}: {reason}: choose another address, port 0 for any free one, or --no-http"
+            f"--host {host} --port {wanted}: {reason}: choose another address, port 0 for any free one, or --no-http"
         ) from None
 
 

@@ -76,6 +76,9 @@ def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Com
     ups = [started.start("up", DATABASE_URL=database_url) for _ in range(2)]
     assert len({address(up) for up in ups}) == 2
     for up in ups:
+        up.until_said("Ctrl-C")
+        assert ("not on port 8080, where somebody else listens" in up.out) != address(up).endswith(":8080")
+    for up in ups:
         assert up.interrupt() == 0
 
 
@@ -166,6 +169,21 @@ def test_on_its_own_machine_tokens_can_be_required(started: Commands, database_u
     url = address(up)
     assert "whoever is on this machine may read and write" in up.out
     assert httpx.get(f"{url}/v1/conversations").status_code == 200
+    assert up.interrupt() == 0
+
+
+def test_what_cannot_be_listened_on_is_said_as_it_was_meant(started: Commands, database_url: str) -> None:
+    refused = started.start("up", "--host", "192.0.2.1", DATABASE_URL=database_url)
+    assert refused.wait() == 1
+    assert "--host 192.0.2.1 --port 8080: Cannot assign requested address" in refused.err
+
+
+def test_it_says_whose_jwt_it_takes(started: Commands, database_url: str) -> None:
+    secret = "0123456789abcdef" * 2
+    up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_JWT_KEY=secret)
+    up.until_said("Ctrl-C")
+    assert re.search(r"^JWT +are tokens too: of any issuer, for no audience$", up.out, re.MULTILINE)
+    assert secret not in up.out + up.err
     assert up.interrupt() == 0
 
 
