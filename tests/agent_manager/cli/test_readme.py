@@ -133,7 +133,10 @@ def test_the_command_lines_in_the_readme_do_what_they_say(empty: Eventstore, app
         result = empty(*(application if word == "http://localhost:12000" else word for word in arguments))
         if arguments[:2] == ["migrate", "down"] and result.code == 0:
             assert empty("migrate", "up").code == 0
+        if arguments[:2] == ["migrate", "down"] and "would destroy" in result.err:
+            continue  # the keys that the README has made by then
         assert result.code == 0, (arguments, result.err)
+        assert result.out or arguments[0] not in ("search", "messages", "conversations"), arguments
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
