@@ -13,11 +13,17 @@ from typing import Any, cast
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent_manager.http.counting import Counters
+from agent_manager.http.problems import problem
 
 TAKE_SECONDS = 60.0
 """A client that takes nothing of its answer for so long is let go."""
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
+_NO_HTTP = problem(400, "this is no HTTP/1.1, or a head beyond 16 KiB: send less in the address and the headers").body
+_BAD = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\nCache-Control: no-store\r\n\r\n%s" % (len(_NO_HTTP), _NO_HTTP)
+)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _CLOSE + b"\r\n"
 
 
@@ -58,6 +64,12 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def resume_writing(self) -> None:
             self._take()
             super().resume_writing()
+
+        def send_400_response(self, msg: str) -> None:
+            counters.add("http_refused", reason="no HTTP")
+            if not self._is_answering():  # what has begun as an answer cannot become another
+                self.transport.write(_BAD)
+            self.transport.close()
 
         def _look(self) -> None:
             """Loses patience from now on, unless a request is under way, or patience is being lost already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -122,6 +123,16 @@ async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings
         said = await asyncio.wait_for(reader.read(), 10)
         assert said.startswith(b"HTTP/1.1 408 ")
         assert here.backend.counters.number("http_refused", reason="slow head") == 1
+
+
+@pytest.mark.parametrize("sent", ["no HTTP\r\n\r\n", "GET /v1/search?q=" + "x" * 70_000])
+async def test_what_is_no_http_or_has_too_long_a_head_is_told_so(here: Served, sent: str) -> None:
+    async with connected(here, sent) as (reader, _):
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == 400
+    assert here.backend.counters.number("http_refused", reason="no HTTP") == 1
 
 
 async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(settings: Settings) -> None:
