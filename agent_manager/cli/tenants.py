@@ -1,4 +1,4 @@
-"""The commands about tenants: ``tenants add``, ``list``, ``suspend``, ``resume``, ``bind``, ``unbind``."""
+"""The commands about tenants: ``tenants add``, ``list``, ``suspend``, ``resume``, ``bind``, ``unbind``, ``logins``."""
 
 from __future__ import annotations
 
@@ -92,6 +92,24 @@ def tenants_unbind(login: Login, data_dir: DataDir = None) -> None:
     async def work(store: EventStore) -> None:
         await Directory(store).unbind_login(login)
         typer.echo(f"login {printable(login)} is bound to no tenant")
+
+    run(work, read_settings(data_dir))
+
+
+@tenants.command("logins")
+def tenants_logins(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List the logins of the server that are bound to a tenant."""
+
+    async def work(store: EventStore) -> None:
+        rows = await Directory(store).logins()
+        if as_json:
+            print_json(rows)
+        else:
+            print_table(
+                ("login", "tenant"),
+                [(row.login, row.tenant_id) for row in rows],
+                nothing="no login is bound: eventstore tenants bind binds one",
+            )
 
     run(work, read_settings(data_dir))
 

@@ -11,7 +11,7 @@ import psycopg
 from agent_manager.identity.identity import Scope
 from agent_manager.identity.key import StaticKey
 from agent_manager.identity.names import checked_key_name, checked_name, checked_user
-from agent_manager.identity.rows import Key, NewKey, Tenant, User
+from agent_manager.identity.rows import BoundLogin, Key, NewKey, Tenant, User
 from eventstore import EventStore
 from eventstore.caller import checked_tenant
 from eventstore.database.connection import APP
@@ -172,7 +172,13 @@ class Directory:
             NotFound: there is none.
         """
         if not (await self._fetch("unbind_login", {"login": checked_name(login)}, role=OWNER))[0][0]:
-            raise NotFound(f"the login {printable(login)} is bound to no tenant")
+            raise NotFound(
+                f"the login {printable(login)} is bound to no tenant: eventstore tenants logins shows those that are"
+            )
+
+    async def logins(self) -> list[BoundLogin]:
+        """The logins that are bound to a tenant, by name."""
+        return [BoundLogin(*row) for row in await self._fetch("logins", {}, role=OWNER)]
 
     async def _check_tenant(self, tenant: str) -> None:
         if not (await self._fetch("has_tenant", {"tenant": checked_tenant(tenant)}))[0][0]:

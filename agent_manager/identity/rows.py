@@ -23,6 +23,14 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundLogin:
+    """A login of the PostgreSQL server that sees one tenant."""
+
+    login: str
+    tenant_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """Somebody within a tenant.
 

@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 from datetime import datetime
+from uuid import uuid4
 
+import psycopg
 import pytest
 from support.commandline import STRANGE, Eventstore
 from support.gate import is_refused
@@ -33,6 +35,19 @@ def test_tenants_are_added_suspended_and_resumed(empty: Eventstore) -> None:
     assert empty("tenants", "resume", "acme").out == "tenant acme resumed\n"
     [listed] = json.loads(empty("tenants", "list", "--json").out)
     assert (listed["id"], listed["name"], listed["suspended_at"]) == ("acme", "ACME Ltd", None)
+
+
+def test_logins_are_bound_listed_and_unbound(acme: Eventstore, superuser_url: str) -> None:
+    login = f"login_{uuid4().hex[:12]}"
+    assert acme("tenants", "logins").err.startswith("no login is bound")
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {login} LOGIN".encode())
+        assert acme("tenants", "bind", "acme", login).out == f"login {login} bound to tenant acme\n"
+        assert [line.split() for line in acme("tenants", "logins").lines] == [["login", "tenant"], [login, "acme"]]
+        assert acme("tenants", "unbind", login).out == f"login {login} is bound to no tenant\n"
+        connection.execute(f"DROP ROLE {login}".encode())
+    assert json.loads(acme("tenants", "logins", "--json").out) == []
+    assert "eventstore tenants logins shows" in acme("tenants", "unbind", login).err
 
 
 def test_users_are_added_disabled_and_enabled(acme: Eventstore) -> None:

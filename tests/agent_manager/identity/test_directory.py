@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from support.catalog import roles_of_the_store
 
-from agent_manager.identity import Directory
+from agent_manager.identity import BoundLogin, Directory
 from eventstore.errors import ConflictError, InvalidEvent, NotFound
 
 
@@ -96,10 +96,12 @@ async def test_a_login_is_bound_to_a_tenant_until_it_is_unbound(
 ) -> None:
     url = make_conninfo(superuser_url, user=login, password="test")
     await directory.bind_login("acme", login)
+    assert BoundLogin(login, "acme") in await directory.logins()
     with psycopg.connect(url) as connection:
         connection.execute("SET eventstore.tenant = 'globex'")
         assert connection.execute("SELECT asking_tenant()").fetchone() == ("acme",)
     await directory.unbind_login(login)
+    assert await directory.logins() == []
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT asking_tenant()").fetchone() == (None,)
     with pytest.raises(NotFound, match="is bound to no tenant"):

@@ -1,0 +1,3 @@
+SELECT login::text, tenant_id
+  FROM bound_logins
+ ORDER BY login
