@@ -258,7 +258,9 @@ class Reader:
 
 def not_found(conversation: UUID | str) -> NotFound:
     """The error for a conversation that there is not."""
-    return NotFound(f"no conversation has the id {str(conversation)!r}: eventstore conversations lists them")
+    return NotFound(
+        f"no conversation has the id {str(conversation)!r}: the list of conversations shows those that are there"
+    )
 
 
 def _checked(actor: str | None, since: datetime | None, until: datetime | None) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _said(error: psycopg.Error) -> str:
 
 
 def _no_tenant(tenant: str) -> NotFound:
-    return NotFound(f"there is no tenant {printable(tenant)}: eventstore tenants add makes one")
+    return NotFound(f"there is no tenant {printable(tenant)}: name another, or make it: eventstore tenants list, add")
 
 
 def _no_user(tenant: str, user: str) -> NotFound:

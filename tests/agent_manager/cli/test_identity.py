@@ -120,7 +120,7 @@ def _seconds(text: str) -> float:
     [
         (["tenants", "add", "acme"], "there is a tenant acme already"),
         (["tenants", "add", ""], "is no name"),
-        (["tenants", "suspend", "globex"], "there is no tenant globex: eventstore tenants add"),
+        (["tenants", "suspend", "globex"], "there is no tenant globex: name another, or make it"),
         (["users", "list", "--tenant", "globex"], "there is no tenant globex"),
         (["users", "add", "ana", "--tenant", "acme"], "has a user ana already"),
         (["users", "add", "key:x", "--tenant", "acme"], "begins like the actor of a key"),
