@@ -45,7 +45,7 @@ BEGIN
     FOR found_column IN
         SELECT c.oid::regclass AS of_table, a.attname AS name
           FROM pg_class c
-          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attstattarget = 0
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND a.attstattarget = 0
          WHERE c.relname IN ('events', 'conversations', 'messages', 'tasks', 'task_artifacts', 'pending_messages', 'parked')
            AND c.relkind = 'r'
            AND c.relnamespace IN (SELECT to_regnamespace(quote_ident(stage_schema(s)))
