@@ -53,6 +53,8 @@ def migrate_down(
     """
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()
+        if every and not destroy_events:
+            migrator.refuse_to_lose()
         while (version := migrator.down(destroy_events=destroy_events)) is not None:
             typer.echo(f"reverted {version}")
             if not every:

@@ -131,12 +131,20 @@ class Migrator:
             latest = max(applied)
             if latest not in known_versions():
                 check(applied)
-            if not destroy_events and (lost := self._lost_with(latest, connection)) is not None:
-                raise MigrationFailed(
-                    f"reverting {latest} would destroy {lost}: back it up, then say --destroy-events if you mean it"
-                )
+            if not destroy_events:
+                self._refuse_to_lose(latest, connection)
             self._dbmate(connection, "down")
             return latest
+
+    def refuse_to_lose(self) -> None:
+        """Looks, before anything is reverted, whether everything can be.
+
+        Raises:
+            MigrationFailed: what cannot be made anew would be lost.
+        """
+        with self._connect() as connection:
+            for version in sorted(self._applied(connection) & set(known_versions()), reverse=True):
+                self._refuse_to_lose(version, connection)
 
     def dump(self, target: Path, pg_dump_folder: Path) -> None:
         """Writes ``schema.sql``, with the ``pg_dump`` of the given folder."""
@@ -184,6 +192,12 @@ class Migrator:
             except psycopg.errors.UndefinedTable:
                 return set()
         return {str(version) for (version,) in rows}
+
+    def _refuse_to_lose(self, version: str, connection: _SyncConnection) -> None:
+        if (lost := self._lost_with(version, connection)) is not None:
+            raise MigrationFailed(
+                f"reverting {version} would destroy {lost}: back it up, then say --destroy-events if you mean it"
+            )
 
     def _lost_with(self, version: str, connection: _SyncConnection) -> str | None:
         """What there is that reverting a migration would drop and nothing could bring back."""

@@ -72,6 +72,7 @@ def test_keys_are_destroyed_only_when_told_so(empty: Eventstore) -> None:
     refused = empty("migrate", "down", "--all")
     assert refused.code == 1
     assert "would destroy the tenants with their users and keys" in refused.err
+    assert len(applied(empty)) == len(VERSIONS)  # none was reverted before it was refused
     assert json.loads(empty("tenants", "list", "--json").out)[0]["id"] == "acme"
     assert empty("migrate", "down", "--all", "--destroy-events").code == 0
     assert applied(empty) == []
