@@ -14,7 +14,8 @@ from projections.projection import PROJECTIONS, Projection
 
 NO_WALL = (
     "no wall: the server itself does not keep tenants and users apart, because this login owns the tables: apply the "
-    "migrations with a login that may create roles (CREATEROLE)"
+    "migrations to a new database with a login that may create roles (CREATEROLE), or, where another login has made "
+    "them before, that is a member of eventstore_migrator, eventstore_app and eventstore_projector"
 )
 """What is said where :func:`has_wall` is not so."""
 

@@ -53,6 +53,25 @@ async def test_a_wall_that_nobody_could_raise_is_missed(
         assert (status.events, status.has_wall) == (1, False)
 
 
+@pytest.mark.parametrize("is_member", [True, False])
+async def test_where_another_login_made_the_roles_it_takes_a_member_to_raise_the_wall(
+    clean_environment: None, own_server: EmbeddedServer, *, is_member: bool
+) -> None:
+    Migrator(own_server.url(), Settings(database_url=own_server.url())).up()
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE ROLE late LOGIN")
+        superuser.execute("CREATE DATABASE late OWNER late")
+        if is_member:
+            superuser.execute("GRANT eventstore_migrator, eventstore_app, eventstore_projector TO late")
+    settings = Settings(database_url=own_server.url("late", "late"))
+    Migrator(own_server.url("late", "late"), settings).up()
+    async with EventStore(settings) as store:
+        await store.append(uuid4(), [message()])
+        await catch_up(store)
+        status = await read_status(store)
+    assert (status.events, status.has_wall) == (1, is_member)
+
+
 async def test_the_numbers(store: EventStore) -> None:
     for _ in range(3):
         await store.append(uuid4(), [message(), message()])
