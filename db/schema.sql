@@ -1273,6 +1273,15 @@ $$;
 
 
 --
+-- Name: may_choose_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.may_choose_tenant() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
+
+
+--
 -- Name: members_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3297,6 +3306,16 @@ CREATE FUNCTION public.task_problem(event_type text, content jsonb) RETURNS text
 
 
 --
+-- Name: tenant_of_wall(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.tenant_of_wall() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
+                         CASE WHEN may_choose_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
+
+
+--
 -- Name: text_of_parts(jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3362,8 +3381,8 @@ BEGIN
     END IF;
     -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
     -- to the rows of a query that names its tenant is not for the wall to say.
-    RETURN format('CASE WHEN tenant_id = (SELECT asking_tenant()) AND ((SELECT asking_user()) IS NULL %s)
-                        THEN true END IS NOT NULL', of_user);
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  tenant_of_wall(), of_user);
 END
 $_$;
 
@@ -4359,6 +4378,12 @@ ALTER TABLE ONLY public.identity_users
 
 
 --
+-- Name: bound_logins; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.bound_logins ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: conversation_actors; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -4405,6 +4430,13 @@ ALTER TABLE public.identity_users ENABLE ROW LEVEL SECURITY;
 --
 
 ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: bound_logins of_itself; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY of_itself ON public.bound_logins FOR SELECT USING ((login = SESSION_USER));
+
 
 --
 -- Name: conversation_actors open_to_owner; Type: POLICY; Schema: public; Owner: -
@@ -4744,7 +4776,13 @@ CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login
 
 CREATE POLICY wall ON public.conversation_actors FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4757,7 +4795,13 @@ END IS NOT NULL));
 -- Name: conversation_members wall; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((user_id)::text = ( SELECT public.asking_user() AS asking_user))));
+CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+           FROM public.bound_logins b
+          WHERE (b.login = SESSION_USER)), (
+        CASE
+            WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+            ELSE NULL::text
+        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.asking_user() AS asking_user))));
 
 
 --
@@ -4766,7 +4810,13 @@ CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id
 
 CREATE POLICY wall ON public.conversations FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4781,7 +4831,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.events FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4796,7 +4852,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.messages FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4811,7 +4873,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.parked FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4826,7 +4894,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.pending_messages FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4841,7 +4915,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.search_conversations FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4856,7 +4936,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.search_documents FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4871,7 +4957,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_activity FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4886,7 +4978,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_answers FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4901,7 +4999,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_conversations FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4916,7 +5020,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_stays FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4931,7 +5041,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.statistics_tasks FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4946,7 +5062,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.task_artifacts FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
@@ -4961,7 +5083,13 @@ END IS NOT NULL));
 
 CREATE POLICY wall ON public.tasks FOR SELECT USING ((
 CASE
-    WHEN (((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
        FROM public.conversation_members m

@@ -252,7 +252,7 @@ def test_nobody_else_writes_a_table(of: Callable[..., Session], role: str) -> No
 def test_the_auditor_reads_the_log_and_nothing_else(of: Callable[..., Session]) -> None:
     auditor = of("auditor", "acme")
     assert seen(auditor, "events") == {A, B}
-    others = ("search_documents", "checkpoints", "projection_texts", "bound_logins")
+    others = ("search_documents", "checkpoints", "projection_texts")
     for table in ("conversations", *OF_CONVERSATIONS, *others):
         with pytest.raises(InsufficientPrivilege):
             auditor.execute(sql.SQL("SELECT FROM {}").format(sql.Identifier(table)))
@@ -335,10 +335,16 @@ class TestBoundLogins:
             "SELECT bind_login(current_user, 'acme')",
             "SELECT unbind_login(current_user)",
             "DELETE FROM bound_logins",
-            "SELECT * FROM bound_logins",
         ):
             with pytest.raises(InsufficientPrivilege):
                 bound.execute(attempt.encode())
+
+    def test_it_sees_of_the_bindings_its_own(self, bound: Session, logins: Logins) -> None:
+        other = logins.session("reader", tenant="acme")
+        for session, tenant in ((bound, "globex"), (other, "acme")):
+            assert session.execute("SELECT login, tenant_id FROM bound_logins").fetchall() == [
+                (session.info.user, tenant)
+            ]
 
     def test_it_can_become_nobody_else(self, bound: Session) -> None:
         for attempt in (

@@ -49,8 +49,8 @@ class Plan:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes that were executed, the topmost first."""
-        return list(_walk(self.root))
+        """All nodes that were executed, the topmost first, but for the wall's look at the login."""
+        return [node for node in _walk(self.root) if node.get("Relation Name") != "bound_logins"]
 
     @property
     def kinds(self) -> set[str]:

@@ -2,8 +2,38 @@
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- The wall, cheaper for a user who reads one conversation: the query may say which, and then one look at the members does
--- for all its rows. It is a hint: whoever names a conversation sees no more, and whoever names none, or another, no less.
+-- The wall as before (migration 001540), and cheaper to pass. For which tenant is asked stands in the policies themselves, as
+-- asking_tenant has it: to call a function of PL/pgSQL takes as long as to read thirty rows. And a query may say which
+-- conversation it is about; then one look at the members does for all its rows. That is a hint: whoever names a conversation
+-- sees no more, and whoever names none, or another, no less.
+
+-- Of the logins that are bound each sees itself, which the wall asks on its behalf.
+ALTER TABLE bound_logins ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
+SELECT eventstore_grant('SELECT ON TABLE bound_logins', r)
+  FROM unnest(ARRAY['eventstore_reader', 'eventstore_auditor', 'eventstore_search']) AS r;
+
+-- As chooses_tenant, which the owner runs, but whoever runs it: so the planner can put it where it is called.
+DO $$
+BEGIN
+    EXECUTE format(
+        'CREATE FUNCTION may_choose_tenant() RETURNS boolean
+         LANGUAGE sql STABLE PARALLEL SAFE
+         RETURN coalesce(pg_has_role(session_user, to_regrole(''eventstore_app''), ''MEMBER''), true)
+                OR coalesce(pg_has_role(session_user, to_regrole(%L), ''MEMBER''), false)',
+        (SELECT quote_ident(r.rolname)
+           FROM pg_class c
+           JOIN pg_roles r ON r.oid = c.relowner
+          WHERE c.oid = 'events'::regclass)
+    );
+END
+$$;
+
+-- The tenant for which a transaction asks, as a text for policies.
+CREATE FUNCTION tenant_of_wall() RETURNS text
+LANGUAGE sql STABLE
+RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
+                         CASE WHEN may_choose_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
 
 CREATE FUNCTION asked_conversation() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -28,13 +58,14 @@ BEGIN
     END IF;
     -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
     -- to the rows of a query that names its tenant is not for the wall to say.
-    RETURN format('CASE WHEN tenant_id = (SELECT asking_tenant()) AND ((SELECT asking_user()) IS NULL %s)
-                        THEN true END IS NOT NULL', of_user);
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  tenant_of_wall(), of_user);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION ' || f) FROM unnest(ARRAY['asked_conversation()', 'wall_of(regclass, name)']) AS f;
-REVOKE ALL ON FUNCTION wall_of(regclass, name) FROM PUBLIC;
+SELECT eventstore_own('FUNCTION ' || f)
+  FROM unnest(ARRAY['may_choose_tenant()', 'tenant_of_wall()', 'asked_conversation()', 'wall_of(regclass, name)']) AS f;
+REVOKE ALL ON FUNCTION tenant_of_wall(), wall_of(regclass, name) FROM PUBLIC;
 
 -- Raises the wall around a table with a column tenant_id: as before, by wall_of.
 CREATE OR REPLACE FUNCTION raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
@@ -72,6 +103,8 @@ BEGIN
     LOOP
         EXECUTE format('ALTER POLICY wall ON %s USING (%s)', walled.name, wall_of(walled.name, walled.conversation_column));
     END LOOP;
+    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT asking_user()))',
+                   tenant_of_wall());
 END
 $$;
 
@@ -144,5 +177,15 @@ BEGIN
 END
 $$;
 
+ALTER POLICY wall ON conversation_members
+    USING (tenant_id = (SELECT asking_tenant()) AND user_id = (SELECT asking_user()));
+
 DROP FUNCTION wall_of(regclass, name);
+DROP FUNCTION tenant_of_wall();
 DROP FUNCTION asked_conversation();
+DROP FUNCTION may_choose_tenant();
+
+SELECT eventstore_revoke('SELECT ON TABLE bound_logins', r)
+  FROM unnest(ARRAY['eventstore_reader', 'eventstore_auditor', 'eventstore_search']) AS r;
+DROP POLICY of_itself ON bound_logins;
+ALTER TABLE bound_logins DISABLE ROW LEVEL SECURITY;
