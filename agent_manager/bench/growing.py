@@ -8,6 +8,7 @@ from time import perf_counter
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg import sql
 
 from agent_manager.bench.figures import Figure, Target
 from agent_manager.bench.filling import fill, lengthen
@@ -16,8 +17,10 @@ from agent_manager.bench.place import Place
 from agent_manager.bench.rates import no_collection
 from agent_manager.bench.work import Bench, Prepared, Side, opened
 from eventstore import EventStore
+from eventstore.database.queries import query
 
 _TARGET = Target(1.1, at_least=False)
+_TABLES = query("agent_manager.bench", "tables")
 _WARM_UP = 10
 """Appends before each measurement that do not count."""
 
@@ -59,7 +62,9 @@ async def _conversation(bench: Bench) -> Figure:
 async def settle(place: Place, schema: str) -> None:
     """What the server would do behind our back after a large import is done before anything is measured."""
     async with place.connections(1, schema) as (connection,):
-        await connection.execute("VACUUM (ANALYZE) events")
+        tables = await (await connection.execute(_TABLES, {"schema": schema})).fetchall()
+        for (table,) in tables:
+            await connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, table)))
         try:
             await connection.execute("CHECKPOINT")
         except psycopg.errors.InsufficientPrivilege:

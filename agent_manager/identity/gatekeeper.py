@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from cachetools import TLRUCache, TTLCache
+from cachetools import LRUCache, TTLCache
 from pydantic import SecretStr
 
 from agent_manager.identity.errors import Unauthorized
@@ -70,7 +70,7 @@ class Gatekeeper:
         self._store = store
         self._jwt = jwt_reader(settings)
         # Two, so that a flood of what is refused does not push out who was let in.
-        self._known: TLRUCache[bytes, _Known] = TLRUCache(_TOKENS, lambda _key, known, _now: known.until)
+        self._known: LRUCache[bytes, _Known] = LRUCache(_TOKENS)
         self._refused: TTLCache[bytes, None] = TTLCache(_TOKENS, REMEMBERED_SECONDS)
         self._keys = Together(self._look_up_keys)
         self._users = Together(self._look_up_users)
@@ -95,7 +95,7 @@ class Gatekeeper:
         """
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         known = self._known.get(digest)
-        if known is None:
+        if known is None or known.until <= time.monotonic():
             shown = SecretStr(token)
             del token  # so that it stands in no frame of an error
             if digest in self._refused:
@@ -104,8 +104,8 @@ class Gatekeeper:
                 self._refused[digest] = None
                 raise Unauthorized
             self._known[digest] = known
-        if known.identity.key is not None:
-            self._uses.note(known.identity.key)
+            if known.identity.key is not None:
+                self._uses.note(known.identity.key)
         return known.identity
 
     async def _look(self, token: SecretStr) -> _Known | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from eventstore.caller import Caller
@@ -30,6 +30,7 @@ class Identity:
         actor: what events say about who caused them: the user, or ``key:`` and the key's name.
         scopes: what the token allows.
         key: the id of the static key; None where a JWT was shown, or no token at all.
+        caller: on whose behalf to read and write: the user, or the whole tenant for an administrator.
     """
 
     tenant: str
@@ -37,11 +38,11 @@ class Identity:
     actor: str
     scopes: frozenset[Scope]
     key: str | None = None
+    caller: Caller = field(init=False, repr=False, compare=False)
 
-    @property
-    def caller(self) -> Caller:
-        """On whose behalf to read and write: the user, or the whole tenant for an administrator."""
-        return Caller(self.tenant, None if Scope.ADMIN in self.scopes else self.user)
+    def __post_init__(self) -> None:
+        caller = Caller(self.tenant, None if Scope.ADMIN in self.scopes else self.user)
+        object.__setattr__(self, "caller", caller)
 
     def may(self, scope: Scope) -> bool:
         """Whether the token allows it."""
