@@ -12,6 +12,9 @@ others, and whosever they are.
   nothing. If it carried several appends, each is sent again by itself and meets its own fate.
 - A connection lost on the way leaves it unknown what happened. The appends are sent again under the same ids, which
   is harmless; where that fails too, the callers are told.
+- A pooler in transaction mode may lend a lane a session in which another part of a store has taken its role, which may
+  not append. Then nothing was written, and the appends are sent again; from then on each says its role in its own
+  transaction, which makes the message longer and costs no round trip.
 - Who gives up waiting takes the append out of the queue, or leaves one that was sent to be done wholly or not at all.
 - What waits is bounded (:mod:`eventstore.room`).
 """
@@ -28,10 +31,10 @@ from psycopg.pq.abc import PGresult
 from eventstore.append import BUSY, Append, Batch, Outcome
 from eventstore.caller import Caller
 from eventstore.database.connection import Connection
-from eventstore.database.lane import Lane
+from eventstore.database.lane import Lane, Said
 from eventstore.database.queries import query
-from eventstore.database.translate import translate, translated
-from eventstore.departure import STATEMENTS, Group, Traveller, departing, keys_of, outcomes, statement
+from eventstore.database.translate import is_for_want_of_role, translate, translated
+from eventstore.departure import SAY_ROLE, STATEMENTS, Group, Traveller, departing, keys_of, outcomes, statement
 from eventstore.ending import end
 from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, StoreClosed
 from eventstore.events import AppendResult
@@ -59,14 +62,14 @@ class Committer:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Connection]],
+        connect: Callable[[], Awaitable[tuple[Connection, str]]],
         patience: float,
         why: Callable[[EventStoreError], EventStoreError],
     ) -> None:
         """Takes what it needs of the store.
 
         Args:
-            connect: opens a connection that may append.
+            connect: opens a connection that may append, and tells the role that it took for that.
             patience: seconds to go on trying to connect while nobody answers.
             why: the better explanation of an error of the server.
         """
@@ -78,6 +81,8 @@ class Committer:
         self._under_way: set[Key] = set()
         self._flights = {False: 0, True: 0}  # whether patient
         self._lanes: list[Lane] = []
+        self._role = b""
+        self._says_role = False
         self._opening: asyncio.Task[None] | None = None
         self._open_again_at = 0.0
         self._room = Room()
@@ -161,15 +166,22 @@ class Committer:
         self._under_way.update(key for traveller in group for key in traveller.keys)
         self._flights[is_patient] += 1
         self._at_rest.clear()
+        said: Said | None = (SAY_ROLE, [self._role]) if self._says_role else None
         lane.send(
             *statement(group, PATIENCE_MS if is_patient else 0),
-            lambda answer: self._arrived(group, answer, is_patient=is_patient),
+            lambda answer: self._arrived(group, answer, is_patient=is_patient, said_role=said is not None),
+            said,
         )
 
-    def _arrived(self, group: Group, answer: PGresult | psycopg.Error, *, is_patient: bool) -> None:
+    def _arrived(self, group: Group, answer: PGresult | psycopg.Error, *, is_patient: bool, said_role: bool) -> None:
         self._flights[is_patient] -= 1
         self._under_way.difference_update(key for traveller in group for key in traveller.keys)
-        if isinstance(answer, psycopg.Error):
+        if isinstance(answer, psycopg.Error) and not said_role and is_for_want_of_role(answer):
+            self._says_role = True
+            self._queue.extendleft(reversed(group))
+            if self._is_closed:
+                self._refuse_all(StoreClosed())
+        elif isinstance(answer, psycopg.Error):
             self._failed(group, answer, is_patient=is_patient)
         else:
             told = outcomes(answer)
@@ -247,7 +259,8 @@ class Committer:
             self._be_due()
 
     async def _new_lane(self) -> Lane:
-        connection = await self._connect()
+        connection, role = await self._connect()
+        self._role = role.encode()
         try:
             with translated():
                 await connection.execute(_KEEP_PLANS)

@@ -39,6 +39,8 @@ APPEND_GROUP = Statement(
     ),
 )  # fmt: skip
 STATEMENTS = (APPEND_ONE, APPEND_GROUP)
+SAY_ROLE = Statement(b"eventstore_say_role", query("eventstore", "say_role").encode(), (binary.TEXT,))
+"""For the transaction of one of them."""
 
 
 def keys_of(tenant: str, appends: Sequence[Append]) -> list[Key]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from eventstore.caller import EVERYBODY, Whose
 from eventstore.commit import Committer
-from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, connect
+from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, connect, connect_as
 from eventstore.database.pool import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
@@ -46,7 +46,7 @@ class Parts:
         self.projector = pool(PROJECTOR, min(size, _OF_PROJECTOR), 0)
 
         seconds = settings.connect_timeout
-        self.committer = Committer(lambda: connect(server.url, settings, WRITER), seconds, server.why)
+        self.committer = Committer(lambda: connect_as(server.url, settings, WRITER), seconds, server.why)
         self.waker = Waker(self.open_listener)
 
     async def open(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import abc, sql
+from psycopg import abc, capabilities, sql
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
@@ -121,7 +121,7 @@ class _Statements:
         if len(self._uses) > MOST_PREPARED:
             oldest, _ = self._uses.popitem(last=False)
             if (given_up := self._names.pop(oldest, None)) is not None:
-                steps.append(Step(partial(pgconn.send_query_params, b"DEALLOCATE " + given_up, None)))
+                steps.append(_forgetting(pgconn, given_up))
         if uses < USES_TO_PREPARE:
             return None
         name = self._names.get(key)
@@ -131,6 +131,13 @@ class _Statements:
             done = partial(self._names.__setitem__, key, name)
             steps.append(Step(partial(pgconn.send_prepare, name, *key), done))
         return name
+
+
+def _forgetting(pgconn: PGconn, name: bytes) -> Step:
+    """A pooler gives prepared statements names of its own, and knows which is meant only by the protocol's message."""
+    if capabilities.has_send_close_prepared():
+        return Step(partial(pgconn.send_close_prepared, name))
+    return Step(partial(pgconn.send_query_params, b"DEALLOCATE " + name, None))  # libpq before version 17
 
 
 def _in_one_transaction(pgconn: PGconn, steps: Sequence[Step], encoding: str) -> abc.PQGen[PGresult]:

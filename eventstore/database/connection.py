@@ -44,19 +44,29 @@ async def connect(url: str, settings: Settings, role: str | None) -> Connection:
     """Opens a connection in autocommit mode, as ``role`` where the login may become it; None stays the login.
 
     Raises:
+        ServerUnreachable, UnsuitableServer: see :func:`connect_as`.
+    """
+    connection, _ = await connect_as(url, settings, role)
+    return connection
+
+
+async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Connection, str]:
+    """As :func:`connect`, and the role that was taken: behind a pooler, later statements may meet another.
+
+    Raises:
         ServerUnreachable: nobody answers, or the login is refused.
         UnsuitableServer: the server is too old or its database is not in UTF-8.
     """
     try:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **connect_options(settings))
         try:
-            await configure(connection, settings, role)
+            taken = await configure(connection, settings, role)
         except BaseException:
             await connection.close()
             raise
     except psycopg.Error as error:
         raise unreachable(url, error) from error
-    return connection
+    return connection, taken
 
 
 def unreachable(url: str, error: psycopg.Error) -> EventStoreError:

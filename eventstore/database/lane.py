@@ -3,6 +3,9 @@
 psycopg's cursors adapt parameters and rows and wait in a coroutine; for a statement of a tenth of a millisecond this
 takes longer than the statement. A lane hands bytes to libpq (``psycopg.pq``), and the event loop calls back when
 the result is there. What comes back in between, such as the end of the connection, is noticed at once, also at rest.
+
+A statement may have something said before it, in its own transaction: both stand before one Sync of the protocol
+(libpq's pipeline mode), in one round trip.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from eventstore.database.connection import Connection
@@ -32,8 +35,12 @@ class Statement:
     types: Sequence[int]
 
 
+Said = tuple[Statement, Sequence[bytes]]
+"""A statement and its parameters, whose rows nobody needs."""
 Done = Callable[[PGresult | psycopg.Error], None]
 """Told the result of a statement: its rows, or why there are none."""
+
+_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
 class Lane:
@@ -56,6 +63,9 @@ class Lane:
         self._socket = self._pgconn.socket
         self._done: Done | None = None
         self._result: PGresult | None = None
+        self._is_pipelined = False
+        self._saying = b""
+        self._can_say: set[bytes] = set()
         self.is_broken = False
         self._loop.add_reader(self._socket, self._readable)
 
@@ -82,16 +92,34 @@ class Lane:
             self._flush()
             await prepared
 
-    def send(self, statement: Statement, parameters: Sequence[bytes], done: Done) -> None:
-        """Runs a prepared statement; ``done`` is called once: later, or before this returns where the lane breaks."""
+    def send(self, statement: Statement, parameters: Sequence[bytes], done: Done, said: Said | None = None) -> None:
+        """Runs a prepared statement; ``done`` is called once: later, or before this returns where the lane breaks.
+
+        Args:
+            said: what is run before it in its transaction, prepared when it is first said.
+        """
         self._begin(done)
         try:
-            self._pgconn.send_query_prepared(
-                statement.name, parameters, [Format.BINARY] * len(parameters), Format.BINARY
-            )
+            if said is not None:
+                self._say(*said)
+            self._run(statement, parameters)
+            if self._is_pipelined:
+                self._pgconn.pipeline_sync()
             self._flush()
         except psycopg.Error as error:
             self._break(error)
+
+    def _say(self, statement: Statement, parameters: Sequence[bytes]) -> None:
+        if not self._is_pipelined:
+            self._pgconn.enter_pipeline_mode()  # and stays in it: there will be more to say
+            self._is_pipelined = True
+        if statement.name not in self._can_say:
+            self._pgconn.send_prepare(statement.name, statement.text, list(statement.types))
+            self._saying = statement.name
+        self._run(statement, parameters)
+
+    def _run(self, statement: Statement, parameters: Sequence[bytes]) -> None:
+        self._pgconn.send_query_prepared(statement.name, parameters, [Format.BINARY] * len(parameters), Format.BINARY)
 
     def close(self) -> None:
         """Closes the connection; a statement under way is told that it is lost."""
@@ -120,12 +148,12 @@ class Lane:
             self._hear()
             while self._done is not None and not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
-                if result is not None:
-                    self._result = result
+                if not self._is_last(result):
                     continue
                 last, self._result = self._result, None
-                assert last is not None
-                if last.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+                if last is None:
+                    raise psycopg.OperationalError("the server closed the connection unexpectedly")
+                if last.status in _DONE:
                     self._finish(last)
                 elif (error := error_from_result(last)).diag.severity_nonlocalized == "FATAL":
                     self._break(error)
@@ -134,6 +162,21 @@ class Lane:
             self._hear()  # what came in one packet with the result, after it
         except psycopg.Error as error:
             self._break(error)
+
+    def _is_last(self, result: PGresult | None) -> bool:
+        """Whether all results of a statement are there; the last one counts, or the first that is an error."""
+        if not self._is_pipelined:
+            self._result = self._result if result is None else result
+            return result is None
+        if result is None:  # the end of one of several, unless nothing more can come
+            return self._pgconn.status != ConnStatus.OK
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return True
+        if result.status == ExecStatus.COMMAND_OK:  # it is prepared, whatever becomes of the others
+            self._can_say.add(self._saying)
+        if self._result is None or self._result.status in _DONE:
+            self._result = result
+        return False
 
     def _hear(self) -> None:
         while not self.is_broken and self._pgconn.notifies() is not None:

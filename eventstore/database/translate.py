@@ -72,6 +72,11 @@ def translate(error: psycopg.Error) -> EventStoreError:
     return kind(f"{said}: {advice}")
 
 
+def is_for_want_of_role(error: psycopg.Error) -> bool:
+    """Whether the session's role may not do it: refused by the server itself, not by a function of the store."""
+    return error.sqlstate == "42501" and error.diag.source_function == "aclcheck_error"
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raises the store's error where the driver raises its own."""

@@ -1,0 +1,174 @@
+"""Behind a pooler in transaction mode, all are lent sessions in which others took their roles, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from support.pooler import Pooler, pooler_to
+from support.raw import note
+
+from eventstore import Append, Caller, EventStore, MessageAdded, Settings
+from eventstore.database.asking import MOST_PREPARED, USES_TO_PREPARE
+from eventstore.errors import Forbidden, PermissionDenied
+from projections import InlineAppender, Projection, Reader
+
+STORES, SESSIONS, ROUNDS = 4, 3, 12
+TENANTS = ("acme", "globex", "initech")
+NOTED = Projection(
+    "noted",
+    ("noted",),
+    "INSERT INTO noted SELECT tenant_id, conversation_id, version FROM batch",
+    "CREATE TABLE noted (tenant_id text, conversation_id uuid, version int)",
+)
+
+
+@pytest.fixture
+async def pooler(database_url: str) -> AsyncIterator[Pooler]:
+    """A pooler with one session, which all connections of a store share."""
+    async with pooler_to(database_url, 1) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+async def store(pooler: Pooler, database_url: str, clean_environment: None) -> AsyncIterator[EventStore]:
+    """A store behind the pooler, whose listening connections go past it."""
+    async with EventStore(Settings(database_url=pooler.url, listen_url=database_url)) as store:
+        yield store
+
+
+@pytest.fixture
+def has_wall(database_url: str) -> None:
+    """Skips the test where the login may not make roles."""
+    with psycopg.connect(database_url) as connection:
+        if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'eventstore_writer'").fetchall():
+            pytest.skip("the login may not create roles, so there is no wall")
+
+
+async def take_role(pooler: Pooler, role: str) -> None:
+    """As a client of the pooler that leaves its role to whoever is lent the session next."""
+    async with await psycopg.AsyncConnection.connect(pooler.url, autocommit=True) as connection:
+        await connection.execute(f"SET ROLE {role}")
+
+
+async def rounds_of_an_append(store: EventStore, pooler: Pooler) -> int:
+    before = pooler.rounds
+    await store.append(uuid4(), [note()])
+    return pooler.rounds - before
+
+
+async def test_an_append_says_its_role_from_when_it_was_refused_for_another(
+    store: EventStore, pooler: Pooler, has_wall: None
+) -> None:
+    await store.append(uuid4(), [note()])
+    assert await rounds_of_an_append(store, pooler) == 1
+    for role in ("eventstore_reader", "eventstore_projector", "eventstore_auditor"):
+        await take_role(pooler, role)
+        assert await rounds_of_an_append(store, pooler) == (2 if role == "eventstore_reader" else 1)
+    several = [Append(uuid4(), [note(), note()]), Append(uuid4(), [note()])]
+    assert len((await store.append_all(several)).events) == 3
+    assert len([event async for event in store.read_log()]) == 8
+
+
+async def test_what_was_under_way_when_the_role_was_missed_is_done_once(
+    store: EventStore, pooler: Pooler, has_wall: None
+) -> None:
+    await store.append(uuid4(), [note()])
+    await take_role(pooler, "eventstore_projector")
+    conversations = [uuid4() for _ in range(50)]
+    await asyncio.gather(*(store.append(conversation, [note()]) for conversation in conversations * 3))
+    for conversation in conversations:
+        assert [event.version async for event in store.read(conversation)] == [1, 2, 3]
+
+
+async def test_who_may_not_append_even_so_is_told(
+    store: EventStore, pooler: Pooler, superuser_url: str, has_wall: None
+) -> None:
+    await store.append(uuid4(), [note()])
+    functions = "ALL FUNCTIONS IN SCHEMA public"
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"REVOKE EXECUTE ON {functions} FROM eventstore_writer")
+        refused = await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(5)), return_exceptions=True)
+        assert {type(outcome) for outcome in refused} == {PermissionDenied}
+        superuser.execute(f"GRANT EXECUTE ON {functions} TO eventstore_writer")
+    assert await rounds_of_an_append(store, pooler) == 1
+
+
+async def test_a_refusal_of_the_store_itself_is_no_want_of_a_role(store: EventStore, pooler: Pooler) -> None:
+    theirs = uuid4()
+    await store.append(theirs, [note()], user="ana")
+    before = pooler.rounds
+    with pytest.raises(Forbidden):
+        await store.append(theirs, [note()], user="bob")
+    assert pooler.rounds == before + 1
+
+
+async def test_reads_of_ever_other_texts_give_up_what_they_prepared(store: EventStore) -> None:
+    view = store.tables(store.caller())
+    for number in range(MOST_PREPARED + 20):
+        for _ in range(USES_TO_PREPARE + 1):
+            assert await view.fetch(f"SELECT {number}") == [(number,)]
+
+
+async def test_an_inline_append_takes_its_roles_in_its_own_transaction(store: EventStore, pooler: Pooler) -> None:
+    async with InlineAppender(store, [NOTED], connections=2) as appender:
+        for version in range(1, 9):
+            conversation = uuid4()
+            await appender.append(conversation, [note()] * version, tenant="acme", user="ana")
+            assert [event.version async for event in store.read_log(all_tenants=True)][-1] == version
+            await store.append(conversation, [note()], tenant="acme", user="ana")
+    everything = store.parts.projector
+    assert await everything.fetch("SELECT count(*) FROM noted WHERE tenant_id = 'acme'") == [(36,)]
+
+
+async def test_a_conversation_as_it_was_is_folded_in_whatever_session(store: EventStore, pooler: Pooler) -> None:
+    conversation = uuid4()
+    said = [MessageAdded(role="user", content=text) for text in ("one", "two", "three")]
+    async with InlineAppender(store, [NOTED], connections=1) as appender:
+        await appender.append(conversation, said)
+        for version in (1, 2, 3):
+            state = await Reader(store).conversation_at(conversation, version=version)
+            assert [message.content for message in state.messages] == ["one", "two", "three"][:version]
+            await appender.append(conversation, said)
+    assert await store.parts.projector.fetch("SELECT count(*) FROM messages") == [(0,)]
+
+
+async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UUID]:
+    """One caller's appends and reads, now by one store and now by another, beside those of all others."""
+    mine: list[UUID] = []
+    whose: dict[str, Any] = {"tenant": caller.tenant, "user": caller.user}
+    for turn in range(ROUNDS):
+        store, other = stores[(number + turn) % len(stores)], stores[turn % len(stores)]
+        mine.append(conversation := uuid4())
+        text = f"{caller.tenant} {caller.user}"
+        await store.append(conversation, [note(text)], expected=0, **whose)
+        await store.append_all([Append(conversation, [note(text), note(text)], 1)], **whose)
+        seen = [event async for event in other.read_log(**whose)]
+        assert {event.conversation_id for event in seen} == set(mine)
+        assert {(event.tenant_id, event.content) for event in seen} == {(caller.tenant, text)}
+        assert [event.version async for event in other.read(conversation, **whose)] == [1, 2, 3]
+        if turn % 3 == 0:
+            assert len([event async for event in other.read_log(all_tenants=True)]) >= len(seen)
+    return mine
+
+
+async def test_many_stores_of_many_callers_share_a_few_sessions(
+    database_url: str, clean_environment: None, has_wall: None
+) -> None:
+    callers = [Caller(tenant, user) for tenant in TENANTS for user in ("ana", "bob")]
+    async with pooler_to(database_url, SESSIONS) as pooler, AsyncExitStack() as stack:
+        settings = Settings(database_url=pooler.url, listen_url=database_url)
+        stores = [await stack.enter_async_context(EventStore(settings)) for _ in range(STORES)]
+        done = await asyncio.gather(*(work(stores, caller, number) for number, caller in enumerate(callers)))
+        log = [event async for event in stores[0].read_log(all_tenants=True)]
+        assert len(log) == 3 * sum(map(len, done))
+        assert {event.conversation_id for event in log} == {conversation for mine in done for conversation in mine}
+        for caller, mine in zip(callers, done, strict=True):
+            whole = [event async for event in stores[1].read_log(tenant=caller.tenant)]
+            assert {event.tenant_id for event in whole} == {caller.tenant}
+            assert {event.conversation_id for event in whole} >= set(mine)
