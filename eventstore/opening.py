@@ -6,22 +6,30 @@ from typing import Any
 
 from psycopg import sql
 
-from eventstore.database.connection import BOOKKEEPING, Connection
+from eventstore.database.connection import APP, BOOKKEEPING, Connection, take_role
 from eventstore.database.migrate import check
 from eventstore.database.queries import query
+from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.errors import SchemaError, SchemaMissing
 
 _POSITION_SEQUENCE = query("eventstore", "position_sequence")
 
 
-async def check_schema(connection: Connection, schema: str) -> None:
-    """Refuses a schema with which events could be lost or misread.
+async def check_schema(connection: Connection, settings: Settings) -> None:
+    """Refuses a schema with which events could be lost or misread; as the service, in whatever session.
 
     Raises:
         SchemaError: migrations are missing or newer than this code; or the sequence of positions was altered, or
             stands below the last event.
     """
+    with translated():
+        async with connection.transaction():
+            await take_role(connection, settings, APP)
+            await _check(connection, settings.db_schema)
+
+
+async def _check(connection: Connection, schema: str) -> None:
     table = sql.Identifier(schema, BOOKKEEPING)
     try:
         with translated():

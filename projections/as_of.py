@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from eventstore import Caller, EventStore
-from eventstore.database.connection import PROJECTOR, Connection
+from eventstore.database.connection import PROJECTOR, Connection, take_role
 from eventstore.database.queries import query, query_without
 from eventstore.database.translate import translated
 from eventstore.errors import InputError, NotFound
@@ -75,6 +75,7 @@ async def state_as_of(
     async with await store.connect(PROJECTOR) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
+                await take_role(connection, store.settings, PROJECTOR)  # a pooler may lend it another session
                 await _make_tables(connection, store.settings.db_schema)
                 if not await _fill_batch(connection, {"tenant": tenant, "conversation_id": found} | limit):
                     [(words, value)] = limit.items()

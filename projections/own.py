@@ -161,6 +161,7 @@ async def prepare(store: EventStore, projections: Sequence[Projection]) -> None:
             with translated():
                 tables = {"tables": list(one.tables)}
                 async with connection.transaction():
+                    await connection.execute("SET LOCAL ROLE NONE")  # a pooler may have lent a session of another
                     if not await (await connection.execute(_MISSING, tables)).fetchall():
                         continue
                     await connection.execute(one.setup.encode())

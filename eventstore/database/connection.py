@@ -130,23 +130,20 @@ async def configure(connection: Connection, settings: Settings, role: str | None
         The role that was taken; ``none`` where that is the login.
     """
     refuse_unsuitable(connection.info)
-    parameters = {
-        # The projector's temporary view must be found before any table; everybody else finds temporary objects last.
-        "path": f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp",
-        **_of_role(connection, settings, role),
-    }
-    row = await (await connection.execute(_CONFIGURE, parameters)).fetchone()
+    row = await (await connection.execute(_CONFIGURE, _of_role(connection, settings, role))).fetchone()
     return (row and row[-1]) or LOGIN
 
 
 async def take_role(connection: Connection, settings: Settings, role: str) -> None:
-    """Takes another role until the transaction ends, where the login may."""
+    """Takes another role, with its search path, until the transaction ends, where the login may."""
     await connection.execute(_TAKE_ROLE, _of_role(connection, settings, role))
 
 
 def _of_role(connection: Connection, settings: Settings, role: str | None) -> dict[str, Any]:
     return {
         "role": role,
+        # The projector's temporary objects must be found before any table; everybody else finds such last.
+        "path": f"pg_temp, {settings.db_schema}" if role == PROJECTOR else f"{settings.db_schema}, pg_temp",
         "right": "SET" if connection.info.server_version >= 160000 else "MEMBER",
         "table": f"{settings.db_schema}.{BOOKKEEPING}",
     }

@@ -1,4 +1,7 @@
--- The batch of a conversation as it was: what the view of the same name is for a worker (batch.sql).
+-- The batch of a conversation as it was: what the view of the same name is for a worker (batch.sql). An inline append may
+-- have left one in a session that a pooler lends; it is back when this is rolled back.
+DROP VIEW IF EXISTS pg_temp.batch;
+
 CREATE TEMPORARY TABLE batch (
     position        bigint,
     timestamp       timestamptz,

@@ -18,7 +18,7 @@ from eventstore.database.asking import MOST_PREPARED, USES_TO_PREPARE
 from eventstore.errors import Forbidden, PermissionDenied
 from projections import InlineAppender, Projection, Reader
 
-STORES, SESSIONS, ROUNDS = 4, 3, 12
+STORES, SESSIONS, ROUNDS = 4, 3, 30
 TENANTS = ("acme", "globex", "initech")
 NOTED = Projection(
     "noted",
