@@ -21,13 +21,7 @@ from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEven
 from eventstore.ids import parse_uuid
 from eventstore.opening import check_schema
 from eventstore.parts import Parts
-from eventstore.read import (
-    HIGHEST_VERSION,
-    Filter,
-    horizon,
-    read_conversation,
-    read_log,
-)
+from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
 from eventstore.subscription import follow
 from eventstore.wake import LOOK_EVENTS
 from eventstore.watch import News
@@ -88,7 +82,8 @@ class EventStore:
 
         Args:
             role: the role to take, where the login may: by default that of who appends in a transaction of their own;
-                None stays the login.
+                None stays the login. It is taken for the session: behind a pooler in transaction mode, say it again in
+                each transaction (``SET LOCAL ROLE``).
         """
         return await connect(self.server.url, self.settings, role)
 

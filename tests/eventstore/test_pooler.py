@@ -37,8 +37,8 @@ async def pooler(database_url: str) -> AsyncIterator[Pooler]:
 
 @pytest.fixture
 async def store(pooler: Pooler, database_url: str, clean_environment: None) -> AsyncIterator[EventStore]:
-    """A store behind the pooler, whose listening connections go past it."""
-    async with EventStore(Settings(database_url=pooler.url, listen_url=database_url)) as store:
+    """A store behind the pooler, whose listening connections go past it; each of its parts has one connection."""
+    async with EventStore(Settings(database_url=pooler.url, listen_url=database_url, pool_size=1)) as store:
         yield store
 
 
@@ -146,12 +146,15 @@ async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UU
         store, other = stores[(number + turn) % len(stores)], stores[turn % len(stores)]
         mine.append(conversation := uuid4())
         text = f"{caller.tenant} {caller.user}"
-        await store.append(conversation, [note(text)], expected=0, **whose)
-        await store.append_all([Append(conversation, [note(text), note(text)], 1)], **whose)
+        said = MessageAdded(role="user", content=text)
+        await store.append(conversation, [said], expected=0, **whose)
+        await store.append_all([Append(conversation, [said, said], 1)], **whose)
         seen = [event async for event in other.read_log(**whose)]
         assert {event.conversation_id for event in seen} == set(mine)
-        assert {(event.tenant_id, event.content) for event in seen} == {(caller.tenant, text)}
+        assert {(event.tenant_id, event.content["content"]) for event in seen} == {(caller.tenant, text)}
         assert [event.version async for event in other.read(conversation, **whose)] == [1, 2, 3]
+        state = await Reader(other, caller=caller).conversation_at(conversation, version=2)
+        assert [message.content for message in state.messages] == [text, text]
         if turn % 3 == 0:
             assert len([event async for event in other.read_log(all_tenants=True)]) >= len(seen)
     return mine
