@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg import capabilities
 from support.pooler import Pooler, pooler_to
 from support.raw import note
 
@@ -109,6 +110,8 @@ async def test_a_refusal_of_the_store_itself_is_no_want_of_a_role(store: EventSt
 
 
 async def test_reads_of_ever_other_texts_give_up_what_they_prepared(store: EventStore) -> None:
+    if not capabilities.has_send_close_prepared():
+        pytest.skip("this libpq cannot close a prepared statement")
     view = store.tables(store.caller())
     for number in range(MOST_PREPARED + 20):
         for _ in range(USES_TO_PREPARE + 1):
@@ -150,13 +153,13 @@ async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UU
         await store.append(conversation, [said], expected=0, **whose)
         await store.append_all([Append(conversation, [said, said], 1)], **whose)
         seen = [event async for event in other.read_log(**whose)]
-        assert {event.conversation_id for event in seen} == set(mine)
-        assert {(event.tenant_id, event.content["content"]) for event in seen} == {(caller.tenant, text)}
+        assert {event.conversation_id for event in seen} <= set(mine)  # others' appends may hold the horizon back
+        assert {(event.tenant_id, event.content["content"]) for event in seen} <= {(caller.tenant, text)}
         assert [event.version async for event in other.read(conversation, **whose)] == [1, 2, 3]
         state = await Reader(other, caller=caller).conversation_at(conversation, version=2)
         assert [message.content for message in state.messages] == [text, text]
         if turn % 3 == 0:
-            assert len([event async for event in other.read_log(all_tenants=True)]) >= len(seen)
+            assert {event.tenant_id async for event in other.read_log(all_tenants=True)} <= set(TENANTS)
     return mine
 
 
@@ -172,6 +175,7 @@ async def test_many_stores_of_many_callers_share_a_few_sessions(
         assert len(log) == 3 * sum(map(len, done))
         assert {event.conversation_id for event in log} == {conversation for mine in done for conversation in mine}
         for caller, mine in zip(callers, done, strict=True):
-            whole = [event async for event in stores[1].read_log(tenant=caller.tenant)]
-            assert {event.tenant_id for event in whole} == {caller.tenant}
-            assert {event.conversation_id for event in whole} >= set(mine)
+            theirs = [event async for event in stores[1].read_log(tenant=caller.tenant, user=caller.user)]
+            assert {event.tenant_id for event in theirs} == {caller.tenant}
+            assert {event.conversation_id for event in theirs} == set(mine)
+            assert len(theirs) == 3 * len(mine)
