@@ -60,7 +60,7 @@ async def test_a_source_that_breaks_off_leaves_nothing(manager: Manager, backups
 async def test_damage_is_seen(manager: Manager, backups: Path) -> None:
     backup = await write_backup(ManagerSource(manager), backup_path(backups))
     whole = backup.path.read_bytes()
-    backup.path.write_bytes(whole[:-9] + b"\0" + whole[-8:])
+    backup.path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises(BackupDamaged, match="SHA-256"):
         open_backup(backup.path)
 
