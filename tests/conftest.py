@@ -20,7 +20,7 @@ hypothesis_settings.register_profile(
     "eventstore",
     deadline=None,
     database=None,
-    max_examples=40,
+    max_examples=30,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("eventstore")

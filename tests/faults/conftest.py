@@ -20,4 +20,4 @@ def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
 @pytest.fixture
 def kills() -> int:
     """How often a worker is killed; ``EVENTSTORE_TEST_KILLS`` says otherwise."""
-    return int(os.environ.get("EVENTSTORE_TEST_KILLS", "8"))
+    return int(os.environ.get("EVENTSTORE_TEST_KILLS", "6"))
