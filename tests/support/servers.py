@@ -72,7 +72,8 @@ class DatabaseServer:
 
     def create_database(self, *, migrated: bool = True) -> str:
         """A database of a new name: with the schema of the store, or empty."""
-        return self._create(self._template if migrated else "template0")
+        template = self._template  # also where it is not wanted: the login of the tests makes the server's roles
+        return self._create(template if migrated else "template0")
 
     def drop_database(self, name: str) -> None:
         """Drops a database, and ends whoever is connected to it, or waits for those whom it may not end."""
