@@ -602,7 +602,7 @@ $$;
 
 CREATE FUNCTION public.chooses_tenant() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (pg_has_role(SESSION_USER, CURRENT_USER, 'MEMBER'::text) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true));
+    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
 
 
 --
@@ -1270,15 +1270,6 @@ BEGIN
     );
 END
 $$;
-
-
---
--- Name: may_choose_tenant(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.may_choose_tenant() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
 
 
 --
@@ -3312,7 +3303,7 @@ CREATE FUNCTION public.task_problem(event_type text, content jsonb) RETURNS text
 CREATE FUNCTION public.tenant_of_wall() RETURNS text
     LANGUAGE sql STABLE
     RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
-                         CASE WHEN may_choose_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
+                         CASE WHEN chooses_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
 
 
 --
@@ -4780,7 +4771,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4799,7 +4790,7 @@ CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id
            FROM public.bound_logins b
           WHERE (b.login = SESSION_USER)), (
         CASE
-            WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+            WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
             ELSE NULL::text
         END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.asking_user() AS asking_user))));
 
@@ -4814,7 +4805,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4835,7 +4826,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4856,7 +4847,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4877,7 +4868,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4898,7 +4889,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4919,7 +4910,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4940,7 +4931,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4961,7 +4952,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -4982,7 +4973,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -5003,7 +4994,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -5024,7 +5015,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -5045,7 +5036,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -5066,7 +5057,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
@@ -5087,7 +5078,7 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.may_choose_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
             END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m

@@ -12,11 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from agent_manager.agents.answering import Answer, ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.wire import Json
+from agent_manager.agents.wire import RESERVED, Json
 from eventstore.ids import derived_uuid
-
-_PREFIX = "eventstore:"
-"""No client may give a conversation an id that begins so."""
 
 
 class Apart:
@@ -35,7 +32,7 @@ class Apart:
         ids: dict[str, str] = {}
 
         def told(own: str) -> str:
-            outside = _PREFIX + str(derived_uuid("context", context.tenant, own))
+            outside = RESERVED + str(derived_uuid("context", context.tenant, own))
             ids[outside] = own
             return outside
 

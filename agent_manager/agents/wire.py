@@ -14,6 +14,9 @@ from eventstore.eventdata import TaskStatus
 Json: TypeAlias = dict[str, Any]
 Shape: TypeAlias = Literal["0.3", "1.0"]
 
+RESERVED = "eventstore:"
+"""Ids of conversations that begin so are the manager's own; no client may give one."""
+
 STATE_WORDS: dict[TaskStatus, dict[Shape, str]] = {
     TaskStatus.PENDING: {"0.3": "submitted", "1.0": "TASK_STATE_SUBMITTED"},
     TaskStatus.IN_PROGRESS: {"0.3": "working", "1.0": "TASK_STATE_WORKING"},

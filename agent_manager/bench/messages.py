@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventstore import MessageAdded, NewEvent
+from eventstore.eventdata import RoleWord
 
 SHORTEST, MEDIAN, LONGEST = 20, 200, 20_000
 """Characters of a message."""
@@ -29,7 +30,7 @@ class Message:
     conversation_id: UUID
     id: UUID
     version: int
-    role: str
+    role: RoleWord
     actor: str
     text: str
     salt: bytes
@@ -37,7 +38,7 @@ class Message:
 
     def event(self) -> NewEvent:
         """As it is given to the store."""
-        return NewEvent(MessageAdded(role=self.role, content=self.text), id=self.id, actor=self.actor)  # type: ignore[arg-type]
+        return NewEvent(MessageAdded(role=self.role, content=self.text), id=self.id, actor=self.actor)
 
     def content(self) -> dict[str, Any]:
         """The same JSON that the store writes."""
@@ -76,7 +77,8 @@ def _conversation(source: random.Random, length: int) -> Iterator[Message]:
     user = f"user-{source.randrange(10_000)}@example.org"
     for version in range(1, length + 1):
         mine = version % 2 == 1
-        role, actor = ("user", user) if mine else ("assistant", "travel-agent")
+        role: RoleWord = "user" if mine else "assistant"
+        actor = user if mine else "travel-agent"
         text, salt, digest = _text(source), source.randbytes(16), source.randbytes(32)
         yield Message(conversation_id, uuid4(), version, role, actor, text, salt, digest)
 

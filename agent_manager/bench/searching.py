@@ -141,7 +141,7 @@ def _appends(begin: int, size: int) -> list[Append]:
             if begin == 0 and not appends and message.version == 1:
                 words.append("onlyonce")
             actor = "inspector" if source.random() < 0.001 else message.actor
-            data = MessageAdded(role=message.role, content=" ".join([*words, message.text]))  # type: ignore[arg-type]
+            data = MessageAdded(role=message.role, content=" ".join([*words, message.text]))
             events.append(NewEvent(data, actor=actor))
         appends.append(Append(messages[0].conversation_id, events))
     return appends

@@ -131,7 +131,7 @@ async def _readable(descriptor: int) -> None:
     ready = asyncio.Event()
     try:
         loop.add_reader(descriptor, ready.set)
-    except (NotImplementedError, OSError):
+    except (NotImplementedError, OSError):  # no loop of this system can wait for it, or for a plain file
         return
     try:
         await ready.wait()

@@ -7,9 +7,10 @@ from time import monotonic
 from uuid import UUID
 
 from agent_manager.agents.cards import fetch_card
+from agent_manager.agents.wire import RESERVED
 from agent_manager.manager.folds import Folds
 from agent_manager.manager.views import Json
-from agent_manager.manager.writing import RESERVED, Writer, checked_id
+from agent_manager.manager.writing import Writer, checked_id
 from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
 from eventstore.errors import InputError, NotFound, printable
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
+from agent_manager.agents.wire import RESERVED
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import Folds
 from agent_manager.manager.log import Log
@@ -34,8 +35,6 @@ from eventstore.errors import (
 )
 from eventstore.ids import assigned_uuid, is_canonical_uuid
 
-RESERVED = "eventstore:"
-"""Ids of conversations that begin so are the manager's own."""
 _PAUSES = (0.1, 0.5, 2.0)
 """Seconds before each further try of an append whose connection was lost."""
 

@@ -13,11 +13,11 @@ CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
 SELECT eventstore_grant('SELECT ON TABLE bound_logins', r)
   FROM unnest(ARRAY['eventstore_reader', 'eventstore_auditor', 'eventstore_search']) AS r;
 
--- As chooses_tenant, which the owner runs, but whoever runs it: so the planner can put it where it is called.
+-- As before, but whoever runs it: so the planner can put it where a policy calls it.
 DO $$
 BEGIN
     EXECUTE format(
-        'CREATE FUNCTION may_choose_tenant() RETURNS boolean
+        'CREATE OR REPLACE FUNCTION chooses_tenant() RETURNS boolean
          LANGUAGE sql STABLE PARALLEL SAFE
          RETURN coalesce(pg_has_role(session_user, to_regrole(''eventstore_app''), ''MEMBER''), true)
                 OR coalesce(pg_has_role(session_user, to_regrole(%L), ''MEMBER''), false)',
@@ -28,12 +28,13 @@ BEGIN
     );
 END
 $$;
+GRANT EXECUTE ON FUNCTION chooses_tenant() TO PUBLIC;
 
 -- The tenant for which a transaction asks, as a text for policies.
 CREATE FUNCTION tenant_of_wall() RETURNS text
 LANGUAGE sql STABLE
 RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
-                         CASE WHEN may_choose_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
+                         CASE WHEN chooses_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
 
 CREATE FUNCTION asked_conversation() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -64,7 +65,7 @@ END
 $$;
 
 SELECT eventstore_own('FUNCTION ' || f)
-  FROM unnest(ARRAY['may_choose_tenant()', 'tenant_of_wall()', 'asked_conversation()', 'wall_of(regclass, name)']) AS f;
+  FROM unnest(ARRAY['tenant_of_wall()', 'asked_conversation()', 'wall_of(regclass, name)']) AS f;
 REVOKE ALL ON FUNCTION tenant_of_wall(), wall_of(regclass, name) FROM PUBLIC;
 
 -- Raises the wall around a table with a column tenant_id: as before, by wall_of.
@@ -183,7 +184,12 @@ ALTER POLICY wall ON conversation_members
 DROP FUNCTION wall_of(regclass, name);
 DROP FUNCTION tenant_of_wall();
 DROP FUNCTION asked_conversation();
-DROP FUNCTION may_choose_tenant();
+
+CREATE OR REPLACE FUNCTION chooses_tenant() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN pg_has_role(session_user, current_user, 'MEMBER')
+       OR coalesce(pg_has_role(session_user, to_regrole('eventstore_app'), 'MEMBER'), true);
+REVOKE EXECUTE ON FUNCTION chooses_tenant() FROM PUBLIC;
 
 SELECT eventstore_revoke('SELECT ON TABLE bound_logins', r)
   FROM unnest(ARRAY['eventstore_reader', 'eventstore_auditor', 'eventstore_search']) AS r;
