@@ -61,6 +61,54 @@ BEGIN
 END
 $$;
 
+-- What distinguishes an event from the one that is stored under its id; null if they are the same. The owner in the
+-- metadata does not count if the append itself adds it (see append_one), only if the caller names it.
+CREATE FUNCTION event_differences(
+    stored_type           text,
+    stored_schema_version smallint,
+    stored_actor          text,
+    stored_content        jsonb,
+    stored_metadata       jsonb,
+    event_type            text,
+    schema_version        smallint,
+    actor                 text,
+    content               jsonb,
+    metadata              jsonb,
+    asking                text
+) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    IF asking <> '' OR NOT metadata ? 'eventstore.owner' THEN
+        stored_metadata := stored_metadata - 'eventstore.owner';
+        metadata := metadata - 'eventstore.owner';
+    END IF;
+    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
+       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
+        RETURN NULL;
+    END IF;
+    RETURN concat_ws(
+        ', ',
+        CASE WHEN stored_type <> event_type THEN 'event_type' END,
+        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
+        CASE WHEN stored_actor <> actor THEN 'actor' END,
+        CASE WHEN stored_content <> content THEN 'content' END,
+        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
+           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
+          WHERE stored.value IS DISTINCT FROM given.value)
+    );
+END
+$$;
+
+-- Makes the commit of this transaction durable although it changes nothing, for an event that is known already: its own
+-- transaction may be committed here and not yet on a synchronous standby, if its backend was ended while it waited. A
+-- transaction that writes a record to the WAL, whatever it says, is flushed and waits for the standby (see ORDER.md).
+CREATE FUNCTION await_durability() RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_logical_emit_message(true, 'eventstore', '');
+END
+$$;
+
 DROP FUNCTION append_one(text, uuid, integer, uuid, text, smallint, text, jsonb, jsonb, integer);
 DROP FUNCTION append_group(text[], uuid[], integer[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], integer);
 
@@ -140,9 +188,10 @@ BEGIN
         END IF;
         SELECT k.position, k.version, k.timestamp,
                -- An event whose content was erased has no salt any more; it can only be known by its id.
-               k.salt IS NOT NULL
-               AND (k.event_type, k.actor, k.content)
-                   IS DISTINCT FROM (append_one.event_type, append_one.actor, append_one.content) AS differs
+               CASE WHEN k.salt IS NOT NULL THEN event_differences(
+                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
+                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
+               ) END AS differences
           INTO known
           FROM (SELECT e.*
                   FROM events e
@@ -154,10 +203,16 @@ BEGIN
            AND k.conversation_id = append_one.conversation_id
            AND k.id = append_one.event_id;
         IF FOUND THEN
-            outcome := CASE WHEN known.differs THEN 'i' ELSE 'k' END;
             position := known.position;
             version := known.version;
             timestamp := known.timestamp;
+            problem := known.differences;
+            IF problem IS NULL THEN
+                outcome := 'k';
+                PERFORM await_durability();
+            ELSE
+                outcome := 'i';
+            END IF;
             RETURN;
         END IF;
     END IF;
@@ -449,11 +504,12 @@ BEGIN
                                                       'expected', expected_versions[target],
                                                       'actual', event.version)::text;
             WHEN 'i' THEN
-                RAISE EXCEPTION 'conversation % already holds another event under the id %',
-                                conversation_ids[target], event_ids[event.ordinal]
+                RAISE EXCEPTION 'conversation % already holds another event under the id %: they differ in %',
+                                conversation_ids[target], event_ids[event.ordinal], event.problem
                     USING ERRCODE = 'ES002',
                           DETAIL = jsonb_build_object('conversation_id', conversation_ids[target],
-                                                      'event_id', event_ids[event.ordinal])::text;
+                                                      'event_id', event_ids[event.ordinal],
+                                                      'differences', event.problem)::text;
             ELSE
                 ordinal := event.ordinal;
                 position := event.position;
@@ -466,6 +522,9 @@ BEGIN
 END
 $$;
 
+SELECT eventstore_own('FUNCTION event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text)');
+SELECT eventstore_own('FUNCTION await_durability()');
+REVOKE ALL ON FUNCTION await_durability() FROM PUBLIC;
 SELECT eventstore_own('FUNCTION change_members(bigint, text[], uuid[], integer[], uuid[], text[])');
 REVOKE ALL ON FUNCTION change_members(bigint, text[], uuid[], integer[], uuid[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION append_one(text, uuid, integer, uuid, text, smallint, text, jsonb, jsonb, integer, text) FROM PUBLIC;
@@ -490,6 +549,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 DROP FUNCTION append_group(text[], uuid[], integer[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], text[], integer);
 DROP FUNCTION append_one(text, uuid, integer, uuid, text, smallint, text, jsonb, jsonb, integer, text);
 DROP FUNCTION change_members(bigint, text[], uuid[], integer[], uuid[], text[]);
+DROP FUNCTION await_durability();
+DROP FUNCTION event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text);
 
 -- As they were before.
 CREATE FUNCTION append_one(

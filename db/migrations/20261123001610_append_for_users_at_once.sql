@@ -6,42 +6,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- append is asked without a call for each event, who begins a conversation is written down by the statement that begins
 -- it, and an append that shares nothing does not read again what it has written.
 
--- Writes down with whom the new events of an append share their conversations. New is what stands above the position
--- `before`: the caller holds the locks of these conversations, so nobody else has written to them since.
-CREATE OR REPLACE FUNCTION change_members(
-    before           bigint,
-    tenant_ids       text[],
-    conversation_ids uuid[],
-    conversation_nos integer[],
-    event_ids        uuid[],
-    event_types      text[]
-) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    found_event record;
-BEGIN
-    FOR found_event IN
-        SELECT e.tenant_id, e.conversation_id, e.event_type, e.content
-          FROM unnest(conversation_nos, event_ids, event_types) WITH ORDINALITY AS n (no, id, event_type, ordinal),
-               LATERAL (
-                   SELECT f.*
-                     FROM events f
-                    WHERE (f.tenant_id, f.conversation_id, f.id) >= (tenant_ids[n.no], conversation_ids[n.no], n.id)
-                    ORDER BY f.tenant_id, f.conversation_id, f.id
-                    LIMIT 1
-               ) AS e
-         WHERE n.event_type IN ('conversation.shared', 'conversation.unshared')
-           AND e.tenant_id = tenant_ids[n.no]
-           AND e.conversation_id = conversation_ids[n.no]
-           AND e.id = n.id
-           AND e.position > before
-         ORDER BY n.ordinal
-    LOOP
-        PERFORM share_conversation(found_event.tenant_id, found_event.conversation_id, found_event.event_type,
-                                   found_event.content);
-    END LOOP;
-END
-$$;
+DROP FUNCTION change_members(bigint, text[], uuid[], integer[], uuid[], text[]);
 
 CREATE OR REPLACE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
@@ -65,8 +30,9 @@ DECLARE
     busy        integer[];
     bound       text;
     has_users   boolean := '' <> ANY (users);
-    has_shares  boolean := event_types && ARRAY['conversation.shared', 'conversation.unshared'];
-    before      bigint;
+    has_known   boolean := false;
+    number      integer;
+    shares      boolean;
     asleep      boolean;
 BEGIN
     IF NOT coalesce(
@@ -122,12 +88,9 @@ BEGIN
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
     asleep := hold_gate() AND somebody_sleeps();
-    IF has_shares THEN
-        before := last_position();
-    END IF;
 
     -- This statement sees everything that was committed to these conversations.
-    RETURN QUERY
+    FOR number, shares, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
                -- Never before the previous version's, should the server's clock step back.
@@ -146,7 +109,7 @@ BEGIN
     ),
     judged AS (
         SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS now,
-               known.position, known.version, known.timestamp,
+               known.position, known.version, known.timestamp, compared.differences,
                CASE
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
@@ -162,9 +125,7 @@ BEGIN
                                            AND n.event_type NOT IN ('conversation.shared', 'conversation.unshared',
                                                                     'conversation.deleted'))
                             ) THEN 'f'
-                   -- An event whose content was erased has no salt any more; it can only be known by its id.
-                   WHEN known.salt IS NOT NULL AND (known.event_type, known.actor, known.content)
-                        IS DISTINCT FROM (n.event_type, n.actor, n.content) THEN 'i'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN CASE h.expected
                             WHEN -2 THEN false
@@ -193,6 +154,13 @@ BEGIN
             ON known.tenant_id = h.tenant_id
            AND known.conversation_id = h.conversation_id
            AND known.id = n.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt any more; it can only be known by its id.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
+                          ) END AS differences
+               ) AS compared
     ),
     decided AS (
         SELECT j.*,
@@ -233,15 +201,28 @@ BEGIN
            AND p.next = 1
            AND p.about ? 'eventstore.owner'
     )
-    SELECT (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
-           coalesce(p.place, p.position),
-           CASE WHEN p.is_new THEN p.next WHEN p.verdict = 'v' THEN p.head ELSE p.version END,
-           CASE WHEN p.is_new THEN p.now ELSE p.timestamp END,
-           p.problem
-      FROM placed p;
+    -- A conversation that is busy or forbidden shows nothing of what it holds.
+    SELECT p.ordinal,
+           p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
+           (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
+           CASE WHEN p.is_new THEN p.place WHEN p.verdict IN ('k', 'i') THEN p.position END,
+           CASE WHEN p.is_new THEN p.next WHEN p.verdict IN ('k', 'i') THEN p.version WHEN p.verdict = 'v' THEN p.head END,
+           CASE WHEN p.is_new THEN p.now WHEN p.verdict IN ('k', 'i') THEN p.timestamp END,
+           CASE p.verdict WHEN 'r' THEN p.problem WHEN 'i' THEN p.differences END
+      FROM placed p
+    LOOP
+        has_known := has_known OR outcome = 'k';
+        IF shares THEN
+            PERFORM share_conversation(
+                tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
+                event_types[number], contents[number]
+            );
+        END IF;
+        RETURN NEXT;
+    END LOOP;
 
-    IF has_shares THEN
-        PERFORM change_members(before, tenant_ids, conversation_ids, conversation_nos, event_ids, event_types);
+    IF has_known THEN
+        PERFORM await_durability();
     END IF;
     IF asleep THEN
         PERFORM pg_notify(wake_channel(), '');
@@ -253,7 +234,7 @@ $$;
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-CREATE OR REPLACE FUNCTION change_members(
+CREATE FUNCTION change_members(
     before           bigint,
     tenant_ids       text[],
     conversation_ids uuid[],
@@ -301,6 +282,9 @@ BEGIN
     END LOOP;
 END
 $$;
+
+SELECT eventstore_own('FUNCTION change_members(bigint, text[], uuid[], integer[], uuid[], text[])');
+REVOKE ALL ON FUNCTION change_members(bigint, text[], uuid[], integer[], uuid[], text[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
