@@ -143,6 +143,11 @@ class Batch:
         if len(self.rows) > MAX_EVENTS:
             raise InputError(f"an append of {len(self.rows)} events: the limit is {MAX_EVENTS}, split it")
 
+    @property
+    def event_ids(self) -> list[UUID]:
+        """The ids of the events, in their order."""
+        return [_id_of(row) for row in self.rows]
+
     def result(self, outcomes: Sequence[Outcome]) -> AppendResult:
         """What the append did, from one outcome for each event.
 
@@ -167,7 +172,7 @@ class Batch:
         if told.code == FORBIDDEN:
             return Forbidden(conversation_id)
         if told.code == ID_CONFLICT:
-            return EventIdConflict(conversation_id, _id_of(row))
+            return EventIdConflict(conversation_id, _id_of(row), told.problem)
         if told.code == WRONG_VERSION:
             return WrongExpectedVersion(conversation_id, self._appends[target].expected, told.version)
         return InputError(
@@ -201,7 +206,7 @@ class Outcome(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """What is wrong with the event."""
+        """What is wrong with the event, or what distinguishes it from the one that is stored under its id."""
         return (self.raw_problem or b"").decode()
 
 

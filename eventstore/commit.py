@@ -1,60 +1,98 @@
-"""Group commit: appends that come while others are under way travel together, in one statement and one transaction.
+"""Group commit: appends that arrive while others are in flight are sent together, in one statement and one transaction.
 
-A durable commit costs one flush however much it carries, and a statement of many events costs little more than one of
-a few. So an append goes out at once where a lane is free, and waits for the next departure where none is. Within a
-group each append is taken or refused by itself (the function ``append_group`` says which), whatever becomes of the
-others, and whosever they are.
+A durable commit costs one flush however many events it carries, and a statement of many events costs little more than
+one of a few. An append is sent immediately if a connection is idle; otherwise it joins the next group. Within a group
+each append is accepted or refused by itself (see the function ``append_group``), whatever the outcome of the others,
+and whosever they are.
 
-- A conversation under way is not sent on another lane: it would find its own lock taken. Its appends wait.
-- A conversation that somebody else holds is set aside (the server only tries its lock) and sent again by itself, on a
-  lane of its own, with patience; the others go on.
-- A statement that fails for a reason which is no outcome (a full disk, a row too long for an index) has written
-  nothing. If it carried several appends, each is sent again by itself and meets its own fate.
-- A connection lost on the way leaves it unknown what happened. The appends are sent again under the same ids, which
-  is harmless; where that fails too, the callers are told.
-- A pooler in transaction mode may lend a lane a session in which another part of a store has taken its role, which may
-  not append. Then nothing was written, and the appends are sent again; from then on each says its role in its own
-  transaction, which makes the message longer and costs no round trip.
-- Who gives up waiting takes the append out of the queue, or leaves one that was sent to be done wholly or not at all.
-- What waits is bounded (:mod:`eventstore.room`).
+**Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
+set aside its conversations are *reserved*: later appends to them stay in the queue. An append that goes back to the
+queue goes to its front.
+
+**Locked conversations.** A group only tries the locks of its conversations. An append to a conversation that another
+transaction holds is set aside and sent again by itself, on a connection that waits for the lock. The others go on.
+
+**Errors.** A statement that fails has written nothing. If it carried several appends, each is sent again by itself and
+meets its own outcome. If the answer to a statement is lost, nobody knows what happened: the appends are sent again
+under the same ids, which is harmless. An append that ends without an answer after it was sent ends in
+:class:`ConnectionLost`, which names its ids; only one that was certainly not sent ends in :class:`ServerUnreachable`,
+:class:`StoreClosed` or :class:`ConversationLocked`.
+
+**Deadlines.** Every append ends within ``EVENTSTORE_APPEND_SECONDS``. A statement has half of that: then it is canceled
+and, if that does not help, its connection is closed, so that there is time to send it again on another one (to the
+promoted standby, for instance, if the server vanished). That holds for a statement whose callers gave up, too.
+
+**Poolers.** A pooler in transaction mode may lend a session in which another part of a store has taken its role, which
+may not append. Then nothing was written, and the appends are sent again; from then on each sets its role in its own
+transaction, which makes the message longer and costs no round trip.
+
+What waits is bounded (:mod:`eventstore.backpressure`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from uuid import UUID
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
-from eventstore.append import BUSY, Append, Batch, Outcome
+from eventstore.append import BUSY, Append, Batch
+from eventstore.backpressure import Backpressure
+from eventstore.batching import (
+    SAY_ROLE,
+    STATEMENTS,
+    ConversationKey,
+    Group,
+    PendingAppend,
+    keys_of,
+    next_group,
+    outcomes,
+    statement,
+)
 from eventstore.caller import Caller
 from eventstore.database.connection import Connection
 from eventstore.database.lane import Lane, Said
 from eventstore.database.queries import query
 from eventstore.database.translate import is_for_want_of_role, translate, translated
-from eventstore.departure import SAY_ROLE, STATEMENTS, Group, Traveller, departing, keys_of, outcomes, statement
 from eventstore.ending import end
-from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, StoreClosed
+from eventstore.errors import (
+    ConnectionLost,
+    ConversationLocked,
+    EventStoreError,
+    LockHolder,
+    ServerError,
+    ServerUnreachable,
+    StoreClosed,
+)
 from eventstore.events import AppendResult
-from eventstore.room import Guest, Key, Room
 
-LANES = 2
-"""Groups under way at a time: while the server works on one, the next is made ready."""
-PATIENT_LANES = 2
-"""Further lanes, for conversations that somebody else holds."""
-PATIENCE_MS = 1000
-"""After which another conversation has its turn to wait."""
+GROUPS_IN_FLIGHT = 2
+"""While the server works on one, the next is made ready."""
+LOCK_WAITERS = 2
+"""Further connections, which wait for conversations that other transactions hold."""
+LOCK_WAIT_MS = 1000
+"""After which the next locked conversation has its turn."""
 
-MOST_LOSSES = 2
-"""Broken connections under one append, until its caller is told."""
+MAX_LOSSES = 2
+"""Lost answers to one append, until its caller is told: it may be the append that ends the connections."""
 RECONNECT_SECONDS = 0.2
-HOMECOMING_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+"""How long closing waits for answers."""
+TICK_SECONDS = 0.5
+"""How often deadlines are checked. What would pass its deadline before the next check ends now."""
 
 _KEEP_PLANS = query("eventstore", "keep_plans")
 _LOCK_TIMEOUT = "55P03"
 _NO_SUCH_STATEMENT = "26000"  # a pooler gave the connection to somebody else in between
+
+_NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
+
+Holders = dict[ConversationKey, list[LockHolder]]
 
 
 class Committer:
@@ -63,96 +101,128 @@ class Committer:
     def __init__(
         self,
         connect: Callable[[], Awaitable[tuple[Connection, str]]],
-        patience: float,
+        find_holders: Callable[[Sequence[ConversationKey]], Awaitable[Holders]],
         why: Callable[[EventStoreError], EventStoreError],
+        *,
+        connect_seconds: float,
+        append_seconds: float,
     ) -> None:
-        """Takes what it needs of the store.
+        """Create a committer; it connects when there is something to append.
 
         Args:
-            connect: opens a connection that may append, and tells the role that it took for that.
-            patience: seconds to go on trying to connect while nobody answers.
+            connect: opens a connection that may append, and returns the role that it took for that.
+            find_holders: asks the server which transactions hold conversations.
             why: the better explanation of an error of the server.
+            connect_seconds: how long to go on trying to connect while the server is away.
+            append_seconds: the deadline of an append.
         """
         self._connect = connect
-        self._patience = patience
+        self._find_holders = find_holders
         self._why = why
-        self._queue: deque[Traveller] = deque()
-        self._set_aside: deque[Traveller] = deque()
-        self._under_way: set[Key] = set()
-        self._flights = {False: 0, True: 0}  # whether patient
+        self._connect_seconds = connect_seconds
+        self._append_seconds = append_seconds
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[PendingAppend, None] = {}  # the oldest first
+        self._queue: deque[PendingAppend] = deque()
+        self._set_aside: deque[PendingAppend] = deque()
+        self._reserved: set[ConversationKey] = set()
+        self._locked: set[ConversationKey] = set()  # those of them that another transaction holds
+        self._in_flight = {False: 0, True: 0}  # by whether they wait for locks
+        self._overdue_locked: list[PendingAppend] = []
+        self._backpressure = Backpressure(self._admit)
         self._lanes: list[Lane] = []
         self._role = b""
         self._says_role = False
         self._opening: asyncio.Task[None] | None = None
         self._open_again_at = 0.0
-        self._room = Room()
-        self._at_rest = asyncio.Event()
-        self._at_rest.set()
+        self._explaining: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_idle = asyncio.Event()  # nothing is pending
+        self._is_idle.set()
         self._is_due = False
         self._is_closed = False
 
     async def append(
         self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str
     ) -> AppendResult:
-        """Appends to one conversation or several, as soon as there is room for it.
+        """Append to one conversation or several, as soon as there is capacity for it.
 
         Raises:
-            Forbidden, ConflictError, InputError: its own fate.
-            ServerError: nobody answers, or the answer was lost.
+            Forbidden, ConflictError, InputError: its own outcome.
+            ConnectionLost: it may be stored.
+            ConversationLocked, ServerUnreachable, StoreClosed: it was not sent, or the server did not take it.
         """
-        guest = Guest(keys_of(caller.tenant, appends), sum(len(append.events) for append in appends))
-        if not self._room.enter_at_once(guest):
-            await self._room.enter(guest)
+        if self._is_closed:
+            raise StoreClosed
+        append = PendingAppend(
+            keys_of(caller.tenant, appends),
+            sum(len(append.events) for append in appends),
+            partial(Batch, caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
+            self._loop.time() + self._append_seconds,
+            self._loop.create_future(),
+        )
+        self._pending[append] = None
+        self._is_idle.clear()
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
-            if self._is_closed:
-                raise StoreClosed
-            batch = Batch(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
-            self._room.weigh(guest, batch.size)
-            traveller = Traveller(batch, guest.keys, asyncio.get_running_loop().create_future())
-            self._queue.append(traveller)
-            if self._room.is_empty_but_for(guest):
-                self._depart()  # nothing to travel with
-            else:
-                self._be_due()  # with all that come in this turn of the loop
-            return batch.result(await traveller.came)
+            self._backpressure.request(append)
+            told = await append.result
+            return append.batch.result(told)
         finally:
-            self._room.leave(guest)
+            del self._pending[append]
+            if not self._pending:
+                self._is_idle.set()
+            self._withdraw(append)
+            self._backpressure.release(append)
 
     async def close(self) -> None:
-        """Refuses what waits, sees what is under way home, and closes the lanes."""
+        """Refuse the appends that are not in flight, wait for those that are, and close the connections."""
         self._is_closed = True
-        self._room.open()
-        self._refuse_all(StoreClosed())
+        self._refuse_waiting(StoreClosed())
         if self._opening is not None:
             await end([self._opening])
-        try:
-            async with asyncio.timeout(HOMECOMING_SECONDS):
-                await self._at_rest.wait()
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._is_idle.wait()
         for lane in list(self._lanes):
             lane.close()
+        if self._explaining is not None:
+            await end([self._explaining])
+        await self._is_idle.wait()  # every append has its result, and its caller is about to have it
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _admit(self, append: PendingAppend) -> None:
+        is_alone = self._backpressure.is_alone(append)
+        try:
+            _ = append.batch
+        except Exception as error:
+            append.result.set_exception(error)
+            return
+        self._queue.append(append)
+        if is_alone:
+            self._send_next()
+        else:
+            self._be_due()  # together with all that arrive in this turn of the event loop
 
     def _be_due(self) -> None:
         if not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._depart)
+            self._loop.call_soon(self._send_next)
 
-    def _depart(self) -> None:
-        """Sends all that can be sent now."""
+    def _send_next(self) -> None:
+        """Send everything that can be sent now."""
         self._is_due = False
-        while self._queue and self._flights[False] < LANES and (lane := self._idle_lane()):
-            ways = min(LANES - self._flights[False], sum(lane.is_idle for lane in self._lanes))
+        while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (lane := self._idle_lane()):
+            ways = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(lane.is_idle for lane in self._lanes))
             share = -(-len(self._queue) // ways)  # as much on each, so that client and server work at the same time
-            group = departing(self._queue, self._under_way, share)
+            group = next_group(self._queue, self._reserved, share)
             if not group:
                 break
-            self._send(lane, group, is_patient=False)
-        while self._set_aside and self._flights[True] < PATIENT_LANES and (lane := self._idle_lane()):
-            waiting = departing(self._set_aside, self._under_way, 1)
-            if not waiting:
-                break
-            self._send(lane, waiting, is_patient=True)
+            self._send(lane, group)
+        while self._set_aside and self._in_flight[True] < LOCK_WAITERS and (lane := self._idle_lane()):
+            self._send(lane, [self._set_aside.popleft()], waits=True)
 
     def _idle_lane(self) -> Lane | None:
         for lane in self._lanes:
@@ -162,96 +232,176 @@ class Committer:
             self._opening = asyncio.create_task(self._open_lane(), name="eventstore-lane")
         return None
 
-    def _send(self, lane: Lane, group: Group, *, is_patient: bool) -> None:
-        self._under_way.update(key for traveller in group for key in traveller.keys)
-        self._flights[is_patient] += 1
-        self._at_rest.clear()
+    def _send(self, lane: Lane, group: Group, *, waits: bool = False) -> None:
+        """Send a group, or one append that waits for its locks."""
+        for append in group:
+            self._reserved.update(append.conversations)
+            append.is_in_flight = True
+        self._in_flight[waits] += 1
+        milliseconds = 0
+        if waits:
+            left = group[0].deadline - TICK_SECONDS - self._loop.time()
+            milliseconds = max(1, min(LOCK_WAIT_MS, int(1000 * left)))
         said: Said | None = (SAY_ROLE, [self._role]) if self._says_role else None
         lane.send(
-            *statement(group, PATIENCE_MS if is_patient else 0),
-            lambda answer: self._arrived(group, answer, is_patient=is_patient, said_role=said is not None),
+            *statement(group, milliseconds),
+            lambda answer: self._answered(group, answer, lane, waits=waits, said_role=said is not None),
             said,
         )
 
-    def _arrived(self, group: Group, answer: PGresult | psycopg.Error, *, is_patient: bool, said_role: bool) -> None:
-        self._flights[is_patient] -= 1
-        self._under_way.difference_update(key for traveller in group for key in traveller.keys)
-        if isinstance(answer, psycopg.Error) and not said_role and is_for_want_of_role(answer):
-            self._says_role = True
-            self._queue.extendleft(reversed(group))
-            if self._is_closed:
-                self._refuse_all(StoreClosed())
-        elif isinstance(answer, psycopg.Error):
-            self._failed(group, answer, is_patient=is_patient)
-        else:
+    def _answered(
+        self, group: Group, answer: PGresult | psycopg.Error, lane: Lane, *, waits: bool, said_role: bool
+    ) -> None:
+        self._in_flight[waits] -= 1
+        for append in group:
+            self._free(append)
+            append.is_in_flight = False
+        again: list[PendingAppend] = []
+        if not isinstance(answer, psycopg.Error):
             told = outcomes(answer)
             first = 0
-            for traveller in group:
-                last = first + len(traveller.batch.rows)
-                self._tell(traveller, told[first:last])
-                first = last
-        if not any(self._flights.values()):
-            self._at_rest.set()
+            for append in group:
+                of_append = told[first : first + append.events]
+                first += append.events
+                if any(outcome.code == BUSY for outcome in of_append):
+                    self._set_locked_aside(append, again)
+                elif not append.result.done():
+                    append.result.set_result(of_append)
+        elif not said_role and is_for_want_of_role(answer):
+            self._says_role = True
+            again += group
+        elif waits and answer.sqlstate == _LOCK_TIMEOUT:
+            self._set_locked_aside(group[0], again)
+        else:
+            self._failed(group, answer, lane, again)
+        if self._is_closed:
+            for append in again:
+                self._refuse(append, StoreClosed())
+        else:
+            self._queue.extendleft(reversed(again))
         if self._queue or self._set_aside:
             self._be_due()
 
-    def _tell(self, traveller: Traveller, told: list[Outcome]) -> None:
-        if any(outcome.code == BUSY for outcome in told):
-            self._set_aside_again(traveller)
-        elif not traveller.came.done():
-            traveller.came.set_result(told)
-
-    def _set_aside_again(self, traveller: Traveller) -> None:
-        traveller.is_alone = True
-        if self._is_closed:
-            self._refuse(traveller, StoreClosed())
-        else:
-            self._set_aside.append(traveller)
-
-    def _failed(self, group: Group, error: psycopg.Error, *, is_patient: bool) -> None:
-        known = translate(error)
-        if is_patient and error.sqlstate == _LOCK_TIMEOUT:
-            for traveller in group:
-                self._set_aside_again(traveller)
+    def _set_locked_aside(self, append: PendingAppend, again: list[PendingAppend]) -> None:
+        """Set an append aside, unless an earlier one of its conversations is: then it goes back to the queue."""
+        append.is_locked = True
+        if append.is_over:
             return
-        lost = isinstance(known, ConnectionLost) or error.sqlstate == _NO_SUCH_STATEMENT
-        for traveller in reversed(group):
-            traveller.losses += lost
-            if self._is_closed or traveller.losses > MOST_LOSSES or (not lost and len(group) == 1):
-                self._refuse(traveller, self._why(translate(error)), error)
+        if self._is_closed or not self._reserved.isdisjoint(append.conversations):
+            again.append(append)
+        elif append.deadline <= self._loop.time() + TICK_SECONDS:
+            self._expire(append, append.conversations)
+        else:
+            self._reserved.update(append.conversations)
+            self._locked.update(append.conversations)
+            self._set_aside.append(append)
+
+    def _free(self, append: PendingAppend) -> None:
+        self._reserved.difference_update(append.conversations)
+        if append.is_locked:
+            self._locked.difference_update(append.conversations)
+
+    def _failed(self, group: Group, error: psycopg.Error, lane: Lane, again: list[PendingAppend]) -> None:
+        is_unknown = lane.is_broken or error.sqlstate is None
+        is_lost = is_unknown or error.sqlstate == _NO_SUCH_STATEMENT
+        for append in group:
+            append.may_be_stored |= is_unknown
+            append.losses += is_lost
+            if append.losses > MAX_LOSSES or (not is_lost and len(group) == 1):
+                self._refuse(append, self._why(translate(error)), error)
             else:
-                traveller.is_alone = traveller.is_alone or not lost
-                self._queue.appendleft(traveller)
+                append.is_alone |= not is_lost
+                again.append(append)
 
-    def _refuse(self, traveller: Traveller, error: Exception, cause: Exception | None = None) -> None:
+    def _refuse(self, append: PendingAppend, error: EventStoreError, cause: Exception | None = None) -> None:
+        """End an append with an error; with the one that says so, if it may be stored."""
+        if append.result.done():
+            return
+        if append.is_in_flight or append.may_be_stored:
+            error, cause = _may_be_stored(append, error), error
         error.__cause__ = cause
-        if not traveller.came.done():
-            traveller.came.set_exception(error)
+        append.result.set_exception(error)
 
-    def _refuse_all(self, error: Exception) -> None:
-        for queue in (self._queue, self._set_aside):
-            while queue:
-                self._refuse(queue.popleft(), error)
+    def _refuse_waiting(self, error: EventStoreError) -> None:
+        for append in self._pending:
+            if not append.is_in_flight:
+                self._refuse(append, error)
+        self._queue.clear()
+        while self._set_aside:
+            self._free(self._set_aside.popleft())
+
+    def _withdraw(self, append: PendingAppend) -> None:
+        """Free the conversations of an append that is set aside."""
+        if append.is_locked and append in self._set_aside:
+            self._set_aside.remove(append)
+            self._free(append)
+            self._be_due()
+
+    def _tick(self) -> None:
+        """End the appends and the statements that have reached their deadlines."""
+        self._timer = None
+        now = self._loop.time()
+        locked = set(self._locked)
+        for append in list(self._pending):
+            if append.deadline > now + TICK_SECONDS:
+                break
+            self._expire(append, locked)
+        for lane in list(self._lanes):
+            if lane.sent_at is not None and lane.sent_at + self._append_seconds / 2 <= now:
+                lane.give_up()
+        if self._pending or any(self._in_flight.values()):
+            self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _expire(self, append: PendingAppend, locked: Collection[ConversationKey]) -> None:
+        """End an append that has reached its deadline, given the conversations that other transactions hold."""
+        if append.is_over or (append.is_in_flight and append.is_locked and append.deadline > self._loop.time()):
+            return  # the second waits for a lock a little longer, and will be told that it did not get it
+        is_locked = not append.is_in_flight and any(key in locked for key in append.conversations)
+        if not is_locked or append.may_be_stored:
+            seconds = f"{self._append_seconds:g} s"
+            self._refuse(append, ServerUnreachable(f"the append was not sent within {seconds}; nothing was written"))
+            return
+        append.is_given_up = True
+        self._withdraw(append)
+        self._overdue_locked.append(append)
+        if self._explaining is None:
+            self._explaining = asyncio.create_task(self._refuse_locked(), name="eventstore-lock-holders")
+
+    async def _refuse_locked(self) -> None:
+        """End appends that waited for locks, with the errors that name the holders."""
+        while overdue := self._overdue_locked:
+            self._overdue_locked = []
+            keys = list(dict.fromkeys(key for append in overdue for key in append.conversations))
+            try:
+                holders = await self._find_holders(keys)
+            except (EventStoreError, psycopg.Error, TimeoutError):
+                holders = {}
+            for append in overdue:
+                key = next((key for key in append.conversations if key in holders), append.conversations[0])
+                conversation_id = UUID(bytes=key[:16])
+                self._refuse(append, ConversationLocked(conversation_id, self._append_seconds, holders.get(key, ())))
+        self._explaining = None
 
     async def _open_lane(self) -> None:
-        """Opens a lane. Where there is none at all, goes on trying for as long as a caller would wait."""
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._patience
+        """Open a connection. If there is none at all, go on trying for ``connect_seconds``."""
+        give_up_at = self._loop.time() + self._connect_seconds
         try:
-            await asyncio.sleep(self._open_again_at - loop.time())
+            await asyncio.sleep(self._open_again_at - self._loop.time())
             while True:
                 try:
-                    self._lanes.append(await self._new_lane())
+                    async with asyncio.timeout(self._append_seconds):
+                        self._lanes.append(await self._new_lane())
                     return
-                except EventStoreError as error:
-                    self._open_again_at = loop.time() + RECONNECT_SECONDS
-                    is_passing = isinstance(error, ServerUnreachable | ConnectionLost)
-                    if not self._lanes and (not is_passing or loop.time() >= give_up_at):
-                        self._refuse_all(self._why(error))
+                except (EventStoreError, TimeoutError) as error:
+                    self._open_again_at = self._loop.time() + RECONNECT_SECONDS
+                    known = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
+                    is_passing = isinstance(known, ServerUnreachable | ConnectionLost)
+                    if not self._lanes and (not is_passing or self._loop.time() >= give_up_at):
+                        self._refuse_waiting(self._why(known))
                     if self._lanes or not (self._queue or self._set_aside):
                         return
                 except Exception as error:
-                    self._refuse_all(error)  # or they would wait for ever
+                    self._refuse_waiting(ServerError(f"no connection could be opened: {error!r}"))
                     raise
                 await asyncio.sleep(RECONNECT_SECONDS)
         finally:
@@ -279,3 +429,16 @@ class Committer:
     def _forget(self, broken: Lane) -> None:
         if broken in self._lanes:
             self._lanes.remove(broken)
+        if broken.is_unanswered:  # then the others lead nowhere, either
+            for lane in list(self._lanes):
+                lane.close()
+
+
+def _may_be_stored(append: PendingAppend, reason: EventStoreError) -> ConnectionLost:
+    ids = append.batch.event_ids
+    shown = ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    return ConnectionLost(
+        f"the append was sent, and its outcome is not known ({reason}): the events {shown} may be stored; "
+        "append them again with the same ids, which is harmless",
+        ids,
+    )

@@ -9,13 +9,14 @@
     │   ├── InvalidId              a text that should be a UUID, a name, a tenant, …
     │   ├── InvalidCursor          a cursor of a page that is damaged, or was made for another list
     │   ├── SettingsError          a setting or environment variable
-    │   └── StoreClosed            the store is not open, or was closed while it was used
+    │   └── StoreClosed            the store is not open, was closed while it was used, or belongs to a parent process
     ├── NotFound                   nothing has the id that was asked for
     ├── Forbidden                  the user may not write there
     ├── ConflictError              what was given contradicts what the log holds
     │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
     │   └── EventIdConflict        another event is stored under the same id
     ├── RetryableError             nothing was written; the same call may succeed when repeated
+    │   ├── ConversationLocked     another transaction holds the conversation
     │   ├── DeadlockDetected       two transactions waited for each other
     │   ├── ProjectionChanged      read tables are made by another version of their projection now
     │   └── StatementTimeout       a statement took longer than it may
@@ -37,6 +38,11 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 
 class EventStoreError(Exception):
@@ -97,10 +103,12 @@ class SettingsError(InputError):
 
 
 class StoreClosed(InputError):
-    """The store is not open, or was closed while it was used."""
+    """The store is not open, was closed while it was used, or belongs to the parent of a forked process."""
 
-    def __init__(self) -> None:
-        super().__init__("the store is not open: use 'with' or 'async with', and use it only within")
+    def __init__(
+        self, message: str = "the store is not open: use 'with' or 'async with', and use it only within"
+    ) -> None:
+        super().__init__(message)
 
 
 class NotFound(EventStoreError):
@@ -151,19 +159,63 @@ class EventIdConflict(ConflictError):
     Attributes:
         conversation_id: the conversation.
         event_id: the id that both events claim.
+        differences: what differs, such as ``content, metadata.occurred_at``; empty if it is not known.
     """
 
-    def __init__(self, conversation_id: object, event_id: object) -> None:
+    def __init__(self, conversation_id: object, event_id: object, differences: str = "") -> None:
+        differ = f" (they differ in {printable(differences)})" if differences else ""
         super().__init__(
-            f"conversation {conversation_id} already holds another event under the id {event_id}: "
+            f"conversation {conversation_id} already holds another event under the id {event_id}{differ}: "
             "repeat an append only with the same event, or give the new event an id of its own"
         )
         self.conversation_id = conversation_id
         self.event_id = event_id
+        self.differences = differences
 
 
 class RetryableError(EventStoreError):
     """Nothing was written; the same call may succeed when repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A transaction that holds the lock of a conversation, as far as the login may see it.
+
+    Attributes:
+        pid: the process id of its backend; None for a prepared transaction.
+        application: the ``application_name`` of its session, or the name of the prepared transaction.
+        state: the state of its session, such as ``idle in transaction``; None if the login may not see it.
+        since: when its transaction began; None if the login may not see it.
+    """
+
+    pid: int | None
+    application: str
+    state: str | None
+    since: datetime | None
+
+    def __str__(self) -> str:
+        process = "a prepared transaction" if self.pid is None else f"process {self.pid}"
+        name = f" ({printable(self.application, 80)!r})" if self.application else ""
+        since = f" since {self.since:%Y-%m-%d %H:%M:%S%z}" if self.since else ""
+        return f"{process}{name}{f', {self.state}' if self.state else ''}{since}"
+
+
+class ConversationLocked(RetryableError):
+    """Another transaction holds a conversation, and did not end in time (``EVENTSTORE_APPEND_SECONDS``).
+
+    Attributes:
+        conversation_id: the conversation.
+        holders: the transactions that hold it; empty if they ended meanwhile or could not be found out.
+    """
+
+    def __init__(self, conversation_id: object, seconds: float, holders: Sequence[LockHolder] = ()) -> None:
+        held_by = "; ".join(map(str, holders)) or "another transaction"
+        super().__init__(
+            f"conversation {conversation_id} was locked for {seconds:g} s by {held_by}: "
+            "end that transaction, then repeat the append; nothing was written"
+        )
+        self.conversation_id = conversation_id
+        self.holders = tuple(holders)
 
 
 class DeadlockDetected(RetryableError):
@@ -195,11 +247,20 @@ class ServerError(EventStoreError):
 
 
 class ServerUnreachable(ServerError):
-    """No connection to the server could be made."""
+    """No connection to the server could be made. An append was not sent."""
 
 
 class ConnectionLost(ServerError):
-    """The connection broke. An append under way may or may not have happened: repeat it with the same ids."""
+    """The connection broke, or the server did not answer. An append that was sent may have happened: repeat it.
+
+    Attributes:
+        event_ids: the ids of the events that may have been stored, if it was an append. Repeating the append with the
+            same ids is harmless.
+    """
+
+    def __init__(self, message: str = "", event_ids: Sequence[UUID] = ()) -> None:
+        super().__init__(message)
+        self.event_ids = tuple(event_ids)
 
 
 class DiskFull(ServerError):

@@ -6,15 +6,18 @@ role sees all; its connections are made only when somebody asks for everybody's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from eventstore.batching import ConversationKey
 from eventstore.caller import EVERYBODY, Whose
 from eventstore.commit import Committer
 from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, connect, connect_as
 from eventstore.database.pool import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
+from eventstore.errors import LockHolder
 from eventstore.listener import Listener, open_listener
+from eventstore.lock_holders import lock_holders
 from eventstore.wake import Waker
 
 _OF_LOG, _OF_PROJECTOR, _OF_SERVICE = 4, 2, 2
@@ -45,14 +48,23 @@ class Parts:
         self.auditor = pool(AUDITOR, min(size, _OF_LOG), 0)
         self.projector = pool(PROJECTOR, min(size, _OF_PROJECTOR), 0)
 
-        seconds = settings.connect_timeout
-        self.committer = Committer(lambda: connect_as(server.url, settings, WRITER), seconds, server.why)
+        self.committer = Committer(
+            lambda: connect_as(server.url, settings, WRITER),
+            self._lock_holders,
+            server.why,
+            connect_seconds=settings.connect_timeout,
+            append_seconds=settings.append_seconds,
+        )
         self.waker = Waker(self.open_listener)
 
     async def open(self) -> None:
         """Starts to connect; returns at once."""
         for pool in (self.service, self.reader, self.auditor, self.projector):
             await pool.open()
+
+    async def _lock_holders(self, conversations: Sequence[ConversationKey]) -> dict[ConversationKey, list[LockHolder]]:
+        async with await connect(self._server.url, self._settings, None) as connection:
+            return await lock_holders(connection, conversations)
 
     async def open_listener(self, on_heard: Callable[[], None]) -> Listener:
         """Opens a connection that listens; see :func:`~eventstore.listener.open_listener`."""

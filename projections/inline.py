@@ -121,7 +121,8 @@ def _explained(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVe
     if error.sqlstate == "ES007":
         return Forbidden(conversation_id)
     if error.sqlstate == "ES002":
-        return EventIdConflict(conversation_id, _detail(error)["event_id"])
+        detail = _detail(error)
+        return EventIdConflict(conversation_id, detail["event_id"], detail["differences"])
     return translate(error)
 
 

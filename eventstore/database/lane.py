@@ -40,11 +40,21 @@ Said = tuple[Statement, Sequence[bytes]]
 Done = Callable[[PGresult | psycopg.Error], None]
 """Told the result of a statement: its rows, or why there are none."""
 
+CANCEL_SECONDS = 1.0
+"""For the server to be asked to cancel a statement, and again for it to answer."""
+
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+_UNCONFIRMED = "the wait for the synchronous standby was canceled after the local commit"
 
 
 class Lane:
-    """One connection and its statements, for the callbacks of one event loop."""
+    """One connection and its statements, for the callbacks of one event loop.
+
+    Attributes:
+        sent_at: when the statement that is not answered yet was sent, by the clock of the event loop.
+        is_broken: the connection has ended.
+        is_unanswered: it was ended because the server did not answer, not even to be asked to cancel.
+    """
 
     def __init__(
         self, connection: Connection, on_broken: Callable[[Lane], None], on_notify: Callable[[], None] | None = None
@@ -66,13 +76,18 @@ class Lane:
         self._is_pipelined = False
         self._saying = b""
         self._can_say: set[bytes] = set()
+        self._canceling: asyncio.Task[None] | None = None
+        self._is_unconfirmed = False
+        self.sent_at: float | None = None
         self.is_broken = False
+        self.is_unanswered = False
+        connection.add_notice_handler(self._notice)
         self._loop.add_reader(self._socket, self._readable)
 
     @property
     def is_idle(self) -> bool:
         """Whether :meth:`send` may be called."""
-        return self._done is None and not self.is_broken
+        return self._done is None and not self.is_broken and self._canceling is None
 
     async def prepare(self, statements: Sequence[Statement]) -> None:
         """Prepares statements, once for the connection's life."""
@@ -125,11 +140,34 @@ class Lane:
         """Closes the connection; a statement under way is told that it is lost."""
         self._break(psycopg.OperationalError("the connection was closed"))
 
+    def give_up(self) -> None:
+        """Cancel the statement that is not answered yet, and close the connection.
+
+        What comes of the statement is told as usual. If the server does not answer even then, the statement is lost.
+        """
+        if self._canceling is None and self._done is not None:
+            self._canceling = asyncio.create_task(self._cancel(), name="eventstore-cancel")
+
+    async def _cancel(self) -> None:
+        try:
+            await self._connection.cancel_safe(timeout=CANCEL_SECONDS)
+            await asyncio.sleep(CANCEL_SECONDS)
+        except psycopg.Error:
+            pass
+        self.is_unanswered = not self.is_broken
+        self._break(psycopg.OperationalError("the server did not answer in time"))
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Notice that the commit did not wait for the synchronous standby, because somebody canceled the statement."""
+        self._is_unconfirmed |= notice.source_function == "SyncRepWaitForLSN"
+
     def _begin(self, done: Done) -> None:
         if not self.is_idle:
             raise AssertionError("a lane runs one statement at a time")
         self._done = done
         self._result = None
+        self._is_unconfirmed = False
+        self.sent_at = self._loop.time()
 
     def _flush(self) -> None:
         if self._pgconn.flush():
@@ -154,7 +192,7 @@ class Lane:
                 if last is None:
                     raise psycopg.OperationalError("the server closed the connection unexpectedly")
                 if last.status in _DONE:
-                    self._finish(last)
+                    self._finish(psycopg.OperationalError(_UNCONFIRMED) if self._is_unconfirmed else last)
                 elif (error := error_from_result(last)).diag.severity_nonlocalized == "FATAL":
                     self._break(error)
                 else:
@@ -185,8 +223,11 @@ class Lane:
 
     def _finish(self, outcome: PGresult | psycopg.Error) -> None:
         done, self._done = self._done, None
+        self.sent_at = None
         if done is not None:
             done(outcome)
+        if self._canceling is not None and not self.is_broken:
+            self._break(psycopg.OperationalError("the statement was canceled"))  # or a late cancel meets the next one
 
     def _break(self, error: psycopg.Error) -> None:
         if not self.is_broken:
@@ -194,5 +235,7 @@ class Lane:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._pgconn.finish()
+            if self._canceling is not None and self._canceling is not asyncio.current_task(self._loop):
+                self._canceling.cancel()
             self._on_broken(self)
         self._finish(error)

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1, le=100_000, description="of HTTP")] = 800
     body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
     statement_seconds: Annotated[float, Field(gt=0, le=86_400, description="for a statement that reads")] = 30
+    append_seconds: Annotated[float, Field(ge=2, le=86_400, description="for an append")] = 30
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -157,6 +158,7 @@ _VARIABLES = {
     "max_connections": "EVENTSTORE_MAX_CONNECTIONS",
     "body_seconds": "EVENTSTORE_BODY_SECONDS",
     "statement_seconds": "EVENTSTORE_STATEMENT_SECONDS",
+    "append_seconds": "EVENTSTORE_APPEND_SECONDS",
 }
 
 

@@ -34,7 +34,10 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "40P01": (DeadlockDetected, "nothing was written; repeat the transaction"),
     "40001": (RetryableError, "nothing was written; repeat the transaction"),
     "55P03": (RetryableError, "nothing was written; repeat the transaction"),
-    "57014": (StatementTimeout, "ask for less at a time, or raise EVENTSTORE_STATEMENT_SECONDS"),
+    "57014": (
+        StatementTimeout,
+        "ask for less at a time, or raise EVENTSTORE_STATEMENT_SECONDS, or EVENTSTORE_APPEND_SECONDS for appends",
+    ),
     "42501": (PermissionDenied, "grant the login the role eventstore_app, or apply the migrations with this login"),
     "42P01": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "42883": (SchemaMissing, "apply the migrations: eventstore migrate up"),

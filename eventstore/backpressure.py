@@ -1,0 +1,97 @@
+"""Back-pressure: bounds the events and bytes that wait to be appended, in total and per conversation.
+
+If there is no capacity, appends wait in FIFO order, and their events are not serialised until they are admitted. One
+conversation may use an eighth of the capacity, so a conversation that another process has locked does not block the
+others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from eventstore.batching import ConversationKey, PendingAppend
+
+MAX_EVENTS = 20_000
+MAX_BYTES = 32 * 1024 * 1024
+CONVERSATION_PART = 8
+"""One conversation may use one part of so many."""
+
+
+class Backpressure:
+    """Capacity for the appends of one event loop."""
+
+    def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
+        """Create a queue.
+
+        Args:
+            on_admitted: called once for each append, when there is capacity for it.
+        """
+        self._on_admitted = on_admitted
+        self._events = 0
+        self._bytes = 0
+        self._events_of: Counter[ConversationKey] = Counter()
+        self._waiting: deque[PendingAppend] = deque()
+
+    def request(self, append: PendingAppend) -> None:
+        """Admit an append as soon as there is capacity for it, possibly at once. :meth:`release` must follow.
+
+        An append larger than the total capacity is admitted when nothing else is pending.
+        """
+        if self._waiting:
+            self._waiting.append(append)
+            self._admit_waiting()  # only another conversation may be full
+        elif self._fits(append):
+            self._admit(append)
+        else:
+            self._waiting.append(append)
+
+    def is_alone(self, append: PendingAppend) -> bool:
+        """Return whether no other append is admitted."""
+        return self._events == append.events
+
+    def release(self, append: PendingAppend) -> None:
+        """Return the capacity of an append, if it was admitted, and admit those that now fit."""
+        if append.is_admitted:
+            append.is_admitted = False
+            self._events -= append.events
+            self._bytes -= append.size
+            for key in append.conversations:
+                self._events_of[key] -= append.events
+                if not self._events_of[key]:
+                    del self._events_of[key]
+        if self._waiting:
+            self._admit_waiting()
+
+    def _fits(self, append: PendingAppend) -> bool:
+        if not self._events:
+            return True
+        if self._events + append.events > MAX_EVENTS or self._bytes > MAX_BYTES:
+            return False
+        return all(
+            not (pending := self._events_of[key]) or pending + append.events <= MAX_EVENTS // CONVERSATION_PART
+            for key in append.conversations
+        )
+
+    def _admit(self, append: PendingAppend) -> None:
+        append.is_admitted = True
+        self._events += append.events
+        for key in append.conversations:
+            self._events_of[key] += append.events
+        self._on_admitted(append)
+        self._bytes += append.size
+
+    def _admit_waiting(self) -> None:
+        """Admit what fits, in order. No append overtakes another of the same conversation."""
+        waiting, self._waiting = self._waiting, deque()
+        full: set[ConversationKey] = set()
+        while waiting and (not self._events or (self._events < MAX_EVENTS and self._bytes <= MAX_BYTES)):
+            append = waiting.popleft()
+            if append.is_over:
+                continue
+            if full.isdisjoint(append.conversations) and self._fits(append):
+                self._admit(append)
+            else:
+                full.update(append.conversations)
+                self._waiting.append(append)
+        self._waiting.extend(waiting)
