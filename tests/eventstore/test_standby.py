@@ -1,8 +1,11 @@
-"""Reading on a hot standby: up to what the primary has said to be final, and never past it."""
+"""A hot standby: what may be read there, and what is there when it takes the place of its primary."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from collections.abc import Callable
 from uuid import uuid4
 
 import psycopg
@@ -11,9 +14,9 @@ from support.raw import append_raw, note
 from support.standby import standby_of
 from support.waiting import until_async
 
-from eventstore import EventStore, Settings
+from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.embedded import EmbeddedServer
-from eventstore.errors import UnsuitableServer
+from eventstore.errors import ConnectionLost, UnsuitableServer
 from projections import catch_up
 
 
@@ -53,3 +56,81 @@ async def is_replayed(standby: EventStore, position: int) -> bool:
 
 async def has_seen(seen: object, wanted: list[int]) -> bool:
     return await seen() == wanted  # type: ignore[operator,no-any-return]
+
+
+@pytest.mark.usefixtures("clean_environment")
+async def test_an_acknowledged_event_is_on_the_synchronous_standby(own_server: EmbeddedServer) -> None:
+    settings = Settings(database_url=own_server.url(), connect_timeout=2)
+    async with EventStore(Settings(data_dir=own_server.data_dir)) as store:
+        await asyncio.to_thread(store.server.migrator().up)
+    with (
+        standby_of(own_server) as url,
+        psycopg.connect(own_server.superuser_url, autocommit=True) as primary,
+        psycopg.connect(url.replace("eventstore@", "postgres@"), autocommit=True) as standby,
+    ):
+        [source] = standby.execute("SELECT current_setting('primary_conninfo')").fetchone() or ()
+
+        def follow(conninfo: str) -> None:
+            standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{conninfo.replace(chr(39), chr(39) * 2)}'")
+            standby.execute("SELECT pg_reload_conf()")
+
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.execute("SELECT pg_reload_conf()")
+
+        def waiting() -> set[int]:
+            """The backends that wait for the standby."""
+            return {pid for (pid,) in primary.execute("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")}
+
+        async def waits_again(before: set[int]) -> set[int]:
+            await until_async(lambda: is_true(lambda: bool(waiting() - before)), "an append waits for the standby")
+            return waiting() - before
+
+        async def interrupted(
+            store: EventStore, events: int, function: str
+        ) -> tuple[asyncio.Task[object], list[object]]:
+            """An append whose backend was interrupted while it waited for the standby; and its ids."""
+            given = [NewEvent(note(number)) for number in range(events)]
+            task: asyncio.Task[object] = asyncio.create_task(store.append(uuid4(), given))
+            [pid] = await waits_again(set())
+            primary.execute(f"SELECT {function}(%s)", (pid,))
+            if function == "pg_terminate_backend":
+                await waits_again({pid})
+            return task, [event.id for event in given]
+
+        def stored(ids: list[object]) -> int:
+            row = standby.execute("SELECT count(*) FROM events WHERE id = ANY (%s)", (ids,)).fetchone()
+            return int(row[0]) if row else -1
+
+        async with EventStore(settings) as store:
+            await store.append(uuid4(), [note()])
+            for events, function in (
+                (1, "pg_terminate_backend"),
+                (2, "pg_terminate_backend"),
+                (1, "pg_cancel_backend"),
+            ):
+                follow("")
+                await until_async(lambda: is_true(lambda: is_away(primary)), "the standby is away")
+                task, ids = await interrupted(store, events, function)
+                done, _ = await asyncio.wait([task], timeout=0.5)
+                assert not done, "it was acknowledged, although the standby does not have it"
+                follow(source)
+                await task
+                await until_async(lambda: is_true(lambda: stored(ids) == events), "the standby shows what it has")
+            follow("")
+            await until_async(lambda: is_true(lambda: is_away(primary)), "the standby is away")
+            task, ids = await interrupted(store, 1, "pg_terminate_backend")
+            assert own_server.pid is not None
+            os.kill(own_server.pid, signal.SIGKILL)
+            standby.execute("SELECT pg_promote()")
+            with pytest.raises(ConnectionLost) as lost:
+                await task
+            assert [*lost.value.event_ids] == ids
+            assert stored(ids) == 0
+
+
+async def is_true(condition: Callable[[], bool]) -> bool:
+    return condition()
+
+
+def is_away(primary: psycopg.Connection) -> bool:
+    return primary.execute("SELECT 1 FROM pg_stat_replication").fetchone() is None
