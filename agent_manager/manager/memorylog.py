@@ -36,8 +36,8 @@ class MemoryLog:
         Batch(self.tenant, [Append(conversation_id, events, expected)], self._limit)  # refuses what a server refuses
         known = [self._by_id.get((conversation_id, event.id)) for event in events]
         for event, before in zip(events, known, strict=True):
-            if before is not None and _differ(before, event):
-                raise EventIdConflict(conversation_id, event.id)
+            if before is not None and (differences := _differences(before, event)):
+                raise EventIdConflict(conversation_id, event.id, differences)
         if None in known:
             self._check(conversation_id, expected)
         return AppendResult(
@@ -106,6 +106,16 @@ class MemoryLog:
         return place
 
 
-def _differ(kept: Event, event: NewEvent) -> bool:
-    content = load(to_json(event.data.to_content(), "content"))
-    return (kept.event_type, kept.actor, kept.content) != (event.data.event_type, event.actor, content)
+def _differences(kept: Event, event: NewEvent) -> str:
+    """Name what distinguishes two events of one id, as the function ``event_differences`` of the server does."""
+    about = load(to_json(event.metadata.to_content(), "metadata"))
+    pairs = {
+        "event_type": (kept.event_type, event.data.event_type),
+        "schema_version": (kept.schema_version, event.schema_version),
+        "actor": (kept.actor, event.actor),
+        "content": (kept.content, load(to_json(event.data.to_content(), "content"))),
+    } | {
+        f"metadata.{key}": (kept.raw_metadata.get(key), about.get(key))
+        for key in sorted(kept.raw_metadata.keys() | about.keys())
+    }
+    return ", ".join(name for name, (one, other) in pairs.items() if one != other)

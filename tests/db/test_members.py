@@ -236,3 +236,36 @@ def test_a_busy_conversation_that_begins_meanwhile_does_not_hinder_the_others(
         group.join()
     assert outcomes == [("b",), ("n",)]
     assert members(onlooker, busy) == members(onlooker, other) == {"ana": "own"}
+
+
+_SHARED_AT_ONCE = """
+SELECT a.outcome::text
+  FROM append_group(ARRAY['acme', 'acme'], %s::uuid[], ARRAY[-2, -2], ARRAY[1, 2], ARRAY[1, 2],
+                    ARRAY[%s, gen_random_uuid()], ARRAY['conversation.shared', 'noted'], ARRAY[1, 1]::smallint[],
+                    ARRAY['', ''], ARRAY['{"user": "bob", "access": "read"}', '{}']::jsonb[],
+                    ARRAY['{}', '{}']::jsonb[], ARRAY['', ''], 0) AS a
+"""
+
+
+def test_a_busy_conversation_keeps_its_members(service: Session, onlooker: Session, database_url: str) -> None:
+    busy, other, event_id = uuid4(), uuid4(), uuid4()
+    outcomes: list[tuple[str]] = []
+    owner = "eventstore_owner"
+    with acting_as(database_url, owner) as holder, acting_as(database_url, owner) as blocker:
+        with blocker.transaction(force_rollback=True), holder.transaction():
+            holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
+            blocker.execute(_UNSAID, (other,))
+            group = Thread(
+                target=lambda: outcomes.extend(service.execute(_SHARED_AT_ONCE, ([busy, other], event_id)).fetchall()),
+            )
+            group.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+            pid = service.info.backend_pid
+            until(lambda: blocker.execute(waiting, (pid,)).fetchone() == (1,), "the group waits for the other one")
+            ask(holder, "acme")
+            shared = {"user": "bob", "access": "read"}
+            assert say(holder, "acme", busy, "", "conversation.shared", shared, event_id=event_id) == "n"
+            assert share(holder, "acme", busy, "", "bob", None) == "n"
+        group.join()
+    assert outcomes == [("b",), ("n",)]
+    assert members(onlooker, busy) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,12 +18,14 @@ from eventstore import (
     NO_STREAM,
     Append,
     ConversationCreated,
+    ConversationShared,
     EventStore,
     ExpectedVersion,
     MessageAdded,
     Metadata,
     NewEvent,
     Settings,
+    UnknownEvent,
 )
 from eventstore.append import MAX_CONVERSATIONS, MAX_EVENTS
 from eventstore.database.translate import translated
@@ -177,22 +180,65 @@ async def test_an_append_that_is_partly_there_is_checked_for_its_version(store: 
     assert (await store.append(conversation, [one, two], expected=1)).version == 2
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        NewEvent(note({"a": 2}), UUID(int=7), "ana"),
-        NewEvent(note({"a": 1}, "other"), UUID(int=7), "ana"),
-        NewEvent(note({"a": 1}), UUID(int=7), "bob"),
-    ],
-    ids=["content", "type", "actor"],
+KNOWN = NewEvent(
+    UnknownEvent(event_type="noted", content={"a": 1}, schema_version=1),
+    UUID(int=7),
+    "ana",
+    Metadata(
+        occurred_at=datetime(2020, 1, 1, tzinfo=UTC),
+        correlation_id="c",
+        causation_id="k",
+        traceparent="t",
+        own={"x": [1]},
+    ),
 )
-async def test_another_event_under_the_same_id_is_refused(store: EventStore, other: NewEvent) -> None:
-    conversation = uuid4()
-    await store.append(conversation, [NewEvent(note({"a": 1}), UUID(int=7), "ana")])
-    with pytest.raises(EventIdConflict, match="already holds another event under the id") as refused:
-        await store.append(conversation, [note("before"), other])
-    assert (refused.value.conversation_id, refused.value.event_id) == (conversation, UUID(int=7))
+OTHERS = {
+    "content": replace(KNOWN, data=note({"a": 2})),
+    "event_type": replace(KNOWN, data=note({"a": 1}, "other")),
+    "schema_version": replace(KNOWN, data=UnknownEvent(event_type="noted", content={"a": 1}, schema_version=2)),
+    "actor": replace(KNOWN, actor="bob"),
+    "content, metadata.own": NewEvent(
+        note({"a": 3}), KNOWN.id, "ana", KNOWN.metadata.model_copy(update={"own": {"x": [2]}})
+    ),
+    "metadata.occurred_at": replace(
+        KNOWN, metadata=KNOWN.metadata.model_copy(update={"occurred_at": datetime(2025, 1, 1, tzinfo=UTC)})
+    ),
+    "metadata.correlation_id": replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"correlation_id": None})),
+    "metadata.causation_id": replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"causation_id": "other"})),
+    "metadata.traceparent": replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"traceparent": "other"})),
+    "metadata.further": replace(KNOWN, metadata=Metadata(**KNOWN.metadata.to_content(), further=1)),
+}
+
+
+@pytest.mark.parametrize("user", [None, "ana"])
+@pytest.mark.parametrize("differences", OTHERS)
+async def test_another_event_under_the_same_id_is_refused(
+    store: EventStore, differences: str, user: str | None
+) -> None:
+    conversation, other = uuid4(), OTHERS[differences]
+    await store.append(conversation, [KNOWN], user=user)
+    for events in ([other], [note("before"), other]):
+        with pytest.raises(EventIdConflict, match="already holds another event under the id") as refused:
+            await store.append(conversation, events, user=user)
+        assert (refused.value.conversation_id, refused.value.event_id) == (conversation, UUID(int=7))
+        assert refused.value.differences == differences
+        assert f"they differ in {differences}" in str(refused.value)
     assert await contents(store, conversation) == [{"a": 1}]
+    for events in ([KNOWN], [KNOWN, note("after")]):
+        assert not (await store.append(conversation, events, user=user)).events[0].is_new
+
+
+async def test_for_whom_an_event_was_appended_does_not_distinguish_it(store: EventStore) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [KNOWN], user="ana")
+    await store.append(conversation, [ConversationShared(user="bob", access="write")], user="ana")
+    for user in ("bob", None):
+        for events in ([KNOWN], [KNOWN, note("after")]):
+            assert not (await store.append(conversation, events, user=user)).events[0].is_new
+    named = replace(KNOWN, metadata=Metadata(**KNOWN.metadata.to_content(), **{"eventstore.owner": "eve"}))
+    with pytest.raises(EventIdConflict) as refused:
+        await store.append(conversation, [named])
+    assert refused.value.differences == "metadata.eventstore.owner"
 
 
 async def test_an_id_is_taken_in_its_conversation_and_tenant_only(store: EventStore) -> None:

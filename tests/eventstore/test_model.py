@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.logmodel import CONVERSATIONS, Model, Stored, appends, comparable, repeats
+from support.logmodel import CONVERSATIONS, Model, Stored, appends, found_shape, repeats
 
 from eventstore import Append, AppendResult, EventStore
 
@@ -30,7 +30,7 @@ def _select(stored: list[Stored], query: dict[str, Any]) -> list[tuple[Any, ...]
 
 
 async def _found(events: Any) -> list[tuple[Any, ...]]:
-    return [(e.conversation_id, e.version, e.id, e.event_type, e.actor, comparable(e.content)) async for e in events]
+    return [(e.conversation_id, e.version, e.id, *found_shape(e)) async for e in events]
 
 
 @settings(max_examples=80)

@@ -101,6 +101,9 @@ async def test_an_acknowledged_event_is_on_the_synchronous_standby(own_server: E
             row = standby.execute("SELECT count(*) FROM events WHERE id = ANY (%s)", (ids,)).fetchone()
             return int(row[0]) if row else -1
 
+        async def until_all_are_stored(ids: list[object]) -> None:
+            await until_async(lambda: is_true(lambda: stored(ids) == len(ids)), "the standby shows what it has")
+
         async with EventStore(settings) as store:
             await store.append(uuid4(), [note()])
             for events, function in (
@@ -115,7 +118,7 @@ async def test_an_acknowledged_event_is_on_the_synchronous_standby(own_server: E
                 assert not done, "it was acknowledged, although the standby does not have it"
                 follow(source)
                 await task
-                await until_async(lambda: is_true(lambda: stored(ids) == events), "the standby shows what it has")
+                await until_all_are_stored(ids)
             follow("")
             await until_async(lambda: is_true(lambda: is_away(primary)), "the standby is away")
             task, ids = await interrupted(store, 1, "pg_terminate_backend")

@@ -72,8 +72,9 @@ async def test_it_is_refused_as_any_other_append(store: EventStore) -> None:
         with pytest.raises(WrongExpectedVersion) as wrong:
             await appender.append(conversation, [message("b")], expected=7)
         assert (wrong.value.actual, wrong.value.expected) == (1, 7)
-        with pytest.raises(EventIdConflict):
-            await appender.append(conversation, [NewEvent(message("other"), event.id)])
+        with pytest.raises(EventIdConflict) as other:
+            await appender.append(conversation, [NewEvent(message("other"), event.id, "ana")])
+        assert other.value.differences == "actor, content"
         with pytest.raises(InvalidEvent):
             await appender.append(conversation, [message("\0")])
     with pytest.raises(StoreClosed):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from eventstore import ANY, EXISTS, NO_STREAM, Append, ExpectedVersion, NewEvent
+from eventstore import ANY, EXISTS, NO_STREAM, Append, Event, ExpectedVersion, Metadata, NewEvent
 from eventstore.errors import ConflictError, EventIdConflict, WrongExpectedVersion
 from support.raw import note
 from support.values import json_values
@@ -18,11 +18,12 @@ CONVERSATIONS = [UUID(int=n) for n in range(1, 4)]
 IDS = [UUID(int=n) for n in range(100, 112)]
 
 events = st.builds(
-    lambda content, event_type, id, actor: NewEvent(note(content, event_type), id, actor),
+    lambda content, event_type, id, actor, about: NewEvent(note(content, event_type), id, actor, Metadata(**about)),
     st.integers(0, 2) | json_values,
     st.sampled_from(["red", "blue"]),
     st.sampled_from(IDS) | st.uuids(version=4),
     st.sampled_from(["", "ana"]),
+    st.sampled_from([{}, {}, {"correlation_id": "c"}, {"own": 1}]),
 )
 expectations = st.sampled_from([ANY, ANY, EXISTS, NO_STREAM]) | st.integers(0, 6)
 appends = st.lists(
@@ -97,7 +98,13 @@ class Model:
 def shape(event: NewEvent) -> tuple[Any, ...]:
     """What makes two events the same."""
     # JSON has one kind of number and no kinds of truth for it: 1 and 1.0 are equal, 1 and true are not.
-    return (event.data.event_type, event.actor, comparable(event.data.to_content()))
+    about = comparable(event.metadata.to_content())
+    return (event.data.event_type, event.actor, comparable(event.data.to_content()), about)
+
+
+def found_shape(event: Event) -> tuple[Any, ...]:
+    """The shape of an event that was read."""
+    return (event.event_type, event.actor, comparable(event.content), comparable(event.raw_metadata))
 
 
 def comparable(value: Any) -> Any:
