@@ -205,6 +205,18 @@ async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising:
         await wait_for(store, last, projections=[raising], timeout=0)
 
 
+async def test_a_projection_that_fails_neither_stops_the_others_nor_denies_what_was_appended(
+    store: EventStore, raising: Projection
+) -> None:
+    for state in ("53100", "40001", "XX000", "22P06"):
+        last = (await store.append(uuid4(), [message(state), message("53100")])).position
+        with pytest.raises(NotCaughtUp, match="projection echoes are not up with the log: poisoned") as refused:
+            await catch_up(store, [raising, MESSAGES])
+        assert "What was appended is stored" in str(refused.value)
+        assert "othing" not in str(refused.value)
+        await wait_for(store, last, projections=[MESSAGES], timeout=0)
+
+
 async def test_if_everything_fails_nothing_is_parked(store: EventStore, raising: Projection) -> None:
     for _ in range(3):
         await store.append(uuid4(), [message("XX000")])

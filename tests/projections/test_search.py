@@ -232,7 +232,7 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
             uuid4(),
             [
                 MessageAdded(role="user", content=marked),
-                MessageAdded(role="user", parts=[{"text": marked}] + [{"text": text}]),
+                MessageAdded(role="user", parts=[{"text": marked}, {"text": text}]),
                 TaskCreated(task_id=task, description=marked),
                 TaskArtifactAdded(task_id=task, artifact_id=name, parts=[{"text": marked}]),
                 MessageAdded(role="user", content="the end"),
