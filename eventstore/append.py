@@ -35,6 +35,7 @@ from eventstore.events import (
 )
 from eventstore.ids import parse_uuid
 from eventstore.jsontext import check_text, to_json
+from eventstore.memberorder import with_member_order
 from eventstore.vocabulary import SCHEMA_VERSION, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
@@ -130,7 +131,9 @@ class Batch:
             for what, text in (("content", content), ("metadata", metadata)):
                 if len(text) > self._limit:
                     raise EventTooLarge(f"events[{index}].{what}", len(text), self._limit)
-        self.size += size
+        # Not counted against the limit: it is shorter than what it belongs to.
+        metadata = with_member_order(metadata, data.member_order(), about.model_extra)
+        self.size += len(content) + len(metadata)
         return (event_id, type_word, _version_word(version), actor_word, jsonb(content), jsonb(metadata))
 
     def _check_size(self) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventstore.errors import InvalidEvent
+from eventstore.memberorder import encode_members, restore_members
 
 
 class Role(StrEnum):
@@ -70,6 +71,15 @@ class EventData(BaseModel):
             if value is not None and name != "event_type"
         }
         return content | self.model_extra if self.model_extra else content
+
+    def member_order(self) -> Any:
+        """Return the order of the members in the content, see :mod:`eventstore.memberorder`; None is the stored one."""
+        return encode_members(self.__dict__ | self.model_extra if self.model_extra else self.__dict__)
+
+    def restore_order(self, order: object) -> None:
+        """Bring the members in the content, as it was read, into that order, in place."""
+        if isinstance(order, dict):
+            restore_members(self.__dict__ | self.model_extra if self.model_extra else self.__dict__, order)
 
     @classmethod
     def from_content(cls, event_type: str, content: Any) -> Self:

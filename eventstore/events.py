@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, fiel
 from eventstore.errors import InvalidEvent
 from eventstore.eventdata import EventData
 from eventstore.jsontext import load
+from eventstore.memberorder import MEMBER, restore, restore_members
 from eventstore.vocabulary import SCHEMA_VERSION, UnknownEvent, parse, parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
@@ -27,7 +28,10 @@ ExpectedVersion: TypeAlias = int | Literal["NO_STREAM", "EXISTS", "ANY"]
 
 
 class Metadata(BaseModel):
-    """What is known about an event beside its content. Members of the application's own are kept."""
+    """What is known about an event beside its content. Members of the application's own are kept.
+
+    The member ``eventstore.member_order`` is the store's (:mod:`eventstore.memberorder`); one that is given is ignored.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -41,6 +45,7 @@ class Metadata(BaseModel):
     """W3C trace context."""
 
     def __init__(self, /, **values: Any) -> None:
+        values.pop(MEMBER, None)
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -113,6 +118,8 @@ class Event:
         timestamp: when the log took it.
         version: 1, 2, 3 … within its conversation.
         content: what is stored, as plain JSON values; :attr:`data` is the same, typed.
+        raw_metadata: what is stored beside the content; :attr:`metadata` is the same, typed, without the order of the
+            members (:mod:`eventstore.memberorder`), which :attr:`content` and :attr:`data` have already.
         salt: random bytes of its own; None once its content was erased.
         digest: SHA-256 in the byte format of ``DIGEST.md``.
     """
@@ -159,6 +166,7 @@ class Event:
                 data = parse_json(self.event_type, self.schema_version, stored[1:])
             else:
                 data = parse(self.event_type, self.schema_version, stored)
+            data.restore_order(_content_order(self))
             _set(self, "_data", data)
         return data
 
@@ -167,6 +175,7 @@ class Event:
         """What is known beside the content."""
         metadata: Metadata | None = getattr(self, "_metadata", None)
         if metadata is None:
+            # In the order in which raw_metadata has them.
             metadata = Metadata(**self.raw_metadata) if _row(self)[METADATA] != _EMPTY else PLAIN
             _set(self, "_metadata", metadata)
         return metadata
@@ -204,13 +213,39 @@ def _json_column(index: int, name: str) -> property:
         value = getattr(event, name, _UNREAD)
         if value is _UNREAD:
             value = load(stored[1:])
+            if index == METADATA:
+                value = _with_order(value)
+            elif isinstance(order := _content_order(event), dict):
+                restore_members(value if isinstance(value, dict) else {}, order)
+            else:
+                restore(value, order)
             _set(event, name, value)
         return value
 
     return property(read)
 
 
+def _content_order(event: Event) -> object:
+    """What is stored of the order of the members in an event's content."""
+    stored = _row(event)[METADATA]
+    if not isinstance(stored, bytes) or _MEMBER not in stored:
+        return None
+    orders = event.raw_metadata.get(MEMBER)
+    return orders.get("content") if isinstance(orders, dict) else None
+
+
+def _with_order(metadata: Any) -> Any:
+    """The metadata of an event with the application's own members in the order in which they were given."""
+    orders = metadata.get(MEMBER) if isinstance(metadata, dict) else None
+    if not isinstance(orders, dict) or "metadata" not in orders:
+        return metadata
+    own = {name: value for name, value in metadata.items() if name not in Metadata.model_fields and name != MEMBER}
+    restore(own, orders["metadata"])
+    return {name: value for name, value in metadata.items() if name not in own} | own
+
+
 _UNREAD = object()
+_MEMBER = MEMBER.encode()
 
 for _index, _field in enumerate(fields(Event)):
     _is_json = _index in (CONTENT, METADATA)

@@ -10,6 +10,7 @@ from typing import Any
 
 from eventstore.errors import InvalidEvent
 from eventstore.eventdata import Role
+from eventstore.memberorder import arranged
 from eventstore.vocabulary import MessageAdded
 
 ROLES = {
@@ -47,29 +48,44 @@ def message_from_sent(sent: dict[str, Any], *, given_id: str | None = None) -> M
     for name, kind in _PLACES.items():
         if name in sent:
             (placed if isinstance(sent[name], kind) else extra)[name] = sent[name]
-    return MessageAdded(role=role, given_id=given_id, extra=extra or None, **placed)
+    usual = list(_whole(str(role), {name: placed.get(name) for name in _PLACES}, extra))
+    place_of = {name: place for place, name in enumerate(usual)}
+    places = None if usual == list(sent) else [place_of[name] for name in sent]
+    return MessageAdded(role=role, given_id=given_id, extra=extra or None, sent_order=places, **placed)
 
 
 def sent_message(event: MessageAdded) -> dict[str, Any]:
     """The message as it was sent."""
     placed = {"content": event.content, "parts": event.parts, "metadata": event.metadata}
-    return (
-        {"role": str(event.role)}
-        | {name: value for name, value in placed.items() if value is not None}
-        | (event.extra or {})
-    )
+    return _whole(str(event.role), placed, event.extra, event.sent_order)
 
 
 def sent_from_row(
-    role: str, content: str, parts: list[Any] | None, metadata: dict[str, Any] | None, extra: dict[str, Any] | None
+    role: str,
+    content: str,
+    parts: list[Any] | None,
+    metadata: dict[str, Any] | None,
+    extra: dict[str, Any] | None,
+    sent_order: object = None,
 ) -> dict[str, Any]:
     """The message as it was sent, from its row in the table ``messages``.
 
     The column ``content`` is never null there, and holds the text of the parts where there are parts; so a text that
     was sent as ``content`` beside parts, or was empty, stands in ``extra`` (see ``messages.sql``).
     """
-    sent: dict[str, Any] = {"role": role}
-    if parts is None and content:
-        sent["content"] = content
-    placed = {"parts": parts, "metadata": metadata}
-    return sent | {name: value for name, value in placed.items() if value is not None} | (extra or {})
+    rest = dict(extra or {})
+    text: str | None = content if parts is None and content else None
+    if isinstance(rest.get("content"), str):  # no text is kept there by message_from_sent
+        text = rest.pop("content")
+    elif "content" in rest:
+        text = None
+    return _whole(role, {"content": text, "parts": parts, "metadata": metadata}, rest, sent_order)
+
+
+def _whole(
+    role: str, placed: dict[str, Any], extra: dict[str, Any] | None, sent_order: object = None
+) -> dict[str, Any]:
+    """The message of its members, in the order sent."""
+    message = {"role": role} | {name: value for name, value in placed.items() if value is not None} | (extra or {})
+    names = list(message)
+    return message if sent_order is None else {name: message[name] for name in arranged(names, sent_order)}

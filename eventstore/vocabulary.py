@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from eventstore.errors import InvalidEvent
 from eventstore.eventdata import EventData, Json, Name, RoleWord, StatusWord, TaskStatus, UserName
 from eventstore.jsontext import check_text, load
+from eventstore.memberorder import encode, restore, restore_members
 
 SCHEMA_VERSION = 1
 """Version of the shapes below; stored with every event."""
@@ -87,8 +88,9 @@ class MessageAdded(EventData):
     """A message. Its id in the read tables is the id of its event.
 
     A message is kept as it was sent, see :mod:`eventstore.sent`: ``content`` is its text and absent where it was
-    sent as ``parts``; ``extra`` holds the members of the message that have no place of their own. One that
-    ``awaits_answer`` is pending until :class:`MessageAnswered`.
+    sent as ``parts``; ``extra`` holds the members of the message that have no place of their own; ``sent_order`` the
+    places of its members in the order sent, counted as in the sequence role, content, parts, metadata, extra, if that
+    is another. One that ``awaits_answer`` is pending until :class:`MessageAnswered`.
     """
 
     event_type: Literal["message.added"] = "message.added"
@@ -98,6 +100,7 @@ class MessageAdded(EventData):
     given_id: str | None = None
     extra: Json | None = None
     metadata: Json | None = None
+    sent_order: list[Any] | None = None
     awaits_answer: bool | None = None
 
 
@@ -190,11 +193,31 @@ class TaskArtifactExtended(_Artifact):
     event_type: Literal["task.artifact_extended"] = "task.artifact_extended"
 
 
-class ApplicationEvent(EventData):
+class _WholeContent(EventData):
+    """An event that keeps its content as one value."""
+
+    content: Any = None
+
+    def to_content(self) -> Any:
+        """Return the content as it was given."""
+        return self.content
+
+    def member_order(self) -> Any:
+        """Return the order of the members in the content; None is the stored one."""
+        return encode(self.content)
+
+    def restore_order(self, order: object) -> None:
+        """Bring the members in the content, as it was read, into that order, in place."""
+        if isinstance(order, dict) and isinstance(self.content, dict):
+            restore_members(self.content, order)
+        else:
+            restore(self.content, order)
+
+
+class ApplicationEvent(_WholeContent):
     """An event of the application's own, with a name of its own and any JSON value as its content."""
 
     event_type: Annotated[str, Field(min_length=1, max_length=100)]
-    content: Any = None
 
     def __init__(self, event_type: str, content: Any = None) -> None:
         super().__init__(event_type=event_type, content=content)
@@ -206,26 +229,17 @@ class ApplicationEvent(EventData):
                 + ", ".join(RESERVED_PREFIXES),
             )
 
-    def to_content(self) -> Any:
-        """The content as given."""
-        return self.content
-
     @classmethod
     def from_content(cls, event_type: str, content: Any) -> Self:
         """The event with that name and content."""
         return cls(event_type, content)
 
 
-class UnknownEvent(EventData):
+class UnknownEvent(_WholeContent):
     """An event that a newer version of this vocabulary wrote. Its content is kept as it is."""
 
     event_type: Annotated[str, Field(min_length=1, max_length=100)]
-    content: Any = None
     schema_version: int = SCHEMA_VERSION
-
-    def to_content(self) -> Any:
-        """The content as it was read."""
-        return self.content
 
 
 BuiltInEvent = Annotated[

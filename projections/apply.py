@@ -22,7 +22,7 @@ from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
-from projections.parking import fold_carefully, is_of_the_data
+from projections.parking import fold_carefully, may_be_of_an_event
 from projections.projection import SHARES, Projection, StoredProjection
 
 BATCH_SIZE = 10_000
@@ -139,7 +139,7 @@ class Applier:
         try:
             batch = await self._batch(projection, stage, shares, size or self._batch_size, until, carefully=False)
         except Exception as error:
-            if not is_of_the_data(error):
+            if not may_be_of_an_event(error):
                 raise
             batch = await self._batch(projection, stage, shares, size or self._batch_size, until, carefully=True)
         return batch and Applied(*batch, monotonic() - began)

@@ -19,6 +19,9 @@ WITH folded AS MATERIALIZED (
            (array_agg(b.content -> 'metadata' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('conversation.created', 'conversation.forked')
                          AND b.content ? 'metadata'))[1] AS metadata,
+           (array_agg(b.metadata #> '{eventstore.member_order,content}' ORDER BY b.version DESC)
+               FILTER (WHERE b.event_type IN ('conversation.created', 'conversation.forked')
+                         AND b.content ? 'metadata'))[1] AS member_order,
            count(*) FILTER (WHERE b.event_type = 'message.added') AS messages,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
@@ -35,6 +38,7 @@ updated AS (
            given_id      = coalesce(c.given_id, f.given_id),
            forked_from   = coalesce(f.forked_from, c.forked_from),
            metadata      = coalesce(f.metadata, c.metadata),
+           member_order  = CASE WHEN f.metadata IS NULL THEN c.member_order ELSE f.member_order END,
            message_count = c.message_count + f.messages,
            updated_at    = greatest(c.updated_at, f.updated_at)
       FROM folded f
@@ -43,9 +47,10 @@ updated AS (
     RETURNING c.tenant_id, c.id
 )
 INSERT INTO conversations (id, tenant_id, name, is_active, is_deleted, created_at, updated_at, message_count, version,
-                           given_id, forked_from, metadata)
+                           given_id, forked_from, metadata, member_order)
 SELECT f.conversation_id, f.tenant_id, coalesce(f.name, ''), coalesce(f.is_active, true), coalesce(f.is_deleted, false),
-       f.created_at, f.updated_at, f.messages, f.version, f.given_id, f.forked_from, f.metadata
+       f.created_at, f.updated_at, f.messages, f.version, f.given_id, f.forked_from, f.metadata,
+       f.member_order
   FROM folded f
  WHERE NOT EXISTS (
            SELECT

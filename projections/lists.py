@@ -152,7 +152,7 @@ _CONVERSATIONS: dict[tuple[str, bool], Listing[Conversation]] = {
         (by, False): Listing(
             f"conversations by {by}_at", "conversations", {"tenant": "c.tenant_id"},
             (Column(f"c.{by}_at", place, datetime), Column("c.id", 0, UUID)),
-            Conversation.from_row, 12, ("conversations",), _OF_CONVERSATIONS,
+            Conversation.from_row, 13, ("conversations",), _OF_CONVERSATIONS,
         )
         for by, place in (("created", 3), ("updated", 4))
     },
@@ -161,33 +161,33 @@ _CONVERSATIONS: dict[tuple[str, bool], Listing[Conversation]] = {
             f"conversations of an actor by {by}_at", "conversations_of_actor",
             {"tenant": "a.tenant_id", "actor": "a.actor"},
             (Column(f"a.{by}_at", place, datetime), Column("a.conversation_id", 0, UUID)),
-            Conversation.from_row, 12, ("conversations", "actors"), _OF_CONVERSATIONS,
+            Conversation.from_row, 13, ("conversations", "actors"), _OF_CONVERSATIONS,
         )
-        for by, place in (("created", 3), ("updated", 12))
+        for by, place in (("created", 3), ("updated", 13))
     },
 }  # fmt: skip
 
 MESSAGES = Listing(
     "messages of a conversation", "messages", {"conversation_id": "m.conversation_id"},
     (Column("m.version", 9, int),),
-    Message.from_row, 12, ("messages",), _OF_MESSAGES,
+    Message.from_row, 13, ("messages",), _OF_MESSAGES,
 )  # fmt: skip
 ALL_MESSAGES = Listing(
     "messages of all conversations", "messages", {"tenant": "m.tenant_id"},
     (Column("m.created_at", 5, datetime), Column("m.conversation_id", 1, UUID), Column("m.version", 9, int)),
-    Message.from_row, 12, ("messages",), _OF_MESSAGES,
+    Message.from_row, 13, ("messages",), _OF_MESSAGES,
 )  # fmt: skip
 
 _BY_CREATION = (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID))
 _OF_ALL_BY_CREATION = (_BY_CREATION[0], Column("t.conversation_id", 1, UUID), _BY_CREATION[1])
 TASKS = Listing(
     "tasks of a conversation", "tasks", _OF_TENANT | {"conversation_id": "t.conversation_id"}, _BY_CREATION,
-    Task.from_row, 14, ("tasks",), _OF_TASKS,
+    Task.from_row, 15, ("tasks",), _OF_TASKS,
 )  # fmt: skip
 ALL_TASKS = Listing(
-    "tasks of all conversations", "tasks", _OF_TENANT, _OF_ALL_BY_CREATION, Task.from_row, 14, ("tasks",), _OF_TASKS
+    "tasks of all conversations", "tasks", _OF_TENANT, _OF_ALL_BY_CREATION, Task.from_row, 15, ("tasks",), _OF_TASKS
 )
 ALL_TASKS_IN_STATUS = Listing(
     "tasks of all conversations in a status", "tasks", _OF_TENANT | {"status": "t.status"}, _OF_ALL_BY_CREATION,
-    Task.from_row, 14, ("tasks",), _OF_TASKS,
+    Task.from_row, 15, ("tasks",), _OF_TASKS,
 )  # fmt: skip

@@ -1,9 +1,10 @@
 -- Folds a batch of the log into the table messages: a row for each message added, under the id of its event.
 --
 -- The column content is never null: it holds the text that was sent, else the text of the parts. So that the message
--- can be given back as it was sent (eventstore/sent.py), a text that was sent empty, or beside parts, stands in extra.
+-- can be given back as it was sent (eventstore/sent.py), a text that was sent empty, or beside parts, stands in extra,
+-- and the order of its members (eventstore/memberorder.py) in member_order.
 INSERT INTO messages (id, conversation_id, tenant_id, version, role, content, parts, created_at, actor, given_id,
-                      extra, metadata)
+                      extra, metadata, member_order)
 SELECT b.id, b.conversation_id, b.tenant_id, b.version,
        b.content ->> 'role',
        coalesce(b.content ->> 'content',
@@ -20,7 +21,13 @@ SELECT b.id, b.conversation_id, b.tenant_id, b.version,
                       ELSE '{}'
                  END,
               '{}'),
-       b.content -> 'metadata'
+       b.content -> 'metadata',
+       nullif(coalesce(b.metadata #> '{eventstore.member_order,content}', '{}')
+              || CASE WHEN b.content ? 'sent_order'
+                      THEN jsonb_build_object('sent', b.content -> 'sent_order')
+                      ELSE '{}'
+                 END,
+              '{}')
   FROM batch b
  WHERE b.event_type = 'message.added'
  ORDER BY b.position;

@@ -1,9 +1,19 @@
-"""What cannot be digested: an event that a projection fails on parks its conversation in that projection.
+"""What cannot be applied: an event that a projection fails on parks its conversation in that projection.
 
-Only errors of the data park (SQLSTATE classes 22 and 23, and what a projection in Python raises of itself); a deadlock,
-a full disk or a lost connection is no fault of the event, and the batch is tried again. The failing event is found by
-halving the batch under savepoints, from the left, so that whatever stands before it in its conversation is applied,
-and nothing after it: once the conversation is parked, the relation ``batch`` no longer shows its further events.
+Three kinds of errors are told apart by their SQLSTATE:
+
+- The server's or the connection's own state (a deadlock, a full disk, a lost connection) is not the event's fault. The
+  batch is rolled back and tried again.
+- An error of the data (a value, a constraint, a limit such as the size of an index row; whatever a projection in
+  Python raises of itself) parks.
+- Any other error parks only what can be isolated: the projection must succeed on something else, which shows that the
+  projection and the server work. That is another event of the batch; if the batch holds one event, an empty batch.
+  The latter proves nothing where an event is needed to reach what is missing (a function, a privilege, memory, time):
+  then the event is tried again until others have come. If everything fails, nothing is parked.
+
+So no conversation holds up the others for longer than it takes to find it: its failing event is found by halving the
+batch under savepoints, from the left, so that whatever stands before it in its conversation is applied, and nothing
+after it: once the conversation is parked, the relation ``batch`` no longer shows its further events.
 """
 
 from __future__ import annotations
@@ -21,8 +31,15 @@ from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, printable
 from projections.projection import PROJECTIONS, Projection
 
-OF_THE_DATA = ("22", "23")
-"""Classes of SQLSTATE."""
+OF_THE_DATA = ("21", "22", "23", "38", "39", "54", "P0")
+"""Classes of SQLSTATE: cardinality, data, constraints, routines, program limits, PL/pgSQL."""
+OF_THE_SERVER = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "ES", "F0")
+"""Classes of SQLSTATE: connection, transaction state, login, database, rollback, resources, object state, operator,
+system and configuration; and what the functions of the event store refuse."""
+MAY_BE_OF_AN_EVENT = ("53200", "53400", "57014")
+"""Of those classes, what a single event can cause: too much memory, too large temporary files, too much time."""
+NEEDS_AN_EVENT = ("42", "53", "57")
+"""Classes of SQLSTATE for which success on an empty batch proves nothing."""
 PYTHON = "PYERR"
 """In the place of an SQLSTATE, for what a projection in Python raises."""
 
@@ -72,19 +89,20 @@ async def parked(
     return [Parked(*row) for row in rows]
 
 
-def is_of_the_data(error: BaseException) -> bool:
-    """Whether an event, and not the server or the moment, is at fault."""
+def may_be_of_an_event(error: BaseException) -> bool:
+    """Whether an event may be at fault, so that the batch is worth isolating it."""
     while isinstance(error, EventStoreError) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, psycopg.Error):
-        return (error.sqlstate or "")[:2] in OF_THE_DATA
-    return isinstance(error, Undigestible)
+    if not isinstance(error, psycopg.Error):
+        return isinstance(error, Undigestible)
+    state = error.sqlstate
+    return state is not None and (state[:2] not in OF_THE_SERVER or state in MAY_BE_OF_AN_EVENT)
 
 
 async def fold_carefully(
     connection: Connection, projection: Projection, stage: str, lower: int, upper: int, *, tries: int = 1
 ) -> int:
-    """Applies the open batch, less what cannot be digested, which it parks.
+    """Apply the open batch, and park the conversations that the projection fails on.
 
     Args:
         lower, upper: the positions that it shows, the first excluded.
@@ -92,34 +110,81 @@ async def fold_carefully(
 
     Returns:
         How many conversations were parked.
+
+    Raises:
+        psycopg.Error: an error that is not the fault of a conversation; the transaction is to be rolled back.
     """
     # What is checked at the end of a transaction must fail within the savepoint.
     await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    return await _halve(connection, projection, stage, lower, upper, tries)
+    isolation = _Isolation(connection, projection, stage, tries)
+    await isolation.halve(lower, upper)
+    await isolation.check(upper)
+    return isolation.parked
 
 
-async def _halve(connection: Connection, projection: Projection, stage: str, lower: int, upper: int, tries: int) -> int:
-    await connection.execute(_BOUNDS, {"lower": str(lower), "upper": str(upper)})
-    try:
-        async with connection.transaction():
-            await projection.fold(connection)
-        return 0
-    except (psycopg.Error, Undigestible) as error:
-        if not is_of_the_data(error):
-            raise
-        failure = error
-    shown = await connection.execute("SELECT position FROM batch ORDER BY position")
-    positions = [row[0] for row in await shown.fetchall()]
-    if len(positions) > 1:
-        middle = positions[len(positions) // 2 - 1]
-        return await _halve(connection, projection, stage, lower, middle, tries) + await _halve(
-            connection, projection, stage, middle, upper, tries
-        )
-    parameters = {
-        "projection": projection.name,
-        "stage": stage,
-        "sqlstate": failure.sqlstate if isinstance(failure, psycopg.Error) else PYTHON,
-        "error": printable(str(failure).strip(), _LONGEST_ERROR),
-        "tries": tries,
-    }
-    return (await connection.execute(_PARK, parameters)).rowcount
+class _Isolation:
+    """The search for the events of a batch that fail by themselves.
+
+    Attributes:
+        parked: conversations that were parked.
+    """
+
+    def __init__(self, connection: Connection, projection: Projection, stage: str, tries: int) -> None:
+        self._connection = connection
+        self._projection = projection
+        self._stage = stage
+        self._tries = tries
+        self._unclear: list[psycopg.Error] = []
+        self._has_applied = False
+        self.parked = 0
+
+    async def halve(self, lower: int, upper: int) -> None:
+        """Apply the events between two positions, the first excluded, each half by itself where they fail."""
+        failure = await self._fold(lower, upper)
+        shown = await self._connection.execute("SELECT position FROM batch ORDER BY position")
+        positions = [row[0] for row in await shown.fetchall()]
+        if failure is None:
+            self._has_applied = self._has_applied or bool(positions)
+        elif len(positions) > 1:
+            middle = positions[len(positions) // 2 - 1]
+            await self.halve(lower, middle)
+            await self.halve(middle, upper)
+        elif not positions:
+            raise failure
+        else:
+            await self._park(failure)
+
+    async def check(self, upper: int) -> None:
+        """Raise the error of a parked conversation if it may be the fault of the projection or of the server."""
+        if not self._unclear or self._has_applied:
+            return
+        failure = self._unclear[0]
+        if self.parked > 1 or (failure.sqlstate or "")[:2] in NEEDS_AN_EVENT:
+            raise failure
+        if await self._fold(upper, upper) is not None:
+            raise failure
+
+    async def _fold(self, lower: int, upper: int) -> psycopg.Error | Undigestible | None:
+        """The error of the projection, which is undone; None if it succeeds."""
+        await self._connection.execute(_BOUNDS, {"lower": str(lower), "upper": str(upper)})
+        try:
+            async with self._connection.transaction():
+                await self._projection.fold(self._connection)
+        except (psycopg.Error, Undigestible) as error:
+            if not may_be_of_an_event(error):
+                raise
+            return error
+        return None
+
+    async def _park(self, failure: psycopg.Error | Undigestible) -> None:
+        """Park the conversation of the one event that the batch shows."""
+        if isinstance(failure, psycopg.Error) and (failure.sqlstate or "")[:2] not in OF_THE_DATA:
+            self._unclear.append(failure)
+        parameters = {
+            "projection": self._projection.name,
+            "stage": self._stage,
+            "sqlstate": failure.sqlstate if isinstance(failure, psycopg.Error) else PYTHON,
+            "error": printable(str(failure).strip(), _LONGEST_ERROR),
+            "tries": self._tries,
+        }
+        self.parked += (await self._connection.execute(_PARK, parameters)).rowcount

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
+from eventstore.errors import EventStoreError
 from projections.apply import Applier
-from projections.parking import Parked, fold_carefully, parked
+from projections.parking import Parked, fold_carefully, may_be_of_an_event, parked
 from projections.projection import PROJECTIONS, Projection
 
 _BATCH_OF_ONE = query("projections", "batch_of_one")
@@ -43,26 +44,32 @@ async def retry(
             waiting = await parked(store, [projection], tenant=tenant)
             made_by = await applier.register(projection) if waiting else None
             for one in waiting:
-                if made_by is None or await _retry(applier, made_by, one):
-                    failed += 1
-                else:
+                if made_by is not None and await _retry(applier, made_by, one):
                     applied += 1
+                else:
+                    failed += 1
     finally:
         await applier.close()
     return Retried(applied, failed)
 
 
-async def _retry(applier: Applier, projection: Projection, one: Parked) -> int:
+async def _retry(applier: Applier, projection: Projection, one: Parked) -> bool:
+    """Whether the conversation is up with the others; False if it is parked, again or still."""
     connection = applier.connection
     parameters = {
         "projection": projection.name,
         "tenant_id": one.tenant_id,
         "conversation_id": one.conversation_id,
     }
-    with translated():
-        async with connection.transaction():
-            row = await (await connection.execute(_UNPARK, parameters)).fetchone()
-            if row is None:  # somebody else was faster
-                return 0
-            lower, upper, tries, *_ = row
-            return await fold_carefully(connection, projection, "live", lower, upper, tries=tries + 1)
+    try:
+        with translated():
+            async with connection.transaction():
+                row = await (await connection.execute(_UNPARK, parameters)).fetchone()
+                if row is None:  # somebody else was faster
+                    return True
+                lower, upper, tries, *_ = row
+                return not await fold_carefully(connection, projection, "live", lower, upper, tries=tries + 1)
+    except EventStoreError as error:
+        if not may_be_of_an_event(error):
+            raise
+        return False  # rolled back: it is parked as it was

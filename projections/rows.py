@@ -12,13 +12,17 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from eventstore.jsontext import load
+from eventstore.memberorder import restore, restore_members
 from eventstore.sent import sent_from_row
 
 _new, _set = object.__new__, object.__setattr__
 
 
 class _Kept:
-    """Keeps the values of its fields as one list."""
+    """An object that keeps the values of its fields as one list.
+
+    A row that was read ends with the orders of the members in its JSON columns (:mod:`eventstore.memberorder`).
+    """
 
     _row: list[Any]
 
@@ -31,10 +35,25 @@ class _Kept:
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
-        """The object of a row: the fields in their order, JSON as the bytes of PostgreSQL's binary format."""
+        """The object of a row: the fields in their order, JSON as the bytes of PostgreSQL's binary format; then the
+        column ``member_order``.
+        """
         kept = _new(cls)
         _set(kept, "_row", list(row))
         return kept
+
+    def _read(self, name: str, value: Any) -> Any:
+        """The value of a JSON column with its members in the order in which they were sent."""
+        restore(value, self._order(name))
+        return value
+
+    def _order(self, name: str) -> Any:
+        """What is stored of the order of the members in a column."""
+        place = len(fields(type(self)))  # type: ignore[arg-type]
+        orders = self._row[place] if len(self._row) > place else None
+        if isinstance(orders, bytes):
+            orders = self._row[place] = load(orders[1:])
+        return orders.get(name) if isinstance(orders, dict) else None
 
     @property
     def size(self) -> int:
@@ -50,7 +69,8 @@ def _of_row(*json_columns: str) -> Callable[[_Class], _Class]:
 
     def decorate(kind: _Class) -> _Class:
         for index, field in enumerate(fields(kind)):  # type: ignore[arg-type]
-            setattr(kind, field.name, _json_column(index) if field.name in json_columns else _column(index))
+            column = _json_column(index, field.name) if field.name in json_columns else _column(index)
+            setattr(kind, field.name, column)
         return kind
 
     return decorate
@@ -60,11 +80,11 @@ def _column(index: int) -> property:
     return property(lambda kept: kept._row[index])
 
 
-def _json_column(index: int) -> property:
+def _json_column(index: int, name: str) -> property:
     def read(kept: _Kept) -> Any:
         value = kept._row[index]
         if isinstance(value, bytes):  # never a JSON value
-            value = kept._row[index] = load(value[1:])
+            value = kept._row[index] = kept._read(name, load(value[1:]))
         return value
 
     return property(read)
@@ -110,7 +130,15 @@ class Message(_Kept):
     @property
     def sent(self) -> dict[str, Any]:
         """The message as it was sent."""
-        return sent_from_row(self.role, self.content, self.parts, self.metadata, self.extra)
+        return sent_from_row(
+            self.role, self.content, self.parts, self.metadata, self.extra, sent_order=self._order("sent")
+        )
+
+    def _read(self, name: str, value: Any) -> Any:
+        # The projection puts a text among the members that were sent as extra, and never in the place of one.
+        text = value.pop("content") if name == "extra" and isinstance(value.get("content"), str) else None
+        super()._read(name, value)
+        return value if text is None else value | {"content": text}
 
 
 @_of_row("metadata", "status_message", "artifacts", "extra", "status_extra")
@@ -132,3 +160,9 @@ class Task(_Kept):
     artifacts: list[dict[str, Any]]
     extra: dict[str, Any] | None
     status_extra: dict[str, Any] | None
+
+    def _read(self, name: str, value: Any) -> Any:
+        if name == "artifacts":
+            for chunk in value:
+                restore_members(chunk, chunk.pop("member_order", None))
+        return super()._read(name, value)

@@ -87,7 +87,7 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position,
        END,
        coalesce(s.task_id::uuid, s.id),
        s.role, s.actor, s.created_at, s.language,
-       search_stems(s.text, s.language) || array_to_tsvector(search_labels(s.tenant_id, s.role, s.actor))
+       search_document(s.text, s.language, search_labels(s.tenant_id, s.role, s.actor))
   FROM spoken s
  WHERE s.event_type NOT IN ('task.created', 'task.described')
     OR NOT EXISTS (

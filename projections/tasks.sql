@@ -20,6 +20,33 @@ WITH folded AS MATERIALIZED (
                FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'metadata'))[1] AS metadata,
            (array_agg(b.content -> 'extra' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'extra'))[1] AS extra,
+           -- Of the columns that the batch sets; null where the order is that of jsonb (eventstore/memberorder.py).
+           CASE WHEN bool_or(b.event_type = 'task.status_changed')
+                THEN jsonb_build_object(
+                         'status_message',
+                         (array_agg(b.metadata #> '{eventstore.member_order,content,message}' ORDER BY b.version DESC)
+                             FILTER (WHERE b.event_type = 'task.status_changed'))[1],
+                         'status_extra',
+                         (array_agg(b.metadata #> '{eventstore.member_order,content,extra}' ORDER BY b.version DESC)
+                             FILTER (WHERE b.event_type = 'task.status_changed'))[1])
+                ELSE '{}'
+           END
+           || CASE WHEN bool_or(b.event_type IN ('task.created', 'task.described') AND b.content ? 'metadata')
+                   THEN jsonb_build_object(
+                            'metadata',
+                            (array_agg(b.metadata #> '{eventstore.member_order,content,metadata}' ORDER BY b.version DESC)
+                                FILTER (WHERE b.event_type IN ('task.created', 'task.described')
+                                          AND b.content ? 'metadata'))[1])
+                   ELSE '{}'
+              END
+           || CASE WHEN bool_or(b.event_type IN ('task.created', 'task.described') AND b.content ? 'extra')
+                   THEN jsonb_build_object(
+                            'extra',
+                            (array_agg(b.metadata #> '{eventstore.member_order,content,extra}' ORDER BY b.version DESC)
+                                FILTER (WHERE b.event_type IN ('task.created', 'task.described')
+                                          AND b.content ? 'extra'))[1])
+                   ELSE '{}'
+              END AS member_order,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
@@ -37,6 +64,7 @@ updated AS (
            status_extra   = CASE WHEN f.has_status_message THEN f.status_extra ELSE t.status_extra END,
            metadata       = coalesce(f.metadata, t.metadata),
            extra          = coalesce(f.extra, t.extra),
+           member_order   = nullif(jsonb_strip_nulls(coalesce(t.member_order, '{}') || f.member_order), '{}'),
            updated_at     = greatest(t.updated_at, f.updated_at)
       FROM folded f
      WHERE t.tenant_id = f.tenant_id
@@ -45,9 +73,10 @@ updated AS (
     RETURNING t.tenant_id, t.conversation_id, t.id
 )
 INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
-                   status_message, metadata, extra, status_extra)
+                   status_message, metadata, extra, status_extra, member_order)
 SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unknown'), coalesce(f.description, ''),
-       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra, f.status_extra
+       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra, f.status_extra,
+       nullif(jsonb_strip_nulls(f.member_order), '{}')
   FROM folded f
  WHERE NOT EXISTS (
            SELECT
@@ -58,7 +87,7 @@ SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unkn
        );
 
 INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk, name,
-                            description, parts, created_at, extra, metadata)
+                            description, parts, created_at, extra, metadata, member_order)
 SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.version,
        b.content ->> 'artifact_id',
        b.event_type = 'task.artifact_extended',
@@ -68,7 +97,8 @@ SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.versio
        b.content -> 'parts',
        occurred_at(b.metadata, b.timestamp),
        b.content -> 'extra',
-       b.content -> 'metadata'
+       b.content -> 'metadata',
+       b.metadata #> '{eventstore.member_order,content}'
   FROM batch b
  WHERE b.event_type IN ('task.artifact_added', 'task.artifact_extended')
  ORDER BY b.position;

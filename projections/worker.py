@@ -17,7 +17,17 @@ from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.ending import end
-from eventstore.errors import EventStoreError, ProjectionChanged, ServerError, SettingsError
+from eventstore.errors import (
+    ConnectionLost,
+    EventStoreError,
+    NotCaughtUp,
+    PermissionDenied,
+    ProjectionChanged,
+    SchemaError,
+    ServerError,
+    ServerUnreachable,
+    SettingsError,
+)
 from projections.apply import BATCH_SIZE, Applier
 from projections.own import prepare
 from projections.projection import PROJECTIONS, Projection
@@ -97,19 +107,41 @@ class Worker:
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
-    """Brings the read tables up with the log as it is now, whether or not a worker runs."""
+    """Bring the read tables up with the log as it is now, whether or not a worker runs.
+
+    Raises:
+        NotCaughtUp: a projection fails, which is not the fault of single conversations. The others are up with the log.
+    """
     await prepare(store, projections)
+    failure: NotCaughtUp | None = None
     applier = await Applier.open(store)
     try:
         for projection in projections:
-            while True:
-                made_by = await applier.register(projection)
-                if made_by is None:
-                    break  # only a rebuild can
-                try:
-                    await applier.catch_up([made_by])
-                    break
-                except ProjectionChanged:
-                    continue
+            try:
+                await _catch_up(applier, projection)
+            except (ConnectionLost, ServerUnreachable, SchemaError, PermissionDenied):
+                raise
+            except EventStoreError as error:
+                # The error speaks of a batch of the projection; what callers appended before is stored.
+                if failure is None:
+                    reason = str(error.__cause__ or error).strip().partition("\n")[0]
+                    failure = NotCaughtUp(
+                        f"the read tables of the projection {projection.name} are not up with the log: {reason}. "
+                        "What was appended is stored; a worker, or the same call, brings them up once the cause is gone"
+                    )
+                    failure.__cause__ = error
     finally:
         await applier.close()
+    if failure is not None:
+        raise failure
+
+
+async def _catch_up(applier: Applier, projection: Projection) -> None:
+    while True:
+        made_by = await applier.register(projection)
+        if made_by is None:
+            return None  # only a rebuild can
+        try:
+            return await applier.catch_up([made_by])
+        except ProjectionChanged:
+            continue

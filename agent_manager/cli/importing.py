@@ -79,7 +79,7 @@ def import_(
 
 
 async def take_in(store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool) -> ImportReport:
-    """Imports files with a progress bar, brings the read tables up with them, and says what was done."""
+    """Import files with a progress bar, print what was imported, and bring the read tables up with it."""
     columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("importing", total=None)
@@ -88,8 +88,6 @@ async def take_in(store: EventStore, paths: Sequence[str], *, tenant: str | None
             progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
 
         report = await import_files(store, paths, tenant=tenant, strict=strict, progress=show)
-    with errors.status("updating the read tables …"):
-        await catch_up(store)
     for problem in report.problems:
         typer.echo(f"{problem.file}:{problem.line}: {problem.reason}", err=True)
     typer.echo(
@@ -97,4 +95,6 @@ async def take_in(store: EventStore, paths: Sequence[str], *, tenant: str | None
         f"{report.new_events:,} new events, {report.known_events:,} known already"
         + (f"; {len(report.problems):,} malformed line(s) left out" if report.problems else "")
     )
+    with errors.status("updating the read tables …"):
+        await catch_up(store)
     return report

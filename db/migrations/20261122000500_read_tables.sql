@@ -18,6 +18,7 @@ CREATE TABLE conversations (
     given_id      text,
     forked_from   jsonb,
     metadata      jsonb,
+    member_order  jsonb,
     CONSTRAINT conversations_pkey PRIMARY KEY (tenant_id, id)
 );
 
@@ -25,6 +26,8 @@ CREATE INDEX idx_conversations_id ON conversations (id);
 CREATE INDEX idx_conversations_updated_at ON conversations (updated_at DESC);
 
 COMMENT ON COLUMN conversations.given_id IS 'The id as the client gave it, where that was not a UUID';
+COMMENT ON COLUMN conversations.member_order IS
+    'Order of the members in the values of other columns, by column: see eventstore/memberorder.py; jsonb keeps none';
 COMMENT ON COLUMN conversations.version IS 'Version of the last event that this row holds';
 
 CREATE TABLE messages (
@@ -40,6 +43,7 @@ CREATE TABLE messages (
     given_id        text,
     extra           jsonb,
     metadata        jsonb,
+    member_order    jsonb,
     CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
 );
 
@@ -48,6 +52,7 @@ CREATE INDEX idx_messages_conversation_id ON messages (conversation_id, version)
 CREATE INDEX idx_messages_created_at ON messages (created_at DESC);
 
 COMMENT ON COLUMN messages.content IS 'The text; that of the parts where the message was sent as parts';
+COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is that of the message itself';
 COMMENT ON COLUMN messages.extra IS 'Members of the message as sent that no other column gives back';
 
 CREATE TABLE tasks (
@@ -62,12 +67,14 @@ CREATE TABLE tasks (
     given_id        text,
     status_message  jsonb,
     metadata        jsonb,
+    member_order    jsonb,
     CONSTRAINT tasks_pkey PRIMARY KEY (tenant_id, conversation_id, id)
 );
 
 CREATE INDEX idx_tasks_id ON tasks (id);
 CREATE INDEX idx_tasks_conversation_id ON tasks (conversation_id);
 
+COMMENT ON COLUMN tasks.member_order IS 'As in conversations';
 COMMENT ON COLUMN tasks.version IS 'Version of the last event that this row holds';
 
 -- Chunks of artifacts are rows, not a growing JSON value.
@@ -85,8 +92,11 @@ CREATE TABLE task_artifacts (
     created_at      timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     extra           jsonb,
     metadata        jsonb,
+    member_order    jsonb,
     CONSTRAINT task_artifacts_pkey PRIMARY KEY (tenant_id, conversation_id, version)
 );
+
+COMMENT ON COLUMN task_artifacts.member_order IS 'As in conversations';
 
 CREATE INDEX idx_task_artifacts_task_id ON task_artifacts (task_id, version);
 

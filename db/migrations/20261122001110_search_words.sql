@@ -183,6 +183,27 @@ BEGIN
 END
 $$;
 
+-- What is indexed of a folded text: its stems and the labels, cut to what a tsvector holds (1,048,575 bytes of words and
+-- positions). Three readings of 100,000 bytes always fit: a word with its separator takes at most 2.5 times its bytes,
+-- position included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
+-- enter the exception block before PostgreSQL 17.
+CREATE FUNCTION search_document(folded text, language text, labels text[]) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    fitting text := folded;
+BEGIN
+    WHILE octet_length(fitting) > 100000 LOOP
+        BEGIN
+            RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+        EXCEPTION
+            WHEN program_limit_exceeded THEN
+                fitting := left(fitting, length(fitting) * 3 / 4);
+        END;
+    END LOOP;
+    RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+END
+$$;
+
 SELECT eventstore_own(format('FUNCTION %s', p.oid::regprocedure))
   FROM pg_proc p
  WHERE p.pronamespace = current_schema()::regnamespace
@@ -192,12 +213,14 @@ SELECT eventstore_own(format('FUNCTION %s', p.oid::regprocedure))
                      'search_prepare',
                      'search_vote',
                      'search_language',
-                     'search_stems');
+                     'search_stems',
+                     'search_document');
 
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+DROP FUNCTION search_document;
 DROP FUNCTION search_stems;
 DROP FUNCTION search_language;
 DROP FUNCTION search_vote;

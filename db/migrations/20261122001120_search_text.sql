@@ -8,9 +8,10 @@ CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];
 
--- JSON as a string holds it, such as the arguments of a tool call: "\u00e3" is a letter that one wants to find.
+-- JSON as a string holds it, such as the arguments of a tool call: "\u00e3" is a letter that one wants to find. Not
+-- parallel safe, nor is what calls it: a parallel query cannot enter the exception block before PostgreSQL 17.
 CREATE FUNCTION search_json_text(given text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
     IF position('\' IN given) = 0 THEN
         RETURN given;
@@ -25,7 +26,7 @@ $$;
 -- The text of parts, a line each: texts, names of files, structured data as JSON, calls of tools and their results.
 -- Contents of files are no text.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
     IF jsonb_typeof(parts) <> 'array' THEN
         RETURN CASE jsonb_typeof(parts) WHEN 'string' THEN parts #>> '{}' WHEN 'object' THEN (parts - 'bytes')::text END;
@@ -56,10 +57,10 @@ BEGIN
 END
 $$;
 
--- The text of an event that a search looks at: its first hundred thousand characters, which no limit of tsvector
--- (a megabyte, sixteen thousand positions) cuts in the middle of a statement. Null where the event says nothing.
+-- The text of an event that a search looks at: its first 100,000 characters; search_document cuts further what does
+-- not fit in bytes. Null if the event has no text.
 CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
     said text;
 BEGIN

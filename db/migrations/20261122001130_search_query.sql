@@ -29,6 +29,8 @@ BEGIN
         prefix := NOT quoted AND found[3] LIKE '%*';
         negated := found[1] = '-';
         word := trim(search_fold(coalesce(found[2], found[3])));
+        -- Of a phrase too: the time to find one grows with the square of its words.
+        word := coalesce(substring(word FROM '^(?:\W*\w+){0,39}\W*\w+'), word);
         -- A prefix of a letter or two is in half of all words.
         prefix := prefix AND length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2;
         IF word ~ '\w' THEN

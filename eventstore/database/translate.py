@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -14,6 +16,7 @@ from eventstore.errors import (
     DeadlockDetected,
     DiskFull,
     EventStoreError,
+    Forbidden,
     InputError,
     IsolationError,
     PermissionDenied,
@@ -46,6 +49,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES002": (ConflictError, "give the new event an id of its own; nothing was written"),
     "ES005": (InputError, "correct it; nothing was written"),
     "ES006": (ProjectionChanged, "repeat the call"),
+    "ES004": (UnsuitableServer, "connect to the primary"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
     "57P03": (ServerUnreachable, "the server is starting or stopping; repeat the call in a moment"),
     "3D000": (ServerUnreachable, "create the database, or correct its name in DATABASE_URL"),
@@ -57,6 +61,9 @@ _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
     "28": (ServerUnreachable, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
     "57": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
 }
+
+FORBIDDEN = "ES007"
+"""SQLSTATE of an append that its user may not make; the error's detail names the conversation."""
 
 
 def translate(error: psycopg.Error) -> EventStoreError:
@@ -71,6 +78,8 @@ def translate(error: psycopg.Error) -> EventStoreError:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return ConnectionLost(f"{said}: {_BY_CLASS['08'][1]}")
         return ServerError(said)
+    if state == FORBIDDEN:
+        return Forbidden(UUID(json.loads(error.diag.message_detail or "{}")["conversation_id"]))
     kind, advice = _BY_SQLSTATE.get(state) or _BY_CLASS.get(state[:2]) or (ServerError, f"SQLSTATE {state}")
     return kind(f"{said}: {advice}")
 

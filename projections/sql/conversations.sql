@@ -4,7 +4,7 @@
 -- number of a limit that is a query, and takes it for a tenth of all rows, so that to sort is dear; and it cannot look
 -- into coalesce for conditions that another index serves.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
-       c.message_count, c.version, c.forked_from
+       c.message_count, c.version, c.forked_from, c.member_order
   FROM conversations c
  WHERE {within}
    AND coalesce(true

@@ -1,7 +1,7 @@
 -- See conversations.sql. The table conversation_actors holds the times of the conversations, as far as the projection
 -- actors has come.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
-       c.message_count, c.version, c.forked_from, a.updated_at AS place
+       c.message_count, c.version, c.forked_from, c.member_order, a.updated_at AS place
   FROM conversation_actors a
   JOIN conversations c
     ON c.id = a.conversation_id

@@ -1,6 +1,6 @@
 -- Of a conversation, or of all. See conversations.sql.
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
-       m.version, m.actor, m.extra
+       m.version, m.actor, m.extra, m.member_order
   FROM messages m
  WHERE {within}
    AND coalesce(true

@@ -4,12 +4,13 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
        (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,
                                                      'last_chunk', a.last_chunk, 'name', a.name,
                                                      'description', a.description, 'parts', a.parts,
-                                                     'extra', a.extra, 'metadata', a.metadata) ORDER BY a.version),
+                                                     'extra', a.extra, 'metadata', a.metadata,
+                                                     'member_order', a.member_order) ORDER BY a.version),
                         '[]')
           FROM task_artifacts a
          WHERE a.task_id = t.id
            AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts,
-       t.extra, t.status_extra
+       t.extra, t.status_extra, t.member_order
   FROM tasks t
  WHERE {within}
    AND coalesce(true

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import socket
@@ -25,6 +26,7 @@ from support.servers import DatabaseServer, embedded_server, open_folder
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
+from eventstore.database.translate import _BY_SQLSTATE, FORBIDDEN
 from eventstore.errors import (
     ConnectionLost,
     DiskFull,
@@ -189,6 +191,16 @@ async def test_a_killed_writer_leaves_what_was_acknowledged_and_nothing_twice(
     for conversation in {event.conversation_id async for event in store.read_log()}:
         versions = [event.version async for event in store.read(conversation)]
         assert versions == list(range(1, len(versions) + 1))
+
+
+def test_each_sqlstate_of_the_store_has_a_translation() -> None:
+    raised = {
+        state
+        for migration in (Path(__file__).parents[2] / "db" / "migrations").glob("*.sql")
+        for state in re.findall(r"ERRCODE\s*=\s*'(ES\d{3})'", migration.read_text(encoding="utf-8"))
+    }
+    assert {"ES001", "ES007"} <= raised
+    assert raised == {*(state for state in _BY_SQLSTATE if state.startswith("ES")), FORBIDDEN}
 
 
 @pytest.fixture

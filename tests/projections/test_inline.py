@@ -10,8 +10,15 @@ import psycopg
 import pytest
 from support.asking import acting_as
 
-from eventstore import NO_STREAM, EventStore, MessageAdded, NewEvent
-from eventstore.errors import EventIdConflict, EventStoreError, InvalidEvent, StoreClosed, WrongExpectedVersion
+from eventstore import NO_STREAM, ConversationCreated, ConversationRenamed, EventStore, MessageAdded, NewEvent
+from eventstore.errors import (
+    EventIdConflict,
+    EventStoreError,
+    Forbidden,
+    InvalidEvent,
+    StoreClosed,
+    WrongExpectedVersion,
+)
 from projections import InlineAppender, Projection
 
 Sync = psycopg.Connection[tuple[object, ...]]
@@ -94,3 +101,12 @@ async def test_many_at_once_leave_the_latest(store: EventStore, owner: Sync) -> 
     ).fetchall()
     assert len(rows) == 3
     assert all(kept == last for kept, last in rows)
+
+
+async def test_a_user_who_may_not_append_is_told_for_which_conversation(store: EventStore) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [ConversationCreated()], user="ana")
+    async with InlineAppender(store, ()) as inline:
+        with pytest.raises(Forbidden) as refused:
+            await inline.append(conversation, [ConversationRenamed(name="mine")], user="eve")
+    assert refused.value.conversation_id == conversation

@@ -16,6 +16,7 @@ from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded
 from eventstore.ending import end
+from eventstore.errors import EventStoreError, NotCaughtUp
 from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
 from projections.apply import Applier
 
@@ -132,6 +133,96 @@ async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore,
     finally:
         await end([task])
     assert await texts(store, conversation) == ["x", "later"]
+
+
+ALWAYS = ["21000", "22012", "23514", "54000", "54001", "38000", "P0001", "XX000", "0A000", "2F002"]
+"""SQLSTATEs that park an event that fails alone."""
+BESIDE_OTHERS = ["42P01", "42501", "42883", "57014", "53200", "53400"]
+"""SQLSTATEs that park an event if others succeed."""
+NEVER = ["40001", "40P01", "53100", "53300", "55P03", "08006", "25006", "58030", "57P01"]
+"""SQLSTATEs of the server's own state."""
+
+
+@pytest.fixture
+def raising(owner: Sync) -> Projection:
+    """A projection that fails on a text that is an SQLSTATE, with that."""
+    owner.execute("CREATE TABLE echoes (tenant_id text, conversation_id uuid, version integer, said text)")
+    owner.execute("GRANT ALL ON echoes TO eventstore_projector")
+    owner.execute("""
+        CREATE FUNCTION echo(said text) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN
+            IF said ~ '^[0-9A-Z]{5}$' THEN
+                RAISE EXCEPTION 'poisoned' USING ERRCODE = said;
+            END IF;
+            RETURN said;
+        END
+        $$""")
+    text = "INSERT INTO echoes SELECT tenant_id, conversation_id, version, echo(content ->> 'content') FROM batch;"
+    return Projection("echoes", ("echoes",), text)
+
+
+async def test_whatever_the_sqlstate_no_conversation_holds_up_another(store: EventStore, raising: Projection) -> None:
+    for state in [*ALWAYS, *BESIDE_OTHERS]:
+        sick, well = uuid4(), uuid4()
+        await store.append(sick, [message("a"), message(state), message("c")], tenant=state)
+        last = await store.append(well, [message("b")])
+        await catch_up(store, [raising])
+        [one] = await parked(store, [raising], tenant=state)
+        assert (one.conversation_id, one.version, one.sqlstate) == (sick, 2, state)
+        await wait_for(store, last.position, projections=[raising], timeout=0)
+    rows = await store.parts.projector.fetch("SELECT said, count(*) FROM echoes GROUP BY said ORDER BY said")
+    assert rows == [("a", len(ALWAYS + BESIDE_OTHERS)), ("b", len(ALWAYS + BESIDE_OTHERS))]
+
+
+async def test_an_event_that_fails_alone_in_the_log_parks_too(store: EventStore, raising: Projection) -> None:
+    for state in ALWAYS:
+        await store.append(uuid4(), [message(state)])
+        await catch_up(store, [raising])
+    assert sorted(one.sqlstate for one in await parked(store, [raising])) == sorted(ALWAYS)
+
+
+async def test_what_may_be_missing_for_all_parks_once_others_succeed(store: EventStore, raising: Projection) -> None:
+    for state in BESIDE_OTHERS:
+        sick = uuid4()
+        await store.append(sick, [message(state)])
+        with pytest.raises(EventStoreError):
+            await catch_up(store, [raising])
+        assert not await parked(store, [raising], tenant="default")
+        await store.append(uuid4(), [message("well")])
+        await catch_up(store, [raising])
+        assert [one.conversation_id for one in await parked(store, [raising])] == [sick]
+        await store.parts.projector.fetch("DELETE FROM parked RETURNING 1")
+
+
+async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising: Projection) -> None:
+    last = 0
+    for state in NEVER:
+        last = (await store.append(uuid4(), [message("fine"), message(state)])).position
+        with pytest.raises(EventStoreError):
+            await catch_up(store, [raising])
+    assert await parked(store, [raising]) == []
+    with pytest.raises(NotCaughtUp):
+        await wait_for(store, last, projections=[raising], timeout=0)
+
+
+async def test_a_projection_that_fails_neither_stops_the_others_nor_denies_what_was_appended(
+    store: EventStore, raising: Projection
+) -> None:
+    for state in ("53100", "40001", "XX000", "22P06"):
+        last = (await store.append(uuid4(), [message(state), message("53100")])).position
+        with pytest.raises(NotCaughtUp, match="projection echoes are not up with the log: poisoned") as refused:
+            await catch_up(store, [raising, MESSAGES])
+        assert "What was appended is stored" in str(refused.value)
+        assert "othing" not in str(refused.value)
+        await wait_for(store, last, projections=[MESSAGES], timeout=0)
+
+
+async def test_if_everything_fails_nothing_is_parked(store: EventStore, raising: Projection) -> None:
+    for _ in range(3):
+        await store.append(uuid4(), [message("XX000")])
+    with pytest.raises(EventStoreError, match="poisoned"):
+        await catch_up(store, [raising])
+    assert await parked(store, [raising]) == []
 
 
 async def test_a_rebuild_digests_what_was_parked_once_the_cause_is_mended(

@@ -19,9 +19,11 @@ from eventstore import (
     MessageAdded,
     Metadata,
     NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
 )
 from eventstore.errors import InputError
-from projections import Search, catch_up
+from projections import Search, catch_up, parked, wait_for
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -200,6 +202,59 @@ async def test_of_an_enormous_message_a_part_is_found(store: EventStore, text: s
     await say(store, f"beginning {text}", MessageAdded(role="tool", extra={"tool_calls": [{"name": "enormous"}]}))
     assert [hit[:9] for hit in await found(store, "beginning")] == ["beginning"]
     assert len(await found(store, "enormous")) == 1
+
+
+def _words(alphabet: int, number: int) -> str:
+    """Distinct words of two characters each, of the letters from a code point on."""
+    return " ".join(chr(alphabet + n // 200) + chr(alphabet + n % 200) for n in range(number))
+
+
+HOSTILE = {
+    "characters of four bytes": _words(0x20000, 33_000),
+    "characters of three bytes": _words(0x4E00, 33_000),
+    "single letters": " ".join(chr(0x20000 + n) for n in range(42_000)),
+    "Portuguese endings": " ".join(chr(0x4E00 + n) + "cao" for n in range(20_000)),
+    "one word of four bytes": "\U00020000" * 100_000,
+    "emoji": "\U0001f600" * 100_000,
+    "combining": "e" + "\u0301" * 99_000,
+    "letters and combining": "".join(chr(0x4E00 + n % 20_000) + "\u0323\u0307 " for n in range(25_000)),
+    "growing letters": "".join(f"İ{n} Ⱥ{n} " for n in range(10_000)),
+    "ligatures": "ﬃ ﷺ " * 25_000,
+    "digits and letters": " ".join(f"{n}٣{n}漢" for n in range(12_000)),
+}
+
+
+async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventStore) -> None:
+    task = uuid4()
+    for name, text in HOSTILE.items():
+        marked = f"beginning {text}"
+        await store.append(
+            uuid4(),
+            [
+                MessageAdded(role="user", content=marked),
+                MessageAdded(role="user", parts=[{"text": marked}, {"text": text}]),
+                TaskCreated(task_id=task, description=marked),
+                TaskArtifactAdded(task_id=task, artifact_id=name, parts=[{"text": marked}]),
+                MessageAdded(role="user", content="the end"),
+            ],
+            actor=text[:250],
+            tenant="ü" * 255,
+        )
+    other = await store.append(uuid4(), [MessageAdded(role="user", content="somebody else's lighthouse")])
+    await catch_up(store, SEARCH)
+    assert await parked(store) == []
+    await wait_for(store, other.position, projections=SEARCH, timeout=0)
+    assert len(await found(store, "lighthouse")) == 1
+    search = Search(store, "ü" * 255)
+    hits = (await search.page("beginning", limit=100)).hits
+    assert len(hits) == 4 * len(HOSTILE)
+    assert all("beginning" in hit.snippet for hit in hits)
+    # Words well beyond the first 100,000 bytes are found.
+    word = HOSTILE["characters of four bytes"].split()[20_000]
+    assert len((await search.page(word)).hits) == 4
+    for text in HOSTILE.values():
+        for query in (text[:1000], f'"{text[:900]}"', f"{text[:40].split()[0]}*", text[-30:]):
+            await search.page(query)
 
 
 async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, database_url: str) -> None:
