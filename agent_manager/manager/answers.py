@@ -10,13 +10,9 @@ from typing import Literal, Protocol, TypeAlias
 from agent_manager.agents.answering import Answer, Context, Reply, Update
 from agent_manager.agents.errors import AgentError
 from agent_manager.manager.views import Accepted, Json
-from eventstore.errors import EventStoreError, InputError, printable
+from eventstore.errors import InputError, printable
 
 Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
-
-
-class AnswerFailed(EventStoreError):
-    """The agent failed. That, and what it said before, is stored; the message does not wait any longer."""
 
 
 class Session(Protocol):

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
+from agent_manager.manager.errors import ManagerClosed
 from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
 from eventstore.paging import RawRows
@@ -75,6 +76,19 @@ class Log(Protocol):
 
     async def position(self) -> int:
         """Up to where it is final."""
+
+
+class ClosableLog:
+    """A log that raises :class:`ManagerClosed` while it is closed, whichever method is called."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.is_closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_closed:
+            raise ManagerClosed
+        return getattr(self._log, name)
 
 
 class ServerLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from operator import itemgetter
-from typing import Self
+from typing import Self, cast
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
@@ -13,11 +13,12 @@ from agent_manager.agents.answering import Answer, Context
 from agent_manager.agents.recording import Recording
 from agent_manager.agents.wire import parts_text
 from agent_manager.manager.addressing import addressed
-from agent_manager.manager.answers import Answered, AnswerFailed, Session, ask
+from agent_manager.manager.answers import Answered, Session, ask
+from agent_manager.manager.errors import AnswerFailed
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import MAX_BYTES, Folds
 from agent_manager.manager.happened import event_view, pending_view
-from agent_manager.manager.log import Log
+from agent_manager.manager.log import ClosableLog, Log
 from agent_manager.manager.registry import Registry
 from agent_manager.manager.sessions import LogSession, answered_event
 from agent_manager.manager.views import Accepted, ConversationView, EventView, Json, Pending
@@ -44,6 +45,8 @@ class Manager:
     Reads hold everything that is in the log when they begin; they do not wait for the workers. Conversations are named
     as their clients name them.
 
+    A manager that was left (``async with``) raises ManagerClosed until it is entered again.
+
     Args:
         log: what they are kept in.
         answer: what answers messages; None says nothing.
@@ -52,7 +55,8 @@ class Manager:
     def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
         self.tenant = log.tenant
         self.agent = answer
-        self._log = log
+        self._closable = ClosableLog(log)
+        self._log = log = cast(Log, self._closable)
         self._folds = Folds(log, fold_bytes)
         self._writer = Writer(log, self._folds)
         self._registry = Registry(self._writer, self._folds)
@@ -60,10 +64,12 @@ class Manager:
         self._answering: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
+        self._closable.is_closed = False
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await end(list(self._running.values()))  # those messages stay pending
+        self._closable.is_closed = True
 
     async def create_conversation(self, name: str = "", conversation_id: str | None = None) -> ConversationView:
         """Begins a conversation, or gives the one that has this id.
@@ -164,19 +170,27 @@ class Manager:
         Raises:
             NotFound: there is no such message.
         """
-        fold = await self._folds.get(pending.conversation)
-        message = None if fold is None else fold.messages.get(pending.event_id)
+        return await self.stored(pending.conversation, pending.event_id, pending.position)
+
+    async def stored(self, conversation: UUID, event_id: UUID, position: int) -> Accepted:
+        """Return an accepted message by its place in the log.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        fold = await self._folds.get(conversation)
+        message = None if fold is None else fold.messages.get(event_id)
         if fold is None or message is None:
-            raise NotFound(f"conversation {printable(pending.conversation_id)!r} has no message {pending.event_id}")
+            raise NotFound(f"conversation {conversation} has no message {event_id}")
         task_id = message.get("taskId")
         return Accepted(
             fold.given_id,
             fold.id,
-            pending.event_id,
+            event_id,
             message,
-            pending.message_id,
-            task_id if isinstance(task_id, str) else None,
-            pending.position,
+            message.get("messageId") or "",
+            task_id if isinstance(task_id, str) and task_id else None,
+            position,
         )
 
     async def answer_pending(self) -> list[tuple[Pending, str | None]]:
