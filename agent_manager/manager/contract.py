@@ -16,20 +16,21 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from threading import Lock
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
-from agent_manager.agents.answering import Answer, Context
+from agent_manager.agents.answering import Answer
 from agent_manager.manager.accepted_messages import AcceptedMessages, MessageRef
-from agent_manager.manager.answers import Answered, ask
+from agent_manager.manager.answers import Answered, answer_once
 from agent_manager.manager.awaited import AwaitableList, Done, awaitable
-from agent_manager.manager.errors import AnswerFailed, ManagerClosed
+from agent_manager.manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.remotesession import RemoteSession
 from agent_manager.manager.shapes import choose_shape
-from agent_manager.manager.views import Accepted, Json, Pending
+from agent_manager.manager.views import Accepted, Pending
 from eventstore.errors import InputError
 from eventstore.portal import Portal
 
@@ -220,12 +221,18 @@ class ApplicationManager:
         return [(one.message_id, one.status) for one in self._call(lambda manager: manager.pending())]
 
     async def answer_pending(self) -> int:
-        """Has everything answered that awaits it, such as what a killed process left; gives the number of messages."""
-        pending = await self._run(lambda manager: manager.pending())
-        for one in pending:
+        """Have everything answered that awaits it, such as what a killed process left; return the number of messages.
+
+        Messages that another process is answering are left to it. Whether it is still alive shows within some seconds.
+        """
+        alive: set[UUID] = set()
+        count = 0
+        for one in await self._run(lambda manager: manager.pending()):
             accepted = await self._run(partial(_accepted, pending=one))
-            self._log_failure(accepted, await self._answered(accepted))
-        return len(pending)
+            with suppress(AnswerTaken):
+                self._log_failure(accepted, await self._answered(accepted, alive))
+                count += 1
+        return count
 
     # Tasks, events, agents
 
@@ -262,45 +269,36 @@ class ApplicationManager:
         sent = self._shape.sent(message)
         return self._call(lambda manager: manager.accept(sent, conversation_id))
 
-    async def _answered(self, accepted: Accepted) -> Answered:
-        session = await self._run(lambda manager: manager.begin(accepted))
-        if session is None:
-            return Answered(await self._run(lambda manager: manager.reply_to(accepted)))
-        assert self._portal is not None
-        remote = RemoteSession(self._portal, session)
-        try:
-            return await ask(self._answer, accepted, await self._context_of(accepted), remote)
-        finally:
-            await remote.release()
+    async def _answered(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
+        async def begin() -> RemoteSession | None:
+            portal, manager = await self._opened()
+            session = await portal.run(manager.begin(accepted, alive))
+            return None if session is None else RemoteSession(portal, session)
+
+        return await answer_once(self._answer, begin, lambda: self._run(lambda manager: manager.reply_to(accepted)))
 
     def _log_failure(self, accepted: Accepted, answered: Answered) -> None:
         if answered.error is not None:
             log.warning("message %s was not answered: %s", accepted.message_id, answered.error)
 
-    async def _context_of(self, accepted: Accepted) -> Context:
-        known = await self._run(lambda manager: manager.context_of(accepted))
-
-        async def history() -> list[Json]:
-            return await self._run(lambda manager: manager.messages(known.conversation_id))
-
-        return Context(known.tenant, known.conversation_id, known.task_id, known.agents, history)
-
     def _conversation(self, view: Any) -> Any:
         return None if view is None else awaitable(self._shape.to_conversation(view))
 
     def _call(self, make: Callable[[Manager], Coroutine[Any, Any, T]]) -> T:
-        portal, manager = self._opened() or self._open(reopens=False)
+        portal, manager = self._connected or self._open(reopens=False)
         return portal.call(make(manager))
 
     async def _run(self, make: Callable[[Manager], Coroutine[Any, Any, T]]) -> T:
-        # Connecting may take long, and a lock is waited for: neither may hold up the caller's event loop.
-        opened = self._opened()
-        if opened is None:
-            opened = await asyncio.to_thread(self._open, reopens=False)
-        portal, manager = opened
+        portal, manager = await self._opened()
         return await portal.run(make(manager))
 
-    def _opened(self) -> tuple[Portal, Manager] | None:
+    async def _opened(self) -> tuple[Portal, Manager]:
+        # Connecting may take long, and a lock is waited for: neither may hold up the caller's event loop.
+        connected = self._connected
+        return connected if connected is not None else await asyncio.to_thread(lambda: self._open(reopens=False))
+
+    @property
+    def _connected(self) -> tuple[Portal, Manager] | None:
         portal, manager = self._portal, self._manager
         return None if portal is None or manager is None else (portal, manager)
 

@@ -42,6 +42,12 @@ class Client:
         """A task as it is now."""
         return self._json(await self._client(streaming=False).get_task(self._types.GetTaskRequest(id=task_id)))
 
+    async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
+        """Listen again to the updates of a task."""
+        request = self._types.SubscribeToTaskRequest(id=task_id)
+        async for update in self._client(streaming=True).subscribe(request):
+            yield self._json(update)
+
     def _client(self, streaming: bool) -> Any:
         module = sdk_module("a2a.client")
         config = module.ClientConfig(

@@ -47,6 +47,11 @@ class Client:
         """A task as it is now."""
         return _json(await self._transport.get_task(self._types.TaskQueryParams(id=task_id)))
 
+    async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
+        """Listen again to the updates of a task."""
+        async for update in self._transport.resubscribe(self._types.TaskIdParams(id=task_id)):
+            yield _json(update)
+
 
 def _json(update: Any) -> Json:
     sent: Json = update.model_dump(mode="json", by_alias=True, exclude_none=True)
