@@ -1,1 +1,19 @@
-"""What applications and people touch: importing existing data, and the command line."""
+"""What applications and people touch: managers of conversations, imports, the HTTP API, the command line."""
+
+from agent_manager.manager import (
+    AnswerFailed,
+    ApplicationManager,
+    AsyncManager,
+    ManagerClosed,
+    application_manager,
+    async_manager,
+)
+
+__all__ = [
+    "AnswerFailed",
+    "ApplicationManager",
+    "AsyncManager",
+    "ManagerClosed",
+    "application_manager",
+    "async_manager",
+]

@@ -101,3 +101,16 @@ class Answer(Protocol):
     def __call__(self, message: Json, context: Context) -> AsyncIterator[Update]:
         """The updates that answer a message."""
         ...
+
+
+Resume: TypeAlias = Callable[[str, Context], AsyncIterator[Update]]
+"""Given the id of a task that the agent was working on, what it says of it from now on.
+
+It raises :class:`~agent_manager.agents.errors.TaskUnknown`, before any update, if the agent does not know the task.
+"""
+
+
+def resumption(answer: Answer) -> Resume | None:
+    """Return how to go on listening to an agent that was working on a task; None if that agent cannot be asked."""
+    resume: Resume | None = getattr(answer, "resume", None)
+    return resume if callable(resume) else None

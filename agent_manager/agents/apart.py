@@ -6,12 +6,22 @@ out of each other's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from agent_manager.agents.answering import Answer, ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.answering import (
+    Answer,
+    ArtifactUpdate,
+    Context,
+    Reply,
+    Resume,
+    StatusUpdate,
+    TaskSeen,
+    Update,
+    resumption,
+)
 from agent_manager.agents.wire import RESERVED, Json
 from eventstore.ids import derived_uuid
 
@@ -30,20 +40,40 @@ class Apart:
     async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Asks the agent, and gives what it says."""
         ids: dict[str, str] = {}
-
-        def told(own: str) -> str:
-            outside = RESERVED + str(derived_uuid("context", context.tenant, own))
-            ids[outside] = own
-            return outside
-
-        asked = replace(context, conversation_id=told(context.conversation_id))
+        asked = replace(context, conversation_id=_told(context.conversation_id, context.tenant, ids))
         sent = message
         if isinstance(own := message.get("contextId"), str) and own:
-            sent = message | {"contextId": told(own)}
-        updates = self._answer(sent, asked)
-        async with aclosing(updates) if isinstance(updates, AsyncGenerator) else nullcontext():
-            async for update in updates:
-                yield _brought_home(update, ids)
+            sent = message | {"contextId": _told(own, context.tenant, ids)}
+        async for update in _brought_home_all(self._answer(sent, asked), ids):
+            yield update
+
+    @property
+    def resume(self) -> Resume | None:
+        """How to go on listening to the agent; see :func:`~agent_manager.agents.answering.resumption`."""
+        resume = resumption(self._answer)
+        if resume is None:
+            return None
+
+        async def resumed(task_id: str, context: Context) -> AsyncGenerator[Update, None]:
+            ids: dict[str, str] = {}
+            asked = replace(context, conversation_id=_told(context.conversation_id, context.tenant, ids))
+            async for update in _brought_home_all(resume(task_id, asked), ids):
+                yield update
+
+        return resumed
+
+
+def _told(own: str, tenant: str, ids: dict[str, str]) -> str:
+    """The id under which the agent knows a context of a tenant, which is noted in ``ids``."""
+    outside = RESERVED + str(derived_uuid("context", tenant, own))
+    ids[outside] = own
+    return outside
+
+
+async def _brought_home_all(updates: AsyncIterator[Update], ids: dict[str, str]) -> AsyncGenerator[Update, None]:
+    async with aclosing(updates) if isinstance(updates, AsyncGenerator) else nullcontext():
+        async for update in updates:
+            yield _brought_home(update, ids)
 
 
 def _brought_home(update: Update, ids: dict[str, str]) -> Update:

@@ -7,6 +7,7 @@
     ├── AgentLost             the connection broke in the middle of the answer
     ├── AgentStalled          it said nothing for too long, or did not come to an end
     ├── AgentRefused          it answered with an error of its own
+    │   └── TaskUnknown       it does not know the task that it was asked about
     ├── InvalidUpdate         what it sent is no message, task or update
     └── AgentUnsupported      nothing here can talk to it: a2a-sdk is missing, or speaks another version
 """
@@ -42,6 +43,10 @@ class AgentRefused(AgentError):
     def __init__(self, text: str, code: int | None = None) -> None:
         super().__init__(text)
         self.code = code
+
+
+class TaskUnknown(AgentRefused):
+    """The agent does not know the task that it was asked about."""
 
 
 class InvalidUpdate(AgentError):

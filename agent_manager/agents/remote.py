@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from agent_manager.agents.answering import Context, Update
 from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
 from agent_manager.agents.closing import LastTask, with_reply
-from agent_manager.agents.errors import AgentError, InvalidUpdate
+from agent_manager.agents.errors import AgentError, AgentRefused, InvalidUpdate, TaskUnknown
 from agent_manager.agents.limits import within
 from agent_manager.agents.sdk import SdkClient, open_client
-from agent_manager.agents.sdk.failures import translated
+from agent_manager.agents.sdk.failures import TASK_NOT_FOUND, agent_error, translated
 from agent_manager.agents.updates import update_from_wire
 from agent_manager.agents.wire import Json
 
@@ -67,11 +68,47 @@ class RemoteAgent:
         sent = message
         if context.task_id is not None and not message.get("taskId"):
             sent = message | {"taskId": context.task_id}
-        async with http_client() as http:
-            updates = with_reply(self._said(sent, http))
-            async with aclosing(within(updates, silence=self._silence, total=self._total, who=self.name)) as limited:
-                async for update in limited:
-                    yield update
+        async with http_client() as http, aclosing(self._limited(self._said(sent, http))) as updates:
+            async for update in updates:
+                yield update
+
+    async def resume(self, task_id: str, context: Context) -> AsyncGenerator[Update, None]:
+        """Ask after a task that the agent was working on, and give what it says of it until it is done with it.
+
+        Raises:
+            TaskUnknown: the agent does not know the task.
+        """
+        async with http_client() as http, aclosing(self._limited(self._said_of(task_id, http))) as updates:
+            async for update in updates:
+                yield update
+
+    async def _limited(self, updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
+        limited = within(with_reply(updates), silence=self._silence, total=self._total, who=self.name)
+        async with aclosing(limited):
+            async for update in limited:
+                yield update
+
+    async def _said_of(self, task_id: str, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
+        card = await self._described(http)
+        client = open_client(card, http)
+        task = LastTask()
+        try:
+            with translated(self.name):
+                seen = await client.task(task_id)
+        except AgentRefused as error:
+            if error.code in (TASK_NOT_FOUND, HTTPStatus.NOT_FOUND):
+                raise TaskUnknown(str(error), error.code) from error
+            raise
+        with translated(self.name):
+            yield _seen(seen, task)
+            if task.is_open and _streams(card):
+                # What it said between the two requests is in the task itself, which is looked at once more.
+                async with aclosing(_resubscribed(client, task)) as updates:
+                    async for update in updates:
+                        yield update
+                yield _seen(await client.task(task_id), task)
+            async for update in _awaited(client, task):
+                yield update
 
     async def _said(self, message: Json, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
         try:
@@ -101,6 +138,26 @@ class RemoteAgent:
         return self._card
 
 
+async def _resubscribed(client: SdkClient, task: LastTask) -> AsyncGenerator[Update, None]:
+    """The updates of a task from now on; none from an agent whose tasks cannot be listened to again."""
+    assert task.task_id is not None
+    try:
+        async with aclosing(client.resubscribe(task.task_id)) as sent:
+            async for wire in sent:
+                update = update_from_wire(wire)
+                task.take(update)
+                yield update
+    except Exception as error:
+        if not isinstance(agent_error(error, ""), AgentRefused):
+            raise
+
+
+def _seen(wire: Json, task: LastTask) -> Update:
+    update = update_from_wire({"task": wire})
+    task.take(update)
+    return update
+
+
 async def _awaited(client: SdkClient, task: LastTask) -> AsyncGenerator[Update, None]:
     """The task, each time that it has changed, until the agent is done with it."""
     pause, last = _FIRST_LOOK, None
@@ -111,9 +168,7 @@ async def _awaited(client: SdkClient, task: LastTask) -> AsyncGenerator[Update, 
         seen = await client.task(task.task_id)
         if seen != last:
             last, pause = seen, _FIRST_LOOK
-            update = update_from_wire({"task": seen})
-            task.take(update)
-            yield update
+            yield _seen(seen, task)
 
 
 def _streams(card: Json) -> bool:

@@ -29,8 +29,8 @@ def pending(
 ) -> None:
     """List the messages that await an answer; have them answered, or given up.
 
-    After a restart these are the messages whose answering was cut off. Do not have them answered while the
-    application that accepted them is at it.
+    After a restart these are the messages whose answering was cut off. Messages that another process is answering
+    are left to it; whether that process is still alive shows within some seconds.
     """
     if answer and abandon:
         raise typer.BadParameter("choose one of --answer and --abandon")
@@ -49,6 +49,8 @@ def pending(
                 for one, error in failed:
                     typer.echo(f"message {one.message_id} of {one.conversation_id}: {error}", err=True)
                 typer.echo(f"{len(answered) - len(failed)} answered, {len(failed)} failed")
+                if left := await manager.pending():
+                    typer.echo(f"{len(left)} more are being answered by another process, or have just come", err=True)
                 if failed:
                     raise typer.Exit(1)
                 return

@@ -47,20 +47,32 @@ class BothManager(ApplicationManager):
         runs_worker: bool = True,
     ) -> None:
         known = settings_of(settings)
-        side = read_from or known.read_from
         self.differences = Differences()
+        super().__init__(
+            lambda: both_manager(known, answer, self.differences, read_from=read_from, runs_worker=runs_worker),
+            answer,
+            types,
+        )
 
-        @asynccontextmanager
-        async def opening() -> AsyncIterator[Manager]:
-            async with EventStore(known) as store, running_worker(store, runs_worker=runs_worker):
-                server, memory = ServerLog(store), MemoryLog(store.tenant, known.max_content_bytes)
-                await copy(server, memory, [conversation_uuid(store.tenant, AGENTS)])
-                main, other = (memory, server) if side == "memory" else (server, memory)
-                log = BothLog(main, other, self.differences)
-                try:
-                    async with Manager(log, answer) as manager:
-                        yield manager
-                finally:
-                    await log.pay_all()
 
-        super().__init__(opening, answer, types)
+@asynccontextmanager
+async def both_manager(
+    settings: Settings,
+    answer: Answer | None,
+    differences: Differences,
+    *,
+    read_from: Literal["memory", "postgres"] | None = None,
+    runs_worker: bool = True,
+) -> AsyncIterator[Manager]:
+    """Open a store, copy what it holds into memory, and open the asynchronous manager on both."""
+    async with EventStore(settings) as store, running_worker(store, runs_worker=runs_worker):
+        server, memory = ServerLog(store), MemoryLog(store.tenant, settings.max_content_bytes)
+        await copy(server, memory, [conversation_uuid(store.tenant, AGENTS)])
+        reads_memory = (read_from or settings.read_from) == "memory"
+        main, other = (memory, server) if reads_memory else (server, memory)
+        log = BothLog(main, other, differences)
+        try:
+            async with Manager(log, answer) as manager:
+                yield manager
+        finally:
+            await log.pay_all()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agent_manager.manager.differences import Differences
-from agent_manager.manager.log import Log, PendingRow
+from agent_manager.manager.log import Leased, Log, PendingRow
 from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.errors import EventStoreError
 
@@ -83,6 +84,24 @@ class BothLog:
     async def position(self) -> int:
         """See :class:`Log`."""
         return await self._main.position()
+
+    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
+        """See :class:`Log`. Whichever log is read, another process can hold the lease in either."""
+        main = await self._main.lease_answer(conversation_id, message_id, holder, seconds)
+        other = await self._from_other(self._other.lease_answer(conversation_id, message_id, holder, seconds), main)
+        return main if other.holder == holder else replace(other, version=main.version)
+
+    async def renew_leases(
+        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
+    ) -> set[tuple[UUID, UUID]]:
+        """See :class:`Log`."""
+        main = await self._main.renew_leases(messages, holder, seconds)
+        return main & await self._from_other(self._other.renew_leases(messages, holder, seconds), main)
+
+    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
+        """See :class:`Log`."""
+        await self._main.release_answer(conversation_id, message_id, holder)
+        await self._from_other(self._other.release_answer(conversation_id, message_id, holder), None)
 
     async def pay_all(self) -> None:
         """Gives the other log what it lacks, as far as it takes it."""

@@ -4,6 +4,10 @@ What the application's server expects, learnt from running it: most calls come s
 from a pool of threads; ``create_conversation`` is awaited by some callers and not by others; and every message is
 processed in a thread of its own with an event loop of its own. So the manager has a loop thread to itself, and agents
 are asked in the loop that their message is processed in: one that blocks it blocks nobody else.
+
+A call returns when the server has answered: called from an event loop it holds that loop up for a round trip. The one
+that would hold it up for as long as an agent takes, ``send_message``, refuses to be called there. Code that is
+asynchronous itself uses :func:`~agent_manager.manager.choosing.async_manager`.
 """
 
 from __future__ import annotations
@@ -12,19 +16,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from threading import Lock
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
-from agent_manager.agents.answering import Answer, Context
-from agent_manager.manager.answers import Answered, AnswerFailed, ask
+from agent_manager.agents.answering import Answer
+from agent_manager.manager.accepted_messages import AcceptedMessages, MessageRef
+from agent_manager.manager.answers import Answered, answer_once
 from agent_manager.manager.awaited import AwaitableList, Done, awaitable
+from agent_manager.manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager.manager import Manager
-from agent_manager.manager.remembered import Remembered
 from agent_manager.manager.remotesession import RemoteSession
 from agent_manager.manager.shapes import choose_shape
-from agent_manager.manager.views import Accepted, Json, Pending
+from agent_manager.manager.views import Accepted, Pending
+from eventstore.errors import InputError
 from eventstore.portal import Portal
 
 T = TypeVar("T")
@@ -37,10 +44,12 @@ EVENTS = 10_000
 class ApplicationManager:
     """Conversations of an A2A application. Any thread may call it, with or without an event loop.
 
-    It opens itself when it is first used; close it, or use it as a context manager, to leave the server.
+    It opens itself when it is first used; close it, or use it as a context manager, to leave the server. A manager that
+    was closed raises :class:`~agent_manager.manager.errors.ManagerClosed` until ``initialize`` or ``with`` opens it
+    again.
 
     Args:
-        opening: makes the manager that it is a face of; entered in the private loop.
+        opening: makes the asynchronous manager that does the work; entered in the private loop.
         answer: what answers messages; None says nothing.
         types: the module with the application's classes, see :func:`~agent_manager.manager.shapes.choose_shape`.
     """
@@ -55,7 +64,8 @@ class ApplicationManager:
         self._context: AbstractAsyncContextManager[Manager] | None = None
         self._manager: Manager | None = None
         self._lock = Lock()
-        self._remembered = Remembered()
+        self._is_closed = False
+        self._accepted = AcceptedMessages()
 
     def __enter__(self) -> Self:
         self.initialize()
@@ -65,13 +75,21 @@ class ApplicationManager:
         self.close()
 
     def initialize(self) -> Done:
-        """Connects, unless it is connected. What a killed process left pending is logged. May be awaited.
+        """Connect, unless it is connected. What a killed process left pending is logged. May be awaited.
+
+        A manager that was closed is open again afterwards.
 
         Raises:
             ServerError, SchemaError: there is no server to use, or its schema does not fit.
         """
+        self._open(reopens=True)
+        return Done()
+
+    def _open(self, *, reopens: bool) -> tuple[Portal, Manager]:
         with self._lock:
-            if self._manager is None:
+            if self._is_closed and not reopens:
+                raise ManagerClosed
+            if self._manager is None or self._portal is None:
                 portal = Portal()
                 context = self._opening()
                 try:
@@ -79,19 +97,20 @@ class ApplicationManager:
                 except BaseException:
                     portal.close()
                     raise
-                self._portal, self._context = portal, context
+                self._portal, self._context, self._is_closed = portal, context, False
                 left = portal.call(self._manager.pending())
                 if left:
                     log.warning(
                         "%d message(s) await an answer from before: answer_pending() has them answered", len(left)
                     )
-        return Done()
+            return self._portal, self._manager
 
     def close(self) -> None:
-        """Leaves the server. What is being answered stays pending."""
+        """Leave the server. What is being answered stays pending; every later call raises ManagerClosed."""
         with self._lock:
             portal, context = self._portal, self._context
             self._portal = self._context = self._manager = None
+            self._is_closed = True
         if portal is not None and context is not None:
             try:
                 portal.call(context.__aexit__(None, None, None))
@@ -147,33 +166,45 @@ class ApplicationManager:
             InputError: the message cannot be stored.
         """
         accepted = self._accept(message, None)
-        return self._shape.attach(message, accepted.message)
+        attached = self._shape.attach(message, accepted.message)
+        self._accepted.add(attached, accepted)
+        return attached
 
     async def process_message(self, message: Any) -> None:
-        """Has a message answered that was accepted, else accepts it first. In whichever thread and loop.
+        """Have a message answered that ``sanitize_message`` gave, or a copy of one; accept any other one first.
 
-        A message that was accepted once is answered once. What the agent raises is stored and logged.
+        It may be called in any thread and event loop; agents run in that loop. What was accepted once is answered once.
+        What the agent raises is stored and logged.
         """
-        accepted = self._remembered.take(message, self._shape.sent(message))
-        if accepted is None:
-            accepted = await self._run(lambda manager: manager.accept(self._shape.sent(message)))
-            self._remembered.done(message, accepted)
+        sent = self._shape.sent(message)
+        ref = self._accepted.take(message, sent)
+        if ref is None:
+            accepted = await self._run(lambda manager: manager.accept(sent))
+        else:
+            accepted = await self._run(partial(_stored, ref=ref))
         self._log_failure(accepted, await self._answered(accepted))
 
     def send_message(self, conversation_id: str, message: Any) -> Any:
-        """Accepts a message for a conversation, has it answered, and gives the reply. May be awaited, or not.
+        """Accept a message for a conversation, have it answered, and return the reply; None if the agent says nothing.
+
+        It blocks for as long as the agent takes, so it refuses to be called where an event loop runs.
 
         Raises:
-            InputError: the message cannot be stored.
+            InputError: the message cannot be stored, or an event loop runs in this thread. Nothing was stored.
             AnswerFailed: the agent failed.
         """
+        if _has_running_loop():
+            raise InputError(
+                "send_message would block the event loop that runs in this thread for as long as the agent takes: "
+                "await send_message of async_manager(), or asyncio.to_thread(manager.send_message, …)"
+            )
         accepted = self._accept(message, conversation_id)
-        # In a thread of its own, as the application does it: the caller's may run an event loop already.
+        # In a thread of its own, because asyncio.run unsets the event loop of the thread that it runs in.
         with ThreadPoolExecutor(1) as thread:
             answered = thread.submit(lambda: asyncio.run(self._answered(accepted))).result()
         if answered.error is not None:
             raise AnswerFailed(answered.error)
-        return None if answered.reply is None else awaitable(self._shape.to_message(answered.reply))
+        return None if answered.reply is None else self._shape.to_message(answered.reply)
 
     def save_message(self, message: Any, conversation_id: str | None = None) -> Any:
         """Stores a message that awaits no answer; gives it as it is stored. May be awaited, or not."""
@@ -190,12 +221,18 @@ class ApplicationManager:
         return [(one.message_id, one.status) for one in self._call(lambda manager: manager.pending())]
 
     async def answer_pending(self) -> int:
-        """Has everything answered that awaits it, such as what a killed process left; gives the number of messages."""
-        pending = await self._run(lambda manager: manager.pending())
-        for one in pending:
+        """Have everything answered that awaits it, such as what a killed process left; return the number of messages.
+
+        Messages that another process is answering are left to it. Whether it is still alive shows within some seconds.
+        """
+        alive: set[UUID] = set()
+        count = 0
+        for one in await self._run(lambda manager: manager.pending()):
             accepted = await self._run(partial(_accepted, pending=one))
-            self._log_failure(accepted, await self._answered(accepted))
-        return len(pending)
+            with suppress(AnswerTaken):
+                self._log_failure(accepted, await self._answered(accepted, alive))
+                count += 1
+        return count
 
     # Tasks, events, agents
 
@@ -230,52 +267,53 @@ class ApplicationManager:
 
     def _accept(self, message: Any, conversation_id: str | None) -> Accepted:
         sent = self._shape.sent(message)
-        accepted = self._call(lambda manager: manager.accept(sent, conversation_id))
-        self._remembered.add(message, accepted)
-        return accepted
+        return self._call(lambda manager: manager.accept(sent, conversation_id))
 
-    async def _answered(self, accepted: Accepted) -> Answered:
-        session = await self._run(lambda manager: manager.begin(accepted))
-        if session is None:
-            return Answered(await self._run(lambda manager: manager.reply_to(accepted)))
-        assert self._portal is not None
-        remote = RemoteSession(self._portal, session)
-        try:
-            return await ask(self._answer, accepted, await self._context_of(accepted), remote)
-        finally:
-            await remote.release()
+    async def _answered(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
+        async def begin() -> RemoteSession | None:
+            portal, manager = await self._opened()
+            session = await portal.run(manager.begin(accepted, alive))
+            return None if session is None else RemoteSession(portal, session)
+
+        return await answer_once(self._answer, begin, lambda: self._run(lambda manager: manager.reply_to(accepted)))
 
     def _log_failure(self, accepted: Accepted, answered: Answered) -> None:
         if answered.error is not None:
             log.warning("message %s was not answered: %s", accepted.message_id, answered.error)
 
-    async def _context_of(self, accepted: Accepted) -> Context:
-        known = await self._run(lambda manager: manager.context_of(accepted))
-
-        async def history() -> list[Json]:
-            return await self._run(lambda manager: manager.messages(known.conversation_id))
-
-        return Context(known.tenant, known.conversation_id, known.task_id, known.agents, history)
-
     def _conversation(self, view: Any) -> Any:
         return None if view is None else awaitable(self._shape.to_conversation(view))
 
-    def _opened(self) -> tuple[Portal, Manager]:
-        if self._manager is None:
-            self.initialize()
-        portal, manager = self._portal, self._manager
-        assert portal is not None
-        assert manager is not None
-        return portal, manager
-
     def _call(self, make: Callable[[Manager], Coroutine[Any, Any, T]]) -> T:
-        portal, manager = self._opened()
+        portal, manager = self._connected or self._open(reopens=False)
         return portal.call(make(manager))
 
     async def _run(self, make: Callable[[Manager], Coroutine[Any, Any, T]]) -> T:
-        portal, manager = self._opened()
+        portal, manager = await self._opened()
         return await portal.run(make(manager))
+
+    async def _opened(self) -> tuple[Portal, Manager]:
+        # Connecting may take long, and a lock is waited for: neither may hold up the caller's event loop.
+        connected = self._connected
+        return connected if connected is not None else await asyncio.to_thread(lambda: self._open(reopens=False))
+
+    @property
+    def _connected(self) -> tuple[Portal, Manager] | None:
+        portal, manager = self._portal, self._manager
+        return None if portal is None or manager is None else (portal, manager)
+
+
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _accepted(manager: Manager, pending: Pending) -> Coroutine[Any, Any, Accepted]:
     return manager.accepted(pending)
+
+
+def _stored(manager: Manager, ref: MessageRef) -> Coroutine[Any, Any, Accepted]:
+    return manager.stored(ref.conversation, ref.event_id, ref.position)

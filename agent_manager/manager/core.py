@@ -72,7 +72,7 @@ class AsyncManager(Manager):
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(running_worker(self.store, runs_worker=self._runs_worker))
-        return self
+        return await super().__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
         await super().__aexit__()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+from agent_manager.agents.wire import OPEN
 from agent_manager.manager.taskfold import TaskFold
 from agent_manager.manager.views import ConversationView, Json
 from eventstore import (
@@ -29,6 +30,7 @@ from eventstore import (
     TaskArtifactExtended,
     TaskCreated,
     TaskDescribed,
+    TaskStatus,
     TaskStatusChanged,
     conversation_uuid,
     sent_message,
@@ -57,6 +59,7 @@ class ConversationFold:
         self.bytes = 0
         self._times_given: Counter[str] = Counter()
         self._task_of: dict[str, UUID] = {}
+        self._caused: Counter[str] = Counter()
         self._name = ""
         self._created_at: datetime | None = None
         self._updated_at: datetime | None = None
@@ -67,6 +70,8 @@ class ConversationFold:
         self.version, self.position = event.version, event.position
         self.bytes += event.size + _EVENT_BYTES
         self._view = None
+        if event.metadata.causation_id is not None:
+            self._caused[event.metadata.causation_id] += 1
         happened = event.occurred_at
         self._created_at = self._created_at or happened
         self._updated_at = max(self._updated_at or happened, happened)
@@ -121,6 +126,16 @@ class ConversationFold:
         """The task on which the agent that answers a message works."""
         task_id = self._task_of.get(str(event_id))
         return None if task_id is None else self.tasks.get(task_id)
+
+    def caused_by(self, event_id: UUID) -> int:
+        """How many events name a message as their cause: those of its answer."""
+        return self._caused[str(event_id)]
+
+    def unfinished_tasks(self, event_id: UUID) -> list[TaskFold]:
+        """The tasks that the answer to a message began or worked on last, and that their agent may still work on."""
+        last = self.task_of(event_id)
+        tasks = [task for task in self.tasks.values() if task.asked_by == str(event_id) or task is last]
+        return [task for task in tasks if TaskStatus(task.row.status) in OPEN]
 
     def wire(self, task: TaskFold) -> Json:
         """One of its tasks, with the messages that belong to it."""

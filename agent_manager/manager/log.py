@@ -7,15 +7,16 @@ tables first, and then the log from where they were.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
+from agent_manager.manager.errors import ManagerClosed
 from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
 from eventstore.paging import RawRows
@@ -44,6 +45,21 @@ class PendingRow:
     given_id: str | None
     since: datetime
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """The lease of a message.
+
+    Attributes:
+        holder: who has it.
+        expires_at: when it ends unless it is renewed; None for one that does not expire.
+        version: the conversation's, after the lease was taken.
+    """
+
+    holder: UUID
+    expires_at: datetime | None
+    version: int
 
 
 class Log(Protocol):
@@ -75,6 +91,30 @@ class Log(Protocol):
 
     async def position(self) -> int:
         """Up to where it is final."""
+
+    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
+        """Take the lease of a message unless another holder has it; return who has it."""
+
+    async def renew_leases(
+        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
+    ) -> set[tuple[UUID, UUID]]:
+        """Renew leases, each named by conversation and message; return those that the holder still has."""
+
+    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
+        """End the lease of a message, if the holder has it."""
+
+
+class ClosableLog:
+    """A log that raises :class:`ManagerClosed` while it is closed, whichever method is called."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.is_closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_closed:
+            raise ManagerClosed
+        return getattr(self._log, name)
 
 
 class ServerLog:
@@ -148,6 +188,31 @@ class ServerLog:
     async def position(self) -> int:
         """Up to where it is final."""
         return await horizon(self.store.log(self.caller))
+
+    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
+        """Take the lease of a message unless another holder has it; return who has it."""
+        given = {"conversation_id": conversation_id, "message": message_id, "holder": holder, "seconds": seconds}
+        [row] = await self._service("lease_answer", given)
+        return Leased(*row)
+
+    async def renew_leases(
+        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
+    ) -> set[tuple[UUID, UUID]]:
+        """Renew leases, each named by conversation and message; return those that the holder still has."""
+        conversations, ids = zip(*messages, strict=True)
+        given = {"conversations": list(conversations), "messages": list(ids), "holder": holder, "seconds": seconds}
+        rows = await self._service("renew_answer_leases", given)
+        return {(conversation, message) for conversation, message in rows}
+
+    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
+        """End the lease of a message, if the holder has it."""
+        given = {"conversation_id": conversation_id, "message": message_id, "holder": holder}
+        await self._service("release_answer", given)
+
+    async def _service(self, name: str, given: dict[str, Any]) -> list[TupleRow]:
+        """Call a function that is the service's to call."""
+        text = query("agent_manager.manager", name)
+        return await self.store.pool.fetch(text, {"tenant": self.tenant, **given}, caller=Caller(self.tenant))
 
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
         """What the tables hold, and the position that they have applied at least."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from operator import itemgetter
-from typing import Self
+from typing import Self, cast
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
-from agent_manager.agents.answering import Answer, Context
+from agent_manager.agents.answering import Answer, Context, TaskSeen
 from agent_manager.agents.recording import Recording
+from agent_manager.agents.tasks import task_to_wire
 from agent_manager.agents.wire import parts_text
 from agent_manager.manager.addressing import addressed
-from agent_manager.manager.answers import Answered, AnswerFailed, Session, ask
+from agent_manager.manager.answers import Answered, Earlier, Session, answer_once
+from agent_manager.manager.errors import AnswerFailed, AnswerTaken
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import MAX_BYTES, Folds
 from agent_manager.manager.happened import event_view, pending_view
-from agent_manager.manager.log import Log
+from agent_manager.manager.leases import Lease, Leases
+from agent_manager.manager.log import ClosableLog, Leased, Log
 from agent_manager.manager.registry import Registry
 from agent_manager.manager.sessions import LogSession, answered_event
 from agent_manager.manager.views import Accepted, ConversationView, EventView, Json, Pending
@@ -37,12 +41,17 @@ from eventstore.ending import end
 from eventstore.errors import NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
 
+FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
+"""Seconds between looks at a message that another process is answering."""
+
 
 class Manager:
     """Conversations of one tenant, for the coroutines of one event loop.
 
     Reads hold everything that is in the log when they begin; they do not wait for the workers. Conversations are named
     as their clients name them.
+
+    A manager that was left (``async with``) raises ManagerClosed until it is entered again.
 
     Args:
         log: what they are kept in.
@@ -52,18 +61,23 @@ class Manager:
     def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
         self.tenant = log.tenant
         self.agent = answer
-        self._log = log
+        self._closable = ClosableLog(log)
+        self._log = log = cast(Log, self._closable)
         self._folds = Folds(log, fold_bytes)
         self._writer = Writer(log, self._folds)
         self._registry = Registry(self._writer, self._folds)
-        self._running: dict[UUID, asyncio.Task[Answered]] = {}
-        self._answering: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._leases = Leases(log)
+        self._running: dict[tuple[UUID, UUID], asyncio.Task[Answered]] = {}
+        self._answering: WeakValueDictionary[tuple[UUID, UUID], asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
+        self._closable.is_closed = False
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await end(list(self._running.values()))  # those messages stay pending
+        await self._leases.close()
+        self._closable.is_closed = True
 
     async def create_conversation(self, name: str = "", conversation_id: str | None = None) -> ConversationView:
         """Begins a conversation, or gives the one that has this id.
@@ -164,25 +178,40 @@ class Manager:
         Raises:
             NotFound: there is no such message.
         """
-        fold = await self._folds.get(pending.conversation)
-        message = None if fold is None else fold.messages.get(pending.event_id)
+        return await self.stored(pending.conversation, pending.event_id, pending.position)
+
+    async def stored(self, conversation: UUID, event_id: UUID, position: int) -> Accepted:
+        """Return an accepted message by its place in the log.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        fold = await self._folds.get(conversation)
+        message = None if fold is None else fold.messages.get(event_id)
         if fold is None or message is None:
-            raise NotFound(f"conversation {printable(pending.conversation_id)!r} has no message {pending.event_id}")
+            raise NotFound(f"conversation {conversation} has no message {event_id}")
         task_id = message.get("taskId")
         return Accepted(
             fold.given_id,
             fold.id,
-            pending.event_id,
+            event_id,
             message,
-            pending.message_id,
-            task_id if isinstance(task_id, str) else None,
-            pending.position,
+            message.get("messageId") or "",
+            task_id if isinstance(task_id, str) and task_id else None,
+            position,
         )
 
     async def answer_pending(self) -> list[tuple[Pending, str | None]]:
-        """Has everything answered that awaits it, oldest first; gives each with what went wrong, if anything did."""
-        found = await self.pending()
-        return [(one, (await self._answered(await self.accepted(one))).error) for one in found]
+        """Have everything answered that awaits it, oldest first; return each with what went wrong, if anything did.
+
+        Messages that another process is answering are left to it. Whether it is still alive shows within some seconds.
+        """
+        alive: set[UUID] = set()
+        answered: list[tuple[Pending, str | None]] = []
+        for one in await self.pending():
+            with suppress(AnswerTaken):
+                answered.append((one, (await self._answered(await self.accepted(one), alive)).error))
+        return answered
 
     async def abandon(self, pending: Pending) -> None:
         """Has a pending message wait no longer."""
@@ -226,24 +255,68 @@ class Manager:
         """Up to where the log is final: what the reads give does not change for good while it stays."""
         return await self._log.position()
 
-    async def begin(self, accepted: Accepted) -> Session | None:
-        """The storing of an answer, once nobody else answers; None where it was answered. Release it afterwards."""
-        lock = self._answering.setdefault(accepted.event_id, asyncio.Lock())
+    async def begin(self, accepted: Accepted, alive: set[UUID] | None = None) -> Session | None:
+        """Begin to store an answer, once no other process answers; return None if it is stored already.
+
+        Release the session afterwards.
+
+        Args:
+            alive: holders of leases that are known to renew them; what they answer is not waited for.
+
+        Raises:
+            AnswerTaken: only with ``alive``; another process is answering the message.
+        """
+        lock = self._answering.setdefault((accepted.conversation, accepted.event_id), asyncio.Lock())
         await lock.acquire()
+        lease: Lease | None = None
         try:
-            fold = self._folds.kept(accepted.conversation)
-            if fold is None or accepted.event_id not in fold.messages:
-                fold = await self._folds.get(accepted.conversation)
-            if fold is not None and accepted.event_id not in fold.outcomes:
-                return LogSession(self._writer, accepted, self._recording(accepted, fold), lock)
+            lease = await self._lease(accepted, alive)
+            if lease is not None:
+                fold = await self._known_at(accepted, lease.version)
+                if accepted.event_id not in fold.outcomes:
+                    return await self._session(accepted, fold, lease, lock)
+                await self._leases.release(lease)
         except BaseException:
+            if lease is not None:
+                await self._leases.release(lease)
             lock.release()
             raise
         lock.release()
         return None
 
-    def _recording(self, accepted: Accepted, fold: ConversationFold) -> Recording:
-        return Recording(
+    async def _lease(self, accepted: Accepted, alive: set[UUID] | None) -> Lease | None:
+        """Take the lease of a message, as soon as no other process has it; return None if it is answered meanwhile."""
+        seen: Leased | None = None
+        pause = FIRST_LOOK
+        while True:
+            taken = await self._leases.take(accepted.conversation, accepted.event_id)
+            if isinstance(taken, Lease):
+                return taken
+            if accepted.event_id in (await self._known_at(accepted, taken.version)).outcomes:
+                return None
+            if alive is not None:
+                if seen is not None and (seen.holder, seen.expires_at) != (taken.holder, taken.expires_at):
+                    alive.add(taken.holder)
+                if taken.holder in alive or taken.expires_at is None:
+                    raise AnswerTaken(f"another process is answering message {accepted.event_id}")
+            seen = taken
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_LOOK)
+
+    async def _known_at(self, accepted: Accepted, version: int) -> ConversationFold:
+        """The conversation of a message, at this version or later."""
+        fold = self._folds.kept(accepted.conversation)
+        if fold is None or fold.version < version or accepted.event_id not in fold.messages:
+            fold = await self._folds.get(accepted.conversation)
+        if fold is None:
+            raise NotFound(f"there is no conversation {accepted.conversation}")
+        return fold
+
+    async def _session(
+        self, accepted: Accepted, fold: ConversationFold, lease: Lease, answering: asyncio.Lock
+    ) -> LogSession:
+        sent = addressed(accepted, self.tenant, fold)
+        recording = Recording(
             self.tenant,
             accepted.conversation,
             answer=self.agent,
@@ -251,13 +324,21 @@ class Manager:
             known_tasks={task.given_id: task.description for task in fold.tasks.values()},
             causation_id=str(accepted.event_id),
         )
+        earlier: Earlier | None = None
+        if fold.caused_by(accepted.event_id):
+            task = fold.task_of(accepted.event_id)
+            earlier = Earlier(fold.reply_to(accepted.event_id), None if task is None else task_to_wire(task.row))
+            if earlier.task is not None:
+                recording.events_of(TaskSeen(earlier.task))  # stored already: what follows is compared with it
+        context = await self._context(sent)
+        return LogSession(self._writer, self._leases, lease, sent, context, recording, fold, earlier, answering)
 
     async def reply_to(self, accepted: Accepted) -> Json | None:
         """The last message of the stored answer."""
         fold = await self._folds.get(accepted.conversation)
         return None if fold is None else fold.reply_to(accepted.event_id)
 
-    async def context_of(self, accepted: Accepted) -> Context:
+    async def _context(self, accepted: Accepted) -> Context:
         """What the agent may know."""
 
         async def history() -> list[Json]:
@@ -266,24 +347,21 @@ class Manager:
 
         return Context(self.tenant, accepted.conversation_id, accepted.task_id, await self._registry.recent(), history)
 
-    async def _answered(self, accepted: Accepted) -> Answered:
-        running = self._running.get(accepted.event_id)
-        if running is None:
-            running = asyncio.create_task(self._ask(accepted))
-            self._running[accepted.event_id] = running
-            running.add_done_callback(lambda _: self._running.pop(accepted.event_id, None))
-        return await asyncio.shield(running)  # whoever gives up does not take the answer from the others
-
-    async def _ask(self, accepted: Accepted) -> Answered:
-        session = await self.begin(accepted)
-        if session is None:
-            return Answered(await self.reply_to(accepted))
-        try:
-            fold = self._folds.kept(accepted.conversation) or await self._folds.get(accepted.conversation)
-            sent = addressed(accepted, self.tenant, fold)
-            return await ask(self.agent, sent, await self.context_of(sent), session)
-        finally:
-            await session.release()
+    async def _answered(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
+        key = accepted.conversation, accepted.event_id
+        while True:
+            running = self._running.get(key)
+            if running is None:
+                running = asyncio.create_task(
+                    answer_once(self.agent, partial(self.begin, accepted, alive), partial(self.reply_to, accepted))
+                )
+                self._running[key] = running
+                running.add_done_callback(lambda _: self._running.pop(key, None))
+            try:
+                return await asyncio.shield(running)  # who gives up waiting does not take the answer from the others
+            except AnswerTaken:
+                if alive is not None:
+                    raise  # else it was answer_pending that did not wait
 
     async def _fold(self, conversation_id: str) -> ConversationFold | None:
         return await self._folds.get(conversation_uuid(self.tenant, conversation_id))

@@ -14,4 +14,9 @@ class MemoryManager(ApplicationManager):
     """See :class:`ApplicationManager`."""
 
     def __init__(self, *, tenant: str = "default", answer: Answer | None = None, types: Any = None) -> None:
-        super().__init__(lambda: Manager(MemoryLog(tenant), answer), answer, types)
+        super().__init__(lambda: memory_manager(tenant, answer), answer, types)
+
+
+def memory_manager(tenant: str, answer: Answer | None) -> Manager:
+    """Return the asynchronous manager in memory."""
+    return Manager(MemoryLog(tenant), answer)

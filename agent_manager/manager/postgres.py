@@ -9,7 +9,6 @@ from typing import Any
 from agent_manager.agents.answering import Answer
 from agent_manager.manager.contract import ApplicationManager
 from agent_manager.manager.core import AsyncManager
-from agent_manager.manager.manager import Manager
 from eventstore import EventStore, Settings
 
 
@@ -30,16 +29,19 @@ class PostgreSQLManager(ApplicationManager):
         runs_worker: bool = True,
     ) -> None:
         known = settings_of(settings)
+        super().__init__(lambda: postgresql_manager(known, answer, runs_worker=runs_worker), answer, types)
 
-        @asynccontextmanager
-        async def opening() -> AsyncIterator[Manager]:
-            async with (
-                EventStore(known) as store,
-                AsyncManager(store, answer=answer, runs_worker=runs_worker) as manager,
-            ):
-                yield manager
 
-        super().__init__(opening, answer, types)
+@asynccontextmanager
+async def postgresql_manager(
+    settings: Settings, answer: Answer | None, *, runs_worker: bool = True
+) -> AsyncIterator[AsyncManager]:
+    """Open a store and the asynchronous manager on it."""
+    async with (
+        EventStore(settings) as store,
+        AsyncManager(store, answer=answer, runs_worker=runs_worker) as manager,
+    ):
+        yield manager
 
 
 def settings_of(given: Settings | str | None) -> Settings:

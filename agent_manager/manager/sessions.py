@@ -3,44 +3,98 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from agent_manager.agents.answering import Update
-from agent_manager.agents.recording import Recording
-from agent_manager.manager.answers import Outcome
+from agent_manager.agents.answering import ArtifactUpdate, Context, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.recording import Recording, task_uuid
+from agent_manager.manager.answers import Earlier, Outcome
+from agent_manager.manager.errors import AnswerTaken
+from agent_manager.manager.folding import ConversationFold
+from agent_manager.manager.leases import Lease, Leases
 from agent_manager.manager.views import Accepted
 from agent_manager.manager.writing import Writer
-from eventstore import MessageAnswered, NewEvent
+from eventstore import MessageAnswered, Metadata, NewEvent
+from eventstore.eventdata import TaskStatus
 from eventstore.ids import derived_uuid
+from eventstore.vocabulary import TaskStatusChanged
+
+CUT_OFF = "the answering was cut off, and the message was answered anew"
 
 
 class LogSession:
     """Appends what an agent says to the conversation that it answers in.
 
+    No two sessions of one message can both store an answer, whatever becomes of their leases. Each append expects the
+    version up to which the session knows the conversation. Before it appends it compares the number of events that are
+    caused by the message with those that it knows: what was there when it began, and what it has appended itself. If
+    another session has appended one, this one has either seen that event, and ends, or expects a version that is in the
+    past, and is refused.
+
     Args:
-        lock: held until it is released.
+        fold: the conversation, at or after the version at which the lease was taken.
+        earlier: what an answering that was cut off has left there.
+        answering: held until the session is released.
     """
 
-    def __init__(self, writer: Writer, accepted: Accepted, recording: Recording, lock: asyncio.Lock) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        leases: Leases,
+        lease: Lease,
+        accepted: Accepted,
+        context: Context,
+        recording: Recording,
+        fold: ConversationFold,
+        earlier: Earlier | None,
+        answering: asyncio.Lock,
+    ) -> None:
+        self.accepted = accepted
+        self.context = context
+        self.earlier = earlier
         self._writer = writer
-        self._accepted = accepted
+        self._leases = leases
+        self._lease = lease
         self._recording = recording
-        self._lock = lock
+        self._answering = answering
+        self._known = fold.caused_by(accepted.event_id)
+        self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
 
     async def record(self, update: Update) -> None:
-        """Stores what the agent says, durably."""
-        await self._writer.add(self._accepted.conversation, self._recording.events_of(update))
+        """Store what the agent says, durably."""
+        match update:
+            case TaskSeen(task):
+                self._unfinished.discard(task["id"])
+            case StatusUpdate() | ArtifactUpdate():
+                self._unfinished.discard(update.task_id)
+        if events := self._recording.events_of(update):
+            await self._append(events)
+            self._known += len(events)
 
     async def finish(self, outcome: Outcome, error: str | None) -> None:
-        """The message waits no longer. Of two that answered it at the same time, the first to say so counts."""
-        if error is not None:
-            await self._writer.add(self._accepted.conversation, self._recording.failed(error))
-        message, task_id = self._accepted.event_id, self._recording.task_id
+        """Store the outcome. Tasks of an answering that was cut off, of which the agent says nothing any more, end."""
+        message, task_id = self.accepted.event_id, self._recording.task_id
+        events = [] if error is None else self._recording.failed(error)
+        scope = self._writer.tenant, self.accepted.conversation
+        for left in {task_uuid(*scope, text) for text in self._unfinished} - ({task_id} if events else set()):
+            failed = TaskStatusChanged(task_id=left, status=TaskStatus.FAILED, metadata={"error": error or CUT_OFF})
+            events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
         answered = MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id)
-        await self._writer.append_once(self._accepted.conversation, answered_event(answered))
+        await self._append([*events, answered_event(answered)])
 
     async def release(self) -> None:
-        """Lets others answer, where it was not finished."""
-        self._lock.release()
+        """Let others answer, if it was not finished."""
+        try:
+            await self._leases.release(self._lease)
+        finally:
+            self._answering.release()
+
+    async def _append(self, events: Sequence[NewEvent]) -> None:
+        await self._writer.add(self.accepted.conversation, events, self._check)
+
+    def _check(self, fold: ConversationFold) -> None:
+        message = self.accepted.event_id
+        if self._lease.is_lost or message in fold.outcomes or fold.caused_by(message) != self._known:
+            raise AnswerTaken(f"another process answers message {message}, or has answered it")
 
 
 def answered_event(answered: MessageAnswered) -> NewEvent:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 from agent_manager.agents.wire import RESERVED
 from agent_manager.manager.folding import ConversationFold
@@ -51,6 +52,7 @@ class Writer:
         self.tenant = log.tenant
         self._log = log
         self._folds = folds
+        self._adding: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def message(self, message: Json, conversation_id: str | None, *, awaits_answer: bool) -> Accepted:
         """Stores a message. See :meth:`AsyncManager.accept`."""
@@ -86,14 +88,23 @@ class Writer:
             place.position,
         )
 
-    async def add(self, conversation_id: UUID, events: Sequence[NewEvent]) -> None:
-        """Appends what an answer brings."""
+    async def add(
+        self, conversation_id: UUID, events: Sequence[NewEvent], check: Callable[[ConversationFold], None]
+    ) -> None:
+        """Append what an answer brings to the conversation as ``check`` has seen it, and to no later state of it.
+
+        Args:
+            check: raises if the conversation is in a state in which these events must not be appended.
+        """
 
         def make(fold: ConversationFold | None, taken: int) -> list[NewEvent]:
+            if fold is not None:
+                check(fold)
             return [self._named(conversation_id, event, fold, taken) for event in events]
 
-        if events:
-            await self._until_free(conversation_id, make)
+        # One at a time, because of two that append to the same version one has to begin again.
+        async with self._adding.setdefault(conversation_id, asyncio.Lock()):
+            await self._until_free(conversation_id, make, decides=True, always=True)
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
@@ -121,11 +132,14 @@ class Writer:
         self._folds.learn(conversation_id, [event], result)
         return result.events[0].is_new
 
-    async def _until_free(self, conversation_id: UUID, make: Make, *, decides: bool = False) -> AppendResult:
+    async def _until_free(
+        self, conversation_id: UUID, make: Make, *, decides: bool = False, always: bool = False
+    ) -> AppendResult:
         """Appends what fits the conversation as it is known; where that turns out to be old, as it is.
 
         Args:
             decides: whether what is made depends on all that was said before, not only on ids.
+            always: whether it depends on that however often somebody else was faster.
         """
         taken = conflicts = 0
         mark = str(uuid4())
@@ -138,7 +152,7 @@ class Writer:
             expected: ExpectedVersion = "NO_STREAM"
             if fold is not None:
                 # Whoever was overtaken again and again lets it be: many write at once, and each would wait for all.
-                expected = fold.version if decides and conflicts < _CONFLICTS else ANY
+                expected = fold.version if decides and (always or conflicts < _CONFLICTS) else ANY
             try:
                 result = await self.append(conversation_id, events, expected)
                 if result.events[-1].is_new or await self._is_ours(conversation_id, result, mark):

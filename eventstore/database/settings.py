@@ -110,11 +110,10 @@ class Settings(BaseSettings):
         """
         if self.database_url is not None and self.database_url.get_secret_value():
             return _checked_url(self.database_url.get_secret_value())
-        named = (self.postgres_host, self.postgres_port, self.postgres_db, self.postgres_user)
-        if all(value is None for value in named):
+        password = self.postgres_password.get_secret_value() if self.postgres_password else ""
+        if not any((self.postgres_host, self.postgres_port, self.postgres_db, self.postgres_user, password)):
             return None
         user = quote(self.postgres_user or "agents", safe="")
-        password = self.postgres_password.get_secret_value() if self.postgres_password else ""
         login = f"{user}:{quote(password, safe='')}" if password else user
         host, port = self.postgres_host or "localhost", self.postgres_port or 5432
         database = quote(self.postgres_db or DEFAULT_DATABASE, safe="")

@@ -44,6 +44,8 @@ class Agent:
         card_path: where its card is.
         asked: the messages that it was sent.
         looks: how often it was asked for a task.
+        listens: how often somebody wanted to listen to a task again.
+        knows: whether it knows its tasks when it is asked for them.
     """
 
     shape: str
@@ -52,6 +54,8 @@ class Agent:
     url: str = ""
     asked: list[Json] = field(default_factory=list)
     looks: int = 0
+    listens: int = 0
+    knows: bool = True
 
     @property
     def card(self) -> Json:
@@ -184,10 +188,15 @@ async def _leave(agent: Agent) -> AsyncIterator[Any]:
     yield agent.a_task("working")
 
 
+async def _leave_once(agent: Agent) -> AsyncIterator[Any]:
+    first = len(agent.asked) == 1
+    yield agent.a_task("working") if first else agent.a_task("completed", "done after all", id="t2")
+
+
 PLAYS: dict[str, Play] = {
     "hello": _hello, "work": _work, "whole": _whole, "ask": _ask, "stall": _stall, "chatter": _chatter, "die": _die,
     "lie": _lie, "no first chunk": _no_first_chunk, "nonsense": _nonsense, "no json": _no_json, "number": _number,
-    "nothing": _nothing, "refuse": _refuse, "leave": _leave,
+    "nothing": _nothing, "refuse": _refuse, "leave": _leave, "leave once": _leave_once,
 }  # fmt: skip
 """What an agent may do."""
 
@@ -205,8 +214,13 @@ def application(agent: Agent) -> FastAPI:
         body = await request.json()
         if body["method"] in ("tasks/get", "GetTask"):
             agent.looks += 1
+            if not agent.knows:
+                return JSONResponse(_envelope(body, LookupError))
             task = agent.a_task("working" if agent.looks < 3 else "completed", f"look {agent.looks}")
             return JSONResponse(_envelope(body, task if agent.shape == "0.3" else task["task"]))
+        if body["method"] in ("tasks/resubscribe", "SubscribeToTask"):
+            agent.listens += 1
+            return StreamingResponse(_events(body, _continued(agent)), media_type="text/event-stream")
         message = body["params"]["message"]
         agent.asked.append(message)
         text = message["parts"][0]["text"]
@@ -228,7 +242,14 @@ def _envelope(body: Json, update: Any) -> Any:
         return update
     if update is ConnectionRefusedError:
         return {"jsonrpc": "2.0", "id": body["id"], "error": {"code": -32603, "message": "not today"}}
+    if update is LookupError:
+        return {"jsonrpc": "2.0", "id": body["id"], "error": {"code": -32001, "message": "no such task"}}
     return {"jsonrpc": "2.0", "id": body["id"], "result": update}
+
+
+async def _continued(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_chunk("the rest", append=False, last=True)
+    yield agent.a_status("working", "nearly there")
 
 
 async def _events(body: Json, updates: AsyncIterator[Any]) -> AsyncIterator[str]:

@@ -27,6 +27,10 @@ class SdkClient(Protocol):
         """A task of the agent's as it is now."""
         ...
 
+    def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
+        """Listen again to the updates of a task that the agent is working on, from now on."""
+        ...
+
 
 def open_client(card: Json, http: httpx.AsyncClient) -> SdkClient:
     """A client of the agent that the card describes.

@@ -16,6 +16,9 @@ from agent_manager.agents.errors import (
 )
 from eventstore.errors import EventStoreError, printable
 
+TASK_NOT_FOUND = -32001
+"""A2A's code of JSON-RPC for a task that the agent does not know."""
+
 
 @contextmanager
 def translated(who: str) -> Iterator[None]:
@@ -57,7 +60,8 @@ def _refusal(error: Exception, who: str) -> AgentRefused | None:
         return AgentRefused(f"{who}: {printable(str(inner.message))} (error {code})", code)
     names = [kind.__name__ for kind in type(error).__mro__]
     is_sdk = "A2AError" in names and error.__cause__ is None and not str(error).startswith("Invalid JSON-RPC")
-    return AgentRefused(f"{who}: {printable(str(error))}") if is_sdk else None
+    code = TASK_NOT_FOUND if "TaskNotFoundError" in names else None
+    return AgentRefused(f"{who}: {printable(str(error))}", code) if is_sdk else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

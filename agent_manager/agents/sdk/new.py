@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from copy import deepcopy
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from agent_manager.agents.errors import AgentUnsupported
 from agent_manager.agents.sdk.client import PROTOCOLS
+from agent_manager.agents.sdk.modules import sdk_module
 from agent_manager.agents.shapes import message_in_shape
 from agent_manager.agents.wire import Json
 
@@ -20,9 +20,9 @@ class Client:
     """See :class:`~agent_manager.agents.sdk.client.SdkClient`."""
 
     def __init__(self, card: Json, http: httpx.AsyncClient) -> None:
-        self._types = import_module("a2a.types")
-        self._json_format = import_module("google.protobuf.json_format")
-        parse = import_module("a2a.client.card_resolver").parse_agent_card
+        self._types = sdk_module("a2a.types")
+        self._json_format = sdk_module("google.protobuf.json_format")
+        parse = sdk_module("a2a.client.card_resolver").parse_agent_card
         try:
             self._card = parse(deepcopy(card))
         except (self._json_format.ParseError, ValueError) as error:
@@ -42,8 +42,14 @@ class Client:
         """A task as it is now."""
         return self._json(await self._client(streaming=False).get_task(self._types.GetTaskRequest(id=task_id)))
 
+    async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
+        """Listen again to the updates of a task."""
+        request = self._types.SubscribeToTaskRequest(id=task_id)
+        async for update in self._client(streaming=True).subscribe(request):
+            yield self._json(update)
+
     def _client(self, streaming: bool) -> Any:
-        module = import_module("a2a.client")
+        module = sdk_module("a2a.client")
         config = module.ClientConfig(
             httpx_client=self._http, streaming=streaming, supported_protocol_bindings=list(PROTOCOLS)
         )

@@ -7,11 +7,11 @@ are imported by name, so that types are checked the same whichever version is in
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from agent_manager.agents.errors import AgentUnsupported
 from agent_manager.agents.sdk.client import PROTOCOLS
+from agent_manager.agents.sdk.modules import sdk_module
 from agent_manager.agents.shapes import message_in_shape
 from agent_manager.agents.wire import Json
 
@@ -27,8 +27,8 @@ class Client:
     def __init__(self, card: Json, http: httpx.AsyncClient) -> None:
         protocol, url = _interface(card)
         module, name = _TRANSPORTS[protocol]
-        self._types = import_module("a2a.types")
-        self._transport = getattr(import_module(f"a2a.client.transports.{module}"), name)(http, url=url)
+        self._types = sdk_module("a2a.types")
+        self._transport = getattr(sdk_module(f"a2a.client.transports.{module}"), name)(http, url=url)
 
     async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
         """Sends a message."""
@@ -46,6 +46,11 @@ class Client:
     async def task(self, task_id: str) -> Json:
         """A task as it is now."""
         return _json(await self._transport.get_task(self._types.TaskQueryParams(id=task_id)))
+
+    async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
+        """Listen again to the updates of a task."""
+        async for update in self._transport.resubscribe(self._types.TaskIdParams(id=task_id)):
+            yield _json(update)
 
 
 def _json(update: Any) -> Json:

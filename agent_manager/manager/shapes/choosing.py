@@ -6,12 +6,13 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+from agent_manager.agents.sdk.modules import TYPES, is_imported_by_application
 from agent_manager.manager.shapes import own
 from agent_manager.manager.shapes.codecs import is_protobuf
 from agent_manager.manager.shapes.shape import Shape
 
-_MODULES = ("service.types", "a2a.types")
-"""Of the A2A demo application, and of a2a-sdk."""
+_DEMO_TYPES = "service.types"
+"""The module of the A2A demo application."""
 _NAMES = ("Message", "Task", "AgentCard")
 
 
@@ -19,11 +20,12 @@ def choose_shape(types: Any = None) -> Shape:
     """The shape of a module, such as ``service.types`` or ``a2a.types``; what it does not have is taken from our own.
 
     Args:
-        types: None is the first of those two modules that the application has imported, or none.
+        types: None is the first of those two modules that the application has imported by now, or none. That a remote
+            agent is reached through a2a-sdk, and so imports it, does not count.
     """
     if types is None:
-        loaded = (sys.modules.get(name) for name in _MODULES)
-        types = next((module for module in loaded if module is not None and hasattr(module, "Message")), None)
+        loaded = (sys.modules.get(_DEMO_TYPES), sys.modules[TYPES] if is_imported_by_application() else None)
+        types = next((module for module in loaded if hasattr(module, "Message")), None)
     found = SimpleNamespace() if types is None else types
     message, task, card = (getattr(found, name, getattr(own, name)) for name in _NAMES)
     return Shape(

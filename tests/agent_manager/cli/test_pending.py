@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from support.commandline import Eventstore
 
+from agent_manager.agents.answering import Context, Reply, Update
 from agent_manager.manager import AsyncManager
 from eventstore import EventStore, Settings
 
@@ -32,6 +36,28 @@ def test_it_is_answered(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
     assert asked("pending", "--answer").out.strip() == "1 answered, 0 failed"
     assert asked("pending").err.strip() == "nothing is pending"
+
+
+async def test_what_another_process_is_answering_is_left_to_it(
+    asked: Eventstore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+        asking.set()
+        await go_on.wait()
+        yield Reply(QUESTION | {"messageId": "r", "role": "agent"})
+
+    monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
+    async with EventStore(settings) as store, AsyncManager(store, answer=waits, runs_worker=False) as manager:
+        answering = asyncio.create_task(manager.answer_pending())
+        await asking.wait()
+        result = await asyncio.to_thread(asked, "pending", "--answer")
+        assert (result.code, result.out.strip()) == (0, "0 answered, 0 failed")
+        assert "1 more are being answered by another process" in result.err
+        go_on.set()
+        assert len(await answering) == 1
+        assert len(await manager.messages("trip")) == 2
 
 
 def test_an_agent_that_fails_is_told_of(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.agents import agent, text_of, user_message
 from support.waiting import until
 
 from agent_manager.agents.answering import Context
 from agent_manager.manager import (
+    Accepted,
     AnswerFailed,
     ApplicationManager,
     BothManager,
+    ManagerClosed,
     MemoryManager,
     PostgreSQLManager,
     application_manager,
 )
+from agent_manager.manager.accepted_messages import INSTANCE_BYTES, AcceptedMessages, MessageRef
 from agent_manager.manager.shapes import own
 from eventstore import Settings
 from eventstore.errors import InputError, SettingsError, StoreClosed
@@ -93,8 +100,12 @@ def test_as_the_plan_calls_it(manager: ApplicationManager) -> None:
         stored = await manager.save_message(message("hello", "m1", conversation.conversation_id))
         assert stored == (await manager.get_messages(conversation.conversation_id))[0]
         assert (await manager.get_conversation(conversation.conversation_id)).name == "Trip"
-        reply = await manager.send_message(conversation.conversation_id, message("hello", "m2"))
+        with pytest.raises(InputError, match=r"would block the event loop .* async_manager"):
+            manager.send_message(conversation.conversation_id, message("hello", "m2"))
+        reply = await asyncio.to_thread(manager.send_message, conversation.conversation_id, message("hello", "m2"))
         assert text_of(reply.model_dump()) == "echo: hello"
+        assert type(reply) is own.Message
+        assert len(manager.get_messages(conversation.conversation_id)) == 3
 
     asyncio.run(awaited())
     conversation = manager.create_conversation("Other")
@@ -126,8 +137,8 @@ def test_a_message_accepted_once_is_answered_once_and_a_copy_of_it_too(manager: 
     accepted = manager.sanitize_message(message("hello", "m1", "c"))
     copy = accepted.model_copy()
     manager.sanitize_message(message("hello", "m1", "c"))
-    for given in (accepted, accepted, copy, accepted):
-        asyncio.run(manager.process_message(given))
+    for one in (accepted, accepted, copy, accepted):
+        asyncio.run(manager.process_message(one))
     assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["hello", "hello"] + ["echo: hello"] * 2
     asyncio.run(manager.process_message(message("hello", "m1", "c")))  # that nobody accepted
     assert len(manager.get_messages("c")) == 6
@@ -240,11 +251,84 @@ def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch
         application_manager()
 
 
-def test_a_closed_manager_opens_again_when_it_is_used(settings: Settings) -> None:
+def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: ApplicationManager) -> None:
+    sent = own.Message(role="user", parts=[{"kind": "text", "text": "hello"}], context_id="c")
+    manager.send_message("c", sent)
+    asyncio.run(manager.process_message(sent))
+    asyncio.run(manager.process_message(sent.model_copy()))
+    said = [text_of(one.model_dump()) for one in manager.get_messages("c")]
+    assert said == ["hello", "echo: hello"] * 3
+    assert manager.get_pending_messages() == []
+
+
+@pytest.mark.parametrize("changes", [lambda m: m, lambda m: m.model_copy(deep=True)], ids=["instance", "copy"])
+def test_an_accepted_message_is_found_however_many_came_after_it(changes: Any) -> None:
+    with MemoryManager(answer=agent, types=OWN) as manager:
+        first = manager.sanitize_message(message("first", "m1", "c"))
+        for number in range(20):  # 20 MB
+            manager.sanitize_message(message(f"{number}" + "x" * 1_000_000, "m", "large"))
+        asyncio.run(manager.process_message(changes(first)))
+        assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["first", "echo: first"]
+
+
+def test_accepted_messages_are_not_held_in_memory() -> None:
+    accepted = AcceptedMessages()
+    instances = []
+    for number in range(30):
+        given = message(f"{number}" + "x" * 1_000_000, f"m{number}")
+        stored = Accepted("c", UUID(int=1), UUID(int=number), given.model_dump(by_alias=True), "m", None, number)
+        accepted.add(given, stored)
+        instances.append(weakref.ref(given))
+    del given, stored
+    assert sum(one() is not None for one in instances) <= INSTANCE_BYTES // 1_000_000
+    again = message("0" + "x" * 1_000_000, "m0").model_dump(by_alias=True)
+    assert accepted.take(object(), again) == MessageRef(UUID(int=1), UUID(int=0), 0)
+    assert accepted.take(object(), again) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["accept", "process", "copy"])), max_size=40))
+def test_acceptances_against_a_model(steps: list[tuple[int, str]]) -> None:
+    instances = [message("a", "m"), message("a", "m"), message("b", "m"), message("b", "m")]
+    accepted = AcceptedMessages()
+    waiting: list[tuple[int, int]] = []  # instance, number
+    latest: dict[int, int] = {}
+    for number, (one, step) in enumerate(steps):
+        sent = instances[one].model_dump(by_alias=True)
+        if step == "accept":
+            accepted.add(instances[one], Accepted("c", UUID(int=1), UUID(int=number), sent, "m", None, number))
+            waiting.append((one, number))
+            latest[one] = number
+            continue
+        given = instances[one] if step == "process" else instances[one].model_copy()
+        own_ones = [entry for entry in waiting if entry[0] == one and step == "process"]
+        equal = [] if step == "process" and one in latest else [entry for entry in waiting if entry[0] // 2 == one // 2]
+        found = next(iter(own_ones or equal), None)
+        if found is not None:
+            waiting.remove(found)
+        expected = found[1] if found else latest.get(one) if step == "process" else None
+        ref = accepted.take(given, sent)
+        assert (None if ref is None else ref.position) == expected
+
+
+def test_a_closed_manager_refuses_every_call_until_it_is_opened_again(settings: Settings) -> None:
     manager = PostgreSQLManager(settings, types=OWN)
     conversation = manager.create_conversation("Trip")
     manager.close()
     manager.close()
+    calls: list[Callable[[], Any]] = [
+        manager.create_conversation,
+        lambda: manager.conversations,
+        lambda: manager.send_message("c", message("hello")),
+        lambda: manager.sanitize_message(message("hello")),
+        lambda: asyncio.run(manager.process_message(message("hello"))),
+        lambda: asyncio.run(manager.answer_pending()),
+        manager.get_pending_messages,
+    ]
+    for call in calls:
+        with pytest.raises(ManagerClosed, match="initialize"):
+            call()
+    assert manager._portal is None
+    manager.initialize()
     assert manager.get_conversation(conversation.conversation_id).name == "Trip"
     portal = manager._portal
     assert portal is not None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from support.agents import agent, text_of, user_message
 from support.waiting import until_async
 
+from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manager
 from agent_manager.agents.answering import Context, Reply
-from agent_manager.manager import AnswerFailed, AsyncManager
 from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
-from eventstore import EventStore
+from eventstore import EventStore, Settings
 from eventstore.errors import InputError, NotFound
 
 
@@ -237,6 +238,66 @@ async def test_a_pending_message_of_before_is_found_and_answered_or_abandoned(st
         assert len(await manager.messages("c")) == 3
         with pytest.raises(NotFound):
             await manager.accepted(second.__class__("x", second.event_id, second.event_id, "x", "", second.since, 1))
+
+
+@pytest.mark.parametrize("storage", ["memory", "postgres", "both"])
+async def test_the_event_loop_goes_on_while_an_agent_takes_its_time(settings: Settings, storage: Any) -> None:
+    ticks = 0
+
+    async def slow(message: dict[str, Any]) -> str:
+        before = ticks
+
+        async def has_ticked() -> bool:
+            return ticks > before + 20
+
+        await until_async(has_ticked, "the loop has gone on")
+        return "done"
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    async with async_manager(settings, storage=storage, answer=slow) as manager:
+        reply = await manager.send_message("c", user_message("hello", "m1", "c"))
+        assert reply is not None
+        assert text_of(reply) == "done"
+        assert len(await manager.messages("c")) == 2
+    ticking.cancel()
+
+
+async def test_a_manager_that_was_left_refuses_every_call_until_it_is_entered_again(store: EventStore) -> None:
+    async with AsyncManager(store, answer=agent) as manager:
+        accepted = await manager.accept(user_message("hello", "m1", "c"))
+        [pending] = await manager.pending()
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        manager.create_conversation,
+        lambda: manager.rename_conversation("c", "x"),
+        lambda: manager.get_conversation("c"),
+        manager.conversations,
+        lambda: manager.messages("c"),
+        lambda: manager.accept(user_message("hello")),
+        lambda: manager.answer(accepted),
+        lambda: manager.send_message("c", user_message("hello")),
+        lambda: manager.save_message(user_message("hello")),
+        manager.pending,
+        lambda: manager.accepted(pending),
+        manager.answer_pending,
+        lambda: manager.abandon(pending),
+        manager.tasks,
+        manager.events,
+        lambda: manager.register_agent({"name": "a", "url": "http://a"}),
+        lambda: manager.unregister_agent("http://a"),
+        manager.agents,
+        manager.position,
+    ]
+    for call in calls:
+        with pytest.raises(ManagerClosed):
+            await call()
+    async with manager:
+        assert len(await manager.answer_pending()) == 1
 
 
 async def test_the_position_changes_with_every_change_and_only_then(manager: AsyncManager) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import agent, text_of, user_message
+from support.environment import child_environment
 
 from agent_manager.manager import MemoryManager
 from agent_manager.manager.shapes import choose_shape, own
@@ -56,6 +59,44 @@ def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], me
         assert shape.sent(kept) == shape.sent(message)
     if not is_protobuf(types.Message):
         assert shape.sent(message) == old
+
+
+NEVER_IMPORTED = """
+import sys
+from agent_manager.agents.sdk.modules import sdk_module
+from agent_manager.manager import MemoryManager
+from agent_manager.manager.shapes import own
+
+before = MemoryManager()
+sdk_module("a2a.client")
+for manager in (before, MemoryManager()):
+    conversation = manager.create_conversation()
+    manager.save_message({"role": "user", "parts": [{"text": "a"}]}, conversation.conversation_id)
+    [message] = manager.get_messages(conversation.conversation_id)
+    assert type(message) is own.Message, type(message)
+    manager.close()
+assert "a2a.types" in sys.modules
+"""
+IMPORTED_AFTERWARDS = """
+from agent_manager.agents.sdk.modules import sdk_module
+from agent_manager.manager import MemoryManager
+
+before = MemoryManager()
+from a2a.types import Message
+from agent_manager.manager.shapes import own
+sdk_module("a2a.client")
+for manager, kind in ((before, own.Message), (MemoryManager(), Message)):
+    manager.save_message({"role": "user", "messageId": "m", "parts": [{"text": "a"}]}, "c")
+    [message] = manager.get_messages("c")
+    assert type(message) is kind, type(message)
+    manager.close()
+"""
+
+
+@pytest.mark.parametrize("program", [NEVER_IMPORTED, IMPORTED_AFTERWARDS], ids=["never imported", "imported later"])
+def test_only_what_the_application_imported_decides_and_once_for_each_manager(program: str) -> None:
+    a2a_sdk()
+    subprocess.run([sys.executable, "-c", program], env=child_environment(), check=True, timeout=60)
 
 
 def test_messages_of_the_other_version_are_translated() -> None:

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
         ({"postgres_host": "h", "postgres_password": SecretStr("p/w")}, "postgresql://agents:p%2Fw@h:5432/flowagents"),
         ({"postgres_host": "::1", "postgres_port": 6000}, "postgresql://agents@[::1]:6000/flowagents"),
         ({"postgres_host": "/run"}, "postgresql://agents@/flowagents?host=%2Frun&port=5432"),
-        ({"postgres_password": SecretStr("alone")}, None),
+        ({"postgres_password": SecretStr("alone")}, "postgresql://agents:alone@localhost:5432/flowagents"),
+        ({"postgres_password": SecretStr(""), "postgres_host": ""}, None),
     ],
     ids=str,
 )

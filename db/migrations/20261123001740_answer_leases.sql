@@ -1,0 +1,151 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- Which process is answering which message. A lease ends when its holder releases it, or some seconds after the holder has
+-- renewed it for the last time. A row, and not an advisory lock of the session: it survives a failover, a pooler and a
+-- connection that breaks while the process goes on, and its holder can be named.
+--
+-- Exactly one answer does not rest on it alone: what an answer appends expects the version of the conversation that it
+-- has seen, so of two processes that both believe to hold the lease, one is refused. The lease is why there are rarely two.
+CREATE TABLE answer_leases (
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    message_id      uuid NOT NULL,
+    holder          uuid NOT NULL,
+    expires_at      timestamptz NOT NULL,
+    CONSTRAINT answer_leases_pkey PRIMARY KEY (tenant_id, conversation_id, message_id)
+);
+
+COMMENT ON TABLE answer_leases IS 'Messages that a process is answering just now';
+COMMENT ON COLUMN answer_leases.holder IS 'A manager, by an id that it made for itself';
+
+-- Takes the lease of a message, unless another holder has it and it has not expired. Returns who holds it then, until when,
+-- and the conversation's version, read after the lease was taken.
+CREATE FUNCTION lease_answer(
+    tenant_id       text,
+    conversation_id uuid,
+    message_id      uuid,
+    holder          uuid,
+    seconds         double precision,
+    OUT held_by     uuid,
+    OUT expires_at  timestamptz,
+    OUT version     integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := writing_tenant();
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    -- A lease need not be durable: without it the message is leased again. In a transaction that has written something
+    -- else, that is not for the lease to decide.
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    INSERT INTO answer_leases AS l (tenant_id, conversation_id, message_id, holder, expires_at)
+    VALUES (tenant_id, conversation_id, message_id, holder, clock_timestamp() + make_interval(secs => seconds))
+    ON CONFLICT ON CONSTRAINT answer_leases_pkey DO UPDATE
+       SET holder = excluded.holder, expires_at = excluded.expires_at
+     WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp();
+    SELECT l.holder, l.expires_at
+      INTO held_by, expires_at
+      FROM answer_leases l
+     WHERE l.tenant_id = lease_answer.tenant_id
+       AND l.conversation_id = lease_answer.conversation_id
+       AND l.message_id = lease_answer.message_id;
+    SELECT h.version
+      INTO version
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version
+              FROM events e
+             WHERE (e.tenant_id, e.conversation_id, e.version)
+                   <= (lease_answer.tenant_id, lease_answer.conversation_id, 2147483647)
+             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+             LIMIT 1) AS h
+     WHERE h.tenant_id = lease_answer.tenant_id
+       AND h.conversation_id = lease_answer.conversation_id;
+    version := coalesce(version, 0);
+END
+$$;
+
+-- Renews leases of a holder, also those that have expired and that nobody else has taken, and returns their messages.
+-- Removes those that ended a day ago and that nobody has released.
+CREATE FUNCTION renew_answer_leases(
+    tenant_id        text,
+    conversation_ids uuid[],
+    message_ids      uuid[],
+    holder           uuid,
+    seconds          double precision
+) RETURNS TABLE (conversation_id uuid, message_id uuid)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := writing_tenant();
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    DELETE FROM answer_leases l
+     WHERE l.tenant_id = renew_answer_leases.tenant_id
+       AND l.expires_at < clock_timestamp() - interval '1 day';
+    RETURN QUERY
+    UPDATE answer_leases AS l
+       SET expires_at = clock_timestamp() + make_interval(secs => seconds)
+      FROM unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+     WHERE l.tenant_id = renew_answer_leases.tenant_id
+       AND l.conversation_id = k.conversation_id
+       AND l.message_id = k.message_id
+       AND l.holder = renew_answer_leases.holder
+    RETURNING l.conversation_id, l.message_id;
+END
+$$;
+
+-- Ends the lease of a message, if this holder still has it.
+CREATE FUNCTION release_answer(tenant_id text, conversation_id uuid, message_id uuid, holder uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := writing_tenant();
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    DELETE FROM answer_leases l
+     WHERE l.tenant_id = release_answer.tenant_id
+       AND l.conversation_id = release_answer.conversation_id
+       AND l.message_id = release_answer.message_id
+       AND l.holder = release_answer.holder;
+END
+$$;
+
+SELECT eventstore_own('TABLE answer_leases');
+SELECT raise_wall('answer_leases');
+SELECT eventstore_own('FUNCTION ' || f),
+       eventstore_grant('EXECUTE ON FUNCTION ' || f, 'eventstore_app')
+  FROM unnest(ARRAY['lease_answer(text, uuid, uuid, uuid, double precision)',
+                    'renew_answer_leases(text, uuid[], uuid[], uuid, double precision)',
+                    'release_answer(text, uuid, uuid, uuid)']) AS f;
+REVOKE ALL ON FUNCTION lease_answer(text, uuid, uuid, uuid, double precision),
+                       renew_answer_leases(text, uuid[], uuid[], uuid, double precision),
+                       release_answer(text, uuid, uuid, uuid)
+    FROM PUBLIC;
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP FUNCTION release_answer(text, uuid, uuid, uuid);
+DROP FUNCTION renew_answer_leases(text, uuid[], uuid[], uuid, double precision);
+DROP FUNCTION lease_answer(text, uuid, uuid, uuid, double precision);
+DROP TABLE answer_leases;

@@ -1,0 +1,233 @@
+"""Several processes on one tenant: each message is answered once, whichever of them end or are suspended meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.agents import agent, text_of, user_message
+from support.environment import child_environment
+from support.waiting import until
+
+from agent_manager import AsyncManager
+from agent_manager.agents.answering import Context, Reply, StatusUpdate, Update
+from agent_manager.manager.log import Leased, ServerLog
+from agent_manager.manager.manager import Manager
+from agent_manager.manager.memorylog import MemoryLog
+from eventstore import EventStore
+
+SECONDS = 1.5
+
+PROCESS = """
+import asyncio, sys, threading
+from agent_manager.manager import application_manager, leases
+
+_, name, works_on_a_task, seconds = sys.argv
+leases.LEASE_SECONDS, leases.RENEW_SECONDS = float(seconds), float(seconds) / 5
+go_on = threading.Event()
+
+async def waits(message):
+    print("asked", message["messageId"], flush=True)
+    if works_on_a_task == "True":
+        yield {"id": f"T{name}", "status": {"state": "working"}}
+        print("working", flush=True)
+    while not go_on.is_set():
+        await asyncio.sleep(0.01)
+    yield f"by {name}"
+
+async def main():
+    print("answered", await manager.answer_pending(), flush=True)
+
+manager = application_manager(answer=waits)
+threading.Thread(target=lambda: (sys.stdin.readline(), go_on.set()), daemon=True).start()
+print("open", flush=True)
+asyncio.run(main())
+manager.close()
+"""
+
+
+class Child:
+    """A process that has everything answered that is pending, each by an agent that waits to be told to go on."""
+
+    def __init__(self, name: str, folder: Path, database_url: str, *, works_on_a_task: bool = False) -> None:
+        self.out = folder / f"out {name}"
+        with self.out.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROCESS, name, str(works_on_a_task), str(SECONDS)],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                env=child_environment(DATABASE_URL=database_url),
+                cwd=folder,
+            )
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it has printed a line."""
+        until(lambda: line in self.lines or self.process.poll() is not None, f"it says {line!r}")
+        assert line in self.lines
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has printed."""
+        return self.out.read_text().splitlines()
+
+    def go_on(self) -> None:
+        """Have its agents answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+
+Children = Callable[..., Child]
+
+
+@pytest.fixture
+def child(tmp_path: Path, database_url: str) -> Iterator[Children]:
+    """Makes processes, which end with the test."""
+    made: list[Child] = []
+
+    def make(name: str, **options: Any) -> Child:
+        made.append(Child(name, tmp_path, database_url, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.process.kill()
+        one.process.communicate()
+
+
+async def replies(store: EventStore) -> list[str]:
+    """The texts of all replies."""
+    manager = Manager(ServerLog(store))
+    return [text_of(m) for v in await manager.conversations() for m in v.messages if m["role"] == "agent"]
+
+
+async def test_a_second_process_leaves_alone_what_the_first_is_answering(store: EventStore, child: Children) -> None:
+    manager = AsyncManager(store, runs_worker=False)
+    for number in range(3):
+        await manager.accept(user_message("hello", f"m{number}", f"c{number}"))
+    first = child("first")
+    await asyncio.to_thread(first.wait_for, "asked m0")
+    second = child("second")
+    await asyncio.to_thread(second.wait_for, "asked m1")  # it went past m0
+    assert "asked m0" not in second.lines
+    second.go_on()
+    await asyncio.to_thread(second.wait_for, "answered 2")
+    first.go_on()
+    await asyncio.to_thread(first.wait_for, "answered 3")  # of which it found two answered
+    assert await replies(store) == ["by first", "by second", "by second"]
+    assert await manager.pending() == []
+
+
+@pytest.mark.parametrize("works_on_a_task", [False, True], ids=["no word yet", "a task has begun"])
+async def test_what_a_killed_process_was_answering_is_taken_over_once(
+    store: EventStore, child: Children, works_on_a_task: bool
+) -> None:
+    manager = AsyncManager(store, runs_worker=False)
+    await manager.accept(user_message("hello", "m0", "c"))
+    first = child("first", works_on_a_task=works_on_a_task)
+    await asyncio.to_thread(first.wait_for, "working" if works_on_a_task else "asked m0")
+    others = [child(name, works_on_a_task=works_on_a_task) for name in ("second", "third")]
+    for other in others:
+        await asyncio.to_thread(other.wait_for, "open")
+        other.go_on()
+    first.process.kill()
+    for other in others:
+        await asyncio.to_thread(other.process.wait, 60)
+    assert await replies(store) in (["by second"], ["by third"])
+    assert await manager.pending() == []
+    states = {task["id"]: task["status"]["state"] for task in await manager.tasks()}
+    assert states.get("Tfirst", "failed") == "failed"
+
+
+async def test_a_process_that_was_suspended_finds_its_message_answered_and_stores_nothing(
+    store: EventStore, child: Children
+) -> None:
+    manager = AsyncManager(store, runs_worker=False)
+    accepted = await manager.accept(user_message("hello", "m0", "c"))
+    first = child("first", works_on_a_task=True)
+    await asyncio.to_thread(first.wait_for, "working")
+    first.process.send_signal(signal.SIGSTOP)
+    second = child("second")
+    second.go_on()
+    await asyncio.to_thread(second.wait_for, "answered 1")
+    before = [event.id async for event in store.read(accepted.conversation)]
+    first.go_on()
+    first.process.send_signal(signal.SIGCONT)
+    await asyncio.to_thread(first.process.wait, 60)
+    assert first.lines[-1].startswith("answered")
+    assert [event.id async for event in store.read(accepted.conversation)] == before
+    assert await replies(store) == ["by second"]
+
+
+class Unleased(MemoryLog):
+    """A log that gives every lease to whoever wants it, as if all others had been suspended for too long."""
+
+    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
+        return Leased(holder, None, len(self._conversations[conversation_id]))
+
+
+@given(steps=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=2, max_size=4))
+def test_without_any_lease_one_answer_is_stored_all_the_same(steps: list[list[int]]) -> None:
+    async def answering() -> None:
+        log = Unleased()
+
+        def manager(name: int) -> Manager:
+            async def works(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+                for number, pauses in enumerate(steps[name]):
+                    for _ in range(pauses):
+                        await asyncio.sleep(0)
+                    yield StatusUpdate(f"T{name}", None, {"state": "working", "timestamp": str(number)})
+                yield Reply(user_message(f"by {name}", "r") | {"role": "agent"})
+
+            return Manager(log, works)
+
+        managers = [manager(name) for name in range(len(steps))]
+        accepted = await managers[0].accept(user_message("hello", "m", "c"))
+        replies = await asyncio.gather(*(one.answer(accepted) for one in managers))
+        said = [m for m in await managers[0].messages("c") if m["role"] == "agent"]
+        assert len(said) == 1
+        assert replies == said * len(steps)
+        answered = [e for e in await log.events_of({accepted.conversation: 0}) if e.event_type == "message.answered"]
+        assert len(answered) == 1
+        for one in managers:
+            await one.__aexit__()
+
+    asyncio.run(answering())
+
+
+async def test_answers_in_conversations_that_use_the_same_message_id_are_told_apart(store: EventStore) -> None:
+    async with AsyncManager(store, answer=agent) as manager:
+        same = "00000000-0000-4000-8000-000000000001"
+        accepted = [await manager.accept(user_message("hello", same, name)) for name in ("c", "d")]
+        assert accepted[0].event_id == accepted[1].event_id
+        await asyncio.gather(*map(manager.answer, accepted))
+        assert [len(await manager.messages(name)) for name in ("c", "d")] == [2, 2]
+        assert await manager.pending() == []
+
+
+async def test_a_lease_that_cannot_be_renewed_expires_and_one_that_is_renewed_does_not(
+    store: EventStore,
+) -> None:
+    log = ServerLog(store)
+    conversation, message, one, other = uuid4(), uuid4(), uuid4(), uuid4()
+    assert (await log.lease_answer(conversation, message, one, 60)).holder == one
+    assert (await log.lease_answer(conversation, message, other, 60)).holder == one
+    assert await log.renew_leases([(conversation, message)], other, 60) == set()
+    assert await log.renew_leases([(conversation, message)], one, 0) == {(conversation, message)}
+    assert (await log.lease_answer(conversation, message, other, 60)).holder == other
+    assert await log.renew_leases([(conversation, message)], one, 60) == set()
+    await log.release_answer(conversation, message, one)
+    assert (await log.lease_answer(conversation, message, one, 60)).holder == other
+    await log.release_answer(conversation, message, other)
+    assert (await log.lease_answer(conversation, message, one, 60)).holder == one
+    stranger = ServerLog(store, "another tenant")
+    assert (await stranger.lease_answer(conversation, message, other, 60)).holder == other

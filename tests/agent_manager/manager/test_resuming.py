@@ -1,0 +1,166 @@
+"""A process killed while an agent answers: a remote one is asked after its task, and anew if it does not know it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from importlib import metadata
+from typing import Any
+
+import pytest
+from support.a2a_server import Agent, agent_in_thread
+from support.agents import text_of, user_message
+from support.environment import child_environment
+from support.waiting import until_async
+
+from agent_manager import AsyncManager
+from agent_manager.agents import Answer, remote
+from agent_manager.agents.answering import Context, Reply, StatusUpdate, Update, resumption
+from agent_manager.agents.apart import Apart
+from agent_manager.manager.log import ServerLog
+from agent_manager.manager.manager import Manager
+from eventstore import EventStore
+
+pytest.importorskip("a2a", reason="a2a-sdk is not installed")
+
+SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1.0"]
+
+PROCESS = """
+import asyncio, sys
+from agent_manager.manager import application_manager, leases
+
+leases.LEASE_SECONDS = leases.RENEW_SECONDS = 0.5
+manager = application_manager(answer=sys.argv[1])
+message = {"role": "user", "messageId": "m", "contextId": "c", "parts": [{"kind": "text", "text": sys.argv[2]}]}
+asyncio.run(manager.process_message(message))
+"""
+
+
+@pytest.fixture(params=[f"{shape} {how}" for shape in SHAPES for how in ("streaming", "at once")])
+def agent(request: pytest.FixtureRequest) -> Any:
+    shape, how = request.param.split(" ", 1)
+    with agent_in_thread(shape, streams=how == "streaming") as agent:
+        yield agent
+
+
+async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: str, database_url: str) -> Manager:
+    """Have a process sent the text, kill it when the agent's task is stored, and return a manager that finds that."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROCESS, agent.url, text, env=child_environment(DATABASE_URL=database_url)
+    )
+    manager = Manager(ServerLog(store), remote(agent.url))
+
+    async def works() -> bool:
+        assert process.returncode is None
+        return [task["id"] for task in await manager.tasks()] == ["t"]
+
+    try:
+        await until_async(works, "the task is stored")
+    finally:
+        process.kill()
+        await process.wait()
+    return manager
+
+
+async def test_the_task_goes_on(store: EventStore, agent: Agent, database_url: str) -> None:
+    # An agent that does not stream answers at once with a task that it goes on working on.
+    text = "stall" if agent.streams else "leave"
+    agent.looks = -1000  # as long as the first process asks
+    manager = await killed_while_the_agent_works(store, agent, text, database_url)
+    agent.looks = 0
+    [(pending, error)] = await manager.answer_pending()
+    assert (pending.message_id, error) == ("m", None)
+    assert len(agent.asked) == 1
+    assert agent.listens == agent.streams
+    [task] = await manager.tasks()
+    assert task["status"]["state"] in ("completed", "TASK_STATE_COMPLETED")
+    assert [len(artifact["parts"]) for artifact in task.get("artifacts", [])] == [1] * agent.streams
+    assert [text_of(message) for message in await manager.messages("c")] == [text, "look 3"]
+    assert await manager.pending() == []
+
+
+async def test_a_message_is_sent_again_where_the_agent_does_not_know_the_task(
+    store: EventStore, agent: Agent, database_url: str
+) -> None:
+    agent.looks = -1000  # as long as the first process asks
+    manager = await killed_while_the_agent_works(store, agent, "leave once", database_url)
+    agent.knows = False
+    [(_, error)] = await manager.answer_pending()
+    assert error is None
+    assert len(agent.asked) == 2
+    states = {task["id"]: task["status"]["state"].lower().split("_")[-1] for task in await manager.tasks()}
+    assert states == {"t": "failed", "t2": "completed"}
+    assert [text_of(message) for message in await manager.messages("c")] == ["leave once", "done after all"]
+
+
+async def test_an_agent_that_cannot_be_reached_any_more_has_failed(store: EventStore, database_url: str) -> None:
+    with agent_in_thread("0.3", streams=True) as agent:
+        manager = await killed_while_the_agent_works(store, agent, "stall", database_url)
+    [(_, error)] = await manager.answer_pending()
+    assert error is not None
+    assert [task["status"]["state"] for task in await manager.tasks()] == ["failed"]
+    assert await manager.pending() == []
+
+
+async def test_another_tenant_s_agent_is_asked_after_its_task_too(agent: Agent) -> None:
+    resume = resumption(Apart(remote(agent.url)))
+    assert resume is not None
+    agent.looks = 2
+    updates = [update async for update in resume("t", Context("other", "trip"))]
+    assert isinstance(updates[-1], Reply)
+    assert resumption(Apart(_replies("hello"))) is None
+
+
+def _replies(*texts: str, state: str | None = None) -> Answer:
+    async def answer(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+        if state is not None:
+            status = {"state": state, "message": user_message("the task's", "s") | {"role": "agent"}}
+            yield StatusUpdate("T", None, status)
+        for text in texts:
+            yield Reply(user_message(text, "r") | {"role": "agent"})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "expected"),
+    [
+        (["said"], None, ["said"]),
+        (["said"], "working", ["said"]),
+        ([], "completed", ["the task's"]),
+        ([], "input-required", ["the task's"]),
+        ([], "working", ["anew"]),
+    ],
+)
+async def test_what_a_function_had_said_before_it_was_cut_off_counts(
+    store: EventStore, said: list[str], state: str | None, expected: list[str]
+) -> None:
+    cut_off = asyncio.Event()
+
+    async def never_ends(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+        async for update in _replies(*said, state=state)(message, context):
+            yield update
+        cut_off.set()
+        await asyncio.Event().wait()
+
+    async with AsyncManager(store, answer=never_ends, runs_worker=False) as before:
+        accepted = await before.accept(user_message("hello", "m", "c"))
+        answering = asyncio.create_task(before.answer(accepted))
+        await cut_off.wait()
+        answering.cancel()
+    asked = 0
+
+    async def anew(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+        nonlocal asked
+        asked += 1
+        async for update in _replies("anew")(message, context):
+            yield update
+
+    async with AsyncManager(store, answer=anew, runs_worker=False) as manager:
+        assert [error for _, error in await manager.answer_pending()] == [None]
+        assert [text_of(message) for message in await manager.messages("c")] == ["hello", *expected]
+        assert asked == (expected == ["anew"])
+        states = [task["status"]["state"] for task in await manager.tasks()]
+        assert states == ([] if state is None else ["failed" if state == "working" else state])
+        assert await manager.pending() == []
