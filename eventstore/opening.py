@@ -1,4 +1,4 @@
-"""What is looked at when a store opens: whether the schema fits this code, and whether positions can be trusted."""
+"""What is checked when a store opens: whether the schema fits this code and is whole, and whether positions can be trusted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg import sql
 
+from eventstore.database.catalog import CATALOG, compare_catalog, describe, remedy
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, take_role
 from eventstore.database.migrate import check
 from eventstore.database.queries import query
@@ -17,11 +18,11 @@ _POSITION_SEQUENCE = query("eventstore", "position_sequence")
 
 
 async def check_schema(connection: Connection, settings: Settings) -> None:
-    """Refuses a schema with which events could be lost or misread; as the service, in whatever session.
+    """Refuse a schema with which events could be lost, misread or seen by others; as the service, in whatever session.
 
     Raises:
-        SchemaError: migrations are missing or newer than this code; or the sequence of positions was altered, or
-            stands below the last event.
+        SchemaError: migrations are missing or newer than this code; the schema lacks something that they make; the
+            sequence of positions was altered, or stands below the last event; or events are missing.
     """
     with translated():
         async with connection.transaction():
@@ -38,10 +39,18 @@ async def _check(connection: Connection, schema: str) -> None:
     except SchemaMissing:
         rows = []
     check({str(version) for (version,) in rows})
+    cursor = await connection.execute(CATALOG)
+    comparison = compare_catalog(await cursor.fetchall())
+    if differences := comparison.structural():
+        roles = f"; missing roles: {', '.join(comparison.missing_roles)}" if comparison.missing_roles else ""
+        raise SchemaError(
+            f"the schema is not as the migrations make it: {describe(differences)}{roles}: {remedy(differences)}"
+        )
     with translated():
         cursor = await connection.execute(_POSITION_SEQUENCE)
         row = await cursor.fetchone()
-    is_sound, is_ahead = row or (False, False)
+    is_sound, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
+    check_positions(last_event, last_checkpoint)
     if not is_sound:
         raise SchemaError(
             "the sequence events_position was altered, and readers could miss events: "
@@ -51,4 +60,17 @@ async def _check(connection: Connection, schema: str) -> None:
         raise SchemaError(
             "the sequence events_position stands below the last event, as after a copy of the rows alone: "
             "SELECT setval('events_position', max(position)) FROM events"
+        )
+
+
+def check_positions(last_event: int, last_checkpoint: int) -> None:
+    """Refuse read tables that were made from events which the log does not have.
+
+    Raises:
+        SchemaError: a checkpoint stands above the last event.
+    """
+    if last_checkpoint > last_event:
+        raise SchemaError(
+            f"the read tables come to position {last_checkpoint}, but the log ends at {last_event}: events are missing, as "
+            "after restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
         )

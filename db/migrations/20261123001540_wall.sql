@@ -148,14 +148,21 @@ BEGIN ATOMIC
      WHERE m.access IS DISTINCT FROM l.access;
 END;
 
--- Whether the positions that the log will give can be trusted, for whoever opens it: the sequence is as it was made, and
--- stands at or above the last event.
-CREATE FUNCTION positions_are_sound(OUT is_sound boolean, OUT is_ahead boolean)
+-- What a store checks when it opens: the sequence of positions is as it was made (is_sound) and stands at or above the
+-- last event (is_ahead). Projections only come to positions of events, so a checkpoint above the last event says that
+-- events are missing, as after restoring a dump that row-level security has filtered.
+CREATE FUNCTION positions_are_sound(
+    OUT is_sound        boolean,
+    OUT is_ahead        boolean,
+    OUT last_event      bigint,
+    OUT last_checkpoint bigint
+)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    SELECT s.seqcache = 1 AND s.seqincrement = 1 AND NOT s.seqcycle,
-           last_position() >= coalesce((SELECT e.position FROM events e ORDER BY e.position DESC LIMIT 1), 0)
+    SELECT s.seqcache = 1 AND s.seqincrement = 1 AND NOT s.seqcycle, last_position() >= e.position, e.position, c.position
       FROM pg_sequence s
+     CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM events) AS e
+     CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM checkpoints) AS c
      WHERE s.seqrelid = 'events_position'::regclass;
 END;
 

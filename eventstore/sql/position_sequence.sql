@@ -1,1 +1,1 @@
-SELECT is_sound, is_ahead FROM positions_are_sound()
+SELECT is_sound, is_ahead, last_event, last_checkpoint FROM positions_are_sound()

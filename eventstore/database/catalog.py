@@ -1,0 +1,173 @@
+"""What a database has of the schema, compared with what the migrations make.
+
+``db/catalog.tsv`` lists what the migrations make in a database whose login may create roles: a line for each fact that
+``catalog.sql`` reads, such as a policy, a trigger and whether it is enabled, or the owner of a table. It is written by a
+test, never by hand. One query reads the same facts of any other database; what users made beside the store is in neither.
+
+A database that was migrated by a login that may not create roles has the same objects, all owned by that login, and no
+rights or policies for roles: facts about roles are then not expected, but reported as a whole
+(:attr:`Comparison.has_roles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+from eventstore.database.dbmate import migrations_folder
+from eventstore.database.queries import query
+
+CATALOG = query("eventstore.database", "catalog")
+OWNER = "eventstore_owner"
+
+Facts: TypeAlias = dict[tuple[str, str], str]
+"""Details by kind and name."""
+
+_OF_ROLES = ("owner of", "rights on", "role", "membership")
+"""Kinds of facts that a database without roles does not have."""
+_OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ")
+"""Beginnings of the names of policies that a database without roles does not have."""
+_ACCESS = ("rights on", "role", "membership", "schema", "type")
+"""Kinds of facts without which a store still keeps its promises; operations may be refused."""
+_BY_ROLES_COMMAND = ("owner of", "rights on", "role", "membership", "policy", "row-level security on", "definition of")
+"""Kinds of facts that ``eventstore migrate roles`` restores."""
+_ANY_LOGIN = "<login>"
+"""The owner of what belongs to the login that migrates."""
+_SHOWN = 6
+"""Names of a kind in a message; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A fact that is not as the migrations make it.
+
+    Attributes:
+        expected: its detail; None if the fact is not expected.
+        found: its detail; None if the database does not have it.
+    """
+
+    kind: str
+    name: str
+    expected: str | None
+    found: str | None
+
+    @property
+    def is_structural(self) -> bool:
+        """Whether the store must not be used with it."""
+        return self.kind not in _ACCESS and self.expected is not None
+
+    @property
+    def by_roles_command(self) -> bool:
+        """Whether ``eventstore migrate roles`` removes it."""
+        return self.kind in _BY_ROLES_COMMAND
+
+    def __str__(self) -> str:
+        return f"{self._state} {self.kind} {self.name}"
+
+    @property
+    def _state(self) -> str:
+        if self.kind == "trigger" and self.found is not None and self.found.startswith("disabled"):
+            return "disabled"
+        return "missing" if self.found is None else "unexpected" if self.expected is None else "altered"
+
+    @property
+    def group(self) -> str:
+        """State and kind, by which messages bring differences together."""
+        return f"{self._state} {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a database differs from what the migrations make.
+
+    Attributes:
+        has_roles: the log belongs to the role ``eventstore_owner``, so that row-level security holds for logins.
+        missing_roles: roles of the store that the server does not have.
+    """
+
+    differences: tuple[Difference, ...]
+    has_roles: bool
+    missing_roles: tuple[str, ...]
+
+    def structural(self) -> list[Difference]:
+        """Return the differences with which the store must not be used."""
+        return [difference for difference in self.differences if difference.is_structural]
+
+
+def catalog_file() -> Path:
+    """The list of what the migrations make."""
+    return migrations_folder().parent / "catalog.tsv"
+
+
+@cache
+def expected_facts() -> Facts:
+    """Return what the migrations make, by a login that may create roles."""
+    lines = catalog_file().read_text(encoding="utf-8").splitlines()
+    facts: Facts = {}
+    for line in lines:
+        kind, name, detail = line.split("\t")
+        facts[kind, name] = detail.replace("\\n", "\n")
+    return facts
+
+
+def catalog_text(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Return the facts of a database in the format of the file."""
+    lines = sorted("\t".join((kind, name, detail.replace("\n", "\\n"))) for kind, name, detail in rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool = False) -> Comparison:
+    """Compare the facts of a database, the rows of :data:`CATALOG`, with what the migrations make.
+
+    Args:
+        expect_roles: also if nothing belongs to the owner's role yet.
+    """
+    found: Facts = {(kind, name): detail for kind, name, detail in rows}
+    expected = expected_facts()
+    has_roles = found.get(("owner of", "table events")) == OWNER
+    with_roles = has_roles or expect_roles
+    roles = sorted(name for kind, name in expected if kind == "role")
+    differences = []
+    for (kind, name), detail in expected.items():
+        if not with_roles and (kind in _OF_ROLES or name.startswith(_OF_OTHER_ROLES)):
+            continue
+        if detail == _ANY_LOGIN:
+            continue
+        if (value := found.get((kind, name))) != detail:
+            differences.append(Difference(kind, name, detail, value))
+    for kind, name in found.keys() - expected.keys():
+        on_ours = kind == "policy" and ("table", name.rpartition(" on ")[2]) in expected
+        if with_roles and (on_ours or kind == "membership") or on_ours and not name.startswith(_OF_OTHER_ROLES):
+            differences.append(Difference(kind, name, None, found[kind, name]))
+    missing = tuple(role for role in roles if ("role", role) not in found)
+    return Comparison(tuple(sorted(differences, key=lambda d: (d.kind, d.name))), has_roles, missing)
+
+
+def describe(differences: Iterable[Difference]) -> str:
+    """Return the differences in a line: the first names of each kind, and how many more there are."""
+    groups: dict[str, list[str]] = {}
+    for difference in differences:
+        groups.setdefault(difference.group, []).append(difference.name)
+    return "; ".join(
+        f"{group}: {', '.join(names[:_SHOWN])}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        for group, names in groups.items()
+    )
+
+
+def remedy(differences: Iterable[Difference]) -> str:
+    """Return what to do about the differences."""
+    remaining = list(differences)
+    steps = []
+    if any(difference.by_roles_command for difference in remaining):
+        steps.append("eventstore migrate roles")
+    for difference in remaining:
+        if difference.group == "disabled trigger" and difference.expected:
+            trigger, _, table = difference.name.partition(" on ")
+            always = "ALWAYS " if difference.expected.startswith("enabled always") else ""
+            steps.append(f"ALTER TABLE {table} ENABLE {always}TRIGGER {trigger}")
+    if any(not d.by_roles_command and d.group != "disabled trigger" for d in remaining):
+        steps.append("restore the schema from a complete dump")
+    return "; ".join(steps)
