@@ -14,7 +14,8 @@
     ├── Forbidden                  the user may not write there
     ├── ConflictError              what was given contradicts what the log holds
     │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
-    │   └── EventIdConflict        another event is stored under the same id
+    │   ├── EventIdConflict        another event is stored under the same id
+    │   └── ConversationIsDeleted  the conversation takes no events until it is reactivated
     ├── RetryableError             nothing was written; the same call may succeed when repeated
     │   ├── DeadlockDetected       two transactions waited for each other
     │   ├── ProjectionChanged      read tables are made by another version of their projection now
@@ -160,6 +161,22 @@ class EventIdConflict(ConflictError):
         )
         self.conversation_id = conversation_id
         self.event_id = event_id
+
+
+class ConversationIsDeleted(ConflictError):
+    """The conversation is deleted, and accepts no such event until it is reactivated.
+
+    Attributes:
+        conversation_id: the conversation.
+    """
+
+    def __init__(self, conversation_id: object) -> None:
+        super().__init__(
+            f"conversation {conversation_id} exists and is deleted; nothing was written: reactivate it (append a "
+            f'ConversationReactivated, or PATCH /v1/conversations/{conversation_id} with {{"is_active": true}}), then '
+            "repeat the call, or use another conversation"
+        )
+        self.conversation_id = conversation_id
 
 
 class RetryableError(EventStoreError):
