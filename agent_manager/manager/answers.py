@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 from agent_manager.agents.answering import Answer, Context, Reply, Update
 from agent_manager.agents.errors import AgentError
 from agent_manager.manager.views import Accepted, Json
-from eventstore.errors import EventStoreError, InputError, printable
+from eventstore.errors import ConversationIsDeleted, EventStoreError, InputError, printable
 
 Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
 
@@ -48,13 +48,14 @@ class Answered:
 async def ask(answer: Answer | None, accepted: Accepted, context: Context, session: Session) -> Answered:
     """Has an agent answer, in the event loop that this is called in, and stores what comes as it comes.
 
-    Whatever the agent raises is stored as the outcome.
+    Whatever the agent raises is stored as the outcome. If the conversation is deleted meanwhile, it is abandoned.
 
     Raises:
         EventStoreError: the store failed; the message stays pending.
     """
     reply: Json | None = None
     error: str | None = None
+    outcome: Outcome = "failed"
     try:
         if answer is not None:
             async with _listening(answer(accepted.message, context)) as updates:
@@ -62,7 +63,9 @@ async def ask(answer: Answer | None, accepted: Accepted, context: Context, sessi
                     await _store(session, update)
                     reply = update.message if isinstance(update, Reply) else reply
     except _NotStored as problem:
-        if not isinstance(problem.error, InputError | AgentError):
+        if isinstance(problem.error, ConversationIsDeleted):
+            outcome = "abandoned"
+        elif not isinstance(problem.error, InputError | AgentError):
             raise problem.error from None
         error = f"what the agent said cannot be stored: {problem.error}"
     except Exception as problem:
@@ -71,7 +74,7 @@ async def ask(answer: Answer | None, accepted: Accepted, context: Context, sessi
         await session.finish("answered", None)
         return Answered(reply)
     error = printable(error, 2000)
-    await session.finish("failed", error)
+    await session.finish(outcome, error)
     return Answered(reply, error)
 
 

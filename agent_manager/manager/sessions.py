@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from agent_manager.agents.answering import Update
 from agent_manager.agents.recording import Recording
@@ -10,6 +11,7 @@ from agent_manager.manager.answers import Outcome
 from agent_manager.manager.views import Accepted
 from agent_manager.manager.writing import Writer
 from eventstore import MessageAnswered, NewEvent
+from eventstore.errors import ConversationIsDeleted
 from eventstore.ids import derived_uuid
 
 
@@ -33,7 +35,8 @@ class LogSession:
     async def finish(self, outcome: Outcome, error: str | None) -> None:
         """The message waits no longer. Of two that answered it at the same time, the first to say so counts."""
         if error is not None:
-            await self._writer.add(self._accepted.conversation, self._recording.failed(error))
+            with suppress(ConversationIsDeleted):  # its tasks stay as they are
+                await self._writer.add(self._accepted.conversation, self._recording.failed(error))
         message, task_id = self._accepted.event_id, self._recording.task_id
         answered = MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id)
         await self._writer.append_once(self._accepted.conversation, answered_event(answered))
