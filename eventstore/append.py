@@ -13,6 +13,7 @@ from uuid import UUID
 from eventstore.caller import checked_tenant
 from eventstore.database.binary import int2, int4, jsonb, to_int4, to_timestamp, with_length, without_length
 from eventstore.errors import (
+    ConversationIsDeleted,
     EventIdConflict,
     EventStoreError,
     EventTooLarge,
@@ -156,7 +157,7 @@ class Batch:
 
         Raises:
             Forbidden: the user may not append to one of the conversations.
-            WrongExpectedVersion, EventIdConflict: what the log holds contradicts it.
+            WrongExpectedVersion, EventIdConflict, ConversationIsDeleted: what the log holds contradicts it.
             InputError: the server refused an event.
         """
         for told in outcomes:
@@ -168,7 +169,7 @@ class Batch:
     def _fault(self, outcomes: Sequence[Outcome]) -> EventStoreError:
         """The error for what the server found wrong; where that is several things, for the gravest."""
         codes = [outcome.code for outcome in outcomes]
-        gravest = (REFUSED, FORBIDDEN, ID_CONFLICT, WRONG_VERSION)
+        gravest = (REFUSED, FORBIDDEN, ID_CONFLICT, DELETED, WRONG_VERSION)
         number = next(codes.index(fault) for fault in gravest if fault in codes)
         told, target, row = outcomes[number], self.targets[number], self.rows[number]
         conversation_id = self.conversations[target]
@@ -176,6 +177,8 @@ class Batch:
             return Forbidden(conversation_id)
         if told.code == ID_CONFLICT:
             return EventIdConflict(conversation_id, _id_of(row), told.problem)
+        if told.code == DELETED:
+            return ConversationIsDeleted(conversation_id)
         if told.code == WRONG_VERSION:
             return WrongExpectedVersion(conversation_id, self._appends[target].expected, told.version)
         return InputError(
@@ -189,6 +192,7 @@ Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 ID, TYPE = 0, 1
 
 NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY, FORBIDDEN = b"n", b"k", b"v", b"i", b"r", b"b", b"f"
+DELETED = b"d"
 """What the server says of an event. A further word is ``x``, its append was refused for another of its events; the
 migration that makes ``append_group`` explains them all."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Sequence
 
 from psycopg.pq.abc import PGresult
 
-from eventstore.append import ANY_VERSION, ID, MAX_CONVERSATIONS, Append, Batch, Outcome, Row
+from eventstore.append import ANY_VERSION, ID, MAX_CONVERSATIONS, TYPE, Append, Batch, Outcome, Row
 from eventstore.database import binary
 from eventstore.database.binary import with_length, without_length
 from eventstore.database.lane import Statement
@@ -113,6 +113,8 @@ class PendingAppend:
         return self.is_given_up or self.result.done()
 
 
+_DELETIONS = frozenset(with_length(word) for word in (b"conversation.deleted", b"conversation.reactivated"))
+
 Group = list[PendingAppend]
 
 
@@ -161,7 +163,13 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
 
 
 def _may_share(key: ConversationKey, those: list[PendingAppend], other: PendingAppend) -> bool:
-    """Whether appends can follow each other in a conversation: for one user, all expect ANY, no event is in two."""
+    """Whether appends can follow each other in a conversation: for one user, all expect ANY, no event is in two.
+
+    One that deletes or reactivates the conversation is sent without others to it: whether they are refused depends on
+    whether it is.
+    """
+    if any(row[TYPE] in _DELETIONS for one in (*those, other) for row in one.batch.rows):
+        return False
     if any(one.batch.user != other.batch.user for one in those):
         return False
     targets = [one.conversations.index(key) for one in (*those, other)]

@@ -14,7 +14,8 @@
     ├── Forbidden                  the user may not write there
     ├── ConflictError              what was given contradicts what the log holds
     │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
-    │   └── EventIdConflict        another event is stored under the same id
+    │   ├── EventIdConflict        another event is stored under the same id
+    │   └── ConversationIsDeleted  the conversation takes no events until it is reactivated
     ├── RetryableError             nothing was written; the same call may succeed when repeated
     │   ├── ConversationLocked     another transaction holds the conversation
     │   ├── DeadlockDetected       two transactions waited for each other
@@ -171,6 +172,22 @@ class EventIdConflict(ConflictError):
         self.conversation_id = conversation_id
         self.event_id = event_id
         self.differences = differences
+
+
+class ConversationIsDeleted(ConflictError):
+    """The conversation is deleted, and accepts no such event until it is reactivated.
+
+    Attributes:
+        conversation_id: the conversation.
+    """
+
+    def __init__(self, conversation_id: object) -> None:
+        super().__init__(
+            f"conversation {conversation_id} exists and is deleted; nothing was written: reactivate it (append a "
+            f'ConversationReactivated, or PATCH /v1/conversations/{conversation_id} with {{"is_active": true}}), then '
+            "repeat the call, or use another conversation"
+        )
+        self.conversation_id = conversation_id
 
 
 class RetryableError(EventStoreError):

@@ -20,7 +20,14 @@ from eventstore.database.connection import PROJECTOR, WRITER, Connection, take_r
 from eventstore.database.pool import Pool
 from eventstore.database.queries import query
 from eventstore.database.translate import translate
-from eventstore.errors import EventIdConflict, EventStoreError, StoreClosed, WrongExpectedVersion
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventIdConflict,
+    EventStoreError,
+    Forbidden,
+    StoreClosed,
+    WrongExpectedVersion,
+)
 from eventstore.ids import parse_uuid
 from projections.own import prepare
 from projections.projection import Projection
@@ -118,6 +125,10 @@ def _columns(batch: Batch) -> dict[str, list[Any]]:
 def _explained(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVersion) -> EventStoreError:
     if error.sqlstate == "ES001":
         return WrongExpectedVersion(conversation_id, expected, _detail(error)["actual"])
+    if error.sqlstate == "ES008":
+        return ConversationIsDeleted(conversation_id)
+    if error.sqlstate == "ES007":
+        return Forbidden(conversation_id)
     if error.sqlstate == "ES002":
         detail = _detail(error)
         return EventIdConflict(conversation_id, detail["event_id"], detail["differences"])

@@ -137,8 +137,8 @@ def _sent(value: Any) -> Any:
 
 
 _OF_CONVERSATIONS = frozenset(("active", "deleted"))
-_OF_MESSAGES = frozenset(("tenant", "after_version", "role", "actor", "since", "until"))
-_OF_TASKS = frozenset(("status",))
+_OF_MESSAGES = frozenset(("tenant", "after_version", "role", "actor", "since", "until", "deleted"))
+_OF_TASKS = frozenset(("status", "deleted"))
 _OF_TENANT = {"tenant": "t.tenant_id"}
 
 
@@ -175,7 +175,7 @@ MESSAGES = Listing(
 ALL_MESSAGES = Listing(
     "messages of all conversations", "messages", {"tenant": "m.tenant_id"},
     (Column("m.created_at", 5, datetime), Column("m.conversation_id", 1, UUID), Column("m.version", 9, int)),
-    Message.from_row, 13, ("messages",), _OF_MESSAGES,
+    Message.from_row, 13, ("messages", "conversations"), _OF_MESSAGES,
 )  # fmt: skip
 
 _BY_CREATION = (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID))
@@ -185,9 +185,16 @@ TASKS = Listing(
     Task.from_row, 15, ("tasks",), _OF_TASKS,
 )  # fmt: skip
 ALL_TASKS = Listing(
-    "tasks of all conversations", "tasks", _OF_TENANT, _OF_ALL_BY_CREATION, Task.from_row, 15, ("tasks",), _OF_TASKS
+    "tasks of all conversations",
+    "tasks",
+    _OF_TENANT,
+    _OF_ALL_BY_CREATION,
+    Task.from_row,
+    15,
+    ("tasks", "conversations"),
+    _OF_TASKS,
 )
 ALL_TASKS_IN_STATUS = Listing(
     "tasks of all conversations in a status", "tasks", _OF_TENANT | {"status": "t.status"}, _OF_ALL_BY_CREATION,
-    Task.from_row, 15, ("tasks",), _OF_TASKS,
+    Task.from_row, 15, ("tasks", "conversations"), _OF_TASKS,
 )  # fmt: skip

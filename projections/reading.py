@@ -103,7 +103,7 @@ class Reader:
         """
         if by not in ("updated", "created"):
             raise InputError(f"by: {by!r} is unknown: choose updated or created")
-        filters = {"active": active, "deleted": None if deleted else False, **_checked(actor, since, until)}
+        filters = {"active": active, **_hiding(deleted=deleted), **_checked(actor, since, until)}
         listing = conversations(by, of_actor=actor is not None)
         return await self._page(listing, filters, newest_first, limit, after, at_least)
 
@@ -130,6 +130,7 @@ class Reader:
         since: datetime | None = None,
         until: datetime | None = None,
         after_version: int | None = None,
+        deleted: bool = False,
         newest_first: bool = False,
         limit: int | None = None,
         after: str | None = None,
@@ -142,12 +143,14 @@ class Reader:
             role, actor: only those of this role or actor. Where few are, a page looks at many more: bound it by time.
             since, until: of ``created_at``.
             after_version: of a conversation, only those above this version.
+            deleted: of all conversations, those of deleted ones too.
         """
         _known(role, Role, "role")
         filters = {"role": role, **_checked(actor, since, until)}
         if conversation_id is None:
             if after_version is not None:
                 raise InputError("after_version: is one of a conversation: name that too")
+            filters |= _hiding(deleted=deleted)
             return await self._page(ALL_MESSAGES, filters, newest_first, limit, after, at_least)
         filters |= {"after_version": after_version, "conversation_id": parse_uuid(conversation_id, "conversation_id")}
         return await self._page(MESSAGES, filters, newest_first, limit, after, at_least)
@@ -159,6 +162,7 @@ class Reader:
         status: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        deleted: bool = False,
         newest_first: bool = False,
         limit: int | None = None,
         after: str | None = None,
@@ -170,11 +174,13 @@ class Reader:
             conversation_id: None is all conversations.
             status: only those in this status.
             since, until: of ``created_at``.
+            deleted: of all conversations, those of deleted ones too.
         """
         _known(status, TaskStatus, "status")
         filters = {"status": status, **_checked(None, since, until)}
         if conversation_id is None:
             listing = ALL_TASKS if status is None else ALL_TASKS_IN_STATUS
+            filters |= _hiding(deleted=deleted)
             return await self._page(listing, filters, newest_first, limit, after, at_least)
         filters |= {"conversation_id": parse_uuid(conversation_id, "conversation_id")}
         return await self._page(TASKS, filters, newest_first, limit, after, at_least)
@@ -261,6 +267,11 @@ def not_found(conversation: UUID | str) -> NotFound:
     return NotFound(
         f"no conversation has the id {str(conversation)!r}: the list of conversations shows those that are there"
     )
+
+
+def _hiding(*, deleted: bool) -> dict[str, Any]:
+    """The filter by which every list leaves out deleted conversations and what belongs to them."""
+    return {"deleted": None if deleted else False}
 
 
 def _checked(actor: str | None, since: datetime | None, until: datetime | None) -> dict[str, Any]:

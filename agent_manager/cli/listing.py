@@ -49,6 +49,11 @@ User = Annotated[
 ]
 
 
+OfDeleted = Annotated[
+    bool, typer.Option("--deleted", help="Those of deleted conversations too, where no conversation is named.")
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     for command in (conversations, messages, tasks, history):
@@ -60,7 +65,7 @@ def conversations(
         bool | None,
         typer.Option("--active/--archived", help="Only active, or only archived ones.", show_default=False),
     ] = None,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Hidden ones too.")] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted ones too.")] = False,
     user: Annotated[
         str | None,
         typer.Option("--user", metavar="ACTOR", help="Only those in which this actor appears.", show_default=False),
@@ -109,6 +114,7 @@ def messages(
     conversation: MaybeConversation = None,
     role: Annotated[str | None, typer.Option("--role", help="Only of this role.", show_default=False)] = None,
     user: User = None,
+    deleted: OfDeleted = False,
     since: Since = None,
     until: Until = None,
     newest: Newest = None,
@@ -132,6 +138,7 @@ def messages(
         page = await reader.messages(
             found, role=role, actor=user, since=moment(since, "--since"), until=moment(until, "--until"),
             newest_first=_newest(newest, found), limit=_limit(limit, found), after=after, at_least=at_least,
+            deleted=deleted,
         )  # fmt: skip
         print_page(
             page,
@@ -150,6 +157,7 @@ def messages(
 def tasks(
     conversation: MaybeConversation = None,
     status: Annotated[str | None, typer.Option("--status", help="Only in this status.", show_default=False)] = None,
+    deleted: OfDeleted = False,
     since: Since = None,
     until: Until = None,
     newest: Newest = None,
@@ -170,6 +178,7 @@ def tasks(
         page = await reader.tasks(
             found, status=status, since=moment(since, "--since"), until=moment(until, "--until"),
             newest_first=_newest(newest, found), limit=_limit(limit, found), after=after, at_least=at_least,
+            deleted=deleted,
         )  # fmt: skip
         print_page(
             page,

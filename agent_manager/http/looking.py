@@ -32,10 +32,11 @@ _SEEN_OF = query("agent_manager.http", "seen_of")
 
 @dataclass(frozen=True, slots=True)
 class ComeTo:
-    """A conversation, and the version that it has come to."""
+    """A conversation, the version that it has come to, and whether it is deleted."""
 
     id: UUID
     version: int
+    is_deleted: bool
 
 
 async def mark_of_tables(

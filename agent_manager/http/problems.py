@@ -13,6 +13,7 @@ from agent_manager.http.refusals import Refused
 from eventstore.errors import (
     ConflictError,
     ConnectionLost,
+    ConversationIsDeleted,
     DiskFull,
     EmbeddedServerError,
     EventStoreError,
@@ -124,6 +125,8 @@ def members(error: EventStoreError) -> dict[str, Any]:
     """What programs may want to know of the error beside its text."""
     if isinstance(error, WrongExpectedVersion):
         return {"expected_version": error.expected, "actual_version": error.actual}
+    if isinstance(error, ConversationIsDeleted):
+        return {"conversation_id": str(error.conversation_id)}
     if isinstance(error, EventTooLarge):
         return {"bytes": error.size, "limit_bytes": error.limit}
     if isinstance(error, InvalidEvent):

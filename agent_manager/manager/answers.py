@@ -13,7 +13,7 @@ from agent_manager.agents.errors import AgentError, TaskUnknown
 from agent_manager.agents.wire import OPEN, status_of
 from agent_manager.manager.errors import AnswerTaken
 from agent_manager.manager.views import Accepted, Json
-from eventstore.errors import InputError, printable
+from eventstore.errors import ConversationIsDeleted, InputError, printable
 
 Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
 
@@ -123,7 +123,7 @@ async def answer_once(
 async def ask(answer: Answer | None, session: Session) -> Answered:
     """Have an agent answer, in the event loop that this is called in, and store what comes as it comes.
 
-    What the agent raises is stored as the outcome.
+    What the agent raises is stored as the outcome. If the conversation is deleted meanwhile, the answer is abandoned.
 
     Raises:
         AnswerTaken: another process is answering, or has answered.
@@ -131,6 +131,7 @@ async def ask(answer: Answer | None, session: Session) -> Answered:
     """
     reply: Json | None = session.earlier.reply if session.earlier is not None else None
     error: str | None = None
+    outcome: Outcome = "failed"
     try:
         if answer is not None:
             async with aclosing(_updates(answer, session)) as updates:
@@ -138,7 +139,9 @@ async def ask(answer: Answer | None, session: Session) -> Answered:
                     await _store(session, update)
                     reply = update.message if isinstance(update, Reply) else reply
     except _NotStored as problem:
-        if not isinstance(problem.error, InputError | AgentError):
+        if isinstance(problem.error, ConversationIsDeleted):
+            outcome = "abandoned"
+        elif not isinstance(problem.error, InputError | AgentError):
             raise problem.error from None
         error = f"what the agent said cannot be stored: {problem.error}"
     except Exception as problem:
@@ -147,7 +150,7 @@ async def ask(answer: Answer | None, session: Session) -> Answered:
         await session.finish("answered", None)
         return Answered(reply)
     error = printable(error, 2000)
-    await session.finish("failed", error)
+    await session.finish(outcome, error)
     return Answered(reply, error)
 
 

@@ -38,7 +38,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.ending import end
-from eventstore.errors import NotFound, WrongExpectedVersion, printable
+from eventstore.errors import ConversationIsDeleted, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
@@ -83,6 +83,7 @@ class Manager:
         """Begins a conversation, or gives the one that has this id.
 
         Raises:
+            ConversationIsDeleted: the one that has this id is deleted.
             InputError: the name is too long, or one of the two cannot be stored.
         """
         text = str(uuid4()) if conversation_id is None else checked_id(conversation_id)
@@ -110,8 +111,13 @@ class Manager:
         return await self._change(conversation_id, ConversationReactivated())
 
     async def delete_conversation(self, conversation_id: str) -> ConversationView:
-        """Hides it; nothing is lost. Raises NotFound."""
-        return await self._change(conversation_id, ConversationDeleted())
+        """Delete it: lists hide it, and it takes nothing further until it is reactivated; nothing is lost.
+
+        Deleting it again changes nothing. Raises NotFound.
+        """
+        with suppress(ConversationIsDeleted):
+            return await self._change(conversation_id, ConversationDeleted())
+        return (await self._existing(conversation_id)).view
 
     async def get_conversation(self, conversation_id: str) -> ConversationView | None:
         """The conversation, hidden or not; None where there is none."""
@@ -167,10 +173,11 @@ class Manager:
         return (await self._writer.message(checked_message(message), conversation_id, awaits_answer=False)).message
 
     async def pending(self) -> list[Pending]:
-        """The messages that await an answer, of whichever process, oldest first."""
+        """The messages that await an answer, of whichever process, oldest first; none of a deleted conversation."""
         rows = await self._log.pending()
         folds = await self._folds.all_of(dict.fromkeys(row.conversation for row in rows))
-        return [pending_view(row, folds[row.conversation]) for row in rows if row.conversation in folds]
+        listed = ((row, folds.get(row.conversation)) for row in rows)
+        return [pending_view(row, fold) for row, fold in listed if fold is not None and not fold.is_deleted]
 
     async def accepted(self, pending: Pending) -> Accepted:
         """A pending message, such as one that a killed process left behind, so that it can be answered.
@@ -228,10 +235,11 @@ class Manager:
         return [fold.wire(task) for _, fold, task in sorted(found, key=itemgetter(0)) if not fold.is_deleted]
 
     async def events(self, *, after: int = 0, limit: int | None = None) -> list[EventView]:
-        """What happened beyond a position, oldest first; of it the latest so many."""
+        """What happened beyond a position, oldest first; of the latest so many, those of no deleted conversation."""
         events = await self._log.latest(after, limit)
         folds = await self._folds.all_of({event.conversation_id: event.version for event in events})
-        views = (event_view(event, folds[event.conversation_id]) for event in events if event.conversation_id in folds)
+        listed = ((event, folds.get(event.conversation_id)) for event in events)
+        views = [event_view(event, fold) for event, fold in listed if fold is not None and not fold.is_deleted]
         return [view for view in views if view is not None]
 
     async def register_agent(self, url_or_card: str | Json) -> Json:
@@ -273,8 +281,12 @@ class Manager:
             lease = await self._lease(accepted, alive)
             if lease is not None:
                 fold = await self._known_at(accepted, lease.version)
-                if accepted.event_id not in fold.outcomes:
+                if accepted.event_id not in fold.outcomes and not fold.is_deleted:
                     return await self._session(accepted, fold, lease, lock)
+                if accepted.event_id not in fold.outcomes:  # an agent is not asked for what cannot be stored
+                    error = str(ConversationIsDeleted(accepted.conversation))
+                    answered = MessageAnswered(message_id=accepted.event_id, outcome="abandoned", error=error)
+                    await self._writer.append_once(accepted.conversation, answered_event(answered))
                 await self._leases.release(lease)
         except BaseException:
             if lease is not None:

@@ -11,11 +11,13 @@ from agent_manager.manager.log import LISTED, PAGE, Leased, PendingRow
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, NewEvent, Settings
 from eventstore.append import Batch, encode_expected
 from eventstore.caller import checked_tenant
-from eventstore.errors import EventIdConflict, WrongExpectedVersion
+from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.jsontext import load, to_json
 
 _EXISTS = encode_expected("EXISTS")
 _AGENTS = ("agent.registered", "agent.unregistered")
+_ACCEPTED_WHEN_DELETED = ("conversation.reactivated", "conversation.unshared", "message.answered")
+"""As the SQL function accepted_when_deleted says."""
 
 
 class MemoryLog:
@@ -29,6 +31,7 @@ class MemoryLog:
         self._by_id: dict[tuple[UUID, UUID], Event] = {}
         self._pending: dict[tuple[UUID, str], PendingRow] = {}
         self._leases: dict[tuple[UUID, UUID], UUID] = {}
+        self._deleted: set[UUID] = set()
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
@@ -40,6 +43,9 @@ class MemoryLog:
             if before is not None and (differences := _differences(before, event)):
                 raise EventIdConflict(conversation_id, event.id, differences)
         if None in known:
+            self._check_deletion(
+                conversation_id, [event for event, before in zip(events, known, strict=True) if before is None]
+            )
             self._check(conversation_id, expected)
         return AppendResult(
             [
@@ -101,6 +107,15 @@ class MemoryLog:
         if self._leases.get((conversation_id, message_id)) == holder:
             del self._leases[conversation_id, message_id]
 
+    def _check_deletion(self, conversation_id: UUID, new: Sequence[NewEvent]) -> None:
+        is_deleted = conversation_id in self._deleted
+        for event_type in (event.data.event_type for event in new):
+            if is_deleted and event_type not in _ACCEPTED_WHEN_DELETED:
+                raise ConversationIsDeleted(conversation_id)
+            is_deleted = event_type == "conversation.deleted" or (
+                is_deleted and event_type != "conversation.reactivated"
+            )
+
     def _check(self, conversation_id: UUID, expected: ExpectedVersion) -> None:
         version, wanted = len(self._conversations.get(conversation_id, ())), encode_expected(expected)
         if (wanted >= 0 and wanted != version) or (wanted == _EXISTS and version == 0):
@@ -120,6 +135,10 @@ class MemoryLog:
             self._pending[kept.conversation_id, str(kept.id)] = row
         elif kept.event_type == "message.answered":
             self._pending.pop((kept.conversation_id, kept.content["message_id"]), None)
+        elif kept.event_type == "conversation.deleted":
+            self._deleted.add(kept.conversation_id)
+        elif kept.event_type == "conversation.reactivated":
+            self._deleted.discard(kept.conversation_id)
         return place
 
 

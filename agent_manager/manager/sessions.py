@@ -14,6 +14,7 @@ from agent_manager.manager.leases import Lease, Leases
 from agent_manager.manager.views import Accepted
 from agent_manager.manager.writing import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent
+from eventstore.errors import ConversationIsDeleted
 from eventstore.eventdata import TaskStatus
 from eventstore.ids import derived_uuid
 from eventstore.vocabulary import TaskStatusChanged
@@ -79,7 +80,10 @@ class LogSession:
             failed = TaskStatusChanged(task_id=left, status=TaskStatus.FAILED, metadata={"error": error or CUT_OFF})
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
         answered = MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id)
-        await self._append([*events, answered_event(answered)])
+        try:
+            await self._append([*events, answered_event(answered)])
+        except ConversationIsDeleted:  # its tasks stay as they are
+            await self._append([answered_event(answered)])
 
     async def release(self) -> None:
         """Let others answer, if it was not finished."""

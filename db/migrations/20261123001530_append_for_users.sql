@@ -8,6 +8,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- - the tenant of each must be one for which the session may append (writing_tenant);
 -- - a further outcome: f, forbidden: the conversation exists, and the user is none who may append this to it. It is told
 --   before anything that the conversation holds;
+-- - and another: d, deleted: the conversation is deleted, and takes no event of this type until it is reactivated
+--   (migration 001525). Within an append, a reactivation opens the conversation for what follows, a deletion closes it;
 -- - who begins a conversation owns it, and who it is shared with is written down with the event that shares it.
 
 -- Writes down what the new events of an append change of the members of their conversations. New is what stands above the
@@ -213,6 +215,11 @@ BEGIN
             ELSE
                 outcome := 'i';
             END IF;
+            RETURN;
+        END IF;
+        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+            outcome := 'd';
+            version := NULL;
             RETURN;
         END IF;
     END IF;
@@ -484,7 +491,9 @@ BEGIN
                    schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
                    -1
                ) WITH ORDINALITY AS g
-         ORDER BY CASE g.outcome WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'v' THEN 4 ELSE 5 END, g.ordinality
+         ORDER BY CASE g.outcome
+                      WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'd' THEN 4 WHEN 'v' THEN 5 ELSE 6
+                  END, g.ordinality
     LOOP
         target := conversation_nos[event.ordinal];
         CASE event.outcome
@@ -496,6 +505,11 @@ BEGIN
                 RAISE EXCEPTION 'the user may not append this to conversation %', conversation_ids[target]
                     USING ERRCODE = 'ES007',
                           DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text;
+            WHEN 'd' THEN
+                RAISE EXCEPTION 'conversation % is deleted', conversation_ids[target]
+                    USING ERRCODE = 'ES008',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text,
+                          HINT = 'Append conversation.reactivated to it first.';
             WHEN 'v' THEN
                 RAISE EXCEPTION 'conversation % is at version %, not at the expected one',
                                 conversation_ids[target], event.version

@@ -30,6 +30,7 @@ DECLARE
     busy        integer[];
     bound       text;
     has_users   boolean := '' <> ANY (users);
+    deletes     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
     has_known   boolean := false;
     number      integer;
     shares      boolean;
@@ -66,6 +67,15 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation under different users'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF deletes AND EXISTS (
+           SELECT
+             FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
+            GROUP BY e.conversation_no
+           HAVING min(e.append_no) <> max(e.append_no)
+              AND bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated'))) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     bound := writing_tenant();
     IF bound <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
@@ -94,7 +104,8 @@ BEGIN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
                -- Never before the previous version's, should the server's clock step back.
-               greatest(clock_timestamp(), head.timestamp) AS timestamp
+               greatest(clock_timestamp(), head.timestamp) AS timestamp,
+               head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
                    WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
           LEFT JOIN LATERAL (
@@ -127,6 +138,27 @@ BEGIN
                             ) THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT accepted_when_deleted(n.event_type)
+                        AND CASE
+                                WHEN deletes THEN coalesce((  -- the last that this append adds before it, else the log
+                                    SELECT b.event_type = 'conversation.deleted'
+                                      FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
+                                               AS b (conversation_no, event_type, id, ordinal)
+                                     WHERE b.conversation_no = n.conversation_no
+                                       AND b.ordinal < n.ordinal
+                                       AND b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                       AND NOT EXISTS (
+                                               SELECT
+                                                 FROM events e
+                                                WHERE e.tenant_id = h.tenant_id
+                                                  AND e.conversation_id = h.conversation_id
+                                                  AND e.id = b.id
+                                           )
+                                     ORDER BY b.ordinal DESC
+                                     LIMIT 1
+                                ), h.is_deleted)
+                                ELSE h.is_deleted
+                            END THEN 'd'
                    WHEN CASE h.expected
                             WHEN -2 THEN false
                             WHEN -1 THEN h.version = 0

@@ -250,33 +250,43 @@ class Migrator:
                         connection.execute("SELECT set_config('role', %s, true)", (role,))
                 except psycopg.errors.InsufficientPrivilege:
                     return []
-            is_exempt, readable = connection.execute(query("eventstore.database", "exposed"), {"tables": tables}).fetchone() or (False, [])
+            is_exempt, readable = connection.execute(
+                query("eventstore.database", "exposed"), {"tables": tables}
+            ).fetchone() or (False, [])
             if is_exempt:
                 return [
                     f"row-level security does not hold for {who}, a superuser or with BYPASSRLS: "
                     "let the service connect as another login"
                 ]
             # Where no row is visible, all of a large table would be read.
-            connection.execute("SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)")
+            connection.execute(
+                "SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)"
+            )
             for table in readable:
                 name = sql.Identifier(self._schema, table)
                 with suppress(psycopg.errors.QueryCanceled), connection.transaction():
                     text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})")
-                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (True,):
+                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (
+                        True,
+                    ):
                         visible.append(table)
-        return [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"] if visible else []
+        return (
+            [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"]
+            if visible
+            else []
+        )
 
     def dump(self, target: Path, pg_dump_folder: Path) -> None:
         """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
         with self._transaction() as connection:
-            run_dbmate(
-                "dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder
-            )
+            run_dbmate("dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder)
 
     def _connect(self, url: str | None = None) -> _SyncConnection:
         url = url or self._url
         try:
-            connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **connect_options(self._settings))
+            connection = psycopg.connect(
+                url, autocommit=True, prepare_threshold=None, **connect_options(self._settings)
+            )
         except psycopg.Error as error:
             raise unreachable(url, error) from error
         try:

@@ -132,7 +132,8 @@ class RolesPlan:
         return [
             d
             for d in found.differences
-            if d.kind == kind and (kind not in ("owner of", "rights on") or d.name.startswith("column ") or d.name in objects)
+            if d.kind == kind
+            and (kind not in ("owner of", "rights on") or d.name.startswith("column ") or d.name in objects)
         ]
 
     def _may_become(self, role: str) -> bool:

@@ -48,6 +48,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES001": (ConflictError, "read what has been added since, and decide again; nothing was written"),
     "ES002": (ConflictError, "give the new event an id of its own; nothing was written"),
     "ES005": (InputError, "correct it; nothing was written"),
+    "ES008": (ConflictError, "append conversation.reactivated first; nothing was written"),
     "ES006": (ProjectionChanged, "repeat the call"),
     "ES004": (UnsuitableServer, "connect to the primary"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),

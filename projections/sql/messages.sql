@@ -10,6 +10,7 @@ SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.meta
                 AND m.actor = %(actor)s
                 AND m.created_at >= %(since)s
                 AND m.created_at < %(until)s
+                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = %(deleted)s
        , false)
  ORDER BY {order}
  LIMIT (SELECT %(limit)s)

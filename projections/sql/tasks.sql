@@ -15,6 +15,7 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
  WHERE {within}
    AND coalesce(true
                 AND t.status = %(status)s
+                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = %(deleted)s
        , false)
  ORDER BY {order}
  LIMIT (SELECT %(limit)s)

@@ -214,11 +214,17 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
     ("change", "named"),
     [
         ("GRANT eventstore_owner TO eventstore_app", "unexpected membership: eventstore_app in eventstore_owner"),
-        ("ALTER ROLE eventstore_app INHERIT; GRANT eventstore_reader TO eventstore_app", "altered role: eventstore_app"),
+        (
+            "ALTER ROLE eventstore_app INHERIT; GRANT eventstore_reader TO eventstore_app",
+            "altered role: eventstore_app",
+        ),
         ("ALTER ROLE eventstore_auditor BYPASSRLS", "does not hold for the role eventstore_auditor"),
         ("CREATE POLICY open ON events USING (true)", "unexpected policy: open on events"),
         ("ALTER TABLE messages OWNER TO eventstore", "altered owner of: table messages"),
-        ("GRANT EXECUTE ON FUNCTION bind_login(name, text) TO PUBLIC", "altered rights on: function bind_login(name,text)"),
+        (
+            "GRANT EXECUTE ON FUNCTION bind_login(name, text) TO PUBLIC",
+            "altered rights on: function bind_login(name,text)",
+        ),
     ],
 )
 def test_what_opens_more_than_the_migrations_do_is_named(
@@ -226,6 +232,8 @@ def test_what_opens_more_than_the_migrations_do_is_named(
 ) -> None:
     migrator = migrate(own_server.url())
     assert migrator.findings() == []
-    with psycopg.connect(own_server.superuser_url_of_store if False else own_server.url("postgres"), autocommit=True) as connection:
+    with psycopg.connect(
+        own_server.superuser_url_of_store if False else own_server.url("postgres"), autocommit=True
+    ) as connection:
         connection.execute(change.encode())
     assert any(named in finding for finding in migrator.findings())

@@ -44,6 +44,7 @@ def modelled(events: list[Event]) -> tuple[Any, ...]:
     return tables["conversations"][0], messages, tasks, artifacts
 
 
+@pytest.mark.usefixtures("events_after_deletions")
 @given(st.lists(new_events, min_size=1, max_size=10), st.data())
 @settings(max_examples=25)
 async def test_it_is_a_fold_of_the_events_until_then(

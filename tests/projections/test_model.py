@@ -35,6 +35,8 @@ from projections import PROJECTIONS, Reader, applied_position, catch_up, named, 
 from projections.apply import ALL_SHARES, Applier
 from projections.quick import Quick
 
+pytestmark = pytest.mark.usefixtures("events_after_deletions")
+
 appends = st.tuples(
     st.integers(0, 1),
     st.dictionaries(st.sampled_from(CONVERSATIONS), st.lists(new_events, min_size=1, max_size=4), min_size=1),

@@ -187,6 +187,7 @@ async def test_the_largest_stays_the_largest(store: EventStore, statistics: Stat
     assert [row.largest_bytes for row in await statistics.sizes()] == [4, 6, 10]
 
 
+@pytest.mark.usefixtures("events_after_deletions")
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one batch"])
 @pytest.mark.parametrize(
     ("history", "status"),

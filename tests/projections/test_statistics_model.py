@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
@@ -54,6 +55,8 @@ new_events = st.builds(
     st.sampled_from(ACTORS),
     times,
 )
+pytestmark = pytest.mark.usefixtures("events_after_deletions")
+
 appends = st.dictionaries(st.sampled_from(CONVERSATIONS), st.lists(new_events, min_size=1, max_size=20), min_size=1)
 days = st.none() | st.integers(0, 4).map(lambda n: BEGIN.date() + timedelta(days=n)) | st.dates()
 filters = st.fixed_dictionaries({"since": days, "until": days, "actor": st.none() | st.sampled_from(ACTORS)})

@@ -9,18 +9,33 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from eventstore import ANY, EXISTS, NO_STREAM, Append, Event, ExpectedVersion, Metadata, NewEvent
-from eventstore.errors import ConflictError, EventIdConflict, WrongExpectedVersion
+from eventstore import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    Append,
+    ConversationDeleted,
+    ConversationReactivated,
+    Event,
+    ExpectedVersion,
+    MessageAnswered,
+    Metadata,
+    NewEvent,
+)
+from eventstore.errors import ConflictError, ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from support.raw import note
 from support.values import json_values
 
 CONVERSATIONS = [UUID(int=n) for n in range(1, 4)]
 IDS = [UUID(int=n) for n in range(100, 112)]
 
+_notes = st.builds(note, st.integers(0, 2) | json_values, st.sampled_from(["red", "blue"]))
+_lifecycle = st.sampled_from(
+    [ConversationDeleted(), ConversationReactivated(), MessageAnswered(message_id=IDS[0], outcome="failed")]
+)
 events = st.builds(
-    lambda content, event_type, id, actor, about: NewEvent(note(content, event_type), id, actor, Metadata(**about)),
-    st.integers(0, 2) | json_values,
-    st.sampled_from(["red", "blue"]),
+    lambda data, id, actor, about: NewEvent(data, id, actor, Metadata(**about)),
+    st.one_of(_notes, _notes, _notes, _lifecycle),
     st.sampled_from(IDS) | st.uuids(version=4),
     st.sampled_from(["", "ana"]),
     st.sampled_from([{}, {}, {"correlation_id": "c"}, {"own": 1}]),
@@ -77,6 +92,11 @@ class Model:
                     return EventIdConflict
         for append in batch:
             found = there[append.conversation_id]
+            new = [event for event in append.events if event.id not in found]  # type: ignore[union-attr]
+            if not _fits_deletion([stored.event for stored in found.values()], new):  # type: ignore[arg-type]
+                return ConversationIsDeleted
+        for append in batch:
+            found = there[append.conversation_id]
             something_new = any(event.id not in found for event in append.events)  # type: ignore[union-attr]
             if something_new and not _fits(append.expected, len(found)):
                 return WrongExpectedVersion
@@ -114,6 +134,17 @@ def comparable(value: Any) -> Any:
     if isinstance(value, list):
         return ("array", tuple(map(comparable, value)))
     return (isinstance(value, bool), value)
+
+
+def _fits_deletion(before: Sequence[NewEvent], new: Sequence[NewEvent]) -> bool:
+    """Whether a conversation accepts further events, each in its turn."""
+    accepted, is_deleted = ("conversation.reactivated", "message.answered"), False
+    for number, event_type in enumerate(event.data.event_type for event in (*before, *new)):
+        if is_deleted and event_type not in accepted and number >= len(before):
+            return False
+        if event_type in ("conversation.deleted", "conversation.reactivated"):
+            is_deleted = event_type == "conversation.deleted"
+    return True
 
 
 def _fits(expected: ExpectedVersion, version: int) -> bool:

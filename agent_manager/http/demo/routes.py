@@ -53,7 +53,7 @@ def _gives(result: Json) -> Answers:
     members: Json = {"jsonrpc": {"const": "2.0"}, "id": {"type": ["string", "integer", "null"]}, "result": result}
     schema = {"type": "object", "properties": members | {"error": {"type": ["object", "null"]}}, "required": ["result"]}
     told: Answers = {200: {"description": "The result.", "content": {"application/json": {"schema": schema}}}}
-    return told | {status: answer | {"content": _FAILURE} for status, answer in errors(413, 502).items()}
+    return told | {status: answer | {"content": _FAILURE} for status, answer in errors(409, 413, 502).items()}
 
 
 _FAILURE: Json = {
@@ -126,13 +126,13 @@ async def send_message(here: Here, request: Request) -> Response:
 
 @router.post("/message/list", openapi_extra=_takes(_TEXT) | needs(Scope.READ), responses=_list_of(_OBJECT))
 async def list_messages(here: Here, request: Request) -> Response:
-    """The messages of a conversation, their files as addresses; none where there is no such conversation."""
+    """The messages of a conversation, their files as addresses; none if it does not exist, or is deleted."""
     call = await read_call(request)
     conversation = call.get("params")
     if not isinstance(conversation, str):
         raise InputError("params: is no conversation's id: send it as a text")
     found = await come_to(here.reader, conversation)
-    if found is None:
+    if found is None or found.is_deleted:
         return success(request, [])
     shape = asked_shape(request)
 
@@ -165,7 +165,7 @@ async def get_events(here: Here, request: Request) -> Response:
     shape = asked_shape(request)
 
     async def make() -> bytes:
-        told = shape or shape_of_list(await here.manager.conversations(include_deleted=True))
+        told = shape or shape_of_list(await here.manager.conversations())
         return to_json([_event(each, told) for each in await here.manager.events()])
 
     return await _listed(here, request, make)

@@ -48,13 +48,16 @@ class ConversationPage(PageOut):
     items: list[ConversationOut]
 
 
+Deleted = Annotated[bool, Field(description="Those of deleted conversations too.")]
+
+
 class ConversationQuery(PageQuery):
     """Which conversations."""
 
     newest_first: NewestFirst = True
     by: Literal["updated", "created"] = Field("updated", description="The time by which they are ordered.")
     active: bool | None = Field(None, description="Only active, or only archived ones.")
-    deleted: bool = Field(False, description="The hidden ones too.")
+    deleted: bool = Field(False, description="The deleted ones too.")
     actor: str | None = Field(None, description="Only those in which this actor caused an event.")
     since: Since = None
     until: Until = None
@@ -113,6 +116,12 @@ class MessageQuery(PageQuery):
     until: Until = None
 
 
+class AllMessageQuery(MessageQuery):
+    """Which messages of all conversations."""
+
+    deleted: Deleted = False
+
+
 class ConversationMessageQuery(MessageQuery):
     """Which messages of a conversation."""
 
@@ -167,6 +176,12 @@ class TaskQuery(PageQuery):
     status: TaskStatus | None = None
     since: Since = None
     until: Until = None
+
+
+class AllTaskQuery(TaskQuery):
+    """Which tasks of all conversations."""
+
+    deleted: Deleted = False
 
 
 class StateOut(Out):

@@ -1,7 +1,16 @@
--- The first of the conversations that has events up to a position, and the version that it had come to there. For a user
+-- The first of the conversations that has events up to a position, the version that it had come to there, and whether it
+-- was deleted then. For a user
 -- it is one of which they are a member; that is asked before anything else, so that a conversation which is not theirs
 -- ends it where one that there is not does.
-SELECT i.id, latest.version
+SELECT i.id, latest.version,
+       coalesce((SELECT e.event_type = 'conversation.deleted'
+                   FROM events e
+                  WHERE e.tenant_id = %(tenant)s
+                    AND e.conversation_id = i.id
+                    AND e.position <= %(position)s
+                    AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                  ORDER BY e.version DESC
+                  LIMIT 1), false)
   FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS i (id, number)
  CROSS JOIN LATERAL (SELECT e.version
                        FROM events e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -38,7 +39,7 @@ from eventstore import (
     ConversationRenamed,
     EventData,
 )
-from eventstore.errors import ConflictError, Forbidden, WrongExpectedVersion
+from eventstore.errors import ConflictError, ConversationIsDeleted, Forbidden, WrongExpectedVersion
 from eventstore.ids import is_canonical_uuid
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=WalledRoute)
@@ -80,7 +81,7 @@ async def create_conversation(here: Here, response: Response, new: NewConversati
 async def get_conversation(
     here: Here, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
 ) -> Response:
-    """A conversation, hidden or not, by its id or by the id that its client gave it."""
+    """A conversation, deleted or not, by its id or by the id that its client gave it."""
 
     async def make() -> ConversationOut:
         return ConversationOut.model_validate(await here.reader.conversation(conversation))
@@ -95,12 +96,12 @@ async def get_conversation(
     openapi_extra=_WRITE,
 )
 async def change_conversation(here: Here, conversation: str, change: ConversationChange) -> ConversationOut:
-    """Renames, archives or reactivates a conversation."""
+    """Renames, archives or reactivates a conversation; reactivating takes a deletion back, too."""
     events: list[EventData] = []
-    if change.name is not None:
-        events.append(ConversationRenamed(name=change.name))
     if change.is_active is not None:
         events.append(ConversationReactivated() if change.is_active else ConversationArchived())
+    if change.name is not None:
+        events.append(ConversationRenamed(name=change.name))
     found = await existing(here.reader, conversation)
     expected = ANY if change.expected_version is None else change.expected_version
     await here.append(found.id, events, expected=expected, claimed=change.actor)
@@ -111,9 +112,13 @@ async def change_conversation(here: Here, conversation: str, change: Conversatio
     "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
 )
 async def delete_conversation(here: Here, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
-    """Hides a conversation. Its events stay; `PATCH` with `is_active` true shows it again."""
+    """Deletes a conversation: lists hide it, and takes nothing further; `PATCH` with `is_active` true reactivates it.
+
+    Its events stay. Deleting it again changes nothing.
+    """
     found = await existing(here.reader, conversation)
-    await here.append(found.id, [ConversationDeleted()], claimed=actor)
+    with suppress(ConversationIsDeleted):
+        await here.append(found.id, [ConversationDeleted()], claimed=actor)
 
 
 @router.get("/{conversation}/state", response_model=StateOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)

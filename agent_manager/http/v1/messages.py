@@ -15,10 +15,11 @@ from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import Json, PageOut
 from agent_manager.http.models.conversations import (
+    AllMessageQuery,
+    AllTaskQuery,
     AppendMessageQuery,
     ConversationMessageQuery,
     MessagePage,
-    MessageQuery,
     TaskPage,
     TaskQuery,
 )
@@ -101,7 +102,7 @@ async def append_message(
     "/conversations/{conversation}/send",
     status_code=202,
     response_model=AcceptedOut,
-    responses=errors(NOT_FOUND, TOO_LARGE),
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Scope.WRITE),
 )
 async def send_message(here: Here, conversation: str, message: MessageIn) -> AcceptedOut:
@@ -135,25 +136,25 @@ async def list_conversation_tasks(
 
 
 @router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Scope.READ))
-async def list_all_messages(here: Here, request: Request, asked: Annotated[MessageQuery, Query()]) -> Response:
+async def list_all_messages(here: Here, request: Request, asked: Annotated[AllMessageQuery, Query()]) -> Response:
     """The messages of all conversations, by the time when they happened."""
 
     async def page() -> PageOut:
         rows = await here.reader.messages(**asked.model_dump(exclude={"at_least"}))
         return MessagePage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
 
-    return await here.read(request, page, projections=("messages",), at_least=asked.at_least)
+    return await here.read(request, page, projections=("messages", "conversations"), at_least=asked.at_least)
 
 
 @router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Scope.READ))
-async def list_tasks(here: Here, request: Request, asked: Annotated[TaskQuery, Query()]) -> Response:
+async def list_tasks(here: Here, request: Request, asked: Annotated[AllTaskQuery, Query()]) -> Response:
     """The tasks of all conversations, in the order in which they were created."""
 
     async def page() -> PageOut:
         rows = await here.reader.tasks(**asked.model_dump(exclude={"at_least"}))
         return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
 
-    return await here.read(request, page, projections=("tasks",), at_least=asked.at_least)
+    return await here.read(request, page, projections=("tasks", "conversations"), at_least=asked.at_least)
 
 
 def _id_of_key(caller: Caller, conversation_id: UUID, key: str) -> UUID:
