@@ -12,12 +12,14 @@ import typer
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings
 from agent_manager.cli.output import errors, print_json, text
 from agent_manager.cli.stopping import run_stoppable
+from agent_manager.importing.times import time_zone
 from agent_manager.migrating.adk import AdkSource
-from agent_manager.migrating.backup import SUFFIX, newest_backup, open_backup
-from agent_manager.migrating.baseline import baseline_path, measured, write_baseline
+from agent_manager.migrating.backup import SUFFIX, BackupSource, check_tenant, choose_backup, open_backup
+from agent_manager.migrating.baseline import has_baseline, measured, write_baseline
 from agent_manager.migrating.criteria import check_criteria
 from agent_manager.migrating.endpoints import EndpointSource
 from agent_manager.migrating.migration import BACKUPS, migrate, take_over
+from agent_manager.migrating.private_files import write_private
 from agent_manager.migrating.report import Reported
 from agent_manager.migrating.rollback import Commands, roll_back
 from agent_manager.migrating.taking_over import TakenOver
@@ -58,8 +60,14 @@ def import_from(
     backups: Path,
     as_json: bool,
     report_file: Path | None,
+    zone: str | None,
+    tenant_is_explicit: bool,
 ) -> None:
-    """Takes over from one of these sources, and ends with exit code 1 unless everything is there as it was."""
+    """Take over from one of these sources; exit with code 1 unless everything is there as it was."""
+    if zone is not None:
+        time_zone(zone)
+    if backup is not None and zone is not None:
+        raise typer.BadParameter("--time-zone: a backup keeps the zone that it was taken with")
 
     async def work() -> Reported:
         with errors.status("…") as status:
@@ -72,14 +80,22 @@ def import_from(
 
             async with EventStore(settings) as store:
                 if backup is not None:
-                    return await take_over(open_backup(backup), store, doing=doing, progress=progress)
+                    found = open_backup(backup)
+                    if tenant_is_explicit and found.tenant != store.tenant:
+                        again, of = BackupSource(found), found.time_zone
+                        return await migrate(
+                            again, store, backups=backups, time_zone=of, doing=doing, progress=progress
+                        )
+                    return await take_over(found, store, doing=doing, progress=progress)
                 source: AbstractAsyncContextManager[EndpointSource | AdkSource]
-                source = EndpointSource(url) if url is not None else AdkSource(str(adk))
+                source = EndpointSource(url) if url is not None else AdkSource(str(adk), zone)
                 async with source as opened:
-                    report = await migrate(opened, store, backups=backups, doing=doing, progress=progress)
-                if url is not None and not baseline_path(backups).exists():
+                    report = await migrate(
+                        opened, store, backups=backups, time_zone=zone, doing=doing, progress=progress
+                    )
+                if url is not None and not has_baseline(backups, store.tenant, url):
                     doing("measuring, for a way back")
-                    write_baseline(await measured(url), backups)
+                    write_baseline(await measured(url, store.tenant), backups)
                 return report
 
     _tell(run_stoppable(work()), as_json, report_file)
@@ -104,7 +120,8 @@ def rollback(
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long either may take.")] = 120,
     backup: Annotated[
-        Path | None, typer.Option("--backup", help="The newest of the folder, if left out.", show_default=False)
+        Path | None,
+        typer.Option("--backup", help="The tenant's newest in the folder, if left out.", show_default=False),
     ] = None,
     backups: Backups = BACKUPS,
     into: Annotated[
@@ -123,6 +140,9 @@ def rollback(
     is stopped. The command to start gets its name in EVENTSTORE_RESTORE. With --url the started application is asked
     for everything and compared. The store is only read. Exit code 1: something is missing, and named.
 
+    Only backups of this tenant count, and with --url only those of that application; if they are of several sources,
+    --backup chooses.
+
     --check compares instead: the store, and what the application at --url serves, with the backup; and the times of
     its basic operations with the baseline, which import --from-url recorded. Exit code 1: go back.
     """
@@ -130,16 +150,21 @@ def rollback(
     if baseline:
         if url is None:
             raise typer.BadParameter("--baseline: give the application's --url")
-        typer.echo(f"recorded in {write_baseline(run_stoppable(measured(url)), backups)}")
+        found = run_stoppable(measured(url, checked_tenant(settings.tenant)))
+        typer.echo(f"recorded in {write_baseline(found, backups)}")
         return
 
     async def work() -> Reported:
-        found = open_backup(backup or newest_backup(backups))
+        tenant = checked_tenant(settings.tenant)
+        if backup is None:
+            found = choose_backup(backups, tenant, url, may_have_moved=check)
+        else:
+            found = check_tenant(open_backup(backup), tenant)
         with errors.status("…") as status:
             async with EventStore(settings) as store:
                 if check:
                     status.update("comparing …")
-                    return await check_criteria(store, checked_tenant(store.tenant), found, backups, url)
+                    return await check_criteria(store, tenant, found, backups, url)
                 how = Commands(stop_command, start_command, url, seconds)
                 target = into or backups / RESTORE_FILE
                 return await roll_back(store, found, target, how, doing=lambda what: status.update(f"{what} …"))
@@ -149,7 +174,7 @@ def rollback(
 
 def _tell(report: Reported, as_json: bool, file: Path | None) -> None:
     if file is not None:
-        file.write_text(json.dumps(report.values(), indent=2) + "\n", encoding="utf-8")
+        write_private(file, json.dumps(report.values(), indent=2) + "\n")  # it shows what differs
     if as_json:
         print_json(report.values())
     else:

@@ -10,7 +10,7 @@ two kinds come from different names, so that no id in a line can imitate a place
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -58,8 +58,8 @@ class Conversation:
     tasks: int = 0
 
 
-def conversation_from_line(line: bytes, tenant: str) -> Conversation:
-    """The events of one line.
+def conversation_from_line(line: bytes, tenant: str, zone: tzinfo = UTC) -> Conversation:
+    """Return the events of one line; ``zone`` is that of times without an offset.
 
     Raises:
         MalformedLine, InvalidEvent, InvalidId: it is not a conversation; says what stands where.
@@ -74,7 +74,7 @@ def conversation_from_line(line: bytes, tenant: str) -> Conversation:
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise MalformedLine(f"messages[{index}]: is {described(message)}, expected an object")
-    translation = _Translation(tenant, conversation_uuid(tenant, given_id))
+    translation = _Translation(tenant, conversation_uuid(tenant, given_id), zone)
     translation.begin(sent, given_id, messages)
     for index, message in enumerate(messages):
         translation.add(index, message)
@@ -82,7 +82,8 @@ def conversation_from_line(line: bytes, tenant: str) -> Conversation:
 
 
 class _Translation:
-    def __init__(self, tenant: str, conversation_id: UUID) -> None:
+    def __init__(self, tenant: str, conversation_id: UUID, zone: tzinfo) -> None:
+        self._zone = zone
         self.conversation = Conversation(conversation_id)
         self._scope = (tenant, str(conversation_id))
         self._message_ids = IdAssigner(tenant, conversation_id, "message")
@@ -95,7 +96,8 @@ class _Translation:
         name = title if isinstance(title, str) else ""
         if title is not None and title != name[:_LONGEST_NAME]:
             further["title"] = title
-        happened = own_time(sent) or next(filter(None, map(own_time, messages)), None)
+        times = (own_time(one, self._zone) for one in (sent, *messages))
+        happened = next(filter(None, times), None)
         created = ConversationCreated(
             name=name[:_LONGEST_NAME],
             given_id=given_id if given_id != str(self.conversation.id) else None,
@@ -104,7 +106,7 @@ class _Translation:
         self._event(created, self._derived("conversation"), IMPORTER, happened, "conversation")
 
     def add(self, index: int, sent: dict[str, Any]) -> None:
-        place, happened = f"messages[{index}]", own_time(sent)
+        place, happened = f"messages[{index}]", own_time(sent, self._zone)
         given_id = sent.get("id")
         try:
             if isinstance(given_id, str) and given_id:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 
 from agent_manager.importing.chatlog import Conversation, conversation_from_line
 from agent_manager.importing.jsonline import MalformedLine
@@ -34,8 +35,8 @@ class Checked:
     parts: list[Append]
 
 
-def checked(file: str, line: Line, tenant: str, max_content_bytes: int) -> Checked | None:
-    """The conversation of a line, None where it is blank.
+def checked(file: str, line: Line, tenant: str, max_content_bytes: int, zone: tzinfo) -> Checked | None:
+    """Return the conversation of a line, None if it is blank; ``zone`` is that of times without an offset.
 
     Raises:
         InputError: nothing of the line can go in.
@@ -48,7 +49,7 @@ def checked(file: str, line: Line, tenant: str, max_content_bytes: int) -> Check
     if not text.strip():
         return None
     try:
-        conversation = conversation_from_line(text, tenant)
+        conversation = conversation_from_line(text, tenant, zone)
         if line.size * _GROWTH > max_content_bytes:
             conversation.events = list(_fitting(conversation.events, max_content_bytes))
         parts = [Append(conversation.id, events) for events in _parts(conversation.events, line.size)]

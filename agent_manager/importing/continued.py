@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent_manager.importing.beginnings import BegunElsewhere
 from agent_manager.importing.chatlog import IMPORTER
 from agent_manager.importing.checked import Checked
 from eventstore import Append, ConversationCreated, ConversationRenamed, EventStore, NewEvent
+from eventstore.errors import printable
 from eventstore.ids import derived_uuid
 
 
 async def continued(store: EventStore, tenant: str, ready: Checked) -> Checked:
-    """The same without its first event, which the log holds already; with a renaming where the title is another."""
+    """Return the same without its first event, which the log holds already; with a renaming if the title is another.
+
+    Raises:
+        BegunElsewhere: the stored conversation has another id as given (a text, and the UUID made from it).
+    """
     conversation_id = ready.conversation.id
     created = ready.conversation.events[0].data
     assert isinstance(created, ConversationCreated)
+    [stored] = [event async for event in store.read(conversation_id, limit=1, tenant=tenant)]
+    if stored.content.get("given_id") != created.given_id:
+        given_id = stored.content.get("given_id") or str(conversation_id)
+        raise BegunElsewhere(f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id")
     names = store.read(
         conversation_id, types=["conversation.created", "conversation.renamed"], backwards=True, limit=1, tenant=tenant
     )

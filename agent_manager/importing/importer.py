@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from datetime import UTC, tzinfo
 from pathlib import Path
 
+from agent_manager.importing.beginnings import check_beginnings
 from agent_manager.importing.checked import Checked, checked
 from agent_manager.importing.continued import continued
 from agent_manager.importing.lines import lines, total_bytes
@@ -28,6 +30,7 @@ async def import_files(
     *,
     tenant: str | None = None,
     strict: bool = False,
+    zone: tzinfo = UTC,
     progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportReport:
     """Imports chat logs: JSON Lines, each line ``{"id", "title", "messages": [...]}`` in the OpenAI chat shape.
@@ -40,6 +43,7 @@ async def import_files(
         paths: files; ``-`` is standard input.
         tenant: the store's own if left out.
         strict: stop at the first line that cannot go in.
+        zone: of the times that name no offset.
         progress: called after every append and at the end.
 
     Raises:
@@ -51,7 +55,7 @@ async def import_files(
     names = [str(path) for path in paths]
     tenant = checked_tenant(store.tenant if tenant is None else tenant)
     _ = store.pool  # a store that is not open is nobody's line's fault
-    importer = _Importer(store, tenant, total_bytes(names), progress, strict=strict)
+    importer = _Importer(store, tenant, total_bytes(names), zone, progress, strict=strict)
     for name in names:
         await importer.read(name)
     await importer.flush()
@@ -64,6 +68,7 @@ class _Importer:
         store: EventStore,
         tenant: str,
         total: int | None,
+        zone: tzinfo,
         progress: Callable[[ImportProgress], None] | None,
         *,
         strict: bool,
@@ -72,6 +77,7 @@ class _Importer:
         self._store = store
         self._tenant = tenant
         self._total = total
+        self._zone = zone
         self._progress = progress
         self._strict = strict
         self._bytes_read = 0
@@ -84,7 +90,7 @@ class _Importer:
                 self._bytes_read += line.size
                 self._group_bytes += line.size
                 try:
-                    ready = checked(file, line, self._tenant, self._store.settings.max_content_bytes)
+                    ready = checked(file, line, self._tenant, self._store.settings.max_content_bytes, self._zone)
                 except InputError as error:
                     await self.flush()  # what stands before it goes in first
                     self._refuse(file, line.number, error)
@@ -134,7 +140,8 @@ class _Importer:
     async def _store_known(self, ready: Checked, error: Exception) -> None:
         """Stores a conversation whose title or further members have changed since it was imported.
 
-        What the log holds of its beginning stays; another title becomes a renaming. Anything else is refused.
+        What the log holds of its beginning stays; another title becomes a renaming. Anything else is refused, a line
+        whose id is another text than that of the stored conversation included.
         """
         if isinstance(error, EventIdConflict) and error.event_id == ready.conversation.events[0].id:
             try:
@@ -147,6 +154,7 @@ class _Importer:
         self._refuse(ready.file, ready.line, error)
 
     async def _append(self, group: list[Checked]) -> list[AppendResult]:
+        await check_beginnings(self._store, self._tenant, [ready.conversation for ready in group])
         if len(group) == 1:
             return [await self._store.append_all([part], tenant=self._tenant) for part in group[0].parts]
         return [await self._store.append_all([ready.parts[0] for ready in group], tenant=self._tenant)]

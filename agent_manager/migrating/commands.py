@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent_manager.migrating.endpoints import EndpointSource
+from agent_manager.migrating.private_files import append_private
 from agent_manager.migrating.source import SourceUnreadable
 from eventstore.errors import InputError
 
@@ -47,7 +48,7 @@ async def start_application(
     Raises:
         CommandFailed: it failed, or the application does not answer in time.
     """
-    with log.open("ab") as output:
+    with append_private(log) as output:
         process = await _started(command, environment, output.fileno())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -7,8 +7,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent_manager.migrating.backup import Backup
-from agent_manager.migrating.baseline import SLOWER, Slowness, baseline_path, compared, measured, read_baseline
+from agent_manager.migrating.backup import Backup, BackupDamaged
+from agent_manager.migrating.baseline import (
+    SLOWER,
+    SLOWER_MILLISECONDS,
+    Slowness,
+    baseline_path,
+    compared,
+    measured_again,
+    read_baseline,
+)
 from agent_manager.migrating.report import shown, verified_lines, verified_values
 from agent_manager.migrating.serving import verify_served
 from agent_manager.migrating.verifying import Verified, verify_backup
@@ -41,7 +49,7 @@ class Criteria:
 
     @property
     def too_slow(self) -> bool:
-        """Whether a basic operation takes more than 50 % longer than before."""
+        """Whether a basic operation takes more than 50 % longer than before, and noticeably so."""
         return any(one.is_met for one in self.slowness)
 
     @property
@@ -85,7 +93,8 @@ class Criteria:
             why = [word for word, met in (("data is lost", self.data_lost), ("it is too slow", self.too_slow)) if met]
             yield f"ROLL BACK   {' and '.join(why)}"
         else:
-            yield f"Stay        nothing is lost, and nothing takes more than {SLOWER:g} times what it took"
+            limit = f"{SLOWER:g} times what it took and {SLOWER_MILLISECONDS:g} ms more"
+            yield f"Stay        nothing is lost, and nothing takes more than {limit}"
         yield f"            {FOR_PEOPLE}"
 
 
@@ -100,13 +109,19 @@ async def check_criteria(store: EventStore, tenant: str, backup: Backup, folder:
         SourceUnreadable: nothing answers at the URL.
     """
     found = Criteria(backup, await verify_backup(store, tenant, backup))
-    baseline = read_baseline(folder)
     if url is None:
         found.unmeasured = "give the application's --url"
         return found
     found.served = await verify_served(url, backup, found.stored)
+    try:
+        baseline = read_baseline(folder, tenant, backup.source)
+    except BackupDamaged as error:
+        found.unmeasured = str(error)
+        return found
     if baseline is None:
-        found.unmeasured = f"{baseline_path(folder)} is missing: it is recorded by import --from-url"
+        found.unmeasured = (
+            f"{baseline_path(folder)} of tenant {tenant!r} is missing: it is recorded by import --from-url"
+        )
     else:
-        found.slowness = compared(baseline, await measured(url))
+        found.slowness = compared(*await measured_again(baseline, url))
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_manager.manager.log import ServerLog
-from agent_manager.migrating.backup import Backup, backup_path, write_backup
+from agent_manager.migrating.backup import Backup, backup_path, check_tenant, write_backup
 from agent_manager.migrating.managers import ManagerSource
 from agent_manager.migrating.report import MigrationReport
 from agent_manager.migrating.source import Source
@@ -30,19 +30,25 @@ async def migrate(
     *,
     backups: Path = BACKUPS,
     tenant: str | None = None,
+    time_zone: str | None = None,
     doing: Doing | None = None,
     progress: Progress | None = None,
 ) -> MigrationReport:
-    """Takes over what a source holds and the store does not: run it again, and only what is new goes in.
+    """Take over what a source holds and the store does not: run it again, and only what is new goes in.
+
+    Args:
+        time_zone: the IANA name of the zone of times that have no offset; UTC if left out.
 
     Raises:
+        SourceContradictsStore: the store holds other conversations under the identities of some. Nothing was written.
         SourceUnreadable: the source cannot be read. Nothing was written.
         ServerError: the server failed; run it again to go on.
         OSError: the backup cannot be written. Nothing went into the store.
     """
     if doing is not None:
         doing("backing up")
-    backup = await write_backup(source, backup_path(backups))
+    of = checked_tenant(store.tenant if tenant is None else tenant)
+    backup = await write_backup(source, backup_path(backups), of, time_zone)
     return await take_over(backup, store, tenant=tenant, doing=doing, progress=progress)
 
 
@@ -54,8 +60,14 @@ async def take_over(
     doing: Doing | None = None,
     progress: Progress | None = None,
 ) -> MigrationReport:
-    """The same from a backup that was taken before."""
+    """Take over what a backup of the tenant holds and the store does not.
+
+    Raises:
+        BackupMismatch: it is of another tenant. :func:`migrate` from a :class:`BackupSource` takes it over even so.
+        SourceContradictsStore: the store holds other conversations under the identities of some. Nothing was written.
+    """
     tenant = checked_tenant(store.tenant if tenant is None else tenant)
+    check_tenant(backup, tenant)
     taking = Taking(ServerLog(store, tenant))
     if doing is not None:
         doing("taking over")
@@ -63,7 +75,7 @@ async def take_over(
     if doing is not None:
         doing("verifying")
     verified = await verify_backup(store, tenant, backup)
-    return MigrationReport(backup, taking.new_events, verified, taking.problems)
+    return MigrationReport(backup, taking.new_events, verified, taking.problems, taking.misdated)
 
 
 def migrate_from(
@@ -73,8 +85,9 @@ def migrate_from(
     settings: Settings | None = None,
     backups: Path | str = BACKUPS,
     tenant: str | None = None,
+    time_zone: str | None = None,
 ) -> MigrationReport:
-    """Takes over what a manager in this process holds. Call it from any thread; it returns when all is verified.
+    """Take over what a manager in this process holds. Call it from any thread; it returns when all is verified.
 
     Args:
         manager: the demo application's, ours, or one like them.
@@ -82,6 +95,7 @@ def migrate_from(
         settings: which store; from the environment and ``.env`` if left out.
         backups: the folder for the backup of what the manager holds.
         tenant: the store's own if left out.
+        time_zone: the IANA name of the zone of times that have no offset; UTC if left out.
 
     Raises:
         SourceUnreadable: the manager holds something that has no JSON. Nothing was written.
@@ -90,7 +104,8 @@ def migrate_from(
 
     async def work() -> MigrationReport:
         async with EventStore(settings) as store:
-            return await migrate(ManagerSource(manager, files), store, backups=Path(backups), tenant=tenant)
+            source = ManagerSource(manager, files)
+            return await migrate(source, store, backups=Path(backups), tenant=tenant, time_zone=time_zone)
 
     portal = Portal()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from uuid import UUID
 
 from agent_manager.importing.times import read_time
@@ -31,8 +31,11 @@ EVENT_ID = "source_id"
 """Where in the metadata of an application's event stands how its source calls it."""
 
 
-def plan(source: SourceConversation, stored: Stored, tenant: str) -> list[NewEvent]:
-    """The events that are missing. What the store's own users have changed since is left as it is.
+def plan(source: SourceConversation, stored: Stored, tenant: str, zone: tzinfo = UTC) -> list[NewEvent]:
+    """Return the events that are missing. What the store's own users have changed since is left as it is.
+
+    Args:
+        zone: of times without an offset.
 
     Raises:
         InputError: something cannot be stored.
@@ -40,7 +43,7 @@ def plan(source: SourceConversation, stored: Stored, tenant: str) -> list[NewEve
     return [
         *_conversation(source, stored, tenant),
         *_messages(source, stored, tenant),
-        *_tasks(source, stored, tenant),
+        *_tasks(source, stored, tenant, zone),
         *_events(source, stored, tenant),
         *_activity(source, stored),
     ]
@@ -73,7 +76,7 @@ def _messages(source: SourceConversation, stored: Stored, tenant: str) -> Iterat
             yield NewEvent(added, ids.next(message.wire), str(added.role), _about(message.time))
 
 
-def _tasks(source: SourceConversation, stored: Stored, tenant: str) -> Iterator[NewEvent]:
+def _tasks(source: SourceConversation, stored: Stored, tenant: str, zone: tzinfo) -> Iterator[NewEvent]:
     for place, (task_id, task) in enumerate(task_ids(source, tenant, stored.id)):
         known = stored.tasks.get(task_id)
         if known is None:
@@ -83,7 +86,7 @@ def _tasks(source: SourceConversation, stored: Stored, tenant: str) -> Iterator[
         else:
             events = gone_on(tenant, stored.id, task_id, known.events, task)
         status = task.get("status")
-        moment = read_time(status.get("timestamp")) if isinstance(status, dict) else None
+        moment = read_time(status.get("timestamp"), zone) if isinstance(status, dict) else None
         for data in events:
             yield NewEvent(data, actor=ACTOR, metadata=_about(moment))
 

@@ -39,12 +39,14 @@ class MigrationReport:
         new_events: that were appended; none where the store had everything already.
         verified: the store compared with the backup.
         problems: what the source did not give, or the store did not take.
+        misdated: messages with times that cannot be right; they went in with them.
     """
 
     backup: Backup
     new_events: int
     verified: Verified
     problems: list[Problem] = field(default_factory=list)
+    misdated: list[Problem] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
@@ -55,12 +57,14 @@ class MigrationReport:
         """All of it as plain values."""
         return {
             "clean": self.is_clean,
+            "tenant": self.backup.tenant,
             "source": self.backup.source,
             "backup": {"file": str(self.backup.path), "sha256": self.backup.sha256},
             "pending": self.backup.pending,
             "new_events": self.new_events,
             **verified_values(self.verified),
             "problems": [asdict(problem) for problem in self.problems],
+            "misdated": [asdict(problem) for problem in self.misdated],
         }
 
     def lines(self) -> Iterator[str]:
@@ -72,6 +76,7 @@ class MigrationReport:
         if self.backup.pending:
             yield f"Pending     {self.backup.pending:,} message(s) were being answered: import again when they are"
         yield from shown("Problem     ", self.problems)
+        yield from shown("Time        ", self.misdated)
 
 
 def verified_values(verified: Verified) -> dict[str, Any]:

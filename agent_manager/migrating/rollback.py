@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agent_manager.migrating.backup import SUFFIX, Backup, write_backup
+from agent_manager.migrating.backup import SUFFIX, Backup, check_tenant, write_backup
 from agent_manager.migrating.commands import run_command, start_application
 from agent_manager.migrating.exporting import StoreSource
 from agent_manager.migrating.merging import MergedSource, verify_merged, written_meanwhile
@@ -116,18 +116,21 @@ async def roll_back(
     tenant: str | None = None,
     doing: Callable[[str], None] = lambda text: None,
 ) -> RollbackReport:
-    """Goes back.
+    """Go back.
 
     Args:
+        backup: of the tenant.
         into: where the file goes that the application's manager takes (:func:`restore_into`).
         doing: told what comes next.
 
     Raises:
+        BackupMismatch: the backup is of another tenant.
         CommandFailed: the application could not be stopped (then nothing was done), or not be started.
         SourceUnreadable: the started application does not serve the demo's endpoints.
         OSError: the file cannot be written.
     """
     tenant = store.tenant if tenant is None else tenant
+    check_tenant(backup, tenant)
     doing("rehearsing")
     with TemporaryDirectory(prefix="eventstore-") as folder:
         rehearsed = await _restored(store, tenant, backup, Path(folder) / f"rehearsal{SUFFIX}", rehearsal=True)
@@ -157,7 +160,7 @@ async def _restored(
 ) -> RollbackReport:
     source = StoreSource(store, tenant)
     merging = MergedSource(backup, source, tenant)
-    written = await write_backup(merging, into)
+    written = await write_backup(merging, into, tenant, backup.time_zone)
     verified = await verify_merged(written, backup, source, merging)
     meanwhile = [] if rehearsal else await written_meanwhile(source, merging)
     return RollbackReport(backup, written, verified, hidden=len(merging.hidden), meanwhile=meanwhile)

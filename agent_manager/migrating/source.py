@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from agent_manager.migrating.wire import Json
@@ -47,6 +47,8 @@ class SourceConversation:
 
     Attributes:
         id: as its client gave it.
+        metadata: what identifies it at its source besides the id; None if the id does.
+        created_at: when it began. If ``metadata`` is None, the earliest time that the source knows of it.
         messages: oldest first.
         tasks: as they are on the wire.
         fetched_tasks: the places of tasks in which files stand that the source had put aside.
@@ -103,6 +105,23 @@ class Problem:
     def __str__(self) -> str:
         where = f"conversation {self.conversation!r}: " if self.conversation else ""
         return f"{where}{self.place}: {self.reason}"
+
+
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""By how much the clocks of two machines may differ. The offsets of time zones differ by a quarter of an hour."""
+
+
+def misdated(conversation: SourceConversation, taken_at: datetime) -> Iterator[Problem]:
+    """Yield the messages that are dated before their conversation began, or after the backup was taken."""
+    for index, message in enumerate(conversation.messages):
+        if message.time is None:
+            continue
+        if message.time > taken_at + CLOCKS_DIFFER:
+            why = f"is dated {message.time}, in the future: the clock of its sender was wrong, or its time zone"
+            yield Problem(conversation.id, f"messages[{index}]", why)
+        elif conversation.created_at is not None and message.time < conversation.created_at - CLOCKS_DIFFER:
+            why = f"is dated {message.time}, before its conversation began ({conversation.created_at})"
+            yield Problem(conversation.id, f"messages[{index}]", why)
 
 
 class Source(Protocol):

@@ -39,11 +39,13 @@ class StoredMessage:
 
     Attributes:
         time: when it happened; None where a migration brought it, and its source did not know.
+        is_migrated: whether a migration brought it.
     """
 
     event_id: UUID
     sent: Json
     time: datetime | None
+    is_migrated: bool = False
 
 
 @dataclass(slots=True)
@@ -71,12 +73,14 @@ class Stored:
     """A conversation of the log; of version 0 where there is none.
 
     Attributes:
+        is_migrated: whether a migration began it.
         changed: which of its ``name`` and ``is_active`` others than a migration have set.
         events: the ids of the application's events.
     """
 
     id: UUID
     version: int = 0
+    is_migrated: bool = False
     given_id: str = ""
     name: str = ""
     is_active: bool = True
@@ -93,11 +97,12 @@ class Stored:
         data, migrated = event.data, is_migrated(event)
         if not self.version:
             self.given_id = str(self.id)
+            self.is_migrated = migrated
             self.created_at = event.metadata.occurred_at if migrated else event.occurred_at
         self.version = event.version
         if isinstance(data, MessageAdded):
             time = event.metadata.occurred_at if migrated else event.occurred_at
-            self.messages.append(StoredMessage(event.id, sent_message(data), time))
+            self.messages.append(StoredMessage(event.id, sent_message(data), time, migrated))
         elif is_task_event(data):
             task = self.tasks.setdefault(data.task_id, StoredTask(data.task_id, event))
             task.events.append(data)

@@ -1,23 +1,32 @@
-"""From a backup into the log: only what is new, each conversation at the version at which it was looked at."""
+"""From a backup into the log: only what is new, each conversation at the version at which it was looked at.
+
+All conversations are compared with the log before the first is written: if the log holds another one under the identity
+of one of them, nothing is written at all.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from itertools import islice
+from uuid import UUID
 
 from agent_manager.importing.checked import PART_BYTES
+from agent_manager.importing.times import time_zone
 from agent_manager.manager.log import Log
-from agent_manager.manager.writing import checked_id
+from agent_manager.manager.registry import checked_conversation
 from agent_manager.migrating.agents import take_over_agents
 from agent_manager.migrating.backup import Backup
+from agent_manager.migrating.contradicting import SourceContradictsStore, contradiction
 from agent_manager.migrating.files import LOCAL, local_file
 from agent_manager.migrating.matching import matches
 from agent_manager.migrating.planning import plan
-from agent_manager.migrating.source import Problem, SourceConversation
+from agent_manager.migrating.source import Problem, SourceConversation, misdated
 from agent_manager.migrating.stored import Stored, read_stored
 from agent_manager.migrating.together import together
-from eventstore import NO_STREAM, NewEvent, conversation_uuid
+from eventstore import NO_STREAM, NewEvent
 from eventstore.append import MAX_EVENTS
 from eventstore.errors import ConflictError, InputError, RetryableError, printable
 
@@ -52,60 +61,77 @@ class Taking:
         new_events: that were appended.
         problems: what could not be stored (of such a conversation nothing went in, this time), and files that the
             source did not give.
+        misdated: messages with times that cannot be right.
     """
 
     log: Log
     new_events: int = 0
     problems: list[Problem] = field(default_factory=list)
+    misdated: list[Problem] = field(default_factory=list)
+    _zone: tzinfo = UTC
 
     async def all(self, backup: Backup, progress: Progress | None = None) -> None:
-        """Takes over agents and conversations.
+        """Take over agents and conversations.
 
         Raises:
+            SourceContradictsStore: the log holds other conversations under the identities of some.
+            InputError: the backup names a time zone that is not known.
             ServerError: the server failed; run it again to go on.
         """
+        self._zone = UTC if backup.time_zone is None else time_zone(backup.time_zone)
+        await self._check(backup)
         self.new_events += await take_over_agents(self.log, backup.agents)
-        group: list[SourceConversation] = []
         done = 0
-        for conversation in backup.read():
-            group.append(conversation)
-            if len(group) == AT_ONCE:
-                await self._group(group)
-                done += len(group)
-                group.clear()
-                if progress is not None:
-                    progress(TakenOver(done, backup.conversations, self.new_events))
-        await self._group(group)
-        if progress is not None:
-            progress(TakenOver(backup.conversations, backup.conversations, self.new_events))
+        for group in _groups(backup):
+            # Looked at together, appended one after the other: if their times are not known, that is their order.
+            found = await together(self._look(conversation) for conversation in group)
+            for source, stored in zip(group, found, strict=True):
+                if isinstance(stored, Stored):
+                    await self._one(source, stored)
+                else:
+                    self._refuse(source, stored)
+            done += len(group)
+            if progress is not None:
+                progress(TakenOver(done, backup.conversations, self.new_events))
 
-    async def _group(self, group: list[SourceConversation]) -> None:
-        """Looked at together, appended one after the other: where nobody knows when they began, that is their order."""
-        found = await together(self._look(conversation) for conversation in group)
-        for source, stored in zip(group, found, strict=True):
-            if stored is not None:
-                await self._one(source, stored)
+    async def _check(self, backup: Backup) -> None:
+        reasons: list[str] = []
+        names: dict[UUID, str] = {}
+        for group in _groups(backup):
+            found = await together(self._look(conversation) for conversation in group)
+            for source, stored in zip(group, found, strict=True):
+                self.misdated += misdated(source, backup.taken_at)
+                if not isinstance(stored, Stored):
+                    continue
+                if why := contradiction(source, stored):
+                    reasons.append(why)
+                if (name := names.setdefault(stored.id, source.id)) != source.id:
+                    reasons.append(printable(f"conversations {name!r} and {source.id!r} are one in the store"))
+        if reasons:
+            raise SourceContradictsStore(reasons)
 
-    async def _look(self, source: SourceConversation) -> Stored | None:
+    async def _look(self, source: SourceConversation) -> Stored | InputError:
+        """Return the conversation as the log has it, or why it cannot be there."""
         try:
-            conversation_id = conversation_uuid(self.log.tenant, checked_id(source.id))
+            conversation_id = checked_conversation(self.log.tenant, source.id)
         except InputError as error:
-            self._refuse(source, error)
-            return None
+            return error
         return await read_stored(self.log, conversation_id)
 
     async def _one(self, source: SourceConversation, stored: Stored) -> None:
         for last in (False,) * _TRIES + (True,):
             try:
-                await self._append(plan(source, stored, self.log.tenant), stored)
+                if why := contradiction(source, stored):  # somebody began it meanwhile
+                    raise SourceContradictsStore([why])
+                await self._append(plan(source, stored, self.log.tenant, self._zone), stored)
+            except (InputError, SourceContradictsStore) as error:
+                self._refuse(source, error)
+                return
             except (ConflictError, RetryableError) as error:  # somebody wrote meanwhile: look again
                 if last:
                     self._refuse(source, error)
                     return
                 stored = await read_stored(self.log, stored.id)
-            except InputError as error:
-                self._refuse(source, error)
-                return
             else:
                 self.problems += _lost_files(source, stored)
                 return
@@ -119,6 +145,12 @@ class Taking:
 
     def _refuse(self, source: SourceConversation, error: Exception) -> None:
         self.problems.append(Problem(source.id, "not taken over", printable(str(error), longest=500)))
+
+
+def _groups(backup: Backup) -> Iterator[list[SourceConversation]]:
+    conversations = backup.read()
+    while group := list(islice(conversations, AT_ONCE)):
+        yield group
 
 
 def _parts(events: list[NewEvent]) -> Iterator[list[NewEvent]]:

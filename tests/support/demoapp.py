@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -182,9 +183,20 @@ class Application:
         return message
 
 
-def serve(port: int, manager: Manager) -> ThreadingHTTPServer:
+@contextlib.contextmanager
+def serving(manager: Manager, kind: type[Application] = Application) -> Iterator[str]:
+    """The URL of an application that serves the manager."""
+    with serve(0, manager, kind) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def serve(port: int, manager: Manager, kind: type[Application] = Application) -> ThreadingHTTPServer:
     """A server of the manager, not yet running."""
-    application = Application(manager)
+    application = kind(manager)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -14,8 +14,8 @@ _URL_SAFE = str.maketrans("-_", "+/")
 """google-adk writes bytes in the alphabet of URLs, A2A reads the plain one."""
 
 
-def message_of(event: Json, session_id: str) -> Json | None:
-    """The message of an event, None where it says nothing."""
+def message_of(event: Json, context_id: str) -> Json | None:
+    """Return the message of an event, None if it has no content."""
     content = event.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
     if not isinstance(parts, list) or not parts:
@@ -26,7 +26,7 @@ def message_of(event: Json, session_id: str) -> Json | None:
     return {
         "kind": "message",
         "messageId": str(event.get("id", "")),
-        "contextId": session_id,
+        "contextId": context_id,
         "role": "user" if event.get("author") == "user" else "agent",
         "parts": [_part(part) for part in parts],
         "metadata": {"adk": rest},

@@ -3,21 +3,22 @@
 Three are known: events as one JSON value (2.x, ``DatabaseSessionService`` and ``SqliteSessionService``), and events in
 columns (1.x), of which older versions have fewer. What the latter keep pickled, an event's actions, is not read: a
 pickle can do anything when it is read, and what the actions did to the state stands in the session's state.
+
+A session is identified by application, user and session id; the id alone may be used by several users.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from agent_manager.importing.times import read_time
+from agent_manager.migrating.adk.clock import Clock
 from agent_manager.migrating.adk.messages import message_of
-from agent_manager.migrating.adk.tables import Row, Tables, open_tables
+from agent_manager.migrating.adk.tables import Row, Tables, json_value, open_tables
 from agent_manager.migrating.source import (
     SourceConversation,
     SourceEvent,
@@ -36,19 +37,27 @@ _PICKLED = frozenset(("actions",))
 _NEEDED = {"sessions": _KEYS - {"session_id"} | {"id", "state"}, "events": _KEYS | {"id", "timestamp"}}
 
 
+def conversation_name(app_name: str, user_id: str, session_id: str) -> str:
+    """Return the id of a session's conversation; different for every application, user and session."""
+    return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in (app_name, user_id, session_id))
+
+
 class AdkSource:
     """The sessions in a database of google-adk's. Open it as a context manager.
 
     Args:
         url: see :func:`open_tables`.
+        time_zone: the zone of the machine that the agents ran on. The older layouts, and only they, keep times in it.
 
     Raises:
-        SourceUnreadable: it cannot be read, or its tables are not google-adk's.
+        SourceUnreadable: it cannot be read, its tables are not google-adk's, or times need a zone and none is given.
+        InputError: there is no such zone.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, time_zone: str | None = None) -> None:
         self.name = "google-adk"
         self._url = url
+        self._time_zone = time_zone
         self._tables: Tables | None = None
         self._columns: dict[str, set[str]] = {}
 
@@ -74,10 +83,8 @@ class AdkSource:
     async def conversations(self) -> AsyncIterator[SourceConversation]:
         """See :class:`Source`."""
         shared = await self._shared_state()
-        seen: Counter[str] = Counter()
         for session in await self._rows("sessions"):
-            seen[session["id"]] += 1
-            yield await self._conversation(session, shared, seen[session["id"]] > 1)
+            yield await self._conversation(session, shared)
 
     async def agents(self) -> list[Json]:
         """See :class:`Source`: google-adk keeps none."""
@@ -87,46 +94,41 @@ class AdkSource:
         """See :class:`Source`: google-adk keeps none."""
         return 0
 
-    async def _conversation(self, session: Row, shared: dict[tuple[str, ...], Json], again: bool) -> SourceConversation:
+    async def _conversation(self, session: Row, shared: dict[tuple[str, ...], Json]) -> SourceConversation:
         app_name, user_id, session_id = session["app_name"], session["user_id"], session["id"]
-        # The same id may be used for another user: the first session of an id has it, the others are told apart.
-        given_id = f"{app_name}/{user_id}/{session_id}" if again else session_id
-        kept = SourceConversation(
-            given_id,
-            metadata={"adk": {"app_name": app_name, "user_id": user_id, "session_id": session_id}},
-            created_at=read_moment(session["create_time"]),
-        )
         given = {"app_name": app_name, "user_id": user_id, "session_id": session_id}
+        kept = SourceConversation(conversation_name(**given), metadata={"adk": given})
         wanted = sorted(self._columns["events"] - _KEYS - _PICKLED)
-        tie = self._tables.tie if self._tables is not None else "id"
-        for row in await self._rows("events", given, columns=", ".join(f'"{name}"' for name in wanted), tie=tie):
-            self._add(kept, row)
-        state = dict(_json(session["state"]) or {})
+        assert self._tables is not None
+        rows = await self._rows(
+            "events", given, columns=", ".join(f'"{name}"' for name in wanted), tie=self._tables.tie
+        )
+        clock = Clock(kept.id, self._time_zone, session, rows, sessions_in_utc=self._tables.sessions_in_utc)
+        kept.created_at = clock.created_at
+        for moment, row in clock.dated(rows):
+            event = _event(row, moment)
+            message = message_of(event, kept.id)
+            if message is not None:
+                kept.messages.append(SourceMessage(message, moment))
+            else:
+                kept.events.append(SourceEvent(f"event {event['id']}", EVENT, event, moment))
+        state = dict(json_value(session["state"]) or {})
         state |= {f"app:{name}": value for name, value in shared.get((app_name,), {}).items()}
         state |= {f"user:{name}": value for name, value in shared.get((app_name, user_id), {}).items()}
         if state:
-            update = read_moment(session["update_time"])
+            update = clock.updated_at
             digest = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
             name = f"state {digest[:32]} {update.isoformat() if update else ''}".rstrip()
             kept.events.append(SourceEvent(name, STATE, state, update))
         return kept
 
-    def _add(self, kept: SourceConversation, row: Row) -> None:
-        event = _event(row)
-        moment = read_time(event.get("timestamp"))
-        message = message_of(event, kept.id)
-        if message is not None:
-            kept.messages.append(SourceMessage(message, moment))
-        else:
-            kept.events.append(SourceEvent(f"event {event['id']}", EVENT, event, moment))
-
     async def _shared_state(self) -> dict[tuple[str, ...], Json]:
         shared: dict[tuple[str, ...], Json] = {}
         if "app_states" in self._columns:
-            shared |= {(row["app_name"],): _json(row["state"]) for row in await self._rows("app_states")}
+            shared |= {(row["app_name"],): json_value(row["state"]) for row in await self._rows("app_states")}
         if "user_states" in self._columns:
             states = await self._rows("user_states")
-            shared |= {(row["app_name"], row["user_id"]): _json(row["state"]) for row in states}
+            shared |= {(row["app_name"], row["user_id"]): json_value(row["state"]) for row in states}
         return shared
 
     async def _rows(self, name: str, given: Row | None = None, **words: str) -> list[Row]:
@@ -135,19 +137,18 @@ class AdkSource:
         return await self._tables.rows(name, given, **words)
 
 
-def _event(row: Row) -> Json:
-    """An event as google-adk shows it, whichever way it is kept."""
-    moment = read_moment(row["timestamp"])
+def _event(row: Row, moment: datetime | None) -> Json:
+    """Return an event as google-adk shows it, whichever way it is kept."""
     at = {"id": row["id"], "timestamp": None if moment is None else moment.timestamp()}
     if "event_data" in row:
-        kept = _json(row["event_data"]) or {}
+        kept = json_value(row["event_data"]) or {}
         return at | kept | {"id": row["id"]}
-    columns = {name: _json(value) if name in _JSON_COLUMNS else value for name, value in row.items()}
+    columns = {name: json_value(value) if name in _JSON_COLUMNS else value for name, value in row.items()}
     tools = columns.pop("long_running_tool_ids_json", None)
     for name in _BOOLEAN_COLUMNS & columns.keys():
         columns[name] = None if columns[name] is None else bool(columns[name])
     if tools:
-        columns["long_running_tool_ids"] = _json(tools)
+        columns["long_running_tool_ids"] = json_value(tools)
     return {name: value for name, value in (columns | at).items() if value is not None}
 
 
@@ -156,18 +157,3 @@ _JSON_COLUMNS = frozenset((
     "output_transcription",
 ))  # fmt: skip
 _BOOLEAN_COLUMNS = frozenset(("partial", "turn_complete", "interrupted"))
-
-
-def _json(value: Any) -> Any:
-    """A JSON value: PostgreSQL has it as one, SQLite as a text."""
-    if not isinstance(value, str | bytes):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return {"unreadable": str(value)}
-
-
-def read_moment(value: Any) -> datetime | None:
-    """A time of google-adk's: without a zone it is UTC, as google-adk reads it."""
-    return read_time(value.isoformat() if isinstance(value, datetime) else value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sqlite3
 from pathlib import Path
@@ -25,9 +26,12 @@ class Tables(Protocol):
 
     Attributes:
         tie: the column that orders events of the same time.
+        sessions_in_utc: whether times of sessions are in UTC. In SQLite they are, by its own clock and by google-adk;
+            in PostgreSQL they depend on the version of google-adk and on the server's time zone.
     """
 
     tie: str
+    sessions_in_utc: bool
 
     async def rows(self, name: str, given: Row | None = None, **words: str) -> list[Row]:
         """The rows that a statement gives; ``words`` are written into its text."""
@@ -40,6 +44,16 @@ class Tables(Protocol):
     async def close(self) -> None:
         """Ends reading."""
         ...
+
+
+def json_value(value: Any) -> Any:
+    """Return a JSON value: PostgreSQL has it as one, SQLite as a text."""
+    if not isinstance(value, str | bytes):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return {"unreadable": str(value)}
 
 
 async def open_tables(url: str) -> Tables:
@@ -65,6 +79,7 @@ async def open_tables(url: str) -> Tables:
 
 class _Sqlite:
     tie = "rowid"
+    sessions_in_utc = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -100,6 +115,7 @@ class _Sqlite:
 
 class _Postgresql:
     tie = "id"
+    sessions_in_utc = False
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         self._connection = connection

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.demoapp import Manager, serve
+from support.demoapp import Manager, serving
 
 
 def message(message_id: str, context_id: str, text: str) -> dict[str, Any]:
@@ -47,12 +46,8 @@ def manager() -> Manager:
 @pytest.fixture
 def url(manager: Manager) -> Iterator[str]:
     """Where the application of that manager answers."""
-    with serve(0, manager) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(manager) as url:
+        yield url
 
 
 @pytest.fixture

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from support.demoapp import AgentCard, Application, Manager, Message
 
 from agent_manager.migrating import migrate, take_over
-from agent_manager.migrating.backup import open_backup
+from agent_manager.migrating.backup import BackupMismatch, BackupSource, open_backup
+from agent_manager.migrating.contradicting import SourceContradictsStore
 from agent_manager.migrating.endpoints import EndpointSource
 from agent_manager.migrating.managers import ManagerSource
 from agent_manager.migrating.report import MigrationReport
 from agent_manager.migrating.verifying import verify_backup
 from eventstore import (
     ConversationArchived,
+    ConversationCreated,
     ConversationRenamed,
     EventStore,
     MessageAdded,
@@ -206,24 +209,94 @@ async def test_messages_that_are_being_answered_are_counted(manager: Manager, st
 
 async def test_a_backup_can_be_taken_over_again(manager: Manager, store: EventStore, backups: Path) -> None:
     first = await over(manager, store, backups)
-    report = await take_over(open_backup(first.backup.path), store, tenant="another")
+    found = open_backup(first.backup.path)
+    assert (await take_over(found, store)).new_events == 0
+    with pytest.raises(BackupMismatch, match="of tenant 'default' from Manager, not of 'another'"):
+        await take_over(found, store, tenant="another")
+    report = await migrate(BackupSource(found), store, backups=backups, tenant="another")
     assert report.is_clean
     assert report.new_events == first.new_events
-    assert (await take_over(open_backup(first.backup.path), store)).new_events == 0
+    assert (report.backup.tenant, report.backup.source) == ("another", "Manager")
 
 
-async def test_a_message_that_was_edited_goes_in_as_another_and_its_place_is_named(
-    manager: Manager, store: EventStore, backups: Path
+@pytest.mark.parametrize("place", [0, 2], ids=["the first", "a later one"])
+async def test_a_message_that_was_edited_writes_nothing_at_all(
+    manager: Manager, store: EventStore, backups: Path, place: int
 ) -> None:
     before = await over(manager, store, backups)
-    message = manager.conversations[0].messages[0]
-    manager.conversations[0].messages[0] = message.model_copy(update={"role": "system"})
+    manager.create_conversation("third")
+    manager.conversations[0].messages[place].role = "system"
+    with pytest.raises(SourceContradictsStore, match="'first' is another in the store"):
+        await over(manager, store, backups)
+    assert sum([1 async for _ in store.read_log()]) == before.new_events
+    assert (await take_over(before.backup, store)).is_clean
+
+
+async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store: EventStore, backups: Path) -> None:
+    await over(manager, store, backups)
+    forgotten = manager.conversations[0].messages[:2]
+    for messages in (manager.conversations[0].messages, manager._messages):
+        messages[:] = [one for one in messages if not any(one is other for other in forgotten)]
+    manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
     report = await over(manager, store, backups)
-    assert report.new_events == 1
-    assert report.verified.differing == ["first"]
-    assert "comes before one of them" in str(report.verified.differences[0])
-    assert [one["role"] for one in await sent(store, "first")].count("system") == 1
-    assert (await take_over(before.backup, store)).is_clean  # what it was is there as well
+    assert (report.is_clean, report.new_events) == (True, 1)
+
+
+async def test_a_conversation_that_something_else_began_is_not_continued(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    ours = [ConversationCreated(given_id="second"), MessageAdded(role="user", content="ours", given_id="o")]
+    await store.append(conversation_uuid(store.tenant, "second"), ours)
+    with pytest.raises(SourceContradictsStore, match="it begins with message 'm0', there with message"):
+        await over(manager, store, backups)
+    assert sum([1 async for _ in store.read_log()]) == 2
+
+
+async def test_what_the_stores_users_began_with_is_no_contradiction(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.create_conversation("third")
+    await over(manager, store, backups)
+    await store.append(conversation_uuid(store.tenant, "third"), [MessageAdded(role="user", content="ours")])
+    manager.say({"role": "user", "messageId": "theirs", "contextId": "third", "parts": []})
+    assert (await over(manager, store, backups)).is_clean
+
+
+async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(
+    store: EventStore, backups: Path
+) -> None:
+    as_text, as_uuid, both = Manager(), Manager(), Manager()
+    for manager in (as_text, both):
+        manager.create_conversation("first")
+    for manager in (as_uuid, both):
+        manager.create_conversation(str(conversation_uuid(store.tenant, "first")))
+    with pytest.raises(SourceContradictsStore, match="are one in the store"):
+        await over(both, store, backups)
+    await over(as_text, store, backups)
+    with pytest.raises(SourceContradictsStore, match="there its id is 'first'"):
+        await over(as_uuid, store, backups)
+
+
+async def test_two_sources_of_one_tenant_do_not_mix_what_has_no_context(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    other = Manager()
+    for one in (manager, other):
+        one.say({"role": "user", "messageId": f"m{id(one)}", "contextId": "", "parts": []})
+    await over(manager, store, backups)
+    with pytest.raises(SourceContradictsStore, match="'without-context' is another"):
+        await over(other, store, backups)
+
+
+async def test_times_of_tasks_without_an_offset_are_in_the_zone_that_is_given(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.tasks[0].status["timestamp"] = "2026-01-02T00:04:00"
+    source = ManagerSource(manager)
+    report = await migrate(source, store, backups=backups, time_zone="America/Sao_Paulo")
+    assert report.backup.time_zone == "America/Sao_Paulo"
+    tasks = await Reader(store).tasks(conversation_uuid(store.tenant, "first"))
+    assert datetime(2026, 1, 2, 3, 4, tzinfo=UTC) in [task.created_at for task in tasks]
 
 
 async def test_what_is_lost_from_the_read_tables_is_named(

@@ -19,7 +19,7 @@ from eventstore import Settings
 
 
 async def saved(manager: Any, backups: Path) -> Path:
-    return (await write_backup(ManagerSource(manager), backup_path(backups))).path
+    return (await write_backup(ManagerSource(manager), backup_path(backups), "default")).path
 
 
 async def all_of(manager: Any) -> list[dict[str, Any]]:
