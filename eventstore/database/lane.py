@@ -20,6 +20,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from eventstore.database.connection import Connection
+from eventstore.database.statements import statement_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,16 @@ class Statement:
     """A statement whose parameters and results are in binary format.
 
     Attributes:
+        name: of the prepared statement: a label, to which a hash of the statement is appended when this is made.
         types: OIDs of the parameters' types.
     """
 
     name: bytes
     text: bytes
     types: Sequence[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", statement_name(self.text, self.types, self.name))
 
 
 Said = tuple[Statement, Sequence[bytes]]
@@ -57,6 +62,7 @@ class Lane:
         """
         self._connection = connection
         self._pgconn = connection.pgconn
+        self._liveness = connection.liveness
         self._on_broken = on_broken
         self._on_notify = on_notify
         self._loop = asyncio.get_running_loop()
@@ -130,12 +136,14 @@ class Lane:
             raise AssertionError("a lane runs one statement at a time")
         self._done = done
         self._result = None
+        self._liveness.begin()
 
     def _flush(self) -> None:
         if self._pgconn.flush():
             self._loop.add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
+        self._liveness.heard()
         try:
             if not self._pgconn.flush():
                 self._loop.remove_writer(self._socket)
@@ -143,6 +151,7 @@ class Lane:
             self._break(error)
 
     def _readable(self) -> None:
+        self._liveness.heard()
         try:
             self._pgconn.consume_input()
             self._hear()
@@ -185,6 +194,7 @@ class Lane:
 
     def _finish(self, outcome: PGresult | psycopg.Error) -> None:
         done, self._done = self._done, None
+        self._liveness.end()
         if done is not None:
             done(outcome)
 
@@ -195,4 +205,6 @@ class Lane:
             self._loop.remove_writer(self._socket)
             self._pgconn.finish()
             self._on_broken(self)
+        if self._liveness.reason and error.sqlstate is None:
+            error = psycopg.OperationalError(self._liveness.reason)
         self._finish(error)
