@@ -26,6 +26,8 @@
     ├── IsolationError             a transaction whose snapshot is too old to be safe
     ├── ServerError                the server cannot do it, whatever was given
     │   ├── ServerUnreachable      no connection could be made
+    │   │   ├── LoginRefused       the server is there, and refuses the login or knows no such database
+    │   │   └── ServerStarting     it is starting or stopping
     │   ├── ConnectionLost         the connection broke; an append may or may not have happened
     │   ├── DiskFull               the server has no room left
     │   ├── PermissionDenied       the login lacks a right
@@ -265,6 +267,14 @@ class ServerError(EventStoreError):
 
 class ServerUnreachable(ServerError):
     """No connection to the server could be made. An append was not sent."""
+
+
+class LoginRefused(ServerUnreachable):
+    """The server refuses the login, or has no such database."""
+
+
+class ServerStarting(ServerUnreachable):
+    """The server is starting, recovering or stopping, and accepts no connections now."""
 
 
 class ConnectionLost(ServerError):

@@ -13,8 +13,10 @@ from eventstore.append import Append
 from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
 from eventstore.database.connection import APP, WRITER, Connection, connect
 from eventstore.database.pool import Pool, View
+from eventstore.database.pooler import check_pooler
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
+from eventstore.database.translate import translated
 from eventstore.errors import InputError, ServerError, StoreClosed
 from eventstore.eventdata import EventData
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
@@ -56,7 +58,8 @@ class EventStore:
         """Connects, and starts or joins the embedded server if none is named.
 
         Raises:
-            ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use.
+            ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use, or a pooler before it
+                that cannot be used.
             SchemaError: its schema does not fit this code.
         """
         self.settings.listening_url()  # an error in it is better met before all others
@@ -64,6 +67,10 @@ class EventStore:
         try:
             async with await self.connect(APP) as connection:
                 await check_schema(connection, self.settings)
+                if not connection.liveness.is_backend_known:
+                    async with await self.connect(APP) as other:
+                        with translated():
+                            await check_pooler(connection, other, self.settings.db_schema)
             self._parts = Parts(self.server, self.settings)
             await self._parts.open()
         except BaseException:

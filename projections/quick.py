@@ -22,6 +22,7 @@ from psycopg.pq.abc import PGresult
 
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
+from eventstore.database.statements import statement_name
 from eventstore.database.translate import translated
 from projections.projection import Projection
 
@@ -84,7 +85,7 @@ class Quick:
                 shares=sql.Literal(list(shares)),
                 size=sql.Literal(self.size),
             ).as_bytes(self._connection)
-            name = b"eventstore_quick_%d" % len(self._calls)
+            name = statement_name(text, (), b"eventstore_quick")
             await self._run(partial(self._connection.pgconn.send_prepare, name, text))
             self._calls[which] = name
         return self._calls[which]

@@ -90,7 +90,7 @@ class Place:
 
     async def connect(self, schema: str | None = None) -> Connection:
         """A bare connection of the driver's, in autocommit mode, with the schema as search path."""
-        connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True, application_name=APPLICATION)
+        connection = await Connection.connect(self.url, autocommit=True, application_name=APPLICATION)
         path, tenant = sql.Identifier(schema or self.schema), sql.Literal(TENANT)
         # A connection of the benchmark's own is nobody else's: it may say once for all for whom it asks.
         await connection.execute(sql.SQL("SET search_path TO {}").format(path))

@@ -8,13 +8,12 @@ from statistics import mean
 from typing import Any, Self
 from uuid import UUID
 
-import psycopg
-
 from agent_manager.bench.messages import Message
 from agent_manager.bench.place import Place
 from agent_manager.bench.rates import Throughput, driven
 from agent_manager.bench.scale import Scale
 from eventstore import EventStore, NewEvent, Settings
+from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 
 Side = Callable[[str], Awaitable[float]]
@@ -52,7 +51,7 @@ class Bench:
         await self._stack.aclose()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A bare connection of the driver's."""
         async with self.place.connections(1) as (connection,):
             yield connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
 import typer
 
@@ -13,8 +13,12 @@ from agent_manager.cli.options import DataDir, read_settings
 from agent_manager.cli.output import errors
 from eventstore import EventStore, Settings
 from eventstore.ending import end
+from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load
 from projections.status import NO_WALL, has_wall
+
+RETRY_SECONDS = 1.0
+"""Between attempts to reach a server that is away."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +54,9 @@ async def work(
     with errors.status("starting …"):
         if describe is not None and store.server.embedded is None:
             store.server.applied = await asyncio.to_thread(store.server.migrator().up)
-        await store.open()
+        is_open = await _open(store, stop, waits=describe is None)
+    if not is_open:
+        return
     try:
         worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
@@ -73,6 +79,34 @@ async def work(
         errors.print("stopping …")
     finally:
         await store.close()
+
+
+async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
+    """Open the store.
+
+    Args:
+        waits: for a server that is away, until ``stop`` is set, saying so once.
+
+    Returns:
+        Whether the store is open.
+    """
+    has_told = False
+    while not stop.is_set():
+        try:
+            await store.open()
+            return True
+        except LoginRefused:
+            raise  # no time heals it
+        except (ServerUnreachable, ConnectionLost) as error:
+            if not waits:
+                raise
+            if not has_told:
+                errors.print(f"waiting for the server: {error}", soft_wrap=True, markup=False)
+                has_told = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await stop.wait()
+    return False
 
 
 def say(what: str, where: str) -> None:

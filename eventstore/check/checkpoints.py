@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from eventstore.database.connection import TCP_TIMEOUTS
 from eventstore.database.queries import query
 
 _LOAD = query("eventstore.check", "load_checkpoint")
@@ -31,7 +32,7 @@ class TableCheckpoint:
         """
         await self.close()
         self._connection = await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+            self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS, **TCP_TIMEOUTS
         )
         await self._connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(self._schema)))
         row = await (await self._connection.execute(_LOAD, {"reader": self._reader})).fetchone()

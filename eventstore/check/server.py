@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from eventstore.check.address import named
-from eventstore.database.connection import unreachable, without_password
+from eventstore.database.connection import TCP_TIMEOUTS, unreachable, without_password
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.settings import Settings
 from eventstore.errors import EventStoreError, InputError
@@ -83,7 +83,9 @@ class CheckedServer(ABC):
         """
         url = named(self.url, self.application_name(purpose))
         try:
-            return await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+            return await psycopg.AsyncConnection.connect(
+                url, autocommit=True, connect_timeout=_CONNECT_SECONDS, **TCP_TIMEOUTS
+            )
         except psycopg.Error as error:
             raise unreachable(self.url, error) from error
 

@@ -30,13 +30,13 @@ from psycopg.waiting import Ready, Wait
 from eventstore.caller import Caller
 from eventstore.database.connection import LOGIN
 from eventstore.database.queries import query as sql_text
+from eventstore.database.statements import statement_name
 from eventstore.database.waiting import WaitingConnection
 
 USES_TO_PREPARE = 5
 """A text that is asked so often on a connection is prepared there."""
 MOST_PREPARED = 100
 
-_SAY_NAME = b"eventstore_say_caller"
 _NOBODY = (b"", b"")
 _PLACE = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")
 
@@ -113,7 +113,6 @@ class _Statements:
     def __init__(self) -> None:
         self._uses: OrderedDict[Key, int] = OrderedDict()
         self._names: dict[Key, bytes] = {}
-        self._number = 0
 
     def name(self, pgconn: PGconn, key: Key, steps: list[Step]) -> bytes | None:
         """The name under which to ask, prepared by a further step if need be; None where it is not worth it yet."""
@@ -126,8 +125,7 @@ class _Statements:
             return None
         name = self._names.get(key)
         if name is None:
-            self._number += 1
-            name = b"eventstore_%d" % self._number
+            name = statement_name(*key)
             done = partial(self._names.__setitem__, key, name)
             steps.append(Step(partial(pgconn.send_prepare, name, *key), done))
         return name
@@ -221,3 +219,4 @@ def _numbered(text: str) -> tuple[bytes, Sequence[str]]:
 
 
 _SAY_CALLER, _ = _numbered(sql_text("eventstore.database", "caller"))
+_SAY_NAME = statement_name(_SAY_CALLER, (), b"eventstore_say_caller")

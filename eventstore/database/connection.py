@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
-from psycopg.rows import TupleRow
+from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.caller import Caller
+from eventstore.database.liveness import SILENCE_SECONDS
 from eventstore.database.queries import query
+from eventstore.database.refusal import ACCEPTED, STARTING, refusal
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
-from eventstore.errors import EventStoreError, ServerUnreachable, UnsuitableServer
+from eventstore.database.waiting import WaitingConnection
+from eventstore.errors import EventStoreError, LoginRefused, ServerStarting, ServerUnreachable, UnsuitableServer
 
-Connection = psycopg.AsyncConnection[TupleRow]
+Connection = WaitingConnection
 
 APP = "eventstore_app"
 WRITER = "eventstore_writer"
@@ -40,8 +45,19 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=login.partition(":")[0] + at + host, query=urlencode(options)))
 
 
+TCP_TIMEOUTS: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+"""When the kernel ends a connection whose server has vanished: an idle one after some twenty seconds instead of two
+hours, one with data on its way after five instead of a quarter of an hour. A server that acknowledges and does not
+answer is noticed by ``liveness``."""
+
+
 async def connect(url: str, settings: Settings, role: str | None) -> Connection:
-    """Opens a connection in autocommit mode, as ``role`` where the login may become it; None stays the login.
+    """Open a connection in autocommit mode, as ``role`` if the login may become it; None stays the login.
 
     Raises:
         ServerUnreachable, UnsuitableServer: see :func:`connect_as`.
@@ -51,58 +67,78 @@ async def connect(url: str, settings: Settings, role: str | None) -> Connection:
 
 
 async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Connection, str]:
-    """As :func:`connect`, and the role that was taken: behind a pooler, later statements may meet another.
+    """Open a connection as :func:`connect` does; return it and the role that it has taken.
+
+    Behind a pooler, later statements may meet another role. A server that is starting is waited for, for as long as the
+    settings allow.
 
     Raises:
         ServerUnreachable: nobody answers, or the login is refused.
-        UnsuitableServer: the server is too old or its database is not in UTF-8.
+        UnsuitableServer: the server is too old, its database is not in UTF-8, or a setting makes it unsuitable.
     """
-    try:
-        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **connect_options(settings))
+    give_up_at = monotonic() + settings.connect_timeout
+    while True:
         try:
-            taken = await configure(connection, settings, role)
-        except BaseException:
-            await connection.close()
-            raise
-    except psycopg.Error as error:
-        raise unreachable(url, error) from error
-    return connection, taken
+            connection = await WaitingConnection.connect(url, autocommit=True, **connect_options(settings))
+            try:
+                # A caller's own transactions, which run under the writer's role, keep the limits of the login.
+                taken = await configure(connection, settings, role, None if role == WRITER else 0)
+            except BaseException:
+                await connection.close()
+                raise
+            return connection, taken
+        except psycopg.Error as error:
+            refused = await asyncio.to_thread(unreachable, url, error)
+            if not isinstance(refused, ServerStarting) or monotonic() >= give_up_at:
+                raise refused from error
+        await asyncio.sleep(_STARTING_SECONDS)
 
 
 def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
-    """The error for a connection that could not be made."""
-    known = translate(error)
+    """Return the error for a connection that could not be made. May connect once more, to learn why."""
     if error.sqlstate is not None:
-        return known
+        return translate(error)
     # libpq adds hints in lines of their own, which begin with a tab.
-    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-    reason = said[-1].strip() if said else type(error).__name__
-    return ServerUnreachable(f"no connection to {without_password(url)}: {reason}: {_advice(reason)}")
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+    reason = lines[-1].strip() if lines else type(error).__name__
+    if isinstance(error, psycopg.ProgrammingError):  # libpq does not understand the URL
+        return LoginRefused(f"no connection to {without_password(url)}: {reason}: correct DATABASE_URL")
+    state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal(url)
+    kind, advice = _REFUSED.get(state) or _REFUSED.get(state[:2]) or (ServerUnreachable, f"SQLSTATE {state}")
+    return kind(f"no connection to {without_password(url)}: {reason}: {advice}")
 
 
-def _advice(reason: str) -> str:
-    """What to do; libpq gives no code for a refused connection, only a text."""
-    if "password" in reason or "authentication" in reason or "pg_hba" in reason:
-        return "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"
-    if "does not exist" in reason:
-        return "create it, or correct its name in DATABASE_URL or POSTGRES_DB, POSTGRES_USER"
-    if "invalid" in reason:
-        return "correct DATABASE_URL"
-    return "start the server, or correct DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT"
+_REFUSED: dict[str, tuple[type[ServerUnreachable], str]] = {
+    "": (ServerUnreachable, "start the server, or correct DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT"),
+    "28": (LoginRefused, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
+    "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL or POSTGRES_DB"),
+    "42501": (LoginRefused, "grant the login CONNECT on the database"),
+    "53300": (
+        ServerUnreachable,
+        "raise max_connections or the login's CONNECTION LIMIT, or lower EVENTSTORE_POOL_SIZE",
+    ),
+    "08P01": (ServerUnreachable, "a pooler refuses the connection: see its log"),
+    STARTING: (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
+    ACCEPTED: (ServerStarting, "it accepts connections now; repeat the call"),
+}
+"""What a refused connection means and what to do about it, by SQLSTATE or its class."""
+_STARTING_SECONDS = 0.2
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:
-    """What every connection is opened with."""
+    """Return what every connection is opened with."""
+    hosts = str(conninfo_to_dict(settings.server_url() or "").get("host") or "").count(",") + 1
     return {
-        "connect_timeout": settings.connect_timeout,
+        # For all hosts together: libpq takes the number for each of them.
+        "connect_timeout": max(_SHORTEST_CONNECT_SECONDS, settings.connect_timeout // hosts),
         # A name that the URL gives goes first.
         "fallback_application_name": "eventstore",
         "client_encoding": "UTF8",
-        # A half-open connection is noticed after about twenty seconds instead of two hours.
-        "keepalives_idle": 10,
-        "keepalives_interval": 3,
-        "keepalives_count": 3,
+        **TCP_TIMEOUTS,
     }
+
+
+_SHORTEST_CONNECT_SECONDS = 2  # psycopg's
 
 
 def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
@@ -123,15 +159,30 @@ def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
         )
 
 
-async def configure(connection: Connection, settings: Settings, role: str | None) -> str:
-    """Sets schema, role and time zone for the connection's life, and refuses servers that do not carry the store.
+async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> str:
+    """Set all that the session relies on, and refuse servers that do not carry the store.
+
+    Args:
+        milliseconds: the longest that a statement may take if the login's own limit is not lower; 0 is without end.
+            None keeps all limits of the login.
 
     Returns:
-        The role that was taken; ``none`` where that is the login.
+        The role that was taken; ``none`` if that is the login.
     """
     refuse_unsuitable(connection.info)
-    row = await (await connection.execute(_CONFIGURE, _of_role(connection, settings, role))).fetchone()
-    return (row and row[-1]) or LOGIN
+    parameters = _of_role(connection, settings, role) | {"milliseconds": milliseconds}
+    row = await (await connection.execute(_CONFIGURE, parameters)).fetchone()
+    assert row is not None
+    *_, replication_role, pid, taken = row
+    if replication_role == "replica":
+        raise UnsuitableServer(
+            f"session_replication_role is replica for the login {connection.info.user}, so triggers do not fire: "
+            f"ALTER ROLE {connection.info.user} RESET session_replication_role, and likewise for the database"
+        )
+    connection.liveness.is_backend_known = pid == connection.pgconn.backend_pid
+    if milliseconds:
+        connection.liveness.answer_seconds = milliseconds / 1000 + SILENCE_SECONDS
+    return taken or LOGIN
 
 
 async def take_role(connection: Connection, settings: Settings, role: str) -> None:

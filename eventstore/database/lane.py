@@ -20,6 +20,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from eventstore.database.connection import Connection
+from eventstore.database.statements import statement_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,16 @@ class Statement:
     """A statement whose parameters and results are in binary format.
 
     Attributes:
+        name: of the prepared statement: a label, to which a hash of the statement is appended when this is made.
         types: OIDs of the parameters' types.
     """
 
     name: bytes
     text: bytes
     types: Sequence[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", statement_name(self.text, self.types, self.name))
 
 
 Said = tuple[Statement, Sequence[bytes]]
@@ -67,6 +72,7 @@ class Lane:
         """
         self._connection = connection
         self._pgconn = connection.pgconn
+        self._liveness = connection.liveness
         self._on_broken = on_broken
         self._on_notify = on_notify
         self._loop = asyncio.get_running_loop()
@@ -168,12 +174,14 @@ class Lane:
         self._result = None
         self._is_unconfirmed = False
         self.sent_at = self._loop.time()
+        self._liveness.begin()
 
     def _flush(self) -> None:
         if self._pgconn.flush():
             self._loop.add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
+        self._liveness.heard()
         try:
             if not self._pgconn.flush():
                 self._loop.remove_writer(self._socket)
@@ -181,6 +189,7 @@ class Lane:
             self._break(error)
 
     def _readable(self) -> None:
+        self._liveness.heard()
         try:
             self._pgconn.consume_input()
             self._hear()
@@ -224,6 +233,7 @@ class Lane:
     def _finish(self, outcome: PGresult | psycopg.Error) -> None:
         done, self._done = self._done, None
         self.sent_at = None
+        self._liveness.end()
         if done is not None:
             done(outcome)
         if self._canceling is not None and not self.is_broken:
@@ -238,4 +248,6 @@ class Lane:
             if self._canceling is not None and self._canceling is not asyncio.current_task(self._loop):
                 self._canceling.cancel()
             self._on_broken(self)
+        if self._liveness.reason and error.sqlstate is None:
+            error = psycopg.OperationalError(self._liveness.reason)
         self._finish(error)

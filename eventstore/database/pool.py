@@ -13,12 +13,9 @@ from psycopg_pool import AsyncConnectionPool
 from eventstore.caller import Caller
 from eventstore.database.asking import AskingConnection
 from eventstore.database.connection import configure, connect_options, say_caller
-from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
 from eventstore.errors import ConnectionLost, EventStoreError
-
-_STATEMENT_TIMEOUT = query("eventstore.database", "statement_timeout")
 
 
 class Pool:
@@ -44,9 +41,8 @@ class Pool:
         self._why = why
 
         async def prepare(connection: AskingConnection) -> None:
-            connection.role = await configure(connection, settings, role)
             milliseconds = max(1, round(1000 * settings.statement_seconds))
-            await connection.execute(_STATEMENT_TIMEOUT, {"milliseconds": milliseconds})
+            connection.role = await configure(connection, settings, role, milliseconds)
 
         self._pool: AsyncConnectionPool[AskingConnection] = AsyncConnectionPool(
             url,

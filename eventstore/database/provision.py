@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import sleep
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from eventstore.database.cluster import LOGIN, SOCKET_PORT, SUPERUSER
+from eventstore.database.refusal import ACCEPTED, STARTING, refusal
+
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 def provision(socket_dir: Path, database: str, password: str | None) -> str:
@@ -37,8 +42,9 @@ def provision(socket_dir: Path, database: str, password: str | None) -> str:
 
 
 def _connected(socket_dir: Path) -> psycopg.Connection[tuple[object, ...]]:
+    """Connect as the superuser. Wait while the server recovers: it does so again after a process of it was killed."""
     # Everything that the caller's PG* variables could change is given.
-    return psycopg.connect(
+    conninfo = make_conninfo(
         host=str(socket_dir),
         port=SOCKET_PORT,
         user=SUPERUSER,
@@ -47,8 +53,14 @@ def _connected(socket_dir: Path) -> psycopg.Connection[tuple[object, ...]]:
         gssencmode="disable",
         options="",
         connect_timeout=60,
-        autocommit=True,
     )
+    while True:
+        try:
+            return psycopg.connect(conninfo, autocommit=True)
+        except psycopg.OperationalError:
+            if refusal(conninfo) not in (STARTING, ACCEPTED):
+                raise
+        sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _exists(connection: psycopg.Connection[tuple[object, ...]], query: str, name: str) -> bool:

@@ -19,11 +19,13 @@ from eventstore.errors import (
     Forbidden,
     InputError,
     IsolationError,
+    LoginRefused,
     PermissionDenied,
     ProjectionChanged,
     RetryableError,
     SchemaMissing,
     ServerError,
+    ServerStarting,
     ServerUnreachable,
     StatementTimeout,
     StoreClosed,
@@ -44,7 +46,11 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "42501": (PermissionDenied, "grant the login the role eventstore_app, or apply the migrations with this login"),
     "42P01": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "42883": (SchemaMissing, "apply the migrations: eventstore migrate up"),
-    "25006": (UnsuitableServer, "connect to the primary: this server or session only reads"),
+    "25006": (
+        UnsuitableServer,
+        "connect to the primary, or RESET default_transaction_read_only of the login and the database: "
+        "this server or session only reads",
+    ),
     "ES001": (ConflictError, "read what has been added since, and decide again; nothing was written"),
     "ES002": (ConflictError, "give the new event an id of its own; nothing was written"),
     "ES005": (InputError, "correct it; nothing was written"),
@@ -52,14 +58,14 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES006": (ProjectionChanged, "repeat the call"),
     "ES004": (UnsuitableServer, "connect to the primary"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
-    "57P03": (ServerUnreachable, "the server is starting or stopping; repeat the call in a moment"),
-    "3D000": (ServerUnreachable, "create the database, or correct its name in DATABASE_URL"),
+    "57P03": (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
+    "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL"),
 }
 _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
     "08": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
     "22": (InputError, "correct the value; nothing was written"),
     "54": (InputError, "split or shorten it; nothing was written"),
-    "28": (ServerUnreachable, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
+    "28": (LoginRefused, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
     "57": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
 }
 

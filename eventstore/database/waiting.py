@@ -1,8 +1,11 @@
-"""A connection that waits for its server at little cost.
+"""The base of all asynchronous connections: cheap waits, with a deadline, and safe names of prepared statements.
 
 A result comes in pieces of eight kilobytes. psycopg wakes its coroutine for each of them, and tells the event loop each
 time to watch the socket and to stop watching it; that takes as long as all the rest of reading a page of events. Here
 the event loop calls back instead, until the result is whole. Everything else is left to psycopg, cancellation too.
+
+No wait lasts longer than the server takes: see :mod:`eventstore.database.liveness`. How statements are named, see
+:mod:`eventstore.database.statements`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
+from eventstore.database.liveness import Liveness
+from eventstore.database.statements import HashedNames
+
 _Result = TypeVar("_Result")
 
 _LOOK_SECONDS = 1.0
@@ -25,10 +31,19 @@ _LOOK_SECONDS = 1.0
 
 
 class WaitingConnection(psycopg.AsyncConnection[TupleRow]):
-    """A connection in all else like any other."""
+    """A connection whose waits end when the server has gone.
+
+    Attributes:
+        liveness: the watch over its server.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._prepared = HashedNames()
+        self.liveness = Liveness(self.pgconn)
 
     async def wait(self, gen: PQGen[_Result], *arguments: Any, **options: Any) -> _Result:
-        """Carries out an operation on the connection. Called by psycopg."""
+        """Carry out an operation on the connection. Called by psycopg."""
         if arguments or options:  # with a time limit of its own
             return await super().wait(gen, *arguments, **options)
         try:
@@ -36,21 +51,29 @@ class WaitingConnection(psycopg.AsyncConnection[TupleRow]):
         except StopIteration as end:
             result: _Result = end.value
             return result
-        waiting = _Reading(gen, state)
+        waiting = _Reading(gen, state, self.liveness)
+        self.liveness.begin()
         try:
-            if state == Wait.R:
-                await waiting.run(self.pgconn)
-        except asyncio.CancelledError:
-            await _cancel(super().wait(waiting.rest()))
+            try:
+                if state == Wait.R:
+                    await waiting.run(self.pgconn)
+            except asyncio.CancelledError:
+                await _cancel(super().wait(waiting.rest()))
+                raise
+            return waiting.result if waiting.is_over else await super().wait(waiting.rest())
+        except psycopg.OperationalError as error:
+            if self.liveness.reason and error.sqlstate is None:
+                raise psycopg.OperationalError(self.liveness.reason) from error
             raise
-        return waiting.result if waiting.is_over else await super().wait(waiting.rest())
+        finally:
+            self.liveness.end()
 
 
 class _Reading:
     """An operation as far as it only reads."""
 
-    def __init__(self, gen: PQGen[Any], state: Wait) -> None:
-        self._gen, self._state = gen, state
+    def __init__(self, gen: PQGen[Any], state: Wait, liveness: Liveness) -> None:
+        self._gen, self._state, self._liveness = gen, state, liveness
         self.is_over = False
         self.result: Any = None
 
@@ -64,6 +87,7 @@ class _Reading:
         def step() -> None:
             if stopped.done():
                 return
+            self._liveness.heard()
             try:
                 self._state = self._gen.send(Ready.R)
             except StopIteration as end:
@@ -93,6 +117,8 @@ class _Reading:
         """What remains of the operation."""
         while not self.is_over:
             ready = yield self._state
+            if ready:
+                self._liveness.heard()
             try:
                 self._state = self._gen.send(ready)
             except StopIteration as end:

@@ -1,12 +1,49 @@
--- A role is taken only where it has rights in this database: roles belong to the whole server, and another database's
--- migrations may have made them.
+-- All that a session relies on, whatever the settings of the server, the database and the login are. What is not here
+-- changes how fast a statement is and not what it gives, or is given with the statement. One is left to administrators:
+-- with default_transaction_read_only a store reads, and what it writes is refused with the remedy.
 --
+-- How values are written and read: the driver and the functions of the store expect these forms.
+SELECT set_config('datestyle', 'ISO, MDY', false),
+       set_config('intervalstyle', 'postgres', false),
+       set_config('timezone', 'UTC', false),
+       set_config('bytea_output', 'hex', false),
+       set_config('extra_float_digits', '1', false),
+       set_config('standard_conforming_strings', 'on', false),
+       set_config('array_nulls', 'on', false),
+-- What a statement means and finds.
+       set_config('search_path', %(path)s, false),
+       set_config('transform_null_equals', 'off', false),
+       set_config('row_security', 'on', false),
+       set_config('gin_fuzzy_search_limit', '0', false),
+       CASE WHEN current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL -- PostgreSQL 17
+            THEN set_config('restrict_nonsystem_relation_kind', '', false) END,
+-- How transactions begin and end: a horizon needs a new snapshot in each statement.
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('default_transaction_deferrable', 'off', false),
+       set_config('exit_on_error', 'off', false),
+-- The longest that a statement may take: the lower one of the login's limit and that of the store, where there are both.
+-- A session of a caller (null) keeps all limits of the login; the store's own sessions wait for locks and are idle as long
+-- as it takes.
+       set_config('statement_timeout', coalesce(
+           (SELECT CASE WHEN s.setting::bigint BETWEEN 1 AND %(milliseconds)s THEN s.setting ELSE %(milliseconds)s::text END
+              FROM pg_settings s
+             WHERE s.name = 'statement_timeout'
+               AND %(milliseconds)s::bigint IS NOT NULL), current_setting('statement_timeout')), false),
+       CASE WHEN %(milliseconds)s::bigint IS NOT NULL
+            THEN set_config('lock_timeout', '0', false)
+                 || set_config('idle_in_transaction_session_timeout', '0', false)
+                 || set_config('idle_session_timeout', '0', false) END,
+       CASE WHEN %(milliseconds)s::bigint IS NOT NULL AND current_setting('transaction_timeout', true) IS NOT NULL -- 17
+            THEN set_config('transaction_timeout', '0', false) END,
 -- Nothing that is asked here runs for so long that compiling it first could pay. And before PostgreSQL 18 a session that
 -- avoids sequential scans believes that reading a sequence, as each append does, is so dear that it must be compiled, for
 -- a second at a time.
-SELECT set_config('search_path', %(path)s, false),
-       set_config('timezone', 'UTC', false),
        set_config('jit', 'off', false),
+-- What only a superuser may set, and behind which process the session runs.
+       current_setting('session_replication_role'),
+       pg_backend_pid(),
+-- A role is taken only where it has rights in this database: roles belong to the whole server, and another database's
+-- migrations may have made them.
        (SELECT set_config('role', r.rolname, false)
           FROM pg_roles r
          WHERE r.rolname = %(role)s

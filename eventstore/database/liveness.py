@@ -1,0 +1,182 @@
+"""The deadline of every wait on the server.
+
+A server can vanish without closing a connection: its machine loses power, a network partition drops its packets, a
+proxy goes on to acknowledge bytes that it no longer forwards. ``tcp_user_timeout`` ends a connection whose packets
+nobody acknowledges, and nothing else; keepalives do not run while data is unacknowledged. A fixed time limit for
+answers would have to be longer than the longest rebuild.
+
+So a client that has waited for ``SILENCE_SECONDS`` without receiving a byte connects a second time, and asks the server
+what the process that owes the answer is doing.
+
+- It works: the client goes on waiting, and asks again after the next silence.
+- It is gone, or idle since more than a second: its answer was lost. The connection is closed.
+- Nobody answers within ``PROBE_SECONDS``: all connections of this event loop to that address are closed, idle ones
+  too, so that what is repeated next does not meet another dead one.
+- The server answers, but the process cannot be known: behind a pooler, whose clients never learn it; on a standby,
+  which may be one of several behind one address; if the server accepts no further login. Then the connection is closed
+  after ``answer_seconds`` of silence.
+
+To close means to shut down the socket: whoever waits on it, in whatever way, meets the end of the connection at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from contextlib import suppress
+from enum import Enum, auto
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+from psycopg.pq.abc import PGconn
+
+from eventstore.database.queries import query
+
+SILENCE_SECONDS = 3.0
+"""Longer than nearly every statement takes: what asks more often would burden a busy server."""
+PROBE_SECONDS = 4.0
+"""In which a server that works accepts a connection, however busy it is."""
+ANSWER_SECONDS = 25.0
+"""The longest silence if the server cannot be asked."""
+
+_BACKEND_STATE = query("eventstore.database", "backend_state")
+_NOT_FOR_A_PROBE = {"target_session_attrs", "load_balance_hosts", "connect_timeout", "application_name", "options"}
+
+
+class _Verdict(Enum):
+    WORKS = auto()
+    LOST = auto()
+    UNKNOWN = auto()
+    NO_ANSWER = auto()
+
+
+class Liveness:
+    """The watch over one connection: how long its server has owed an answer without sending a byte.
+
+    Attributes:
+        is_backend_known: whether the process id that the connection was given is that of its server process.
+        answer_seconds: the longest silence if the server cannot tell whether it works.
+        reason: why the connection was closed; empty unless it was closed here.
+    """
+
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        self._loop = asyncio.get_running_loop()
+        self._is_waiting = False
+        self._heard_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self.is_backend_known = True
+        self.answer_seconds = ANSWER_SECONDS
+        self.reason = ""
+        _connections.add(self)
+
+    def begin(self) -> None:
+        """Note that the server owes an answer from now on."""
+        self._is_waiting = True
+        self._heard_at = self._loop.time()
+        if self._timer is None:
+            self._look_in(SILENCE_SECONDS)
+
+    def heard(self) -> None:
+        """Note that the server has sent or taken something."""
+        self._heard_at = self._loop.time()
+
+    def end(self) -> None:
+        """Note that the server owes nothing."""
+        self._is_waiting = False
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        # One timer serves all statements of some seconds, so a statement costs two assignments.
+        self._timer = None
+        if not self._is_waiting or self._pgconn.status != pq.ConnStatus.OK:
+            return
+        rest = self._heard_at + SILENCE_SECONDS - self._loop.time()
+        if rest > 0:
+            self._look_in(rest)
+        elif self._probe is None:
+            self._probe = asyncio.create_task(self._ask(), name="eventstore-liveness")
+
+    async def _ask(self) -> None:
+        silent_since = self._heard_at
+        try:
+            verdict = await _probe(self._pgconn, is_backend_known=self.is_backend_known)
+            silence = self._loop.time() - silent_since
+            if verdict is _Verdict.NO_ANSWER:
+                self._give_up_address(silence)
+            elif not self._is_waiting or self._heard_at != silent_since:
+                return
+            elif verdict is _Verdict.LOST:
+                self._give_up(f"the answer of the server was lost: {silence:.0f} seconds without a byte of it")
+            elif verdict is _Verdict.UNKNOWN and silence > self.answer_seconds:
+                self._give_up(f"the server has not answered for {silence:.0f} seconds")
+        finally:
+            self._probe = None
+            if self._is_waiting and not self.reason and self._timer is None:
+                self._look_in(SILENCE_SECONDS)
+
+    def _give_up_address(self, silence: float) -> None:
+        with suppress(psycopg.Error):  # already closed
+            address = _address(self._pgconn)
+            for other in list(_connections):
+                with suppress(psycopg.Error):
+                    if other._loop is self._loop and _address(other._pgconn) == address:
+                        other._give_up(f"the server has not answered for {silence:.0f} seconds")
+
+    def _give_up(self, reason: str) -> None:
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._pgconn.socket)) as own:
+            self.reason = reason
+            own.shutdown(socket.SHUT_RDWR)
+
+
+_connections: weakref.WeakSet[Liveness] = weakref.WeakSet()
+
+
+def _address(pgconn: PGconn) -> tuple[bytes, bytes, bytes]:
+    return pgconn.host, pgconn.hostaddr, pgconn.port
+
+
+async def _probe(pgconn: PGconn, *, is_backend_known: bool) -> _Verdict:
+    """Ask the server what the process of a connection is doing."""
+    try:
+        conninfo, pid = _conninfo(pgconn), pgconn.backend_pid
+        on_standby = pgconn.parameter_status(b"in_hot_standby") == b"on"
+    except psycopg.Error:
+        return _Verdict.LOST
+    asked = asyncio.create_task(_ask_server(conninfo, pid))
+    done, _ = await asyncio.wait((asked,), timeout=PROBE_SECONDS)
+    if not done:
+        asked.cancel()  # and is not awaited: its end may take seconds, too
+        return _Verdict.NO_ANSWER
+    verdict = asked.result()
+    if verdict in (_Verdict.WORKS, _Verdict.LOST) and (on_standby or not is_backend_known):
+        return _Verdict.UNKNOWN
+    return verdict
+
+
+async def _ask_server(conninfo: str, pid: int) -> _Verdict:
+    try:
+        async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+            row = await (await connection.execute(_BACKEND_STATE, {"pid": pid})).fetchone()
+        return _Verdict.WORKS if row is not None and not row[0] else _Verdict.LOST
+    except psycopg.errors.ConnectionTimeout:
+        return _Verdict.NO_ANSWER
+    except psycopg.Error:
+        # A server that refuses this login, for want of connections perhaps, is there all the same.
+        answer = await asyncio.to_thread(pq.PGconn.ping, conninfo.encode())
+        return _Verdict.UNKNOWN if answer in (pq.Ping.OK, pq.Ping.REJECT) else _Verdict.NO_ANSWER
+
+
+def _conninfo(pgconn: PGconn) -> str:
+    """The connection string by which a connection was made, for the one server that it has reached."""
+    options = {option.keyword.decode(): option.val.decode() for option in pgconn.info if option.val is not None}
+    options = {name: value for name, value in options.items() if name not in _NOT_FOR_A_PROBE}
+    options |= {"host": pgconn.host.decode(), "hostaddr": pgconn.hostaddr.decode(), "port": pgconn.port.decode()}
+    given = {name: value for name, value in options.items() if value}
+    return make_conninfo("", **given, connect_timeout=int(PROBE_SECONDS), application_name="eventstore probe")
