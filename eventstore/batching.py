@@ -161,8 +161,14 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
 
 
 def _may_share(key: ConversationKey, those: list[PendingAppend], other: PendingAppend) -> bool:
-    """Whether appends can follow each other in a conversation: for one user, all expect ANY, no event is in two."""
+    """Return whether appends can follow each other in a conversation.
+
+    They can if they are for one user, all expect ANY, and no event is in two of them. And the later one must not
+    succeed if the earlier one is found locked, so it writes to all conversations that the earlier one writes to.
+    """
     if any(one.batch.user != other.batch.user for one in those):
+        return False
+    if any(not set(one.conversations).issubset(other.conversations) for one in those if len(one.conversations) > 1):
         return False
     targets = [one.conversations.index(key) for one in (*those, other)]
     if any(one.batch.expected[target] != ANY_VERSION for one, target in zip((*those, other), targets, strict=True)):

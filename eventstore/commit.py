@@ -113,7 +113,7 @@ class Committer:
             connect: opens a connection that may append, and returns the role that it took for that.
             find_holders: asks the server which transactions hold conversations.
             why: the better explanation of an error of the server.
-            connect_seconds: how long to go on trying to connect while the server is away.
+            connect_seconds: how long an append waits for a connection while the server is away.
             append_seconds: the deadline of an append.
         """
         self._connect = connect
@@ -322,13 +322,17 @@ class Committer:
         error.__cause__ = cause
         append.result.set_exception(error)
 
-    def _refuse_waiting(self, error: EventStoreError) -> None:
+    def _refuse_waiting(self, error: EventStoreError, seconds: float = 0.0) -> None:
+        """Refuse the appends that are not in flight and have waited for so long."""
+        latest = self._loop.time() - seconds + self._append_seconds
         for append in self._pending:
+            if append.deadline > latest:
+                break
             if not append.is_in_flight:
                 self._refuse(append, error)
-        self._queue.clear()
-        while self._set_aside:
-            self._free(self._set_aside.popleft())
+        self._queue = deque(append for append in self._queue if not append.is_over)
+        for append in [append for append in self._set_aside if append.is_over]:
+            self._withdraw(append)
 
     def _withdraw(self, append: PendingAppend) -> None:
         """Free the conversations of an append that is set aside."""
@@ -383,8 +387,7 @@ class Committer:
         self._explaining = None
 
     async def _open_lane(self) -> None:
-        """Open a connection. If there is none at all, go on trying for ``connect_seconds``."""
-        give_up_at = self._loop.time() + self._connect_seconds
+        """Open a connection. If there is none at all, go on trying; each append waits ``connect_seconds`` for it."""
         try:
             await asyncio.sleep(self._open_again_at - self._loop.time())
             while True:
@@ -396,8 +399,8 @@ class Committer:
                     self._open_again_at = self._loop.time() + RECONNECT_SECONDS
                     known = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
                     is_passing = isinstance(known, ServerUnreachable | ConnectionLost)
-                    if not self._lanes and (not is_passing or self._loop.time() >= give_up_at):
-                        self._refuse_waiting(self._why(known))
+                    if not self._lanes:
+                        self._refuse_waiting(self._why(known), self._connect_seconds if is_passing else 0.0)
                     if self._lanes or not (self._queue or self._set_aside):
                         return
                 except Exception as error:

@@ -12,6 +12,7 @@ from uuid import UUID
 from eventstore.append import Append
 from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
 from eventstore.database.connection import APP, WRITER, Connection, connect
+from eventstore.database.forking import abandon_in_child
 from eventstore.database.pool import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
@@ -44,6 +45,8 @@ class EventStore:
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
         self._parts: Parts | None = None
+        self._has_acquired = self._is_forked = False
+        self._parts_of_parent: Parts | None = None  # kept, so that nothing of it is finalised here
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -61,6 +64,8 @@ class EventStore:
         """
         self.settings.listening_url()  # an error in it is better met before all others
         await asyncio.to_thread(self.server.acquire)
+        self._has_acquired, self._is_forked = True, False
+        abandon_in_child(self)
         try:
             async with await self.connect(APP) as connection:
                 await check_schema(connection, self.settings)
@@ -75,7 +80,15 @@ class EventStore:
         if self._parts is not None:
             await self._parts.close()
             self._parts = None
-        await asyncio.to_thread(self.server.release)
+        if self._has_acquired:
+            self._has_acquired = False
+            await asyncio.to_thread(self.server.release)
+
+    def abandon(self) -> None:
+        """Be closed in a process that was forked while the store was open; called by itself. It can be opened again."""
+        self._parts_of_parent, self._parts = self._parts, None
+        self._has_acquired, self._is_forked = False, True
+        self.server = Server(self.settings)
 
     async def connect(self, role: str | None = WRITER) -> Connection:
         """Opens a connection of its own, in autocommit mode and with the store's schema as search path.
@@ -92,10 +105,10 @@ class EventStore:
         """The connections of the store, by role.
 
         Raises:
-            StoreClosed: the store is not open.
+            StoreClosed: the store is not open, or was opened by the parent of this process.
         """
         if self._parts is None:
-            raise StoreClosed
+            raise StoreClosed(is_forked=self._is_forked)
         return self._parts
 
     @property

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from eventstore.caller import Caller
+from eventstore.database.forking import disconnect_in_child
 from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
@@ -129,6 +130,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     Returns:
         The role that was taken; ``none`` where that is the login.
     """
+    disconnect_in_child(connection)
     refuse_unsuitable(connection.info)
     row = await (await connection.execute(_CONFIGURE, _of_role(connection, settings, role))).fetchone()
     return (row and row[-1]) or LOGIN
