@@ -69,7 +69,6 @@ class PendingAppend:
         is_admitted: it holds capacity (see :mod:`eventstore.backpressure`).
         is_given_up: its error is being made, so it must not be sent any more.
         is_alone: it is sent by itself, because it was sent in a group that failed.
-        is_locked: another transaction held one of its conversations.
         is_in_flight: it was sent, and the answer is not there yet.
         may_be_stored: it was sent, and the answer was lost.
         losses: how often the answer was lost, or could not be given.
@@ -77,7 +76,7 @@ class PendingAppend:
 
     __slots__ = (
         "_batch", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up", "is_in_flight",
-        "is_locked", "losses", "make_batch", "may_be_stored", "result", "size",
+        "losses", "make_batch", "may_be_stored", "result", "size",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +94,7 @@ class PendingAppend:
         self.result = result
         self.size = 0
         self.losses = 0
-        self.is_admitted = self.is_alone = self.is_given_up = self.is_in_flight = self.is_locked = False
+        self.is_admitted = self.is_alone = self.is_given_up = self.is_in_flight = False
         self.may_be_stored = False
         self._batch: Batch | None = None
 

@@ -262,26 +262,25 @@ def alive(server: EmbeddedServer) -> bool:
 
 
 def test_closing_a_synchronous_store_tells_what_may_be_stored(settings: Settings, superuser_url: str) -> None:
-    locked, event, outcome = uuid4(), NewEvent(note()), []
+    event, outcome = NewEvent(note()), []
+
+    def append() -> None:
+        try:
+            store.append(uuid4(), [event])
+        except Exception as error:
+            outcome.append(error)
+
     with (
-        asking(settings.server_url() or "") as holder,
+        psycopg.connect(superuser_url, autocommit=True) as holder,
         psycopg.connect(superuser_url, autocommit=True) as onlooker,
         SyncEventStore(settings) as store,
         holder.transaction(),
     ):
-        append_raw(holder, "theirs", conversation=locked)
-
-        def append() -> None:
-            try:
-                store.append(locked, [event])
-            except Exception as error:
-                outcome.append(error)
-
+        holder.execute("LOCK TABLE events")
         thread = threading.Thread(target=append)
         thread.start()
-        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
-        waits += " (SELECT oid FROM pg_database WHERE datname = current_database())"
-        until(lambda: onlooker.execute(waits).fetchone() == (1,), "the append waits for the lock")
+        waits = "SELECT count(*) FROM pg_locks WHERE relation = 'events'::regclass AND NOT granted"
+        until(lambda: onlooker.execute(waits).fetchone() == (1,), "the append waits for the table")
         store.close()
         thread.join(PATIENCE)
     [error] = outcome
