@@ -28,6 +28,7 @@ class BlackHole:
         self._host, self._port = str(parts["host"]), int(str(parts["port"]))
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: list[_Link] = []
+        self._servers: list[asyncio.StreamWriter] = []
         self.folder = folder
         self.is_silent = False
         self.swallowed = 0
@@ -51,6 +52,7 @@ class BlackHole:
                 from_server, server = await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
             else:
                 from_server, server = await asyncio.open_connection(self._host, self._port)
+            self._servers.append(server)
             back = asyncio.create_task(self._pass_on(from_server, client, link))
             self._tasks.add(back)
             try:
@@ -73,6 +75,8 @@ class BlackHole:
     async def close(self) -> None:
         """End all connections."""
         await end(self._tasks)
+        for server in self._servers:
+            server.transport.abort()
 
 
 class _Link:
