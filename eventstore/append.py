@@ -54,11 +54,19 @@ _HIGHEST_SCHEMA_VERSION = 2**15 - 1
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events for one conversation, as a part of an append to several."""
+    """Events for one conversation, as a part of an append to several.
+
+    Raises:
+        InputError: ``events`` is not a sequence.
+    """
 
     conversation_id: UUID | str
     events: Sequence[EventData | NewEvent]
     expected: ExpectedVersion = ANY
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.events, Sequence):
+            raise InputError(f"events: expected a list of events, got a {type(self.events).__name__}")
 
 
 class Batch:
@@ -86,6 +94,8 @@ class Batch:
         self._actor = actor
         self._appends = appends
         checked_tenant(tenant)
+        if not isinstance(actor, str):
+            raise InvalidEvent("actor", f"is a {type(actor).__name__}: expected a text")
         self.conversations: list[UUID] = []
         self.expected: list[int] = []
         self.targets: list[int] = []

@@ -69,7 +69,6 @@ class PendingAppend:
         is_admitted: it holds capacity (see :mod:`eventstore.backpressure`).
         is_given_up: its error is being made, so it must not be sent any more.
         is_alone: it is sent by itself, because it was sent in a group that failed.
-        is_locked: another transaction held one of its conversations.
         is_in_flight: it was sent, and the answer is not there yet.
         may_be_stored: it was sent, and the answer was lost.
         losses: how often the answer was lost, or could not be given.
@@ -77,7 +76,7 @@ class PendingAppend:
 
     __slots__ = (
         "_batch", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up", "is_in_flight",
-        "is_locked", "losses", "make_batch", "may_be_stored", "result", "size",
+        "losses", "make_batch", "may_be_stored", "result", "size",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +94,7 @@ class PendingAppend:
         self.result = result
         self.size = 0
         self.losses = 0
-        self.is_admitted = self.is_alone = self.is_given_up = self.is_in_flight = self.is_locked = False
+        self.is_admitted = self.is_alone = self.is_given_up = self.is_in_flight = False
         self.may_be_stored = False
         self._batch: Batch | None = None
 
@@ -163,14 +162,17 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
 
 
 def _may_share(key: ConversationKey, those: list[PendingAppend], other: PendingAppend) -> bool:
-    """Whether appends can follow each other in a conversation: for one user, all expect ANY, no event is in two.
+    """Return whether appends can follow each other in a conversation.
 
-    One that deletes or reactivates the conversation is sent without others to it: whether they are refused depends on
-    whether it is.
+    They can if they are for one user, all expect ANY, and no event is in two of them. The later one must not succeed if
+    the earlier one is found locked, so it writes to all conversations that the earlier one writes to. And one that
+    deletes or reactivates the conversation is sent without others to it: its state decides whether they are refused.
     """
     if any(row[TYPE] in _DELETIONS for one in (*those, other) for row in one.batch.rows):
         return False
     if any(one.batch.user != other.batch.user for one in those):
+        return False
+    if any(not set(one.conversations).issubset(other.conversations) for one in those if len(one.conversations) > 1):
         return False
     targets = [one.conversations.index(key) for one in (*those, other)]
     if any(one.batch.expected[target] != ANY_VERSION for one, target in zip((*those, other), targets, strict=True)):

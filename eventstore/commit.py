@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
@@ -83,8 +83,8 @@ MAX_LOSSES = 2
 RECONNECT_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
 """How long closing waits for answers."""
-TICK_SECONDS = 0.5
-"""How often deadlines are checked. What would pass its deadline before the next check ends now."""
+TICK_SECONDS = 0.25
+"""How often deadlines are checked."""
 
 _KEEP_PLANS = query("eventstore", "keep_plans")
 _LOCK_TIMEOUT = "55P03"
@@ -113,7 +113,7 @@ class Committer:
             connect: opens a connection that may append, and returns the role that it took for that.
             find_holders: asks the server which transactions hold conversations.
             why: the better explanation of an error of the server.
-            connect_seconds: how long to go on trying to connect while the server is away.
+            connect_seconds: how long an append waits for a connection while the server is away.
             append_seconds: the deadline of an append.
         """
         self._connect = connect
@@ -126,7 +126,7 @@ class Committer:
         self._queue: deque[PendingAppend] = deque()
         self._set_aside: deque[PendingAppend] = deque()
         self._reserved: set[ConversationKey] = set()
-        self._locked: set[ConversationKey] = set()  # those of them that another transaction holds
+        self._locked: set[ConversationKey] = set()  # found locked when they were last tried
         self._in_flight = {False: 0, True: 0}  # by whether they wait for locks
         self._overdue_locked: list[PendingAppend] = []
         self._backpressure = Backpressure(self._admit)
@@ -158,7 +158,7 @@ class Committer:
             keys_of(caller.tenant, appends),
             sum(len(append.events) for append in appends),
             partial(Batch, caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
-            self._loop.time() + self._append_seconds,
+            self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
             self._loop.create_future(),
         )
         self._pending[append] = None
@@ -240,7 +240,7 @@ class Committer:
         self._in_flight[waits] += 1
         milliseconds = 0
         if waits:
-            left = group[0].deadline - TICK_SECONDS - self._loop.time()
+            left = group[0].deadline - self._loop.time()
             milliseconds = max(1, min(LOCK_WAIT_MS, int(1000 * left)))
         said: Said | None = (SAY_ROLE, [self._role]) if self._says_role else None
         lane.send(
@@ -254,7 +254,7 @@ class Committer:
     ) -> None:
         self._in_flight[waits] -= 1
         for append in group:
-            self._free(append)
+            self._reserved.difference_update(append.conversations)
             append.is_in_flight = False
         again: list[PendingAppend] = []
         if not isinstance(answer, psycopg.Error):
@@ -265,8 +265,10 @@ class Committer:
                 first += append.events
                 if any(outcome.code == BUSY for outcome in of_append):
                     self._set_locked_aside(append, again)
-                elif not append.result.done():
-                    append.result.set_result(of_append)
+                else:
+                    self._locked.difference_update(append.conversations)
+                    if not append.result.done():
+                        append.result.set_result(of_append)
         elif not said_role and is_for_want_of_role(answer):
             self._says_role = True
             again += group
@@ -284,22 +286,16 @@ class Committer:
 
     def _set_locked_aside(self, append: PendingAppend, again: list[PendingAppend]) -> None:
         """Set an append aside, unless an earlier one of its conversations is: then it goes back to the queue."""
-        append.is_locked = True
+        self._locked.update(append.conversations)
         if append.is_over:
             return
         if self._is_closed or not self._reserved.isdisjoint(append.conversations):
             again.append(append)
-        elif append.deadline <= self._loop.time() + TICK_SECONDS:
-            self._expire(append, append.conversations)
+        elif append.deadline <= self._loop.time():
+            self._expire(append)
         else:
             self._reserved.update(append.conversations)
-            self._locked.update(append.conversations)
             self._set_aside.append(append)
-
-    def _free(self, append: PendingAppend) -> None:
-        self._reserved.difference_update(append.conversations)
-        if append.is_locked:
-            self._locked.difference_update(append.conversations)
 
     def _failed(self, group: Group, error: psycopg.Error, lane: Lane, again: list[PendingAppend]) -> None:
         is_unknown = lane.is_broken or error.sqlstate is None
@@ -322,42 +318,47 @@ class Committer:
         error.__cause__ = cause
         append.result.set_exception(error)
 
-    def _refuse_waiting(self, error: EventStoreError) -> None:
+    def _refuse_waiting(self, error: EventStoreError, seconds: float = 0.0) -> None:
+        """Refuse the appends that are not in flight and have waited for so long."""
+        latest = self._loop.time() - seconds + self._append_seconds
         for append in self._pending:
+            if append.deadline > latest:
+                break
             if not append.is_in_flight:
                 self._refuse(append, error)
-        self._queue.clear()
-        while self._set_aside:
-            self._free(self._set_aside.popleft())
+        self._queue = deque(append for append in self._queue if not append.is_over)
+        for append in [append for append in self._set_aside if append.is_over]:
+            self._withdraw(append)
 
     def _withdraw(self, append: PendingAppend) -> None:
         """Free the conversations of an append that is set aside."""
-        if append.is_locked and append in self._set_aside:
+        if append in self._set_aside:
             self._set_aside.remove(append)
-            self._free(append)
+            self._reserved.difference_update(append.conversations)
             self._be_due()
 
     def _tick(self) -> None:
         """End the appends and the statements that have reached their deadlines."""
         self._timer = None
         now = self._loop.time()
-        locked = set(self._locked)
         for append in list(self._pending):
-            if append.deadline > now + TICK_SECONDS:
+            if append.deadline > now:
                 break
-            self._expire(append, locked)
+            if not (append.is_in_flight and append.deadline + TICK_SECONDS > now):  # it may wait for a lock until then
+                self._expire(append)
         for lane in list(self._lanes):
             if lane.sent_at is not None and lane.sent_at + self._append_seconds / 2 <= now:
                 lane.give_up()
         if self._pending or any(self._in_flight.values()):
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        else:
+            self._locked.clear()
 
-    def _expire(self, append: PendingAppend, locked: Collection[ConversationKey]) -> None:
-        """End an append that has reached its deadline, given the conversations that other transactions hold."""
-        if append.is_over or (append.is_in_flight and append.is_locked and append.deadline > self._loop.time()):
-            return  # the second waits for a lock a little longer, and will be told that it did not get it
-        is_locked = not append.is_in_flight and any(key in locked for key in append.conversations)
-        if not is_locked or append.may_be_stored:
+    def _expire(self, append: PendingAppend) -> None:
+        """End an append that has reached its deadline."""
+        if append.is_over:
+            return
+        if append.is_in_flight or append.may_be_stored or self._locked.isdisjoint(append.conversations):
             seconds = f"{self._append_seconds:g} s"
             self._refuse(append, ServerUnreachable(f"the append was not sent within {seconds}; nothing was written"))
             return
@@ -383,8 +384,7 @@ class Committer:
         self._explaining = None
 
     async def _open_lane(self) -> None:
-        """Open a connection. If there is none at all, go on trying for ``connect_seconds``."""
-        give_up_at = self._loop.time() + self._connect_seconds
+        """Open a connection. If there is none at all, go on trying; each append waits ``connect_seconds`` for it."""
         try:
             await asyncio.sleep(self._open_again_at - self._loop.time())
             while True:
@@ -396,8 +396,8 @@ class Committer:
                     self._open_again_at = self._loop.time() + RECONNECT_SECONDS
                     known = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
                     is_passing = isinstance(known, ServerUnreachable | ConnectionLost)
-                    if not self._lanes and (not is_passing or self._loop.time() >= give_up_at):
-                        self._refuse_waiting(self._why(known))
+                    if not self._lanes:
+                        self._refuse_waiting(self._why(known), self._connect_seconds if is_passing else 0.0)
                     if self._lanes or not (self._queue or self._set_aside):
                         return
                 except Exception as error:

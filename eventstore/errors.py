@@ -108,10 +108,12 @@ class SettingsError(InputError):
 class StoreClosed(InputError):
     """The store is not open, was closed while it was used, or belongs to the parent of a forked process."""
 
-    def __init__(
-        self, message: str = "the store is not open: use 'with' or 'async with', and use it only within"
-    ) -> None:
-        super().__init__(message)
+    def __init__(self, *, is_forked: bool = False) -> None:
+        super().__init__(
+            "the store was opened by the parent of this process: open it again in the child"
+            if is_forked
+            else "the store is not open: use 'with' or 'async with', and use it only within"
+        )
 
 
 class NotFound(EventStoreError):

@@ -22,6 +22,9 @@ def derived_uuid(*names: str | int) -> UUID:
     Raises:
         InvalidId: a name is not Unicode text.
     """
+    for given in names:
+        if not isinstance(given, str | int):
+            raise InvalidId(f"an id is made of texts, not of a {type(given).__name__}")
     name = "".join(f"{len(str(name))}:{name}" for name in names)
     try:
         return uuid5(_NAMESPACE, name)
@@ -31,8 +34,8 @@ def derived_uuid(*names: str | int) -> UUID:
 
 
 def is_canonical_uuid(text: str) -> bool:
-    """Whether the text is a UUID exactly as PostgreSQL and Python print one."""
-    if len(text) != 36:
+    """Return whether the text is a UUID exactly as PostgreSQL and Python print one."""
+    if not isinstance(text, str) or len(text) != 36:
         return False
     try:
         return str(UUID(text)) == text
@@ -41,7 +44,11 @@ def is_canonical_uuid(text: str) -> bool:
 
 
 def conversation_uuid(tenant: str, text: str) -> UUID:
-    """The id of the conversation that a client calls ``text``."""
+    """Return the id of the conversation that a client calls ``text``.
+
+    Raises:
+        InvalidId: it is not a text.
+    """
     return UUID(text) if is_canonical_uuid(text) else derived_uuid("conversation", tenant, text)
 
 
@@ -76,7 +83,13 @@ class IdAssigner:
         self._occurrences: Counter[str] = Counter()
 
     def assign(self, text: str) -> UUID:
-        """The id of the next thing that is called ``text``."""
+        """Return the id of the next thing that is called ``text``.
+
+        Raises:
+            InvalidId: it is not a text.
+        """
+        if not isinstance(text, str):
+            raise InvalidId(f"an id is made of texts, not of a {type(text).__name__}")
         occurrence = self._occurrences[text]
         self._occurrences[text] += 1
         return assigned_uuid(*self._scope, text, occurrence)

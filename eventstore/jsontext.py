@@ -56,8 +56,11 @@ def check_text(text: str, path: str, *, longest: int | None = None) -> None:
     """Checks a text that is stored in a column of its own.
 
     Raises:
-        InvalidEvent: it holds a NUL character or a lone surrogate, or is longer than ``longest`` characters.
+        InvalidEvent: it is not a text, holds a NUL character or a lone surrogate, or is longer than ``longest``
+            characters.
     """
+    if not isinstance(text, str):
+        raise InvalidEvent(path, f"is a {type(text).__name__}: expected a text")
     if longest is not None and len(text) > longest:
         raise InvalidEvent(path, f"is {len(text):,} characters long, the limit is {longest}")
     if "\0" in text:

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
+from eventstore.database.forking import abandon_in_child
 from eventstore.ending import end
 from eventstore.errors import InputError, StoreClosed
 
@@ -28,8 +29,9 @@ class Portal:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="eventstore-loop", daemon=True)
         self._closing = threading.Lock()
-        self._closed = False
+        self._closed = self._is_forked = False
         self._thread.start()
+        abandon_in_child(self)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end and returns what it returns, or raises what it raises.
@@ -70,7 +72,7 @@ class Portal:
             if not self._closed:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         coroutine.close()
-        raise StoreClosed
+        raise StoreClosed(is_forked=self._is_forked)
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous iterator; closes it when the loop over them is left."""
@@ -103,6 +105,16 @@ class Portal:
                         raise item
         finally:
             filling.cancel()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or belongs to the parent of this process."""
+        return self._closed
+
+    def abandon(self) -> None:
+        """Be closed in a forked process, in which the thread of the loop does not exist; called by itself."""
+        self._closed = self._is_forked = True
+        self._closing = threading.Lock()  # another thread of the parent may have held it
 
     def close(self) -> None:
         """Stops the loop and its thread. Whoever still uses it gets :class:`StoreClosed`."""

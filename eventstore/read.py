@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,9 +48,14 @@ class Filter:
             moment = getattr(self, name)
             if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
                 raise InputError(f"{name}: {moment!r} is no datetime with a time zone")
-        for text in self.types or ():
-            check_text(text, "types")
-        check_text(self.actor or "", "actor")
+        if self.types is not None:
+            if isinstance(self.types, str) or not isinstance(self.types, Iterable):
+                raise InputError(f"types: {self.types!r:.80} is not a list of event types")
+            object.__setattr__(self, "types", tuple(self.types))
+            for text in self.types:
+                check_text(text, "types")
+        if self.actor is not None:
+            check_text(self.actor, "actor")
 
     @property
     def is_empty(self) -> bool:

@@ -33,8 +33,10 @@ def message_from_sent(sent: dict[str, Any], *, given_id: str | None = None) -> M
     """The event that keeps a message.
 
     Raises:
-        InvalidEvent: the role is missing or not one of :data:`ROLES`.
+        InvalidEvent: it is not an object, or its role is missing or not one of :data:`ROLES`.
     """
+    if not isinstance(sent, dict):
+        raise InvalidEvent("message", f"is a {type(sent).__name__}: expected an object")
     if "role" not in sent:
         raise InvalidEvent("role", "is missing")
     word = sent["role"]

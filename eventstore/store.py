@@ -12,21 +12,25 @@ from uuid import UUID
 from eventstore.append import Append
 from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
 from eventstore.database.connection import APP, WRITER, Connection, connect
+from eventstore.database.forking import abandon_in_child
 from eventstore.database.pool import Pool, View
 from eventstore.database.pooler import check_pooler
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
-from eventstore.errors import InputError, ServerError, StoreClosed
+from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed
 from eventstore.eventdata import EventData
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
+from eventstore.jsontext import check_text
 from eventstore.opening import check_schema
 from eventstore.parts import Parts
 from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
 from eventstore.subscription import follow
 from eventstore.wake import LOOK_EVENTS
 from eventstore.watch import News
+
+_HIGHEST_POSITION = 2**63 - 1
 
 
 class EventStore:
@@ -42,10 +46,14 @@ class EventStore:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
+        if not isinstance(settings, Settings | None):
+            raise SettingsError(f"expected Settings, got a {type(settings).__name__}")
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
         self._parts: Parts | None = None
+        self._has_acquired = self._is_forked = False
+        self._parts_of_parent: Parts | None = None  # kept, so that nothing of it is finalised here
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -64,6 +72,8 @@ class EventStore:
         """
         self.settings.listening_url()  # an error in it is better met before all others
         await asyncio.to_thread(self.server.acquire)
+        self._has_acquired, self._is_forked = True, False
+        abandon_in_child(self)
         try:
             async with await self.connect(APP) as connection:
                 await check_schema(connection, self.settings)
@@ -82,7 +92,15 @@ class EventStore:
         if self._parts is not None:
             await self._parts.close()
             self._parts = None
-        await asyncio.to_thread(self.server.release)
+        if self._has_acquired:
+            self._has_acquired = False
+            await asyncio.to_thread(self.server.release)
+
+    def abandon(self) -> None:
+        """Be closed in a process that was forked while the store was open; called by itself. It can be opened again."""
+        self._parts_of_parent, self._parts = self._parts, None
+        self._has_acquired, self._is_forked = False, True
+        self.server = Server(self.settings)
 
     async def connect(self, role: str | None = WRITER) -> Connection:
         """Opens a connection of its own, in autocommit mode and with the store's schema as search path.
@@ -92,6 +110,8 @@ class EventStore:
                 None stays the login. It is taken for the session: behind a pooler in transaction mode, say it again in
                 each transaction (``SET LOCAL ROLE``).
         """
+        if role is not None:
+            check_text(role, "role")
         return await connect(self.server.url, self.settings, role)
 
     @property
@@ -99,10 +119,10 @@ class EventStore:
         """The connections of the store, by role.
 
         Raises:
-            StoreClosed: the store is not open.
+            StoreClosed: the store is not open, or was opened by the parent of this process.
         """
         if self._parts is None:
-            raise StoreClosed
+            raise StoreClosed(is_forked=self._is_forked)
         return self._parts
 
     @property
@@ -167,10 +187,15 @@ class EventStore:
     async def append_all(
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
     ) -> AppendResult:
-        """Appends to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
+        """Append to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
+        if not isinstance(appends, Iterable):
+            raise InputError(f"appends: expected a list of Append, got a {type(appends).__name__}")
         return await self._commit(list(appends), actor, self.caller(tenant, user))
 
     def _commit(self, appends: list[Append], actor: str, caller: Caller) -> Awaitable[AppendResult]:
+        for append in appends:
+            if not isinstance(append, Append):
+                raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
         return self.parts.committer.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
@@ -203,10 +228,10 @@ class EventStore:
             caller.tenant,
             parse_uuid(conversation_id, "conversation_id"),
             _not_negative(after, "after") + 1,
-            HIGHEST_VERSION if until_version is None else until_version,
+            HIGHEST_VERSION if until_version is None else _not_negative(until_version, "until_version"),
             Filter(types, actor, since, until),
             backwards=backwards,
-            limit=limit,
+            limit=None if limit is None else _not_negative(limit, "limit"),
         )
 
     async def read_log(
@@ -233,6 +258,7 @@ class EventStore:
             all_tenants: of everybody, not only of ``tenant``.
         """
         first = _not_negative(after, "after") + 1
+        last = None if until_position is None else _not_negative(until_position, "until_position")
         whose = self._whose(tenant, user, all_tenants)
         log = self.log(whose)
         final = await horizon(log)
@@ -240,10 +266,10 @@ class EventStore:
             log,
             None if whose is EVERYBODY else whose.tenant,
             first,
-            final if until_position is None else min(final, until_position),
+            final if last is None else min(final, last),
             Filter(types, actor, since, until),
             backwards=backwards,
-            limit=limit,
+            limit=None if limit is None else _not_negative(limit, "limit"),
         )
         async for event in events:
             yield event
@@ -282,7 +308,7 @@ class EventStore:
 
     async def wait(self, seen: int) -> None:
         """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
-        await self._wait(seen, 0)
+        await self._wait(_not_negative(seen, "seen"), 0)
 
     async def _wait(self, seen: int, limit: int, whose: Whose | None = None) -> News | None:
         return await self.parts.waker.wait(seen, limit, whose)
@@ -301,6 +327,6 @@ class EventStore:
 
 
 def _not_negative(value: int, what: str) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise InputError(f"{what}: {value!r} is no position or version; give a number from 0")
+    if not isinstance(value, int) or not 0 <= value <= _HIGHEST_POSITION:
+        raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {_HIGHEST_POSITION}")
     return value

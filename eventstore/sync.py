@@ -41,6 +41,8 @@ class SyncEventStore:
 
     def close(self) -> None:
         """Closes all connections, leaves the embedded server and ends the private loop."""
+        if self.portal.is_closed:
+            return
         try:
             self.portal.call(self.asynchronous.close())
         finally:

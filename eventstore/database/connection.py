@@ -11,6 +11,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.caller import Caller
+from eventstore.database.forking import disconnect_in_child
 from eventstore.database.liveness import SILENCE_SECONDS
 from eventstore.database.queries import query
 from eventstore.database.refusal import ACCEPTED, STARTING, refusal
@@ -169,6 +170,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     Returns:
         The role that was taken; ``none`` if that is the login.
     """
+    disconnect_in_child(connection)
     refuse_unsuitable(connection.info)
     parameters = _of_role(connection, settings, role) | {"milliseconds": milliseconds}
     row = await (await connection.execute(_CONFIGURE, parameters)).fetchone()

@@ -30,7 +30,8 @@ def all_errors(kind: type[EventStoreError] = EventStoreError) -> Iterator[type[E
 STATUSES = {
     "InputError": 422, "InvalidEvent": 422, "InvalidId": 422, "SettingsError": 422, "EventTooLarge": 413,
     "InvalidCursor": 400, "StoreClosed": 503, "NotFound": 404, "ConflictError": 409, "WrongExpectedVersion": 409,
-    "EventIdConflict": 409, "RetryableError": 503, "DeadlockDetected": 503, "ProjectionChanged": 503,
+    "EventIdConflict": 409, "RetryableError": 503, "ConversationLocked": 503,
+    "DeadlockDetected": 503, "ProjectionChanged": 503,
     "NotCaughtUp": 503,
     "ServerUnreachable": 503, "ConnectionLost": 503, "EmbeddedServerError": 503, "DiskFull": 507, "SchemaMissing": 503,
     "StatementTimeout": 503, "Forbidden": 403,
@@ -44,7 +45,8 @@ def test_every_kind_of_error_has_its_status(name: str) -> None:
     kind = getattr(errors, name)
     made = {
         "InvalidEvent": lambda: kind("a.b", "is wrong"), "EventTooLarge": lambda: kind("content", 2, 1),
-        "WrongExpectedVersion": lambda: kind("c", 1, 2), "EventIdConflict": lambda: kind("c", "e"), "StoreClosed": kind,
+        "WrongExpectedVersion": lambda: kind("c", 1, 2), "ConversationLocked": lambda: kind("c", 30),
+        "EventIdConflict": lambda: kind("c", "e"), "StoreClosed": kind,
     }.get(name, lambda: kind("it is so"))()  # fmt: skip
     answer = problem_of(made)
     told = json.loads(answer.body)
