@@ -9,7 +9,7 @@ import typer
 
 from agent_manager.cli.importing import take_in
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import print_json, print_table
+from agent_manager.cli.output import errors, print_json, print_table
 from eventstore import EventStore
 from eventstore.database.server import Server
 
@@ -26,13 +26,34 @@ def add_to(app: typer.Typer) -> None:
 
 @migrate.command("up")
 def migrate_up(data_dir: DataDir = None) -> None:
-    """Apply the migrations that are missing. Creates the database and the schema if need be."""
+    """Apply the migrations that are missing. Creates the database and the schema if need be.
+
+    Warns if row-level security is not in force, or if the database lacks something that the migrations make.
+    """
     with Server(read_settings(data_dir), migrate=False) as server:
-        applied = server.migrator().up()
+        migrator = server.migrator()
+        applied = migrator.up()
+        findings = migrator.findings()
     for version in applied:
         typer.echo(f"applied {version}")
     if not applied:
         typer.echo("nothing to apply: the schema is up to date")
+    _warn(findings)
+
+
+@migrate.command("roles")
+def migrate_roles(data_dir: DataDir = None) -> None:
+    """Bring a database that was migrated or restored without its roles to full row-level security.
+
+    Applications may go on working; their connections as this login are ended once, and they connect again. The login
+    needs CREATEROLE, or the roles as eventstore/ROLES.md lists them. Doing it again changes nothing.
+    """
+    with Server(read_settings(data_dir), migrate=False) as server:
+        migrator = server.migrator()
+        statements = migrator.make_roles()
+        findings = migrator.findings()
+    typer.echo(f"executed {len(statements)} statements" if statements else "nothing to do: the roles are in place")
+    _warn(findings)
 
 
 @migrate.command("down")
@@ -64,9 +85,13 @@ def migrate_down(
 
 @migrate.command("status")
 def migrate_status(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the migrations and which of them are applied."""
+    """List the migrations and which of them are applied.
+
+    Warns as "migrate up" does.
+    """
     with Server(read_settings(data_dir), migrate=False) as server:
-        migrations = server.migrator().status()
+        migrator = server.migrator()
+        migrations, findings = migrator.status(), migrator.findings()
     if as_json:
         print_json(migrations)
     else:
@@ -75,6 +100,12 @@ def migrate_status(data_dir: DataDir = None, as_json: Json = False) -> None:
             [(m.version, m.name, m.applied) for m in migrations],
             nothing="no migrations",
         )
+    _warn(findings)
+
+
+def _warn(findings: list[str]) -> None:
+    for finding in findings:
+        errors.print(f"warning: {finding}", soft_wrap=True, markup=False)
 
 
 def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:

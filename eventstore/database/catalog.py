@@ -30,7 +30,7 @@ _OF_ROLES = ("owner of", "rights on", "role", "membership")
 """Kinds of facts that a database without roles does not have."""
 _OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ")
 """Beginnings of the names of policies that a database without roles does not have."""
-_ACCESS = ("rights on", "membership", "schema", "type")
+_ACCESS = ("rights on", "role", "membership", "schema", "type")
 """Kinds of facts without which a store still keeps its promises; operations may be refused."""
 _BY_ROLES_COMMAND = ("owner of", "rights on", "role", "membership", "policy", "row-level security on", "definition of")
 """Kinds of facts that ``eventstore migrate roles`` restores."""
@@ -119,23 +119,28 @@ def catalog_text(rows: Iterable[tuple[str, str, str]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def compare_catalog(rows: Iterable[tuple[str, str, str]]) -> Comparison:
-    """Compare the facts of a database, the rows of :data:`CATALOG`, with what the migrations make."""
+def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool = False) -> Comparison:
+    """Compare the facts of a database, the rows of :data:`CATALOG`, with what the migrations make.
+
+    Args:
+        expect_roles: also if nothing belongs to the owner's role yet.
+    """
     found: Facts = {(kind, name): detail for kind, name, detail in rows}
     expected = expected_facts()
     has_roles = found.get(("owner of", "table events")) == OWNER
+    with_roles = has_roles or expect_roles
     roles = sorted(name for kind, name in expected if kind == "role")
     differences = []
     for (kind, name), detail in expected.items():
-        if not has_roles and (kind in _OF_ROLES or name.startswith(_OF_OTHER_ROLES)):
+        if not with_roles and (kind in _OF_ROLES or name.startswith(_OF_OTHER_ROLES)):
             continue
         if detail == _ANY_LOGIN:
             continue
         if (value := found.get((kind, name))) != detail:
             differences.append(Difference(kind, name, detail, value))
     for kind, name in found.keys() - expected.keys():
-        table = name.rpartition(" on ")[2]
-        if kind == "policy" and ("table", table) in expected and (has_roles or not name.startswith(_OF_OTHER_ROLES)):
+        on_ours = kind == "policy" and ("table", name.rpartition(" on ")[2]) in expected
+        if with_roles and (on_ours or kind == "membership") or on_ours and not name.startswith(_OF_OTHER_ROLES):
             differences.append(Difference(kind, name, None, found[kind, name]))
     missing = tuple(role for role in roles if ("role", role) not in found)
     return Comparison(tuple(sorted(differences, key=lambda d: (d.kind, d.name))), has_roles, missing)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import secrets
 import select
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,14 +23,18 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from eventstore.database.catalog import CATALOG, OWNER, compare_catalog, describe, expected_facts, remedy
 from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.queries import query
+from eventstore.database.roles import RolesPlan
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.errors import (
     EventStoreError,
     MigrationFailed,
     PermissionDenied,
+    RetryableError,
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
@@ -41,6 +45,12 @@ _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of ``refuse_to_lose.sql``."""
+
+_LOOKING = ("eventstore_reader", "eventstore_auditor")
+"""The roles that see what row-level security shows them."""
+_LOCK_TIMEOUT = "2s"
+"""What waits behind a change of a table waits at most so long, too."""
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,106 @@ class Migrator:
         with self._transaction(write=True) as connection:
             for version in sorted(self._applied(connection) & set(known_versions()), reverse=True):
                 self._refuse_to_lose(version, connection)
+
+    def findings(self) -> list[str]:
+        """Return what is wrong with a schema that is up to date: sentences, empty if all is as the migrations make it."""
+        with self._transaction() as connection:
+            if self._applied(connection) != set(known_versions()):
+                return []
+            return self._findings(connection)
+
+    def make_roles(self) -> list[str]:
+        """Bring the database to the roles and the row-level security of a login that may create roles.
+
+        Returns:
+            The statements that it took; empty if nothing was missing.
+
+        Raises:
+            SchemaError: migrations are missing.
+            PermissionDenied: the login may not do all of it; names what somebody else has to execute.
+            RetryableError: the tables were in use for too long.
+        """
+        with self._run() as (lock, _):
+            check(self._applied(lock))
+            self._refuse_single_session()
+            done = self._apply_roles(RolesPlan.make_usable)
+            with self._transaction() as connection:
+                if RolesPlan(connection, self._schema).needs_owner():
+                    own = [_backend(lock), _backend(connection)]
+                    connection.execute(query("eventstore.database", "other_sessions"), {"own": own})
+            return done + self._apply_roles(RolesPlan.hand_over)
+
+    def _apply_roles(self, step: Callable[[RolesPlan], None]) -> list[str]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._transaction(write=True) as connection:
+                    connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+                    plan = RolesPlan(connection, self._schema)
+                    step(plan)
+                    if plan.refused:
+                        raise PermissionDenied(
+                            f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
+                            f"A superuser can: {'; '.join(plan.refused)}"
+                        )
+                    return plan.done
+            except RetryableError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+    def _findings(self, connection: _SyncConnection) -> list[str]:
+        rows: list[Any] = connection.execute(CATALOG).fetchall()
+        comparison = compare_catalog(rows)
+        user = connection.info.user
+        found = []
+        if not comparison.has_roles:
+            missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})"
+            found.append(
+                f"row-level security is not in force: the log belongs to a login and not to {OWNER}"
+                f"{missing if comparison.missing_roles else ''}; logins with its rights see every tenant: "
+                "eventstore migrate roles"
+            )
+        if differences := comparison.differences:
+            found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
+        if comparison.has_roles:
+            for role in (None, *_LOOKING):
+                found += self._exposed(connection, role)
+        with suppress(psycopg.Error), connection.transaction():
+            row = connection.execute("SELECT last_event, last_checkpoint FROM positions_are_sound()").fetchone()
+            if row is not None and row[1] > row[0]:
+                found.append(
+                    f"the read tables come to position {row[1]}, but the log ends at {row[0]}: events are missing, as after "
+                    "restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
+                )
+        return found
+
+    def _exposed(self, connection: _SyncConnection, role: str | None) -> list[str]:
+        """What the login, or a role that it may take, sees without naming a tenant: by the catalogs, and by looking."""
+        tables = [name for kind, name in expected_facts() if kind == "row-level security on"]
+        who = f"the role {role}" if role else f"the login {connection.info.user}"
+        visible = []
+        with connection.transaction(force_rollback=True):
+            if role is not None:
+                try:
+                    with connection.transaction():
+                        connection.execute("SELECT set_config('role', %s, true)", (role,))
+                except psycopg.errors.InsufficientPrivilege:
+                    return []
+            is_exempt, readable = connection.execute(query("eventstore.database", "exposed"), {"tables": tables}).fetchone() or (False, [])
+            if is_exempt:
+                return [
+                    f"row-level security does not hold for {who}, a superuser or with BYPASSRLS: "
+                    "let the service connect as another login"
+                ]
+            # Where no row is visible, all of a large table would be read.
+            connection.execute("SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)")
+            for table in readable:
+                name = sql.Identifier(self._schema, table)
+                with suppress(psycopg.errors.QueryCanceled), connection.transaction():
+                    text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})")
+                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (True,):
+                        visible.append(table)
+        return [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"] if visible else []
 
     def dump(self, target: Path, pg_dump_folder: Path) -> None:
         """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
@@ -280,3 +390,10 @@ class Migrator:
             if error.sqlstate == _WOULD_LOSE:
                 raise MigrationFailed(str(error.diag.message_primary)) from error
             raise
+
+
+def _backend(connection: _SyncConnection) -> int:
+    """The process of the session that the connection's transaction has."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])

@@ -88,3 +88,144 @@ def test_the_roles_go_with_the_last_database_that_uses_them(
     while second.down():
         pass
     assert roles_of_the_store(superuser) == {}
+
+
+DEFINITIONS = """
+SELECT format('%s owner %s acl %s', c.oid::regclass, c.relowner::regrole,
+              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) AS a))
+  FROM pg_class c WHERE c.relnamespace IN ('public'::regnamespace, 'public_next'::regnamespace, 'public_previous'::regnamespace)
+   AND c.relkind IN ('r', 'S', 'v')
+ UNION ALL
+SELECT format('%s.%s acl %s', a.attrelid::regclass, a.attname, (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(a.attacl) AS x))
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+ WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL
+ UNION ALL
+SELECT format('%s owner %s acl %s', pg_get_functiondef(p.oid), p.proowner::regrole,
+              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(p.proacl) AS a))
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+ UNION ALL
+SELECT format('policy %s on %s %s %s %s %s', y.polname, y.polrelid::regclass, y.polcmd,
+              (SELECT array_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE r::regrole::text END) FROM unnest(y.polroles) AS r),
+              pg_get_expr(y.polqual, y.polrelid), pg_get_expr(y.polwithcheck, y.polrelid))
+  FROM pg_policy y
+ UNION ALL
+SELECT format('%s security %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
+  FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+ UNION ALL
+SELECT format('schema %s acl %s', n.nspname, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(n.nspacl) AS a))
+  FROM pg_namespace n WHERE n.nspname LIKE 'public%'
+ UNION ALL
+SELECT format('type %s owner %s', t.oid::regtype, t.typowner::regrole) FROM pg_type t WHERE t.typnamespace = 'public'::regnamespace
+"""
+
+
+def definitions(url: str) -> set[str]:
+    """Every object of the store, with its definition, owner and rights, by a query that shares nothing with the store's."""
+    with psycopg.connect(url) as connection:
+        return {text for (text,) in connection.execute(DEFINITIONS)}
+
+
+def members(superuser: psycopg.Connection[tuple[object, ...]]) -> set[tuple[object, ...]]:
+    return set(
+        superuser.execute(
+            "SELECT r.rolname, r.rolinherit, m.rolname, pg_has_role(m.oid, r.oid, 'USAGE') FROM pg_roles r"
+            "  LEFT JOIN pg_auth_members a ON a.roleid = r.oid LEFT JOIN pg_roles m ON m.oid = a.member"
+            " WHERE r.rolname LIKE 'eventstore\\_%'"
+        ).fetchall()
+    )
+
+
+async def test_a_database_migrated_without_roles_gets_them_later_as_if_from_the_beginning(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    url = own_server.url()
+    migrator = migrate(url)
+    assert "row-level security is not in force" in migrator.findings()[0]
+    with pytest.raises(PermissionDenied, match="CREATE ROLE eventstore_app NOLOGIN NOINHERIT"):
+        migrator.make_roles()
+    await use(url)
+    superuser.execute("ALTER ROLE eventstore CREATEROLE")
+    before = definitions(url)
+    assert migrator.make_roles() != []
+    assert (migrator.make_roles(), migrator.findings()) == ([], [])
+    superuser.execute("CREATE DATABASE second OWNER eventstore TEMPLATE template0")
+    later, memberships = definitions(url), members(superuser)
+    migrate(own_server.url(database="second"))
+    assert later == definitions(own_server.url(database="second")) != before
+    assert members(superuser) == memberships
+    async with EventStore(Settings(database_url=url)) as store:
+        assert [event.content async for event in store.read_log()] == [1]
+        assert [event async for event in store.read_log(tenant="other")] == []
+    with psycopg.connect(url) as connection:  # the login itself, which saw everything before
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+async def test_programs_that_are_running_go_on_while_the_roles_are_made(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    migrator = migrate(own_server.url())
+    superuser.execute("ALTER ROLE eventstore CREATEROLE")
+    done = asyncio.Event()
+    conversations: list[UUID] = []
+
+    async def append(store: EventStore) -> None:
+        while not done.is_set() or len(conversations) < 50:
+            conversation, event = uuid4(), MessageAdded(role="user", content="hello")
+            while True:
+                try:
+                    await store.append(conversation, [event])
+                    break
+                except (ConnectionLost, ServerUnreachable):  # its connection was ended: the same again
+                    continue
+            conversations.append(conversation)
+
+    async with EventStore(Settings(database_url=own_server.url())) as store, Worker(store):
+        writers = [asyncio.create_task(append(store)) for _ in range(4)]
+        await until_async(lambda: len(conversations) > 20)
+        await asyncio.to_thread(migrator.make_roles)
+        done.set()
+        await asyncio.gather(*writers)
+        position = await store.last_position()
+        await caught_up(store, position)
+        assert {event.conversation_id async for event in store.read_log()} == set(conversations)
+        assert [found.differences for found in await verify(store)] == [[] for _ in PROJECTIONS]
+    assert migrator.findings() == []
+
+
+async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_security(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    text = (TREE / "eventstore" / "ROLES.md").read_text()
+    [statements] = re.findall(r"```sql\n(CREATE ROLE eventstore_owner.*?)```", text, re.DOTALL)
+    superuser.execute(statements.replace("my_login", "eventstore").encode())
+    migrator = migrate(own_server.url())
+    assert migrator.findings() == []
+    with psycopg.connect(own_server.url()) as connection:
+        append_raw(connection, 1)
+        connection.commit()
+        connection.execute("SELECT set_config('eventstore.tenant', '', false)")
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("GRANT eventstore_owner TO eventstore_app", "unexpected membership: eventstore_app in eventstore_owner"),
+        ("ALTER ROLE eventstore_app INHERIT; GRANT eventstore_reader TO eventstore_app", "altered role: eventstore_app"),
+        ("ALTER ROLE eventstore_auditor BYPASSRLS", "does not hold for the role eventstore_auditor"),
+        ("CREATE POLICY open ON events USING (true)", "unexpected policy: open on events"),
+        ("ALTER TABLE messages OWNER TO eventstore", "altered owner of: table messages"),
+        ("GRANT EXECUTE ON FUNCTION bind_login(name, text) TO PUBLIC", "altered rights on: function bind_login(name,text)"),
+    ],
+)
+def test_what_opens_more_than_the_migrations_do_is_named(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]], change: str, named: str
+) -> None:
+    migrator = migrate(own_server.url())
+    assert migrator.findings() == []
+    with psycopg.connect(own_server.superuser_url_of_store if False else own_server.url("postgres"), autocommit=True) as connection:
+        connection.execute(change.encode())
+    assert any(named in finding for finding in migrator.findings())

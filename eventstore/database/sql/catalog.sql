@@ -62,7 +62,7 @@ SELECT 'rights on', format('%s %s', o.kind, o.name),
                                 string_agg(a.privilege_type, ' ' ORDER BY a.privilege_type COLLATE "C") AS privileges
                            FROM aclexplode(o.acl) AS a
                            LEFT JOIN role r ON r.oid = a.grantee
-                          WHERE a.grantee <> o.owner
+                          WHERE (a.grantee <> o.owner OR o.kind = 'schema')
                             AND (a.grantee = 0 OR r.oid IS NOT NULL)
                             -- Of the schema that a user chose, what PUBLIC may is the user's.
                             AND (o.kind <> 'schema' OR a.grantee <> 0)
@@ -120,7 +120,7 @@ SELECT 'definition of', f.name,
  WHERE f.name = 'chooses_tenant()'
  UNION ALL
 SELECT 'role', r.rolname::text,
-       concat_ws(' ', CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
+       concat_ws(' ', CASE WHEN NOT r.rolinherit THEN 'NOINHERIT' END, CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
                  CASE WHEN r.rolcanlogin THEN 'LOGIN' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END)
   FROM role r
  UNION ALL

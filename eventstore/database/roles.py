@@ -1,0 +1,185 @@
+"""Bringing a database to the roles and the row-level security that the migrations make for a login that may create roles.
+
+For a database that was migrated by a login that could not, or that was restored without its roles. What is missing is
+taken from the comparison with ``db/catalog.tsv``; there is no second list of rights.
+
+It goes in two transactions, so that programs may go on working. The first makes the roles usable: it creates them, and
+grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended; programs
+connect again, and from then on act in their roles. The second hands everything to ``eventstore_owner``, which
+row-level security lets pass, and so ends the login's sight of every tenant. A session that is still the plain login would
+see an empty log from then on, and could take it for the whole: that is why none is left from before.
+
+Each transaction waits a short time for the locks of the tables and then begins again: readers behind it are not held up
+for long. Running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from eventstore.database.catalog import CATALOG, OWNER, Difference, compare_catalog, expected_facts
+from eventstore.database.queries import query
+
+_SyncConnection = psycopg.Connection[tuple[Any, ...]]
+
+SEARCH = "eventstore_search"
+_OTHER_TABLES = query("eventstore.database", "other_tables")
+_PROJECTED = "SELECT, INSERT, UPDATE, DELETE"
+_MAY_BECOME = "SELECT pg_has_role(session_user, r.oid, %s) FROM pg_roles r WHERE r.rolname = %s"
+
+
+class RolesPlan:
+    """The statements that a database needs, executed as they are made.
+
+    Attributes:
+        done: statements that were executed.
+        refused: statements that the login may not execute.
+    """
+
+    def __init__(self, connection: _SyncConnection, schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self.done: list[str] = []
+        self.refused: list[str] = []
+
+    def make_usable(self) -> None:
+        """Create the roles, their memberships, rights and policies; owners stay as they are."""
+        for difference in self._differences("role"):
+            if difference.found is None:
+                inherit = " NOINHERIT" if "NOINHERIT" in (difference.expected or "") else ""
+                self._execute(f"CREATE ROLE {difference.name} NOLOGIN{inherit}")
+            else:
+                inherit = "NOINHERIT" if "NOINHERIT" in (difference.expected or "") else "INHERIT"
+                self._execute(f"ALTER ROLE {difference.name} NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE {inherit}")
+        for difference in self._differences("membership"):
+            member, _, role = difference.name.partition(" in ")
+            if difference.expected is None:
+                self._execute(f"REVOKE {role} FROM {member}")
+            else:
+                inherit = "TRUE" if difference.expected == "inherits" else "FALSE"
+                how = f" WITH INHERIT {inherit}" if self._connection.info.server_version >= 160000 else ""
+                self._execute(f"GRANT {role} TO {member}{how}")
+        user = self._connection.info.user
+        for kind, role in expected_facts():
+            if kind == "role" and not self._may_become(role):
+                self._execute(f'GRANT {role} TO "{user}"')
+        for difference in self._differences("schema"):
+            self._execute(f"CREATE SCHEMA {self._schema_name(difference.name)}")
+        for difference in self._differences("rights on"):
+            self._give_rights(difference)
+        for difference in self._differences("policy"):
+            if difference.expected is not None and "<owner>" not in difference.expected:
+                self._make_policy(difference)
+        for difference in self._differences("row-level security on"):
+            self._execute(f"ALTER TABLE {difference.name} ENABLE ROW LEVEL SECURITY")
+            if difference.expected == "forced":
+                self._execute(f"ALTER TABLE {difference.name} FORCE ROW LEVEL SECURITY")
+
+    def hand_over(self) -> None:
+        """Give everything to the owner's role, with the policies and the function that name the owner."""
+        changed = set()
+        for difference in self._differences("owner of"):
+            kind, _, name = difference.name.partition(" ")
+            changed.add(name)
+            if difference.expected == SEARCH:  # which has no other right to create anything
+                self._execute(f"GRANT CREATE ON SCHEMA {self._schema} TO {SEARCH}")
+            self._execute(f"ALTER {kind} {name} OWNER TO {difference.expected}")
+            if difference.expected == SEARCH:
+                self._execute(f"REVOKE CREATE ON SCHEMA {self._schema} FROM {SEARCH}")
+        for (kind, name), detail in expected_facts().items():
+            if kind == "policy" and "<owner>" in detail and name.rpartition(" on ")[2] in changed:
+                self._make_policy(Difference(kind, name, detail, ""))
+        for difference in self._differences("policy"):
+            if difference.expected is not None:
+                self._make_policy(difference)
+        definition = expected_facts()["definition of", "chooses_tenant()"]
+        if "chooses_tenant()" in changed or self._differences("definition of"):
+            self._execute(definition.replace("<owner>", OWNER))
+        self._hand_over_other_tables()
+
+    def needs_owner(self) -> bool:
+        """Whether something that belongs to the owner's role elsewhere does not belong to it here."""
+        return bool(self._differences("owner of")) or bool(list(self._other_tables()))
+
+    def _hand_over_other_tables(self) -> None:
+        for table, name, column, is_live in list(self._other_tables()):
+            self._execute(f"ALTER TABLE {table} OWNER TO {OWNER}")
+            rights = expected_facts().get(("rights on", f"table {name}"))
+            if rights is None:
+                rights = f"eventstore_projector={_PROJECTED}, eventstore_reader=SELECT"
+                self._execute(f"GRANT {_PROJECTED} ON TABLE {table} TO eventstore_projector")
+                self._execute(f"GRANT SELECT ON TABLE {table} TO eventstore_reader")
+            else:
+                for role, privileges in _rights(rights).items():
+                    self._execute(f"GRANT {', '.join(sorted(privileges))} ON TABLE {table} TO {role}")
+            self._execute(f"SELECT raise_wall('{table}', '{column}')")
+            search = expected_facts().get(("policy", f"open_to_search on {name}"))
+            if search is not None and not is_live:
+                self._execute(f"CREATE POLICY open_to_search ON {table} {search}")
+
+    def _other_tables(self) -> Iterator[tuple[str, str, str, bool]]:
+        ours = [name for kind, name in expected_facts() if kind == "table"]
+        yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()  # type: ignore[misc]
+
+    def _differences(self, kind: str) -> list[Difference]:
+        rows: list[Any] = self._connection.execute(CATALOG).fetchall()
+        found = compare_catalog(rows, expect_roles=True)
+        objects = {f"{r[0]} {r[1]}" for r in rows}
+        return [
+            d
+            for d in found.differences
+            if d.kind == kind and (kind not in ("owner of", "rights on") or d.name.startswith("column ") or d.name in objects)
+        ]
+
+    def _may_become(self, role: str) -> bool:
+        right = "SET" if self._connection.info.server_version >= 160000 else "MEMBER"
+        return self._connection.execute(_MAY_BECOME, (right, role)).fetchone() == (True,)
+
+    def _schema_name(self, stage: str) -> str:
+        return self._schema if stage == "live" else f"{self._schema[:54]}_{stage}"
+
+    def _give_rights(self, difference: Difference) -> None:
+        kind, _, name = difference.name.partition(" ")
+        expected, found = _rights(difference.expected or ""), _rights(difference.found or "")
+        for grantee in sorted(expected.keys() | found.keys()):
+            for verb, preposition, privileges in (
+                ("GRANT", "TO", expected.get(grantee, set()) - found.get(grantee, set())),
+                ("REVOKE", "FROM", found.get(grantee, set()) - expected.get(grantee, set())),
+            ):
+                if not privileges:
+                    continue
+                if kind == "column":
+                    table, _, column = name.partition(".")
+                    what = ", ".join(f"{privilege} ({column})" for privilege in sorted(privileges))
+                    target = f"TABLE {table}"
+                else:
+                    what = ", ".join(sorted(privileges))
+                    target = f"{kind} {self._schema_name(name) if kind == 'schema' else name}"
+                self._execute(f"{verb} {what} ON {target} {preposition} {grantee}")
+
+    def _make_policy(self, difference: Difference) -> None:
+        policy, _, table = difference.name.partition(" on ")
+        if difference.found is not None:
+            self._execute(f"DROP POLICY IF EXISTS {policy} ON {table}")
+        detail = (difference.expected or "").replace("'<owner>'", f"'{OWNER}'").replace("<owner>", OWNER)
+        self._execute(f"CREATE POLICY {policy} ON {table} {detail}")
+
+    def _execute(self, statement: str) -> None:
+        try:
+            with self._connection.transaction():
+                self._connection.execute(statement.encode())
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidGrantOperation):
+            self.refused.append(statement)
+        except psycopg.errors.UndefinedObject:  # a role that could not be created either
+            self.refused.append(statement)
+        else:
+            self.done.append(statement)
+
+
+def _rights(detail: str) -> dict[str, set[str]]:
+    """Return the privileges by role."""
+    return {role: set(re.findall(r"\w+", privileges)) for role, privileges in re.findall(r"(\w+)=([\w ]+)", detail)}
