@@ -140,7 +140,7 @@ def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool 
             differences.append(Difference(kind, name, detail, value))
     for kind, name in found.keys() - expected.keys():
         on_ours = kind == "policy" and ("table", name.rpartition(" on ")[2]) in expected
-        if with_roles and (on_ours or kind == "membership") or on_ours and not name.startswith(_OF_OTHER_ROLES):
+        if (with_roles and (on_ours or kind == "membership")) or (on_ours and not name.startswith(_OF_OTHER_ROLES)):
             differences.append(Difference(kind, name, None, found[kind, name]))
     missing = tuple(role for role in roles if ("role", role) not in found)
     return Comparison(tuple(sorted(differences, key=lambda d: (d.kind, d.name))), has_roles, missing)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from eventstore.database.catalog import CATALOG, OWNER, compare_catalog, describ
 from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
 from eventstore.database.queries import query
-from eventstore.database.roles import RolesPlan
+from eventstore.database.roles import OWNER_OF_LOG, RolesPlan
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.errors import (
@@ -51,6 +52,11 @@ _LOOKING = ("eventstore_reader", "eventstore_auditor")
 _LOCK_TIMEOUT = "2s"
 """What waits behind a change of a table waits at most so long, too."""
 _ATTEMPTS = 10
+_PATIENCE = 10.0
+"""Seconds that transactions of the former owner get to end by themselves."""
+_LOOK = 0.02
+_END_SESSIONS = query("eventstore.database", "other_sessions")
+_OLDER_SESSIONS = query("eventstore.database", "older_sessions")
 
 
 @dataclass(frozen=True)
@@ -187,30 +193,47 @@ class Migrator:
         with self._run() as (lock, _):
             check(self._applied(lock))
             self._refuse_single_session()
-            done = self._apply_roles(RolesPlan.make_usable)
+            row = lock.execute(OWNER_OF_LOG).fetchone()
+            assert row is not None
+            login, own = str(row[0]), _backend(lock)
+            done = self._apply_roles(login, RolesPlan.make_usable)
             with self._transaction() as connection:
-                if RolesPlan(connection, self._schema).needs_owner():
-                    own = [_backend(lock), _backend(connection)]
-                    connection.execute(query("eventstore.database", "other_sessions"), {"own": own})
-            return done + self._apply_roles(RolesPlan.hand_over)
+                if RolesPlan(connection, self._schema, login).needs_owner():
+                    connection.execute(_END_SESSIONS, {"login": login, "own": [own, _backend(connection)]})
+            done += self._apply_roles(login, RolesPlan.hand_over)
+            if done:
+                self._outlast_transactions(login, own)
+            return done + self._apply_roles(login, RolesPlan.end_former_owner)
 
-    def _apply_roles(self, step: Callable[[RolesPlan], None]) -> list[str]:
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._transaction(write=True) as connection:
-                    connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-                    plan = RolesPlan(connection, self._schema)
-                    step(plan)
-                    if plan.refused:
-                        raise PermissionDenied(
-                            f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
-                            f"A superuser can: {'; '.join(plan.refused)}"
-                        )
-                    return plan.done
-            except RetryableError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError
+    def _outlast_transactions(self, login: str, own: int) -> None:
+        """Wait until every transaction of the login that is under way now has ended; end those that take too long."""
+        with self._connect() as connection:  # each look in a transaction of its own, which sees the sessions anew
+            row = connection.execute("SELECT clock_timestamp()").fetchone()
+            parameters = {"login": login, "own": [own, _backend(connection)], "now": row and row[0]}
+            deadline = time.monotonic() + _PATIENCE
+            while connection.execute(_OLDER_SESSIONS, parameters).fetchall():
+                if time.monotonic() > deadline:
+                    connection.execute(_END_SESSIONS, parameters)
+                    return
+                time.sleep(_LOOK)
+
+    def _apply_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(RetryableError):
+                return self._try_roles(login, step)
+        return self._try_roles(login, step)
+
+    def _try_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
+        with self._transaction(write=True) as connection:
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+            plan = RolesPlan(connection, self._schema, login)
+            step(plan)
+            if plan.refused:
+                raise PermissionDenied(
+                    f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
+                    f"A superuser can: {'; '.join(plan.refused)}"
+                )
+            return plan.done
 
     def _findings(self, connection: _SyncConnection) -> list[str]:
         rows: list[Any] = connection.execute(CATALOG).fetchall()
@@ -240,7 +263,11 @@ class Migrator:
 
     def _exposed(self, connection: _SyncConnection, role: str | None) -> list[str]:
         """What the login, or a role that it may take, sees without naming a tenant: by the catalogs, and by looking."""
-        tables = [name for kind, name in expected_facts() if kind == "row-level security on"]
+        tables = [
+            name
+            for (kind, name), detail in expected_facts().items()
+            if (kind, detail) == ("row-level security on", "forced")
+        ]
         who = f"the role {role}" if role else f"the login {connection.info.user}"
         visible = []
         with connection.transaction(force_rollback=True):
@@ -250,33 +277,43 @@ class Migrator:
                         connection.execute("SELECT set_config('role', %s, true)", (role,))
                 except psycopg.errors.InsufficientPrivilege:
                     return []
-            is_exempt, readable = connection.execute(query("eventstore.database", "exposed"), {"tables": tables}).fetchone() or (False, [])
+            is_exempt, readable = connection.execute(
+                query("eventstore.database", "exposed"), {"tables": tables}
+            ).fetchone() or (False, [])
             if is_exempt:
                 return [
                     f"row-level security does not hold for {who}, a superuser or with BYPASSRLS: "
                     "let the service connect as another login"
                 ]
             # Where no row is visible, all of a large table would be read.
-            connection.execute("SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)")
+            connection.execute(
+                "SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)"
+            )
             for table in readable:
                 name = sql.Identifier(self._schema, table)
                 with suppress(psycopg.errors.QueryCanceled), connection.transaction():
                     text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})")
-                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (True,):
+                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (
+                        True,
+                    ):
                         visible.append(table)
-        return [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"] if visible else []
+        return (
+            [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"]
+            if visible
+            else []
+        )
 
     def dump(self, target: Path, pg_dump_folder: Path) -> None:
         """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
         with self._transaction() as connection:
-            run_dbmate(
-                "dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder
-            )
+            run_dbmate("dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder)
 
     def _connect(self, url: str | None = None) -> _SyncConnection:
         url = url or self._url
         try:
-            connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **connect_options(self._settings))
+            connection = psycopg.connect(
+                url, autocommit=True, prepare_threshold=None, **connect_options(self._settings)
+            )
         except psycopg.Error as error:
             raise unreachable(url, error) from error
         try:

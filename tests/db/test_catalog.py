@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import psycopg
-import pytest
 from psycopg.rows import tuple_row
 from support.servers import DatabaseServer
 
@@ -24,5 +23,7 @@ def test_the_list_of_facts_is_what_the_migrations_make_on_every_version(
     text = catalog_text(facts(database_url))
     if os.environ.get("EVENTSTORE_TEST_UPDATE_SCHEMA") and server.version == 18:
         catalog_file().write_text(text)
-    assert catalog_file().read_text() == text, "update it: EVENTSTORE_TEST_UPDATE_SCHEMA=1 pytest tests/db -k 'schema_sql or list_of_facts'"
+    assert catalog_file().read_text() == text, (
+        "update it: EVENTSTORE_TEST_UPDATE_SCHEMA=1 pytest tests/db -k 'schema_sql or list_of_facts'"
+    )
     assert compare_catalog(facts(database_url)).differences == ()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from support.catalog import roles_of_the_store
-from support.raw import note
+from support.environment import TREE
+from support.raw import append_raw, note
 from support.rights import ROLES as EVERY_ROLE
+from support.waiting import until_async
 
-from eventstore import EventStore, Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
+from eventstore.errors import ConnectionLost, PermissionDenied, ServerUnreachable
+from projections import PROJECTIONS, Worker, verify
 
 ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
@@ -92,7 +100,8 @@ def test_the_roles_go_with_the_last_database_that_uses_them(
 
 DEFINITIONS = """
 SELECT format('%s owner %s acl %s', c.oid::regclass, c.relowner::regrole,
-              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) AS a))
+              (SELECT array_agg(a::text ORDER BY a::text)
+                 FROM unnest(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner))) AS a))
   FROM pg_class c WHERE c.relnamespace IN ('public'::regnamespace, 'public_next'::regnamespace, 'public_previous'::regnamespace)
    AND c.relkind IN ('r', 'S', 'v')
  UNION ALL
@@ -101,7 +110,7 @@ SELECT format('%s.%s acl %s', a.attrelid::regclass, a.attname, (SELECT array_agg
  WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL
  UNION ALL
 SELECT format('%s owner %s acl %s', pg_get_functiondef(p.oid), p.proowner::regrole,
-              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(p.proacl) AS a))
+              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) AS a))
   FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
  UNION ALL
 SELECT format('policy %s on %s %s %s %s %s', y.polname, y.polrelid::regclass, y.polcmd,
@@ -173,24 +182,44 @@ async def test_programs_that_are_running_go_on_while_the_roles_are_made(
     async def append(store: EventStore) -> None:
         while not done.is_set() or len(conversations) < 50:
             conversation, event = uuid4(), MessageAdded(role="user", content="hello")
-            while True:
-                try:
+            is_stored = False
+            while not is_stored:
+                with suppress(ConnectionLost, ServerUnreachable):  # its connection was ended: the same again
                     await store.append(conversation, [event])
-                    break
-                except (ConnectionLost, ServerUnreachable):  # its connection was ended: the same again
-                    continue
+                    is_stored = True
             conversations.append(conversation)
 
-    async with EventStore(Settings(database_url=own_server.url())) as store, Worker(store):
+    async def has_written(count: int) -> bool:
+        return len(conversations) > count
+
+    async with EventStore(Settings(database_url=own_server.url())) as store:
+        worker = asyncio.create_task(Worker(store).run())
         writers = [asyncio.create_task(append(store)) for _ in range(4)]
-        await until_async(lambda: len(conversations) > 20)
+        await until_async(lambda: has_written(20), "appends are under way")
         await asyncio.to_thread(migrator.make_roles)
+        more = len(conversations) + 20
+        await until_async(lambda: has_written(more), "appends go on")
         done.set()
         await asyncio.gather(*writers)
-        position = await store.last_position()
-        await caught_up(store, position)
-        assert {event.conversation_id async for event in store.read_log()} == set(conversations)
+        last = (await store.append(uuid4(), [note()])).position
+
+        async def is_applied() -> bool:
+            with suppress(ConnectionLost):
+                [(lowest,)] = await store.parts.projector.fetch(
+                    "SELECT min(position) FROM checkpoints WHERE position > 0"
+                )
+                return bool(lowest == last) or all(found.position == last for found in await verify(store))
+            return False
+
+        await until_async(is_applied, "the worker has caught up")
+        assert {event.conversation_id async for event in store.read_log()} >= set(conversations)
         assert [found.differences for found in await verify(store)] == [[] for _ in PROJECTIONS]
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+    with psycopg.connect(own_server.superuser_url) as connection:
+        counts = "SELECT (SELECT count(*) FROM conversations), (SELECT count(*) FROM parked)"
+        assert connection.execute(counts).fetchone() == (len(conversations) + 1, 0)
     assert migrator.findings() == []
 
 
@@ -214,11 +243,17 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
     ("change", "named"),
     [
         ("GRANT eventstore_owner TO eventstore_app", "unexpected membership: eventstore_app in eventstore_owner"),
-        ("ALTER ROLE eventstore_app INHERIT; GRANT eventstore_reader TO eventstore_app", "altered role: eventstore_app"),
+        (
+            "ALTER ROLE eventstore_app INHERIT; GRANT eventstore_reader TO eventstore_app",
+            "altered role: eventstore_app",
+        ),
         ("ALTER ROLE eventstore_auditor BYPASSRLS", "does not hold for the role eventstore_auditor"),
         ("CREATE POLICY open ON events USING (true)", "unexpected policy: open on events"),
         ("ALTER TABLE messages OWNER TO eventstore", "altered owner of: table messages"),
-        ("GRANT EXECUTE ON FUNCTION bind_login(name, text) TO PUBLIC", "altered rights on: function bind_login(name,text)"),
+        (
+            "GRANT EXECUTE ON FUNCTION bind_login(name, text) TO PUBLIC",
+            "altered rights on: function bind_login(name,text)",
+        ),
     ],
 )
 def test_what_opens_more_than_the_migrations_do_is_named(
@@ -226,6 +261,5 @@ def test_what_opens_more_than_the_migrations_do_is_named(
 ) -> None:
     migrator = migrate(own_server.url())
     assert migrator.findings() == []
-    with psycopg.connect(own_server.superuser_url_of_store if False else own_server.url("postgres"), autocommit=True) as connection:
-        connection.execute(change.encode())
+    superuser.execute(change.encode())
     assert any(named in finding for finding in migrator.findings())
