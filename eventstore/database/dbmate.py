@@ -46,6 +46,7 @@ _UNKNOWN = {
     "sslpassword": None,
 }
 """Parameters that make a connection safer and that dbmate's driver lacks, with the values that matter; None is any."""
+_FROM_START = {"default_transaction_read_only": "off", "standard_conforming_strings": "on"}
 
 IRREPLACEABLE = {
     "events": "the log, and it holds events",
@@ -145,9 +146,12 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
     options |= _tls(given) if connection.pgconn.ssl_in_use else {"sslmode": "disable"}
     if not info.host.startswith("/") and not connection.pgconn.ssl_in_use and _is_encrypted_by_gss(connection):
         raise MigrationFailed("dbmate cannot encrypt by GSSAPI: migrate with sslmode=require and gssencmode=disable")
-    if connection.execute("SELECT current_setting('default_transaction_read_only') = 'on'").fetchone() == (True,):
-        # Before the first migration, dbmate makes sure of its own table.
-        options["default_transaction_read_only"] = "off"
+    # The server reads a migration as a whole before its preamble is executed, and dbmate makes sure of its own table before
+    # the first one: what these need is set from the start, if it is not so by itself (a pooler may refuse settings).
+    rows = connection.execute("SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", (list(_FROM_START),))
+    options |= {name: _FROM_START[name] for name, value in rows.fetchall() if value != _FROM_START[name]}
+    # Statement and parameters go in one message: behind a pooler, the next message can meet another session.
+    options["binary_parameters"] = "yes"
     login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
     return f"postgres://{login}@/{quote(info.dbname, safe='')}?{urlencode(options)}"
 

@@ -80,8 +80,10 @@ def go_up_and_down_beside_public(url: str, direct: str) -> None:
         assert connection.execute(left).fetchall() == [(BOOKKEEPING,)]
 
 
-def test_behind_pgbouncer_nothing_is_changed_but_in_the_schema_of_the_settings(database_url: str) -> None:
-    with bouncer_to(database_url, ignore_startup_parameters=IGNORED) as url:
+def test_behind_pgbouncer_nothing_is_changed_but_in_the_schema_of_the_settings(
+    server: DatabaseServer, database_url: str
+) -> None:
+    with bouncer_to(server, database_url, ignore_startup_parameters=IGNORED) as url:
         go_up_and_down_beside_public(url, database_url)
 
 
@@ -117,9 +119,11 @@ def test_in_sessions_that_others_have_set_up_nothing_is_changed_but_in_the_schem
     go_up_and_down_beside_public(pooler_url, database_url)
 
 
-def test_a_pooler_with_one_session_is_refused_instead_of_waiting_for_ever(database_url: str) -> None:
+def test_a_pooler_with_one_session_is_refused_instead_of_waiting_for_ever(
+    server: DatabaseServer, database_url: str
+) -> None:
     options = {"ignore_startup_parameters": IGNORED, "default_pool_size": "1"}
-    with bouncer_to(database_url, **options) as url, pytest.raises(UnsuitableServer, match="larger pool"):
+    with bouncer_to(server, database_url, **options) as url, pytest.raises(UnsuitableServer, match="larger pool"):
         migrator(url, "conv", connect_timeout=1).up()
 
 
@@ -163,13 +167,15 @@ def test_settings_of_a_database_that_break_statements_change_nothing(
                 connection.execute("DROP TABLESPACE theirs")
 
 
-def test_a_server_at_an_ipv6_address_is_migrated(empty_database_url: str) -> None:
+def test_a_server_at_an_ipv6_address_is_migrated(server: DatabaseServer, empty_database_url: str) -> None:
     to, port = conninfo_to_dict(empty_database_url), free_port()
-    with bouncer_to(empty_database_url, listen_addr="::1", listen_port=str(port)):
+    with bouncer_to(server, empty_database_url, listen_addr="::1", listen_port=str(port)):
         assert migrator(f"postgresql://{to['user']}@[::1]:{port}/{to['dbname']}").up() == list(known_versions())
 
 
-def test_dbmate_verifies_the_server_as_libpq_does(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dbmate_verifies_the_server_as_libpq_does(
+    server: DatabaseServer, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The root certificate is that of libpq's default file; the other server has a certificate of its own."""
     to = conninfo_to_dict(empty_database_url)
     with ExitStack() as stack:
@@ -182,7 +188,7 @@ def test_dbmate_verifies_the_server_as_libpq_does(empty_database_url: str, monke
                 "listen_addr": "127.0.0.1", "listen_port": str(ports[-1]), "client_tls_sslmode": "require",
                 "client_tls_cert_file": str(certificate), "client_tls_key_file": str(key),
             }  # fmt: skip
-            stack.enter_context(bouncer_to(empty_database_url, **options))
+            stack.enter_context(bouncer_to(server, empty_database_url, **options))
             if len(ports) == 1:
                 (folder / ".postgresql").mkdir()
                 (folder / ".postgresql" / "root.crt").write_bytes(certificate.read_bytes())

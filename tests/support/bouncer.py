@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -16,13 +17,15 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from eventstore.database.account import choose_account
+from eventstore.database.cluster import LOGIN
+from support.servers import DatabaseServer
 from support.waiting import until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 @contextmanager
-def bouncer_to(url: str, **options: str) -> Iterator[str]:
+def bouncer_to(server: DatabaseServer, url: str, **options: str) -> Iterator[str]:
     """The URL of the same database through PgBouncer's socket file; skips the test if it is not installed.
 
     Args:
@@ -31,27 +34,26 @@ def bouncer_to(url: str, **options: str) -> Iterator[str]:
     if PROGRAM is None:
         pytest.skip("PgBouncer is not installed")
     to = conninfo_to_dict(url)
+    user, database = str(to["user"]), str(to["dbname"])
+    target = make_conninfo(**{name: to[name] for name in ("host", "port", "user", "password") if to.get(name)})
     folder = Path(tempfile.mkdtemp(prefix="bouncer-"))
+    lines = {"unix_socket_dir": str(folder), "listen_port": "6432", "auth_type": "any", "pool_mode": "transaction"}
+    lines |= options
+    file = folder / "pgbouncer.ini"
+    file.write_text(
+        f"[databases]\n* = {target}\n[pgbouncer]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items())
+    )
+    as_other: dict[str, Any] = {}
     account = choose_account(folder)
-    server = make_conninfo(**{name: to[name] for name in ("host", "port", "user", "password") if to.get(name)})
-    lines = {
-        "unix_socket_dir": str(folder),
-        "listen_port": "6432",
-        "auth_type": "any",
-        "pool_mode": "transaction",
-    } | options
-    text = f"[databases]\n* = {server}\n[pgbouncer]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items())
-    (folder / "pgbouncer.ini").write_text(text)
-    as_other = {}
-    if account.other:
+    if account.other:  # PgBouncer does not run as root either
         folder.chmod(0o755)
-        files = [Path(value) for name, value in lines.items() if name.endswith("_file")]
-        for path in (folder, folder / "pgbouncer.ini", *files):
+        for path in (folder, file, *(Path(value) for name, value in lines.items() if name.endswith("_file"))):
             os.chown(path, account.uid, account.gid)
         as_other = {"user": account.uid, "group": account.gid, "extra_groups": []}
-    through = f"postgresql://{quote(str(to['user']))}@/{to['dbname']}?host={quote(str(folder), safe='')}&port={lines['listen_port']}"
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen([PROGRAM, folder / "pgbouncer.ini"], stdout=log, stderr=log, **as_other)  # type: ignore[call-overload]
+        _let_in(server, account.name, user)
+    through = f"postgresql://{quote(user)}@/{database}?host={quote(str(folder), safe='')}&port={lines['listen_port']}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([PROGRAM, file], stdout=log, stderr=log, **as_other)
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "log").read_text()
@@ -67,5 +69,14 @@ def bouncer_to(url: str, **options: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
-        log.close()
         shutil.rmtree(folder)
+
+
+def _let_in(server: DatabaseServer, account: str, user: str) -> None:
+    """Lets another account of this machine log in as a user of the server over its socket."""
+    with psycopg.connect(server.superuser_url_of("postgres"), autocommit=True) as connection:
+        row = connection.execute("SHOW ident_file").fetchone()
+        assert row is not None
+        with Path(row[0]).open("a") as file:
+            file.write(f"{LOGIN} {account} {user}\n")
+        connection.execute("SELECT pg_reload_conf()")
