@@ -171,3 +171,13 @@ def remedy(differences: Iterable[Difference]) -> str:
     if any(not d.by_roles_command and d.group != "disabled trigger" for d in remaining):
         steps.append("restore the schema from a complete dump")
     return "; ".join(steps)
+
+
+def missing_events(last_event: int, last_checkpoint: int) -> list[str]:
+    """Return a sentence if read tables were made from events that the log does not have, and none otherwise."""
+    if last_checkpoint <= last_event:
+        return []
+    return [
+        f"the read tables come to position {last_checkpoint}, but the log ends at {last_event}: events are missing, as "
+        "after restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
+    ]

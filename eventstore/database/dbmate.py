@@ -148,7 +148,9 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
         raise MigrationFailed("dbmate cannot encrypt by GSSAPI: migrate with sslmode=require and gssencmode=disable")
     # The server reads a migration as a whole before its preamble is executed, and dbmate makes sure of its own table before
     # the first one: what these need is set from the start, if it is not so by itself (a pooler may refuse settings).
-    rows = connection.execute("SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", (list(_FROM_START),))
+    rows = connection.execute(
+        "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", (list(_FROM_START),)
+    )
     options |= {name: _FROM_START[name] for name, value in rows.fetchall() if value != _FROM_START[name]}
     # Statement and parameters go in one message: behind a pooler, the next message can meet another session.
     options["binary_parameters"] = "yes"
