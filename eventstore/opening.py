@@ -1,4 +1,4 @@
-"""What is checked when a store opens: whether the schema fits this code and is whole, and whether positions can be trusted."""
+"""What is checked when a store opens: the schema fits this code and is whole, and positions can be trusted."""
 
 from __future__ import annotations
 

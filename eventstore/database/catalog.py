@@ -1,8 +1,8 @@
 """What a database has of the schema, compared with what the migrations make.
 
 ``db/catalog.tsv`` lists what the migrations make in a database whose login may create roles: a line for each fact that
-``catalog.sql`` reads, such as a policy, a trigger and whether it is enabled, or the owner of a table. It is written by a
-test, never by hand. One query reads the same facts of any other database; what users made beside the store is in neither.
+``catalog.sql`` reads, such as a policy, a trigger and whether it is enabled, or the owner of a table. A test writes it,
+nobody by hand. One query reads the same facts of any other database. What users make beside the store is in neither.
 
 A database that was migrated by a login that may not create roles has the same objects, all owned by that login, and no
 rights or policies for roles: facts about roles are then not expected, but reported as a whole

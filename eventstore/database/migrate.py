@@ -1,11 +1,11 @@
 """The schema: applying, reverting and checking dbmate's migrations.
 
-The migrations are plain dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`); what is
+The migrations are dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`). What is
 applied is read here directly from its bookkeeping table, ``eventstore_migrations`` in the store's own schema.
 
-One run at a time: a run holds an advisory lock in a transaction of its own, which also works behind a pooler, where a lock
-of a session would stay with whichever session happens to be lent. What the run decides on is read after the lock is taken,
-and read again after dbmate has ended.
+One run at a time: a run holds an advisory lock in a transaction of its own. This also works behind a pooler, where a
+session's lock would stay with the session when another client gets it. What the run decides on is read after it has the
+lock, and read again after dbmate has ended.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Migrator:
                 self._refuse_to_lose(version, connection)
 
     def findings(self) -> list[str]:
-        """Return what is wrong with a schema that is up to date: sentences, empty if all is as the migrations make it."""
+        """Return what is wrong with a schema that is up to date, in sentences; empty if nothing is."""
         with self._transaction() as connection:
             if self._applied(connection) != set(known_versions()):
                 return []
@@ -246,7 +246,6 @@ class Migrator:
     def _findings(self, connection: _SyncConnection) -> list[str]:
         rows: list[Any] = connection.execute(CATALOG).fetchall()
         comparison = compare_catalog(rows)
-        user = connection.info.user
         found = []
         if not comparison.has_roles:
             missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})"
@@ -292,7 +291,7 @@ class Migrator:
                 ]
             # Where no row is visible, all of a large table would be read.
             connection.execute(
-                "SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)"
+                "SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '50', true)"
             )
             for table in readable:
                 name = sql.Identifier(self._schema, table)
@@ -358,8 +357,8 @@ class Migrator:
             second.pgconn.send_query(b"SELECT")
             if not select.select([second.pgconn.socket], [], [], self._settings.connect_timeout)[0]:
                 raise UnsuitableServer(
-                    "no second session to migrate with within "
-                    f"{self._settings.connect_timeout} s: give the pooler a larger pool, or connect to the server itself"
+                    f"no second session to migrate with within {self._settings.connect_timeout} s: "
+                    "give the pooler a larger pool, or connect to the server itself"
                 )
 
     def _expect(self, versions: set[str], connection: _SyncConnection) -> None:

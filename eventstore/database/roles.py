@@ -1,15 +1,15 @@
-"""Bringing a database to the roles and the row-level security that the migrations make for a login that may create roles.
+"""Bringing a database to the roles and the row-level security that migrations make for a login that may create roles.
 
 For a database that was migrated by a login that could not, or that was restored without its roles. What is missing is
 taken from the comparison with ``db/catalog.tsv``; there is no second list of rights.
 
-It goes in three transactions, so that programs may go on working. The first makes the roles usable: it creates them, and
-grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended; programs
-connect again, and from then on act in their roles. A session that is still the plain login would see an empty log after
-the next step, and could take it for the whole: that is why none is left from before.
+There are three transactions, so that programs can go on working. The first makes the roles usable: it creates them
+and grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended;
+programs connect again, and from then on act in their roles. A session that is still the plain login would see an empty
+log after the next step, and could take it for the whole: that is why none is left from before.
 
-The second hands everything to ``eventstore_owner``. A call of an append function that began before goes on as the login, so
-row-level security lets the login pass until such calls have ended; the third transaction ends that.
+The second transaction hands everything to ``eventstore_owner``. A call of an append function that began before goes on
+as the login, so row-level security lets the login pass until such calls have ended; the third transaction ends that.
 
 Each transaction waits a short time for the locks of the tables and then begins again: readers behind it are not held up
 for long. Running it again changes nothing.
@@ -156,7 +156,7 @@ class RolesPlan:
 
     def _other_tables(self) -> Iterator[tuple[str, str, str, bool]]:
         ours = [name for kind, name in expected_facts() if kind == "table"]
-        yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()  # type: ignore[misc]
+        yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()
 
     def _differences(self, kind: str) -> list[Difference]:
         rows: list[Any] = self._connection.execute(CATALOG).fetchall()

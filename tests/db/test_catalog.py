@@ -58,11 +58,13 @@ def _settings_of_nobody(clean_environment: None) -> None:
 @pytest.mark.parametrize(
     ("change", "named", "step"),
     [
-        ("ALTER TABLE events DISABLE TRIGGER events_are_append_only", "disabled trigger: events_are_append_only on events",
+        ("ALTER TABLE events DISABLE TRIGGER events_are_append_only",
+         "disabled trigger: events_are_append_only on events",
          "ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only"),
         ("ALTER TABLE events ENABLE TRIGGER event_is_append_only", "altered trigger: event_is_append_only on events",
          "complete dump"),
-        ("DROP TRIGGER event_is_append_only ON events", "missing trigger: event_is_append_only on events", "complete dump"),
+        ("DROP TRIGGER event_is_append_only ON events", "missing trigger: event_is_append_only on events",
+         "complete dump"),
         ("DROP POLICY wall ON messages", "missing policy: wall on messages", "migrate roles"),
         ("ALTER POLICY wall ON messages USING (true)", "altered policy: wall on messages", "migrate roles"),
         ("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY", "altered row-level security on: tasks", "migrate roles"),

@@ -27,10 +27,11 @@ from eventstore.errors import MigrationFailed, PermissionDenied, UnsuitableServe
 
 IGNORED = "search_path,options,extra_float_digits,default_transaction_read_only"
 OTHER_SETTINGS = {
-    "search_path": "theirs, public", "datestyle": "'SQL, DMY'", "intervalstyle": "sql_standard", "timezone": "'Asia/Kabul'",
-    "bytea_output": "escape", "extra_float_digits": "-3", "quote_all_identifiers": "on", "standard_conforming_strings": "off",
-    "transform_null_equals": "on", "check_function_bodies": "off", "row_security": "off", "lock_timeout": "'1s'",
-    "default_transaction_isolation": "serializable", "default_transaction_read_only": "on", "default_tablespace": "theirs",
+    "search_path": "theirs, public", "datestyle": "'SQL, DMY'", "intervalstyle": "sql_standard",
+    "timezone": "'Asia/Kabul'", "bytea_output": "escape", "extra_float_digits": "-3", "quote_all_identifiers": "on",
+    "standard_conforming_strings": "off", "transform_null_equals": "on", "check_function_bodies": "off",
+    "row_security": "off", "lock_timeout": "'1s'", "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on", "default_tablespace": "theirs",
     "statement_timeout": "'3s'", "idle_in_transaction_session_timeout": "'300ms'", "client_min_messages": "error",
     "xmloption": "document", "array_nulls": "off", "plpgsql.extra_errors": "'all'",
 }  # fmt: skip

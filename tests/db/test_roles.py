@@ -99,18 +99,18 @@ def test_the_roles_go_with_the_last_database_that_uses_them(
 
 
 DEFINITIONS = """
-SELECT format('%s owner %s acl %s', c.oid::regclass, c.relowner::regrole,
-              (SELECT array_agg(a::text ORDER BY a::text)
-                 FROM unnest(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner))) AS a))
-  FROM pg_class c WHERE c.relnamespace IN ('public'::regnamespace, 'public_next'::regnamespace, 'public_previous'::regnamespace)
-   AND c.relkind IN ('r', 'S', 'v')
+SELECT format('%s owner %s acl %s', c.oid::regclass, c.relowner::regrole, pg_temp.sorted(
+                  coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner))))
+  FROM pg_class c
+ WHERE c.relnamespace::regnamespace::text LIKE 'public%' AND c.relkind IN ('r', 'S', 'v')
  UNION ALL
-SELECT format('%s.%s acl %s', a.attrelid::regclass, a.attname, (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(a.attacl) AS x))
-  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+SELECT format('%s.%s acl %s', a.attrelid::regclass, a.attname, pg_temp.sorted(a.attacl))
+  FROM pg_attribute a
+  JOIN pg_class c ON c.oid = a.attrelid
  WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL
  UNION ALL
 SELECT format('%s owner %s acl %s', pg_get_functiondef(p.oid), p.proowner::regrole,
-              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) AS a))
+              pg_temp.sorted(coalesce(p.proacl, acldefault('f', p.proowner))))
   FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
  UNION ALL
 SELECT format('policy %s on %s %s %s %s %s', y.polname, y.polrelid::regclass, y.polcmd,
@@ -121,16 +121,22 @@ SELECT format('policy %s on %s %s %s %s %s', y.polname, y.polrelid::regclass, y.
 SELECT format('%s security %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
   FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
  UNION ALL
-SELECT format('schema %s acl %s', n.nspname, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(n.nspacl) AS a))
+SELECT format('schema %s acl %s', n.nspname, pg_temp.sorted(n.nspacl))
   FROM pg_namespace n WHERE n.nspname LIKE 'public%'
  UNION ALL
-SELECT format('type %s owner %s', t.oid::regtype, t.typowner::regrole) FROM pg_type t WHERE t.typnamespace = 'public'::regnamespace
+SELECT format('type %s owner %s', t.oid::regtype, t.typowner::regrole)
+  FROM pg_type t WHERE t.typnamespace = 'public'::regnamespace
+"""
+SORTED = """
+CREATE FUNCTION pg_temp.sorted(acl aclitem[]) RETURNS text[]
+LANGUAGE sql RETURN (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(acl) AS a)
 """
 
 
 def definitions(url: str) -> set[str]:
-    """Every object of the store, with its definition, owner and rights, by a query that shares nothing with the store's."""
+    """Every object, with its definition, owner and rights, by a query that shares nothing with that of the store."""
     with psycopg.connect(url) as connection:
+        connection.execute(SORTED)
         return {text for (text,) in connection.execute(DEFINITIONS)}
 
 
