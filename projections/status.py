@@ -13,8 +13,8 @@ from eventstore.read import horizon
 from projections.projection import PROJECTIONS, Projection
 
 NO_WALL = (
-    "no wall: row-level security is not in force, because a login owns the tables: eventstore migrate roles, with a "
-    "login that may create roles (CREATEROLE) or has those that eventstore/ROLES.md lists"
+    "no wall: row-level security is not in force, because a login owns the tables, or this one is a superuser: "
+    "eventstore migrate roles, with a login that may create roles (CREATEROLE) or has those of eventstore/ROLES.md"
 )
 """What is said where :func:`has_wall` is not so."""
 

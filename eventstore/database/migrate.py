@@ -24,17 +24,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.catalog import (
-    CATALOG,
-    OWNER,
-    compare_catalog,
-    describe,
-    expected_facts,
-    missing_events,
-    remedy,
-)
 from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.inspection import inspect
 from eventstore.database.queries import query
 from eventstore.database.roles import OWNER_OF_LOG, RolesPlan
 from eventstore.database.settings import Settings
@@ -55,8 +47,6 @@ _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of ``refuse_to_lose.sql``."""
 
-_LOOKING = ("eventstore_reader", "eventstore_auditor")
-"""The roles that see what row-level security shows them."""
 _LOCK_TIMEOUT = "2s"
 """What waits behind a change of a table waits at most so long, too."""
 _ATTEMPTS = 10
@@ -185,7 +175,7 @@ class Migrator:
         with self._transaction() as connection:
             if self._applied(connection) != set(known_versions()):
                 return []
-            return self._findings(connection)
+            return inspect(connection, self._schema)
 
     def make_roles(self) -> list[str]:
         """Bring the database to the roles and the row-level security of a login that may create roles.
@@ -242,70 +232,6 @@ class Migrator:
                     f"A superuser can: {'; '.join(plan.refused)}"
                 )
             return plan.done
-
-    def _findings(self, connection: _SyncConnection) -> list[str]:
-        rows: list[Any] = connection.execute(CATALOG).fetchall()
-        comparison = compare_catalog(rows)
-        found = []
-        if not comparison.has_roles:
-            missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})"
-            found.append(
-                f"row-level security is not in force: the log belongs to a login and not to {OWNER}"
-                f"{missing if comparison.missing_roles else ''}; logins with its rights see every tenant: "
-                "eventstore migrate roles"
-            )
-        if differences := comparison.differences:
-            found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
-        if comparison.has_roles:
-            for role in (None, *_LOOKING):
-                found += self._exposed(connection, role)
-        if not comparison.structural():  # or the function could be missing, or see less than there is
-            with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-                row = connection.execute("SELECT last_event, last_checkpoint FROM positions_are_sound()").fetchone()
-                found += missing_events(*row) if row is not None else []
-        return found
-
-    def _exposed(self, connection: _SyncConnection, role: str | None) -> list[str]:
-        """What the login, or a role that it may take, sees without naming a tenant: by the catalogs, and by looking."""
-        tables = [
-            name
-            for (kind, name), detail in expected_facts().items()
-            if (kind, detail) == ("row-level security on", "forced")
-        ]
-        who = f"the role {role}" if role else f"the login {connection.info.user}"
-        visible = []
-        with connection.transaction(force_rollback=True):
-            if role is not None:
-                try:
-                    with connection.transaction():
-                        connection.execute("SELECT set_config('role', %s, true)", (role,))
-                except psycopg.errors.InsufficientPrivilege:
-                    return []
-            is_exempt, readable = connection.execute(
-                query("eventstore.database", "exposed"), {"tables": tables}
-            ).fetchone() or (False, [])
-            if is_exempt:
-                return [
-                    f"row-level security does not hold for {who}, a superuser or with BYPASSRLS: "
-                    "let the service connect as another login"
-                ]
-            # Where no row is visible, all of a large table would be read.
-            connection.execute(
-                "SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '50', true)"
-            )
-            for table in readable:
-                name = sql.Identifier(self._schema, table)
-                with suppress(psycopg.errors.QueryCanceled), connection.transaction():
-                    text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})")
-                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (
-                        True,
-                    ):
-                        visible.append(table)
-        return (
-            [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"]
-            if visible
-            else []
-        )
 
     def dump(self, target: Path, pg_dump_folder: Path) -> None:
         """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""

@@ -63,6 +63,21 @@ async def test_a_login_that_may_not_make_roles_works_beside_roles_that_somebody_
     await use(own_server.url())
 
 
+def test_roles_that_the_login_may_not_hand_anything_to_are_reported(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    for role in ROLES:
+        superuser.execute(f"CREATE ROLE {role} NOLOGIN")
+    superuser.execute("GRANT eventstore_migrator, eventstore_app, eventstore_projector TO eventstore")
+    migrator = migrate(own_server.url())
+    assert "row-level security is not in force: the log belongs to a login" in migrator.findings()[0]
+    with pytest.raises(PermissionDenied, match="GRANT eventstore_owner TO eventstore_migrator"):
+        migrator.make_roles()
+    assert migrate(own_server.superuser_url).make_roles() != []
+    assert migrator.findings() == []
+
+
 async def test_a_login_with_the_roles_granted_works(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
