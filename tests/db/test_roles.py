@@ -18,9 +18,9 @@ from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded import EmbeddedServer
-from eventstore.database.migrate import Migrator
+from eventstore.database.migrate import BOOKKEEPING, Migrator
 from eventstore.errors import ConnectionLost, PermissionDenied, ServerUnreachable
-from projections import PROJECTIONS, Worker, verify
+from projections import PROJECTIONS, InlineAppender, Projection, Worker, rebuild, undo, verify
 
 ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
@@ -242,6 +242,40 @@ async def test_programs_that_are_running_go_on_while_the_roles_are_made(
         counts = "SELECT (SELECT count(*) FROM conversations), (SELECT count(*) FROM parked)"
         assert connection.execute(counts).fetchone() == (len(conversations) + 1, 0)
     assert migrator.findings() == []
+
+
+NOTED = Projection(
+    "noted",
+    ("noted",),
+    "INSERT INTO noted SELECT tenant_id, conversation_id, version FROM batch",
+    "CREATE TABLE noted (tenant_id text, conversation_id uuid, version int)",
+)
+
+
+async def test_tables_of_other_projections_and_replaced_ones_come_along(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    migrator, settings = migrate(own_server.url()), Settings(database_url=own_server.url())
+    async with EventStore(settings) as store:
+        async with InlineAppender(store, [NOTED], connections=1) as appender:
+            await appender.append(uuid4(), [note()])
+        await rebuild(store)
+        await rebuild(store, [NOTED])
+    superuser.execute("ALTER ROLE eventstore CREATEROLE")
+    migrator.make_roles()
+    assert (migrator.make_roles(), migrator.findings()) == ([], [])
+    async with EventStore(settings) as store:
+        async with InlineAppender(store, [NOTED], connections=1) as appender:
+            await appender.append(uuid4(), [note()])
+        await undo(store, [*PROJECTIONS, NOTED])
+        await rebuild(store, [*PROJECTIONS, NOTED], accept_differences=True)
+    with psycopg.connect(own_server.superuser_url) as connection:
+        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname LIKE 'public%%' AND tablename <> %s"
+        assert connection.execute(owners, (BOOKKEEPING,)).fetchall() == [("eventstore_owner",)]
+        assert connection.execute("SELECT count(*) FROM noted").fetchone() == (2,)
+    with psycopg.connect(own_server.url()) as connection:
+        assert connection.execute("SELECT count(*) FROM noted").fetchone() == (0,)
 
 
 async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_security(
