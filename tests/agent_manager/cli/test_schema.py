@@ -84,7 +84,7 @@ def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, dat
     assert "would destroy the log, and it holds events" in refused.err
     assert "--destroy-events" in refused.err
     assert len(applied(empty)) == len(VERSIONS)  # none was reverted before it was refused
-    with psycopg.connect(database_url) as connection:
+    with acting_as(database_url, "eventstore_owner") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM events").fetchone() == (True,)
     assert empty("migrate", "down", "--all", "--destroy-events").code == 0
     assert applied(empty) == []
