@@ -1,4 +1,4 @@
-"""What is checked when a store opens: whether the schema fits this code and is whole, and whether positions can be trusted."""
+"""What is checked when a store opens: the schema fits this code and is whole, and positions can be trusted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG, compare_catalog, describe, remedy
+from eventstore.database.catalog import CATALOG, compare_catalog, describe, missing_events, remedy
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, take_role
 from eventstore.database.migrate import check
 from eventstore.database.queries import query
@@ -50,7 +50,8 @@ async def _check(connection: Connection, schema: str) -> None:
         cursor = await connection.execute(_POSITION_SEQUENCE)
         row = await cursor.fetchone()
     is_sound, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
-    check_positions(last_event, last_checkpoint)
+    if missing := missing_events(last_event, last_checkpoint):
+        raise SchemaError(missing[0])
     if not is_sound:
         raise SchemaError(
             "the sequence events_position was altered, and readers could miss events: "
@@ -60,17 +61,4 @@ async def _check(connection: Connection, schema: str) -> None:
         raise SchemaError(
             "the sequence events_position stands below the last event, as after a copy of the rows alone: "
             "SELECT setval('events_position', max(position)) FROM events"
-        )
-
-
-def check_positions(last_event: int, last_checkpoint: int) -> None:
-    """Refuse read tables that were made from events which the log does not have.
-
-    Raises:
-        SchemaError: a checkpoint stands above the last event.
-    """
-    if last_checkpoint > last_event:
-        raise SchemaError(
-            f"the read tables come to position {last_checkpoint}, but the log ends at {last_event}: events are missing, as "
-            "after restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
         )

@@ -13,9 +13,8 @@ from eventstore.read import horizon
 from projections.projection import PROJECTIONS, Projection
 
 NO_WALL = (
-    "no wall: the server itself does not keep tenants and users apart, because this login owns the tables: apply the "
-    "migrations to a new database with a login that may create roles (CREATEROLE), or, where another login has made "
-    "them before, that is a member of eventstore_migrator, eventstore_app and eventstore_projector"
+    "no wall: row-level security is not in force, because a login owns the tables, or this one is a superuser: "
+    "eventstore migrate roles, with a login that may create roles (CREATEROLE) or has those of eventstore/ROLES.md"
 )
 """What is said where :func:`has_wall` is not so."""
 

@@ -14,10 +14,11 @@ from typing import Any
 from psycopg import sql
 
 from eventstore import EventStore
-from eventstore.database.connection import Connection
+from eventstore.database.connection import APP, Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.errors import RebuildError
+from eventstore.opening import check_schema
 from projections.apply import ALL_SHARES, Applier
 from projections.compare import Difference, compare_tables
 from projections.projection import PROJECTIONS, Projection
@@ -72,14 +73,17 @@ async def verify(
     *,
     tell: Callable[[str, int, int], None] = lambda name, position, goal: None,
 ) -> list[Verified]:
-    """Verifies the read tables of projections, one after the other.
+    """Verify the read tables of projections, one after the other, after what a store checks when it opens.
 
     Args:
         tell: called with a projection's name, the position replayed, and the one to come to.
 
     Raises:
         RebuildError: the text that made the tables is not known.
+        SchemaError: the schema lacks something, or events below a checkpoint are missing: what is left could be equal.
     """
+    async with await store.connect(APP) as connection:
+        await check_schema(connection, store.settings)
     return [await _verify(store, projection, tell) for projection in projections]
 
 

@@ -4,8 +4,8 @@ dbmate reads the folder ``db/migrations`` in a copy in which each migration begi
 migration relies on (the schema above all), and refuses a session in another database or schema, in the transaction that
 changes the schema and records the version. So what dbmate's session is set to does not matter.
 
-dbmate connects by a driver of its own. It is given the address that libpq has reached and every parameter that makes the
-connection safe; a parameter that its driver does not have is refused before dbmate runs.
+dbmate connects by a driver of its own. It gets the address that libpq has reached and every parameter that makes the
+connection safe; a parameter that the driver does not have is refused before dbmate runs.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _UNKNOWN = {
     "sslpassword": None,
 }
 """Parameters that make a connection safer and that dbmate's driver lacks, with the values that matter; None is any."""
+_FROM_START = {"default_transaction_read_only": "off", "standard_conforming_strings": "on"}
 
 IRREPLACEABLE = {
     "events": "the log, and it holds events",
@@ -145,9 +146,13 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
     options |= _tls(given) if connection.pgconn.ssl_in_use else {"sslmode": "disable"}
     if not info.host.startswith("/") and not connection.pgconn.ssl_in_use and _is_encrypted_by_gss(connection):
         raise MigrationFailed("dbmate cannot encrypt by GSSAPI: migrate with sslmode=require and gssencmode=disable")
-    if connection.execute("SELECT current_setting('default_transaction_read_only') = 'on'").fetchone() == (True,):
-        # Before the first migration, dbmate makes sure of its own table.
-        options["default_transaction_read_only"] = "off"
+    # The server parses a migration as a whole before it executes the preamble, and dbmate makes sure of its own table
+    # before the first migration. Only what differs is set from the start: a pooler may refuse settings.
+    current = "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name"
+    rows = connection.execute(current, (list(_FROM_START),))
+    options |= {name: _FROM_START[name] for name, value in rows.fetchall() if value != _FROM_START[name]}
+    # Statement and parameters go in one message: behind a pooler, the next message can meet another session.
+    options["binary_parameters"] = "yes"
     login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
     return f"postgres://{login}@/{quote(info.dbname, safe='')}?{urlencode(options)}"
 

@@ -1,17 +1,18 @@
 """The schema: applying, reverting and checking dbmate's migrations.
 
-The migrations are plain dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`); what is
+The migrations are dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`). What is
 applied is read here directly from its bookkeeping table, ``eventstore_migrations`` in the store's own schema.
 
-One run at a time: a run holds an advisory lock in a transaction of its own, which also works behind a pooler, where a lock
-of a session would stay with whichever session happens to be lent. What the run decides on is read after the lock is taken,
-and read again after dbmate has ended.
+One run at a time: a run holds an advisory lock in a transaction of its own. This also works behind a pooler, where a
+session's lock would stay with the session when another client gets it. What the run decides on is read after it has the
+lock, and read again after dbmate has ended.
 """
 
 from __future__ import annotations
 
 import secrets
 import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.catalog import CATALOG, OWNER, compare_catalog, describe, expected_facts, remedy
 from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.inspection import inspect
 from eventstore.database.queries import query
-from eventstore.database.roles import RolesPlan
+from eventstore.database.roles import OWNER_OF_LOG, RolesPlan
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.errors import (
@@ -46,11 +47,14 @@ _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of ``refuse_to_lose.sql``."""
 
-_LOOKING = ("eventstore_reader", "eventstore_auditor")
-"""The roles that see what row-level security shows them."""
 _LOCK_TIMEOUT = "2s"
 """What waits behind a change of a table waits at most so long, too."""
 _ATTEMPTS = 10
+_PATIENCE = 10.0
+"""Seconds that transactions of the former owner get to end by themselves."""
+_LOOK = 0.02
+_END_SESSIONS = query("eventstore.database", "other_sessions")
+_OLDER_SESSIONS = query("eventstore.database", "older_sessions")
 
 
 @dataclass(frozen=True)
@@ -167,11 +171,11 @@ class Migrator:
                 self._refuse_to_lose(version, connection)
 
     def findings(self) -> list[str]:
-        """Return what is wrong with a schema that is up to date: sentences, empty if all is as the migrations make it."""
+        """Return what is wrong with a schema that is up to date, in sentences; empty if nothing is."""
         with self._transaction() as connection:
             if self._applied(connection) != set(known_versions()):
                 return []
-            return self._findings(connection)
+            return inspect(connection, self._schema)
 
     def make_roles(self) -> list[str]:
         """Bring the database to the roles and the row-level security of a login that may create roles.
@@ -187,94 +191,47 @@ class Migrator:
         with self._run() as (lock, _):
             check(self._applied(lock))
             self._refuse_single_session()
-            done = self._apply_roles(RolesPlan.make_usable)
+            row = lock.execute(OWNER_OF_LOG).fetchone()
+            assert row is not None
+            login, own = str(row[0]), _backend(lock)
+            done = self._apply_roles(login, RolesPlan.make_usable)
             with self._transaction() as connection:
-                if RolesPlan(connection, self._schema).needs_owner():
-                    own = [_backend(lock), _backend(connection)]
-                    connection.execute(query("eventstore.database", "other_sessions"), {"own": own})
-            return done + self._apply_roles(RolesPlan.hand_over)
+                if RolesPlan(connection, self._schema, login).needs_owner():
+                    connection.execute(_END_SESSIONS, {"login": login, "own": [own, _backend(connection)]})
+            done += self._apply_roles(login, RolesPlan.hand_over)
+            if done:
+                self._outlast_transactions(login, own)
+            return done + self._apply_roles(login, RolesPlan.end_former_owner)
 
-    def _apply_roles(self, step: Callable[[RolesPlan], None]) -> list[str]:
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._transaction(write=True) as connection:
-                    connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-                    plan = RolesPlan(connection, self._schema)
-                    step(plan)
-                    if plan.refused:
-                        raise PermissionDenied(
-                            f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
-                            f"A superuser can: {'; '.join(plan.refused)}"
-                        )
-                    return plan.done
-            except RetryableError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError
+    def _outlast_transactions(self, login: str, own: int) -> None:
+        """Wait until every transaction of the login that is under way now has ended; end those that take too long."""
+        with self._connect() as connection:  # each look in a transaction of its own, which sees the sessions anew
+            row = connection.execute("SELECT clock_timestamp()").fetchone()
+            parameters = {"login": login, "own": [own, _backend(connection)], "now": row and row[0]}
+            deadline = time.monotonic() + _PATIENCE
+            while connection.execute(_OLDER_SESSIONS, parameters).fetchall():
+                if time.monotonic() > deadline:
+                    connection.execute(_END_SESSIONS, parameters)
+                    return
+                time.sleep(_LOOK)
 
-    def _findings(self, connection: _SyncConnection) -> list[str]:
-        rows: list[Any] = connection.execute(CATALOG).fetchall()
-        comparison = compare_catalog(rows)
-        user = connection.info.user
-        found = []
-        if not comparison.has_roles:
-            missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})"
-            found.append(
-                f"row-level security is not in force: the log belongs to a login and not to {OWNER}"
-                f"{missing if comparison.missing_roles else ''}; logins with its rights see every tenant: "
-                "eventstore migrate roles"
-            )
-        if differences := comparison.differences:
-            found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
-        if comparison.has_roles:
-            for role in (None, *_LOOKING):
-                found += self._exposed(connection, role)
-        with suppress(psycopg.Error), connection.transaction():
-            row = connection.execute("SELECT last_event, last_checkpoint FROM positions_are_sound()").fetchone()
-            if row is not None and row[1] > row[0]:
-                found.append(
-                    f"the read tables come to position {row[1]}, but the log ends at {row[0]}: events are missing, as after "
-                    "restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
+    def _apply_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(RetryableError):
+                return self._try_roles(login, step)
+        return self._try_roles(login, step)
+
+    def _try_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
+        with self._transaction(write=True) as connection:
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+            plan = RolesPlan(connection, self._schema, login)
+            step(plan)
+            if plan.refused:
+                raise PermissionDenied(
+                    f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
+                    f"A superuser can: {'; '.join(plan.refused)}"
                 )
-        return found
-
-    def _exposed(self, connection: _SyncConnection, role: str | None) -> list[str]:
-        """What the login, or a role that it may take, sees without naming a tenant: by the catalogs, and by looking."""
-        tables = [name for kind, name in expected_facts() if kind == "row-level security on"]
-        who = f"the role {role}" if role else f"the login {connection.info.user}"
-        visible = []
-        with connection.transaction(force_rollback=True):
-            if role is not None:
-                try:
-                    with connection.transaction():
-                        connection.execute("SELECT set_config('role', %s, true)", (role,))
-                except psycopg.errors.InsufficientPrivilege:
-                    return []
-            is_exempt, readable = connection.execute(
-                query("eventstore.database", "exposed"), {"tables": tables}
-            ).fetchone() or (False, [])
-            if is_exempt:
-                return [
-                    f"row-level security does not hold for {who}, a superuser or with BYPASSRLS: "
-                    "let the service connect as another login"
-                ]
-            # Where no row is visible, all of a large table would be read.
-            connection.execute(
-                "SELECT set_config('eventstore.tenant', '', true), set_config('statement_timeout', '200', true)"
-            )
-            for table in readable:
-                name = sql.Identifier(self._schema, table)
-                with suppress(psycopg.errors.QueryCanceled), connection.transaction():
-                    text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})")
-                    if connection.execute(text.format(sql.Literal(f"{self._schema}.{table}"), name)).fetchone() == (
-                        True,
-                    ):
-                        visible.append(table)
-        return (
-            [f"{who} sees rows of every tenant, or of none: {', '.join(visible)}: eventstore migrate roles"]
-            if visible
-            else []
-        )
+            return plan.done
 
     def dump(self, target: Path, pg_dump_folder: Path) -> None:
         """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
@@ -326,8 +283,8 @@ class Migrator:
             second.pgconn.send_query(b"SELECT")
             if not select.select([second.pgconn.socket], [], [], self._settings.connect_timeout)[0]:
                 raise UnsuitableServer(
-                    "no second session to migrate with within "
-                    f"{self._settings.connect_timeout} s: give the pooler a larger pool, or connect to the server itself"
+                    f"no second session to migrate with within {self._settings.connect_timeout} s: "
+                    "give the pooler a larger pool, or connect to the server itself"
                 )
 
     def _expect(self, versions: set[str], connection: _SyncConnection) -> None:

@@ -1,13 +1,15 @@
-"""Bringing a database to the roles and the row-level security that the migrations make for a login that may create roles.
+"""Bringing a database to the roles and the row-level security that migrations make for a login that may create roles.
 
 For a database that was migrated by a login that could not, or that was restored without its roles. What is missing is
 taken from the comparison with ``db/catalog.tsv``; there is no second list of rights.
 
-It goes in two transactions, so that programs may go on working. The first makes the roles usable: it creates them, and
-grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended; programs
-connect again, and from then on act in their roles. The second hands everything to ``eventstore_owner``, which
-row-level security lets pass, and so ends the login's sight of every tenant. A session that is still the plain login would
-see an empty log from then on, and could take it for the whole: that is why none is left from before.
+There are three transactions, so that programs can go on working. The first makes the roles usable: it creates them
+and grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended;
+programs connect again, and from then on act in their roles. A session that is still the plain login would see an empty
+log after the next step, and could take it for the whole: that is why none is left from before.
+
+The second transaction hands everything to ``eventstore_owner``. A call of an append function that began before goes on
+as the login, so row-level security lets the login pass until such calls have ended; the third transaction ends that.
 
 Each transaction waits a short time for the locks of the tables and then begins again: readers behind it are not held up
 for long. Running it again changes nothing.
@@ -20,16 +22,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from eventstore.database.catalog import CATALOG, OWNER, Difference, compare_catalog, expected_facts
 from eventstore.database.queries import query
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
+OWNER_OF_LOG = query("eventstore.database", "owner_of_log")
 SEARCH = "eventstore_search"
+_OF_LOGIN = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
+"""The roles without which a login cannot migrate and run the service; through them it may take the others."""
 _OTHER_TABLES = query("eventstore.database", "other_tables")
+_FORMER = "open_to_former_owner"
 _PROJECTED = "SELECT, INSERT, UPDATE, DELETE"
-_MAY_BECOME = "SELECT pg_has_role(session_user, r.oid, %s) FROM pg_roles r WHERE r.rolname = %s"
+_HAS_ROLE = "SELECT pg_has_role(%s, r.oid, %s) FROM pg_roles r WHERE r.rolname = %s"
 
 
 class RolesPlan:
@@ -40,14 +47,26 @@ class RolesPlan:
         refused: statements that the login may not execute.
     """
 
-    def __init__(self, connection: _SyncConnection, schema: str) -> None:
+    def __init__(self, connection: _SyncConnection, schema: str, login: str) -> None:
+        """Execute nothing yet.
+
+        Args:
+            login: to which everything belongs; it is the one that runs the service, and keeps its rights by the roles.
+        """
         self._connection = connection
         self._schema = schema
+        self._login_name = login
+        self._login = sql.Identifier(login).as_string()
         self.done: list[str] = []
         self.refused: list[str] = []
 
     def make_usable(self) -> None:
         """Create the roles, their memberships, rights and policies; owners stay as they are."""
+        self._make_roles()
+        if not self.refused:
+            self._make_rights()
+
+    def _make_roles(self) -> None:
         for difference in self._differences("role"):
             if difference.found is None:
                 inherit = " NOINHERIT" if "NOINHERIT" in (difference.expected or "") else ""
@@ -63,10 +82,12 @@ class RolesPlan:
                 inherit = "TRUE" if difference.expected == "inherits" else "FALSE"
                 how = f" WITH INHERIT {inherit}" if self._connection.info.server_version >= 160000 else ""
                 self._execute(f"GRANT {role} TO {member}{how}")
-        user = self._connection.info.user
         for kind, role in expected_facts():
-            if kind == "role" and not self._may_become(role):
-                self._execute(f'GRANT {role} TO "{user}"')
+            if kind == "role" and not self._has_role(role, "USAGE"):
+                is_needed = role in _OF_LOGIN and not self._has_role(role, self._right_to_set)
+                self._execute(f"GRANT {role} TO {self._login}", is_needed=is_needed)
+
+    def _make_rights(self) -> None:
         for difference in self._differences("schema"):
             self._execute(f"CREATE SCHEMA {self._schema_name(difference.name)}")
         for difference in self._differences("rights on"):
@@ -90,9 +111,14 @@ class RolesPlan:
             self._execute(f"ALTER {kind} {name} OWNER TO {difference.expected}")
             if difference.expected == SEARCH:
                 self._execute(f"REVOKE CREATE ON SCHEMA {self._schema} FROM {SEARCH}")
+        is_login = f"acting_as({sql.Literal(self._login_name).as_string()})"
         for (kind, name), detail in expected_facts().items():
-            if kind == "policy" and "<owner>" in detail and name.rpartition(" on ")[2] in changed:
+            table = name.rpartition(" on ")[2]
+            if kind == "policy" and "<owner>" in detail and table in changed:
                 self._make_policy(Difference(kind, name, detail, ""))
+                self._execute(
+                    f"CREATE POLICY {_FORMER} ON {table} TO {self._login} USING ({is_login}) WITH CHECK ({is_login})"
+                )
         for difference in self._differences("policy"):
             if difference.expected is not None:
                 self._make_policy(difference)
@@ -100,6 +126,13 @@ class RolesPlan:
         if "chooses_tenant()" in changed or self._differences("definition of"):
             self._execute(definition.replace("<owner>", OWNER))
         self._hand_over_other_tables()
+
+    def end_former_owner(self) -> None:
+        """Take away what :meth:`hand_over` has left to calls that were under way."""
+        for difference in self._differences("policy"):
+            policy, _, table = difference.name.partition(" on ")
+            if policy == _FORMER:
+                self._execute(f"DROP POLICY {_FORMER} ON {table}")
 
     def needs_owner(self) -> bool:
         """Whether something that belongs to the owner's role elsewhere does not belong to it here."""
@@ -123,7 +156,7 @@ class RolesPlan:
 
     def _other_tables(self) -> Iterator[tuple[str, str, str, bool]]:
         ours = [name for kind, name in expected_facts() if kind == "table"]
-        yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()  # type: ignore[misc]
+        yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()
 
     def _differences(self, kind: str) -> list[Difference]:
         rows: list[Any] = self._connection.execute(CATALOG).fetchall()
@@ -136,9 +169,12 @@ class RolesPlan:
             and (kind not in ("owner of", "rights on") or d.name.startswith("column ") or d.name in objects)
         ]
 
-    def _may_become(self, role: str) -> bool:
-        right = "SET" if self._connection.info.server_version >= 160000 else "MEMBER"
-        return self._connection.execute(_MAY_BECOME, (right, role)).fetchone() == (True,)
+    @property
+    def _right_to_set(self) -> str:
+        return "SET" if self._connection.info.server_version >= 160000 else "MEMBER"
+
+    def _has_role(self, role: str, right: str) -> bool:
+        return self._connection.execute(_HAS_ROLE, (self._login_name, right, role)).fetchone() == (True,)
 
     def _schema_name(self, stage: str) -> str:
         return self._schema if stage == "live" else f"{self._schema[:54]}_{stage}"
@@ -169,14 +205,17 @@ class RolesPlan:
         detail = (difference.expected or "").replace("'<owner>'", f"'{OWNER}'").replace("<owner>", OWNER)
         self._execute(f"CREATE POLICY {policy} ON {table} {detail}")
 
-    def _execute(self, statement: str) -> None:
+    def _execute(self, statement: str, *, is_needed: bool = True) -> None:
         try:
             with self._connection.transaction():
                 self._connection.execute(statement.encode())
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidGrantOperation):
-            self.refused.append(statement)
-        except psycopg.errors.UndefinedObject:  # a role that could not be created either
-            self.refused.append(statement)
+        except (
+            psycopg.errors.InsufficientPrivilege,
+            psycopg.errors.InvalidGrantOperation,
+            psycopg.errors.UndefinedObject,  # a role that could not be created either
+        ):
+            if is_needed:
+                self.refused.append(statement)
         else:
             self.done.append(statement)
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.rows import tuple_row
+from psycopg.conninfo import conninfo_to_dict
 from support.servers import DatabaseServer
 
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.catalog import CATALOG, catalog_file, catalog_text, compare_catalog
+from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.migrate import Migrator
+from eventstore.errors import SchemaError
+from projections import catch_up
 
 
 def facts(url: str) -> list[tuple[str, str, str]]:
-    with psycopg.connect(url, row_factory=tuple_row) as connection:
+    with psycopg.connect(url) as connection:
         connection.execute("SELECT set_config('search_path', 'public, pg_temp', false)")
         return connection.execute(CATALOG).fetchall()
 
@@ -28,3 +35,126 @@ def test_the_list_of_facts_is_what_the_migrations_make_on_every_version(
         "update it: EVENTSTORE_TEST_UPDATE_SCHEMA=1 pytest tests/db -k 'schema_sql or list_of_facts'"
     )
     assert compare_catalog(facts(database_url)).differences == ()
+
+
+async def opened(url: str) -> str:
+    """What opening a store says; empty if it opens."""
+    try:
+        async with EventStore(Settings(_env_file=None, database_url=url)):
+            return ""
+    except SchemaError as error:
+        return str(error)
+
+
+def migrator(url: str) -> Migrator:
+    return Migrator(url, Settings(_env_file=None, database_url=url))
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_nobody(clean_environment: None) -> None:
+    """All settings are given in the tests."""
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "step"),
+    [
+        ("ALTER TABLE events DISABLE TRIGGER events_are_append_only",
+         "disabled trigger: events_are_append_only on events",
+         "ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only"),
+        ("ALTER TABLE events ENABLE TRIGGER event_is_append_only", "altered trigger: event_is_append_only on events",
+         "complete dump"),
+        ("DROP TRIGGER event_is_append_only ON events", "missing trigger: event_is_append_only on events",
+         "complete dump"),
+        ("DROP POLICY wall ON messages", "missing policy: wall on messages", "migrate roles"),
+        ("ALTER POLICY wall ON messages USING (true)", "altered policy: wall on messages", "migrate roles"),
+        ("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY", "altered row-level security on: tasks", "migrate roles"),
+        ("ALTER TABLE tasks DISABLE ROW LEVEL SECURITY", "missing row-level security on: tasks", "migrate roles"),
+        ("DROP FUNCTION search_for", "missing function: search_for(", "complete dump"),
+        ("ALTER FUNCTION members_of(uuid) SECURITY INVOKER", "altered security of function: members_of(uuid)",
+         "complete dump"),
+        ("ALTER TABLE events DROP CONSTRAINT events_pkey CASCADE", "missing constraint: events_pkey on events",
+         "complete dump"),
+        ("DROP TABLE pending_messages", "missing table: pending_messages", "complete dump"),
+    ],
+)  # fmt: skip
+async def test_what_was_altered_is_named_when_a_store_opens_and_by_migrate(
+    superuser_url: str, database_url: str, change: str, named: str, step: str
+) -> None:
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(change.encode())
+    message = await opened(database_url)
+    assert named in message
+    assert step in message
+    assert migrator(database_url).up() == []
+    assert any(named in finding for finding in migrator(database_url).findings())
+
+
+async def test_what_migrate_roles_can_restore_it_restores(superuser_url: str, database_url: str) -> None:
+    before = facts(database_url)
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute("DROP POLICY wall ON messages")
+        connection.execute("ALTER POLICY open_to_owner ON events USING (false)")
+        connection.execute("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
+        connection.execute("ALTER TABLE messages OWNER TO CURRENT_USER")
+        connection.execute("REVOKE ALL ON conversations FROM eventstore_reader")
+        connection.execute("GRANT EXECUTE ON FUNCTION bind_login(name, text) TO PUBLIC")
+    assert await opened(database_url) != ""
+    assert migrator(superuser_url).make_roles() != []
+    assert set(facts(database_url)) == set(before)
+    assert await opened(database_url) == ""
+
+
+async def test_objects_of_users_beside_the_store_do_not_matter(superuser_url: str, database_url: str) -> None:
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE theirs (id int PRIMARY KEY); CREATE FUNCTION append_one() RETURNS int LANGUAGE sql RETURN 1;"
+            "ALTER TABLE theirs ENABLE ROW LEVEL SECURITY; CREATE POLICY wall ON theirs USING (true);"
+            "CREATE INDEX ON messages (role); CREATE VIEW seen AS SELECT id FROM messages"
+        )
+    assert await opened(database_url) == ""
+    assert migrator(database_url).findings() == []
+
+
+def dump_and_restore(server: DatabaseServer, url: str, target: str, *options: str) -> None:
+    """Restores a dump into another database, as its login; what fails there fails."""
+    folder = server.pg_dump_folder
+    if folder is None or not (folder / "pg_restore").is_file():
+        pytest.skip(f"there is no pg_dump and pg_restore of version {server.version}")
+    dump = subprocess.run(
+        [folder / "pg_dump", "--format=custom", *options, "--dbname", url], capture_output=True, check=True
+    )
+    subprocess.run([folder / "pg_restore", "--dbname", target], input=dump.stdout, capture_output=True, check=False)
+
+
+async def test_a_dump_that_row_level_security_has_filtered_is_noticed_once_restored(
+    server: DatabaseServer, store: EventStore, database_url: str, empty_database_url: str
+) -> None:
+    await store.append(uuid4(), [MessageAdded(role="user", content="hello")])
+    await catch_up(store)
+    name = str(conninfo_to_dict(empty_database_url)["dbname"])
+    dump_and_restore(server, database_url, server.superuser_url_of(name), "--enable-row-security")
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT max(position) > 0 FROM checkpoints").fetchone() == (True,)
+    assert "the log ends at 0: events are missing" in await opened(empty_database_url)
+    assert any("events are missing" in finding for finding in migrator(empty_database_url).findings())
+
+
+async def test_a_database_restored_where_there_are_no_roles_is_refused_until_it_has_them(
+    server: DatabaseServer, store: EventStore, superuser_url: str, own_server: EmbeddedServer
+) -> None:
+    await store.append(conversation := uuid4(), [MessageAdded(role="user", content="hello")])
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as connection:
+        connection.execute("ALTER ROLE eventstore SUPERUSER")  # restores everything, but there are no roles
+        dump_and_restore(server, superuser_url, own_server.url())
+        connection.execute("ALTER ROLE eventstore NOSUPERUSER CREATEROLE")
+    migrations = migrator(own_server.url())
+    message = await opened(own_server.url())
+    assert "missing policy: open_to_owner on" in message
+    assert "missing roles: eventstore_app, eventstore_auditor, eventstore_migrator" in message
+    assert "eventstore migrate roles" in message
+    assert any("row-level security is not in force" in finding for finding in migrations.findings())
+    migrations.make_roles()
+    assert migrations.findings() == []
+    assert await opened(own_server.url()) == ""
+    async with EventStore(Settings(_env_file=None, database_url=own_server.url())) as restored:
+        assert [event.conversation_id async for event in restored.read_log()] == [conversation]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from support.catalog import roles_of_the_store
-from support.raw import note
+from support.environment import TREE
+from support.raw import append_raw, note
 from support.rights import ROLES as EVERY_ROLE
+from support.waiting import until_async
 
-from eventstore import EventStore, Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded import EmbeddedServer
-from eventstore.database.migrate import Migrator
+from eventstore.database.migrate import BOOKKEEPING, Migrator
+from eventstore.errors import ConnectionLost, PermissionDenied, ServerUnreachable
+from projections import PROJECTIONS, InlineAppender, Projection, Worker, rebuild, undo, verify
 
 ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
@@ -55,6 +63,21 @@ async def test_a_login_that_may_not_make_roles_works_beside_roles_that_somebody_
     await use(own_server.url())
 
 
+def test_roles_that_the_login_may_not_hand_anything_to_are_reported(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    for role in ROLES:
+        superuser.execute(f"CREATE ROLE {role} NOLOGIN")
+    superuser.execute("GRANT eventstore_migrator, eventstore_app, eventstore_projector TO eventstore")
+    migrator = migrate(own_server.url())
+    assert "row-level security is not in force: the log belongs to a login" in migrator.findings()[0]
+    with pytest.raises(PermissionDenied, match="GRANT eventstore_owner TO eventstore_migrator"):
+        migrator.make_roles()
+    assert migrate(own_server.superuser_url).make_roles() != []
+    assert migrator.findings() == []
+
+
 async def test_a_login_with_the_roles_granted_works(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
@@ -91,17 +114,18 @@ def test_the_roles_go_with_the_last_database_that_uses_them(
 
 
 DEFINITIONS = """
-SELECT format('%s owner %s acl %s', c.oid::regclass, c.relowner::regrole,
-              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) AS a))
-  FROM pg_class c WHERE c.relnamespace IN ('public'::regnamespace, 'public_next'::regnamespace, 'public_previous'::regnamespace)
-   AND c.relkind IN ('r', 'S', 'v')
+SELECT format('%s owner %s acl %s', c.oid::regclass, c.relowner::regrole, pg_temp.sorted(
+                  coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner))))
+  FROM pg_class c
+ WHERE c.relnamespace::regnamespace::text LIKE 'public%' AND c.relkind IN ('r', 'S', 'v')
  UNION ALL
-SELECT format('%s.%s acl %s', a.attrelid::regclass, a.attname, (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(a.attacl) AS x))
-  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+SELECT format('%s.%s acl %s', a.attrelid::regclass, a.attname, pg_temp.sorted(a.attacl))
+  FROM pg_attribute a
+  JOIN pg_class c ON c.oid = a.attrelid
  WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL
  UNION ALL
 SELECT format('%s owner %s acl %s', pg_get_functiondef(p.oid), p.proowner::regrole,
-              (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(p.proacl) AS a))
+              pg_temp.sorted(coalesce(p.proacl, acldefault('f', p.proowner))))
   FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
  UNION ALL
 SELECT format('policy %s on %s %s %s %s %s', y.polname, y.polrelid::regclass, y.polcmd,
@@ -112,16 +136,22 @@ SELECT format('policy %s on %s %s %s %s %s', y.polname, y.polrelid::regclass, y.
 SELECT format('%s security %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
   FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
  UNION ALL
-SELECT format('schema %s acl %s', n.nspname, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(n.nspacl) AS a))
+SELECT format('schema %s acl %s', n.nspname, pg_temp.sorted(n.nspacl))
   FROM pg_namespace n WHERE n.nspname LIKE 'public%'
  UNION ALL
-SELECT format('type %s owner %s', t.oid::regtype, t.typowner::regrole) FROM pg_type t WHERE t.typnamespace = 'public'::regnamespace
+SELECT format('type %s owner %s', t.oid::regtype, t.typowner::regrole)
+  FROM pg_type t WHERE t.typnamespace = 'public'::regnamespace
+"""
+SORTED = """
+CREATE FUNCTION pg_temp.sorted(acl aclitem[]) RETURNS text[]
+LANGUAGE sql RETURN (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(acl) AS a)
 """
 
 
 def definitions(url: str) -> set[str]:
-    """Every object of the store, with its definition, owner and rights, by a query that shares nothing with the store's."""
+    """Every object, with its definition, owner and rights, by a query that shares nothing with that of the store."""
     with psycopg.connect(url) as connection:
+        connection.execute(SORTED)
         return {text for (text,) in connection.execute(DEFINITIONS)}
 
 
@@ -173,25 +203,79 @@ async def test_programs_that_are_running_go_on_while_the_roles_are_made(
     async def append(store: EventStore) -> None:
         while not done.is_set() or len(conversations) < 50:
             conversation, event = uuid4(), MessageAdded(role="user", content="hello")
-            while True:
-                try:
+            is_stored = False
+            while not is_stored:
+                with suppress(ConnectionLost, ServerUnreachable):  # its connection was ended: the same again
                     await store.append(conversation, [event])
-                    break
-                except (ConnectionLost, ServerUnreachable):  # its connection was ended: the same again
-                    continue
+                    is_stored = True
             conversations.append(conversation)
 
-    async with EventStore(Settings(database_url=own_server.url())) as store, Worker(store):
+    async def has_written(count: int) -> bool:
+        return len(conversations) > count
+
+    async with EventStore(Settings(database_url=own_server.url())) as store:
+        worker = asyncio.create_task(Worker(store).run())
         writers = [asyncio.create_task(append(store)) for _ in range(4)]
-        await until_async(lambda: len(conversations) > 20)
+        await until_async(lambda: has_written(20), "appends are under way")
         await asyncio.to_thread(migrator.make_roles)
+        more = len(conversations) + 20
+        await until_async(lambda: has_written(more), "appends go on")
         done.set()
         await asyncio.gather(*writers)
-        position = await store.last_position()
-        await caught_up(store, position)
-        assert {event.conversation_id async for event in store.read_log()} == set(conversations)
+        last = (await store.append(uuid4(), [note()])).position
+
+        async def is_applied() -> bool:
+            with suppress(ConnectionLost):
+                [(lowest,)] = await store.parts.projector.fetch(
+                    "SELECT min(position) FROM checkpoints WHERE position > 0"
+                )
+                return bool(lowest == last) or all(found.position == last for found in await verify(store))
+            return False
+
+        await until_async(is_applied, "the worker has caught up")
+        assert {event.conversation_id async for event in store.read_log()} >= set(conversations)
         assert [found.differences for found in await verify(store)] == [[] for _ in PROJECTIONS]
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+    with psycopg.connect(own_server.superuser_url) as connection:
+        counts = "SELECT (SELECT count(*) FROM conversations), (SELECT count(*) FROM parked)"
+        assert connection.execute(counts).fetchone() == (len(conversations) + 1, 0)
     assert migrator.findings() == []
+
+
+NOTED = Projection(
+    "noted",
+    ("noted",),
+    "INSERT INTO noted SELECT tenant_id, conversation_id, version FROM batch",
+    "CREATE TABLE noted (tenant_id text, conversation_id uuid, version int)",
+)
+
+
+async def test_tables_of_other_projections_and_replaced_ones_come_along(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+    migrator, settings = migrate(own_server.url()), Settings(database_url=own_server.url())
+    async with EventStore(settings) as store:
+        async with InlineAppender(store, [NOTED], connections=1) as appender:
+            await appender.append(uuid4(), [note()])
+        await rebuild(store)
+        await rebuild(store, [NOTED])
+    superuser.execute("ALTER ROLE eventstore CREATEROLE")
+    migrator.make_roles()
+    assert (migrator.make_roles(), migrator.findings()) == ([], [])
+    async with EventStore(settings) as store:
+        async with InlineAppender(store, [NOTED], connections=1) as appender:
+            await appender.append(uuid4(), [note()])
+        await undo(store, [*PROJECTIONS, NOTED])
+        await rebuild(store, [*PROJECTIONS, NOTED], accept_differences=True)
+    with psycopg.connect(own_server.superuser_url) as connection:
+        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname LIKE 'public%%' AND tablename <> %s"
+        assert connection.execute(owners, (BOOKKEEPING,)).fetchall() == [("eventstore_owner",)]
+        assert connection.execute("SELECT count(*) FROM noted").fetchone() == (2,)
+    with psycopg.connect(own_server.url()) as connection:
+        assert connection.execute("SELECT count(*) FROM noted").fetchone() == (0,)
 
 
 async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_security(
@@ -232,8 +316,5 @@ def test_what_opens_more_than_the_migrations_do_is_named(
 ) -> None:
     migrator = migrate(own_server.url())
     assert migrator.findings() == []
-    with psycopg.connect(
-        own_server.superuser_url_of_store if False else own_server.url("postgres"), autocommit=True
-    ) as connection:
-        connection.execute(change.encode())
+    superuser.execute(change.encode())
     assert any(named in finding for finding in migrator.findings())

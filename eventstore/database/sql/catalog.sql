@@ -104,8 +104,8 @@ SELECT 'policy', format('%s on %s', y.polname, r.relname),
                   (SELECT string_agg(CASE p WHEN l.owner THEN '<owner>' WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(p)) END,
                                      ', ' ORDER BY pg_get_userbyid(p))
                      FROM unnest(y.polroles) AS p))
-           || coalesce(format(' USING (%s)', pg_get_expr(y.polqual, y.polrelid, true)), '')
-           || coalesce(format(' WITH CHECK (%s)', pg_get_expr(y.polwithcheck, y.polrelid, true)), ''),
+           || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid, true) || ')', '')
+           || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid, true) || ')', ''),
            quote_literal(l.owner_name), '''<owner>''')
   FROM relation r
   JOIN pg_policy y ON y.polrelid = r.oid

@@ -9,7 +9,7 @@ SELECT pg_catalog.set_config(v.name, v.value, true)
            ('datestyle', 'ISO, MDY'), ('intervalstyle', 'postgres'), ('timezone', 'UTC'), ('bytea_output', 'hex'),
            ('extra_float_digits', '1'), ('xmloption', 'content'), ('quote_all_identifiers', 'off'),
            -- Reading SQL.
-           ('standard_conforming_strings', 'on'), ('backslash_quote', 'safe_encoding'), ('transform_null_equals', 'off'),
+           ('backslash_quote', 'safe_encoding'), ('transform_null_equals', 'off'),
            ('array_nulls', 'on'), ('check_function_bodies', 'on'), ('plpgsql.extra_errors', 'none'),
            -- What is made, and where.
            ('default_tablespace', ''), ('temp_tablespaces', ''), ('default_table_access_method', 'heap'),

@@ -11,6 +11,7 @@ import pytest
 from support.asking import acting_as
 from support.commandline import Eventstore
 
+from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import known_versions
 from projections import PROJECTIONS
 
@@ -54,6 +55,27 @@ def test_the_list_of_migrations_for_people(bare: Eventstore) -> None:
     assert [line.split()[::2] for line in lines[1:]] == [[version, "yes"] for version in VERSIONS]
 
 
+def test_up_and_status_warn_until_migrate_roles_has_put_row_level_security_in_force(
+    eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, own_server: EmbeddedServer
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", own_server.url())
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+        for command in ("up", "status"):
+            [warning] = eventstore("migrate", command).err.splitlines()
+            assert warning.startswith("warning: row-level security is not in force")
+            assert "eventstore_app" in warning
+        assert len(applied(eventstore)) == len(VERSIONS)
+        refused = eventstore("migrate", "roles")
+        assert (refused.code, len(refused.err.splitlines())) == (1, 1)
+        assert "A superuser can: CREATE ROLE eventstore_app NOLOGIN NOINHERIT;" in refused.err
+        superuser.execute("ALTER ROLE eventstore CREATEROLE")
+    assert eventstore("migrate", "roles").lines[0].startswith("executed ")
+    again = eventstore("migrate", "roles")
+    assert (again.lines, again.err) == (["nothing to do: the roles are in place"], "")
+    assert [eventstore("migrate", command).err for command in ("up", "status")] == ["", ""]
+
+
 def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, database_url: str) -> None:
     assert empty("seed").code == 0
     refused = empty("migrate", "down", "--all")
@@ -61,7 +83,8 @@ def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, dat
     assert len(refused.err.splitlines()) == 1
     assert "would destroy the log, and it holds events" in refused.err
     assert "--destroy-events" in refused.err
-    with psycopg.connect(database_url) as connection:
+    assert len(applied(empty)) == len(VERSIONS)  # none was reverted before it was refused
+    with acting_as(database_url, "eventstore_owner") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM events").fetchone() == (True,)
     assert empty("migrate", "down", "--all", "--destroy-events").code == 0
     assert applied(empty) == []
