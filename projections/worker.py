@@ -17,7 +17,14 @@ from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.ending import end
-from eventstore.errors import EventStoreError, ProjectionChanged, ServerError, SettingsError
+from eventstore.errors import (
+    ConnectionLost,
+    EventStoreError,
+    ProjectionChanged,
+    ServerError,
+    ServerUnreachable,
+    SettingsError,
+)
 from projections.apply import BATCH_SIZE, Applier
 from projections.own import prepare
 from projections.projection import PROJECTIONS, Projection
@@ -26,6 +33,9 @@ from projections.shares import Shares
 from projections.track import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS, Track
 
 log = logging.getLogger(__name__)
+
+RETRY_AWAY_SECONDS = 1.0
+"""The longest pause between attempts to reach a server that is away."""
 
 _NAME = query("projections", "name_worker")
 
@@ -45,6 +55,7 @@ class Worker:
         self._projections = projections
         self._batch_size = batch_size
         self._pause = RETRY_FIRST_SECONDS
+        self._told = ""
 
     async def run(self) -> None:
         """Works until cancelled. A lost server is waited for; an embedded one is started again.
@@ -59,8 +70,12 @@ class Worker:
             while True:
                 try:
                     await self._follow(renewal)
+                except (ConnectionLost, ServerUnreachable) as error:
+                    self._tell(error)
+                    await self._store.revive()
+                    self._pause = min(self._pause, RETRY_AWAY_SECONDS)
                 except ServerError as error:
-                    log.warning("worker: %s", error)
+                    self._tell(error)
                     await self._store.revive()
                 except SettingsError:
                     raise  # no time heals it
@@ -70,6 +85,12 @@ class Worker:
                 self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
         finally:
             await renewal.close()
+
+    def _tell(self, error: ServerError) -> None:
+        """Log an error once, until the worker has worked again."""
+        if str(error) != self._told:
+            self._told = str(error)
+            log.warning("worker: %s", error)
 
     async def _follow(self, renewal: Renewal) -> None:
         """Those that take long, the search above all, have a connection of their own and hold up nobody."""
@@ -94,6 +115,7 @@ class Worker:
                 await end(tasks)
                 if any(track.has_applied for track in tracks):
                     self._pause = RETRY_FIRST_SECONDS
+                    self._told = ""
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
