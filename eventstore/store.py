@@ -76,11 +76,11 @@ class EventStore:
         abandon_in_child(self)
         try:
             async with await self.connect(APP) as connection:
-                await check_schema(connection, self.settings)
                 if not connection.liveness.is_backend_known:
                     async with await self.connect(APP) as other:
                         with translated():
                             await check_pooler(connection, other, self.settings.db_schema)
+                await check_schema(connection, self.settings)
             self._parts = Parts(self.server, self.settings)
             await self._parts.open()
         except BaseException:

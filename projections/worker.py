@@ -37,6 +37,9 @@ from projections.track import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS, Track
 
 log = logging.getLogger(__name__)
 
+RETRY_AWAY_SECONDS = 1.0
+"""The longest pause between attempts to reach a server that is away."""
+
 _NAME = query("projections", "name_worker")
 
 
@@ -55,6 +58,7 @@ class Worker:
         self._projections = projections
         self._batch_size = batch_size
         self._pause = RETRY_FIRST_SECONDS
+        self._told = ""
 
     async def run(self) -> None:
         """Works until cancelled. A lost server is waited for; an embedded one is started again.
@@ -69,8 +73,12 @@ class Worker:
             while True:
                 try:
                     await self._follow(renewal)
+                except (ConnectionLost, ServerUnreachable) as error:
+                    self._tell(error)
+                    await self._store.revive()
+                    self._pause = min(self._pause, RETRY_AWAY_SECONDS)
                 except ServerError as error:
-                    log.warning("worker: %s", error)
+                    self._tell(error)
                     await self._store.revive()
                 except SettingsError:
                     raise  # no time heals it
@@ -80,6 +88,12 @@ class Worker:
                 self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
         finally:
             await renewal.close()
+
+    def _tell(self, error: ServerError) -> None:
+        """Log an error once, until the worker has worked again."""
+        if str(error) != self._told:
+            self._told = str(error)
+            log.warning("worker: %s", error)
 
     async def _follow(self, renewal: Renewal) -> None:
         """Those that take long, the search above all, have a connection of their own and hold up nobody."""
@@ -104,6 +118,7 @@ class Worker:
                 await end(tasks)
                 if any(track.has_applied for track in tracks):
                     self._pause = RETRY_FIRST_SECONDS
+                    self._told = ""
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Link:
 
 
 class Proxy:
-    """Passes everything on, until it is told not to.
+    """A proxy that passes everything on until it is told not to.
 
     Attributes:
         host: where clients connect: an address, or the folder of a socket file.
@@ -52,6 +53,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._folder: Path | None = None
+        self._is_frozen = False
         self.host = "127.0.0.1"
         self.port = port
 
@@ -90,6 +92,10 @@ class Proxy:
         link.is_deaf = True
         return link
 
+    def freeze(self) -> None:
+        """Take everything from now on, in both directions and from new clients, and pass nothing on."""
+        self._is_frozen = True
+
     def _any(self, chance: random.Random) -> Link:
         return chance.choice(sorted(self._links, key=id))
 
@@ -106,8 +112,8 @@ class Proxy:
         link = Link(client, server)
         self._links.add(link)
         ways = [
-            asyncio.create_task(_pass_on(from_client, server, link, swallow=False)),
-            asyncio.create_task(_pass_on(from_server, client, link, swallow=True)),
+            asyncio.create_task(_pass_on(from_client, server, lambda: self._is_frozen)),
+            asyncio.create_task(_pass_on(from_server, client, lambda: self._is_frozen or link.is_deaf)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -124,10 +130,12 @@ class Proxy:
         return await asyncio.open_connection(host, port)
 
 
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, link: Link, *, swallow: bool) -> None:
+async def _pass_on(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, is_swallowed: Callable[[], bool]
+) -> None:
     with suppress(OSError):
         while data := await source.read(_CHUNK):
-            if not (swallow and link.is_deaf):
+            if not is_swallowed():
                 target.write(data)
                 await target.drain()
 

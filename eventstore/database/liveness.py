@@ -25,8 +25,10 @@ import asyncio
 import os
 import socket
 import weakref
+from collections import defaultdict
 from contextlib import suppress
 from enum import Enum, auto
+from typing import TypeAlias
 
 import psycopg
 from psycopg import pq
@@ -106,20 +108,30 @@ class Liveness:
     async def _ask(self) -> None:
         silent_since = self._heard_at
         try:
-            verdict = await _probe(self._pgconn, is_backend_known=self.is_backend_known)
+            turns = _turns.setdefault(self._loop, defaultdict(asyncio.Lock))
+            async with turns[_address(self._pgconn)]:
+                if self._is_over(silent_since):
+                    return
+                verdict = await _probe(self._pgconn, is_backend_known=self.is_backend_known)
             silence = self._loop.time() - silent_since
             if verdict is _Verdict.NO_ANSWER:
                 self._give_up_address(silence)
-            elif not self._is_waiting or self._heard_at != silent_since:
+            elif self._is_over(silent_since):
                 return
             elif verdict is _Verdict.LOST:
                 self._give_up(f"the answer of the server was lost: {silence:.0f} seconds without a byte of it")
             elif verdict is _Verdict.UNKNOWN and silence > self.answer_seconds:
                 self._give_up(f"the server has not answered for {silence:.0f} seconds")
+        except psycopg.Error:
+            return  # closed meanwhile
         finally:
             self._probe = None
             if self._is_waiting and not self.reason and self._timer is None:
                 self._look_in(SILENCE_SECONDS)
+
+    def _is_over(self, silent_since: float) -> bool:
+        """Whether the server has answered, or the connection was closed, since a silence began."""
+        return not self._is_waiting or self._heard_at != silent_since or bool(self.reason)
 
     def _give_up_address(self, silence: float) -> None:
         with suppress(psycopg.Error):  # already closed
@@ -136,6 +148,9 @@ class Liveness:
 
 
 _connections: weakref.WeakSet[Liveness] = weakref.WeakSet()
+_Turns: TypeAlias = defaultdict[tuple[bytes, ...], asyncio.Lock]
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = weakref.WeakKeyDictionary()
+"""One probe at a time for each address: many connections that wait for one lock need not many more."""
 
 
 def _address(pgconn: PGconn) -> tuple[bytes, bytes, bytes]:

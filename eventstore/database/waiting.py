@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -21,6 +21,7 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
+from eventstore.database import hosts
 from eventstore.database.liveness import Liveness
 from eventstore.database.statements import HashedNames
 
@@ -41,6 +42,13 @@ class WaitingConnection(psycopg.AsyncConnection[TupleRow]):
         super().__init__(*arguments, **options)
         self._prepared = HashedNames()
         self.liveness = Liveness(self.pgconn)
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", *arguments: Any, **options: Any) -> Self:
+        """Connect as psycopg does, to the host first that was reached last."""
+        connection = await super().connect(hosts.reordered(conninfo), *arguments, **options)
+        hosts.remember(conninfo, connection.pgconn)
+        return connection
 
     async def wait(self, gen: PQGen[_Result], *arguments: Any, **options: Any) -> _Result:
         """Carry out an operation on the connection. Called by psycopg."""

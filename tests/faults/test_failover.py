@@ -1,10 +1,14 @@
-"""A failover: the primary is gone for good, a standby takes its place, and everybody goes on there without help."""
+"""A failover: the primary is gone for good, a standby takes its place, and everybody goes on there without help.
+
+It is killed, or it vanishes behind a proxy that goes on to take what it is sent and never answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+from time import monotonic
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -16,18 +20,26 @@ from support.standby import standby_of
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
+from eventstore.check.proxy import Proxy
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.errors import EventStoreError
 from projections import wait_for
 
+SECONDS_AFTER_PROMOTION = 20
 
+
+@pytest.mark.parametrize("fate", ["killed", "vanished"])
 @pytest.mark.usefixtures("clean_environment")
-async def test_store_and_worker_go_on_at_the_standby(own_server: EmbeddedServer, started: Commands) -> None:
+async def test_store_subscriber_and_worker_go_on_at_the_standby(
+    own_server: EmbeddedServer, started: Commands, fate: str
+) -> None:
     async with EventStore(Settings(data_dir=own_server.data_dir)) as store:
         await asyncio.to_thread(store.server.migrator().up)
+    proxy = Proxy(str(own_server.socket_dir), 5432)
+    await proxy.open()
     with standby_of(own_server) as standby:
         [folder] = parse_qs(urlsplit(standby).query)["host"]
-        url = f"postgresql://eventstore@/flowagents?host={own_server.socket_dir},{folder}&port=5432,5432"
+        url = f"postgresql://eventstore@/flowagents?host={proxy.host},{folder}&port=5432,5432"
         url += "&target_session_attrs=read-write"
         async with EventStore(Settings(database_url=url)) as store:
             worker = started.start("project", DATABASE_URL=url)
@@ -35,11 +47,21 @@ async def test_store_and_worker_go_on_at_the_standby(own_server: EmbeddedServer,
             before = await store.append(conversation, [MessageAdded(role="user", content="before")])
             await wait_for(store, before.position, timeout=60)
             await until_async(lambda: has_replayed(standby, before.position), "the standby has it")
+            followed: dict[int, str] = {}
 
-            assert own_server.pid is not None
-            os.kill(own_server.pid, signal.SIGKILL)
+            async def follow() -> None:
+                async for event in store.subscribe():
+                    followed[event.position] = event.content["content"]
+
+            following = asyncio.create_task(follow())
+            if fate == "killed":
+                assert own_server.pid is not None
+                os.kill(own_server.pid, signal.SIGKILL)
+            else:
+                proxy.freeze()
             with psycopg.connect(f"{standby.replace('eventstore@', 'postgres@')}", autocommit=True) as connection:
                 connection.execute("SELECT pg_promote()")
+            promoted_at = monotonic()
 
             async def appended() -> bool:
                 try:
@@ -49,11 +71,19 @@ async def test_store_and_worker_go_on_at_the_standby(own_server: EmbeddedServer,
                 return True
 
             await until_async(appended, "the store has found the new primary")
+            assert monotonic() - promoted_at < SECONDS_AFTER_PROMOTION
             events = [event async for event in store.read(conversation)]
             assert [event.content["content"] for event in events] == ["before", "after"]
+            await until_async(lambda: has_both(followed), "the subscriber has both")
+            following.cancel()
             await wait_for(store, events[-1].position, timeout=60)
             assert not worker.ended
             assert stored(standby) == fold(events)
+    await proxy.close()
+
+
+async def has_both(followed: dict[int, str]) -> bool:
+    return list(followed.values()) == ["before", "after"]
 
 
 async def has_replayed(url: str, position: int) -> bool:

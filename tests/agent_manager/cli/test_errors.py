@@ -9,14 +9,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from support.commandline import EVERYTHING, Eventstore, Result
+from support.processes import commands
+from support.waiting import until
 
 from eventstore import Settings
 from eventstore.database.migrate import Migrator
 
 CONVERSATION = json.dumps({"id": "c-{}", "messages": [{"role": "user", "content": "hello"}]})
 READING = [("conversations",), ("messages", "x"), ("tasks", "x"), ("history", "x"), ("tail",), ("status",)]
-ALL = [*READING, ("import", "chats.jsonl"), ("seed",), ("rebuild",), ("project",)]
+ONCE = [*READING, ("import", "chats.jsonl"), ("seed",), ("rebuild",)]
+ALL = [*ONCE, ("project",)]
 
 
 def assert_refused(result: Result, *words: str) -> None:
@@ -61,7 +65,7 @@ def test_an_unknown_role_or_status(library: Eventstore) -> None:
     assert_refused(library("tasks", EVERYTHING, "--status", "done"), "status: 'done' is unknown", "input-required")
 
 
-@pytest.mark.parametrize("arguments", [*ALL, ("up",), ("migrate", "up"), ("migrate", "status")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*ONCE, ("up",), ("migrate", "up"), ("migrate", "status")], ids=" ".join)
 def test_an_unreachable_server(
     eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, closed_port: int, chats: Path, arguments: tuple[str, ...]
 ) -> None:
@@ -69,6 +73,23 @@ def test_an_unreachable_server(
     result = eventstore(*arguments)
     assert_refused(result, f"127.0.0.1:{closed_port}", "start the server, or correct DATABASE_URL")
     assert "secret" not in result.err
+
+
+def test_workers_wait_for_a_server_that_is_away_and_say_so_once(database_url: str, chats: Path, tmp_path: Path) -> None:
+    to = conninfo_to_dict(database_url)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    socket_file = f".s.PGSQL.{to.get('port') or 5432}"
+    url = f"postgresql://{to['user']}@/{to['dbname']}?host={folder}&port={to.get('port') or 5432}"
+    with commands(tmp_path / "output") as running:
+        one, other = (running.start("project", DATABASE_URL=url) for _ in range(2))
+        for worker in (one, other):
+            until(lambda worker=worker: "waiting for the server" in worker.err, "it says that it waits")
+        assert other.interrupt() == 0
+        (folder / socket_file).symlink_to(Path(str(to["host"])) / socket_file)
+        one.until_said("follow the log")
+        assert one.err.count("waiting for the server") == 1
+        assert one.interrupt() == 0
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://a@b/c", "postgresql://ana:secret@host:port/db", "postgresql://h"])

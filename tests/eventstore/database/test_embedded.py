@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from support.waiting import until
 
 from eventstore.database import keeper, postmaster
 from eventstore.database.embedded import EmbeddedServer, room_left
@@ -479,3 +480,46 @@ def test_a_long_log_is_cut_to_its_last_whole_lines(tmp_path: Path) -> None:
 
 def test_the_room_that_is_left_is_known_before_the_folder_exists(data_dir: Path) -> None:
     assert room_left(data_dir / "below") > 0
+
+
+def test_who_comes_while_the_server_recovers_waits(own_server: EmbeddedServer) -> None:
+    """A process of the server was killed: it begins anew, refuses connections meanwhile, and is held there."""
+    with psycopg.connect(own_server.url(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE much AS SELECT n, repeat('x', 100) AS x FROM generate_series(1, 300000) AS n")
+        assert own_server.pid is not None
+        recovers = threading.Event()
+        threading.Thread(target=hold_recovery, args=(own_server.pid, recovers), daemon=True).start()
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        assert recovers.wait(30)
+    with (
+        EmbeddedServer(own_server.data_dir, bin_dir=own_server.bin_dir) as other,
+        psycopg.connect(other.url()) as again,
+    ):
+        assert again.execute("SELECT count(*) FROM much").fetchone() == (300000,)
+
+
+def hold_recovery(postmaster_pid: int, recovers: threading.Event) -> None:
+    """Stop the process that recovers as soon as there is one, until some connections were refused."""
+    until(lambda: (startup := startup_of(postmaster_pid)) is not None and stop(startup), "the server recovers")
+    startup = startup_of(postmaster_pid)
+    assert startup is not None
+    log = Path(f"/proc/{postmaster_pid}/fd/2").resolve()
+    begin = log.stat().st_size
+    recovers.set()
+    try:
+        until(lambda: log.read_bytes()[begin:].count(b"FATAL") >= 6, "connections are refused")
+    finally:
+        startup.send_signal(signal.SIGCONT)
+
+
+def startup_of(postmaster_pid: int) -> psutil.Process | None:
+    for child in psutil.Process(postmaster_pid).children():
+        with contextlib.suppress(psutil.Error):
+            if any("startup" in word for word in child.cmdline()):
+                return child
+    return None
+
+
+def stop(process: psutil.Process) -> bool:
+    process.send_signal(signal.SIGSTOP)
+    return True

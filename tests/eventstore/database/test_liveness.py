@@ -1,0 +1,156 @@
+"""A server that is silent is told from one that works, and no wait outlasts one that has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from time import monotonic
+from urllib.parse import quote
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from support.pooler import pooler_to
+from support.raw import note
+from support.waiting import until_async
+
+from eventstore import EventStore, Settings
+from eventstore.check.proxy import Proxy
+from eventstore.database import hosts, liveness
+from eventstore.database.connection import APP, connect, connect_options
+from eventstore.errors import ConnectionLost, ServerError
+from projections import Reader, Worker, wait_for
+
+SILENCE, PROBE, CONNECT = 0.3, 2.0, 2
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> None:
+    """Shorter than in earnest."""
+    monkeypatch.setattr(liveness, "SILENCE_SECONDS", SILENCE)
+    monkeypatch.setattr(liveness, "PROBE_SECONDS", PROBE)
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    to = conninfo_to_dict(database_url)
+    proxy = Proxy(str(to["host"]), int(to.get("port") or 5432))
+    await proxy.open()
+    yield proxy
+    await proxy.close()
+
+
+@pytest.fixture
+def through(proxy: Proxy, database_url: str) -> Settings:
+    """Settings that lead through the proxy."""
+    to = conninfo_to_dict(database_url)
+    url = f"postgresql://{to['user']}@/{to['dbname']}?host={quote(proxy.host, safe='')}&port={proxy.port}"
+    return Settings(database_url=url, connect_timeout=CONNECT)
+
+
+async def test_a_server_that_works_is_waited_for(through: Settings) -> None:
+    async with EventStore(through) as store:
+        for _ in range(2):
+            assert await store.pool.fetch("SELECT pg_sleep(%s)", [8 * SILENCE])
+        async with await store.connect() as connection:
+            await connection.execute("SELECT pg_sleep(%s)", [8 * SILENCE])
+
+
+async def test_a_connection_whose_answers_are_lost_is_given_up_alone(through: Settings, proxy: Proxy) -> None:
+    async with EventStore(through) as store:
+        async with await store.connect() as other:
+            one = await store.connect()
+            before = monotonic()
+            for link in list(proxy._links):
+                link.is_deaf = True
+            with pytest.raises(psycopg.OperationalError, match="the answer of the server was lost"):
+                await one.execute("SELECT 1")
+            assert monotonic() - before < SILENCE + PROBE + 5
+            assert not other.closed
+        # What may be repeated is repeated, on connections that answer.
+        assert await store.pool.fetch("SELECT 1") == [(1,)]
+        conversation = uuid4()
+        await store.append(conversation, [note()])
+        proxy.deafen(random.Random(1))
+        assert [event.version async for event in store.read(conversation)] == [1]
+
+
+async def test_a_server_that_takes_everything_and_answers_nothing(through: Settings, proxy: Proxy) -> None:
+    async with EventStore(through) as store:
+        worker = asyncio.create_task(Worker(store).run())
+        conversation = uuid4()
+        placed = await store.append(conversation, [note()])
+        await wait_for(store, placed.position, timeout=30)
+        busy = await store.connect()
+
+        async def read() -> None:
+            _ = [event async for event in store.read(conversation)]
+
+        proxy.freeze()
+        before = monotonic()
+        outcomes = await asyncio.gather(
+            *(store.append(conversation, [note()]) for _ in range(3)),
+            *(read() for _ in range(3)),
+            *(Reader(store).messages(conversation) for _ in range(3)),
+            store.pool.fetch("SELECT 1"),
+            return_exceptions=True,
+        )
+        assert all(isinstance(outcome, ServerError) for outcome in outcomes), outcomes
+        assert monotonic() - before < 2 * (SILENCE + PROBE + CONNECT) + 5
+
+        async def is_closed() -> bool:
+            try:
+                await busy.execute("SELECT 1")
+            except psycopg.OperationalError:
+                return True
+            return False
+
+        await until_async(is_closed, "a connection that lay idle is closed as well")
+        worker.cancel()
+        await asyncio.wait((worker,), timeout=30)
+        assert worker.done()
+
+
+async def test_behind_a_pooler_a_silence_is_as_long_as_a_statement_may_take(database_url: str) -> None:
+    settings = Settings(database_url=database_url, statement_seconds=1)
+    async with pooler_to(database_url, 2) as pooler:
+        connection = await connect(pooler.url, settings, APP)
+        connection.liveness.answer_seconds = 1.0
+        await connection.execute("SELECT pg_sleep(%s)", [2 * SILENCE])
+        with pytest.raises(psycopg.OperationalError, match="the server has not answered for"):
+            await connection.execute("SELECT pg_sleep(60)")
+        await connection.close()
+
+
+async def test_the_error_of_a_lost_answer_is_one_of_the_store(through: Settings, proxy: Proxy) -> None:
+    async with EventStore(through) as store:
+        listener = await store.parts.open_listener(lambda: None)
+        proxy.freeze()
+        with pytest.raises(ConnectionLost):
+            await listener.touch()
+        listener.close()
+
+
+def test_every_connection_has_a_deadline_of_the_kernel() -> None:
+    one = connect_options(Settings(database_url="postgresql://a@one/db", connect_timeout=10))
+    assert one["tcp_user_timeout"] == 5000
+    assert one["connect_timeout"] == 10
+    two = connect_options(Settings(database_url="postgresql://a@one,two/db", connect_timeout=10))
+    assert two["connect_timeout"] == 5  # for both together as long as for one
+
+
+def test_the_host_that_was_reached_last_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_reached", {})
+
+    class Reached:
+        host, port = b"two", b"6432"
+
+    url = "postgresql://a@one:5432,two:6432,three:7432/db?target_session_attrs=read-write"
+    assert hosts.reordered(url) == url
+    hosts.remember(url, Reached())  # type: ignore[arg-type]
+    given = conninfo_to_dict(hosts.reordered(url))
+    assert (given["host"], given["port"]) == ("two,three,one", "6432,7432,5432")
+    assert given["target_session_attrs"] == "read-write"
+    assert hosts.reordered("postgresql://a@one/db") == "postgresql://a@one/db"
