@@ -38,7 +38,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.ending import end
-from eventstore.errors import NotFound, WrongExpectedVersion, printable
+from eventstore.errors import InputError, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
@@ -228,7 +228,14 @@ class Manager:
         return [fold.wire(task) for _, fold, task in sorted(found, key=itemgetter(0)) if not fold.is_deleted]
 
     async def events(self, *, after: int = 0, limit: int | None = None) -> list[EventView]:
-        """What happened beyond a position, oldest first; of it the latest so many."""
+        """What happened beyond a position, oldest first; of it the latest so many.
+
+        Raises:
+            InputError: one of them is not a number, or is negative.
+        """
+        for name, value in (("after", after), ("limit", 0 if limit is None else limit)):
+            if not isinstance(value, int) or value < 0:
+                raise InputError(f"{name}: {value!r:.80} is not a number of 0 or more")
         events = await self._log.latest(after, limit)
         folds = await self._folds.all_of({event.conversation_id: event.version for event in events})
         views = (event_view(event, folds[event.conversation_id]) for event in events if event.conversation_id in folds)
