@@ -282,12 +282,13 @@ class Manager:
                 fold = await self._known_at(accepted, lease.version)
                 if accepted.event_id not in fold.outcomes:
                     return await self._session(accepted, fold, lease, lock)
-                await self._leases.release(lease)
         except BaseException:
             if lease is not None:
-                await self._leases.release(lease)
+                self._leases.release(lease)
             lock.release()
             raise
+        if lease is not None:
+            self._leases.release(lease)
         lock.release()
         return None
 
@@ -296,9 +297,11 @@ class Manager:
         seen: Leased | None = None
         pause = FIRST_LOOK
         while True:
-            taken = await self._leases.take(accepted.conversation, accepted.event_id)
+            taken = await self._leases.take((accepted.conversation, accepted.event_id))
             if isinstance(taken, Lease):
                 return taken
+            if taken is None:
+                continue
             if accepted.event_id in (await self._known_at(accepted, taken.version)).outcomes:
                 return None
             if alive is not None:
