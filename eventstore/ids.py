@@ -47,8 +47,10 @@ def conversation_uuid(tenant: str, text: str) -> UUID:
     """Return the id of the conversation that a client calls ``text``.
 
     Raises:
-        InvalidId: it is not a text.
+        InvalidId: it is not a Unicode text.
     """
+    if not isinstance(text, str):
+        raise InvalidId(f"a conversation's id is a {type(text).__name__}: give a text")
     return UUID(text) if is_canonical_uuid(text) else derived_uuid("conversation", tenant, text)
 
 

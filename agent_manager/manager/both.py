@@ -22,6 +22,7 @@ from agent_manager.manager.memorylog import MemoryLog
 from agent_manager.manager.postgres import settings_of
 from agent_manager.manager.registry import AGENTS
 from eventstore import EventStore, Settings, conversation_uuid
+from eventstore.errors import SettingsError
 
 
 class BothManager(ApplicationManager):
@@ -65,10 +66,13 @@ async def both_manager(
     runs_worker: bool = True,
 ) -> AsyncIterator[Manager]:
     """Open a store, copy what it holds into memory, and open the asynchronous manager on both."""
+    side = read_from or settings.read_from
+    if side not in ("memory", "postgres"):
+        raise SettingsError(f"read_from: {side!r:.80} is unknown: expected 'memory' or 'postgres'")
     async with EventStore(settings) as store, running_worker(store, runs_worker=runs_worker):
         server, memory = ServerLog(store), MemoryLog(store.tenant, settings.max_content_bytes)
         await copy(server, memory, [conversation_uuid(store.tenant, AGENTS)])
-        reads_memory = (read_from or settings.read_from) == "memory"
+        reads_memory = side == "memory"
         main, other = (memory, server) if reads_memory else (server, memory)
         log = BothLog(main, other, differences)
         try:

@@ -12,7 +12,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agent_manager.manager.differences import Differences
-from agent_manager.manager.log import Leased, Log, PendingRow
+from agent_manager.manager.log import Key, Leased, Log, PendingRow
 from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.errors import EventStoreError
 
@@ -85,23 +85,26 @@ class BothLog:
         """See :class:`Log`."""
         return await self._main.position()
 
-    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
-        """See :class:`Log`. Whichever log is read, another process can hold the lease in either."""
-        main = await self._main.lease_answer(conversation_id, message_id, holder, seconds)
-        other = await self._from_other(self._other.lease_answer(conversation_id, message_id, holder, seconds), main)
-        return main if other.holder == holder else replace(other, version=main.version)
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+        """See :class:`Log`. Whichever log is read, another process can hold leases on the server."""
+        main = await self._main.lease_answers(keys, holder, seconds)
+        other = await self._from_other(self._other.lease_answers(keys, holder, seconds), main)
+        return {
+            key: leased
+            if key not in other or other[key].holder == holder
+            else replace(other[key], version=leased.version)
+            for key, leased in main.items()
+        }
 
-    async def renew_leases(
-        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
-    ) -> set[tuple[UUID, UUID]]:
+    async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
         """See :class:`Log`."""
-        main = await self._main.renew_leases(messages, holder, seconds)
-        return main & await self._from_other(self._other.renew_leases(messages, holder, seconds), main)
+        main = await self._main.renew_leases(keys, holder, seconds)
+        return main & await self._from_other(self._other.renew_leases(keys, holder, seconds), main)
 
-    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
+    async def release_answers(self, keys: Collection[Key], holder: UUID) -> None:
         """See :class:`Log`."""
-        await self._main.release_answer(conversation_id, message_id, holder)
-        await self._from_other(self._other.release_answer(conversation_id, message_id, holder), None)
+        await self._main.release_answers(keys, holder)
+        await self._from_other(self._other.release_answers(keys, holder), None)
 
     async def pay_all(self) -> None:
         """Gives the other log what it lacks, as far as it takes it."""

@@ -17,6 +17,7 @@ from agent_manager.manager.manager import Manager
 from agent_manager.manager.memory import MemoryManager, memory_manager
 from agent_manager.manager.postgres import PostgreSQLManager, postgresql_manager, settings_of
 from eventstore import Settings
+from eventstore.errors import SettingsError
 
 Storage: TypeAlias = Literal["memory", "postgres", "both"]
 
@@ -54,8 +55,10 @@ def application_manager(
             manager = MemoryManager(tenant=known.tenant, answer=agent, types=types)
         case "both":
             manager = BothManager(known, answer=agent, types=types)
-        case _:
+        case "postgres":
             manager = PostgreSQLManager(known, answer=agent, types=types)
+        case other:
+            raise _unknown(other)
     manager.initialize()
     return manager
 
@@ -88,8 +91,14 @@ def async_manager(
             return memory_manager(known.tenant, agent)
         case "both":
             return both_manager(known, agent, Differences())
-        case _:
+        case "postgres":
             return postgresql_manager(known, agent)
+        case other:
+            raise _unknown(other)
+
+
+def _unknown(storage: object) -> SettingsError:
+    return SettingsError(f"storage: {storage!r:.80} is unknown: expected 'memory', 'postgres' or 'both'")
 
 
 def agent_of(answer: Callable[..., Any] | str | None) -> Answer | None:

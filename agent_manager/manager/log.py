@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 from psycopg.rows import TupleRow
@@ -45,6 +45,10 @@ class PendingRow:
     given_id: str | None
     since: datetime
     position: int
+
+
+Key: TypeAlias = tuple[UUID, UUID]
+"""A message: its conversation, and the id of its event, which is unique only there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +96,14 @@ class Log(Protocol):
     async def position(self) -> int:
         """Up to where it is final."""
 
-    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
-        """Take the lease of a message unless another holder has it; return who has it."""
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+        """Take the leases of messages, of each unless another holder has it; return who has them."""
 
-    async def renew_leases(
-        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
-    ) -> set[tuple[UUID, UUID]]:
-        """Renew leases, each named by conversation and message; return those that the holder still has."""
+    async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
+        """Renew leases; return those that the holder still has."""
 
-    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
-        """End the lease of a message, if the holder has it."""
+    async def release_answers(self, keys: Collection[Key], holder: UUID) -> None:
+        """End leases, as far as the holder has them."""
 
 
 class ClosableLog:
@@ -189,30 +191,31 @@ class ServerLog:
         """Up to where it is final."""
         return await horizon(self.store.log(self.caller))
 
-    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
-        """Take the lease of a message unless another holder has it; return who has it."""
-        given = {"conversation_id": conversation_id, "message": message_id, "holder": holder, "seconds": seconds}
-        [row] = await self._service("lease_answer", given)
-        return Leased(*row)
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+        """Take the leases of messages, of each unless another holder has it; return who has them."""
+        rows = await self._service("lease_answers", keys, holder, seconds=seconds)
+        return {(conversation, message): Leased(*leased) for conversation, message, *leased in rows}
 
-    async def renew_leases(
-        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
-    ) -> set[tuple[UUID, UUID]]:
-        """Renew leases, each named by conversation and message; return those that the holder still has."""
-        conversations, ids = zip(*messages, strict=True)
-        given = {"conversations": list(conversations), "messages": list(ids), "holder": holder, "seconds": seconds}
-        rows = await self._service("renew_answer_leases", given)
+    async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
+        """Renew leases; return those that the holder still has."""
+        rows = await self._service("renew_answer_leases", keys, holder, seconds=seconds)
         return {(conversation, message) for conversation, message in rows}
 
-    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
-        """End the lease of a message, if the holder has it."""
-        given = {"conversation_id": conversation_id, "message": message_id, "holder": holder}
-        await self._service("release_answer", given)
+    async def release_answers(self, keys: Collection[Key], holder: UUID) -> None:
+        """End leases, as far as the holder has them."""
+        await self._service("release_answers", keys, holder)
 
-    async def _service(self, name: str, given: dict[str, Any]) -> list[TupleRow]:
-        """Call a function that is the service's to call."""
+    async def _service(self, name: str, keys: Collection[Key], holder: UUID, **more: Any) -> list[TupleRow]:
+        """Call a function that is the service's to call, with the conversations and messages of leases."""
+        given = {
+            "tenant": self.tenant,
+            "conversations": [conversation for conversation, _ in keys],
+            "messages": [message for _, message in keys],
+            "holder": holder,
+            **more,
+        }
         text = query("agent_manager.manager", name)
-        return await self.store.pool.fetch(text, {"tenant": self.tenant, **given}, caller=Caller(self.tenant))
+        return await self.store.pool.fetch(text, given, caller=Caller(self.tenant))
 
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
         """What the tables hold, and the position that they have applied at least."""

@@ -38,7 +38,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.ending import end
-from eventstore.errors import ConversationIsDeleted, NotFound, WrongExpectedVersion, printable
+from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
@@ -235,7 +235,14 @@ class Manager:
         return [fold.wire(task) for _, fold, task in sorted(found, key=itemgetter(0)) if not fold.is_deleted]
 
     async def events(self, *, after: int = 0, limit: int | None = None) -> list[EventView]:
-        """What happened beyond a position, oldest first; of the latest so many, those of no deleted conversation."""
+        """What happened beyond a position, oldest first; of the latest so many, those of no deleted conversation.
+
+        Raises:
+            InputError: one of them is not a number, or is negative.
+        """
+        for name, value in (("after", after), ("limit", 0 if limit is None else limit)):
+            if not isinstance(value, int) or value < 0:
+                raise InputError(f"{name}: {value!r:.80} is not a number of 0 or more")
         events = await self._log.latest(after, limit)
         folds = await self._folds.all_of({event.conversation_id: event.version for event in events})
         listed = ((event, folds.get(event.conversation_id)) for event in events)
@@ -287,12 +294,13 @@ class Manager:
                     error = str(ConversationIsDeleted(accepted.conversation))
                     answered = MessageAnswered(message_id=accepted.event_id, outcome="abandoned", error=error)
                     await self._writer.append_once(accepted.conversation, answered_event(answered))
-                await self._leases.release(lease)
         except BaseException:
             if lease is not None:
-                await self._leases.release(lease)
+                self._leases.release(lease)
             lock.release()
             raise
+        if lease is not None:
+            self._leases.release(lease)
         lock.release()
         return None
 
@@ -301,9 +309,11 @@ class Manager:
         seen: Leased | None = None
         pause = FIRST_LOOK
         while True:
-            taken = await self._leases.take(accepted.conversation, accepted.event_id)
+            taken = await self._leases.take((accepted.conversation, accepted.event_id))
             if isinstance(taken, Lease):
                 return taken
+            if taken is None:
+                continue
             if accepted.event_id in (await self._known_at(accepted, taken.version)).outcomes:
                 return None
             if alive is not None:

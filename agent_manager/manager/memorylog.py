@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from agent_manager.manager.folds import appended_event
-from agent_manager.manager.log import LISTED, PAGE, Leased, PendingRow
+from agent_manager.manager.log import LISTED, PAGE, Key, Leased, PendingRow
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, NewEvent, Settings
 from eventstore.append import Batch, encode_expected
 from eventstore.caller import checked_tenant
@@ -30,7 +30,7 @@ class MemoryLog:
         self._conversations: dict[UUID, list[Event]] = {}
         self._by_id: dict[tuple[UUID, UUID], Event] = {}
         self._pending: dict[tuple[UUID, str], PendingRow] = {}
-        self._leases: dict[tuple[UUID, UUID], UUID] = {}
+        self._leases: dict[Key, UUID] = {}
         self._deleted: set[UUID] = set()
 
     async def append(
@@ -91,21 +91,24 @@ class MemoryLog:
         """Of the last event."""
         return len(self._log)
 
-    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
-        """Take the lease of a message unless another holder has it; return who has it. No process ends before it."""
-        held_by = self._leases.setdefault((conversation_id, message_id), holder)
-        return Leased(held_by, None, len(self._conversations.get(conversation_id, ())))
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+        """Take the leases of messages, of each unless another holder has it; return who has them.
 
-    async def renew_leases(
-        self, messages: Collection[tuple[UUID, UUID]], holder: UUID, seconds: float
-    ) -> set[tuple[UUID, UUID]]:
-        """Renew leases, each named by conversation and message; return those that the holder still has."""
-        return {key for key in messages if self._leases.get(key) == holder}
+        They do not expire: no holder outlives the log, or ends before it.
+        """
+        return {
+            key: Leased(self._leases.setdefault(key, holder), None, len(self._conversations.get(key[0], ())))
+            for key in keys
+        }
 
-    async def release_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID) -> None:
-        """End the lease of a message, if the holder has it."""
-        if self._leases.get((conversation_id, message_id)) == holder:
-            del self._leases[conversation_id, message_id]
+    async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
+        """Renew leases; return those that the holder still has."""
+        return {key for key in keys if self._leases.get(key) == holder}
+
+    async def release_answers(self, keys: Collection[Key], holder: UUID) -> None:
+        """End leases, as far as the holder has them."""
+        for key in await self.renew_leases(keys, holder, 0):
+            del self._leases[key]
 
     def _check_deletion(self, conversation_id: UUID, new: Sequence[NewEvent]) -> None:
         is_deleted = conversation_id in self._deleted

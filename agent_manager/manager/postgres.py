@@ -10,6 +10,7 @@ from agent_manager.agents.answering import Answer
 from agent_manager.manager.contract import ApplicationManager
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
+from eventstore.errors import SettingsError
 
 
 class PostgreSQLManager(ApplicationManager):
@@ -45,5 +46,11 @@ async def postgresql_manager(
 
 
 def settings_of(given: Settings | str | None) -> Settings:
-    """Settings, of a URL or of the environment where none are given."""
+    """Return settings: as given, of a URL, or of the environment if none are given.
+
+    Raises:
+        SettingsError: they are neither, or a setting has a value that cannot be used.
+    """
+    if not isinstance(given, Settings | str | None):
+        raise SettingsError(f"settings: a {type(given).__name__} is given, expected Settings or the URL of a server")
     return Settings(database_url=given) if isinstance(given, str) else given or Settings()

@@ -79,6 +79,8 @@ async def url_and_card(url_or_card: str | Json) -> tuple[str, Json]:
     """
     if isinstance(url_or_card, str):
         return url_or_card, await fetch_card(url_or_card)
+    if not isinstance(url_or_card, dict):
+        raise InputError(f"an agent is registered by a URL or a card as a dict, not by a {type(url_or_card).__name__}")
     url = url_of(url_or_card)
     if url is None:
         raise InputError("the card names no url, nor a url in supportedInterfaces: register the agent by its URL")
@@ -98,7 +100,10 @@ def registered_as(url: str, agents: dict[str, Json]) -> str:
 
     Raises:
         NotFound: there is none.
+        InputError: it is no text.
     """
+    if not isinstance(url, str):
+        raise InputError(f"an agent's URL is a {type(url).__name__}: give a text")
     for registered, card in agents.items():
         if url.rstrip("/") in (registered.rstrip("/"), (url_of(card) or "").rstrip("/")):
             return registered

@@ -87,10 +87,8 @@ class LogSession:
 
     async def release(self) -> None:
         """Let others answer, if it was not finished."""
-        try:
-            await self._leases.release(self._lease)
-        finally:
-            self._answering.release()
+        self._leases.release(self._lease)
+        self._answering.release()
 
     async def _append(self, events: Sequence[NewEvent]) -> None:
         await self._writer.add(self.accepted.conversation, events, self._check)

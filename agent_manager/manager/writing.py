@@ -30,6 +30,7 @@ from eventstore.errors import (
     EventIdConflict,
     InputError,
     InvalidEvent,
+    InvalidId,
     ServerUnreachable,
     WrongExpectedVersion,
     printable,
@@ -200,8 +201,10 @@ def checked_id(text: str) -> str:
     """The id of a conversation that a client may use.
 
     Raises:
-        InputError: it is one of the manager's own.
+        InputError: it is no text, or one of the manager's own.
     """
+    if not isinstance(text, str):
+        raise InvalidId(f"a conversation's id is a {type(text).__name__}: give a text")
     if text.startswith(RESERVED):
         raise InputError(
             f"conversation {printable(text)!r}: ids that begin with {RESERVED!r} are taken: choose another"

@@ -20,18 +20,19 @@ CREATE TABLE answer_leases (
 COMMENT ON TABLE answer_leases IS 'Messages that a process is answering just now';
 COMMENT ON COLUMN answer_leases.holder IS 'A manager, by an id that it made for itself';
 
--- Takes the lease of a message, unless another holder has it and it has not expired. Returns who holds it then, until when,
--- and the conversation's version, read after the lease was taken.
-CREATE FUNCTION lease_answer(
-    tenant_id       text,
-    conversation_id uuid,
-    message_id      uuid,
-    holder          uuid,
-    seconds         double precision,
-    OUT held_by     uuid,
-    OUT expires_at  timestamptz,
-    OUT version     integer
-)
+-- Takes the leases of messages, of each unless another holder has it and it has not expired. Returns who holds each then,
+-- until when, and the version of its conversation, read after the lease was taken.
+--
+-- All three functions lock rows in the order of their keys, so no two of them wait for each other. Leases need not be
+-- durable: without its lease a message is leased again. In a transaction that has written something else before, that is
+-- not for them to decide.
+CREATE FUNCTION lease_answers(
+    tenant_id        text,
+    conversation_ids uuid[],
+    message_ids      uuid[],
+    holder           uuid,
+    seconds          double precision
+) RETURNS TABLE (conversation_id uuid, message_id uuid, held_by uuid, expires_at timestamptz, version integer)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
@@ -41,33 +42,33 @@ BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    -- A lease need not be durable: without it the message is leased again. In a transaction that has written something
-    -- else, that is not for the lease to decide.
     IF pg_current_xact_id_if_assigned() IS NULL THEN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
     INSERT INTO answer_leases AS l (tenant_id, conversation_id, message_id, holder, expires_at)
-    VALUES (tenant_id, conversation_id, message_id, holder, clock_timestamp() + make_interval(secs => seconds))
+    SELECT tenant_id, k.conversation_id, k.message_id, holder, clock_timestamp() + make_interval(secs => seconds)
+      FROM unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+     ORDER BY k.conversation_id, k.message_id
     ON CONFLICT ON CONSTRAINT answer_leases_pkey DO UPDATE
        SET holder = excluded.holder, expires_at = excluded.expires_at
      WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp();
-    SELECT l.holder, l.expires_at
-      INTO held_by, expires_at
-      FROM answer_leases l
-     WHERE l.tenant_id = lease_answer.tenant_id
-       AND l.conversation_id = lease_answer.conversation_id
-       AND l.message_id = lease_answer.message_id;
-    SELECT h.version
-      INTO version
-      FROM (SELECT e.tenant_id, e.conversation_id, e.version
-              FROM events e
-             WHERE (e.tenant_id, e.conversation_id, e.version)
-                   <= (lease_answer.tenant_id, lease_answer.conversation_id, 2147483647)
-             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-             LIMIT 1) AS h
-     WHERE h.tenant_id = lease_answer.tenant_id
-       AND h.conversation_id = lease_answer.conversation_id;
-    version := coalesce(version, 0);
+    RETURN QUERY
+    SELECT k.conversation_id, k.message_id, l.holder, l.expires_at, coalesce(h.version, 0)
+      FROM unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+      JOIN answer_leases l
+        ON l.tenant_id = lease_answers.tenant_id
+       AND l.conversation_id = k.conversation_id
+       AND l.message_id = k.message_id
+      LEFT JOIN LATERAL (
+               SELECT e.tenant_id, e.conversation_id, e.version
+                 FROM events e
+                WHERE (e.tenant_id, e.conversation_id, e.version)
+                      <= (lease_answers.tenant_id, k.conversation_id, 2147483647)
+                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                LIMIT 1
+           ) AS h
+        ON h.tenant_id = lease_answers.tenant_id
+       AND h.conversation_id = k.conversation_id;
 END
 $$;
 
@@ -92,6 +93,12 @@ BEGIN
     IF pg_current_xact_id_if_assigned() IS NULL THEN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
+    PERFORM
+       FROM answer_leases l
+      WHERE l.tenant_id = renew_answer_leases.tenant_id
+        AND (l.holder = renew_answer_leases.holder OR l.expires_at < clock_timestamp() - interval '1 day')
+      ORDER BY l.conversation_id, l.message_id
+        FOR UPDATE;
     DELETE FROM answer_leases l
      WHERE l.tenant_id = renew_answer_leases.tenant_id
        AND l.expires_at < clock_timestamp() - interval '1 day';
@@ -107,8 +114,8 @@ BEGIN
 END
 $$;
 
--- Ends the lease of a message, if this holder still has it.
-CREATE FUNCTION release_answer(tenant_id text, conversation_id uuid, message_id uuid, holder uuid) RETURNS void
+-- Ends leases, as far as this holder still has them.
+CREATE FUNCTION release_answers(tenant_id text, conversation_ids uuid[], message_ids uuid[], holder uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
@@ -122,10 +129,21 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
     DELETE FROM answer_leases l
-     WHERE l.tenant_id = release_answer.tenant_id
-       AND l.conversation_id = release_answer.conversation_id
-       AND l.message_id = release_answer.message_id
-       AND l.holder = release_answer.holder;
+     USING (
+           SELECT o.conversation_id, o.message_id
+             FROM answer_leases o
+             JOIN unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+               ON o.conversation_id = k.conversation_id
+              AND o.message_id = k.message_id
+            WHERE o.tenant_id = release_answers.tenant_id
+              AND o.holder = release_answers.holder
+            ORDER BY o.conversation_id, o.message_id
+              FOR UPDATE OF o
+           ) AS locked
+     WHERE l.tenant_id = release_answers.tenant_id
+       AND l.conversation_id = locked.conversation_id
+       AND l.message_id = locked.message_id
+       AND l.holder = release_answers.holder;
 END
 $$;
 
@@ -133,19 +151,19 @@ SELECT eventstore_own('TABLE answer_leases');
 SELECT raise_wall('answer_leases');
 SELECT eventstore_own('FUNCTION ' || f),
        eventstore_grant('EXECUTE ON FUNCTION ' || f, 'eventstore_app')
-  FROM unnest(ARRAY['lease_answer(text, uuid, uuid, uuid, double precision)',
+  FROM unnest(ARRAY['lease_answers(text, uuid[], uuid[], uuid, double precision)',
                     'renew_answer_leases(text, uuid[], uuid[], uuid, double precision)',
-                    'release_answer(text, uuid, uuid, uuid)']) AS f;
-REVOKE ALL ON FUNCTION lease_answer(text, uuid, uuid, uuid, double precision),
+                    'release_answers(text, uuid[], uuid[], uuid)']) AS f;
+REVOKE ALL ON FUNCTION lease_answers(text, uuid[], uuid[], uuid, double precision),
                        renew_answer_leases(text, uuid[], uuid[], uuid, double precision),
-                       release_answer(text, uuid, uuid, uuid)
+                       release_answers(text, uuid[], uuid[], uuid)
     FROM PUBLIC;
 
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-DROP FUNCTION release_answer(text, uuid, uuid, uuid);
+DROP FUNCTION release_answers(text, uuid[], uuid[], uuid);
 DROP FUNCTION renew_answer_leases(text, uuid[], uuid[], uuid, double precision);
-DROP FUNCTION lease_answer(text, uuid, uuid, uuid, double precision);
+DROP FUNCTION lease_answers(text, uuid[], uuid[], uuid, double precision);
 DROP TABLE answer_leases;

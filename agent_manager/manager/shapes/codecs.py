@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from agent_manager.manager.views import Json
-from eventstore.errors import InputError
+from eventstore.errors import InputError, printable
 
 
 def to_wire(value: Any) -> Json:
     """An instance, whatever its class, as it is on the wire. A dictionary is taken for that already.
 
     Raises:
-        InputError: it is neither a model, nor a protobuf message, nor a dictionary.
+        InputError: it is neither a model, nor a protobuf message, nor a dictionary, or cannot be written as JSON.
     """
     if isinstance(value, dict):
         return value
     if isinstance(value, BaseModel):
         # What was never set stays away; what was set to None is sent as null by nobody, and refused by some.
-        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return _written(value, lambda: value.model_dump(mode="json", by_alias=True, exclude_none=True))
     if hasattr(type(value), "DESCRIPTOR"):
-        sent: Json = _json_format().MessageToDict(value)
-        return sent
+        return _written(value, lambda: _json_format().MessageToDict(value))
     raise InputError(
         f"a {type(value).__name__} is no message: give an instance of the application's class, or its JSON as a dict"
     )
+
+
+def _written(value: Any, write: Callable[[], Json]) -> Json:
+    try:
+        return write()
+    except (ValueError, TypeError, RecursionError) as error:  # among them pydantic's, and those of lone surrogates
+        raise InputError(f"this {type(value).__name__} cannot be written as JSON: {printable(str(error))}") from None
 
 
 def from_wire(kind: type, sent: Json) -> Any:

@@ -42,22 +42,25 @@ class Shape:
         Args:
             message_id: for one that was sent without.
         """
-        if self.version is None:
-            return from_wire(self.message, sent)
         try:
+            if self.version is None:
+                return from_wire(self.message, sent)
             shaped = sent if wire.shape_of(sent) == self.version else message_in_shape(sent, self.version)
             return from_wire(self.message, {"messageId": message_id} | shaped)
         except InputError:
-            return from_wire(self.message, repaired(sent, self.version, message_id))
+            return from_wire(self.message, repaired(sent, self.version or wire.shape_of(sent), message_id))
 
     def to_task(self, sent: Json) -> Any:
         """A task; one that was sent in the other shape is translated."""
-        return from_wire(self.task, sent if self.version is None else task_in_shape(sent, self.version))
+        if self.version is not None:
+            return from_wire(self.task, task_in_shape(sent, self.version))
+        try:
+            return from_wire(self.task, sent)
+        except InputError:  # an agent may have sent anything beside these
+            return from_wire(self.task, {name: sent[name] for name in ("id", "status")})
 
     def to_card(self, sent: Json) -> Any:
         """An agent's card; of one that the class does not read, what it does."""
-        if self.version is None:
-            return from_wire(self.card, sent)
         complete = with_interfaces if self.version == "1.0" else dict
         for read in (sent, readable_card(sent)):
             with suppress(InputError):

@@ -249,6 +249,12 @@ def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("EVENTSTORE_STORAGE", "disk")
     with pytest.raises(SettingsError, match="EVENTSTORE_STORAGE"):
         application_manager()
+    with pytest.raises(SettingsError, match=r"storage: 'disk' is unknown"):
+        application_manager(settings, storage="disk")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"read_from: 'disk' is unknown"):
+        BothManager(settings, read_from="disk").initialize()  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="a int is given"):
+        application_manager(5)  # type: ignore[arg-type]
 
 
 def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: ApplicationManager) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +21,7 @@ from support.waiting import until
 
 from agent_manager import AsyncManager
 from agent_manager.agents.answering import Context, Reply, StatusUpdate, Update
-from agent_manager.manager.log import Leased, ServerLog
+from agent_manager.manager.log import Key, Leased, ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore
@@ -171,8 +172,8 @@ async def test_a_process_that_was_suspended_finds_its_message_answered_and_store
 class Unleased(MemoryLog):
     """A log that gives every lease to whoever wants it, as if all others had been suspended for too long."""
 
-    async def lease_answer(self, conversation_id: UUID, message_id: UUID, holder: UUID, seconds: float) -> Leased:
-        return Leased(holder, None, len(self._conversations[conversation_id]))
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+        return {key: Leased(holder, None, len(self._conversations[key[0]])) for key in keys}
 
 
 @given(steps=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=2, max_size=4))
@@ -218,16 +219,35 @@ async def test_a_lease_that_cannot_be_renewed_expires_and_one_that_is_renewed_do
     store: EventStore,
 ) -> None:
     log = ServerLog(store)
-    conversation, message, one, other = uuid4(), uuid4(), uuid4(), uuid4()
-    assert (await log.lease_answer(conversation, message, one, 60)).holder == one
-    assert (await log.lease_answer(conversation, message, other, 60)).holder == one
-    assert await log.renew_leases([(conversation, message)], other, 60) == set()
-    assert await log.renew_leases([(conversation, message)], one, 0) == {(conversation, message)}
-    assert (await log.lease_answer(conversation, message, other, 60)).holder == other
-    assert await log.renew_leases([(conversation, message)], one, 60) == set()
-    await log.release_answer(conversation, message, one)
-    assert (await log.lease_answer(conversation, message, one, 60)).holder == other
-    await log.release_answer(conversation, message, other)
-    assert (await log.lease_answer(conversation, message, one, 60)).holder == one
-    stranger = ServerLog(store, "another tenant")
-    assert (await stranger.lease_answer(conversation, message, other, 60)).holder == other
+    key, one, other = (uuid4(), uuid4()), uuid4(), uuid4()
+
+    async def holder(wanted_by: UUID, log: ServerLog = log) -> UUID:
+        leased = await log.lease_answers([key, (uuid4(), uuid4())], wanted_by, 60)
+        return leased[key].holder
+
+    assert await holder(one) == await holder(other) == one
+    assert await log.renew_leases([key], other, 60) == set()
+    assert await log.renew_leases([key], one, 0) == {key}
+    assert await holder(other) == other
+    assert await log.renew_leases([key], one, 60) == set()
+    await log.release_answers([key], one)
+    assert await holder(one) == other
+    await log.release_answers([key], other)
+    assert await holder(one) == one
+    assert await holder(other, ServerLog(store, "another tenant")) == other
+
+
+async def test_leases_taken_renewed_and_released_by_many_at_once_never_deadlock(store: EventStore) -> None:
+    log, keys = ServerLog(store), [(uuid4(), uuid4()) for _ in range(8)]
+
+    async def work(number: int) -> None:
+        holder, chance = uuid4(), Random(number)
+        for _ in range(40):
+            some = chance.sample(keys, 5)
+            leased = await log.lease_answers(some, holder, 60)
+            mine = [key for key, lease in leased.items() if lease.holder == holder]
+            await log.renew_leases(chance.sample(mine, len(mine)), holder, 60)
+            await log.release_answers(chance.sample(mine, len(mine)), holder)
+
+    await asyncio.gather(*map(work, range(6)))
+    assert len(await log.lease_answers(keys, uuid4(), 60)) == len(keys)

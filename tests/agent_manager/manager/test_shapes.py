@@ -61,6 +61,17 @@ def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], me
         assert shape.sent(message) == old
 
 
+def test_a_message_that_fits_no_class_costs_nobody_the_others() -> None:
+    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+        manager.save_message({"role": "user", "parts": "a text"}, "c")
+        manager.save_message(user_message("hello"), "c")
+        manager.register_agent({"name": 5, "url": "http://a"})  # type: ignore[arg-type]
+        assert [one.parts[0]["text"] for one in manager.get_messages("c")] == ["a text", "hello"]
+        assert [one.conversation_id for one in manager.conversations] == ["c"]
+        assert len(manager.events) == 2
+        assert len(manager.agents) == 1
+
+
 NEVER_IMPORTED = """
 import sys
 from agent_manager.agents.sdk.modules import sdk_module
