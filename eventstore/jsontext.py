@@ -3,7 +3,8 @@
 ``jsonb`` refuses NUL characters and lone surrogates, knows no NaN, and keeps numbers as exact decimals. Checked
 here, so that the error can name the place; and written here so that a ``float`` survives: ``1e23`` is sent as
 ``99999999999999991611392.0``, the value it has, and not as the integer 10**23, which
-is another number in Python.
+is another number in Python. Equal is not the same text: zero loses its sign, and the order of the members of objects
+is kept elsewhere (:mod:`eventstore.memberorder`).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ MEMBER = "eventstore.member_order"
 event has an order for each of its members, that of another event one for the whole."""
 
 Order: TypeAlias = list[Any]
+_CONTAINERS = (dict, list)
 
 
 def encode(value: Any) -> Order | None:
@@ -34,9 +35,10 @@ def encode(value: Any) -> Order | None:
     Args:
         value: a JSON value whose keys are texts.
     """
+    if _is_stored_order(value):  # of most values; quicker than what follows
+        return None
     found: dict[tuple[str, ...], list[Any]] = {}
-    if isinstance(value, dict | list):
-        _collect(value, found)
+    _collect(value, found)
     order = [places[0] if all(one == places[0] for one in places) else {"each": places} for places in found.values()]
     while order and order[-1] == 0:
         order.pop()
@@ -48,14 +50,14 @@ def encode_members(members: Mapping[str, Any]) -> dict[str, Order] | None:
     orders = {
         name: order
         for name, value in members.items()
-        if isinstance(value, dict | list) and (order := encode(value)) is not None
+        if isinstance(value, _CONTAINERS) and (order := encode(value)) is not None
     }
     return orders or None
 
 
 def restore(value: Any, order: object) -> None:
     """Bring the members of the objects in a value, as it was read, into an order, in place."""
-    if isinstance(order, list) and isinstance(value, dict | list):
+    if isinstance(order, list) and isinstance(value, _CONTAINERS):
         _arrange(value, order, {}, {})
 
 
@@ -71,6 +73,21 @@ def arranged(names: list[str], places: object) -> list[str]:
     if not _fits(places, len(names)):
         return names
     return [names[place] for place in places]  # type: ignore[attr-defined]
+
+
+def _is_stored_order(value: Any) -> bool:
+    items: Iterable[Any] = value
+    if isinstance(value, dict):
+        size, last = 0, ""
+        for name in value:
+            before, size = size, len(name) if name.isascii() else _bytes(name)
+            if size < before or (size == before and name < last):
+                return False
+            last = name
+        items = value.values()
+    elif not isinstance(value, list):
+        return True
+    return all(not isinstance(item, _CONTAINERS) or _is_stored_order(item) for item in items)
 
 
 def _stored(names: Iterable[str]) -> list[str]:
@@ -98,7 +115,7 @@ def _collect(value: dict[str, Any] | list[Any], found: dict[tuple[str, ...], lis
             found.setdefault(tuple(stored), []).append(places)
         items = [value[name] for name in stored]
     for item in items:
-        if isinstance(item, dict | list):
+        if isinstance(item, _CONTAINERS):
             _collect(item, found)
 
 
@@ -114,7 +131,7 @@ def _arrange(
             counts[number] = count + 1
             places = each[count] if isinstance(each, list) and count < len(each) else 0
     for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, dict | list):
+        if isinstance(item, _CONTAINERS):
             _arrange(item, order, numbers, counts)
     if isinstance(value, dict) and _fits(places, len(value)):
         members = list(value.items())

@@ -1,7 +1,8 @@
 """A message as it was sent, and the event that keeps it: there and back without loss.
 
 Clients send messages in several shapes (OpenAI chat, A2A 0.3 and 1.x). What all of them have gets a place of its own
-in :class:`~eventstore.vocabulary.MessageAdded`; everything else stays in ``extra`` exactly as it was.
+in :class:`~eventstore.vocabulary.MessageAdded`; everything else stays in ``extra`` exactly as it was. The order of the
+message's own members is kept as ``sent_order``, that within their values by :mod:`eventstore.memberorder`.
 """
 
 from __future__ import annotations

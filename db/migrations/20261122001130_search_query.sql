@@ -30,10 +30,11 @@ BEGIN
         negated := found[1] = '-';
         word := trim(search_fold(coalesce(found[2], found[3])));
         -- Of a phrase too: the time to find one grows with the square of its words.
-        word := coalesce(substring(word FROM '^(?:\W*\w+){0,39}\W*\w+'), word);
+        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
         -- A prefix of a letter or two is in half of all words.
-        prefix := prefix AND length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2;
-        IF word ~ '\w' THEN
+        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
+        -- In the locale C, letters beyond ASCII are letters to the text search and not to regular expressions.
+        IF word ~ '\w|[^\u0001-\u007f]' THEN
             ordinal := ordinal + 1;
             said := word;
             RETURN NEXT;

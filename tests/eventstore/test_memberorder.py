@@ -131,9 +131,10 @@ async def test_events_of_plain_sql_and_of_others_are_read(store: EventStore, dat
     with asking(database_url, tenant="default") as connection:
         for metadata in ("{}", f'{{"{MEMBER}": [1]}}', f'{{"{MEMBER}": {{"content": [[7, "x"], {{"each": 5}}]}}}}'):
             connection.execute(
-                """SELECT append_events(ARRAY['default'], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()],
-                                        ARRAY['form.filled'], ARRAY[1::smallint], ARRAY[''], ARRAY[%s::jsonb],
-                                        ARRAY[%s::jsonb])""",
+                """
+                SELECT append_events(ARRAY['default'], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()],
+                    ARRAY['form.filled'], ARRAY[1::smallint], ARRAY[''], ARRAY[%s::jsonb], ARRAY[%s::jsonb])
+                """,
                 [conversation, json.dumps(FORM), metadata],
             )
     events = [event async for event in store.read(conversation)]

@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from eventstore import Event
+from eventstore.memberorder import MEMBER
 from support.asking import acting_as
 
 Row: TypeAlias = dict[str, Any]
@@ -85,6 +86,7 @@ class _Folding:
                 "id": str(event.conversation_id), "tenant_id": event.tenant_id, "name": "", "is_active": True,
                 "is_deleted": False, "created_at": event.occurred_at, "updated_at": event.occurred_at,
                 "message_count": 0, "given_id": None, "forked_from": None, "metadata": None,
+                "member_order": None,
             },
         )  # fmt: skip
         _touch(row, event)
@@ -93,12 +95,14 @@ class _Folding:
             case "conversation.created":
                 row["name"] = content.get("name", row["name"])
                 row["metadata"] = content.get("metadata", row["metadata"])
+                row["member_order"] = _order(event) or None if "metadata" in content else row["member_order"]
                 row["given_id"] = row["given_id"] if row["given_id"] is not None else content.get("given_id")
             case "conversation.renamed":
                 row["name"] = content["name"]
             case "conversation.forked":
                 row["name"] = content.get("name", row["name"])
                 row["metadata"] = content.get("metadata", row["metadata"])
+                row["member_order"] = _order(event) or None if "metadata" in content else row["member_order"]
                 source, version = content["source_conversation_id"], content["source_version"]
                 row["forked_from"] = {"conversation_id": source, "version": version}
             case "conversation.archived":
@@ -128,11 +132,12 @@ class _Folding:
         if text == "" or (text is not None and parts is not None):
             extra["content"] = text
         shown = next((t for t in (text, _text_of(parts), _text_of(extra.get("content"))) if t is not None), "")
+        sent = {"sent": content["sent_order"]} if "sent_order" in content else {}
         self.tables["messages"][event.tenant_id, str(event.conversation_id), str(event.id)] = {
             "id": str(event.id), "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
             "version": event.version, "role": content["role"], "content": shown, "parts": parts,
             "created_at": event.occurred_at, "actor": event.actor, "given_id": content.get("given_id"),
-            "extra": extra or None, "metadata": content.get("metadata"),
+            "extra": extra or None, "metadata": content.get("metadata"), "member_order": _order(event) | sent or None,
         }  # fmt: skip
 
     def _pending(self, event: Event) -> None:
@@ -154,10 +159,11 @@ class _Folding:
                 "id": content["task_id"], "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
                 "status": "unknown", "description": "", "created_at": event.occurred_at,
                 "updated_at": event.occurred_at, "given_id": None, "status_message": None, "metadata": None,
-                "extra": None, "status_extra": None,
+                "extra": None, "status_extra": None, "member_order": None,
             },
         )  # fmt: skip
         _touch(row, event)
+        self._task_order(row, event)
         match event.event_type:
             case "task.created":
                 row["status"], row["description"] = content["status"], content["description"]
@@ -172,6 +178,17 @@ class _Folding:
                 row["metadata"] = content.get("metadata", row["metadata"])
                 row["extra"] = content.get("extra", row["extra"])
 
+    def _task_order(self, row: Row, event: Event) -> None:
+        names = (
+            {"metadata": "metadata", "extra": "extra"} if event.event_type in ("task.created", "task.described") else {}
+        )
+        names = {column: name for column, name in names.items() if name in event.content}
+        if event.event_type == "task.status_changed":
+            names = {"status_message": "message", "status_extra": "extra"}
+        before = {column: order for column, order in (row["member_order"] or {}).items() if column not in names}
+        new = {column: _order(event)[name] for column, name in names.items() if name in _order(event)}
+        row["member_order"] = before | new or None
+
     def _artifact(self, event: Event) -> None:
         content = event.content
         self.tables["task_artifacts"][event.tenant_id, str(event.conversation_id), str(event.version)] = {
@@ -180,6 +197,7 @@ class _Folding:
             "extends": event.event_type == "task.artifact_extended", "last_chunk": content["last_chunk"],
             "name": content.get("name"), "description": content.get("description"), "parts": content["parts"],
             "created_at": event.occurred_at, "extra": content.get("extra"), "metadata": content.get("metadata"),
+            "member_order": _order(event) or None,
         }  # fmt: skip
 
 
@@ -191,6 +209,11 @@ _TASK_EVENTS = {
 def _touch(row: Row, event: Event) -> None:
     row["version"] = event.version
     row["updated_at"] = max(row["updated_at"], event.occurred_at)
+
+
+def _order(event: Event) -> dict[str, Any]:
+    """The order of the members in the content of a built-in event, by member."""
+    return dict(event.raw_metadata.get(MEMBER, {}).get("content", {}))
 
 
 def _text_of(parts: Any) -> str | None:
