@@ -262,9 +262,7 @@ async def test_what_the_stores_users_began_with_is_no_contradiction(
     assert (await over(manager, store, backups)).is_clean
 
 
-async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(
-    store: EventStore, backups: Path
-) -> None:
+async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(store: EventStore, backups: Path) -> None:
     as_text, as_uuid, both = Manager(), Manager(), Manager()
     for manager in (as_text, both):
         manager.create_conversation("first")
