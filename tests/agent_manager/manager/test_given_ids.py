@@ -10,7 +10,7 @@ from support.raw import insert_unchecked
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.log import ServerLog
 from agent_manager.migrating.stored import read_stored
-from eventstore import EventStore, conversation_uuid
+from eventstore import EventStore, TaskCreated, conversation_uuid
 from projections import Reader, catch_up
 
 
@@ -35,3 +35,17 @@ async def test_every_fold_takes_the_first_id_that_is_the_conversations_own(
                 folded.apply(event)
         migrated = await read_stored(server, one)
         assert {folded.given_id, migrated.given_id} == {given_id or str(one)}
+
+
+async def test_every_fold_takes_the_first_id_of_a_task(store: EventStore, database_url: str) -> None:
+    conversation, task = uuid4(), uuid4()
+    given = (None, "first", "second")
+    await store.append(conversation, [TaskCreated(task_id=task, given_id=given_id) for given_id in given])
+    await catch_up(store)
+    log = [event async for event in store.read_log()]
+    assert stored(database_url, [store.tenant]) == fold(log)
+    folded = ConversationFold(conversation)
+    for event in log:
+        folded.apply(event)
+    [row] = await Reader(store).tasks(conversation)
+    assert {row.given_id, folded.tasks[task].given_id} == {"first"}
