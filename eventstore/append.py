@@ -21,6 +21,7 @@ from eventstore.errors import (
     InputError,
     InvalidEvent,
     WrongExpectedVersion,
+    printable,
 )
 from eventstore.eventdata import EventData
 from eventstore.events import (
@@ -34,10 +35,10 @@ from eventstore.events import (
     Metadata,
     NewEvent,
 )
-from eventstore.ids import parse_uuid
+from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.jsontext import check_text, to_json
 from eventstore.memberorder import with_member_order
-from eventstore.vocabulary import SCHEMA_VERSION, UnknownEvent, is_built_in
+from eventstore.vocabulary import SCHEMA_VERSION, ConversationCreated, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
 """In one append; each takes a lock, and the server's table of locks is finite."""
@@ -84,7 +85,18 @@ class Batch:
         InvalidEvent, EventTooLarge, InvalidId, InputError: something cannot be stored.
     """
 
-    __slots__ = ("_actor", "_appends", "_limit", "conversations", "expected", "rows", "size", "targets", "user")
+    __slots__ = (
+        "_actor",
+        "_appends",
+        "_limit",
+        "_tenant",
+        "conversations",
+        "expected",
+        "rows",
+        "size",
+        "targets",
+        "user",
+    )
 
     def __init__(
         self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
@@ -93,7 +105,7 @@ class Batch:
         self.user = user
         self._actor = actor
         self._appends = appends
-        checked_tenant(tenant)
+        self._tenant = checked_tenant(tenant)
         if not isinstance(actor, str):
             raise InvalidEvent("actor", f"is a {type(actor).__name__}: expected a text")
         self.conversations: list[UUID] = []
@@ -114,11 +126,12 @@ class Batch:
 
     def _add(self, events: Sequence[EventData | NewEvent], target: int) -> None:
         first = len(self.rows)
+        of = self.conversations[target]
         for index, given in enumerate(events):
             if isinstance(given, NewEvent):
-                row = self._row(index, given.data, with_length(given.id.bytes), given.actor, given.metadata)
+                row = self._row(index, given.data, of, with_length(given.id.bytes), given.actor, given.metadata)
             else:
-                row = self._row(index, _data(given, index), _fresh_id(), self._actor, PLAIN)
+                row = self._row(index, _data(given, index), of, _fresh_id(), self._actor, PLAIN)
             self.rows.append(row)
         self.targets += [target] * len(events)
         if len(events) > 1:
@@ -128,13 +141,16 @@ class Batch:
                     raise InvalidEvent(f"events[{index}].id", f"{_id_of(row)} stands twice in one append")
                 seen.add(row[ID])
 
-    def _row(self, index: int, data: EventData, event_id: bytes, actor: str, about: Metadata) -> Row:
+    def _row(
+        self, index: int, data: EventData, conversation_id: UUID, event_id: bytes, actor: str, about: Metadata
+    ) -> Row:
         try:
             content = to_json(data.to_content(), "content")
             metadata = b"{}" if about is PLAIN else to_json(about.to_content(), "metadata")
             type_word, actor_word = _type_word(data.event_type), _actor_word(actor)
             version = data.schema_version if isinstance(data, UnknownEvent) else SCHEMA_VERSION
             _check_unknown(data)
+            self._check_given_id(data, conversation_id)
         except InvalidEvent as error:
             raise InvalidEvent(_in_event(index, error.path), error.reason) from None
         size = len(content) + len(metadata)
@@ -146,6 +162,17 @@ class Batch:
         metadata = with_member_order(metadata, data.member_order(), about.model_extra)
         self.size += len(content) + len(metadata)
         return (event_id, type_word, _version_word(version), actor_word, jsonb(content), jsonb(metadata))
+
+    def _check_given_id(self, data: EventData, conversation_id: UUID) -> None:
+        """Refuse the name of another conversation: whoever followed it would arrive there."""
+        if not isinstance(data, ConversationCreated) or not isinstance(data.given_id, str):
+            return
+        if conversation_uuid(self._tenant, data.given_id) != conversation_id:
+            raise InvalidEvent(
+                "content.given_id",
+                f"{printable(data.given_id)!r} is the name of another conversation: "
+                "append to conversation_uuid(tenant, given_id), or leave it out",
+            )
 
     def _check_size(self) -> None:
         if not self.conversations:

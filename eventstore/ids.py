@@ -54,6 +54,16 @@ def conversation_uuid(tenant: str, text: str) -> UUID:
     return UUID(text) if is_canonical_uuid(text) else derived_uuid("conversation", tenant, text)
 
 
+def own_given_id(tenant: str, conversation_id: UUID, given_id: str | None) -> str | None:
+    """Return the id of a conversation as its client gave it, None if it is its UUID or the id of another conversation.
+
+    Appending refuses the id of another conversation; if the log holds one all the same, every fold ignores it.
+    """
+    if given_id is None or given_id == str(conversation_id):
+        return None
+    return given_id if conversation_uuid(tenant, given_id) == conversation_id else None
+
+
 def parse_uuid(value: UUID | str, what: str) -> UUID:
     """Reads a UUID.
 

@@ -12,7 +12,9 @@ WITH folded AS MATERIALIZED (
            (array_agg(b.event_type = 'conversation.deleted' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')))[1] AS is_deleted,
            (array_agg(b.content ->> 'given_id' ORDER BY b.version)
-               FILTER (WHERE b.event_type = 'conversation.created' AND b.content ? 'given_id'))[1] AS given_id,
+               FILTER (WHERE b.event_type = 'conversation.created' AND b.content ? 'given_id'
+                         AND b.content ->> 'given_id' <> b.conversation_id::text
+                         AND conversation_uuid(b.tenant_id, b.content ->> 'given_id') = b.conversation_id))[1] AS given_id,
            (array_agg(jsonb_build_object('conversation_id', b.content -> 'source_conversation_id',
                                          'version', b.content -> 'source_version') ORDER BY b.version DESC)
                FILTER (WHERE b.event_type = 'conversation.forked'))[1] AS forked_from,

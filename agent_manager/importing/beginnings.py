@@ -1,4 +1,4 @@
-"""Conversations of the log that something else began than the line which has their id."""
+"""Conversations of the log that are not those of the lines which have their ids."""
 
 from __future__ import annotations
 
@@ -14,22 +14,38 @@ _FIRST_EVENTS = query("agent_manager.importing", "first_events")
 
 
 class BegunElsewhere(ConflictError):
-    """The log holds a conversation of this id that was not imported from a chat log."""
+    """The log holds another conversation of this id. Nothing of the line was written."""
 
 
 async def check_beginnings(store: EventStore, tenant: str, conversations: Sequence[Conversation]) -> None:
     """Check that each of these conversations is new, or was begun by an earlier import of it.
 
+    A line may have lost its oldest messages, or have none yet. But if neither the line nor the log has the first
+    message of the other, they are two conversations.
+
     Raises:
-        BegunElsewhere: one of them is neither: its messages would be mixed with those of another.
+        BegunElsewhere: one of them is another: its messages would be mixed with those of the line.
     """
-    ids = [conversation.id for conversation in conversations]
-    given = {"tenant": tenant, "conversations": ids}
-    rows = await store.log(store.caller(tenant)).fetch(_FIRST_EVENTS, given)
-    first: dict[UUID, UUID] = dict(rows)
-    for conversation in conversations:
-        if first.get(conversation.id) not in (None, conversation.events[0].id):
+    lines = {conversation.id: conversation for conversation in conversations}
+    given = {
+        "tenant": tenant,
+        "conversations": list(lines),
+        "messages": [_first_message(conversation) for conversation in conversations],
+    }
+    for conversation_id, first, message, has_ours in await store.log(store.caller(tenant)).fetch(_FIRST_EVENTS, given):
+        line = lines[conversation_id]
+        if first != line.events[0].id:
             raise BegunElsewhere(
-                f"conversation {conversation.id} is in the store already and was not imported from a chat log: "
+                f"conversation {conversation_id} is in the store already and was not imported from a chat log: "
                 "give this one another id, or import into another tenant"
             )
+        is_continued = message is None or has_ours or message in {event.id for event in line.events}
+        if line.messages and not is_continued:
+            raise BegunElsewhere(
+                f"conversation {conversation_id} begins with another message in the store: "
+                "give this one another id, or import into another tenant"
+            )
+
+
+def _first_message(conversation: Conversation) -> UUID | None:
+    return conversation.events[1].id if conversation.messages else None

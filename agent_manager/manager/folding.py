@@ -32,9 +32,9 @@ from eventstore import (
     TaskDescribed,
     TaskStatus,
     TaskStatusChanged,
-    conversation_uuid,
     sent_message,
 )
+from eventstore.ids import own_given_id
 
 _EVENT_BYTES = 1500
 """About what an event's objects take beside the text of its content."""
@@ -92,11 +92,8 @@ class ConversationFold:
                     self._task_of[event.metadata.causation_id] = data.task_id
             case ConversationCreated() | ConversationForked() | ConversationRenamed() as data:
                 self._name = self._name if data.name is None else data.name
-                if isinstance(data, ConversationCreated) and data.given_id is not None:
-                    # Whoever may write it may claim any name for it; under one that leads elsewhere, what is sent to it
-                    # would arrive there.
-                    leads_to = conversation_uuid(event.tenant_id, data.given_id)
-                    self.given_id = data.given_id if leads_to == self.id else self.given_id
+                if isinstance(data, ConversationCreated) and self.given_id == str(self.id):
+                    self.given_id = own_given_id(event.tenant_id, self.id, data.given_id) or self.given_id
             case AgentRegistered() as data:
                 self.agents[data.url] = data.card
             case AgentUnregistered() as data:

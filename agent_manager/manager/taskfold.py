@@ -38,6 +38,7 @@ class TaskFold:
         self.given_id = str(task_id)
         self.position = first.position
         self._id = task_id
+        self._is_named = False
         self._first = first
         self._updated_at: datetime = first.occurred_at
         self._version = first.version
@@ -70,7 +71,8 @@ class TaskFold:
         self._updated_at = max(self._updated_at, event.occurred_at)
         match data:
             case TaskCreated():
-                self.given_id = self.given_id if data.given_id is None else data.given_id
+                if data.given_id is not None and not self._is_named:
+                    self.given_id, self._is_named = data.given_id, True
                 self._status = str(data.status)
                 self._describe(data)
             case TaskStatusChanged():

@@ -51,12 +51,14 @@ class MergedSource:
     Attributes:
         hidden: conversations that were deleted in the store, and stay so.
         versions: of the store's conversations, when they were read.
+        ignored: what was not applied of events in the log, and why.
     """
 
     def __init__(self, backup: Backup, store: StoreSource, tenant: str) -> None:
         self.name = f"{backup.source}, and the store"
         self.hidden: set[str] = set()
         self.versions: dict[UUID, int] = {}
+        self.ignored: list[str] = []
         self._backup = backup
         self._store = store
         self._tenant = tenant
@@ -92,6 +94,7 @@ class MergedSource:
     async def _read(self, conversation_id: UUID) -> Stored:
         stored = await self._store.stored(conversation_id)
         self.versions[conversation_id] = stored.version
+        self.ignored += [f"conversation {stored.given_id!r}: {why}" for why in stored.ignored]
         if stored.is_deleted:
             self.hidden.add(stored.given_id)
         return stored

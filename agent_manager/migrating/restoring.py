@@ -51,6 +51,7 @@ def restore_into(manager: Any, file: Path | str | None = None, *, types: Any = N
     Raises:
         BackupDamaged: the file is not as it was written.
         RestoreImpossible: the manager has no such lists, or something was refused.
+        SourceContradictsStore: the manager has other conversations of the same ids.
         InputError: a class does not take what is stored.
     """
     path = file or os.environ.get(RESTORE)

@@ -54,6 +54,7 @@ class RollbackReport:
         started: whether it was started.
         hidden: conversations that were deleted in the store and stay so.
         meanwhile: conversations that somebody wrote to although the application was to be stopped.
+        ignored: what was not applied of events in the log, and why; all the rest goes back.
     """
 
     backup: Backup
@@ -63,6 +64,7 @@ class RollbackReport:
     started: bool = False
     hidden: int = 0
     meanwhile: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
@@ -83,6 +85,7 @@ class RollbackReport:
             "served": None if self.served is None else verified_values(self.served),
             "hidden": self.hidden,
             "written_meanwhile": self.meanwhile,
+            "ignored": self.ignored,
         }
 
     def lines(self) -> Iterator[str]:
@@ -95,6 +98,7 @@ class RollbackReport:
         yield from verified_lines(self.verified, "go back")
         if self.hidden:
             yield f"Hidden      {self.hidden:,} conversation(s) were deleted in the store and stay so"
+        yield from shown("Ignored     ", self.ignored)
         if self.meanwhile:
             yield f"NOT DONE    {len(self.meanwhile):,} conversation(s) were written to meanwhile: stop the application"
             yield from shown("            ", self.meanwhile)
@@ -163,4 +167,6 @@ async def _restored(
     written = await write_backup(merging, into, tenant, backup.time_zone)
     verified = await verify_merged(written, backup, source, merging)
     meanwhile = [] if rehearsal else await written_meanwhile(source, merging)
-    return RollbackReport(backup, written, verified, hidden=len(merging.hidden), meanwhile=meanwhile)
+    return RollbackReport(
+        backup, written, verified, hidden=len(merging.hidden), meanwhile=meanwhile, ignored=merging.ignored
+    )

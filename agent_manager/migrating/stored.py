@@ -23,6 +23,7 @@ from eventstore import (
     MessageAdded,
     sent_message,
 )
+from eventstore.ids import own_given_id
 
 MIGRATED = "migrated"
 """The member of an event's metadata that says that a migration brought it."""
@@ -76,6 +77,7 @@ class Stored:
         is_migrated: whether a migration began it.
         changed: which of its ``name`` and ``is_active`` others than a migration have set.
         events: the ids of the application's events.
+        ignored: what was not applied of its events, and why.
     """
 
     id: UUID
@@ -91,6 +93,7 @@ class Stored:
     messages: list[StoredMessage] = field(default_factory=list)
     tasks: dict[UUID, StoredTask] = field(default_factory=dict)
     events: dict[UUID, Event] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
 
     def apply(self, event: Event) -> None:
         """Applies its next event."""
@@ -108,7 +111,8 @@ class Stored:
             task.events.append(data)
             task.changed |= not migrated
         elif isinstance(data, ConversationCreated):
-            self.given_id, self.name = data.given_id or str(self.id), data.name
+            self._give_id(data.given_id, event)
+            self.name = data.name
             self.metadata = data.metadata
             if data.name:
                 self._set("name", migrated)
@@ -125,6 +129,13 @@ class Stored:
             self.is_deleted = True
         elif isinstance(data, ApplicationEvent):
             self.events[event.id] = event
+
+    def _give_id(self, given_id: str | None, event: Event) -> None:
+        own = own_given_id(event.tenant_id, self.id, given_id)
+        if self.given_id == str(self.id):
+            self.given_id = own or self.given_id
+        if own is None and given_id not in (None, str(self.id)):
+            self.ignored.append(f"event {event.id}: its given_id {given_id!r} is the name of another conversation")
 
     def _set(self, what: str, migrated: bool) -> None:
         if migrated:

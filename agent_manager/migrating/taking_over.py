@@ -86,10 +86,10 @@ class Taking:
             # Looked at together, appended one after the other: if their times are not known, that is their order.
             found = await together(self._look(conversation) for conversation in group)
             for source, stored in zip(group, found, strict=True):
-                if isinstance(stored, Stored):
-                    await self._one(source, stored)
-                else:
+                if not isinstance(stored, Stored):
                     self._refuse(source, stored)
+                elif not stored.is_deleted:  # by the store's users, who want no more of it
+                    await self._one(source, stored)
             done += len(group)
             if progress is not None:
                 progress(TakenOver(done, backup.conversations, self.new_events))

@@ -1,8 +1,9 @@
 """Whether the store holds what a backup holds: every conversation, message and task compared, member by member.
 
 Messages and conversations are read from the read tables, as the application reads them, tasks and agents from the log.
-What the store's own users have changed since it was taken over (a name, an archiving, a task that went on) is no
-difference; a message never changes, so each must be there as it was, in its order.
+What the store's own users have changed since it was taken over (a name, an archiving, a task that went on) is not a
+difference, nor is what became of a conversation that they deleted. A message never changes, so each must be there as it
+was, in its order.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ async def _one(reader: Reader, source: SourceConversation, verified: Verified) -
     except (NotFound, InputError):
         return [Difference(source.id, "conversation", "is there", MISSING)]
     stored = await read_stored(ServerLog(reader.store, reader.tenant), conversation_id)
+    if stored.is_deleted:
+        verified.hidden.add(source.id)
+        return []
     changed = changed_since(stored)
     stored.given_id, stored.name, stored.metadata = row.given_id or str(row.id), row.name, row.metadata
     stored.is_active = row.is_active
@@ -96,6 +100,4 @@ async def _one(reader: Reader, source: SourceConversation, verified: Verified) -
         differences.append(Difference(source.id, "id", source.id, stored.given_id))
     if changed:
         verified.changed[source.id] = changed
-    if stored.is_deleted:
-        verified.hidden.add(source.id)
     return differences

@@ -151,7 +151,8 @@ BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    problem := event_problem(event_type, content, metadata);
+    problem := coalesce(event_problem(event_type, content, metadata),
+                        given_id_problem(tenant_id, conversation_id, event_type, content));
     IF problem IS NOT NULL THEN
         outcome := 'r';
         RETURN;

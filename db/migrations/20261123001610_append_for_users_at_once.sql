@@ -166,7 +166,10 @@ BEGIN
                         END THEN 'v'
                    ELSE 'n'
                END AS verdict
-          FROM (SELECT e.*, event_problem(e.event_type, e.content, e.metadata) AS problem
+          FROM (SELECT e.*,
+                       coalesce(event_problem(e.event_type, e.content, e.metadata),
+                                given_id_problem(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                                                 e.event_type, e.content)) AS problem
                   FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                               metadatas, users)
                            WITH ORDINALITY

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.values import texts
 
-from eventstore import IdAssigner, conversation_uuid
+from eventstore import EventStore, IdAssigner, conversation_uuid
 from eventstore.errors import InputError, InvalidId
-from eventstore.ids import derived_uuid, is_canonical_uuid, parse_uuid
+from eventstore.ids import derived_uuid, is_canonical_uuid, own_given_id, parse_uuid
 
 CONVERSATION = UUID("490bc4cc-6069-5ccd-978e-b016e0f7d827")
 CANONICAL = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
@@ -29,6 +30,39 @@ def test_derived_ids_are_for_good() -> None:
 def test_a_text_that_is_a_uuid_is_used_as_it_is() -> None:
     assert conversation_uuid("default", CANONICAL) == UUID(CANONICAL)
     assert IdAssigner("default", CONVERSATION, "message").assign(CANONICAL) == UUID(CANONICAL)
+
+
+@given(st.lists(st.tuples(texts(min_size=1, max_size=80), texts(max_size=200) | st.uuids().map(str)), max_size=30))
+@settings(max_examples=20)
+async def test_the_server_makes_the_same_ids(store: EventStore, names: list[tuple[str, str]]) -> None:
+    names += [
+        ("default", "chat-1"),
+        ("default", CANONICAL),
+        ("default", CANONICAL.upper()),
+        ("default", CANONICAL + "\n"),
+    ]
+    text = (
+        "SELECT conversation_uuid(t, g) FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS n (t, g, no) ORDER BY no"
+    )
+    tenants, given_ids = map(list, zip(*names, strict=True))
+    rows = await store.pool.fetch(text, [tenants, given_ids])
+    assert [row[0] for row in rows] == [conversation_uuid(*name) for name in names]
+
+
+@given(st.integers(0, 200))
+@settings(max_examples=20)
+async def test_the_server_has_sha1(store: EventStore, length: int) -> None:
+    message = bytes(range(length))
+    [[digest]] = await store.pool.fetch("SELECT sha1(%s)", [message])
+    assert bytes(digest) == hashlib.sha1(message).digest()
+
+
+def test_an_id_of_another_conversation_is_not_its_own() -> None:
+    assert own_given_id("default", CONVERSATION, "chat-1") == "chat-1"
+    assert own_given_id("another", CONVERSATION, "chat-1") is None
+    assert own_given_id("default", CONVERSATION, "chat-2") is None
+    assert own_given_id("default", CONVERSATION, str(CONVERSATION)) is None
+    assert own_given_id("default", CONVERSATION, None) is None
 
 
 @pytest.mark.parametrize("text", [CANONICAL.upper(), f"{{{CANONICAL}}}", CANONICAL.replace("-", ""), CANONICAL + " "])

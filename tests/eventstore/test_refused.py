@@ -11,7 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from support.asking import asking
 
-from eventstore import EventStore, MessageAdded, NewEvent, UnknownEvent
+from eventstore import ConversationCreated, EventStore, MessageAdded, NewEvent, UnknownEvent, conversation_uuid
 from eventstore.errors import InputError, InvalidEvent
 
 TASK = "00000000-0000-4000-8000-00000000000b"
@@ -28,6 +28,8 @@ CONTENTS: list[tuple[str, Any, str]] = [
     ("message.added", {"role": "user", "metadata": []}, "metadata is no object"),
     ("message.added", {"role": "user", "extra": [1]}, "extra is no object"),
     ("conversation.created", {"name": None}, "name is no text"),
+    ("conversation.created", {"given_id": "another"}, "given_id is the name of another conversation"),
+    ("conversation.created", {"given_id": TASK}, "given_id is the name of another conversation"),
     ("conversation.renamed", {}, "name is no text"),
     ("conversation.renamed", {"name": "x" * 256}, "name is no text"),
     ("conversation.forked", {"source_conversation_id": "x", "source_version": 1}, "is no UUID"),
@@ -147,12 +149,27 @@ def test_what_fits_goes_in(app: psycopg.Connection[Any]) -> None:
         MessageAdded(role="user", content="x").model_copy(update={"role": "x" * 60}),
         MessageAdded.model_construct(role="user", content=5),
         UnknownEvent(event_type="message.added", content={}, schema_version=2),
+        ConversationCreated.model_construct(name="", given_id=5),
+        UnknownEvent(event_type="conversation.created", content={"given_id": "another"}, schema_version=2),
     ],
-    ids=["copied", "constructed", "newer"],
+    ids=["copied", "constructed", "newer", "an id that is no text", "newer, an id of another conversation"],
 )
 async def test_models_that_went_round_their_validation(store: EventStore, data: Any) -> None:
     with pytest.raises(InputError, match="cannot be stored"):
         await store.append(uuid4(), [NewEvent(data)])
+
+
+@pytest.mark.parametrize("given_id", ["another", TASK, ""])
+async def test_a_conversation_cannot_take_the_id_of_another(store: EventStore, given_id: str) -> None:
+    conversation = conversation_uuid(store.tenant, "its own")
+    own, foreign = ConversationCreated(given_id="its own"), ConversationCreated(given_id=given_id)
+    for events in ([foreign], [own, foreign]):
+        with pytest.raises(InvalidEvent, match=r"given_id: .* is the name of another conversation"):
+            await store.append(conversation, events)
+    with pytest.raises(InvalidEvent):
+        await store.append(conversation_uuid("another tenant", "its own"), [own])
+    await store.append(conversation, [own, ConversationCreated(given_id=str(conversation)), ConversationCreated()])
+    assert len([event async for event in store.read_log()]) == 3
 
 
 async def test_an_unknown_event_that_is_known(store: EventStore) -> None:

@@ -38,6 +38,7 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
     UnknownEvent,
+    conversation_uuid,
 )
 from eventstore.errors import InvalidEvent
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, parse
@@ -75,7 +76,7 @@ def test_the_examples_show_every_type() -> None:
 
 
 async def test_every_event_comes_back_equal_and_typed(store: EventStore) -> None:
-    conversation = uuid4()
+    conversation = conversation_uuid(store.tenant, "chat-1")
     await store.append(conversation, EXAMPLES)
     found = [event.data async for event in store.read(conversation)]
     assert found == EXAMPLES

@@ -58,7 +58,7 @@ async def filled(store: EventStore) -> EventStore:
         for name, conversation in NAMES.items():
             text = f"{name} in {tenant}"
             events: list[Any] = [
-                ConversationCreated(name=text, given_id=name),
+                ConversationCreated(name=text),
                 MessageAdded(role="user", content=f"olive {text}"),
                 MessageAdded(role="assistant", content=f"olive answer {text}"),
                 TaskCreated(task_id=uuid5(conversation, tenant), description=f"olive task {text}"),

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from eventstore import Event
+from eventstore import Event, conversation_uuid
 from eventstore.memberorder import MEMBER
 from support.asking import acting_as
 
@@ -96,7 +96,8 @@ class _Folding:
                 row["name"] = content.get("name", row["name"])
                 row["metadata"] = content.get("metadata", row["metadata"])
                 row["member_order"] = _order(event) or None if "metadata" in content else row["member_order"]
-                row["given_id"] = row["given_id"] if row["given_id"] is not None else content.get("given_id")
+                if row["given_id"] is None and _is_name_of(content.get("given_id"), event):
+                    row["given_id"] = content["given_id"]
             case "conversation.renamed":
                 row["name"] = content["name"]
             case "conversation.forked":
@@ -225,3 +226,10 @@ def _text_of(parts: Any) -> str | None:
 
 def _plain(row: Row) -> Row:
     return {name: str(value) if name in ("id", "conversation_id", "task_id") else value for name, value in row.items()}
+
+
+def _is_name_of(given_id: str | None, event: Event) -> bool:
+    """Whether a text is what a client calls the event's conversation, and not only its UUID."""
+    if given_id is None or given_id == str(event.conversation_id):
+        return False
+    return conversation_uuid(event.tenant_id, given_id) == event.conversation_id

@@ -105,12 +105,14 @@ async def test_who_names_the_context_or_the_task_of_another_user_is_not_answered
     forged = message("a", contextId="anas", taskId=task["id"], referenceTaskIds=[task["id"], "other"])
     await answered(bob, "bobs", forged, 1)
     await answered(bob, "bobs", message("b", taskId=task["id"]), 2)
-    # A conversation that claims to be called like hers, and to have begun her task.
+    # A conversation cannot claim to be called like hers; that it began her task, it can, and nothing follows.
     claims = [
         {"event_type": "conversation.created", "content": {"given_id": "anas"}},
         {"event_type": "task.created", "content": {"task_id": str(uuid4()), "given_id": task["id"]}},
     ]
-    assert (await bob.post("/v1/conversations/bobs/events", {"events": claims})).status_code == 201
+    refused = await bob.post("/v1/conversations/bobs/events", {"events": claims})
+    assert (refused.status_code, "another conversation" in refused.text) == (422, True)
+    assert (await bob.post("/v1/conversations/bobs/events", {"events": claims[1:]})).status_code == 201
     await answered(bob, "bobs", message("c", contextId="anas", taskId=task["id"]), 3)
     of_bob = [sent for sent in agent.messages if sent["parts"][0]["text"] != "xyzzy"]
     assert [sent.get("taskId") for sent in of_bob] == [None, None, task["id"]]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from agent_manager.importing import ImportReport, import_files
-from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, conversation_uuid, sent_message
+from eventstore import (
+    ConversationCreated,
+    EventStore,
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskCreated,
+    conversation_uuid,
+    sent_message,
+)
 from projections import Reader, catch_up
 
 
@@ -71,3 +81,62 @@ async def test_a_message_within_the_limit_brings_its_tasks_however_large(store: 
     assert task.description.startswith('f({"member 0":')
     assert task.description.endswith("…")
     assert artifact.parts == [{"kind": "data", "data": {"message_id": str(events[3].id)}}]
+
+
+async def events(store: EventStore) -> int:
+    """How many events the log holds."""
+    return sum([1 async for _ in store.read_log()])
+
+
+def with_ids(*ids: str) -> dict[str, Any]:
+    return {"id": "c", "title": "T", "messages": [{"role": "user", "content": one, "id": one} for one in ids]}
+
+
+async def test_a_conversation_that_something_else_began_takes_no_line(store: EventStore, tmp_path: Path) -> None:
+    begun = [ConversationCreated(given_id="c"), MessageAdded(role="user", content="of the application")]
+    await store.append(conversation_uuid(store.tenant, "c"), begun)
+    report = await take_in(store, tmp_path, line("T", "one"), {"id": "d", "messages": []})
+    assert ["was not imported from a chat log" in problem.reason for problem in report.problems] == [True]
+    assert (await events(store), report.conversations) == (3, 1)
+
+
+async def test_a_line_that_begins_otherwise_than_the_stored_one_is_refused(store: EventStore, tmp_path: Path) -> None:
+    await take_in(store, tmp_path, with_ids("a", "b"))
+    report = await take_in(store, tmp_path, with_ids("x", "y"))
+    assert ["begins with another message" in problem.reason for problem in report.problems] == [True]
+    assert await events(store) == 3
+
+
+async def test_a_line_that_lost_its_oldest_messages_goes_on(store: EventStore, tmp_path: Path) -> None:
+    await take_in(store, tmp_path, with_ids("a", "b"))
+    report = await take_in(store, tmp_path, with_ids("b", "c"))
+    assert (report.problems, report.new_events) == ([], 1)
+    report = await take_in(store, tmp_path, with_ids())
+    assert (report.problems, report.new_events) == ([], 0)
+
+
+async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(
+    store: EventStore, tmp_path: Path
+) -> None:
+    as_uuid = line("T", "one") | {"id": str(conversation_uuid(store.tenant, "c"))}
+    for lines in ([line("T", "one"), as_uuid], [as_uuid]):
+        report = await take_in(store, tmp_path, *lines)
+        assert ["its UUID is that of" in problem.reason for problem in report.problems] == [True]
+        assert await events(store) == 2
+
+
+async def test_times_without_an_offset_are_in_the_zone_that_is_given(store: EventStore, tmp_path: Path) -> None:
+    said = {"role": "user", "content": "hi", "created_at": "2026-01-02T00:04:00"}
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"id": "c", "messages": [said]}))
+    await import_files(store, [path], zone=ZoneInfo("America/Sao_Paulo"))
+    occurred = [event.occurred_at async for event in store.read(conversation_uuid(store.tenant, "c"))]
+    assert set(occurred) == {datetime(2026, 1, 2, 3, 4, tzinfo=UTC)}
+
+
+async def test_a_time_that_no_clock_of_the_zone_showed_is_refused(store: EventStore, tmp_path: Path) -> None:
+    said = {"role": "user", "content": "hi", "created_at": "2025-03-30T02:30:00"}
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"id": "c", "messages": [said]}))
+    report = await import_files(store, [path], zone=ZoneInfo("Europe/Berlin"))
+    assert ["does not exist in Europe/Berlin" in problem.reason for problem in report.problems] == [True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def test_conversations_that_differ_are_named(empty: Eventstore, url: str, backup
         (["import"], 2, "give FILEs, or one of"),
         (["import", "x.jsonl", "--from-url", "http://a"], 2, "give FILEs, or one of"),
         (["import", "x.jsonl", "--json"], 2, "are for --from-url"),
+        (
+            ["import", "--from-adk", "nothing.db", "--time-zone", "Nowhere/City"],
+            1,
+            "time zone 'Nowhere/City' is not known",
+        ),
+        (["import", "x.jsonl", "--time-zone", ".."], 1, "time zone '..' is not known"),
+        (["import", "--from-backup", "x.jsonl.gz", "--time-zone", "UTC"], 2, "keeps the zone"),
         (["rollback", "--baseline"], 2, "give the application's --url"),
         (["import", "--from-url", "localhost"], 1, "is no URL"),
         (["import", "--from-url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
@@ -71,3 +79,25 @@ def test_the_baseline_can_be_recorded_by_itself(empty: Eventstore, url: str, bac
     result = empty("rollback", "--baseline", "--url", url, "--backups", str(backups))
     assert result.code == 0
     assert (backups / "baseline.json").is_file()
+
+
+def test_a_source_that_contradicts_the_store_is_named_and_nothing_is_written(
+    empty: Eventstore, url: str, backups: Path, manager: Manager
+) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    before = empty("tail", "--json", "--limit", "1000").out
+    assert '"conversation.created"' in before
+    manager.create_conversation("third")
+    for message in manager.conversations[0].messages:
+        message.message_id = f"again-{message.message_id}"
+    result = empty("import", "--from-url", url, "--backups", str(backups))
+    assert (result.code, result.out) == (1, "")
+    assert "nothing was written: conversation 'first' is another in the store" in result.err
+    assert "import into another tenant" in result.err
+    assert empty("tail", "--json", "--limit", "1000").out == before
+
+
+def test_the_report_is_readable_by_its_owner_only(empty: Eventstore, url: str, backups: Path) -> None:
+    file = backups.parent / "report.json"
+    assert empty("import", "--from-url", url, "--backups", str(backups), "--report", str(file)).code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -20,6 +20,7 @@ from agent_manager.migrating.verifying import verify_backup
 from eventstore import (
     ConversationArchived,
     ConversationCreated,
+    ConversationDeleted,
     ConversationRenamed,
     EventStore,
     MessageAdded,
@@ -232,6 +233,16 @@ async def test_a_message_that_was_edited_writes_nothing_at_all(
     assert (await take_over(before.backup, store)).is_clean
 
 
+async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    await over(manager, store, backups)
+    await store.append(conversation_uuid(store.tenant, "first"), [ConversationDeleted()])
+    manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
+    report = await over(manager, store, backups)
+    assert (report.is_clean, report.new_events, report.verified.hidden) == (True, 0, {"first"})
+
+
 async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store: EventStore, backups: Path) -> None:
     await over(manager, store, backups)
     forgotten = manager.conversations[0].messages[:2]
@@ -262,9 +273,7 @@ async def test_what_the_stores_users_began_with_is_no_contradiction(
     assert (await over(manager, store, backups)).is_clean
 
 
-async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(
-    store: EventStore, backups: Path
-) -> None:
+async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(store: EventStore, backups: Path) -> None:
     as_text, as_uuid, both = Manager(), Manager(), Manager()
     for manager in (as_text, both):
         manager.create_conversation("first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ import pytest
 from support.environment import child_environment
 from support.ports import free_port
 from support.processes import Commands, commands
+from support.raw import insert_unchecked
 from support.waiting import until
 
 from agent_manager.manager.core import AsyncManager
-from eventstore import EventStore, Settings
+from eventstore import EventStore, Settings, conversation_uuid
 
 Json = dict[str, Any]
 
@@ -156,3 +158,54 @@ def test_where_the_application_does_not_start_it_says_so(
     assert back.wait() == 1
     assert "start the application yourself" in back.err
     assert (backups / "restore.jsonl.gz").exists()
+
+
+def test_an_event_that_claims_the_id_of_another_conversation_stops_nothing(
+    application: Application, started: Commands, database_url: str, superuser_url: str, backups: Path
+) -> None:
+    over = started.start("import", "--from-url", application.url, "--backups", str(backups), DATABASE_URL=database_url)
+    assert over.wait() == 0, over.err
+    given_id = application.ask("conversation/list")[0]["conversation_id"]
+    claiming = conversation_uuid("default", "claiming")
+    event = insert_unchecked(superuser_url, claiming, "conversation.created", {"name": "", "given_id": given_id})
+    back = started.start("rollback", "--backups", str(backups), DATABASE_URL=database_url)
+    assert back.wait() == 0, back.err + back.out
+    assert "3 conversations, 12 messages, 6 tasks: all go back as they were" in back.out
+    assert f"Ignored     conversation '{claiming}': event {event}: its given_id '{given_id}'" in back.out
+
+
+def test_a_rollback_takes_no_backup_of_another_tenant(
+    application: Application, started: Commands, database_url: str, backups: Path
+) -> None:
+    arguments = ("--backups", str(backups), "--tenant")
+    over = started.start("import", "--from-url", application.url, *arguments, "acme", DATABASE_URL=database_url)
+    assert over.wait() == 0, over.err
+    [backup] = backups.glob("backup-*.jsonl.gz")
+    for further in ([], ["--backup", str(backup)]):
+        for check in ([], ["--check"]):
+            back = started.start("rollback", *arguments, "globex", *further, *check, DATABASE_URL=database_url)
+            assert (back.wait(), back.out) == (1, "")
+            assert "tenant 'acme'" in back.err
+    assert not (backups / "restore.jsonl.gz").exists()
+    own = started.start("rollback", *arguments, "acme", DATABASE_URL=database_url)
+    assert own.wait() == 0, own.err
+    assert {stat.S_IMODE(path.stat().st_mode) for path in backups.iterdir()} == {0o600}
+
+
+def test_a_backup_goes_into_another_tenant_only_if_that_is_named(
+    application: Application, started: Commands, database_url: str, backups: Path
+) -> None:
+    arguments = ("--backups", str(backups))
+    over = started.start(
+        "import", "--from-url", application.url, *arguments, "--tenant", "acme", DATABASE_URL=database_url
+    )
+    assert over.wait() == 0, over.err
+    [backup] = backups.glob("backup-*.jsonl.gz")
+    unnamed = started.start("import", "--from-backup", str(backup), *arguments, DATABASE_URL=database_url)
+    assert (unnamed.wait(), unnamed.out) == (1, "")
+    assert "is a backup of tenant 'acme'" in unnamed.err
+    into = ("--tenant", "globex")
+    named = started.start("import", "--from-backup", str(backup), *arguments, *into, DATABASE_URL=database_url)
+    assert named.wait() == 0, named.err
+    back = started.start("rollback", *arguments, *into, DATABASE_URL=database_url)
+    assert back.wait() == 0, back.err
