@@ -68,9 +68,11 @@ class Writer:
         self._log = log
         self._folds = folds
 
-    async def message(self, message: Json, conversation_id: str | None, *, awaits_answer: bool) -> Accepted:
+    async def message(
+        self, message: Json, conversation_id: str | None, *, awaits_answer: bool, event_id: UUID | None = None
+    ) -> Accepted:
         """Stores a message. See :meth:`AsyncManager.accept`."""
-        once = awaits_answer and bool(message.get("messageId"))
+        once = awaits_answer and (bool(message.get("messageId")) or event_id is not None)
         text = conversation_id or message.get("contextId")
         if not text:
             text = str(self._context_of(message) if once else uuid4())
@@ -82,7 +84,7 @@ class Writer:
 
         def make(fold: ConversationFold | None, taken: int) -> list[NewEvent]:
             nonlocal stored, known, position
-            event_id, known = self._id_once(uuid, message, fold, taken) if once else (None, None)
+            new_id, known = self._id_once(uuid, message, fold, taken, event_id) if once else (None, None)
             if known is not None and fold is not None:
                 stored, (_, position) = fold.messages[known], fold.requests[known]
                 return []
@@ -92,7 +94,7 @@ class Writer:
             if awaits_answer:
                 data = data.model_copy(update={"awaits_answer": True})
             said = NewEvent(data, actor=str(data.role))
-            said = self._named(uuid, said, fold, taken) if event_id is None else replace(said, id=event_id)
+            said = self._named(uuid, said, fold, taken) if new_id is None else replace(said, id=new_id)
             if fold is not None:
                 return [said]
             return [NewEvent(ConversationCreated(given_id=None if is_canonical_uuid(text) else text)), said]
@@ -208,17 +210,26 @@ class Writer:
         return derived_uuid("context", self.tenant, self._log.user, self._log.actor, sha256(body).hexdigest())
 
     def _id_once(
-        self, conversation_id: UUID, message: Json, fold: ConversationFold | None, taken: int
+        self, conversation_id: UUID, message: Json, fold: ConversationFold | None, taken: int, given: UUID | None
     ) -> tuple[UUID, UUID | None]:
         """The id for the event of a client's message, and that of the event which holds the same message already.
 
         Args:
             taken: ids that turned out to be taken by events that are no messages.
+            given: the id of a message that has no ``messageId``.
+
+        Raises:
+            EventIdConflict: another event has the given id.
         """
         role = str(message_from_sent(message).role)
         actor = self._log.actor or role
+        text = message.get("messageId")
         for number in count():
-            event_id = assigned_uuid(self.tenant, conversation_id, "message", message["messageId"], number)
+            event_id = given
+            if text or event_id is None:
+                event_id = assigned_uuid(self.tenant, conversation_id, "message", text or "", number)
+            elif number or taken:
+                raise EventIdConflict(conversation_id, given)
             stored = None if fold is None else fold.messages.get(event_id)
             if stored is None and taken == 0:
                 return event_id, None
