@@ -32,11 +32,11 @@ class WalledRoute(APIRoute):
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
+        extra = named.get("openapi_extra")
+        self.needed = needed_by(extra)
         super().__init__(*given, **named)
-        self.needed = needed_by(self.openapi_extra)
         if self.takes_key:
-            extra = self.openapi_extra or {}
-            self.openapi_extra = {**extra, "parameters": [*extra.get("parameters", ()), PARAMETER]}
+            self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
 
     @property
     def takes_key(self) -> bool:
