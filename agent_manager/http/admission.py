@@ -1,7 +1,11 @@
-"""The route that every endpoint is made of: it lets in whoever may, as often and as many at a time as they may."""
+"""The route that every endpoint is made of: it lets in whoever may, as often and as many at a time as they may.
+
+It also sees to it that a POST which changes something can be repeated (:mod:`agent_manager.http.idempotency`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,9 +15,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_manager.http.asking import bearer, needed_by
+from agent_manager.http.idempotency import PARAMETER, Kept
 from agent_manager.http.problems import problem_of, problem_of_refusal
 from agent_manager.http.refusals import NotAllowed, Refused
+from agent_manager.identity import Scope as Access
 from eventstore.errors import EventStoreError
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class WalledRoute(APIRoute):
@@ -24,8 +32,33 @@ class WalledRoute(APIRoute):
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
+        extra = named.get("openapi_extra")
+        self.needed = needed_by(extra)
         super().__init__(*given, **named)
-        self.needed = needed_by(self.openapi_extra)
+        if self.takes_key:
+            self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether a request can have an idempotency key: a POST that may change something."""
+        return "POST" in (self.methods or ()) and self.needed not in (None, Access.READ, Access.AUDIT)
+
+    def get_route_handler(self) -> Handler:
+        """Answers; a repetition of a request with an idempotency key as the first."""
+        handle = super().get_route_handler()
+        if not self.takes_key:
+            return handle
+
+        async def handle_once(request: Request) -> Response:
+            once = request.app.state.backend.idempotency.once
+            answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
+            return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
+
+        return handle_once
+
+    async def repeated(self, request: Request, kept: Kept) -> Response:
+        """The answer to a repetition."""
+        return kept.response()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or refuses."""

@@ -12,6 +12,7 @@ from agent_manager.http.counting import Counters
 from agent_manager.http.demo.listing import Messages
 from agent_manager.http.desks import Desk, Desks
 from agent_manager.http.hurrying import Hurry
+from agent_manager.http.idempotency import Idempotency
 from agent_manager.http.limits import Limits
 from agent_manager.http.states import States
 from agent_manager.manager.core import AsyncManager
@@ -55,6 +56,7 @@ class Backend:
         self.states = States()
         self.closing = asyncio.Event()
         self.hurry = Hurry(store)
+        self.idempotency = Idempotency(store)
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from fastapi import Depends
 from pydantic import BaseModel
@@ -17,6 +17,7 @@ from agent_manager.http.asking import Asking, bearer
 from agent_manager.http.backend import Backend
 from agent_manager.http.bodies import NO_FRAME, Frame, Make
 from agent_manager.http.desks import Desk
+from agent_manager.http.idempotency import Claim
 from agent_manager.http.looking import READ_TABLES, mark_of_log, seen_of
 from agent_manager.http.refusals import NotAllowed
 from agent_manager.http.streams import EventStream
@@ -36,14 +37,16 @@ class HereAndNow:
 
     Attributes:
         identity: who asks.
+        claim: the idempotency key of the request, if it has one.
         caller: on whose behalf to read and write.
         reader: reads what the caller may see.
     """
 
-    def __init__(self, backend: Backend, desk: Desk, identity: Identity) -> None:
+    def __init__(self, backend: Backend, desk: Desk, identity: Identity, claim: Claim | None = None) -> None:
         self.backend = backend
         self.desk = desk
         self.identity = identity
+        self.claim = claim
         self.caller = identity.caller
         self.store: EventStore = backend.store
         self.reader = Reader(backend.store, caller=self.caller, timeout=backend.reader.timeout)
@@ -66,6 +69,10 @@ class HereAndNow:
             return await seen_of(self.reader, conversations)
 
         return self.desk.manager.acting_for(self.caller.user, self.identity.actor, sees)
+
+    def new_id(self, *names: str | int) -> UUID:
+        """An id for something that the request makes; the same whenever one with an idempotency key is repeated."""
+        return uuid4() if self.claim is None else self.claim.uuid(*names)
 
     def answer(self, accepted: Accepted) -> None:
         """Has a message answered after the request."""
@@ -99,7 +106,7 @@ class HereAndNow:
         self.check_writable(conversation_id)
         result = await self.store.append(
             conversation_id,
-            [self._caused(event, claimed) for event in events],
+            [self._caused(event, claimed, number) for number, event in enumerate(events)],
             expected=expected,
             tenant=self.caller.tenant,
             user=self.caller.user,
@@ -107,8 +114,8 @@ class HereAndNow:
         self.desk.wrote(result)
         return result
 
-    def _caused(self, given: EventData | NewEvent, claimed: str) -> NewEvent:
-        event = given if isinstance(given, NewEvent) else NewEvent(given)
+    def _caused(self, given: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
+        event = given if isinstance(given, NewEvent) else NewEvent(given, self.new_id("event", number))
         claimed = event.actor or claimed
         actor = self.identity.actor or claimed
         if claimed in ("", actor):
@@ -180,7 +187,7 @@ def backend_of(request: Request) -> Backend:
 
 
 async def _here(request: Request, identity: Asking) -> HereAndNow:
-    return HereAndNow(backend_of(request), request.state.desk, identity)
+    return HereAndNow(backend_of(request), request.state.desk, identity, getattr(request.state, "claim", None))
 
 
 Here = Annotated[HereAndNow, Depends(_here)]

@@ -23,7 +23,7 @@ class BothLog:
     """The log of one tenant, twice."""
 
     def __init__(self, main: Log, other: Log, differences: Differences) -> None:
-        self.tenant = main.tenant
+        self.tenant, self.user, self.actor = main.tenant, main.user, main.actor
         self._main = main
         self._other = other
         self._differences = differences

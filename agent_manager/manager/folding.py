@@ -56,6 +56,8 @@ class ConversationFold:
         self.outcomes: dict[UUID, str] = {}
         self.replies: dict[str, Json] = {}
         self.messages: dict[UUID, Json] = {}
+        self.requests: dict[UUID, tuple[str, int]] = {}
+        """Of the messages that clients sent to be answered: actor and position."""
         self.bytes = 0
         self._times_given: Counter[str] = Counter()
         self._task_of: dict[str, UUID] = {}
@@ -171,6 +173,8 @@ class ConversationFold:
     def _said(self, event: Event, data: MessageAdded) -> None:
         message = sent_message(data)
         self.messages[event.id] = message
+        if data.awaits_answer:
+            self.requests[event.id] = event.actor, event.position
         self._times_given[data.given_id or ""] += 1
         if event.metadata.causation_id is not None:
             self.replies[event.metadata.causation_id] = message

@@ -73,6 +73,14 @@ class Log(Protocol):
     def tenant(self) -> str:
         """Whose."""
 
+    @property
+    def user(self) -> str:
+        """The user on whose behalf it is written; empty for the whole tenant."""
+
+    @property
+    def actor(self) -> str:
+        """The actor of all that is appended; empty leaves that to the events."""
+
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
@@ -130,6 +138,8 @@ class ServerLog:
         self.store = store
         self.caller = caller_of(store, tenant, caller)
         self.tenant = self.caller.tenant
+        self.user = self.caller.user or ""
+        self.actor = ""
         self.written = 0
 
     async def append(
@@ -241,14 +251,14 @@ class ActingLog(ServerLog):
         super().__init__(log.store, caller=Caller(log.tenant, user))
         self.written = log.written
         self._log = log
-        self._actor = actor
+        self.actor = actor
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
         """See :meth:`eventstore.EventStore.append`."""
-        if self._actor:
-            events = [replace(event, actor=self._actor) for event in events]
+        if self.actor:
+            events = [replace(event, actor=self.actor) for event in events]
         result = await super().append(conversation_id, events, expected)
         self._log.written = max(self._log.written, result.position)
         return result

@@ -137,16 +137,27 @@ class Manager:
         fold = await self._fold(conversation_id)
         return [] if fold is None else list(fold.messages.values())
 
-    async def accept(self, message: Json, conversation_id: str | None = None) -> Accepted:
+    async def accept(
+        self, message: Json, conversation_id: str | None = None, *, event_id: UUID | None = None
+    ) -> Accepted:
         """Stores a message that awaits an answer; durable when it returns.
 
         It goes into ``conversation_id``, else into the conversation of its ``contextId``, else into a new one, whose id
         it then bears. Where the conversation's last message belongs to a task that is still open, this one does too.
 
+        A message that the client has sent before, with the same ``messageId`` and body, is not stored again: it is the
+        one that was accepted then.
+
+        Args:
+            event_id: tells repetitions of a message that has no ``messageId``.
+
         Raises:
             InputError: the message cannot be stored.
+            ConversationIsDeleted: the conversation is deleted.
         """
-        return await self._writer.message(checked_message(message), conversation_id, awaits_answer=True)
+        return await self._writer.message(
+            checked_message(message), conversation_id, awaits_answer=True, event_id=event_id
+        )
 
     async def answer(self, accepted: Accepted) -> Json | None:
         """Has a message answered, and stores what comes as it comes; gives the last message of the reply.

@@ -25,6 +25,7 @@ class MemoryLog:
 
     def __init__(self, tenant: str = "default", max_content_bytes: int | None = None) -> None:
         self.tenant = checked_tenant(tenant)
+        self.user = self.actor = ""
         self._limit = max_content_bytes or Settings.model_fields["max_content_bytes"].default
         self._log: list[Event] = []
         self._conversations: dict[UUID, list[Event]] = {}

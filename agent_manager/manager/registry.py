@@ -43,6 +43,8 @@ class Registry:
     async def register(self, url_or_card: str | Json) -> Json:
         """See :meth:`AsyncManager.register_agent`."""
         url, card = await url_and_card(url_or_card)
+        if (await self._agents()).get(url) == card:
+            return card
         await self._writer.append(self._id, [NewEvent(AgentRegistered(url=url, card=card), actor="user")])
         self._looked = -inf
         return card

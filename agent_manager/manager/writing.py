@@ -1,10 +1,26 @@
-"""Writing to the log: ids for what clients named, and the same append again where a connection was lost."""
+"""Writing to the log: ids for what clients named, and the same append again where a connection was lost.
+
+A client that gets no answer sends its message again, and A2A has each sender give each message an id of its own
+(``messageId``). So a message that a client sends to be answered is stored once for its sender, id and body, in
+whichever process the repetition arrives:
+
+- The id of its event is derived from the ``messageId`` and a number: the first number, from 0, whose event is not there
+  yet. A repetition that sees the first message finds it under one of these ids. One that does not see it yet derives
+  the same id, or that of an earlier message; the log reports that it is taken, and the writer looks again.
+- A message without ``contextId`` begins a conversation, whose id is derived from the sender, the ``messageId`` and the
+  body. So its repetition arrives in the same conversation.
+- Another body under the same id is a further message: refusing it would lose what a client says that counts badly.
+- A message without ``messageId`` is never taken for a repetition. Nor is what agents say: their ids repeat.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
@@ -35,7 +51,7 @@ from eventstore.errors import (
     WrongExpectedVersion,
     printable,
 )
-from eventstore.ids import assigned_uuid, is_canonical_uuid
+from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
 
 _PAUSES = (0.1, 0.5, 2.0)
 """Seconds before each further try of an append whose connection was lost."""
@@ -55,38 +71,50 @@ class Writer:
         self._folds = folds
         self._adding: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
-    async def message(self, message: Json, conversation_id: str | None, *, awaits_answer: bool) -> Accepted:
+    async def message(
+        self, message: Json, conversation_id: str | None, *, awaits_answer: bool, event_id: UUID | None = None
+    ) -> Accepted:
         """Stores a message. See :meth:`AsyncManager.accept`."""
+        once = awaits_answer and (bool(message.get("messageId")) or event_id is not None)
         text = conversation_id or message.get("contextId")
         if not text:
-            text = str(uuid4())
+            text = str(self._context_of(message) if once else uuid4())
             message = message | {"contextId": text}
         uuid = conversation_uuid(self.tenant, checked_id(text))
         stored = message
+        known: UUID | None = None
+        position = 0
 
         def make(fold: ConversationFold | None, taken: int) -> list[NewEvent]:
-            nonlocal stored
+            nonlocal stored, known, position
+            new_id, known = self._id_once(uuid, message, fold, taken, event_id) if once else (None, None)
+            if known is not None and fold is not None:
+                stored, (_, position) = fold.messages[known], fold.requests[known]
+                return []
             task_id = fold.open_task if fold is not None and awaits_answer else None
             stored = message if task_id is None else message | {"taskId": task_id}
             data = message_from_sent(stored, given_id=stored.get("messageId"))
             if awaits_answer:
                 data = data.model_copy(update={"awaits_answer": True})
-            said = self._named(uuid, NewEvent(data, actor=str(data.role)), fold, taken)
+            said = NewEvent(data, actor=str(data.role))
+            said = self._named(uuid, said, fold, taken) if new_id is None else replace(said, id=new_id)
             if fold is not None:
                 return [said]
             return [NewEvent(ConversationCreated(given_id=None if is_canonical_uuid(text) else text)), said]
 
-        result = await self._until_free(uuid, make, decides=awaits_answer)
-        place = result.events[-1]
+        result = await self._until_free(uuid, make, decides=awaits_answer, once=once)
+        if result is not None:
+            known, position = result.events[-1].event_id, result.events[-1].position
+        assert known is not None
         task_id = stored.get("taskId")
         return Accepted(
             text,
             uuid,
-            place.event_id,
+            known,
             stored,
             stored.get("messageId") or "",
             task_id if isinstance(task_id, str) and task_id else None,
-            place.position,
+            position,
         )
 
     async def add(
@@ -134,29 +162,40 @@ class Writer:
         return result.events[0].is_new
 
     async def _until_free(
-        self, conversation_id: UUID, make: Make, *, decides: bool = False, always: bool = False
-    ) -> AppendResult:
-        """Appends what fits the conversation as it is known; where that turns out to be old, as it is.
+        self, conversation_id: UUID, make: Make, *, decides: bool = False, always: bool = False, once: bool = False
+    ) -> AppendResult | None:
+        """Append what fits the conversation as it is known; if that turns out to be old, as it is.
 
         Args:
             decides: whether what is made depends on all that was said before, not only on ids.
-            always: whether it depends on that however often somebody else was faster.
+            always: whether it depends on that however often another writer was faster.
+            once: whether what is stored already under the same id, with the same content, is not to be stored again.
+
+        Returns:
+            None if there is nothing to append.
         """
         taken = conflicts = 0
         mark = str(uuid4())
         fold = self._folds.kept(conversation_id) or await self._folds.get(conversation_id)
         while True:
+            version = fold.version if fold is not None else 0
             events = [
-                replace(event, metadata=Metadata(**{"correlation_id": mark} | event.metadata.to_content()))
+                replace(
+                    event,
+                    actor=self._log.actor or event.actor,
+                    metadata=Metadata(**{"correlation_id": mark} | event.metadata.to_content()),
+                )
                 for event in make(fold, taken)
             ]
+            if not events:
+                return None
             expected: ExpectedVersion = "NO_STREAM"
             if fold is not None:
                 # Whoever was overtaken again and again lets it be: many write at once, and each would wait for all.
                 expected = fold.version if decides and (always or conflicts < _CONFLICTS) else ANY
             try:
                 result = await self.append(conversation_id, events, expected)
-                if result.events[-1].is_new or await self._is_ours(conversation_id, result, mark):
+                if once or result.events[-1].is_new or await self._is_ours(conversation_id, result, mark):
                     self._folds.learn(conversation_id, events, result)
                     return result
                 taken += 1  # the same message under the same id: a further one all the same
@@ -165,7 +204,7 @@ class Writer:
             except EventIdConflict:
                 taken += 1
             fold, before = await self._folds.get(conversation_id), fold
-            if fold is not before:
+            if fold is not before or (once and fold is not None and fold.version != version):
                 taken = 0
 
     async def _is_ours(self, conversation_id: UUID, result: AppendResult, mark: str) -> bool:
@@ -174,6 +213,45 @@ class Writer:
         [event, *_] = await self._log.events_of({conversation_id: before})
         return event.metadata.correlation_id == mark
 
+    def _context_of(self, message: Json) -> UUID:
+        """The id of the conversation that a message without a context begins."""
+        sent = {name: value for name, value in message.items() if name != "contextId"}
+        try:
+            body = json.dumps(sent, sort_keys=True).encode()
+        except (TypeError, ValueError, RecursionError):
+            return uuid4()  # it cannot be stored; the append says why
+        return derived_uuid("context", self.tenant, self._log.user, self._log.actor, sha256(body).hexdigest())
+
+    def _id_once(
+        self, conversation_id: UUID, message: Json, fold: ConversationFold | None, taken: int, given: UUID | None
+    ) -> tuple[UUID, UUID | None]:
+        """The id for the event of a client's message, and that of the event which holds the same message already.
+
+        Args:
+            taken: ids that turned out to be taken by events that are no messages.
+            given: the id of a message that has no ``messageId``.
+
+        Raises:
+            EventIdConflict: another event has the given id.
+        """
+        role = str(message_from_sent(message).role)
+        actor = self._log.actor or role
+        text = message.get("messageId")
+        for number in count():
+            event_id = given
+            if text or event_id is None:
+                event_id = assigned_uuid(self.tenant, conversation_id, "message", text or "", number)
+            elif number or taken:
+                raise EventIdConflict(conversation_id, given)
+            stored = None if fold is None else fold.messages.get(event_id)
+            if stored is None and taken == 0:
+                return event_id, None
+            if stored is None:
+                taken -= 1
+            elif fold is not None and fold.requests.get(event_id, ("", 0))[0] == actor and _is_same(stored, message):
+                return event_id, event_id
+        raise AssertionError("count() does not end")
+
     def _named(self, conversation_id: UUID, event: NewEvent, fold: ConversationFold | None, taken: int) -> NewEvent:
         """A message gets the id that its name and its place among those of the same name give it."""
         text = event.data.given_id if isinstance(event.data, MessageAdded) else None
@@ -181,6 +259,12 @@ class Writer:
             return event
         occurrence = taken + (fold.occurrences(text) if fold is not None else 0)
         return replace(event, id=assigned_uuid(self.tenant, conversation_id, "message", text, occurrence))
+
+
+def _is_same(stored: Json, sent: Json) -> bool:
+    """Whether a message is stored as it was sent, apart from ids that the manager added."""
+    added = {name for name in ("contextId", "taskId") if not sent.get(name)}
+    return {n: v for n, v in stored.items() if n not in added} == {n: v for n, v in sent.items() if n not in added}
 
 
 def checked_message(message: Any) -> Json:

@@ -95,7 +95,7 @@ def test_there_is_a_wall_around_every_table_with_a_tenant(database_url: str) -> 
         ).fetchall()
     assert len(tables) >= 15
     assert [name for name, *wall in tables if wall != [True, ["open_to_owner", "open_to_projector", "wall"]]] == [
-        "identity_users", "identity_keys"  # which the service alone has rights to, for all tenants
+        "identity_users", "identity_keys", "idempotency_keys"  # which the service alone has rights to, for all tenants
     ]  # fmt: skip
     assert views == []
 

@@ -94,7 +94,8 @@ _TEXT: Json = {"type": "string"}
 async def create_conversation(here: Here, request: Request) -> Response:
     """Begins a conversation."""
     await read_call(request)
-    return success(request, _conversation(await here.manager.create_conversation(), "0.3"))
+    view = await here.manager.create_conversation(conversation_id=str(here.new_id("conversation")))
+    return success(request, _conversation(view, "0.3"))
 
 
 @router.post("/conversation/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))

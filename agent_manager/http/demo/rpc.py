@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pydantic_core import to_json
@@ -11,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.http.admission import WalledRoute
+from agent_manager.http.admission import Handler, WalledRoute
 from agent_manager.http.bodies import Frame
+from agent_manager.http.idempotency import Kept
 from agent_manager.http.models.common import Json
 from agent_manager.http.problems import headers_of, members, status_of
 from agent_manager.http.refusals import Refused
@@ -20,8 +20,6 @@ from eventstore.errors import EventStoreError, InputError, printable
 
 PARSE_ERROR, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32602, -32603
 _CODES = {400: PARSE_ERROR, 413: INVALID_PARAMS, 422: INVALID_PARAMS, 404: INVALID_PARAMS, 409: INVALID_PARAMS}
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class RpcRoute(WalledRoute):
@@ -40,6 +38,11 @@ class RpcRoute(WalledRoute):
                 return failure(request, error.status_code, str(error.detail))
 
         return handle_errors
+
+    async def repeated(self, request: Request, kept: Kept) -> Response:
+        """The result of the first call, as the answer to this one."""
+        await read_call(request)
+        return success(request, json.loads(kept.body)["result"])
 
     def refusal(self, request: Request, error: Refused | EventStoreError) -> Response:
         """The error as JSON-RPC tells it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -62,7 +62,7 @@ async def list_conversations(here: Here, request: Request, asked: Annotated[Conv
 )
 async def create_conversation(here: Here, response: Response, new: NewConversation) -> ConversationOut:
     """Begins a conversation."""
-    given = new.id if new.id is not None else str(uuid4())
+    given = new.id if new.id is not None else str(here.new_id("conversation"))
     conversation_id = checked_conversation(here.caller.tenant, given)
     event = ConversationCreated(
         name=new.name, given_id=None if is_canonical_uuid(given) else given, metadata=new.metadata

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from pydantic import ValidationError
 
 from agent_manager.http.models.events import EventIn
@@ -10,11 +12,12 @@ from eventstore.errors import InvalidEvent
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
 
 
-def new_event(given: EventIn, path: str) -> NewEvent:
+def new_event(given: EventIn, path: str, new_id: UUID) -> NewEvent:
     """The event to append.
 
     Args:
         path: how errors call it.
+        new_id: its id, unless it names one itself.
 
     Raises:
         InvalidEvent: it has not the shape of its type; names where.
@@ -24,9 +27,7 @@ def new_event(given: EventIn, path: str) -> NewEvent:
         metadata = Metadata(**(given.metadata or {}))
     except InvalidEvent as error:
         raise InvalidEvent(f"{path}.{error.path}", error.reason) from None
-    if given.id is None:
-        return NewEvent(data, actor=given.actor, metadata=metadata)
-    return NewEvent(data, given.id, given.actor, metadata)
+    return NewEvent(data, given.id or new_id, given.actor, metadata)
 
 
 def _data(given: EventIn) -> EventData:

@@ -64,7 +64,9 @@ async def history(here: Here, request: Request, conversation: str, asked: Annota
 )
 async def append_events(here: Here, conversation: str, given: EventsIn) -> AppendOut:
     """Appends events of any kind to a conversation, all of them or none."""
-    events = [new_event(event, f"events[{number}]") for number, event in enumerate(given.events)]
+    events = [
+        new_event(event, f"events[{number}]", here.new_id("event", number)) for number, event in enumerate(given.events)
+    ]
     found = await existing(here.reader, conversation)
     expected = ANY if given.expected_version is None else given.expected_version
     return append_out(await here.append(found.id, events, expected=expected))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Body, Header, Query
+from fastapi import APIRouter, Body, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,10 +24,9 @@ from agent_manager.http.models.conversations import (
 )
 from agent_manager.http.models.events import AppendOut, append_out
 from agent_manager.http.models.others import AcceptedOut
-from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
+from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
 from agent_manager.identity import Scope
-from eventstore import ANY, Caller, NewEvent, message_from_sent
-from eventstore.ids import derived_uuid
+from eventstore import ANY, message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=WalledRoute)
 
@@ -40,16 +38,6 @@ _EXAMPLES = [
 MessageIn = Annotated[
     Json,
     Body(description="In the shape of A2A 0.3 or 1.x, or with `role` and `content`.", examples=_EXAMPLES),
-]
-_KNOWN: Answers = {200: {"model": AppendOut, "description": "It was stored before, under the same key."}}
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        description="Makes the request repeatable: the second of a key stores nothing, and tells of the first.",
-    ),
 ]
 
 
@@ -76,26 +64,20 @@ async def list_messages(
     "/conversations/{conversation}/messages",
     status_code=201,
     response_model=AppendOut,
-    responses=_KNOWN | errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Scope.WRITE),
 )
 async def append_message(
     here: Here,
-    response: Response,
     conversation: str,
     message: MessageIn,
     asked: Annotated[AppendMessageQuery, Query()],
-    key: IdempotencyKey = None,
 ) -> AppendOut:
     """Adds a message, as it was sent. Nobody is asked to answer it."""
     data = message_from_sent(message, given_id=_id_of(message))
     found = await existing(here.reader, conversation)
-    event_id = uuid4() if key is None else _id_of_key(here.caller, found.id, key)
     expected = ANY if asked.expected_version is None else asked.expected_version
-    result = await here.append(found.id, [NewEvent(data, event_id, asked.actor)], expected=expected)
-    if not result.events[0].is_new:
-        response.status_code = 200
-    return append_out(result)
+    return append_out(await here.append(found.id, [data], expected=expected, claimed=asked.actor))
 
 
 @router.post(
@@ -111,7 +93,8 @@ async def send_message(here: Here, conversation: str, message: MessageIn) -> Acc
     here.check_writable(found.id)
     manager = here.manager
     view = await manager.get_conversation(conversation)
-    accepted = await manager.accept(message, str(found.id) if view is None else view.conversation_id)
+    name = str(found.id) if view is None else view.conversation_id
+    accepted = await manager.accept(message, name, event_id=None if here.claim is None else here.new_id("message"))
     here.answer(accepted)
     return AcceptedOut.model_validate(accepted)
 
@@ -155,12 +138,6 @@ async def list_tasks(here: Here, request: Request, asked: Annotated[AllTaskQuery
         return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
 
     return await here.read(request, page, projections=("tasks", "conversations"), at_least=asked.at_least)
-
-
-def _id_of_key(caller: Caller, conversation_id: UUID, key: str) -> UUID:
-    """The id of the event that is appended under a key. The keys of users are their own."""
-    users = () if caller.user is None else (caller.user,)
-    return derived_uuid("idempotency key", caller.tenant, str(conversation_id), key, *users)
 
 
 def _id_of(message: Json) -> str | None:

@@ -10,7 +10,15 @@ from uuid import UUID
 import pytest
 from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
 
-from eventstore import EventStore, MessageAdded, Settings, TaskCreated, conversation_uuid
+from eventstore import (
+    ConversationCreated,
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    Settings,
+    TaskCreated,
+    conversation_uuid,
+)
 from projections import catch_up
 
 ACTOR = f"ana {STRANGE}"
@@ -181,3 +189,23 @@ async def _append(settings: Settings, number: int = 1) -> None:
 async def _catch_up(settings: Settings) -> None:
     async with EventStore(settings) as store:
         await catch_up(store)
+
+
+def test_what_belongs_to_a_deleted_conversation_is_listed_on_request_only(
+    empty: Eventstore, settings: Settings
+) -> None:
+    async def fill() -> None:
+        async with EventStore(settings) as store:
+            trip = conversation_uuid(store.tenant, "trip")
+            said, task = MessageAdded(role="user", content="hello", awaits_answer=True), TaskCreated(task_id=TASK)
+            await store.append(trip, [ConversationCreated(given_id="trip"), said, task, ConversationDeleted()])
+            await catch_up(store)
+
+    asyncio.run(fill())
+    for command in ("conversations", "messages", "tasks"):
+        assert rows_of(empty, command) == []
+        assert len(rows_of(empty, command, "--deleted")) == 1
+    assert len(rows_of(empty, "messages", "trip")) == len(rows_of(empty, "tasks", "trip")) == 1
+    assert len(rows_of(empty, "history")) == 4
+    assert rows_of(empty, "pending") == []
+    assert "hello" not in empty("search", "hello").out

@@ -91,10 +91,15 @@ async def live(store: EventStore, tenant: str, user: str | None, steps: Sequence
     """Does it all; gives the position of the last event."""
     position = 0
     begun: set[UUID] = set()
+    deleted: set[UUID] = set()
     for step in steps:
         name = prefix + step.name
         conversation = conversation_uuid(tenant, name)
         events = events_of(step, conversation)
+        if conversation in deleted:
+            continue
+        if step.kind == "delete":
+            deleted.add(conversation)
         if conversation not in begun:
             events.insert(0, ConversationCreated(given_id=name))
             begun.add(conversation)

@@ -36,23 +36,6 @@ async def test_a_message_is_given_back_as_it_was_sent(here: Served, shape: str) 
     assert message["given_id"] == SHAPES[shape].get("messageId")
 
 
-async def test_a_repeated_request_with_a_key_stores_nothing(here: Served) -> None:
-    trip, other = await here.begin(), await here.begin()
-    headers = {"Idempotency-Key": "k1"}
-    path = f"/v1/conversations/{trip}/messages"
-    first = await here.client.post(path, json={"role": "user", "content": "once"}, headers=headers)
-    again = await here.client.post(path, json={"role": "user", "content": "once"}, headers=headers)
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.json()["events"][0] == first.json()["events"][0] | {"is_new": False}
-    clash = await here.client.post(path, json={"role": "user", "content": "else"}, headers=headers)
-    assert (clash.status_code, clash.json()["title"]) == (409, "EventIdConflict")
-    elsewhere = await here.client.post(
-        f"/v1/conversations/{other}/messages", json={"role": "user", "content": "else"}, headers=headers
-    )
-    assert elsewhere.status_code == 201
-    assert len((await here.client.get("/v1/messages")).json()["items"]) == 2
-
-
 async def test_messages_are_filtered_and_paged(here: Served) -> None:
     trip = await here.begin()
     for number in range(5):

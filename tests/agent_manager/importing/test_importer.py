@@ -27,7 +27,16 @@ from agent_manager.importing import (
     import_files,
     importer,
 )
-from eventstore import EventStore, MessageAdded, NewEvent, Role, Settings, conversation_uuid, sent_message
+from eventstore import (
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    NewEvent,
+    Role,
+    Settings,
+    conversation_uuid,
+    sent_message,
+)
 from eventstore.errors import InputError, InvalidEvent, ServerError
 
 WriteLog = Callable[..., Path]
@@ -311,6 +320,22 @@ async def test_an_import_goes_on_after_others_appended_to_its_conversation(store
     report = await import_files(store, [log(conversation("a", "hello", "bye"))])
     assert (report.new_events, report.problems) == (1, [])
     assert [sent["content"] for sent in await messages(store, "a")] == ["hello", "live", "bye"]
+
+
+async def test_what_is_new_for_a_deleted_conversation_is_refused_and_others_go_in(
+    store: EventStore, log: WriteLog
+) -> None:
+    await import_files(store, [log(conversation("a", "hello"), conversation("b", "hello"))])
+    await store.append(conversation_uuid(store.tenant, "a"), [ConversationDeleted()])
+    unchanged = await import_files(store, [log(conversation("a", "hello"), conversation("b", "hello"))])
+    assert (unchanged.new_events, unchanged.problems) == (0, [])
+    report = await import_files(
+        store,
+        [log(conversation("a", "hello", "bye"), conversation("b", "hello", "bye"), conversation("c", "hello"))],
+    )
+    [problem] = report.problems
+    assert (problem.line, "is deleted" in problem.reason, "reactivate" in problem.reason) == (1, True, True)
+    assert [len(await messages(store, name)) for name in "abc"] == [1, 2, 1]
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -66,13 +66,15 @@ async def test_an_unknown_context_begins_a_conversation(manager: AsyncManager) -
     ]
 
 
-async def test_a_repeated_message_id_is_another_message(manager: AsyncManager) -> None:
-    same = user_message("again", "00000000-0000-4000-8000-000000000001", "c")
-    accepted = [await manager.accept(dict(same)) for _ in range(5)]
+async def test_a_repeated_message_id_with_another_body_is_another_message(manager: AsyncManager) -> None:
+    bodies = [user_message(f"{number}", "00000000-0000-4000-8000-000000000001", "c") for number in range(5)]
+    accepted = [await manager.accept(body) for body in bodies]
     assert len({one.event_id for one in accepted}) == 5
-    assert str(accepted[0].event_id) == same["messageId"]
-    assert await manager.messages("c") == [same] * 5
+    assert str(accepted[0].event_id) == bodies[0]["messageId"]
+    assert await manager.messages("c") == bodies
     assert len(await manager.pending()) == 5
+    assert [(await manager.accept(body)).event_id for body in bodies] == [one.event_id for one in accepted]
+    assert await manager.messages("c") == bodies
 
 
 async def test_a_message_is_pending_from_acceptance_to_answer(manager: AsyncManager) -> None:

@@ -30,6 +30,7 @@ CALLS = st.one_of(
     st.tuples(st.just("rename"), CONVERSATIONS, st.sampled_from(["Other", "x" * 256])),
     st.tuples(st.sampled_from(["archive", "reactivate", "delete"]), CONVERSATIONS),
     st.tuples(st.sampled_from(["send", "save", "accept"]), MESSAGES),
+    st.tuples(st.sampled_from(["send", "accept"]), MESSAGES),
     st.tuples(st.just("answer oldest")),
     st.tuples(st.just("register"), st.sampled_from(["http://a", "http://b"])),
     st.tuples(st.just("unregister"), st.sampled_from(["http://a", "http://b"])),
@@ -95,6 +96,7 @@ class Model:
     def __init__(self) -> None:
         self.conversations: dict[str, dict[str, Any]] = {}
         self.waiting: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
 
     def take(self, call: tuple[Any, ...]) -> None:
         word, *given = call
@@ -102,6 +104,8 @@ class Model:
             case "create":
                 if given[0] not in self.conversations:
                     self._begun(given[0])["name"] = given[1]
+            case "rename" | "archive" if self._is_deleted(given[0]):
+                pass
             case "rename" if given[0] in self.conversations and len(given[1]) <= 255:
                 self.conversations[given[0]]["name"] = given[1]
             case "archive" | "delete" | "reactivate" if given[0] in self.conversations:
@@ -110,20 +114,35 @@ class Model:
                     "reactivate": {"active": True, "deleted": False},
                 }  # fmt: skip
                 self.conversations[given[0]] |= changed[word]
-            case "send" | "save" | "accept":
+            case "send" if given[0] in self.waiting:
+                self.waiting.remove(given[0])
+                self._answer(given[0])
+            case "send" | "accept" if given[0] in self.asked:
+                pass
+            case "send" | "save" | "accept" if not self._is_deleted(given[0]["contextId"]):
+                self.asked += [given[0]] if word != "save" else []
                 self._begun(given[0]["contextId"])["said"].append(text_of(given[0]))
                 if word == "send":
                     self._answer(given[0])
                 elif word == "accept":
                     self.waiting.append(given[0])
-            case "answer oldest" if self.waiting:
-                self._answer(self.waiting.pop(0))
+            case "answer oldest" if self._listed():
+                self._answer(self._listed()[0])
+                self.waiting.remove(self._listed()[0])
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return [message for message in self.waiting if not self._is_deleted(message["contextId"])]
+
+    def _is_deleted(self, conversation: str) -> bool:
+        return conversation in self.conversations and bool(self.conversations[conversation]["deleted"])
 
     def _begun(self, conversation: str) -> dict[str, Any]:
         new = {"name": "", "active": True, "deleted": False, "said": []}
         return self.conversations.setdefault(conversation, new)
 
     def _answer(self, message: dict[str, Any]) -> None:
+        if self._is_deleted(message["contextId"]):
+            return
         word = text_of(message).partition(" ")[0]
         reply = {"task": ["one two"], "ask": ["one two"], "fail": []}.get(word, [f"echo: {text_of(message)}"])
         self.conversations[message["contextId"]]["said"] += reply
@@ -139,7 +158,7 @@ class Model:
             for name, one in self.conversations.items()
         }
         assert [(one[0], one[1]) for one in seen["pending"]] == [
-            (message["contextId"], message["messageId"]) for message in self.waiting
+            (message["contextId"], message["messageId"]) for message in self._listed()
         ]
 
 
