@@ -45,6 +45,15 @@ CREATE TYPE public.search_found AS (
 
 
 --
+-- Name: accepted_when_deleted(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.accepted_when_deleted(event_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
+
+
+--
 -- Name: acting_as(name); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -84,7 +93,9 @@ BEGIN
                    schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
                    -1
                ) WITH ORDINALITY AS g
-         ORDER BY CASE g.outcome WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'v' THEN 4 ELSE 5 END, g.ordinality
+         ORDER BY CASE g.outcome
+                      WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'd' THEN 4 WHEN 'v' THEN 5 ELSE 6
+                  END, g.ordinality
     LOOP
         target := conversation_nos[event.ordinal];
         CASE event.outcome
@@ -96,6 +107,11 @@ BEGIN
                 RAISE EXCEPTION 'the user may not append this to conversation %', conversation_ids[target]
                     USING ERRCODE = 'ES007',
                           DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text;
+            WHEN 'd' THEN
+                RAISE EXCEPTION 'conversation % is deleted', conversation_ids[target]
+                    USING ERRCODE = 'ES008',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text,
+                          HINT = 'Append conversation.reactivated to it first.';
             WHEN 'v' THEN
                 RAISE EXCEPTION 'conversation % is at version %, not at the expected one',
                                 conversation_ids[target], event.version
@@ -104,11 +120,12 @@ BEGIN
                                                       'expected', expected_versions[target],
                                                       'actual', event.version)::text;
             WHEN 'i' THEN
-                RAISE EXCEPTION 'conversation % already holds another event under the id %',
-                                conversation_ids[target], event_ids[event.ordinal]
+                RAISE EXCEPTION 'conversation % already holds another event under the id %: they differ in %',
+                                conversation_ids[target], event_ids[event.ordinal], event.problem
                     USING ERRCODE = 'ES002',
                           DETAIL = jsonb_build_object('conversation_id', conversation_ids[target],
-                                                      'event_id', event_ids[event.ordinal])::text;
+                                                      'event_id', event_ids[event.ordinal],
+                                                      'differences', event.problem)::text;
             ELSE
                 ordinal := event.ordinal;
                 position := event.position;
@@ -135,8 +152,10 @@ DECLARE
     busy        integer[];
     bound       text;
     has_users   boolean := '' <> ANY (users);
-    has_shares  boolean := event_types && ARRAY['conversation.shared', 'conversation.unshared'];
-    before      bigint;
+    deletes     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    has_known   boolean := false;
+    number      integer;
+    shares      boolean;
     asleep      boolean;
 BEGIN
     IF NOT coalesce(
@@ -170,6 +189,15 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation under different users'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF deletes AND EXISTS (
+           SELECT
+             FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
+            GROUP BY e.conversation_no
+           HAVING min(e.append_no) <> max(e.append_no)
+              AND bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated'))) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     bound := writing_tenant();
     IF bound <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
@@ -192,16 +220,14 @@ BEGIN
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
     asleep := hold_gate() AND somebody_sleeps();
-    IF has_shares THEN
-        before := last_position();
-    END IF;
 
     -- This statement sees everything that was committed to these conversations.
-    RETURN QUERY
+    FOR number, shares, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
                -- Never before the previous version's, should the server's clock step back.
-               greatest(clock_timestamp(), head.timestamp) AS timestamp
+               greatest(clock_timestamp(), head.timestamp) AS timestamp,
+               head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
                    WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
           LEFT JOIN LATERAL (
@@ -216,7 +242,7 @@ BEGIN
     ),
     judged AS (
         SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS now,
-               known.position, known.version, known.timestamp,
+               known.position, known.version, known.timestamp, compared.differences,
                CASE
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
@@ -232,10 +258,29 @@ BEGIN
                                            AND n.event_type NOT IN ('conversation.shared', 'conversation.unshared',
                                                                     'conversation.deleted'))
                             ) THEN 'f'
-                   -- An event whose content was erased has no salt any more; it can only be known by its id.
-                   WHEN known.salt IS NOT NULL AND (known.event_type, known.actor, known.content)
-                        IS DISTINCT FROM (n.event_type, n.actor, n.content) THEN 'i'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT accepted_when_deleted(n.event_type)
+                        AND CASE
+                                WHEN deletes THEN coalesce((  -- the last that this append adds before it, else the log
+                                    SELECT b.event_type = 'conversation.deleted'
+                                      FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
+                                               AS b (conversation_no, event_type, id, ordinal)
+                                     WHERE b.conversation_no = n.conversation_no
+                                       AND b.ordinal < n.ordinal
+                                       AND b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                       AND NOT EXISTS (
+                                               SELECT
+                                                 FROM events e
+                                                WHERE e.tenant_id = h.tenant_id
+                                                  AND e.conversation_id = h.conversation_id
+                                                  AND e.id = b.id
+                                           )
+                                     ORDER BY b.ordinal DESC
+                                     LIMIT 1
+                                ), h.is_deleted)
+                                ELSE h.is_deleted
+                            END THEN 'd'
                    WHEN CASE h.expected
                             WHEN -2 THEN false
                             WHEN -1 THEN h.version = 0
@@ -243,7 +288,10 @@ BEGIN
                         END THEN 'v'
                    ELSE 'n'
                END AS verdict
-          FROM (SELECT e.*, event_problem(e.event_type, e.content, e.metadata) AS problem
+          FROM (SELECT e.*,
+                       coalesce(event_problem(e.event_type, e.content, e.metadata),
+                                given_id_problem(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                                                 e.event_type, e.content)) AS problem
                   FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                               metadatas, users)
                            WITH ORDINALITY
@@ -263,6 +311,13 @@ BEGIN
             ON known.tenant_id = h.tenant_id
            AND known.conversation_id = h.conversation_id
            AND known.id = n.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt any more; it can only be known by its id.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
+                          ) END AS differences
+               ) AS compared
     ),
     decided AS (
         SELECT j.*,
@@ -303,15 +358,28 @@ BEGIN
            AND p.next = 1
            AND p.about ? 'eventstore.owner'
     )
-    SELECT (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
-           coalesce(p.place, p.position),
-           CASE WHEN p.is_new THEN p.next WHEN p.verdict = 'v' THEN p.head ELSE p.version END,
-           CASE WHEN p.is_new THEN p.now ELSE p.timestamp END,
-           p.problem
-      FROM placed p;
+    -- A conversation that is busy or forbidden shows nothing of what it holds.
+    SELECT p.ordinal,
+           p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
+           (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
+           CASE WHEN p.is_new THEN p.place WHEN p.verdict IN ('k', 'i') THEN p.position END,
+           CASE WHEN p.is_new THEN p.next WHEN p.verdict IN ('k', 'i') THEN p.version WHEN p.verdict = 'v' THEN p.head END,
+           CASE WHEN p.is_new THEN p.now WHEN p.verdict IN ('k', 'i') THEN p.timestamp END,
+           CASE p.verdict WHEN 'r' THEN p.problem WHEN 'i' THEN p.differences END
+      FROM placed p
+    LOOP
+        has_known := has_known OR outcome = 'k';
+        IF shares THEN
+            PERFORM share_conversation(
+                tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
+                event_types[number], contents[number]
+            );
+        END IF;
+        RETURN NEXT;
+    END LOOP;
 
-    IF has_shares THEN
-        PERFORM change_members(before, tenant_ids, conversation_ids, conversation_nos, event_ids, event_types);
+    IF has_known THEN
+        PERFORM await_durability();
     END IF;
     IF asleep THEN
         PERFORM pg_notify(wake_channel(), '');
@@ -344,7 +412,8 @@ BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    problem := event_problem(event_type, content, metadata);
+    problem := coalesce(event_problem(event_type, content, metadata),
+                        given_id_problem(tenant_id, conversation_id, event_type, content));
     IF problem IS NOT NULL THEN
         outcome := 'r';
         RETURN;
@@ -383,9 +452,10 @@ BEGIN
         END IF;
         SELECT k.position, k.version, k.timestamp,
                -- An event whose content was erased has no salt any more; it can only be known by its id.
-               k.salt IS NOT NULL
-               AND (k.event_type, k.actor, k.content)
-                   IS DISTINCT FROM (append_one.event_type, append_one.actor, append_one.content) AS differs
+               CASE WHEN k.salt IS NOT NULL THEN event_differences(
+                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
+                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
+               ) END AS differences
           INTO known
           FROM (SELECT e.*
                   FROM events e
@@ -397,10 +467,21 @@ BEGIN
            AND k.conversation_id = append_one.conversation_id
            AND k.id = append_one.event_id;
         IF FOUND THEN
-            outcome := CASE WHEN known.differs THEN 'i' ELSE 'k' END;
             position := known.position;
             version := known.version;
             timestamp := known.timestamp;
+            problem := known.differences;
+            IF problem IS NULL THEN
+                outcome := 'k';
+                PERFORM await_durability();
+            ELSE
+                outcome := 'i';
+            END IF;
+            RETURN;
+        END IF;
+        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+            outcome := 'd';
+            version := NULL;
             RETURN;
         END IF;
     END IF;
@@ -479,6 +560,19 @@ $$;
 CREATE FUNCTION public.asking_user() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
+
+
+--
+-- Name: await_durability(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.await_durability() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM pg_logical_emit_message(true, 'eventstore', '');
+END
+$$;
 
 
 --
@@ -563,46 +657,33 @@ $$;
 
 
 --
--- Name: change_members(bigint, text[], uuid[], integer[], uuid[], text[]); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.change_members(before bigint, tenant_ids text[], conversation_ids uuid[], conversation_nos integer[], event_ids uuid[], event_types text[]) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    found_event record;
-BEGIN
-    FOR found_event IN
-        SELECT e.tenant_id, e.conversation_id, e.event_type, e.content
-          FROM unnest(conversation_nos, event_ids, event_types) WITH ORDINALITY AS n (no, id, event_type, ordinal),
-               LATERAL (
-                   SELECT f.*
-                     FROM events f
-                    WHERE (f.tenant_id, f.conversation_id, f.id) >= (tenant_ids[n.no], conversation_ids[n.no], n.id)
-                    ORDER BY f.tenant_id, f.conversation_id, f.id
-                    LIMIT 1
-               ) AS e
-         WHERE n.event_type IN ('conversation.shared', 'conversation.unshared')
-           AND e.tenant_id = tenant_ids[n.no]
-           AND e.conversation_id = conversation_ids[n.no]
-           AND e.id = n.id
-           AND e.position > before
-         ORDER BY n.ordinal
-    LOOP
-        PERFORM share_conversation(found_event.tenant_id, found_event.conversation_id, found_event.event_type,
-                                   found_event.content);
-    END LOOP;
-END
-$$;
-
-
---
 -- Name: chooses_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.chooses_tenant() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
+
+
+--
+-- Name: conversation_is_deleted(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RETURN coalesce((
+        SELECT e.event_type = 'conversation.deleted'
+          FROM events e
+         WHERE e.tenant_id = conversation_is_deleted.tenant_id
+           AND e.conversation_id = conversation_is_deleted.conversation_id
+           AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+         ORDER BY e.version DESC
+         LIMIT 1
+    ), false);
+END
+$$;
 
 
 --
@@ -648,6 +729,30 @@ CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
 CREATE FUNCTION public.conversation_problem(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is no text of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is no UUID, or source_version no number'::text ELSE NULL::text END;
+
+
+--
+-- Name: conversation_uuid(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_uuid(tenant_id text, given_id text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    hash bytea;
+BEGIN
+    IF given_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        RETURN given_id::uuid;
+    END IF;
+    hash := sha1(
+        '\x6c0a1f0e5a5b5d0c9a430f6f1d0b7f2e'
+        || convert_to(format('12:conversation%s:%s%s:%s', length(tenant_id), tenant_id, length(given_id), given_id), 'UTF8')
+    );
+    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
+    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
+    RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
+END
+$_$;
 
 
 SET default_tablespace = '';
@@ -846,6 +951,36 @@ $$;
 
 
 --
+-- Name: event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version smallint, stored_actor text, stored_content jsonb, stored_metadata jsonb, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, asking text) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF asking <> '' OR NOT metadata ? 'eventstore.owner' THEN
+        stored_metadata := stored_metadata - 'eventstore.owner';
+        metadata := metadata - 'eventstore.owner';
+    END IF;
+    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
+       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
+        RETURN NULL;
+    END IF;
+    RETURN concat_ws(
+        ', ',
+        CASE WHEN stored_type <> event_type THEN 'event_type' END,
+        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
+        CASE WHEN stored_actor <> actor THEN 'actor' END,
+        CASE WHEN stored_content <> content THEN 'content' END,
+        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
+           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
+          WHERE stored.value IS DISTINCT FROM given.value)
+    );
+END
+$$;
+
+
+--
 -- Name: event_digest(bytea, bigint, timestamp with time zone, integer, smallint, uuid, uuid, text, text, text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -993,6 +1128,15 @@ END;
 
 
 --
+-- Name: given_id_problem(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.given_id_problem(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
+
+
+--
 -- Name: hold_gate(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1046,6 +1190,52 @@ CREATE FUNCTION public.last_position() RETURNS bigint
          END)
     FROM public.events_position s;
 END;
+
+
+--
+-- Name: lease_answers(text, uuid[], uuid[], uuid, double precision); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lease_answers(tenant_id text, conversation_ids uuid[], message_ids uuid[], holder uuid, seconds double precision) RETURNS TABLE(conversation_id uuid, message_id uuid, held_by uuid, expires_at timestamp with time zone, version integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := writing_tenant();
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    INSERT INTO answer_leases AS l (tenant_id, conversation_id, message_id, holder, expires_at)
+    SELECT tenant_id, k.conversation_id, k.message_id, holder, clock_timestamp() + make_interval(secs => seconds)
+      FROM unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+     ORDER BY k.conversation_id, k.message_id
+    ON CONFLICT ON CONSTRAINT answer_leases_pkey DO UPDATE
+       SET holder = excluded.holder, expires_at = excluded.expires_at
+     WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp();
+    RETURN QUERY
+    SELECT k.conversation_id, k.message_id, l.holder, l.expires_at, coalesce(h.version, 0)
+      FROM unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+      JOIN answer_leases l
+        ON l.tenant_id = lease_answers.tenant_id
+       AND l.conversation_id = k.conversation_id
+       AND l.message_id = k.message_id
+      LEFT JOIN LATERAL (
+               SELECT e.tenant_id, e.conversation_id, e.version
+                 FROM events e
+                WHERE (e.tenant_id, e.conversation_id, e.version)
+                      <= (lease_answers.tenant_id, k.conversation_id, 2147483647)
+                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                LIMIT 1
+           ) AS h
+        ON h.tenant_id = lease_answers.tenant_id
+       AND h.conversation_id = k.conversation_id;
+END
+$$;
 
 
 --
@@ -1618,16 +1808,19 @@ $$;
 -- Name: positions_are_sound(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.positions_are_sound(OUT is_sound boolean, OUT is_ahead boolean) RETURNS record
+CREATE FUNCTION public.positions_are_sound(OUT is_sound boolean, OUT is_ahead boolean, OUT last_event bigint, OUT last_checkpoint bigint) RETURNS record
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
  SELECT ((s.seqcache = 1) AND (s.seqincrement = 1) AND (NOT s.seqcycle)),
-     (public.last_position() >= COALESCE(( SELECT e."position"
-            FROM public.events e
-           ORDER BY e."position" DESC
-          LIMIT 1), (0)::bigint))
-    FROM pg_sequence s
+     (public.last_position() >= e."position"),
+     e."position",
+     c."position"
+    FROM ((pg_sequence s
+      CROSS JOIN ( SELECT COALESCE(max(events."position"), (0)::bigint) AS "position"
+            FROM public.events) e)
+      CROSS JOIN ( SELECT COALESCE(max(checkpoints."position"), (0)::bigint) AS "position"
+            FROM public.checkpoints) c)
    WHERE (s.seqrelid = ('public.events_position'::regclass)::oid);
 END;
 
@@ -1754,6 +1947,84 @@ BEGIN
         USING ERRCODE = 'insufficient_privilege',
               DETAIL = 'It asks for another tenant: that of its login, or that of the setting eventstore.tenant.',
               HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
+END
+$$;
+
+
+--
+-- Name: release_answers(text, uuid[], uuid[], uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.release_answers(tenant_id text, conversation_ids uuid[], message_ids uuid[], holder uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := writing_tenant();
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    DELETE FROM answer_leases l
+     USING (
+           SELECT o.conversation_id, o.message_id
+             FROM answer_leases o
+             JOIN unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+               ON o.conversation_id = k.conversation_id
+              AND o.message_id = k.message_id
+            WHERE o.tenant_id = release_answers.tenant_id
+              AND o.holder = release_answers.holder
+            ORDER BY o.conversation_id, o.message_id
+              FOR UPDATE OF o
+           ) AS locked
+     WHERE l.tenant_id = release_answers.tenant_id
+       AND l.conversation_id = locked.conversation_id
+       AND l.message_id = locked.message_id
+       AND l.holder = release_answers.holder;
+END
+$$;
+
+
+--
+-- Name: renew_answer_leases(text, uuid[], uuid[], uuid, double precision); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.renew_answer_leases(tenant_id text, conversation_ids uuid[], message_ids uuid[], holder uuid, seconds double precision) RETURNS TABLE(conversation_id uuid, message_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := writing_tenant();
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    PERFORM
+       FROM answer_leases l
+      WHERE l.tenant_id = renew_answer_leases.tenant_id
+        AND (l.holder = renew_answer_leases.holder OR l.expires_at < clock_timestamp() - interval '1 day')
+      ORDER BY l.conversation_id, l.message_id
+        FOR UPDATE;
+    DELETE FROM answer_leases l
+     WHERE l.tenant_id = renew_answer_leases.tenant_id
+       AND l.expires_at < clock_timestamp() - interval '1 day';
+    RETURN QUERY
+    UPDATE answer_leases AS l
+       SET expires_at = clock_timestamp() + make_interval(secs => seconds)
+      FROM unnest(conversation_ids, message_ids) AS k (conversation_id, message_id)
+     WHERE l.tenant_id = renew_answer_leases.tenant_id
+       AND l.conversation_id = k.conversation_id
+       AND l.message_id = k.message_id
+       AND l.holder = renew_answer_leases.holder
+    RETURNING l.conversation_id, l.message_id;
 END
 $$;
 
@@ -1903,6 +2174,29 @@ CREATE FUNCTION public.search_cursor(search text, up_to bigint, query text, key 
 
 
 --
+-- Name: search_document(text, text, text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_document(folded text, language text, labels text[]) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    AS $$
+DECLARE
+    fitting text := folded;
+BEGIN
+    WHILE octet_length(fitting) > 100000 LOOP
+        BEGIN
+            RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+        EXCEPTION
+            WHEN program_limit_exceeded THEN
+                fitting := left(fitting, length(fitting) * 3 / 4);
+        END;
+    END LOOP;
+    RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+END
+$$;
+
+
+--
 -- Name: search_fold(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2038,7 +2332,7 @@ $$;
 --
 
 CREATE FUNCTION public.search_json_text(given text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 BEGIN
     IF position('\' IN given) = 0 THEN
@@ -2484,6 +2778,12 @@ DECLARE
     original text;
     prepared text;
     marked   text;
+    -- Before PostgreSQL 16, the time that ts_headline takes grows exponentially with the words of a phrase: of a phrase
+    -- of more than four words in three readings, the words are marked wherever they stand.
+    words    tsquery := CASE WHEN numnode(asked) > 24
+                             THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
+                             ELSE asked
+                        END;
 BEGIN
     <<windows>>
     FOR at IN 0 .. length(said) / 1000 LOOP
@@ -2496,7 +2796,7 @@ BEGIN
     IF length(original) <> length(prepared) THEN
         original := prepared;  -- it has marks that combine with nothing: shown without them
     END IF;
-    marked := ts_headline(search_config(reading), prepared, asked,
+    marked := ts_headline(search_config(reading), prepared, words,
         format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
                chr(1), chr(2), chr(3)));
     RETURN (
@@ -2530,7 +2830,7 @@ $$;
 --
 
 CREATE FUNCTION public.search_text(event_type text, content jsonb) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 DECLARE
     said text;
@@ -2573,7 +2873,7 @@ $$;
 --
 
 CREATE FUNCTION public.search_text_of_parts(parts jsonb) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 BEGIN
     IF jsonb_typeof(parts) <> 'array' THEN
@@ -2651,9 +2951,12 @@ BEGIN
         prefix := NOT quoted AND found[3] LIKE '%*';
         negated := found[1] = '-';
         word := trim(search_fold(coalesce(found[2], found[3])));
+        -- Of a phrase too: the time to find one grows with the square of its words.
+        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
         -- A prefix of a letter or two is in half of all words.
-        prefix := prefix AND length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2;
-        IF word ~ '\w' THEN
+        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
+        -- In the locale C, letters beyond ASCII are letters to the text search and not to regular expressions.
+        IF word ~ '\w|[^\u0001-\u007f]' THEN
             ordinal := ordinal + 1;
             said := word;
             RETURN NEXT;
@@ -2740,6 +3043,108 @@ $$;
 CREATE FUNCTION public.search_word(word text) RETURNS tsquery
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (((''''::text || replace(replace(word, '\'::text, '\\'::text), ''''::text, ''''''::text)) || ''''::text))::tsquery;
+
+
+--
+-- Name: sha1(bytea); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.sha1(message bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    m      constant bigint := 4294967295;
+    padded bytea := message || '\x80'
+                    || decode(repeat('00', 63 - (length(message) + 8) % 64), 'hex')
+                    || int8send(length(message)::bigint * 8);
+    h0     bigint := 1732584193;
+    h1     bigint := 4023233417;
+    h2     bigint := 2562383102;
+    h3     bigint := 271733878;
+    h4     bigint := 3285377520;
+    a      bigint;
+    b      bigint;
+    c      bigint;
+    d      bigint;
+    e      bigint;
+    w      bigint[];
+    x      bigint;
+    place  integer := 0;
+BEGIN
+    FOR block IN 1 .. length(padded) / 64 LOOP
+        FOR t IN 1 .. 16 LOOP
+            w[t] := (get_byte(padded, place)::bigint << 24) + (get_byte(padded, place + 1) << 16)
+                    + (get_byte(padded, place + 2) << 8) + get_byte(padded, place + 3);
+            place := place + 4;
+        END LOOP;
+        FOR t IN 17 .. 80 LOOP
+            x := w[t - 3] # w[t - 8] # w[t - 14] # w[t - 16];
+            w[t] := (x << 1 & m) | (x >> 31);
+        END LOOP;
+        a := h0;
+        b := h1;
+        c := h2;
+        d := h3;
+        e := h4;
+        -- Five rounds at a time: then the five words need not change their names in between.
+        FOR t IN 1 .. 20 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + (d # (b & (c # d))) + 1518500249 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + (c # (a & (b # c))) + 1518500249 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + (b # (e & (a # b))) + 1518500249 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + (a # (d & (e # a))) + 1518500249 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + (e # (c & (d # e))) + 1518500249 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        FOR t IN 21 .. 40 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + (b # c # d) + 1859775393 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + (a # b # c) + 1859775393 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + (e # a # b) + 1859775393 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + (d # e # a) + 1859775393 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + (c # d # e) + 1859775393 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        FOR t IN 41 .. 60 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + ((b & c) | (b & d) | (c & d)) + 2400959708 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + ((a & b) | (a & c) | (b & c)) + 2400959708 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + ((e & a) | (e & b) | (a & b)) + 2400959708 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + ((d & e) | (d & a) | (e & a)) + 2400959708 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + ((c & d) | (c & e) | (d & e)) + 2400959708 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        FOR t IN 61 .. 80 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + (b # c # d) + 3395469782 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + (a # b # c) + 3395469782 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + (e # a # b) + 3395469782 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + (d # e # a) + 3395469782 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + (c # d # e) + 3395469782 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        h0 := h0 + a & m;
+        h1 := h1 + b & m;
+        h2 := h2 + c & m;
+        h3 := h3 + d & m;
+        h4 := h4 + e & m;
+    END LOOP;
+    RETURN substring(int8send(h0) FROM 5) || substring(int8send(h1) FROM 5) || substring(int8send(h2) FROM 5)
+           || substring(int8send(h3) FROM 5) || substring(int8send(h4) FROM 5);
+END
+$$;
 
 
 --
@@ -3403,6 +3808,35 @@ $$;
 
 
 --
+-- Name: answer_leases; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.answer_leases (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    message_id uuid NOT NULL,
+    holder uuid NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY public.answer_leases FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE answer_leases; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.answer_leases IS 'Messages that a process is answering just now';
+
+
+--
+-- Name: COLUMN answer_leases.holder; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.answer_leases.holder IS 'A manager, by an id that it made for itself';
+
+
+--
 -- Name: conversation_actors; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -3440,7 +3874,8 @@ CREATE TABLE public.conversations (
     version integer NOT NULL,
     given_id text,
     forked_from jsonb,
-    metadata jsonb
+    metadata jsonb,
+    member_order jsonb
 );
 ALTER TABLE ONLY public.conversations ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE ONLY public.conversations ALTER COLUMN given_id SET STATISTICS 0;
@@ -3463,12 +3898,56 @@ COMMENT ON COLUMN public.conversations.given_id IS 'The id as the client gave it
 
 
 --
+-- Name: COLUMN conversations.member_order; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.conversations.member_order IS 'Order of the members in the values of other columns, by column: see eventstore/memberorder.py; jsonb keeps none';
+
+
+--
 -- Name: eventstore_migrations; Type: TABLE; Schema: public; Owner: -
 --
 
 CREATE TABLE public.eventstore_migrations (
     version character varying NOT NULL
 );
+
+
+--
+-- Name: idempotency_keys; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.idempotency_keys (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    request bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    status smallint,
+    media_type text,
+    location text,
+    body bytea
+);
+
+
+--
+-- Name: COLUMN idempotency_keys.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.id IS 'Derived from the tenant, the caller, the address and the key';
+
+
+--
+-- Name: COLUMN idempotency_keys.request; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.request IS 'SHA-256 of what was sent';
+
+
+--
+-- Name: COLUMN idempotency_keys.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.status IS 'Of the answer; null: there is none yet';
 
 
 --
@@ -3565,7 +4044,8 @@ CREATE TABLE public.messages (
     actor character varying(255) DEFAULT ''::character varying NOT NULL,
     given_id text,
     extra jsonb,
-    metadata jsonb
+    metadata jsonb,
+    member_order jsonb
 );
 ALTER TABLE ONLY public.messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE ONLY public.messages ALTER COLUMN given_id SET STATISTICS 0;
@@ -3585,6 +4065,13 @@ COMMENT ON COLUMN public.messages.content IS 'The text; that of the parts where 
 --
 
 COMMENT ON COLUMN public.messages.extra IS 'Members of the message as sent that no other column gives back';
+
+
+--
+-- Name: COLUMN messages.member_order; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.messages.member_order IS 'As in conversations; "sent" is that of the message itself';
 
 
 --
@@ -3868,13 +4355,21 @@ CREATE TABLE public.task_artifacts (
     parts jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     extra jsonb,
-    metadata jsonb
+    metadata jsonb,
+    member_order jsonb
 );
 ALTER TABLE ONLY public.task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
 ALTER TABLE ONLY public.task_artifacts ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE ONLY public.task_artifacts ALTER COLUMN description SET STATISTICS 0;
 
 ALTER TABLE ONLY public.task_artifacts FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: COLUMN task_artifacts.member_order; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.task_artifacts.member_order IS 'As in conversations';
 
 
 --
@@ -3893,6 +4388,7 @@ CREATE TABLE public.tasks (
     given_id text,
     status_message jsonb,
     metadata jsonb,
+    member_order jsonb,
     extra jsonb,
     status_extra jsonb
 );
@@ -3910,6 +4406,13 @@ COMMENT ON COLUMN public.tasks.version IS 'Version of the last event that this r
 
 
 --
+-- Name: COLUMN tasks.member_order; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.tasks.member_order IS 'As in conversations';
+
+
+--
 -- Name: COLUMN tasks.extra; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3921,6 +4424,14 @@ COMMENT ON COLUMN public.tasks.extra IS 'Members of the task as its agent showed
 --
 
 COMMENT ON COLUMN public.tasks.status_extra IS 'Members of its status that no other column gives back';
+
+
+--
+-- Name: answer_leases answer_leases_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.answer_leases
+    ADD CONSTRAINT answer_leases_pkey PRIMARY KEY (tenant_id, conversation_id, message_id);
 
 
 --
@@ -3985,6 +4496,14 @@ ALTER TABLE ONLY public.events
 
 ALTER TABLE ONLY public.eventstore_migrations
     ADD CONSTRAINT eventstore_migrations_pkey PRIMARY KEY (version);
+
+
+--
+-- Name: idempotency_keys idempotency_keys_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, id);
 
 
 --
@@ -4180,6 +4699,13 @@ CREATE INDEX idx_events_conversation_id ON public.events USING btree (conversati
 
 
 --
+-- Name: idx_events_deletions; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_events_deletions ON public.events USING btree (tenant_id, conversation_id, version) WHERE ((event_type)::text = ANY ((ARRAY['conversation.deleted'::character varying, 'conversation.reactivated'::character varying])::text[]));
+
+
+--
 -- Name: idx_events_position; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -4191,6 +4717,13 @@ CREATE INDEX idx_events_position ON public.events USING btree ("position");
 --
 
 CREATE INDEX idx_events_timestamp ON public.events USING btree ("timestamp" DESC);
+
+
+--
+-- Name: idx_idempotency_keys_created_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_idempotency_keys_created_at ON public.idempotency_keys USING btree (created_at);
 
 
 --
@@ -4369,6 +4902,12 @@ ALTER TABLE ONLY public.identity_users
 
 
 --
+-- Name: answer_leases; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.answer_leases ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: bound_logins; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -4399,6 +4938,12 @@ ALTER TABLE public.conversations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.events ENABLE ROW LEVEL SECURITY;
 
 --
+-- Name: idempotency_keys; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: identity_keys; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -4427,6 +4972,13 @@ ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
 --
 
 CREATE POLICY of_itself ON public.bound_logins FOR SELECT USING ((login = SESSION_USER));
+
+
+--
+-- Name: answer_leases open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.answer_leases TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
 
 
 --
@@ -4539,6 +5091,13 @@ CREATE POLICY open_to_owner ON public.task_artifacts TO eventstore_owner USING (
 --
 
 CREATE POLICY open_to_owner ON public.tasks TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+
+
+--
+-- Name: answer_leases open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.answer_leases TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
 
 
 --
@@ -4741,6 +5300,13 @@ ALTER TABLE public.task_artifacts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.tasks ENABLE ROW LEVEL SECURITY;
 
 --
+-- Name: idempotency_keys unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.idempotency_keys USING ((( SELECT (NOT public.login_is_bound())) OR ((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant))));
+
+
+--
 -- Name: identity_keys unbound; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -4759,6 +5325,27 @@ CREATE POLICY unbound ON public.identity_tenants USING (( SELECT (NOT public.log
 --
 
 CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login_is_bound())));
+
+
+--
+-- Name: answer_leases wall; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY wall ON public.answer_leases FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
 
 
 --
@@ -5103,6 +5690,7 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261122000100'),
     ('20261122000200'),
     ('20261122000300'),
+    ('20261122000350'),
     ('20261122000400'),
     ('20261122000500'),
     ('20261122000600'),
@@ -5126,6 +5714,7 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261123001500'),
     ('20261123001510'),
     ('20261123001520'),
+    ('20261123001525'),
     ('20261123001530'),
     ('20261123001540'),
     ('20261123001550'),
@@ -5133,7 +5722,9 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261123001570'),
     ('20261123001580'),
     ('20261123001600'),
+    ('20261123001605'),
     ('20261123001610'),
     ('20261123001620'),
     ('20261123001700'),
-    ('20261123001720');
+    ('20261123001720'),
+    ('20261123001740');
