@@ -54,7 +54,8 @@ class CallableAgent:
 
     async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Calls the function and gives what it says."""
-        async with aclosing(with_reply(self._said(message, context))) as updates:
+        sent = context.sent(message, self.name)
+        async with aclosing(with_reply(self._said(sent, context))) as updates:
             async for update in updates:
                 yield update
 

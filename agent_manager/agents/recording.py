@@ -32,6 +32,11 @@ def task_uuid(tenant: str, conversation_id: UUID, text: str) -> UUID:
     return UUID(text) if is_canonical_uuid(text) else derived_uuid("task", tenant, str(conversation_id), text, 0)
 
 
+def agent_name(answer: Answer | None) -> str:
+    """Return the actor of the events that an agent causes."""
+    return str(getattr(answer, "name", None) or DEFAULT_ACTOR)[:255]
+
+
 @dataclass(slots=True)
 class _Seen:
     """What this answering has recorded of a task; None where an earlier one may have recorded something."""
@@ -215,8 +220,7 @@ class Recording:
         return self._told(text, _around(context_id, None) or None, None, {"state": "submitted"})
 
     def _event(self, data: EventData, event_id: UUID | None = None) -> NewEvent:
-        actor = getattr(self._answer, "name", None) or DEFAULT_ACTOR
-        return NewEvent(data, id=event_id or uuid4(), actor=str(actor)[:255], metadata=self._metadata)
+        return NewEvent(data, id=event_id or uuid4(), actor=agent_name(self._answer), metadata=self._metadata)
 
 
 def _status_members(status: Json) -> Json:

@@ -68,18 +68,18 @@ class RemoteAgent:
         if context.task_id is not None and not message.get("taskId"):
             sent = message | {"taskId": context.task_id}
         async with http_client() as http:
-            updates = with_reply(self._said(sent, http))
+            updates = with_reply(self._said(sent, context, http))
             async with aclosing(within(updates, silence=self._silence, total=self._total, who=self.name)) as limited:
                 async for update in limited:
                     yield update
 
-    async def _said(self, message: Json, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
+    async def _said(self, message: Json, context: Context, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
         try:
             card = await self._described(http)
             client = open_client(card, http)
             task, silent = LastTask(), True
             with translated(self.name):
-                async with aclosing(client.send(message, streaming=_streams(card))) as sent:
+                async with aclosing(client.send(context.sent(message, self.name), streaming=_streams(card))) as sent:
                     async for wire in sent:
                         update = update_from_wire(wire)
                         task.take(update)

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any, Self, TypeVar
@@ -241,7 +242,8 @@ class ApplicationManager:
         assert self._portal is not None
         remote = RemoteSession(self._portal, session)
         try:
-            return await ask(self._answer, accepted, await self._context_of(accepted), remote)
+            sent = await self._run(lambda manager: manager.addressed(accepted))
+            return await ask(self._answer, sent, await self._context_of(sent), remote)
         finally:
             await remote.release()
 
@@ -255,7 +257,7 @@ class ApplicationManager:
         async def history() -> list[Json]:
             return await self._run(lambda manager: manager.messages(known.conversation_id))
 
-        return Context(known.tenant, known.conversation_id, known.task_id, known.agents, history)
+        return replace(known, history=history)
 
     def _conversation(self, view: Any) -> Any:
         return None if view is None else awaitable(self._shape.to_conversation(view))

@@ -264,7 +264,22 @@ class Manager:
             fold = await self._folds.get(accepted.conversation)
             return [] if fold is None else list(fold.messages.values())
 
-        return Context(self.tenant, accepted.conversation_id, accepted.task_id, await self._registry.recent(), history)
+        fold = self._folds.kept(accepted.conversation) or await self._existing(accepted.conversation_id)
+        own = {actor: (c, conversation_uuid(self.tenant, c)) for actor, c in fold.contexts_of(accepted.task_id).items()}
+        # No agent goes on in the context of another conversation.
+        others = await self._folds.all_of({named: None for _, named in own.values() if named != fold.id})
+        contexts = {actor: c for actor, (c, named) in own.items() if named != fold.id and named not in others}
+        agents = await self._registry.recent()
+        return Context(self.tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts)
+
+    async def addressed(self, accepted: Accepted) -> Accepted:
+        """Return the message as its agent may be sent it: with a ``contextId``, and with no ids of other conversations.
+
+        Raises:
+            NotFound: its conversation does not exist.
+        """
+        fold = self._folds.kept(accepted.conversation) or await self._existing(accepted.conversation_id)
+        return addressed(accepted, fold)
 
     async def _answered(self, accepted: Accepted) -> Answered:
         running = self._running.get(accepted.event_id)
@@ -279,8 +294,7 @@ class Manager:
         if session is None:
             return Answered(await self.reply_to(accepted))
         try:
-            fold = self._folds.kept(accepted.conversation) or await self._folds.get(accepted.conversation)
-            sent = addressed(accepted, self.tenant, fold)
+            sent = await self.addressed(accepted)
             return await ask(self.agent, sent, await self.context_of(sent), session)
         finally:
             await session.release()

@@ -22,6 +22,8 @@ TaskEvent = TaskCreated | TaskStatusChanged | TaskDescribed | TaskArtifactAdded 
 
 OPEN = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task that goes on: a further message of its conversation belongs to it."""
+WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
+"""Statuses of a task whose agent waits for the user."""
 WORKING = "Working..."
 
 
@@ -31,6 +33,8 @@ class TaskFold:
     Attributes:
         given_id: as its agent gave it.
         position: of its first event.
+        version: of its last event in the conversation.
+        contexts: the ``contextId`` that each actor named last for it.
         description: what it is about.
     """
 
@@ -40,7 +44,8 @@ class TaskFold:
         self._id = task_id
         self._first = first
         self._updated_at: datetime = first.occurred_at
-        self._version = first.version
+        self.version = first.version
+        self.contexts: dict[str, str] = {}
         self._status = "unknown"
         self.description = ""
         self._metadata: Json | None = None
@@ -56,6 +61,11 @@ class TaskFold:
         return self._status in OPEN
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether its agent waits for the user."""
+        return self._status in WAITING
+
+    @property
     def words(self) -> str:
         """The text of what the agent says of it; a word where it says something else, nothing where it says nothing."""
         if self._message is None:
@@ -66,8 +76,11 @@ class TaskFold:
 
     def apply(self, event: Event, data: TaskEvent) -> None:
         """Applies the task's next event."""
-        self._version = event.version
+        self.version = event.version
         self._updated_at = max(self._updated_at, event.occurred_at)
+        update = None if isinstance(data, TaskCreated | TaskDescribed) else data.update
+        if context := context_id_of(update) or context_id_of(data.extra):
+            self.contexts[event.actor] = context
         match data:
             case TaskCreated():
                 self.given_id = self.given_id if data.given_id is None else data.given_id
@@ -113,9 +126,15 @@ class TaskFold:
         event = self._first
         return Task(
             self._id, event.conversation_id, self._status, self.description, event.occurred_at, self._updated_at,
-            self._metadata, event.tenant_id, self.given_id, self._version, self._message, self._artifacts,
+            self._metadata, event.tenant_id, self.given_id, self.version, self._message, self._artifacts,
             self._extra, self._status_extra,
         )  # fmt: skip
 
 
 _CHUNK = ("artifact_id", "last_chunk", "name", "description", "parts", "extra", "metadata")
+
+
+def context_id_of(members: Json | None) -> str | None:
+    """Return the ``contextId`` among the members of a message, task or update."""
+    context = (members or {}).get("contextId")
+    return context if isinstance(context, str) and context else None
