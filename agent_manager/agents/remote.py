@@ -78,15 +78,22 @@ class RemoteAgent:
             card = await self._described(http)
             client = open_client(card, http)
             task, silent = LastTask(), True
+            refused: InvalidUpdate | None = None
             with translated(self.name):
                 async with aclosing(client.send(context.sent(message, self.name), streaming=_streams(card))) as sent:
                     async for wire in sent:
-                        update = update_from_wire(wire)
-                        task.take(update)
                         silent = False
+                        try:
+                            update = update_from_wire(wire)
+                        except InvalidUpdate as error:  # what follows is heard all the same
+                            refused = refused or error
+                            continue
+                        task.take(update)
                         yield update
                 if silent:
                     raise InvalidUpdate("the agent came to an end without a word")
+                if refused is not None:
+                    raise refused
                 async for update in _awaited(client, task):
                     yield update
         except AgentError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent_manager.agents.artifacts import assemble
 from agent_manager.agents.shapes import task_in_shape
-from agent_manager.agents.wire import Json, Shape, state_word
+from agent_manager.agents.wire import Json, Shape, readable_state, state_word
 from projections import Task
 
 
@@ -17,13 +17,13 @@ def task_to_wire(row: Task, shape: Shape | None = None, *, context_id: str | Non
         context_id: the conversation as its client calls it, for a task whose agent named no context.
     """
     extra, beside = row.extra or {}, row.status_extra or {}
-    status: Json = {"state": state_word(row.status, "0.3")}
+    status: Json = {"state": readable_state(beside.get("state", state_word(row.status, "0.3")))}
     if row.status_message is not None:
         status["message"] = row.status_message
     task: Json = {"id": str(row.id) if row.given_id is None else row.given_id}
     if context_id is not None:
         task["contextId"] = context_id
-    task["status"] = status | beside
+    task["status"] = beside | status
     if artifacts := assemble(row.artifacts):
         task["artifacts"] = artifacts
     if row.metadata is not None:

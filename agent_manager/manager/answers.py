@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from agent_manager.agents.answering import Answer, Context, Reply, Update
-from agent_manager.agents.errors import AgentError
+from agent_manager.agents.errors import AgentError, InvalidUpdate
+from agent_manager.agents.updates import understood
 from agent_manager.manager.views import Accepted, Json
 from eventstore.errors import EventStoreError, InputError, printable
 
@@ -58,7 +59,12 @@ async def ask(answer: Answer | None, accepted: Accepted, context: Context, sessi
     try:
         if answer is not None:
             async with _listening(answer(accepted.message, context)) as updates:
-                async for update in updates:
+                async for said in updates:
+                    try:
+                        update = understood(said)
+                    except InvalidUpdate as problem:  # what follows is stored all the same
+                        error = error or str(problem)
+                        continue
                     await _store(session, update)
                     reply = update.message if isinstance(update, Reply) else reply
     except _NotStored as problem:

@@ -1,7 +1,7 @@
 """Agents that are made with a2a-sdk's own server, of whichever version is installed.
 
-What such an agent does is said by the text of the message: ``ask`` begins a task that waits for input, by a status
-message that names neither the task nor the context; any other text is repeated, or completes the task that it continues.
+The text of a message says what such an agent does: ``ask`` begins a task that waits for input, with a status message
+that names neither the task nor the context; any other text is repeated, or completes the task that it continues.
 """
 
 from __future__ import annotations
