@@ -20,12 +20,46 @@ WITH folded AS MATERIALIZED (
                FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'metadata'))[1] AS metadata,
            (array_agg(b.content -> 'extra' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'extra'))[1] AS extra,
+           max(b.version)
+               FILTER (WHERE b.content ? 'extra'
+                         AND (b.event_type = 'task.created'
+                              OR b.event_type = 'task.described'
+                                 AND (NOT b.content ? 'history' OR b.content -> 'extra' ? 'history'))) AS history_version,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
      WHERE b.event_type IN ('task.created', 'task.status_changed', 'task.described',
                             'task.artifact_added', 'task.artifact_extended')
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
+),
+-- Histories that go on: by these messages, after those of the last event that gave the history whole or took it away,
+-- else after those of the row.
+continued AS MATERIALIZED (
+    SELECT f.tenant_id, f.conversation_id, f.id,
+           f.history_version IS NULL AS follows_row,
+           coalesce(jsonb_agg(m.message ORDER BY b.version, m.place, m.number) FILTER (WHERE m.number IS NOT NULL),
+                    '[]') AS messages
+      FROM folded f
+      JOIN batch b
+        ON b.tenant_id = f.tenant_id
+       AND b.conversation_id = f.conversation_id
+       AND b.content ->> 'task_id' = f.id::text
+       AND b.version >= coalesce(f.history_version, 0)
+       AND b.event_type IN ('task.created', 'task.described')
+      LEFT JOIN LATERAL (
+               SELECT 1 AS place, g.message, g.number
+                 FROM jsonb_array_elements(CASE WHEN b.version = f.history_version
+                                                     AND jsonb_typeof(b.content #> '{extra,history}') = 'array'
+                                                    THEN b.content #> '{extra,history}'
+                                           END) WITH ORDINALITY AS g (message, number)
+               UNION ALL
+               SELECT 2, n.message, n.number
+                 FROM jsonb_array_elements(CASE WHEN b.event_type = 'task.described'
+                                                    THEN b.content -> 'history'
+                                           END) WITH ORDINALITY AS n (message, number)
+           ) m ON true
+     GROUP BY f.tenant_id, f.conversation_id, f.id, f.history_version
+    HAVING bool_or(b.event_type = 'task.described' AND b.content ? 'history')
 ),
 updated AS (
     UPDATE tasks t
@@ -36,9 +70,20 @@ updated AS (
            status_message = CASE WHEN f.has_status_message THEN f.status_message ELSE t.status_message END,
            status_extra   = CASE WHEN f.has_status_message THEN f.status_extra ELSE t.status_extra END,
            metadata       = coalesce(f.metadata, t.metadata),
-           extra          = coalesce(f.extra, t.extra),
+           extra          = CASE WHEN c.id IS NULL THEN coalesce(f.extra, t.extra)
+                                 ELSE coalesce(f.extra, t.extra, '{}')
+                                      || jsonb_build_object('history', CASE
+                                             WHEN c.follows_row AND jsonb_typeof(t.extra -> 'history') = 'array'
+                                                 THEN (t.extra -> 'history') || c.messages
+                                             ELSE c.messages
+                                         END)
+                            END,
            updated_at     = greatest(t.updated_at, f.updated_at)
       FROM folded f
+      LEFT JOIN continued c
+        ON c.tenant_id = f.tenant_id
+       AND c.conversation_id = f.conversation_id
+       AND c.id = f.id
      WHERE t.tenant_id = f.tenant_id
        AND t.conversation_id = f.conversation_id
        AND t.id = f.id
@@ -47,8 +92,16 @@ updated AS (
 INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
                    status_message, metadata, extra, status_extra)
 SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unknown'), coalesce(f.description, ''),
-       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra, f.status_extra
+       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata,
+       CASE WHEN c.id IS NULL THEN f.extra
+            ELSE coalesce(f.extra, '{}') || jsonb_build_object('history', c.messages)
+       END,
+       f.status_extra
   FROM folded f
+  LEFT JOIN continued c
+    ON c.tenant_id = f.tenant_id
+   AND c.conversation_id = f.conversation_id
+   AND c.id = f.id
  WHERE NOT EXISTS (
            SELECT
              FROM updated u
@@ -57,12 +110,13 @@ SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unkn
               AND u.id = f.id
        );
 
-INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk, name,
-                            description, parts, created_at, extra, metadata)
+INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk,
+                            continues_text, name, description, parts, created_at, extra, metadata)
 SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.version,
        b.content ->> 'artifact_id',
        b.event_type = 'task.artifact_extended',
        (b.content -> 'last_chunk')::boolean,
+       coalesce(b.event_type = 'task.artifact_extended' AND b.content -> 'continues_text' = 'true', false),
        b.content ->> 'name',
        b.content ->> 'description',
        b.content -> 'parts',

@@ -1,6 +1,8 @@
-"""A task of the read tables as A2A task JSON."""
+"""A task of the read tables as A2A task JSON, and the members of it that grow."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from agent_manager.agents.artifacts import assemble
 from agent_manager.agents.shapes import task_in_shape
@@ -30,3 +32,12 @@ def task_to_wire(row: Task, shape: Shape | None = None, *, context_id: str | Non
         task["metadata"] = row.metadata
     task |= extra
     return task if shape is None else task_in_shape(task, shape)
+
+
+def described(known: Json | None, extra: Json | None, history: list[Any] | None) -> Json | None:
+    """Return the further members of a task after an event that describes it, see :class:`eventstore.TaskDescribed`."""
+    if history is None:
+        return known if extra is None else extra
+    rest = known or {} if extra is None else extra
+    before = (rest if "history" in rest else known or {}).get("history")
+    return rest | {"history": [*(before if isinstance(before, list) else []), *history]}

@@ -1,8 +1,8 @@
 """Updates from their JSON on the wire: in either shape, bare, or in the envelopes of JSON-RPC and of 1.x's streams.
 
-JSON of protobuf may spell a member as its field (``task_id``), a role or a state as its number, and 0.3's protobuf names
-the parts of a message ``content``. What is meant is plain, so it is read as what every client understands. What is not
-plain is refused, with the place: it would be kept as something that the agent did not say.
+JSON of protobuf may spell a member as its field (``task_id``), a role or a state as its number, and in 0.3's protobuf
+the parts of a message are its ``content``. What is meant is plain, so it is read as what every client understands. What
+is not plain is refused, with the place: it would be kept as something that the agent did not say.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ def update_from_wire(sent: Any) -> Update:
     return _update(_kind(sent), sent)
 
 
-def understood(update: Any) -> Update:
+def understood(update: Update) -> Update:
     """Return an update with everything in it as clients understand it.
 
     Raises:
         InvalidUpdate: something in it is not what it must be; names the place.
     """
+    checked: StatusUpdate | ArtifactUpdate
     match update:
         case Reply(message):
             return Reply(_message(_object(message, "message", "message"), required=True))
@@ -67,18 +68,18 @@ def understood(update: Any) -> Update:
         case StatusUpdate():
             kind = "status-update"
             status = _status(_object(update.status, "status", kind), kind)
-            update = replace(update, status=status)
+            checked = replace(update, status=status)
         case ArtifactUpdate():
             kind = "artifact-update"
-            update = replace(update, artifact=_artifact(_object(update.artifact, "artifact", kind)))
+            checked = replace(update, artifact=_artifact(_object(update.artifact, "artifact", kind)))
         case _:
             raise InvalidUpdate(f"the agent sent a {type(update).__name__}, expected an update")
-    _text(update.task_id, "taskId", kind)
-    if update.context_id is not None:
-        _text(update.context_id, "contextId", kind)
-    if update.metadata is not None:
-        _object(update.metadata, "metadata", kind)
-    return update
+    _text(checked.task_id, "taskId", kind)
+    if checked.context_id is not None:
+        _text(checked.context_id, "contextId", kind)
+    if checked.metadata is not None:
+        _object(checked.metadata, "metadata", kind)
+    return checked
 
 
 def _result(sent: Json) -> Any:

@@ -48,8 +48,8 @@ _SPELLINGS = {
     "AUTHREQUIRED": TaskStatus.AUTH_REQUIRED, "8": TaskStatus.AUTH_REQUIRED,
     "UNKNOWN": TaskStatus.UNKNOWN, "UNSPECIFIED": TaskStatus.UNKNOWN, "0": TaskStatus.UNKNOWN,
 }  # fmt: skip
-"""Other spellings of the states, in capitals and without separators; the numbers are those of the protobuf enum, which
-JSON of protobuf may hold instead of names, and are the same in 0.3 and 1.x. 0.3's own names ``TASK_STATE_CANCELLED``."""
+"""Other spellings of the states, in capitals and without separators. JSON of protobuf may hold the numbers of the enum,
+which are the same in 0.3 and 1.x; the enum of 0.3 spells ``TASK_STATE_CANCELLED``."""
 _USER: dict[Shape, str] = {"0.3": "user", "1.0": "ROLE_USER"}
 _AGENT: dict[Shape, str] = {"0.3": "agent", "1.0": "ROLE_AGENT"}
 _ROLE_WORDS = {word: words for words in (_USER, _AGENT) for word in words.values()}

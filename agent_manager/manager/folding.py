@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+from agent_manager.agents.recording import Seen
 from agent_manager.manager.taskfold import TaskFold, context_id_of
 from agent_manager.manager.views import ConversationView, Json
 from eventstore import (
@@ -139,6 +140,10 @@ class ConversationFold:
         """The task on which the agent that answers a message works."""
         task_id = self._task_of.get(str(event_id))
         return None if task_id is None else self.tasks.get(task_id)
+
+    def seen(self, given_id: str) -> Seen | None:
+        """Return what is recorded of the task that its agent calls so; None if there is none."""
+        return next((task.seen for task in self.tasks.values() if task.given_id == given_id), None)
 
     def wire(self, task: TaskFold) -> Json:
         """One of its tasks, with the messages that belong to it."""

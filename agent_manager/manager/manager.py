@@ -248,7 +248,7 @@ class Manager:
             accepted.conversation,
             answer=self.agent,
             description=parts_text(accepted.message.get("parts")),
-            known_tasks={task.given_id: task.description for task in fold.tasks.values()},
+            known_task=fold.seen,
             causation_id=str(accepted.event_id),
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from agent_manager.agents.tasks import task_to_wire
+from agent_manager.agents.recording import Seen
+from agent_manager.agents.tasks import described, task_to_wire
 from agent_manager.manager.views import Json
 from eventstore import (
     Event,
@@ -94,11 +95,13 @@ class TaskFold:
                 self._describe(data)
             case TaskArtifactAdded() | TaskArtifactExtended():
                 chunk = {name: getattr(data, name) for name in _CHUNK}
-                self._artifacts.append(chunk | {"extends": isinstance(data, TaskArtifactExtended)})
+                extends = isinstance(data, TaskArtifactExtended)
+                continues = isinstance(data, TaskArtifactExtended) and data.continues_text is True
+                self._artifacts.append(chunk | {"extends": extends, "continues_text": continues})
 
     def _describe(self, data: TaskCreated | TaskDescribed) -> None:
         self.description = data.description
-        self._extra = self._extra if data.extra is None else data.extra
+        self._extra = described(self._extra, data.extra, data.history if isinstance(data, TaskDescribed) else None)
         self._metadata = self._metadata if data.metadata is None else data.metadata
 
     @property
@@ -119,6 +122,13 @@ class TaskFold:
         known = {message.get("messageId") for message in messages}
         history = [*messages, *(one for one in self._said if one.get("messageId") not in known)]
         return task | {"history": history} if history else task
+
+    @property
+    def seen(self) -> Seen:
+        """What is recorded of it, to tell what is new in what its agent shows."""
+        shown = task_to_wire(self.row)
+        artifacts = {artifact["artifactId"]: artifact for artifact in shown.get("artifacts", [])}
+        return Seen(self.description, shown["status"], self._extra, self._metadata, artifacts)
 
     @property
     def row(self) -> Task:

@@ -7,6 +7,9 @@ ALTER TABLE tasks
     ADD COLUMN extra        jsonb,
     ADD COLUMN status_extra jsonb;
 
+-- Whether the text of the first part belongs to the last part of the chunk before.
+ALTER TABLE task_artifacts ADD COLUMN continues_text boolean NOT NULL DEFAULT false;
+
 COMMENT ON COLUMN tasks.extra IS 'Members of the task as its agent showed it that no other column gives back';
 COMMENT ON COLUMN tasks.status_extra IS 'Members of its status that no other column gives back';
 
@@ -18,6 +21,8 @@ SELECT drop_stage('tasks', s) FROM unnest(ARRAY['next', 'previous']) AS s;
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 SELECT drop_stage('tasks', s) FROM unnest(ARRAY['next', 'previous']) AS s;
+
+ALTER TABLE task_artifacts DROP COLUMN continues_text;
 
 ALTER TABLE tasks
     DROP COLUMN status_extra,

@@ -2,7 +2,8 @@
 SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated_at, t.metadata, t.tenant_id,
        t.given_id, t.version, t.status_message,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,
-                                                     'last_chunk', a.last_chunk, 'name', a.name,
+                                                     'last_chunk', a.last_chunk,
+                                                     'continues_text', a.continues_text, 'name', a.name,
                                                      'description', a.description, 'parts', a.parts,
                                                      'extra', a.extra, 'metadata', a.metadata) ORDER BY a.version),
                         '[]')

@@ -170,7 +170,7 @@ class _Folding:
             case "task.described":
                 row["description"] = content["description"]
                 row["metadata"] = content.get("metadata", row["metadata"])
-                row["extra"] = content.get("extra", row["extra"])
+                row["extra"] = _described(row["extra"], content)
 
     def _artifact(self, event: Event) -> None:
         content = event.content
@@ -178,6 +178,7 @@ class _Folding:
             "task_id": content["task_id"], "conversation_id": str(event.conversation_id),
             "tenant_id": event.tenant_id, "version": event.version, "artifact_id": content["artifact_id"],
             "extends": event.event_type == "task.artifact_extended", "last_chunk": content["last_chunk"],
+            "continues_text": event.event_type == "task.artifact_extended" and content.get("continues_text") is True,
             "name": content.get("name"), "description": content.get("description"), "parts": content["parts"],
             "created_at": event.occurred_at, "extra": content.get("extra"), "metadata": content.get("metadata"),
         }  # fmt: skip
@@ -186,6 +187,15 @@ class _Folding:
 _TASK_EVENTS = {
     "task.created", "task.status_changed", "task.described", "task.artifact_added", "task.artifact_extended",
 }  # fmt: skip
+
+
+def _described(before: Any, content: Row) -> Any:
+    extra = content.get("extra", before)
+    if "history" not in content:
+        return extra
+    known = (extra if "history" in content.get("extra", {}) else before) or {}
+    history = known.get("history") if isinstance(known.get("history"), list) else []
+    return {**(extra or {}), "history": [*history, *content["history"]]}
 
 
 def _touch(row: Row, event: Event) -> None:

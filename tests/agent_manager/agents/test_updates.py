@@ -59,8 +59,9 @@ def test_an_update_is_read(sent: Any, update: Update) -> None:
     "sent",
     [
         None, 5, "text", [], {}, {"weather": "fine"}, {"task": {}}, {"kind": "task"}, {"kind": "status-update"},
-        STATUS | {"status": "working"}, {"kind": "message", "role": "agent"}, {"role": "agent", "parts": "all"}, STATUS | {"contextId": 5}, STATUS | {"metadata": [1]},
+        STATUS | {"status": "working"}, STATUS | {"contextId": 5}, STATUS | {"metadata": [1]},
         ARTIFACT | {"artifact": []}, ARTIFACT | {"taskId": None},
+        {"kind": "message", "role": "agent"}, {"role": "agent", "parts": "all"},
     ],
 )  # fmt: skip
 def test_what_is_no_update_is_refused(sent: Any) -> None:
