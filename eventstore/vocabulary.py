@@ -160,12 +160,12 @@ class TaskDescribed(EventData):
     """A task has another description, other metadata, or other members that have no place of their own.
 
     ``history`` holds messages that follow on the member ``history`` as it was, so that a growing history is stored
-    once. With it, ``extra`` replaces all other members, and the history only if it holds one.
+    once. With it, ``extra`` replaces all other members, and the history only if it holds one. What is None stays.
     """
 
     event_type: Literal["task.described"] = "task.described"
     task_id: UUID
-    description: str
+    description: str | None = None
     extra: Json | None = None
     history: list[Any] | None = None
     metadata: Json | None = None

@@ -8,7 +8,8 @@ WITH folded AS MATERIALIZED (
            (array_agg(b.content ->> 'status' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('task.created', 'task.status_changed')))[1] AS status,
            (array_agg(b.content ->> 'description' ORDER BY b.version DESC)
-               FILTER (WHERE b.event_type IN ('task.created', 'task.described')))[1] AS description,
+               FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'description'))[1]
+               AS description,
            (array_agg(b.content ->> 'given_id' ORDER BY b.version)
                FILTER (WHERE b.event_type = 'task.created' AND b.content ? 'given_id'))[1] AS given_id,
            bool_or(b.event_type = 'task.status_changed') AS has_status_message,

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from agent_manager.agents.answering import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.artifacts import artifact_event, growth, joined, merged
 from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.agents.storable import storable_text
 from agent_manager.agents.wire import FINAL, OPEN, Json, agent_role, shape_of, state_word, status_of
 from eventstore import EventData, Metadata, NewEvent, message_from_sent
 from eventstore.eventdata import TaskStatus
@@ -34,7 +35,7 @@ def task_uuid(tenant: str, conversation_id: UUID, text: str) -> UUID:
 
 def agent_name(answer: Answer | None) -> str:
     """Return the actor of the events that an agent causes."""
-    return str(getattr(answer, "name", None) or DEFAULT_ACTOR)[:255]
+    return storable_text(str(getattr(answer, "name", None) or DEFAULT_ACTOR))[:255]
 
 
 @dataclass(slots=True)
@@ -47,7 +48,6 @@ class Seen:
         artifacts: as they were sent, by their ids.
     """
 
-    description: str
     status: Json | None = None
     extra: Json | None = None
     metadata: Json | None = None
@@ -156,11 +156,11 @@ class Recording:
         task_id, seen = task_uuid(*self._scope, text), self._seen(text)
         events: list[EventData] = []
         if seen is None:
-            seen = self._tasks[text] = Seen(self._description)
+            seen = self._tasks[text] = Seen()
             given_id = text if str(task_id) != text else None
             events.append(
                 TaskCreated(
-                    task_id=task_id, description=seen.description, status=status_of(status.get("state")),
+                    task_id=task_id, description=self._description, status=status_of(status.get("state")),
                     given_id=given_id, extra=extra, metadata=metadata,
                 )
             )  # fmt: skip
@@ -264,9 +264,7 @@ def _described(task_id: UUID, seen: Seen, extra: Json | None, metadata: Json | N
         history = now[len(before) :]
         rest, known = ({n: v for n, v in one.items() if n != "history"} for one in (extra, seen.extra or {}))
         extra = None if rest == known else rest
-    return [
-        TaskDescribed(task_id=task_id, description=seen.description, extra=extra, history=history, metadata=metadata)
-    ]
+    return [TaskDescribed(task_id=task_id, extra=extra, history=history, metadata=metadata)]
 
 
 def _status_members(status: Json) -> Json:

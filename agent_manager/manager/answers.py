@@ -11,7 +11,7 @@ from agent_manager.agents.answering import Answer, Context, Reply, Update
 from agent_manager.agents.errors import AgentError, InvalidUpdate
 from agent_manager.agents.updates import understood
 from agent_manager.manager.views import Accepted, Json
-from eventstore.errors import EventStoreError, InputError, printable
+from eventstore.errors import EventStoreError, EventTooLarge, InputError, InvalidEvent, printable
 
 Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
 
@@ -62,13 +62,14 @@ async def ask(answer: Answer | None, accepted: Accepted, context: Context, sessi
                 async for said in updates:
                     try:
                         update = understood(said)
-                    except InvalidUpdate as problem:  # what follows is stored all the same
-                        error = error or str(problem)
+                        await _store(session, update)
+                    except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
+                        # What follows is stored all the same.
+                        error = error or f"what the agent said cannot be stored: {problem}"
                         continue
-                    await _store(session, update)
                     reply = update.message if isinstance(update, Reply) else reply
     except _NotStored as problem:
-        if not isinstance(problem.error, InputError | AgentError):
+        if not isinstance(problem.error, InputError):
             raise problem.error from None
         error = f"what the agent said cannot be stored: {problem.error}"
     except Exception as problem:
@@ -92,6 +93,8 @@ class _NotStored(Exception):
 async def _store(session: Session, update: Update) -> None:
     try:
         await session.record(update)
+    except (InvalidUpdate, InvalidEvent, EventTooLarge):
+        raise
     except Exception as error:
         raise _NotStored(error) from error
 

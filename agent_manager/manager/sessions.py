@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from agent_manager.agents.answering import Update
 from agent_manager.agents.recording import Recording
+from agent_manager.agents.storable import fitting, storable
 from agent_manager.manager.answers import Outcome
 from agent_manager.manager.views import Accepted
 from agent_manager.manager.writing import Writer
 from eventstore import MessageAnswered, NewEvent
+from eventstore.append import MAX_EVENTS
+from eventstore.errors import EventTooLarge
 from eventstore.ids import derived_uuid
 
 
@@ -28,7 +32,16 @@ class LogSession:
 
     async def record(self, update: Update) -> None:
         """Stores what the agent says, durably."""
-        await self._writer.add(self._accepted.conversation, self._recording.events_of(update))
+        events = self._recording.events_of(storable(update))
+        for start in range(0, len(events), MAX_EVENTS):
+            await self._add(events[start : start + MAX_EVENTS])
+
+    async def _add(self, events: Sequence[NewEvent]) -> None:
+        try:
+            await self._writer.add(self._accepted.conversation, events)
+        except EventTooLarge as error:
+            for event in events:
+                await self._writer.add(self._accepted.conversation, fitting(event, error.limit))
 
     async def finish(self, outcome: Outcome, error: str | None) -> None:
         """The message waits no longer. Of two that answered it at the same time, the first to say so counts."""

@@ -100,7 +100,7 @@ class TaskFold:
                 self._artifacts.append(chunk | {"extends": extends, "continues_text": continues})
 
     def _describe(self, data: TaskCreated | TaskDescribed) -> None:
-        self.description = data.description
+        self.description = self.description if data.description is None else data.description
         self._extra = described(self._extra, data.extra, data.history if isinstance(data, TaskDescribed) else None)
         self._metadata = self._metadata if data.metadata is None else data.metadata
 
@@ -128,7 +128,7 @@ class TaskFold:
         """What is recorded of it, to tell what is new in what its agent shows."""
         shown = task_to_wire(self.row)
         artifacts = {artifact["artifactId"]: artifact for artifact in shown.get("artifacts", [])}
-        return Seen(self.description, shown["status"], self._extra, self._metadata, artifacts)
+        return Seen(shown["status"], self._extra, self._metadata, artifacts)
 
     @property
     def row(self) -> Task:

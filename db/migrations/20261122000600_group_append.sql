@@ -64,7 +64,7 @@ RETURN CASE
              AND (event_type <> 'task.status_changed' OR member_is(content, 'message', 'object')))
         THEN 'status is no text of 1 to 50 characters, or message no object'
     WHEN event_type IN ('task.created', 'task.described') AND NOT coalesce(
-             jsonb_typeof(content -> 'description') = 'string', false)
+             jsonb_typeof(content -> 'description') = 'string', event_type = 'task.described')
         THEN 'description is no text'
     WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT coalesce(
              jsonb_typeof(content -> 'artifact_id') = 'string' AND jsonb_typeof(content -> 'parts') = 'array'

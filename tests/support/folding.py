@@ -168,7 +168,7 @@ class _Folding:
                 row["status"], row["status_message"] = content["status"], content.get("message")
                 row["status_extra"] = content.get("extra")
             case "task.described":
-                row["description"] = content["description"]
+                row["description"] = content.get("description", row["description"])
                 row["metadata"] = content.get("metadata", row["metadata"])
                 row["extra"] = _described(row["extra"], content)
 

@@ -125,7 +125,7 @@ events_data: st.SearchStrategy[EventData] = st.one_of(
     _some(
         TaskDescribed,
         task_id=_tasks,
-        description=texts(),
+        description_=texts(),
         extra_=_task_extras,
         history_=_histories,
         metadata_=_objects,
