@@ -67,18 +67,20 @@ class RemoteAgent:
         sent = message
         if context.task_id is not None and not message.get("taskId"):
             sent = message | {"taskId": context.task_id}
-        async with http_client() as http:
-            updates = with_reply(self._said(sent, context, http))
+        refused: list[InvalidUpdate] = []
+        async with http_client(refused) as http:
+            updates = with_reply(self._said(sent, context, http, refused))
             async with aclosing(within(updates, silence=self._silence, total=self._total, who=self.name)) as limited:
                 async for update in limited:
                     yield update
 
-    async def _said(self, message: Json, context: Context, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
+    async def _said(
+        self, message: Json, context: Context, http: httpx.AsyncClient, refused: list[InvalidUpdate]
+    ) -> AsyncGenerator[Update, None]:
         try:
             card = await self._described(http)
             client = open_client(card, http)
             task, silent = LastTask(), True
-            refused: InvalidUpdate | None = None
             with translated(self.name):
                 async with aclosing(client.send(context.sent(message, self.name), streaming=_streams(card))) as sent:
                     async for wire in sent:
@@ -86,14 +88,14 @@ class RemoteAgent:
                         try:
                             update = update_from_wire(wire)
                         except InvalidUpdate as error:  # what follows is heard all the same
-                            refused = refused or error
+                            refused.append(error)
                             continue
                         task.take(update)
                         yield update
+                if refused:
+                    raise refused[0]
                 if silent:
                     raise InvalidUpdate("the agent came to an end without a word")
-                if refused is not None:
-                    raise refused
                 async for update in _awaited(client, task):
                     yield update
         except AgentError:

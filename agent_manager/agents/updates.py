@@ -13,8 +13,14 @@ from typing import Any
 
 from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.errors import AgentRefused, InvalidUpdate
-from agent_manager.agents.shapes import text_part
-from agent_manager.agents.wire import STATE_WORDS, Json, known_status, shape_of
+from agent_manager.agents.shapes import (
+    artifact_in_shape,
+    message_in_shape,
+    status_in_shape,
+    task_in_shape,
+    text_part,
+)
+from agent_manager.agents.wire import STATE_WORDS, Json, Shape, known_status, shape_of
 
 _ENVELOPES = {
     "message": "message", "msg": "message",
@@ -80,6 +86,35 @@ def understood(update: Update) -> Update:
     if checked.metadata is not None:
         _object(checked.metadata, "metadata", kind)
     return checked
+
+
+def respelled_update(sent: Json) -> Json:
+    """Return the JSON of an update as its version of A2A spells it; other JSON as it is.
+
+    Raises:
+        InvalidUpdate: a state or another member is not what it must be; names the place.
+    """
+    if len(sent) == 1:
+        ((name, inner),) = sent.items()
+        if name in _ENVELOPES and isinstance(inner, dict):
+            return {name: _in_shape(_ENVELOPES[name], inner, "1.0")}
+    try:
+        kind = _kind(sent)
+    except InvalidUpdate:
+        return sent
+    return _in_shape(kind, sent, "0.3" if "kind" in sent else shape_of(sent))
+
+
+def _in_shape(kind: str, given: Json, shape: Shape) -> Json:
+    sent = _respelled(given)
+    match kind:
+        case "message":
+            return message_in_shape(_message(sent), shape)
+        case "task":
+            return task_in_shape(_task(sent), shape)
+        case "status-update":
+            return sent | {"status": status_in_shape(_status(_object(sent.get("status"), "status", kind), kind), shape)}
+    return sent | {"artifact": artifact_in_shape(_artifact(_object(sent.get("artifact"), "artifact", kind)), shape)}
 
 
 def _result(sent: Json) -> Any:
