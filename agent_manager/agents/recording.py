@@ -212,7 +212,7 @@ class Recording:
         if update.metadata is not None:
             around["metadata"] = update.metadata
         began = self._begun(update.task_id, update.context_id)
-        artifacts, key = self._tasks[update.task_id].artifacts, _key(update.artifact)
+        artifacts, key = self._tasks[update.task_id].artifacts, artifact_key(update.artifact)
         known, chunk, append, continues = artifacts.get(key), update.artifact, update.append, False
         if not append and known is not None and (grown := growth(known, chunk)) is not None:
             (chunk, continues), append = grown, True
@@ -229,7 +229,7 @@ class Recording:
         Texts of several chunks that the agent has put together into one part are recorded already.
         """
         sent = artifact if isinstance(artifact, dict) else {"value": artifact}
-        artifacts, key, task_id = self._tasks[text].artifacts, _key(sent), task_uuid(*self._scope, text)
+        artifacts, key, task_id = self._tasks[text].artifacts, artifact_key(sent), task_uuid(*self._scope, text)
         known = artifacts.get(key)
         if known is None:
             artifacts[key] = sent
@@ -279,6 +279,7 @@ def _around(context_id: str | None, extra: Json | None) -> Json:
     return ({"contextId": context_id} if context_id is not None else {}) | (extra or {})
 
 
-def _key(artifact: Json) -> str:
+def artifact_key(artifact: Json) -> str:
+    """Return what tells an artifact from others of its task."""
     key = artifact.get("artifactId")
     return key if isinstance(key, str) else ""

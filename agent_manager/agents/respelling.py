@@ -48,9 +48,13 @@ async def _whole(sent: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 async def _events(sent: AsyncIterable[bytes], refused: list[InvalidUpdate]) -> AsyncIterator[bytes]:
     """Server-sent events, each as soon as it is complete."""
     lines: list[bytes] = []
-    rest = b""
+    rest: list[bytes] = []
     async for piece in sent:
-        *complete, rest = (rest + piece).split(b"\n")
+        rest.append(piece)
+        if b"\n" not in piece:
+            continue
+        *complete, last = b"".join(rest).split(b"\n")
+        rest = [last]
         for line in complete:
             lines.append(line)
             if not line.strip():
@@ -59,7 +63,7 @@ async def _events(sent: AsyncIterable[bytes], refused: list[InvalidUpdate]) -> A
                 except InvalidUpdate as error:
                     refused.append(error)
                 lines = []
-    yield b"\n".join([*lines, rest])
+    yield b"\n".join([*lines, b"".join(rest)])
 
 
 def _line(line: bytes) -> bytes:

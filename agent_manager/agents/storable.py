@@ -23,6 +23,7 @@ NOTE = "eventstore:not_stored"
 
 _DEPTH = MAX_DEPTH - 8
 """Levels of nesting in an update: its event puts a few around what it holds."""
+_SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))
 _NOTE_BYTES = 200
 """What a note takes, at most."""
 _ESCAPED = 6
@@ -35,13 +36,15 @@ def storable(update: Update) -> Update:
 
 
 def storable_text(text: str) -> str:
-    """Return a text as it can be stored; if that is not as it is, with a note."""
-    repaired = text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if repaired == text:
-        return str.__str__(text)
-    offset = next(
-        index for index, character in enumerate(text) if character == "\0" or "\ud800" <= character < "\ue000"
-    )
+    """Return a text as it can be stored; if a character of it cannot be, with a note."""
+    repaired = text.replace("\0", "\ufffd")
+    try:
+        repaired.encode()
+    except UnicodeEncodeError:  # halves of a character that belong together are one again
+        repaired = repaired.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if repaired.count("\ufffd") == text.count("\ufffd"):
+        return str.__str__(repaired)
+    offset = next(index for index, character in enumerate(text) if character == "\0" or character in _SURROGATES)
     what = "a NUL character" if text[offset] == "\0" else "a lone surrogate"
     return f"{repaired} {_note(f'{what} at offset {offset}, which is no text in PostgreSQL')}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from agent_manager.agents.recording import Seen
+from agent_manager.agents.recording import Seen, artifact_key
 from agent_manager.agents.tasks import described, task_to_wire
 from agent_manager.manager.views import Json
 from eventstore import (
@@ -127,7 +127,7 @@ class TaskFold:
     def seen(self) -> Seen:
         """What is recorded of it, to tell what is new in what its agent shows."""
         shown = task_to_wire(self.row)
-        artifacts = {artifact["artifactId"]: artifact for artifact in shown.get("artifacts", [])}
+        artifacts = {artifact_key(artifact): artifact for artifact in shown.get("artifacts", [])}
         return Seen(shown["status"], self._extra, self._metadata, artifacts)
 
     @property

@@ -107,6 +107,11 @@ async def test_ids_and_names_that_cannot_be_stored_stop_nothing(text: str) -> No
     assert len(await manager.messages("c")) == 2
 
 
+def test_a_character_in_two_halves_is_whole_again() -> None:
+    assert storable_text("\ud83d\ude00") == "\U0001f600"
+    assert storable_text("as it was \ufffd\ufeff") == "as it was \ufffd\ufeff"
+
+
 async def test_a_picture_that_is_too_large_is_a_note_and_the_rest_is_stored(store: EventStore) -> None:
     caption, picture = {"kind": "text", "text": "look"}, "A" * 1_200_000
     file = {"kind": "file", "file": {"bytes": picture, "mimeType": "image/png", "name": "cat.png"}}
