@@ -160,16 +160,22 @@ class TaskStatusChanged(EventData):
 
 
 class TaskDescribed(EventData):
-    """A task has another description, other metadata, or other members that have no place of their own."""
+    """A task has another description, other metadata, or other members that have no place of their own.
+
+    ``history`` holds messages that follow on the member ``history`` as it was, so that a growing history is stored
+    once. With it, ``extra`` replaces all other members, and the history only if it holds one. What is None stays.
+    """
 
     event_type: Literal["task.described"] = "task.described"
     task_id: UUID
-    description: str
+    description: str | None = None
     extra: Json | None = None
+    history: list[Any] | None = None
     metadata: Json | None = None
 
 
 class _Artifact(EventData):
+    # An artifact is whole once a chunk is the last one, or its task is completed: agents need not mark the last chunk.
     task_id: UUID
     artifact_id: str
     parts: list[Any]
@@ -188,9 +194,10 @@ class TaskArtifactAdded(_Artifact):
 
 
 class TaskArtifactExtended(_Artifact):
-    """A further chunk of an artifact."""
+    """A further chunk of an artifact. If it ``continues_text``, the text of its first part belongs to the last part."""
 
     event_type: Literal["task.artifact_extended"] = "task.artifact_extended"
+    continues_text: bool | None = None
 
 
 class _WholeContent(EventData):

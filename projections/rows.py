@@ -165,4 +165,25 @@ class Task(_Kept):
         if name == "artifacts":
             for chunk in value:
                 restore_members(chunk, chunk.pop("member_order", None))
-        return super()._read(name, value)
+        super()._read(name, value)
+        added = self._order("added_history") if name == "extra" else None
+        return value if added is None else _with_history(value, added)
+
+
+def _with_history(extra: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """Return the further members of a task with its whole history.
+
+    Args:
+        added: ``chunks``, the messages that came to it one after the other; ``after``, the members with the history
+            that they follow, if a later event has replaced those. See ``projections/tasks.sql``.
+    """
+    whole, after = extra, added["after"]
+    if after is not None:
+        whole = after["extra"] or {}
+        restore(whole, after["order"])
+    before = whole.get("history")
+    history = list(before) if isinstance(before, list) else []
+    for chunk in added["chunks"]:
+        restore(chunk["messages"], chunk["order"])
+        history += chunk["messages"]
+    return extra | {"history": history}

@@ -39,6 +39,7 @@ WITH described AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, (b.content ->> 'task_id')::uuid AS task_id
       FROM batch b
      WHERE b.event_type = 'task.described'
+       AND b.content ? 'description'
 )
 DELETE FROM search_documents d
  USING described n
@@ -51,6 +52,7 @@ WITH described AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, b.content ->> 'task_id' AS task_id, max(b.version) AS version
       FROM batch b
      WHERE b.event_type = 'task.described'
+       AND b.content ? 'description'
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
 ),
 said AS MATERIALIZED (

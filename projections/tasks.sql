@@ -8,7 +8,8 @@ WITH folded AS MATERIALIZED (
            (array_agg(b.content ->> 'status' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('task.created', 'task.status_changed')))[1] AS status,
            (array_agg(b.content ->> 'description' ORDER BY b.version DESC)
-               FILTER (WHERE b.event_type IN ('task.created', 'task.described')))[1] AS description,
+               FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'description'))[1]
+               AS description,
            (array_agg(b.content ->> 'given_id' ORDER BY b.version)
                FILTER (WHERE b.event_type = 'task.created' AND b.content ? 'given_id'))[1] AS given_id,
            bool_or(b.event_type = 'task.status_changed') AS has_status_message,
@@ -47,12 +48,54 @@ WITH folded AS MATERIALIZED (
                                           AND b.content ? 'extra'))[1])
                    ELSE '{}'
               END AS member_order,
+           max(b.version)
+               FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'extra') AS extra_version,
+           -- Of the last event that gives the history whole, or takes it away.
+           max(b.version)
+               FILTER (WHERE b.content ? 'extra'
+                         AND (b.event_type = 'task.created'
+                              OR b.event_type = 'task.described'
+                                 AND (NOT b.content ? 'history' OR b.content -> 'extra' ? 'history'))) AS history_version,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
      WHERE b.event_type IN ('task.created', 'task.status_changed', 'task.described',
                             'task.artifact_added', 'task.artifact_extended')
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
+),
+-- Histories that go on: the chunks that follow the last event that gave the history whole or took it away, else those
+-- of the row; and the extra with that history, if a later event has replaced the rest of it.
+continued AS MATERIALIZED (
+    SELECT g.*,
+           jsonb_build_object(
+               'after', CASE
+                            WHEN g.history_version IS NOT NULL AND g.history_version < g.extra_version
+                                THEN (SELECT jsonb_build_object(
+                                                 'extra', b.content -> 'extra',
+                                                 'order', b.metadata #> '{eventstore.member_order,content,extra}')
+                                        FROM batch b
+                                       WHERE b.tenant_id = g.tenant_id
+                                         AND b.conversation_id = g.conversation_id
+                                         AND b.version = g.history_version)
+                            WHEN g.history_version IS NULL AND g.extra_version IS NOT NULL
+                                THEN '{"extra": null, "order": null}'
+                        END,
+               'chunks', g.chunks
+           ) AS added
+      FROM (SELECT f.tenant_id, f.conversation_id, f.id, f.history_version, f.extra_version,
+                   jsonb_agg(jsonb_build_object(
+                                 'messages', b.content -> 'history',
+                                 'order', b.metadata #> '{eventstore.member_order,content,history}')
+                             ORDER BY b.version) AS chunks
+              FROM folded f
+              JOIN batch b
+                ON b.tenant_id = f.tenant_id
+               AND b.conversation_id = f.conversation_id
+               AND b.content ->> 'task_id' = f.id::text
+               AND b.version >= coalesce(f.history_version, 0)
+               AND b.event_type = 'task.described'
+               AND b.content ? 'history'
+             GROUP BY f.tenant_id, f.conversation_id, f.id, f.history_version, f.extra_version) AS g
 ),
 updated AS (
     UPDATE tasks t
@@ -65,19 +108,39 @@ updated AS (
            metadata       = coalesce(f.metadata, t.metadata),
            extra          = coalesce(f.extra, t.extra),
            member_order   = nullif(jsonb_strip_nulls(coalesce(t.member_order, '{}') || f.member_order), '{}'),
+           added_history  = CASE
+                                WHEN f.history_version IS NOT NULL THEN c.added
+                                WHEN c.id IS NULL THEN t.added_history
+                                ELSE jsonb_build_object(
+                                         'after', coalesce(
+                                                      nullif(t.added_history -> 'after', 'null'),
+                                                      CASE WHEN f.extra IS NOT NULL
+                                                           THEN jsonb_build_object('extra', t.extra,
+                                                                                   'order', t.member_order -> 'extra')
+                                                      END),
+                                         'chunks', coalesce(t.added_history -> 'chunks', '[]') || c.chunks)
+                            END,
            updated_at     = greatest(t.updated_at, f.updated_at)
       FROM folded f
+      LEFT JOIN continued c
+        ON c.tenant_id = f.tenant_id
+       AND c.conversation_id = f.conversation_id
+       AND c.id = f.id
      WHERE t.tenant_id = f.tenant_id
        AND t.conversation_id = f.conversation_id
        AND t.id = f.id
     RETURNING t.tenant_id, t.conversation_id, t.id
 )
 INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
-                   status_message, metadata, extra, status_extra, member_order)
+                   status_message, metadata, extra, status_extra, member_order, added_history)
 SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unknown'), coalesce(f.description, ''),
        f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra, f.status_extra,
-       nullif(jsonb_strip_nulls(f.member_order), '{}')
+       nullif(jsonb_strip_nulls(f.member_order), '{}'), c.added
   FROM folded f
+  LEFT JOIN continued c
+    ON c.tenant_id = f.tenant_id
+   AND c.conversation_id = f.conversation_id
+   AND c.id = f.id
  WHERE NOT EXISTS (
            SELECT
              FROM updated u
@@ -86,12 +149,13 @@ SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unkn
               AND u.id = f.id
        );
 
-INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk, name,
-                            description, parts, created_at, extra, metadata, member_order)
+INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk,
+                            continues_text, name, description, parts, created_at, extra, metadata, member_order)
 SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.version,
        b.content ->> 'artifact_id',
        b.event_type = 'task.artifact_extended',
        (b.content -> 'last_chunk')::boolean,
+       coalesce(b.event_type = 'task.artifact_extended' AND b.content -> 'continues_text' = 'true', false),
        b.content ->> 'name',
        b.content ->> 'description',
        b.content -> 'parts',

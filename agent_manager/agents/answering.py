@@ -6,7 +6,7 @@ whichever their sender used. Nothing here needs a2a-sdk.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -82,6 +82,7 @@ class Context:
         task_id: of the open task that the message continues, as the agent gave it.
         agents: the cards of the agents that are registered.
         history: the conversation's messages, oldest first; the one to be answered is the last.
+        contexts: the ``contextId`` under which each agent, by its name, keeps the conversation, if that is its own.
     """
 
     tenant: str = "default"
@@ -89,6 +90,11 @@ class Context:
     task_id: str | None = None
     agents: list[Json] = field(default_factory=list)
     history: History = _no_history
+    contexts: Mapping[str, str] = field(default_factory=dict)
+
+    def sent(self, message: Json, name: str) -> Json:
+        """Return the message as it is sent to the agent of this name: in the agent's own context, if it has one."""
+        return message | {"contextId": self.contexts[name]} if name in self.contexts else message
 
 
 class Answer(Protocol):

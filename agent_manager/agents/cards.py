@@ -6,7 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable
+from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable, InvalidUpdate
+from agent_manager.agents.respelling import respell
 from agent_manager.agents.sdk.failures import translated
 from agent_manager.agents.wire import Json
 from eventstore.errors import InputError
@@ -52,17 +53,22 @@ def agent_url(text: str) -> str:
     return url.rstrip("/")
 
 
-def http_client() -> httpx.AsyncClient:
+def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient:
     """A client for one conversation with an agent: it belongs to the event loop that runs now.
 
     It waits for answers as long as it is told from outside, but not for connections. A status that is an error raises
     at once: some versions of a2a-sdk look for events before they look at the status.
+
+    Args:
+        refused: for answers to messages, see :func:`~agent_manager.agents.respelling.respell`.
     """
     import httpx
 
     async def refuse_errors(response: httpx.Response) -> None:
         if response.is_error:
             response.raise_for_status()
+        if refused is not None:
+            respell(response, refused)
 
     return httpx.AsyncClient(
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),

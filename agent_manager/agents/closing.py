@@ -99,7 +99,10 @@ class LastTask:
         parts, size = [], 0
         for artifact in self._artifacts.values():
             for part in artifact["parts"] if isinstance(artifact.get("parts"), list) else []:
-                size += len(json.dumps(part))
+                try:
+                    size += len(json.dumps(part, default=str))
+                except (ValueError, RecursionError):  # it holds itself, or is nested too deep
+                    continue
                 if size <= MAX_BYTES:
                     parts.append(part)
         return parts

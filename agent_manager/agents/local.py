@@ -12,7 +12,7 @@ from agent_manager.agents.answering import ArtifactUpdate, Context, Reply, Statu
 from agent_manager.agents.closing import with_reply
 from agent_manager.agents.errors import InvalidUpdate
 from agent_manager.agents.shapes import text_part
-from agent_manager.agents.updates import update_from_wire
+from agent_manager.agents.updates import understood, update_from_wire
 from agent_manager.agents.wire import Json, agent_role, shape_of
 from eventstore.errors import InputError
 
@@ -54,17 +54,27 @@ class CallableAgent:
 
     async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Calls the function and gives what it says."""
-        async with aclosing(with_reply(self._said(message, context))) as updates:
+        sent = context.sent(message, self.name)
+        async with aclosing(with_reply(self._said(sent, context))) as updates:
             async for update in updates:
                 yield update
 
     async def _said(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         said = self._function(message, context) if self._takes_context else self._function(message)
         if isinstance(said, AsyncIterator):
+            refused: InvalidUpdate | None = None
             async with aclosing(said) if isinstance(said, AsyncGenerator) else nullcontext():
                 async for one in said:
-                    if one is not None:
-                        yield _update(one, message, context)
+                    if one is None:
+                        continue
+                    try:
+                        update = _update(one, message, context)
+                    except InvalidUpdate as error:  # what follows is heard all the same
+                        refused = refused or error
+                    else:
+                        yield update
+            if refused is not None:
+                raise refused
         elif inspect.isawaitable(said):
             if (one := await said) is not None:
                 yield _update(one, message, context)
@@ -90,7 +100,7 @@ async def _echo(message: Json, context: Context) -> Json:
 
 def _update(said: Said, message: Json, context: Context) -> Update:
     if isinstance(said, Reply | TaskSeen | StatusUpdate | ArtifactUpdate):
-        return said
+        return understood(said)
     if isinstance(said, str):
         return Reply(reply_to(message, context, [text_part(said, shape_of(message))]))
     update = update_from_wire(said)

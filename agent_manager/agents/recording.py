@@ -8,15 +8,16 @@ recorded, in the conversation that it answers in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 from agent_manager.agents.answering import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.artifacts import artifact_event, joined
+from agent_manager.agents.artifacts import artifact_event, growth, joined, merged
 from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.wire import FINAL, Json, agent_role, shape_of, state_word, status_of
+from agent_manager.agents.storable import storable_text
+from agent_manager.agents.wire import FINAL, OPEN, Json, agent_role, shape_of, state_word, status_of
 from eventstore import EventData, Metadata, NewEvent, message_from_sent
 from eventstore.eventdata import TaskStatus
 from eventstore.ids import derived_uuid, is_canonical_uuid
@@ -32,14 +33,25 @@ def task_uuid(tenant: str, conversation_id: UUID, text: str) -> UUID:
     return UUID(text) if is_canonical_uuid(text) else derived_uuid("task", tenant, str(conversation_id), text, 0)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What this answering has recorded of a task; None where an earlier one may have recorded something."""
+def agent_name(answer: Answer | None) -> str:
+    """Return the actor of the events that an agent causes."""
+    return storable_text(str(getattr(answer, "name", None) or DEFAULT_ACTOR))[:255]
 
-    description: str
+
+@dataclass(slots=True)
+class Seen:
+    """What is recorded of a task, as far as it is known: only what differs from it is recorded again.
+
+    Attributes:
+        status: as it was sent; None if it is not known.
+        extra: further members of the task, such as its history.
+        artifacts: as they were sent, by their ids.
+    """
+
     status: Json | None = None
-    told: tuple[Json | None, Json | None] | None = None
-    artifacts: dict[Any, Json] = field(default_factory=dict)
+    extra: Json | None = None
+    metadata: Json | None = None
+    artifacts: dict[str, Json] = field(default_factory=dict)
 
 
 class Recording:
@@ -50,7 +62,7 @@ class Recording:
         conversation_id: that is being answered in, whatever contextId the agent writes.
         answer: what answers; its ``name``, where it has one, becomes the actor of the events.
         description: of tasks that begin now, usually the text of the message.
-        known_tasks: descriptions of the conversation's tasks by their ids as the agent gave them: those begin no more.
+        known_task: what is recorded of a task of the conversation, by its id as the agent gave it; None if it begins.
         causation_id: of the events, usually the id of the message's event.
         message_id: gives the event's id for a reply's ``messageId``; a new one each time where it is not given.
     """
@@ -62,14 +74,15 @@ class Recording:
         *,
         answer: Answer | None = None,
         description: str = "",
-        known_tasks: Mapping[str, str] | None = None,
+        known_task: Callable[[str], Seen | None] | None = None,
         causation_id: str | None = None,
         message_id: Callable[[str], UUID] | None = None,
     ) -> None:
         self._scope = (tenant, conversation_id)
         self._answer = answer
         self._description = description
-        self._tasks = {text: _Seen(described) for text, described in (known_tasks or {}).items()}
+        self._known_task = known_task
+        self._tasks: dict[str, Seen] = {}
         self._metadata = Metadata(causation_id=causation_id)
         self._message_id = message_id
         self._last_task: str | None = None
@@ -132,32 +145,41 @@ class Recording:
         metadata = task["metadata"] if isinstance(task.get("metadata"), dict) else None
         events = self._told(text, kept or None, metadata, status if isinstance(status, dict) else {})
         artifacts = task.get("artifacts")
+        # As long as the agent works on a task, what it shows of an artifact need not be all of it.
+        is_whole = status_of(status.get("state") if isinstance(status, dict) else None) not in OPEN
         for artifact in artifacts if isinstance(artifacts, list) else []:
-            events += self._artifact_seen(text, artifact)
+            events += self._artifact_seen(text, artifact, is_whole)
         return events
 
     def _told(self, text: str, extra: Json | None, metadata: Json | None, status: Json) -> list[EventData]:
         """A task begins, or what is said of it has changed; and its status."""
-        task_id, seen = task_uuid(*self._scope, text), self._tasks.get(text)
-        self._last_task = text
+        task_id, seen = task_uuid(*self._scope, text), self._seen(text)
         events: list[EventData] = []
         if seen is None:
-            seen = self._tasks[text] = _Seen(self._description)
+            seen = self._tasks[text] = Seen()
             given_id = text if str(task_id) != text else None
             events.append(
                 TaskCreated(
-                    task_id=task_id, description=seen.description, status=status_of(status.get("state")),
+                    task_id=task_id, description=self._description, status=status_of(status.get("state")),
                     given_id=given_id, extra=extra, metadata=metadata,
                 )
             )  # fmt: skip
             if not _status_members(status) and "message" not in status:
                 seen.status = status
-        elif seen.told != (extra, metadata) and (extra, metadata) != (None, None):
-            events.append(TaskDescribed(task_id=task_id, description=seen.description, extra=extra, metadata=metadata))
-        seen.told = extra, metadata
+        else:
+            events += _described(task_id, seen, extra, metadata)
+        seen.extra = seen.extra if extra is None else extra
+        seen.metadata = seen.metadata if metadata is None else metadata
         if seen.status != status and status:
             events.append(self._status_changed(text, status))
         return events
+
+    def _seen(self, text: str) -> Seen | None:
+        """What is recorded of the task that the agent speaks of now."""
+        self._last_task = text
+        if text not in self._tasks and self._known_task is not None and (known := self._known_task(text)) is not None:
+            self._tasks[text] = known
+        return self._tasks.get(text)
 
     def _status_update(self, update: StatusUpdate) -> list[EventData]:
         around = _around(update.context_id, update.extra) | ({"final": True} if update.final else {})
@@ -190,33 +212,59 @@ class Recording:
         if update.metadata is not None:
             around["metadata"] = update.metadata
         began = self._begun(update.task_id, update.context_id)
-        artifacts, key = self._tasks[update.task_id].artifacts, _key(update.artifact)
-        known = artifacts.get(key) if update.append else None
-        artifacts[key] = joined(known, update.artifact) if known is not None else update.artifact
-        is_last = update.last_chunk if update.last_chunk is not None else not update.append
-        task_id = task_uuid(*self._scope, update.task_id)
-        event = artifact_event(task_id, update.artifact, append=update.append, last_chunk=is_last, update=around)
+        artifacts, key = self._tasks[update.task_id].artifacts, artifact_key(update.artifact)
+        known, chunk, append, continues = artifacts.get(key), update.artifact, update.append, False
+        if not append and known is not None and (grown := growth(known, chunk)) is not None:
+            (chunk, continues), append = grown, True
+        artifacts[key] = joined(known, chunk, continues=continues) if append and known is not None else chunk
+        event = artifact_event(
+            task_uuid(*self._scope, update.task_id), chunk, append=append, last_chunk=update.last_chunk is True,
+            update=around, continues=continues,
+        )  # fmt: skip
         return [*began, event]
 
-    def _artifact_seen(self, text: str, artifact: Any) -> list[EventData]:
-        """Of a task shown whole: an artifact that is as it was recorded is no news."""
+    def _artifact_seen(self, text: str, artifact: Any, is_whole: bool) -> list[EventData]:
+        """Of an artifact of a task that is shown whole: what is not recorded yet.
+
+        Texts of several chunks that the agent has put together into one part are recorded already.
+        """
         sent = artifact if isinstance(artifact, dict) else {"value": artifact}
-        artifacts, key = self._tasks[text].artifacts, _key(sent)
-        if artifacts.get(key) == sent:
+        artifacts, key, task_id = self._tasks[text].artifacts, artifact_key(sent), task_uuid(*self._scope, text)
+        known = artifacts.get(key)
+        if known is None:
+            artifacts[key] = sent
+            return [artifact_event(task_id, sent, append=False, last_chunk=is_whole)]
+        if known == sent or merged(known) == merged(sent):
             return []
-        artifacts[key] = sent
-        return [artifact_event(task_uuid(*self._scope, text), sent, append=False, last_chunk=True)]
+        grown = growth(known, sent) or growth(merged(known), merged(sent))
+        chunk, continues = grown if grown is not None else (sent, False)
+        artifacts[key] = sent if grown is None else joined(known, chunk, continues=continues)
+        append = grown is not None
+        return [artifact_event(task_id, chunk, append=append, last_chunk=is_whole, continues=continues)]
 
     def _begun(self, text: str, context_id: str | None) -> list[EventData]:
         """A task that nobody announced begins with its first update."""
-        self._last_task = text
-        if text in self._tasks:
+        if self._seen(text) is not None:
             return []
         return self._told(text, _around(context_id, None) or None, None, {"state": "submitted"})
 
     def _event(self, data: EventData, event_id: UUID | None = None) -> NewEvent:
-        actor = getattr(self._answer, "name", None) or DEFAULT_ACTOR
-        return NewEvent(data, id=event_id or uuid4(), actor=str(actor)[:255], metadata=self._metadata)
+        return NewEvent(data, id=event_id or uuid4(), actor=agent_name(self._answer), metadata=self._metadata)
+
+
+def _described(task_id: UUID, seen: Seen, extra: Json | None, metadata: Json | None) -> list[EventData]:
+    """What is new about a task; of a history that has grown, the messages that came to it."""
+    extra = None if extra == seen.extra else extra
+    metadata = None if metadata == seen.metadata else metadata
+    if extra is None and metadata is None:
+        return []
+    history = None
+    before, now = (seen.extra or {}).get("history"), (extra or {}).get("history")
+    if extra is not None and isinstance(before, list) and isinstance(now, list) and now[: len(before)] == before:
+        history = now[len(before) :]
+        rest, known = ({n: v for n, v in one.items() if n != "history"} for one in (extra, seen.extra or {}))
+        extra = None if rest == known else rest
+    return [TaskDescribed(task_id=task_id, extra=extra, history=history, metadata=metadata)]
 
 
 def _status_members(status: Json) -> Json:
@@ -231,6 +279,7 @@ def _around(context_id: str | None, extra: Json | None) -> Json:
     return ({"contextId": context_id} if context_id is not None else {}) | (extra or {})
 
 
-def _key(artifact: Json) -> str:
+def artifact_key(artifact: Json) -> str:
+    """Return what tells an artifact from others of its task."""
     key = artifact.get("artifactId")
     return key if isinstance(key, str) else ""

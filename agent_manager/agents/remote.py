@@ -68,7 +68,11 @@ class RemoteAgent:
         sent = message
         if context.task_id is not None and not message.get("taskId"):
             sent = message | {"taskId": context.task_id}
-        async with http_client() as http, aclosing(self._limited(self._said(sent, http))) as updates:
+        refused: list[InvalidUpdate] = []
+        async with (
+            http_client(refused) as http,
+            aclosing(self._limited(self._said(sent, context, http, refused))) as updates,
+        ):
             async for update in updates:
                 yield update
 
@@ -78,7 +82,11 @@ class RemoteAgent:
         Raises:
             TaskUnknown: the agent does not know the task.
         """
-        async with http_client() as http, aclosing(self._limited(self._said_of(task_id, http))) as updates:
+        refused: list[InvalidUpdate] = []
+        async with (
+            http_client(refused) as http,
+            aclosing(self._limited(self._said_of(task_id, http, refused))) as updates,
+        ):
             async for update in updates:
                 yield update
 
@@ -88,7 +96,9 @@ class RemoteAgent:
             async for update in limited:
                 yield update
 
-    async def _said_of(self, task_id: str, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
+    async def _said_of(
+        self, task_id: str, http: httpx.AsyncClient, refused: list[InvalidUpdate]
+    ) -> AsyncGenerator[Update, None]:
         card = await self._described(http)
         client = open_client(card, http)
         task = LastTask()
@@ -103,25 +113,35 @@ class RemoteAgent:
             yield _seen(seen, task)
             if task.is_open and _streams(card):
                 # What it said between the two requests is in the task itself, which is looked at once more.
-                async with aclosing(_resubscribed(client, task)) as updates:
+                async with aclosing(_resubscribed(client, task, refused)) as updates:
                     async for update in updates:
                         yield update
                 yield _seen(await client.task(task_id), task)
+            if refused:
+                raise refused[0]
             async for update in _awaited(client, task):
                 yield update
 
-    async def _said(self, message: Json, http: httpx.AsyncClient) -> AsyncGenerator[Update, None]:
+    async def _said(
+        self, message: Json, context: Context, http: httpx.AsyncClient, refused: list[InvalidUpdate]
+    ) -> AsyncGenerator[Update, None]:
         try:
             card = await self._described(http)
             client = open_client(card, http)
             task, silent = LastTask(), True
             with translated(self.name):
-                async with aclosing(client.send(message, streaming=_streams(card))) as sent:
+                async with aclosing(client.send(context.sent(message, self.name), streaming=_streams(card))) as sent:
                     async for wire in sent:
-                        update = update_from_wire(wire)
-                        task.take(update)
                         silent = False
+                        try:
+                            update = update_from_wire(wire)
+                        except InvalidUpdate as error:  # what follows is heard all the same
+                            refused.append(error)
+                            continue
+                        task.take(update)
                         yield update
+                if refused:
+                    raise refused[0]
                 if silent:
                     raise InvalidUpdate("the agent came to an end without a word")
                 async for update in _awaited(client, task):
@@ -138,13 +158,19 @@ class RemoteAgent:
         return self._card
 
 
-async def _resubscribed(client: SdkClient, task: LastTask) -> AsyncGenerator[Update, None]:
+async def _resubscribed(
+    client: SdkClient, task: LastTask, refused: list[InvalidUpdate]
+) -> AsyncGenerator[Update, None]:
     """The updates of a task from now on; none from an agent whose tasks cannot be listened to again."""
     assert task.task_id is not None
     try:
         async with aclosing(client.resubscribe(task.task_id)) as sent:
             async for wire in sent:
-                update = update_from_wire(wire)
+                try:
+                    update = update_from_wire(wire)
+                except InvalidUpdate as error:  # what follows is heard all the same
+                    refused.append(error)
+                    continue
                 task.take(update)
                 yield update
     except Exception as error:

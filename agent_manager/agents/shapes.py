@@ -20,7 +20,7 @@ def message_in_shape(message: Json, shape: Shape) -> Json:
     changed = _kind(message, "message", shape)
     if "role" in changed:
         changed["role"] = role_in_shape(changed["role"], shape)
-    return _with_parts(changed, shape)
+    return artifact_in_shape(changed, shape)
 
 
 def task_in_shape(task: Json, shape: Shape) -> Json:
@@ -28,10 +28,17 @@ def task_in_shape(task: Json, shape: Shape) -> Json:
     changed = _kind(task, "task", shape)
     if isinstance(changed.get("status"), dict):
         changed["status"] = status_in_shape(changed["status"], shape)
-    for name, convert in (("history", message_in_shape), ("artifacts", _with_parts)):
+    for name, convert in (("history", message_in_shape), ("artifacts", artifact_in_shape)):
         if isinstance(changed.get(name), list):
             changed[name] = [convert(item, shape) if isinstance(item, dict) else item for item in changed[name]]
     return changed
+
+
+def artifact_in_shape(artifact: Json, shape: Shape) -> Json:
+    """An artifact in that shape."""
+    if isinstance(artifact.get("parts"), list):
+        return artifact | {"parts": [part_in_shape(part, shape) for part in artifact["parts"]]}
+    return artifact
 
 
 def status_in_shape(status: Json, shape: Shape) -> Json:
@@ -59,12 +66,6 @@ def text_part(text: str, shape: Shape) -> Json:
 def _kind(sent: Json, kind: str, shape: Shape) -> Json:
     rest = {name: value for name, value in sent.items() if name != "kind"}
     return {"kind": sent.get("kind", kind), **rest} if shape == "0.3" else rest
-
-
-def _with_parts(sent: Json, shape: Shape) -> Json:
-    if isinstance(sent.get("parts"), list):
-        return sent | {"parts": [part_in_shape(part, shape) for part in sent["parts"]]}
-    return sent
 
 
 def _to_new(part: Json) -> Json:

@@ -36,15 +36,38 @@ FINAL = frozenset((TaskStatus.COMPLETED, TaskStatus.CANCELED, TaskStatus.FAILED,
 OPEN = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS))
 """The agent goes on by itself in these; in all others it is done or waits for somebody."""
 
-_STATUSES = {word: status for status, words in STATE_WORDS.items() for word in words.values()}
+_WORDS = {word: status for status, words in STATE_WORDS.items() for word in words.values()}
+_SPELLINGS = {
+    "SUBMITTED": TaskStatus.PENDING, "PENDING": TaskStatus.PENDING, "1": TaskStatus.PENDING,
+    "WORKING": TaskStatus.IN_PROGRESS, "INPROGRESS": TaskStatus.IN_PROGRESS, "2": TaskStatus.IN_PROGRESS,
+    "COMPLETED": TaskStatus.COMPLETED, "3": TaskStatus.COMPLETED,
+    "FAILED": TaskStatus.FAILED, "4": TaskStatus.FAILED,
+    "CANCELED": TaskStatus.CANCELED, "CANCELLED": TaskStatus.CANCELED, "5": TaskStatus.CANCELED,
+    "INPUTREQUIRED": TaskStatus.INPUT_REQUIRED, "6": TaskStatus.INPUT_REQUIRED,
+    "REJECTED": TaskStatus.REJECTED, "7": TaskStatus.REJECTED,
+    "AUTHREQUIRED": TaskStatus.AUTH_REQUIRED, "8": TaskStatus.AUTH_REQUIRED,
+    "UNKNOWN": TaskStatus.UNKNOWN, "UNSPECIFIED": TaskStatus.UNKNOWN, "0": TaskStatus.UNKNOWN,
+}  # fmt: skip
+"""Other spellings of the states, in capitals and without separators. JSON of protobuf may hold the numbers of the enum,
+which are the same in 0.3 and 1.x; the enum of 0.3 spells ``TASK_STATE_CANCELLED``."""
 _USER: dict[Shape, str] = {"0.3": "user", "1.0": "ROLE_USER"}
 _AGENT: dict[Shape, str] = {"0.3": "agent", "1.0": "ROLE_AGENT"}
 _ROLE_WORDS = {word: words for words in (_USER, _AGENT) for word in words.values()}
 
 
+def known_status(state: Any) -> TaskStatus | None:
+    """Return the status that is stored for a state, in any of its spellings; None if it is none of A2A."""
+    if isinstance(state, bool) or not isinstance(state, str | int):
+        return None
+    if state in _WORDS:
+        return _WORDS[str(state)]
+    letters = str(state).upper().replace("_", "").replace("-", "").replace(" ", "")
+    return _SPELLINGS.get(letters.removeprefix("TASKSTATE"))
+
+
 def status_of(state: Any) -> TaskStatus:
-    """The status that is stored for a state of either shape; ``unknown`` for any other value."""
-    return _STATUSES.get(state, TaskStatus.UNKNOWN) if isinstance(state, str) else TaskStatus.UNKNOWN
+    """Return the status that is stored for a state; ``unknown`` for a value that is none of A2A."""
+    return known_status(state) or TaskStatus.UNKNOWN
 
 
 def state_word(status: TaskStatus | str, shape: Shape) -> str:
@@ -53,8 +76,15 @@ def state_word(status: TaskStatus | str, shape: Shape) -> str:
 
 
 def state_in_shape(state: Any, shape: Shape) -> Any:
-    """A state of either shape in the words of one; a word of neither stays."""
-    return state_word(_STATUSES[state], shape) if isinstance(state, str) and state in _STATUSES else state
+    """Return a state in the word of a shape; a value that is no state of A2A stays."""
+    status = known_status(state)
+    return state if status is None else state_word(status, shape)
+
+
+def readable_state(state: Any) -> Any:
+    """Return a state in a word that clients know: as it is if it is one of either shape."""
+    is_proto = isinstance(state, int) or str(state).upper().startswith("TASK")
+    return state if isinstance(state, str) and state in _WORDS else state_in_shape(state, "1.0" if is_proto else "0.3")
 
 
 def role_in_shape(role: Any, shape: Shape) -> Any:
@@ -73,7 +103,7 @@ def shape_of(sent: Json) -> Shape:
         return "0.3"
     status = sent.get("status")
     words = (sent.get("role"), status.get("state") if isinstance(status, dict) else None)
-    if any(isinstance(word, str) and word.startswith(("ROLE_", "TASK_STATE_")) for word in words):
+    if any(isinstance(word, int) or str(word).upper().startswith(("ROLE_", "TASK_STATE_")) for word in words):
         return "1.0"
     parts = sent.get("parts")
     if isinstance(parts, list) and parts and all(isinstance(part, dict) and "kind" not in part for part in parts):

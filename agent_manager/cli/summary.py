@@ -58,7 +58,7 @@ def _describe(event: Event) -> str:
         case TaskStatusChanged(status=status, task_id=task):
             return f"task {task} is {status}"
         case TaskDescribed(description=description, task_id=task):
-            return f"task {task}: {description}"
+            return f"task {task}: {description}" if description is not None else f"task {task} has more to it"
         case TaskArtifactAdded(artifact_id=artifact, task_id=task):
             return f"task {task} has artifact {artifact!r}"
         case TaskArtifactExtended(artifact_id=artifact, task_id=task):

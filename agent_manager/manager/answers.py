@@ -9,11 +9,12 @@ from typing import Literal, Protocol, TypeAlias
 
 from agent_manager.agents.answering import Answer, Context, Reply, TaskSeen, Update, resumption
 from agent_manager.agents.closing import LastTask
-from agent_manager.agents.errors import AgentError, TaskUnknown
+from agent_manager.agents.errors import AgentError, InvalidUpdate, TaskUnknown
+from agent_manager.agents.updates import understood
 from agent_manager.agents.wire import OPEN, status_of
 from agent_manager.manager.errors import AnswerTaken
 from agent_manager.manager.views import Accepted, Json
-from eventstore.errors import ConversationIsDeleted, InputError, printable
+from eventstore.errors import ConversationIsDeleted, EventTooLarge, InputError, InvalidEvent, printable
 
 Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
 
@@ -135,13 +136,19 @@ async def ask(answer: Answer | None, session: Session) -> Answered:
     try:
         if answer is not None:
             async with aclosing(_updates(answer, session)) as updates:
-                async for update in updates:
-                    await _store(session, update)
+                async for said in updates:
+                    try:
+                        update = understood(said)
+                        await _store(session, update)
+                    except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
+                        # What follows is stored all the same.
+                        error = error or f"what the agent said cannot be stored: {problem}"
+                        continue
                     reply = update.message if isinstance(update, Reply) else reply
     except _NotStored as problem:
         if isinstance(problem.error, ConversationIsDeleted):
             outcome = "abandoned"
-        elif not isinstance(problem.error, InputError | AgentError):
+        elif not isinstance(problem.error, InputError):
             raise problem.error from None
         error = f"what the agent said cannot be stored: {problem.error}"
     except Exception as problem:
@@ -195,6 +202,8 @@ class _NotStored(Exception):
 async def _store(session: Session, update: Update) -> None:
     try:
         await session.record(update)
+    except (InvalidUpdate, InvalidEvent, EventTooLarge):
+        raise
     except Exception as error:
         raise _NotStored(error) from error
 

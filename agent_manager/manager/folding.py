@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+from agent_manager.agents.recording import Seen
 from agent_manager.agents.wire import OPEN
-from agent_manager.manager.taskfold import TaskFold
+from agent_manager.manager.taskfold import TaskFold, context_id_of
 from agent_manager.manager.views import ConversationView, Json
 from eventstore import (
     AgentRegistered,
@@ -26,6 +27,7 @@ from eventstore import (
     Event,
     MessageAdded,
     MessageAnswered,
+    Role,
     TaskArtifactAdded,
     TaskArtifactExtended,
     TaskCreated,
@@ -62,6 +64,7 @@ class ConversationFold:
         self._times_given: Counter[str] = Counter()
         self._task_of: dict[str, UUID] = {}
         self._caused: Counter[str] = Counter()
+        self._contexts: dict[str, str] = {}
         self._name = ""
         self._created_at: datetime | None = None
         self._updated_at: datetime | None = None
@@ -89,7 +92,10 @@ class ConversationFold:
                 | TaskArtifactAdded()
                 | TaskArtifactExtended() as data
             ):
-                self.tasks.setdefault(data.task_id, TaskFold(data.task_id, event)).apply(event, data)
+                task = self.tasks.setdefault(data.task_id, TaskFold(data.task_id, event))
+                task.apply(event, data)
+                if context := task.contexts.get(event.actor):
+                    self._contexts[event.actor] = context
                 if event.metadata.causation_id is not None:
                     self._task_of[event.metadata.causation_id] = data.task_id
             case ConversationCreated() | ConversationForked() | ConversationRenamed() as data:
@@ -113,13 +119,26 @@ class ConversationFold:
 
     @property
     def open_task(self) -> str | None:
-        """The id, as its agent gave it, of the task that the last message belongs to, if that is open."""
+        """The id, as its agent gave it, of the task that a further message continues.
+
+        That is the task of the last message if it is open, else the task that changed last if it waits for the user:
+        agents need not name the task in the message that asks for input.
+        """
         last = next(reversed(self.messages.values()), None)
         given_id = last.get("taskId") if last else None
-        if not isinstance(given_id, str) or not given_id:
-            return None
-        is_open = any(task.given_id == given_id and task.is_open for task in self.tasks.values())
-        return given_id if is_open else None
+        if given_id and any(task.given_id == given_id and task.is_open for task in self.tasks.values()):
+            return str(given_id)
+        latest = max(self.tasks.values(), key=lambda task: task.version, default=None)
+        return latest.given_id or None if latest is not None and latest.is_waiting else None
+
+    def contexts_of(self, task_id: str | None) -> dict[str, str]:
+        """Return the ``contextId`` that each actor named last for a task or, if for no such task, in the conversation.
+
+        By actor, so that an agent goes on in what it named itself: whoever may write to the conversation could
+        otherwise lead it into the context of another one.
+        """
+        of_task = (task.contexts for task in self.tasks.values() if task.given_id == task_id)
+        return self._contexts | next(of_task, {})
 
     def task_of(self, event_id: UUID) -> TaskFold | None:
         """The task on which the agent that answers a message works."""
@@ -135,6 +154,10 @@ class ConversationFold:
         last = self.task_of(event_id)
         tasks = [task for task in self.tasks.values() if task.asked_by == str(event_id) or task is last]
         return [task for task in tasks if TaskStatus(task.row.status) in OPEN]
+
+    def seen(self, given_id: str) -> Seen | None:
+        """Return what is recorded of the task that its agent calls so; None if there is none."""
+        return next((task.seen for task in self.tasks.values() if task.given_id == given_id), None)
 
     def wire(self, task: TaskFold) -> Json:
         """One of its tasks, with the messages that belong to it."""
@@ -176,6 +199,8 @@ class ConversationFold:
         if data.awaits_answer:
             self.requests[event.id] = event.actor, event.position
         self._times_given[data.given_id or ""] += 1
+        if data.role is Role.ASSISTANT and (context := context_id_of(data.extra)):
+            self._contexts[event.actor] = context
         if event.metadata.causation_id is not None:
             self.replies[event.metadata.causation_id] = message
 

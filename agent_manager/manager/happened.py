@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from agent_manager.agents.shapes import text_part
-from agent_manager.agents.wire import Shape, agent_role, state_word
+from agent_manager.agents.wire import Shape, agent_role, readable_state, shape_of, state_word
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.log import PendingRow
 from agent_manager.manager.views import EventView, Json, Pending
@@ -34,8 +34,8 @@ def event_view(event: Event, fold: ConversationFold) -> EventView | None:
             content = message
         case TaskStatusChanged() | TaskCreated() as data:
             word = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
-            shape: Shape = "1.0" if isinstance(word, str) and word.startswith("TASK_STATE_") else "0.3"
-            text = word if isinstance(word, str) else state_word(data.status, shape)
+            shape: Shape = shape_of({"status": {"state": word}})
+            text = str(readable_state(state_word(data.status, shape) if word is None else word))
             content = _said(event, fold, data.task_id, [text_part(text, shape)], shape)
         case TaskArtifactAdded() | TaskArtifactExtended() as data:
             is_old = any(isinstance(part, dict) and "kind" in part for part in data.parts)

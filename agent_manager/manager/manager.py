@@ -348,13 +348,13 @@ class Manager:
     async def _session(
         self, accepted: Accepted, fold: ConversationFold, lease: Lease, answering: asyncio.Lock
     ) -> LogSession:
-        sent = addressed(accepted, self.tenant, fold)
+        sent = addressed(accepted, fold)
         recording = Recording(
             self.tenant,
             accepted.conversation,
             answer=self.agent,
             description=parts_text(accepted.message.get("parts")),
-            known_tasks={task.given_id: task.description for task in fold.tasks.values()},
+            known_task=fold.seen,
             causation_id=str(accepted.event_id),
         )
         earlier: Earlier | None = None
@@ -378,7 +378,13 @@ class Manager:
             fold = await self._folds.get(accepted.conversation)
             return [] if fold is None else list(fold.messages.values())
 
-        return Context(self.tenant, accepted.conversation_id, accepted.task_id, await self._registry.recent(), history)
+        fold = self._folds.kept(accepted.conversation) or await self._existing(accepted.conversation_id)
+        own = {actor: (c, conversation_uuid(self.tenant, c)) for actor, c in fold.contexts_of(accepted.task_id).items()}
+        # No agent goes on in the context of another conversation.
+        others = await self._folds.all_of({named: None for _, named in own.values() if named != fold.id})
+        contexts = {actor: c for actor, (c, named) in own.items() if named != fold.id and named not in others}
+        agents = await self._registry.recent()
+        return Context(self.tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts)
 
     async def _answered(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
         key = accepted.conversation, accepted.event_id

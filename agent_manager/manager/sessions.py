@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from agent_manager.agents.answering import ArtifactUpdate, Context, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.recording import Recording, task_uuid
+from agent_manager.agents.storable import fitting, storable
 from agent_manager.manager.answers import Earlier, Outcome
 from agent_manager.manager.errors import AnswerTaken
 from agent_manager.manager.folding import ConversationFold
@@ -14,7 +15,8 @@ from agent_manager.manager.leases import Lease, Leases
 from agent_manager.manager.views import Accepted
 from agent_manager.manager.writing import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent
-from eventstore.errors import ConversationIsDeleted
+from eventstore.append import MAX_EVENTS
+from eventstore.errors import ConversationIsDeleted, EventTooLarge
 from eventstore.eventdata import TaskStatus
 from eventstore.ids import derived_uuid
 from eventstore.vocabulary import TaskStatusChanged
@@ -62,14 +64,15 @@ class LogSession:
 
     async def record(self, update: Update) -> None:
         """Store what the agent says, durably."""
+        update = storable(update)
         match update:
             case TaskSeen(task):
                 self._unfinished.discard(task["id"])
             case StatusUpdate() | ArtifactUpdate():
                 self._unfinished.discard(update.task_id)
-        if events := self._recording.events_of(update):
-            await self._append(events)
-            self._known += len(events)
+        events = self._recording.events_of(update)
+        for start in range(0, len(events), MAX_EVENTS):
+            await self._divide(events[start : start + MAX_EVENTS])
 
     async def finish(self, outcome: Outcome, error: str | None) -> None:
         """Store the outcome. Tasks of an answering that was cut off, of which the agent says nothing any more, end."""
@@ -90,8 +93,17 @@ class LogSession:
         self._leases.release(self._lease)
         self._answering.release()
 
+    async def _divide(self, events: Sequence[NewEvent]) -> None:
+        """Append events, those that are too large in several."""
+        try:
+            await self._append(events)
+        except EventTooLarge as error:
+            for event in events:
+                await self._append(fitting(event, error.limit))
+
     async def _append(self, events: Sequence[NewEvent]) -> None:
         await self._writer.add(self.accepted.conversation, events, self._check)
+        self._known += len(events)
 
     def _check(self, fold: ConversationFold) -> None:
         message = self.accepted.event_id

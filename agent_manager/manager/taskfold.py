@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from agent_manager.agents.tasks import task_to_wire
+from agent_manager.agents.recording import Seen, artifact_key
+from agent_manager.agents.tasks import described, task_to_wire
 from agent_manager.manager.views import Json
 from eventstore import (
     Event,
@@ -22,6 +23,8 @@ TaskEvent = TaskCreated | TaskStatusChanged | TaskDescribed | TaskArtifactAdded 
 
 OPEN = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task that goes on: a further message of its conversation belongs to it."""
+WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
+"""Statuses of a task whose agent waits for the user."""
 WORKING = "Working..."
 
 
@@ -31,6 +34,8 @@ class TaskFold:
     Attributes:
         given_id: as its agent gave it.
         position: of its first event.
+        version: of its last event in the conversation.
+        contexts: the ``contextId`` that each actor named last for it.
         description: what it is about.
     """
 
@@ -41,7 +46,8 @@ class TaskFold:
         self._is_named = False
         self._first = first
         self._updated_at: datetime = first.occurred_at
-        self._version = first.version
+        self.version = first.version
+        self.contexts: dict[str, str] = {}
         self._status = "unknown"
         self.description = ""
         self._metadata: Json | None = None
@@ -57,6 +63,11 @@ class TaskFold:
         return self._status in OPEN
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether its agent waits for the user."""
+        return self._status in WAITING
+
+    @property
     def words(self) -> str:
         """The text of what the agent says of it; a word where it says something else, nothing where it says nothing."""
         if self._message is None:
@@ -67,8 +78,11 @@ class TaskFold:
 
     def apply(self, event: Event, data: TaskEvent) -> None:
         """Applies the task's next event."""
-        self._version = event.version
+        self.version = event.version
         self._updated_at = max(self._updated_at, event.occurred_at)
+        update = None if isinstance(data, TaskCreated | TaskDescribed) else data.update
+        if context := context_id_of(update) or context_id_of(data.extra):
+            self.contexts[event.actor] = context
         match data:
             case TaskCreated():
                 if data.given_id is not None and not self._is_named:
@@ -83,11 +97,13 @@ class TaskFold:
                 self._describe(data)
             case TaskArtifactAdded() | TaskArtifactExtended():
                 chunk = {name: getattr(data, name) for name in _CHUNK}
-                self._artifacts.append(chunk | {"extends": isinstance(data, TaskArtifactExtended)})
+                extends = isinstance(data, TaskArtifactExtended)
+                continues = isinstance(data, TaskArtifactExtended) and data.continues_text is True
+                self._artifacts.append(chunk | {"extends": extends, "continues_text": continues})
 
     def _describe(self, data: TaskCreated | TaskDescribed) -> None:
-        self.description = data.description
-        self._extra = self._extra if data.extra is None else data.extra
+        self.description = self.description if data.description is None else data.description
+        self._extra = described(self._extra, data.extra, data.history if isinstance(data, TaskDescribed) else None)
         self._metadata = self._metadata if data.metadata is None else data.metadata
 
     @property
@@ -110,14 +126,27 @@ class TaskFold:
         return task | {"history": history} if history else task
 
     @property
+    def seen(self) -> Seen:
+        """What is recorded of it, to tell what is new in what its agent shows."""
+        shown = task_to_wire(self.row)
+        artifacts = {artifact_key(artifact): artifact for artifact in shown.get("artifacts", [])}
+        return Seen(shown["status"], self._extra, self._metadata, artifacts)
+
+    @property
     def row(self) -> Task:
         """Its row of the table ``tasks``."""
         event = self._first
         return Task(
             self._id, event.conversation_id, self._status, self.description, event.occurred_at, self._updated_at,
-            self._metadata, event.tenant_id, self.given_id, self._version, self._message, self._artifacts,
+            self._metadata, event.tenant_id, self.given_id, self.version, self._message, self._artifacts,
             self._extra, self._status_extra,
         )  # fmt: skip
 
 
 _CHUNK = ("artifact_id", "last_chunk", "name", "description", "parts", "extra", "metadata")
+
+
+def context_id_of(members: Json | None) -> str | None:
+    """Return the ``contextId`` among the members of a message, task or update."""
+    context = (members or {}).get("contextId")
+    return context if isinstance(context, str) and context else None

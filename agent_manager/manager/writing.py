@@ -91,7 +91,8 @@ class Writer:
             if known is not None and fold is not None:
                 stored, (_, position) = fold.messages[known], fold.requests[known]
                 return []
-            task_id = fold.open_task if fold is not None and awaits_answer else None
+            continues = fold is not None and awaits_answer and not message.get("taskId")
+            task_id = fold.open_task if fold is not None and continues else None
             stored = message if task_id is None else message | {"taskId": task_id}
             data = message_from_sent(stored, given_id=stored.get("messageId"))
             if awaits_answer:

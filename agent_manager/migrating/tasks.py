@@ -13,7 +13,7 @@ from uuid import UUID
 
 from agent_manager.agents.answering import StatusUpdate, TaskSeen
 from agent_manager.agents.artifacts import artifact_event
-from agent_manager.agents.recording import Recording
+from agent_manager.agents.recording import Recording, Seen
 from agent_manager.manager.taskfold import TaskEvent, TaskFold
 from agent_manager.migrating.wire import Json, canonical_task, same, text_member
 from eventstore import Event, EventData, TaskCreated, TaskDescribed
@@ -59,11 +59,11 @@ def gone_on(
     rest, known_rest = ({name: one[name] for name in one if name not in _PLACED} for one in (task, before))
     if not same([rest, task.get("metadata")], [known_rest, before.get("metadata")]):
         metadata = task.get("metadata") if isinstance(task.get("metadata"), dict) else None
-        events.append(TaskDescribed(task_id=task_id, description=fold.description, extra=rest, metadata=metadata))
+        events.append(TaskDescribed(task_id=task_id, extra=rest, metadata=metadata))
     status = task.get("status")
     if isinstance(status, dict) and not same(status, before.get("status")):
         given_id = text_member(task, "id")
-        recording = Recording(tenant, conversation_id, known_tasks={given_id: fold.description})
+        recording = Recording(tenant, conversation_id, known_task={given_id: Seen()}.get)
         said = [event.data for event in recording.events_of(StatusUpdate(given_id, None, status))]
         events += [data.model_copy(update={"task_id": task_id}) for data in said if is_task_event(data)]
     artifacts, known_artifacts = task.get("artifacts"), before.get("artifacts") or []
@@ -73,7 +73,7 @@ def gone_on(
         if isinstance(artifact, dict) and not any(same(artifact, one) for one in known_artifacts)
     ]
     if missing := _differing(task_id, [*known, *events], task):
-        events.append(TaskDescribed(task_id=task_id, description=fold.description, extra=rest | missing))
+        events.append(TaskDescribed(task_id=task_id, extra=rest | missing))
     return events
 
 

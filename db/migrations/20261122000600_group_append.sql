@@ -53,8 +53,10 @@ RETURN CASE
         THEN 'given_id is no text'
     WHEN event_type NOT IN ('task.status_changed', 'task.described') AND NOT member_is(content, 'metadata', 'object')
         THEN 'metadata is no object'
-    WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT member_is(content, 'extra', 'object')
+    WHEN event_type <> 'task.status_changed' AND NOT member_is(content, 'extra', 'object')
         THEN 'extra is no object'
+    WHEN event_type = 'task.described' AND NOT member_is(content, 'history', 'array')
+        THEN 'history is no array'
     WHEN NOT member_is_uuid(content, 'task_id')
         THEN 'task_id is no UUID in lower case'
     WHEN event_type IN ('task.created', 'task.status_changed') AND NOT (
@@ -62,7 +64,7 @@ RETURN CASE
              AND (event_type <> 'task.status_changed' OR member_is(content, 'message', 'object')))
         THEN 'status is no text of 1 to 50 characters, or message no object'
     WHEN event_type IN ('task.created', 'task.described') AND NOT coalesce(
-             jsonb_typeof(content -> 'description') = 'string', false)
+             jsonb_typeof(content -> 'description') = 'string', event_type = 'task.described')
         THEN 'description is no text'
     WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT coalesce(
              jsonb_typeof(content -> 'artifact_id') = 'string' AND jsonb_typeof(content -> 'parts') = 'array'

@@ -2,7 +2,8 @@
 SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated_at, t.metadata, t.tenant_id,
        t.given_id, t.version, t.status_message,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,
-                                                     'last_chunk', a.last_chunk, 'name', a.name,
+                                                     'last_chunk', a.last_chunk,
+                                                     'continues_text', a.continues_text, 'name', a.name,
                                                      'description', a.description, 'parts', a.parts,
                                                      'extra', a.extra, 'metadata', a.metadata,
                                                      'member_order', a.member_order) ORDER BY a.version),
@@ -10,7 +11,11 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
           FROM task_artifacts a
          WHERE a.task_id = t.id
            AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts,
-       t.extra, t.status_extra, t.member_order
+       CASE WHEN t.added_history IS NULL THEN t.extra ELSE coalesce(t.extra, '{}') END AS extra,
+       t.status_extra,
+       CASE WHEN t.added_history IS NULL THEN t.member_order
+            ELSE coalesce(t.member_order, '{}') || jsonb_build_object('added_history', t.added_history)
+       END AS member_order
   FROM tasks t
  WHERE {within}
    AND coalesce(true

@@ -40,6 +40,8 @@ CONTENTS: list[tuple[str, Any, str]] = [
     ("task.created", {"task_id": TASK, "status": "pending"}, "description is no text"),
     ("task.status_changed", {"task_id": TASK, "status": "x" * 51}, "status is no text"),
     ("task.status_changed", {"task_id": TASK, "status": "failed", "message": "m"}, "message no object"),
+    ("task.described", {"task_id": TASK, "description": "", "history": {}}, "history is no array"),
+    ("task.described", {"task_id": TASK, "description": "", "extra": 5}, "extra is no object"),
     ("task.artifact_added", ARTIFACT | {"last_chunk": "yes"}, "last_chunk no boolean"),
     ("task.artifact_added", ARTIFACT | {"parts": None}, "parts no array"),
     ("task.artifact_extended", ARTIFACT | {"artifact_id": 1}, "artifact_id"),

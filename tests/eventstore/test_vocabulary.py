@@ -102,7 +102,7 @@ def test_content_is_plain_json_and_leaves_out_what_is_absent(event: EventData) -
         (TaskCreated, {"task_id": "no uuid"}, "TaskCreated.task_id"),
         (TaskCreated, {"task_id": TASK, "status": "busy"}, "TaskCreated.status"),
         (TaskStatusChanged, {"task_id": TASK, "status": "working"}, "TaskStatusChanged.status"),
-        (TaskDescribed, {"task_id": TASK}, "TaskDescribed.description"),
+        (TaskDescribed, {"task_id": TASK, "description": 5}, "TaskDescribed.description"),
         (TaskArtifactAdded, {"task_id": TASK, "artifact_id": "a"}, "TaskArtifactAdded.parts"),
         (ConversationCreated, {"name": "a" * 256}, "ConversationCreated.name"),
         (ConversationRenamed, {"name": "a" * 256}, "ConversationRenamed.name"),

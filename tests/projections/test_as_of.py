@@ -35,7 +35,17 @@ def modelled(events: list[Event]) -> tuple[Any, ...]:
     tables = {table: list(rows.values()) for table, rows in fold(events).items()}
     messages = sorted(tables["messages"], key=lambda row: row["version"])
     tasks = sorted(tables["tasks"], key=lambda row: (row["created_at"], UUID(row["id"]).bytes))
-    members = ("artifact_id", "extends", "last_chunk", "name", "description", "parts", "extra", "metadata")
+    members = (
+        "artifact_id",
+        "extends",
+        "last_chunk",
+        "continues_text",
+        "name",
+        "description",
+        "parts",
+        "extra",
+        "metadata",
+    )
     chunks = sorted(tables["task_artifacts"], key=lambda row: row["version"])
     artifacts = [
         [{name: chunk[name] for name in members} for chunk in chunks if chunk["task_id"] == task["id"]]

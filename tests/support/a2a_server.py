@@ -184,6 +184,21 @@ async def _refuse(agent: Agent) -> AsyncIterator[Any]:
     yield ConnectionRefusedError
 
 
+async def _spelled(agent: Agent) -> AsyncIterator[Any]:
+    parts = {"content": agent.message("thinking")["parts"]}
+    said = {name: value for name, value in agent.message("thinking").items() if name != "parts"} | parts
+    yield agent.a_task("working")
+    yield agent.a_status("working", status={"state": 2, "message": said})
+    yield agent.a_status("working", status={"state": "CANCELLED"}, final=True)
+
+
+async def _invented(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working")
+    yield agent.a_status("working", status={"state": "thinking"})
+    yield agent.a_chunk("all", append=False, last=True)
+    yield agent.a_status("completed", final=True)
+
+
 async def _leave(agent: Agent) -> AsyncIterator[Any]:
     yield agent.a_task("working")
 
@@ -197,6 +212,7 @@ PLAYS: dict[str, Play] = {
     "hello": _hello, "work": _work, "whole": _whole, "ask": _ask, "stall": _stall, "chatter": _chatter, "die": _die,
     "lie": _lie, "no first chunk": _no_first_chunk, "nonsense": _nonsense, "no json": _no_json, "number": _number,
     "nothing": _nothing, "refuse": _refuse, "leave": _leave, "leave once": _leave_once,
+    "spelled": _spelled, "invented": _invented,
 }  # fmt: skip
 """What an agent may do."""
 

@@ -160,24 +160,24 @@ class _Folding:
                 "id": content["task_id"], "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
                 "status": "unknown", "description": "", "created_at": event.occurred_at,
                 "updated_at": event.occurred_at, "given_id": None, "status_message": None, "metadata": None,
-                "extra": None, "status_extra": None, "member_order": None,
+                "extra": None, "status_extra": None, "member_order": None, "added_history": None,
             },
         )  # fmt: skip
         _touch(row, event)
+        if event.event_type in ("task.created", "task.described"):
+            _describe(row, event)
         self._task_order(row, event)
         match event.event_type:
             case "task.created":
                 row["status"], row["description"] = content["status"], content["description"]
                 row["metadata"] = content.get("metadata", row["metadata"])
-                row["extra"] = content.get("extra", row["extra"])
                 row["given_id"] = row["given_id"] if row["given_id"] is not None else content.get("given_id")
             case "task.status_changed":
                 row["status"], row["status_message"] = content["status"], content.get("message")
                 row["status_extra"] = content.get("extra")
             case "task.described":
-                row["description"] = content["description"]
+                row["description"] = content.get("description", row["description"])
                 row["metadata"] = content.get("metadata", row["metadata"])
-                row["extra"] = content.get("extra", row["extra"])
 
     def _task_order(self, row: Row, event: Event) -> None:
         names = (
@@ -196,6 +196,7 @@ class _Folding:
             "task_id": content["task_id"], "conversation_id": str(event.conversation_id),
             "tenant_id": event.tenant_id, "version": event.version, "artifact_id": content["artifact_id"],
             "extends": event.event_type == "task.artifact_extended", "last_chunk": content["last_chunk"],
+            "continues_text": event.event_type == "task.artifact_extended" and content.get("continues_text") is True,
             "name": content.get("name"), "description": content.get("description"), "parts": content["parts"],
             "created_at": event.occurred_at, "extra": content.get("extra"), "metadata": content.get("metadata"),
             "member_order": _order(event) or None,
@@ -205,6 +206,22 @@ class _Folding:
 _TASK_EVENTS = {
     "task.created", "task.status_changed", "task.described", "task.artifact_added", "task.artifact_extended",
 }  # fmt: skip
+
+
+def _describe(row: Row, event: Event) -> None:
+    """Apply what an event says of a task's further members. Called before the order of the members is."""
+    content, orders = event.content, _order(event)
+    has_extra, has_history = "extra" in content, event.event_type == "task.described" and "history" in content
+    if has_extra and (not has_history or "history" in content["extra"]):
+        row["added_history"] = None
+    elif has_extra and (row["added_history"] or {}).get("after") is None:
+        after = {"extra": row["extra"], "order": (row["member_order"] or {}).get("extra")}
+        row["added_history"] = {"chunks": [], **(row["added_history"] or {}), "after": after}
+    row["extra"] = content.get("extra", row["extra"])
+    if has_history:
+        before = row["added_history"] or {"after": None, "chunks": []}
+        chunk = {"messages": content["history"], "order": orders.get("history")}
+        row["added_history"] = {**before, "chunks": [*before["chunks"], chunk]}
 
 
 def _touch(row: Row, event: Event) -> None:

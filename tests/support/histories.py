@@ -38,6 +38,8 @@ TASKS = [UUID(int=n, version=4) for n in range(11, 13)]
 
 _objects = st.dictionaries(texts(max_size=5), json_values, max_size=2)
 _parts = st.lists(st.fixed_dictionaries({"text": texts(max_size=10) | st.none()}) | json_values, max_size=3)
+_histories = st.lists(_objects | json_values, max_size=2)
+_task_extras = _objects | st.fixed_dictionaries({}, optional={"history": _histories | json_values, "x": json_values})
 _tasks = st.sampled_from(TASKS)
 _statuses = st.sampled_from(list(TaskStatus))
 
@@ -109,7 +111,7 @@ events_data: st.SearchStrategy[EventData] = st.one_of(
         description_=texts(),
         status_=_statuses,
         given_id_=texts(max_size=8),
-        extra_=_objects,
+        extra_=_task_extras,
         metadata_=_objects,
     ),
     _some(
@@ -121,9 +123,16 @@ events_data: st.SearchStrategy[EventData] = st.one_of(
         update_=_objects,
         metadata_=_objects,
     ),
-    _some(TaskDescribed, task_id=_tasks, description=texts(), extra_=_objects, metadata_=_objects),
+    _some(
+        TaskDescribed,
+        task_id=_tasks,
+        description_=texts(),
+        extra_=_task_extras,
+        history_=_histories,
+        metadata_=_objects,
+    ),
     _some(TaskArtifactAdded, **_artifact),
-    _some(TaskArtifactExtended, **_artifact),
+    _some(TaskArtifactExtended, **_artifact, continues_text_=st.booleans()),
     st.builds(ApplicationEvent, st.sampled_from(["order.placed", "x"]), json_values),
     st.builds(
         UnknownEvent,

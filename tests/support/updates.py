@@ -115,3 +115,37 @@ def _appended(known: Json, chunk: Json) -> Json:
     if "metadata" in known and "metadata" in chunk:
         whole["metadata"] = known["metadata"] | chunk["metadata"]
     return whole
+
+
+_STEPS = st.sampled_from(["message", "lost message", "text", "part", "artifact", "state", "metadata", "member", "same"])
+
+
+@st.composite
+def growing_snapshots(draw: st.DrawFn) -> list[Json]:
+    """A task as its agent shows it again and again while it works on it."""
+    task: Json = {"id": "t", "status": {"state": "working"}, "history": [], "artifacts": []}
+    shown = []
+    for step in draw(st.lists(_STEPS, min_size=1, max_size=12)):
+        artifacts, history = task["artifacts"], task["history"]
+        match step:
+            case "message":
+                history.append(draw(_messages))
+            case "lost message":
+                task["history"] = history[1:]
+            case "text" if artifacts and artifacts[-1]["parts"]:
+                artifacts[-1]["parts"][-1]["text"] += draw(_tokens)
+            case "part" if artifacts:
+                artifacts[-1]["parts"].append({"kind": "text", "text": draw(_tokens), **draw(_named)})
+            case "artifact" | "text" | "part":
+                artifacts.append({"artifactId": str(len(artifacts)), "parts": draw(_parts)})
+            case "state":
+                task["status"] = draw(_statuses)
+            case "metadata":
+                task.setdefault("metadata", {})["x"] = draw(_tokens)
+            case "member":
+                task["cost"] = draw(_tokens)
+        shown.append(deepcopy(task))
+    return shown
+
+
+_named = st.just({}) | st.builds(lambda token: {"metadata": {"name": token}}, _tokens)

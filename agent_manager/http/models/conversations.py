@@ -140,7 +140,10 @@ class Chunk(Out):
 
     artifact_id: str
     extends: bool = Field(description="Whether it continues the chunk before.")
-    last_chunk: bool
+    last_chunk: bool = Field(
+        description="Whether it is marked as the last. The artifact is whole then, and once its task is completed."
+    )
+    continues_text: bool = Field(description="Whether the text of its first part belongs to the last part before it.")
     name: str | None
     description: str | None
     parts: list[Any]

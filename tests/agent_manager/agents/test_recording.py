@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,16 +10,30 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.updates import folded, tokens_of, updates
+from support.updates import folded, growing_snapshots, tokens_of, updates
 
 from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.artifacts import merged
 from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.local import echo
-from agent_manager.agents.recording import Recording, task_uuid
+from agent_manager.agents.local import echo, from_callable
+from agent_manager.agents.recording import Recording, Seen, task_uuid
 from agent_manager.agents.tasks import task_to_wire
-from eventstore import EventStore, NewEvent
+from agent_manager.manager import AsyncManager
+from agent_manager.manager.answers import AnswerFailed
+from agent_manager.manager.folding import ConversationFold
+from agent_manager.manager.manager import Manager
+from agent_manager.manager.memorylog import MemoryLog
+from eventstore import EventStore, NewEvent, conversation_uuid
+from eventstore.jsontext import to_json
 from eventstore.sent import sent_message
-from eventstore.vocabulary import MessageAdded, TaskCreated, TaskDescribed, TaskStatusChanged
+from eventstore.vocabulary import (
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+)
 from projections import Reader, catch_up
 
 CONVERSATION = UUID(int=7, version=4)
@@ -104,13 +119,155 @@ def test_a_streamed_artifact_that_the_task_then_shows_whole_is_no_news() -> None
     ]  # fmt: skip
 
 
+def whole(task: dict[str, Any]) -> dict[str, Any]:
+    """The task, with texts that follow on each other put together, and without what is empty."""
+    put = task | {"artifacts": [merged(artifact) for artifact in task.get("artifacts", [])]}
+    return {name: value for name, value in put.items() if value != []}
+
+
+@given(growing_snapshots(), st.data())
+@settings(max_examples=60)
+async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown_last(
+    store: EventStore, shown: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    conversation = uuid4()
+    manager = AsyncManager(store, runs_worker=False)
+    fold = ConversationFold(conversation)
+    recording = Recording("default", conversation)
+    for task in shown:
+        if data.draw(st.booleans(), label="another answer"):
+            fold = await manager._folds.get(conversation) or fold
+            recording = Recording("default", conversation, known_task=fold.seen)
+        if events := recording.events_of(TaskSeen(task)):
+            await store.append(conversation, events)
+        if data.draw(st.booleans(), label="projected"):
+            await catch_up(store)
+    await catch_up(store)
+    [row] = await Reader(store).tasks(conversation)
+    read = task_to_wire(row)
+    assert whole(read) == whole(shown[-1])
+    assert read["artifacts"] == shown[-1]["artifacts"] if "artifacts" in read else not shown[-1]["artifacts"]
+    [folded_here] = await manager.tasks(str(conversation))
+    assert folded_here == read
+
+
+def text(size: int) -> str:
+    return "".join(f"{number:09d} " for number in range(size // 10))
+
+
+def content_bytes(events: list[NewEvent]) -> int:
+    return sum(len(to_json(event.data.to_content(), "content")) for event in events)
+
+
+@pytest.mark.parametrize("grows", ["history", "parts", "text", "artifacts"])
+async def test_what_grows_is_stored_once(grows: str) -> None:
+    shown: list[Update] = []
+    piece = text(30_000)
+    for number in range(100):
+        message = {"messageId": f"m{number}", "role": "agent", "parts": [{"text": piece}]}
+        history = shown[-1].task["history"] if shown and isinstance(shown[-1], TaskSeen) else []
+        parts = [{"text": piece}] * (number + 1) if grows == "parts" else [{"text": piece * (number + 1)}]
+        task: dict[str, Any] = {"id": "t", "status": {"state": "working", "timestamp": str(number)}, "history": []}
+        if grows == "history":
+            task["history"] = [*history, message]
+        elif grows == "artifacts":
+            task["artifacts"] = [{"artifactId": str(n), "parts": [{"text": piece}]} for n in range(number + 1)]
+        else:
+            task["artifacts"] = [{"artifactId": "a", "parts": parts}]
+        shown.append(TaskSeen(task))
+
+    async def agent(message: dict[str, Any]) -> AsyncIterator[Update]:
+        for update in shown:
+            yield update
+        yield StatusUpdate("t", None, {"state": "completed"})
+        yield Reply({"role": "agent", "parts": []})
+
+    assert content_bytes(recorded(shown)) < 1.05 * 100 * 30_000
+    assert content_bytes(recorded(shown[:25])) < 1.05 * 750_000
+    manager = Manager(MemoryLog(), from_callable(agent))
+    assert await manager.send_message("c", {"role": "user", "parts": []})
+    [task] = await manager.tasks("c")
+    assert isinstance(shown[-1], TaskSeen)
+    last = {name: value for name, value in shown[-1].task.items() if value}
+    assert {name: value for name, value in task.items() if value} == last | {"status": {"state": "completed"}}
+
+
+def test_an_artifact_that_is_sent_again_longer_is_stored_once() -> None:
+    """An agent may send all of it each time instead of appending."""
+    pieces = [
+        ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"text": text(30_000) * n}]}) for n in range(1, 26)
+    ]
+    assert content_bytes(recorded(pieces)) < 1.05 * 750_000
+    shrunk = ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"text": "short"}]})
+    assert types(recorded([*pieces[:2], shrunk])) == [
+        "task.created", "task.artifact_added", "task.artifact_extended", "task.artifact_added",
+    ]  # fmt: skip
+
+
+async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothing() -> None:
+    chunks = [
+        ArtifactUpdate("t", "c", {"artifactId": "a", "parts": [{"text": text(100_000)}]}, n > 0, None)
+        for n in range(20)
+    ]
+    one = {"artifactId": "a", "parts": [{"text": text(100_000) * 20}]}
+    task = {"id": "t", "contextId": "c", "status": {"state": "completed"}, "artifacts": [one]}
+    more = {"artifactId": "a", "parts": [{"text": text(100_000) * 20 + "more"}, {"data": {}}]}
+    assert types(recorded([*chunks, TaskSeen(task)]))[21:] == ["task.status_changed"]
+    assert content_bytes(recorded([*chunks, TaskSeen(task | {"artifacts": [more]})])) < 2_100_000
+
+    async def agent(message: dict[str, Any]) -> AsyncIterator[Update]:
+        for update in [*chunks, TaskSeen(task)]:
+            yield update
+        yield Reply({"role": "agent", "parts": []})
+
+    manager = Manager(MemoryLog(), from_callable(agent))
+    await manager.send_message("c", {"role": "user", "parts": []})
+    [read] = await manager.tasks("c")
+    assert read["status"] == {"state": "completed"}
+    assert [merged(artifact) for artifact in read["artifacts"]] == [one]
+
+
+@pytest.mark.parametrize(
+    ("updates", "marks"),
+    [
+        ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []})], [False]),
+        ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, append=True)], [False]),
+        ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, last_chunk=False)], [False]),
+        ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, last_chunk=True)], [True]),
+        ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, append=True, last_chunk=True)], [True]),
+        ([TaskSeen({"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a"}]})], [False]),
+        ([TaskSeen({"id": "t", "status": {"state": "completed"}, "artifacts": [{"artifactId": "a"}]})], [True]),
+    ],
+)
+def test_a_chunk_is_the_last_only_if_its_agent_says_so(updates: list[Update], marks: list[bool]) -> None:
+    events = [event.data for event in recorded(updates)]
+    kinds = (TaskArtifactAdded, TaskArtifactExtended)
+    assert [event.last_chunk for event in events if isinstance(event, kinds)] == marks
+
+
+async def test_an_artifact_that_an_agent_died_over_is_not_whole() -> None:
+    async def agent(message: dict[str, Any]) -> AsyncIterator[Update]:
+        yield ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"text": "half"}]})
+        raise ConnectionResetError
+
+    log = MemoryLog()
+    manager = Manager(log, from_callable(agent))
+    with pytest.raises(AnswerFailed):
+        await manager.send_message("c", {"role": "user", "parts": []})
+    events = await log.events_of({conversation_uuid("default", "c"): 0})
+    [artifact] = [event.data for event in events if isinstance(event.data, TaskArtifactAdded)]
+    assert not artifact.last_chunk
+    [task] = await manager.tasks("c")
+    assert task["status"]["state"] == "failed"
+
+
 def test_a_task_of_an_earlier_answer_does_not_begin_again() -> None:
     status = StatusUpdate("t", "c", {"state": "working"})
-    assert types(recorded([status], known_tasks={"t": "buy milk"})) == ["task.status_changed"]
+    assert types(recorded([status], known_task={"t": Seen()}.get)) == ["task.status_changed"]
     shown = TaskSeen({"id": "t", "contextId": "c", "status": {"state": "working"}})
-    described, changed = recorded([shown], known_tasks={"t": "buy milk"})
+    described, changed = recorded([shown], known_task={"t": Seen()}.get)
     assert isinstance(described.data, TaskDescribed)
-    assert described.data.description == "buy milk"
+    assert described.data.description is None
     assert isinstance(changed.data, TaskStatusChanged)
 
 

@@ -199,6 +199,19 @@ async def test_garbage_after_sense_leaves_the_sense(streaming: Agent) -> None:
         assert states(await heard(streaming.url, "nonsense"))[0] == "in_progress"
 
 
+async def test_what_is_spelled_otherwise_is_understood(streaming: Agent) -> None:
+    updates = await heard(streaming.url, "spelled")
+    assert states(updates) == ["in_progress", "in_progress", "canceled"]
+    assert isinstance(updates[1], StatusUpdate)
+    assert parts_text(updates[1].status["message"]["parts"]) == "thinking"
+
+
+async def test_a_state_of_no_version_is_refused_and_what_follows_is_heard(streaming: Agent) -> None:
+    updates = await heard_until_it_failed(streaming.url, "invented", InvalidUpdate)
+    assert states(updates) == ["in_progress", "completed"]
+    assert isinstance(updates[1], ArtifactUpdate)
+
+
 async def test_an_error_of_the_agent_is_told_in_its_words(agent: Agent) -> None:
     with pytest.raises(AgentRefused, match="not today"):
         await heard(agent.url, "refuse")

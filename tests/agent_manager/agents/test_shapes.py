@@ -106,7 +106,7 @@ def test_every_state_is_stored_and_given_back(status: TaskStatus, shape: Shape) 
     assert state_in_shape(state_word(status, other), shape) == state_word(status, shape)
 
 
-@pytest.mark.parametrize("value", ["invented", 5, None, ["working"]])
+@pytest.mark.parametrize("value", ["invented", 50, None, True, 3.0, ["working"]])
 def test_a_word_of_neither_shape_stays(value: Any) -> None:
     assert status_of(value) is TaskStatus.UNKNOWN
     assert state_in_shape(value, "1.0") == value

@@ -156,14 +156,28 @@ async def test_a_failing_agent_is_recorded_and_the_message_waits_no_longer(
     assert answered.content["task_id"]
 
 
-async def test_an_agent_that_says_what_cannot_be_stored_has_failed(store: EventStore) -> None:
+async def test_of_what_an_agent_says_the_part_that_cannot_be_stored_is_a_note(store: EventStore) -> None:
     async def broken(message: dict[str, Any], context: Context) -> Any:
-        yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "\x00"}]})
+        yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "\x00"}, {"kind": "text", "text": "hello"}]})
 
     async with AsyncManager(store, answer=broken) as manager:
-        with pytest.raises(AnswerFailed, match="cannot be stored"):
+        await manager.send_message("c", user_message("hello", "m1", "c"))
+        assert await manager.pending() == []
+        [_, reply] = await manager.messages("c")
+    assert "a NUL character" in reply["parts"][0]["text"]
+    assert reply["parts"][1]["text"] == "hello"
+
+
+async def test_what_is_no_update_fails_the_answer_and_the_rest_is_stored(store: EventStore) -> None:
+    async def broken(message: dict[str, Any], context: Context) -> Any:
+        yield Reply({"role": "agent"})
+        yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "hello"}]})
+
+    async with AsyncManager(store, answer=broken) as manager:
+        with pytest.raises(AnswerFailed, match="message whose parts are None"):
             await manager.send_message("c", user_message("hello", "m1", "c"))
         assert await manager.pending() == []
+        assert len(await manager.messages("c")) == 2
 
 
 async def test_what_the_agent_says_while_it_works_is_seen_at_once(store: EventStore) -> None:

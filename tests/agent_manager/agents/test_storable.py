@@ -1,0 +1,228 @@
+"""What cannot be stored of an answer gives way to a note that says why; the rest is stored, and the answer goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.artifacts import merged
+from agent_manager.agents.local import from_callable
+from agent_manager.agents.recording import Recording
+from agent_manager.agents.storable import fitting, storable, storable_text
+from agent_manager.manager import AsyncManager
+from agent_manager.manager.folding import ConversationFold
+from agent_manager.manager.folds import appended_event
+from agent_manager.manager.manager import Manager
+from agent_manager.manager.memorylog import MemoryLog
+from eventstore import Appended, EventStore, NewEvent
+from eventstore.jsontext import to_json
+from projections import Reader, catch_up
+
+pytestmark = pytest.mark.any_server
+
+Json = dict[str, Any]
+USER = {"kind": "message", "role": "user", "messageId": "m", "parts": [{"kind": "text", "text": "go"}]}
+
+
+def nested(depth: int) -> Any:
+    value: Any = "core"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+BAD = [
+    ("a\0b", "a NUL character at offset 1"),
+    ("a\ud800b", "a lone surrogate at offset 1"),
+    (float("nan"), "the number nan"),
+    (float("-inf"), "the number -inf"),
+    (10**5000, "more digits"),
+    (nested(250), "nested deeper"),
+    (nested(100_000), "nested deeper"),
+    (b"bytes", "a bytes, which JSON cannot express"),
+    (datetime(2025, 1, 1), "a datetime, which JSON cannot express"),
+    ({1: "a\0"}, "a NUL character"),
+    ({"a\0": 1}, "a NUL character"),
+    ({"a"}, "a set, which JSON cannot express"),
+]
+
+
+async def told(updates: list[Update], manager: Manager) -> Json:
+    """The task that the updates amount to, once they were an answer that ended well; and its replies."""
+
+    async def agent(message: Json) -> AsyncIterator[Update]:
+        for update in updates:
+            yield update
+
+    manager.agent = from_callable(agent)
+    await manager.send_message("c", USER)
+    [task] = await manager.tasks("c")
+    return task
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD, ids=[reason for _, reason in BAD])
+async def test_one_value_that_cannot_be_stored_costs_nothing_but_itself(bad: Any, reason: str) -> None:
+    manager = Manager(MemoryLog())
+    status = {"state": "working", "message": {"role": "agent", "parts": [{"data": {"x": bad}}, {"text": "kept"}]}}
+    updates: list[Update] = [
+        ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"data": {"n": n if n != 20 else bad}}]}, append=n > 0)
+        for n in range(30)
+    ]
+    reply = {"role": "agent", "messageId": "r", "parts": [{"text": "done"}], "metadata": {"x": bad}}
+    updates += [StatusUpdate("t", None, status), StatusUpdate("t", None, {"state": "completed"}), Reply(reply)]
+    task = await told(updates, manager)
+    assert task["status"]["state"] == "completed"
+    parts = task["artifacts"][0]["parts"]
+    assert [part["data"]["n"] for number, part in enumerate(parts) if number != 20] == [n for n in range(30) if n != 20]
+    assert reason in json.dumps(parts[20])
+    assert reason in json.dumps(task["history"])
+    assert {"text": "kept"} in task["history"][-1]["parts"]
+    [_, answer] = await manager.messages("c")
+    assert answer["parts"] == [{"text": "done"}]
+    assert reason in json.dumps(answer["metadata"])
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\udc00"])
+async def test_ids_and_names_that_cannot_be_stored_stop_nothing(text: str) -> None:
+    async def agent(message: Json) -> AsyncIterator[Update]:
+        yield ArtifactUpdate(text, text, {"artifactId": text, "name": text, "parts": []})
+        yield StatusUpdate(text, text, {"state": "completed"})
+        yield Reply({"role": "agent", "messageId": text, "contextId": text, "parts": [{"text": "done"}]})
+
+    answer = from_callable(agent)
+    answer.name = text
+    manager = Manager(MemoryLog(), answer)
+    assert await manager.send_message("c", USER)
+    [task] = await manager.tasks("c")
+    assert task["id"] == storable_text(text)
+    assert task["status"]["state"] == "completed"
+    assert len(await manager.messages("c")) == 2
+
+
+def test_a_character_in_two_halves_is_whole_again() -> None:
+    assert storable_text("\ud83d\ude00") == "\U0001f600"
+    assert storable_text("as it was \ufffd\ufeff") == "as it was \ufffd\ufeff"
+
+
+async def test_a_picture_that_is_too_large_is_a_note_and_the_rest_is_stored(store: EventStore) -> None:
+    caption, picture = {"kind": "text", "text": "look"}, "A" * 1_200_000
+    file = {"kind": "file", "file": {"bytes": picture, "mimeType": "image/png", "name": "cat.png"}}
+    updates: list[Update] = [
+        ArtifactUpdate("t", None, {"artifactId": "a", "parts": [caption, file]}),
+        StatusUpdate("t", None, {"state": "completed"}),
+        Reply({"kind": "message", "role": "agent", "messageId": "r", "parts": [caption, file]}),
+    ]
+    async with AsyncManager(store) as manager:
+        task = await told(updates, manager)
+        messages = await manager.messages("c")
+    await catch_up(store)
+    assert task["status"]["state"] == "completed"
+    for parts in (task["artifacts"][0]["parts"], messages[1]["parts"]):
+        assert parts[0] == caption
+        assert parts[1]["kind"] == "text"
+        assert "a part (image/png, cat.png) of 1,200," in parts[1]["text"]
+        assert "the limit of an event is 1,048,576 bytes" in parts[1]["text"]
+    [row] = await Reader(store).tasks()
+    assert str(row.status) == "completed"
+
+
+async def test_what_is_large_together_is_stored_whole(store: EventStore) -> None:
+    pieces = [{"text": str(number) + "é" * 300_000} for number in range(4)]
+    history = [{"role": "agent", "messageId": str(n), "parts": [piece]} for n, piece in enumerate(pieces)]
+    artifacts = [
+        {"artifactId": "parts", "name": "n", "parts": pieces},
+        {"artifactId": "text", "parts": [{"text": "ab\0c" * 700_000, "metadata": {"x": 1}}, {"text": "end"}]},
+    ]
+    shown = {"id": "t", "status": {"state": "completed"}, "history": history, "artifacts": artifacts}
+    async with AsyncManager(store, runs_worker=False) as manager:
+        task = await told([TaskSeen(shown), Reply({"role": "agent", "parts": [{"text": "done"}]})], manager)
+    expected = storable(TaskSeen(shown))
+    assert isinstance(expected, TaskSeen)
+    assert task["history"] == history
+    assert task["artifacts"] == expected.task["artifacts"]
+    await catch_up(store)
+    [row] = await Reader(store).tasks()
+    assert row.extra == {"history": history}
+
+
+async def test_a_text_that_cannot_be_divided_is_cut(store: EventStore) -> None:
+    words = "é" * 3_000_000
+    said = {"role": "agent", "messageId": "q", "parts": [{"text": words}, {"text": "short"}]}
+    async with AsyncManager(store, runs_worker=False) as manager:
+        status = {"state": "completed", "message": said}
+        task = await told([StatusUpdate("t", None, status, metadata={"x": words}), Reply(said)], manager)
+        [_, reply] = await manager.messages("c")
+    for message in (task["status"]["message"], reply):
+        assert message["parts"][0]["text"].startswith("é" * 100_000)
+        assert "[not stored: the rest of a text of 6,000," in message["parts"][0]["text"]
+        assert message["parts"][1] == {"text": "short"}
+
+
+LEAVES = st.integers(0, 9) | st.text('ab"\\é\x01', max_size=300) | st.booleans() | st.none()
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text("xyz", max_size=3), inner, max_size=9)
+)
+PARTS = st.lists(
+    st.fixed_dictionaries({"text": st.text('ab"é', max_size=3000)}) | st.fixed_dictionaries({"data": VALUES}),
+    max_size=9,
+)
+MESSAGES = st.fixed_dictionaries(
+    {"role": st.just("agent"), "parts": PARTS}, optional={"metadata": st.dictionaries(st.text("xyz"), VALUES)}
+)
+LIMIT = 4096
+
+
+@given(
+    st.one_of(
+        st.builds(lambda message: Reply(message), MESSAGES),
+        st.builds(lambda message: StatusUpdate("t", None, {"state": "completed", "message": message}), MESSAGES),
+        st.builds(lambda parts: ArtifactUpdate("t", None, {"artifactId": "a", "parts": parts}, last_chunk=True), PARTS),
+        st.builds(
+            lambda history, parts: TaskSeen(
+                {"id": "t", "status": {"state": "working"}, "history": history,
+                 "artifacts": [{"artifactId": "a", "parts": parts}]}
+            ),
+            st.lists(MESSAGES, max_size=9), PARTS,
+        ),
+    )
+)  # fmt: skip
+def test_whatever_is_too_large_fits_and_what_can_be_divided_is_whole(update: Update) -> None:
+    conversation, version = UUID(int=1, version=4), 0
+    fold = ConversationFold(conversation)
+    small = True
+    for event in Recording("default", conversation).events_of(update):
+        made = fitting(event, LIMIT)
+        small &= len(made) == 1 and made[0] == event
+        for one in made:
+            assert len(to_json(one.data.to_content(), "content")) <= LIMIT
+            version += 1
+            fold.apply(kept(one, conversation, version))
+    if isinstance(update, Reply):
+        [message] = fold.messages.values()
+        assert (message == update.message) or not small
+        return
+    [task] = fold.tasks.values()
+    shown = task.wire([])
+    sizes = [len(to_json(part, "part")) for part in parts_of(update) if "text" not in part]
+    if isinstance(update, ArtifactUpdate) and max(sizes, default=0) < LIMIT // 2:
+        [artifact] = shown["artifacts"]
+        assert merged(artifact) == merged(update.artifact)
+    if isinstance(update, TaskSeen) and all(len(to_json(m, "m")) < LIMIT // 2 for m in update.task["history"]):
+        assert shown["history"] == update.task["history"]
+
+
+def parts_of(update: Update) -> list[Any]:
+    return list(update.artifact["parts"]) if isinstance(update, ArtifactUpdate) else []
+
+
+def kept(event: NewEvent, conversation: UUID, version: int) -> Any:
+    place = Appended(conversation, event.id, version, version, datetime(2025, 1, 1), is_new=True)
+    return appended_event("default", event, place)

@@ -1,0 +1,111 @@
+"""A remote agent hears a conversation as one context and one task, whoever named them and however often."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from support.agents import text_of, user_message
+
+from agent_manager.agents.answering import Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.local import from_callable
+from agent_manager.agents.remote import remote
+from agent_manager.manager import AsyncManager, MemoryManager
+from agent_manager.manager.manager import Manager
+from agent_manager.manager.memorylog import MemoryLog
+from eventstore import EventStore, MessageAdded, NewEvent, TaskCreated, conversation_uuid
+
+pytest.importorskip("a2a", reason="a2a-sdk is not installed")
+pytest.importorskip("sse_starlette", reason="the server of a2a-sdk is not installed")
+from support.official_agent import official_agent
+
+
+async def test_messages_without_a_context_reach_the_agent_in_one(store: EventStore) -> None:
+    with official_agent() as (url, recorded):
+        async with AsyncManager(store, answer=remote(url)) as manager:
+            for conversation in ("c", "d"):
+                for number in range(3):
+                    reply = await manager.send_message(conversation, user_message(f"hello {number}"))
+                    assert reply is not None
+        assert [context for context, _, _ in recorded.requests] == ["c"] * 3 + ["d"] * 3
+
+
+def test_the_manager_of_applications_sends_no_ids_of_other_conversations() -> None:
+    with official_agent() as (url, recorded), MemoryManager(answer=remote(url)) as manager:
+        manager.send_message("a", user_message("hello"))
+        manager.send_message("b", user_message("hello", context_id="a"))
+        manager.send_message("b", user_message("hello"))
+        manager.send_message(str(conversation_uuid("default", "b")), user_message("hello"))
+        assert [context for context, _, _ in recorded.requests] == ["a", "b", "b", "b"]
+
+
+async def test_an_agent_that_names_a_context_of_its_own_is_answered_in_that(store: EventStore) -> None:
+    with official_agent(own_contexts=True) as (url, recorded):
+        async with AsyncManager(store, answer=remote(url)) as manager:
+            for conversation in ("c", "d"):
+                await manager.send_message(conversation, user_message("hello"))
+        async with AsyncManager(store, answer=remote(url)) as manager:  # after a restart
+            for conversation in ("c", "d", "c"):
+                await manager.send_message(conversation, user_message("again"))
+        assert [context for context, _, _ in recorded.requests] == ["c", "d", "own-0", "own-1", "own-0"]
+
+
+async def test_a_task_that_waits_is_continued_though_its_status_message_names_no_task(store: EventStore) -> None:
+    with official_agent() as (url, recorded):
+        async with AsyncManager(store, answer=remote(url)) as manager:
+            question = await manager.send_message("c", user_message("ask"))
+            assert question is not None
+            assert text_of(question) == "which?"
+            assert not question.get("taskId")
+            await manager.send_message("c", user_message("blue", "m2"))
+            [task] = await manager.tasks("c")
+            await manager.send_message("c", user_message("hello", "m3"))
+        (first, task_id, known), (second, continued, known_then), (third, fresh, _) = recorded.requests
+        assert (first, second, third) == ("c", "c", "c")
+        assert (known, known_then) == (False, True)
+        assert task_id == continued != fresh
+        assert task["status"]["state"] in ("completed", "TASK_STATE_COMPLETED")
+
+
+@pytest.mark.parametrize("state", ["input-required", "auth-required", "TASK_STATE_AUTH_REQUIRED"])
+@pytest.mark.any_server
+async def test_only_the_task_that_changed_last_is_continued(state: str) -> None:
+    heard: list[str | None] = []
+
+    async def agent(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+        heard.append(message.get("taskId"))
+        word = text_of(message)
+        yield TaskSeen({"id": word, "status": {"state": state if word.startswith("ask") else "completed"}})
+        yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "?"}]})
+
+    manager = Manager(MemoryLog(), from_callable(agent))
+    for text in ("ask 1", "do", "ask 2", "ask 3"):
+        await manager.send_message("c", user_message(text))
+    await manager.send_message("c", user_message("ask 4", taskId="ask 2"))
+    await manager.send_message("c", user_message("end"))
+    assert heard == [None, "ask 1", None, "ask 2", "ask 2", "ask 4"]
+
+
+@pytest.mark.any_server
+async def test_nobody_but_the_agent_leads_it_into_another_context() -> None:
+    heard: list[str] = []
+
+    async def agent(message: dict[str, Any]) -> StatusUpdate | None:
+        heard.append(message["contextId"])
+        return StatusUpdate("t", "victim", {"state": "completed"}) if text_of(message) == "lie" else None
+
+    log = MemoryLog()
+    answer = from_callable(agent)
+    manager = Manager(log, answer)
+    await manager.send_message("victim", user_message("hello"))
+    forged = [
+        NewEvent(MessageAdded(role="assistant", parts=[], extra={"contextId": "x"}), actor="eve"),
+        NewEvent(TaskCreated(task_id=uuid4(), extra={"contextId": "x"}), actor="eve"),
+        NewEvent(MessageAdded(role="user", parts=[], extra={"contextId": "x"}), actor=answer.name),
+    ]
+    await manager.send_message("c", user_message("lie"))
+    await log.append(conversation_uuid("default", "c"), forged)
+    await manager.send_message("c", user_message("hello"))
+    assert heard == ["victim", "c", "c"]
