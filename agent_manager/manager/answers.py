@@ -34,7 +34,8 @@ class Earlier:
     @property
     def is_open(self) -> bool:
         """Whether the agent may still be working on the task."""
-        return self.task is not None and status_of(self.task["status"].get("state")) in OPEN
+        status = {} if self.task is None else self.task["status"]  # an agent may have sent anything in its place
+        return isinstance(status, dict) and status_of(status.get("state")) in OPEN
 
     @property
     def is_over(self) -> bool:

@@ -89,10 +89,9 @@ class BothLog:
         """See :class:`Log`. Whichever log is read, another process can hold leases on the server."""
         main = await self._main.lease_answers(keys, holder, seconds)
         other = await self._from_other(self._other.lease_answers(keys, holder, seconds), main)
+        elsewhere = {key: leased for key, leased in other.items() if leased.holder != holder}
         return {
-            key: leased
-            if key not in other or other[key].holder == holder
-            else replace(other[key], version=leased.version)
+            key: replace(elsewhere[key], version=leased.version) if key in elsewhere else leased
             for key, leased in main.items()
         }
 

@@ -22,7 +22,8 @@ def to_wire(value: Any) -> Json:
         return value
     if isinstance(value, BaseModel):
         # What was never set stays away; what was set to None is sent as null by nobody, and refused by some.
-        return _written(value, lambda: value.model_dump(mode="json", by_alias=True, exclude_none=True))
+        # Values that the model did not expect are no matter for a warning: as JSON they are checked like all others.
+        return _written(value, lambda: value.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False))
     if hasattr(type(value), "DESCRIPTOR"):
         return _written(value, lambda: _json_format().MessageToDict(value))
     raise InputError(
