@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from agent_manager.manager.folds import appended_event
 from agent_manager.manager.log import LISTED, PAGE, Key, Leased, PendingRow
-from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, NewEvent, Settings
+from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
 from eventstore.append import Batch, encode_expected
 from eventstore.caller import checked_tenant
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.jsontext import load, to_json
+from eventstore.memberorder import MEMBER
 
 _EXISTS = encode_expected("EXISTS")
 _AGENTS = ("agent.registered", "agent.unregistered")
@@ -148,14 +150,19 @@ class MemoryLog:
 
 def _differences(kept: Event, event: NewEvent) -> str:
     """Name what distinguishes two events of one id, as the function ``event_differences`` of the server does."""
-    about = load(to_json(event.metadata.to_content(), "metadata"))
+    kept_about = _without(MEMBER, kept.raw_metadata)
+    about = _without(MEMBER, load(to_json(event.metadata.to_content(), "metadata")))
+    kept_content, content = kept.content, load(to_json(event.data.to_content(), "content"))
+    if isinstance(event.data, MessageAdded):
+        kept_content, content = _without("sent_order", kept_content), _without("sent_order", content)
     pairs = {
         "event_type": (kept.event_type, event.data.event_type),
         "schema_version": (kept.schema_version, event.schema_version),
         "actor": (kept.actor, event.actor),
-        "content": (kept.content, load(to_json(event.data.to_content(), "content"))),
-    } | {
-        f"metadata.{key}": (kept.raw_metadata.get(key), about.get(key))
-        for key in sorted(kept.raw_metadata.keys() | about.keys())
-    }
+        "content": (kept_content, content),
+    } | {f"metadata.{key}": (kept_about.get(key), about.get(key)) for key in sorted(kept_about.keys() | about.keys())}
     return ", ".join(name for name, (one, other) in pairs.items() if one != other)
+
+
+def _without(name: str, members: Any) -> Any:
+    return {key: value for key, value in members.items() if key != name} if isinstance(members, dict) else members

@@ -80,6 +80,13 @@ CREATE FUNCTION event_differences(
 ) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
+    -- Equal values are the same event, in whatever order the members of their objects were sent.
+    stored_metadata := stored_metadata - 'eventstore.member_order';
+    metadata := metadata - 'eventstore.member_order';
+    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
+        stored_content := stored_content - 'sent_order';
+        content := content - 'sent_order';
+    END IF;
     IF asking <> '' OR NOT metadata ? 'eventstore.owner' THEN
         stored_metadata := stored_metadata - 'eventstore.owner';
         metadata := metadata - 'eventstore.owner';

@@ -33,6 +33,8 @@ def _row(row: Any) -> Row:
 
 def modelled(events: list[Event]) -> tuple[Any, ...]:
     tables = {table: list(rows.values()) for table, rows in fold(events).items()}
+    for row in (row for rows in tables.values() for row in rows):
+        row.pop("member_order", None)  # what is read is in this order
     messages = sorted(tables["messages"], key=lambda row: row["version"])
     tasks = sorted(tables["tasks"], key=lambda row: (row["created_at"], UUID(row["id"]).bytes))
     members = (
