@@ -33,7 +33,7 @@ class BackupDamaged(InputError):
 
 
 class BackupMismatch(InputError):
-    """A backup is of another tenant or source, or of neither by name."""
+    """A backup belongs to another tenant or source, or does not name its tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Backup:
 
 
 def backup_path(folder: Path) -> Path:
-    """Where the next backup goes: later ones have later names."""
+    """Return where the next backup goes: later ones have later names."""
     return folder / f"backup-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z{SUFFIX}"
 
 

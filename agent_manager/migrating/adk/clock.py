@@ -2,10 +2,12 @@
 
 What google-adk writes differs by version. An event's JSON (2.x) holds seconds since 1970: exact. In columns (1.x) it is
 the local time of the machine that the agent ran on, without its zone; recent versions write UTC there, and the table
-does not tell which. So a zone has to be given, and what it gives is checked against the times of the session: an event
-that is dated before its session began, after the session's last change, or in the future, is taken for one of another
-zone. A session's own times are in UTC in SQLite. In PostgreSQL they are in UTC or in a local time: of the two readings,
-the one that is nearer to the events counts.
+does not tell which. So a zone has to be given. An event that it dates before its session began, or in the future, shows
+that it is another one. (That it lies after the session's last change shows nothing: many versions note a change only if
+the state changed.)
+
+A session's own times are in UTC in SQLite. In PostgreSQL they are in UTC or in a local time: of the two readings, the
+one that is nearer to the events counts.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ class Clock:
 
     Args:
         name: of the session, for errors.
-        time_zone: of local times; None if none is known.
+        zone: of local times; None if none is known.
 
     Attributes:
-        created_at, updated_at: when the session began, and was changed last.
+        created_at, updated_at: when the session began, and was changed last; None if it cannot be told.
 
     Raises:
         SourceUnreadable: the zone is missing, or contradicts the times.
@@ -60,14 +62,13 @@ class Clock:
         if written is None or written.tzinfo is not None:
             return written
         moment = self._in_zone(written, row, self.created_at)
-        limits = [(self._now, "in the future")]
-        if self.updated_at is not None and self._sessions_in_utc:
-            limits.append((self.updated_at, f"after the last change of its session ({self.updated_at})"))
-        wrong = [why for limit, why in limits if moment > limit + CLOCKS_DIFFER]
-        if self.created_at is not None and moment < self.created_at - CLOCKS_DIFFER:
-            wrong.append(f"before its session began ({self.created_at})")
+        wrong = ""
+        if moment > self._now + CLOCKS_DIFFER:
+            wrong = "in the future"
+        elif self.created_at is not None and moment < self.created_at - CLOCKS_DIFFER:
+            wrong = f"before its session began ({self.created_at})"
         if wrong:
-            why = f"the event {row['id']} is dated {written} in {self._zone}, {wrong[0]}"
+            why = f"the event {row['id']} is dated {written} in {self._zone}, {wrong}"
             raise SourceUnreadable(f"google-adk's session {self._name}: {why}: {_ZONE}")
         return moment
 
@@ -78,12 +79,16 @@ class Clock:
         return in_zone(local, self._zone, not_before)
 
     def _beside(self, moment: datetime | None, events: list[Row]) -> datetime | None:
-        """Return a time of the session that lies beside this event of it, if there is any."""
+        """Return a time of the session that lies beside this event of it."""
         if moment is None or moment.tzinfo is not None:
             return moment
         readings = [moment.replace(tzinfo=UTC)]
         event = _written(events[0]) if events else None
-        if self._sessions_in_utc or self._zone is None or event is None:
+        if self._sessions_in_utc:
+            return readings[0]
+        if event is None:  # events that come later would tell; a guess now would contradict them
+            return None
+        if self._zone is None:
             return readings[0]
         beside = self._in_zone(event, events[0]) if event.tzinfo is None else event
         with suppress(InputError):  # the clocks of the zone never showed it: it is in UTC
