@@ -10,10 +10,11 @@ what the process that owes the answer is doing.
 
 - It works: the client goes on waiting, and asks again after the next silence.
 - It is gone, or idle since more than a second: its answer was lost. The connection is closed.
-- Nobody answers within ``PROBE_SECONDS``: all connections of this event loop to that address are closed, idle ones
-  too, so that what is repeated next does not meet another dead one.
+- Nobody answers within ``PROBE_SECONDS``, and none of the connections to that address has received a byte meanwhile:
+  all of them are closed (those of this event loop), idle ones too, so that what is repeated next does not meet another
+  dead one.
 - The server answers, but the process cannot be known: behind a pooler, whose clients never learn it; on a standby,
-  which may be one of several behind one address; if the server accepts no further login. Then the connection is closed
+  which may be one of several behind one address; if the server accepts no further connection. Then this one is closed
   after ``answer_seconds`` of silence.
 
 To close means to shut down the socket: whoever waits on it, in whatever way, meets the end of the connection at once.
@@ -68,6 +69,7 @@ class Liveness:
         self._pgconn = pgconn
         self._loop = asyncio.get_running_loop()
         self._is_waiting = False
+        self._silent_since = 0.0
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.Task[None] | None = None
@@ -79,13 +81,13 @@ class Liveness:
     def begin(self) -> None:
         """Note that the server owes an answer from now on."""
         self._is_waiting = True
-        self._heard_at = self._loop.time()
+        self._silent_since = self._loop.time()
         if self._timer is None:
             self._look_in(SILENCE_SECONDS)
 
     def heard(self) -> None:
         """Note that the server has sent or taken something."""
-        self._heard_at = self._loop.time()
+        self._heard_at = self._silent_since = self._loop.time()
 
     def end(self) -> None:
         """Note that the server owes nothing."""
@@ -99,23 +101,28 @@ class Liveness:
         self._timer = None
         if not self._is_waiting or self._pgconn.status != pq.ConnStatus.OK:
             return
-        rest = self._heard_at + SILENCE_SECONDS - self._loop.time()
+        rest = self._silent_since + SILENCE_SECONDS - self._loop.time()
         if rest > 0:
             self._look_in(rest)
         elif self._probe is None:
             self._probe = asyncio.create_task(self._ask(), name="eventstore-liveness")
 
     async def _ask(self) -> None:
-        silent_since = self._heard_at
+        silent_since = self._silent_since
         try:
             turns = _turns.setdefault(self._loop, defaultdict(asyncio.Lock))
             async with turns[_address(self._pgconn)]:
                 if self._is_over(silent_since):
                     return
+                began = self._loop.time()
                 verdict = await _probe(self._pgconn, is_backend_known=self.is_backend_known)
             silence = self._loop.time() - silent_since
+            neighbours = self._neighbours()
+            if verdict is _Verdict.NO_ANSWER and any(each._heard_at > began for each in neighbours):
+                verdict = _Verdict.UNKNOWN  # it only takes no further connections
             if verdict is _Verdict.NO_ANSWER:
-                self._give_up_address(silence)
+                for each in neighbours:
+                    each._give_up(f"the server has not answered for {silence:.0f} seconds")
             elif self._is_over(silent_since):
                 return
             elif verdict is _Verdict.LOST:
@@ -131,15 +138,16 @@ class Liveness:
 
     def _is_over(self, silent_since: float) -> bool:
         """Whether the server has answered, or the connection was closed, since a silence began."""
-        return not self._is_waiting or self._heard_at != silent_since or bool(self.reason)
+        return not self._is_waiting or self._silent_since != silent_since or bool(self.reason)
 
-    def _give_up_address(self, silence: float) -> None:
-        with suppress(psycopg.Error):  # already closed
-            address = _address(self._pgconn)
-            for other in list(_connections):
-                with suppress(psycopg.Error):
-                    if other._loop is self._loop and _address(other._pgconn) == address:
-                        other._give_up(f"the server has not answered for {silence:.0f} seconds")
+    def _neighbours(self) -> list[Liveness]:
+        """Return the open connections of this event loop to the same address, this one included."""
+        address, found = _address(self._pgconn), []
+        for each in list(_connections):
+            with suppress(psycopg.Error):  # already closed
+                if each._loop is self._loop and _address(each._pgconn) == address:
+                    found.append(each)
+        return found
 
     def _give_up(self, reason: str) -> None:
         with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._pgconn.socket)) as own:

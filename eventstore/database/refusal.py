@@ -6,10 +6,10 @@ with the trace on, as soon as the first one has failed.
 
 from __future__ import annotations
 
+import os
 import re
-import select
+import selectors
 import sys
-import tempfile
 from time import monotonic
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -37,18 +37,19 @@ def refusal(url: str) -> str:
     last = {name: str(given[name]).split(",")[-1] for name in ("host", "hostaddr", "port") if given.get(name)}
     connection = PGconn.connect_start(make_conninfo(url, **last).encode())
     try:
-        with tempfile.TemporaryFile() as trace:
-            if sys.platform == "linux":  # psycopg traces nowhere else
-                connection.trace(trace.fileno())
+        if sys.platform != "linux":  # psycopg traces nowhere else
+            return ACCEPTED if _connect(connection) else _WRONG_PASSWORD if connection.needs_password else ""
+        # In memory: what the client sends is in the trace as well.
+        with open(os.memfd_create("trace"), "rb") as trace:
+            connection.trace(trace.fileno())
             if _connect(connection):
                 return ACCEPTED
-            if sys.platform == "linux":
-                connection.untrace()
+            connection.untrace()
             trace.seek(0)
             errors = _ERROR.findall(trace.read())
-            if errors:
-                return str(errors[-1].decode())
-            return _WRONG_PASSWORD if connection.needs_password else ""
+        if errors:
+            return str(errors[-1].decode())
+        return _WRONG_PASSWORD if connection.needs_password else ""
     finally:
         connection.finish()
 
@@ -56,8 +57,9 @@ def refusal(url: str) -> str:
 def _connect(connection: abc.PGconn) -> bool:
     give_up_at = monotonic() + _SECONDS
     while (status := connection.connect_poll()) in (PollingStatus.READING, PollingStatus.WRITING):
-        sockets = [connection.socket]
-        ways = (sockets, []) if status == PollingStatus.READING else ([], sockets)
-        if not any(select.select(*ways, [], max(0.0, give_up_at - monotonic()))):
-            return False
+        with selectors.DefaultSelector() as selector:
+            way = selectors.EVENT_READ if status == PollingStatus.READING else selectors.EVENT_WRITE
+            selector.register(connection.socket, way)
+            if not selector.select(max(0.0, give_up_at - monotonic())):
+                return False
     return status == PollingStatus.OK

@@ -28,6 +28,7 @@ from eventstore import (
     UnknownEvent,
 )
 from eventstore.append import MAX_CONVERSATIONS, MAX_EVENTS
+from eventstore.database.connection import AUDITOR
 from eventstore.database.translate import translated
 from eventstore.errors import (
     DeadlockDetected,
@@ -374,16 +375,14 @@ def test_an_acknowledged_event_is_durable_whatever_the_session_prefers(database_
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-async def test_old_snapshots_are_refused_for_appending_and_reading(
-    clean_environment: None, database: str, database_url: str, level: str
-) -> None:
-    with psycopg.connect(database_url) as connection:
-        connection.execute(f"ALTER DATABASE {database} SET default_transaction_isolation = '{level}'")
-    async with EventStore(Settings(database_url=database_url)) as store:
-        with pytest.raises(IsolationError, match=f"{level.upper()} transaction.*READ COMMITTED"):
-            await store.append(uuid4(), [note()])
-        with pytest.raises(IsolationError):
-            [event async for event in store.read_log()]
+async def test_old_snapshots_are_refused_for_appending_and_reading(store: EventStore, level: str) -> None:
+    async with await store.connect() as writer, await store.connect(AUDITOR) as reader:
+        for connection in (writer, reader):
+            await connection.execute(f"SET default_transaction_isolation = '{level}'")
+        with pytest.raises(IsolationError, match=f"{level.upper()} transaction.*READ COMMITTED"), translated():
+            await append_raw_async(writer, 1)
+        with pytest.raises(IsolationError), translated():
+            await reader.execute("SELECT log_horizon()")
 
 
 async def test_transactions_that_wait_for_each_other_end_with_a_typed_error(store: EventStore) -> None:

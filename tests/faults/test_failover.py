@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from time import monotonic
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -28,15 +29,22 @@ from projections import wait_for
 SECONDS_AFTER_PROMOTION = 20
 
 
+@pytest.fixture
+async def proxy(own_server: EmbeddedServer) -> AsyncIterator[Proxy]:
+    """A way to the primary that can be cut off from it."""
+    proxy = Proxy(str(own_server.socket_dir), 5432)
+    await proxy.open()
+    yield proxy
+    await proxy.close()
+
+
 @pytest.mark.parametrize("fate", ["killed", "vanished"])
 @pytest.mark.usefixtures("clean_environment")
 async def test_store_subscriber_and_worker_go_on_at_the_standby(
-    own_server: EmbeddedServer, started: Commands, fate: str
+    own_server: EmbeddedServer, proxy: Proxy, started: Commands, fate: str
 ) -> None:
     async with EventStore(Settings(data_dir=own_server.data_dir)) as store:
         await asyncio.to_thread(store.server.migrator().up)
-    proxy = Proxy(str(own_server.socket_dir), 5432)
-    await proxy.open()
     with standby_of(own_server) as standby:
         [folder] = parse_qs(urlsplit(standby).query)["host"]
         url = f"postgresql://eventstore@/flowagents?host={proxy.host},{folder}&port=5432,5432"
@@ -79,7 +87,6 @@ async def test_store_subscriber_and_worker_go_on_at_the_standby(
             await wait_for(store, events[-1].position, timeout=60)
             assert not worker.ended
             assert stored(standby) == fold(events)
-    await proxy.close()
 
 
 async def has_both(followed: dict[int, str]) -> bool:
