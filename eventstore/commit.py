@@ -83,6 +83,8 @@ MAX_LOSSES = 2
 RECONNECT_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
 """How long closing waits for answers."""
+EXPLAIN_SECONDS = 2.0
+"""For finding out who holds a conversation."""
 TICK_SECONDS = 0.25
 """How often deadlines are checked."""
 
@@ -90,6 +92,7 @@ _KEEP_PLANS = query("eventstore", "keep_plans")
 _LOCK_TIMEOUT = "55P03"
 _NO_SUCH_STATEMENT = "26000"  # a pooler gave the connection to somebody else in between
 
+_NOT_SENT = "the append was not sent within {:g} s: the server is away or overloaded: repeat it; nothing was written"
 _NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
 
 Holders = dict[ConversationKey, list[LockHolder]]
@@ -261,8 +264,8 @@ class Committer:
             told = outcomes(answer)
             first = 0
             for append in group:
-                of_append = told[first : first + append.events]
-                first += append.events
+                last = first + len(append.batch.rows)
+                of_append, first = told[first:last], last
                 if any(outcome.code == BUSY for outcome in of_append):
                     self._set_locked_aside(append, again)
                 else:
@@ -341,7 +344,7 @@ class Committer:
         """End the appends and the statements that have reached their deadlines."""
         self._timer = None
         now = self._loop.time()
-        for append in list(self._pending):
+        for append in self._pending:
             if append.deadline > now:
                 break
             if not (append.is_in_flight and append.deadline + TICK_SECONDS > now):  # it may wait for a lock until then
@@ -358,9 +361,11 @@ class Committer:
         """End an append that has reached its deadline."""
         if append.is_over:
             return
-        if append.is_in_flight or append.may_be_stored or self._locked.isdisjoint(append.conversations):
-            seconds = f"{self._append_seconds:g} s"
-            self._refuse(append, ServerUnreachable(f"the append was not sent within {seconds}; nothing was written"))
+        if append.is_in_flight or append.may_be_stored:
+            self._refuse(append, ServerUnreachable(f"the server did not answer within {self._append_seconds:g} s"))
+            return
+        if self._locked.isdisjoint(append.conversations):
+            self._refuse(append, ServerUnreachable(_NOT_SENT.format(self._append_seconds)))
             return
         append.is_given_up = True
         self._withdraw(append)
@@ -374,9 +379,10 @@ class Committer:
             self._overdue_locked = []
             keys = list(dict.fromkeys(key for append in overdue for key in append.conversations))
             try:
-                holders = await self._find_holders(keys)
-            except (EventStoreError, psycopg.Error, TimeoutError):
-                holders = {}
+                async with asyncio.timeout(EXPLAIN_SECONDS):
+                    holders = await self._find_holders(keys)
+            except Exception:
+                holders = {}  # it is more important that the append ends
             for append in overdue:
                 key = next((key for key in append.conversations if key in holders), append.conversations[0])
                 conversation_id = UUID(bytes=key[:16])
@@ -438,7 +444,7 @@ def _may_be_stored(append: PendingAppend, reason: EventStoreError) -> Connection
     ids = append.batch.event_ids
     shown = ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     return ConnectionLost(
-        f"the append was sent, and its outcome is not known ({reason}): the events {shown} may be stored; "
+        f"the append was sent, and its outcome is not known: {reason}; the events {shown} may be stored: "
         "append them again with the same ids, which is harmless",
         ids,
     )

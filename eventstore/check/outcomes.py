@@ -21,8 +21,7 @@ from eventstore.errors import (
 )
 
 _NOTHING_WRITTEN = (ConflictError, InputError, RetryableError, DiskFull)
-# An append is repeated by the store itself where a connection turns out to be dead, and only then may find the
-# server away: so nothing is known after the second error either.
+# The second says that nothing was sent; the checker waits for the server and repeats it, as after the first.
 _UNKNOWN = (ConnectionLost, ServerUnreachable)
 
 _CONFLICTS = {"ES001": WrongVersion, "ES002": Refused}
