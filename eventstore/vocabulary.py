@@ -48,13 +48,13 @@ class ConversationArchived(EventData):
 
 
 class ConversationReactivated(EventData):
-    """A conversation is active again, and no longer hidden if it was."""
+    """A conversation is active again, and no longer deleted if it was."""
 
     event_type: Literal["conversation.reactivated"] = "conversation.reactivated"
 
 
 class ConversationDeleted(EventData):
-    """A conversation is hidden. Its events stay."""
+    """A conversation is hidden, and accepts no further events until it is reactivated. Its events stay."""
 
     event_type: Literal["conversation.deleted"] = "conversation.deleted"
 

@@ -54,6 +54,14 @@ class Case:
         """One of them is enough."""
         return {self.index} if isinstance(self.index, str) else set(self.index)
 
+    @property
+    def slack(self) -> int:
+        """Buffers by which pages may differ: indexes are taller, and rows of deleted conversations are passed over.
+
+        Whether its conversation is deleted is looked up for each row of a message or task.
+        """
+        return 12 if self.listing.kind.startswith("conversations") or "deleted" not in self.asked else 12 + 4 * LIMIT
+
     def statement(self, size: int, *, newest_first: bool, begun: bool) -> tuple[str, dict[str, Any]]:
         """Of a page from the middle of the list, or of the first."""
         places = {datetime: time_of(size // 2), UUID: conversation(size // 2), int: size // 2}
@@ -83,11 +91,11 @@ CASES = {
         conversations("created", of_actor=True), "idx_conversation_actors_pages", {"actor": "user-8", "deleted": False}
     ),
     "messages of a conversation": Case(MESSAGES, "idx_messages_conversation_id", LONG_ONE | {"role": "user"}),
-    "messages": Case(ALL_MESSAGES, BY_TIME, {"role": "user"}),
+    "messages": Case(ALL_MESSAGES, BY_TIME, {"role": "user", "deleted": False}),
     "messages in time": Case(ALL_MESSAGES, BY_TIME, {"since": time_of(100), "until": time_of(10**7)}),
     "tasks of a conversation": Case(TASKS, "idx_tasks_pages_of_conversation", LONG_ONE),
-    "tasks": Case(ALL_TASKS, "idx_tasks_pages", {}),
-    "tasks in a status": Case(ALL_TASKS_IN_STATUS, "idx_tasks_pages_by_status", {"status": "failed"}),
+    "tasks": Case(ALL_TASKS, "idx_tasks_pages", {"deleted": False}),
+    "tasks in a status": Case(ALL_TASKS_IN_STATUS, "idx_tasks_pages_by_status", {"status": "failed", "deleted": False}),
 }  # fmt: skip
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 
@@ -128,9 +136,9 @@ def test_a_page_goes_along_the_index_of_its_order(
         assert case.indexes & long.indexes, long.text
         assert "Seq Scan" not in long.kinds, long.text
         assert long.rows > 0
-        assert long.buffers <= 1.2 * plans[SHORT, begun].buffers + 12, (plans[SHORT, begun].text, long.text)
+        assert long.buffers <= 1.2 * plans[SHORT, begun].buffers + case.slack, (plans[SHORT, begun].text, long.text)
         assert long.filtered <= 5 * LIMIT, long.text
-    assert plans[LONG, True].buffers <= 1.2 * plans[LONG, False].buffers + 12, plans[LONG, True].text
+    assert plans[LONG, True].buffers <= 1.2 * plans[LONG, False].buffers + case.slack, plans[LONG, True].text
 
 
 @every_plan

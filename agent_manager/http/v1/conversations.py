@@ -112,7 +112,7 @@ async def change_conversation(here: Here, conversation: str, change: Conversatio
     "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
 )
 async def delete_conversation(here: Here, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
-    """Deletes a conversation: lists hide it, and takes nothing further; `PATCH` with `is_active` true reactivates it.
+    """Deletes a conversation: lists hide it, nothing can be added; `PATCH` with `is_active` true reactivates it.
 
     Its events stay. Deleting it again changes nothing.
     """
