@@ -189,7 +189,13 @@ def _rendered(text: str, schema: str, key: int, guard: str) -> str:
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error:")]
-    return re.sub(r"^Error: (pq: )?", "", lines[-1]) if lines else f"dbmate ended with {done.returncode}"
+    reason = re.sub(r"^Error: (pq: )?", "", lines[-1]) if lines else f"dbmate ended with {done.returncode}"
+    if reason.endswith("(42501)"):  # the driver ends what it says with the SQLSTATE
+        reason += (
+            ": grant the login the right; behind a pooler, whose sessions keep the roles that others have taken, "
+            "connect to the server itself"
+        )
+    return reason
 
 
 def _dbmate_binary() -> str:

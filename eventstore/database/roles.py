@@ -68,12 +68,14 @@ class RolesPlan:
 
     def _make_roles(self) -> None:
         for difference in self._differences("role"):
+            expected = difference.expected or ""
             if difference.found is None:
-                inherit = " NOINHERIT" if "NOINHERIT" in (difference.expected or "") else ""
-                self._execute(f"CREATE ROLE {difference.name} NOLOGIN{inherit}")
-            else:
-                inherit = "NOINHERIT" if "NOINHERIT" in (difference.expected or "") else "INHERIT"
-                self._execute(f"ALTER ROLE {difference.name} NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE {inherit}")
+                self._execute(f"CREATE ROLE {difference.name} NOLOGIN {expected}".strip())
+            else:  # only what differs: a login that is no superuser may not even take SUPERUSER away
+                found = difference.found.split()
+                changes = [f"NO{attribute}".replace("NONO", "") for attribute in found if attribute not in expected]
+                changes += [attribute for attribute in expected.split() if attribute not in found]
+                self._execute(f"ALTER ROLE {difference.name} {' '.join(changes)}")
         for difference in self._differences("membership"):
             member, _, role = difference.name.partition(" in ")
             if difference.expected is None:
@@ -149,7 +151,8 @@ class RolesPlan:
             else:
                 for role, privileges in _rights(rights).items():
                     self._execute(f"GRANT {', '.join(sorted(privileges))} ON TABLE {table} TO {role}")
-            self._execute(f"SELECT raise_wall('{table}', '{column}')")
+            arguments = sql.SQL(", ").join([sql.Literal(table), sql.Literal(column)]).as_string()
+            self._execute(f"SELECT raise_wall({arguments})")
             search = expected_facts().get(("policy", f"open_to_search on {name}"))
             if search is not None and not is_live:
                 self._execute(f"CREATE POLICY open_to_search ON {table} {search}")
