@@ -140,7 +140,10 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
                 f"dbmate cannot connect with {name}={'…' if name == 'sslpassword' else given[name]}: "
                 f"migrate over a connection without {name}, such as the server's own socket"
             )
-    options = {name: given[name] for name in _KEPT if name in given} | {"host": info.host, "port": str(info.port)}
+    defaults = {o.keyword.decode(): o.compiled.decode() for o in connection.pgconn.info if o.compiled}
+    # A pg_dump of another version need not know the parameters of this libpq.
+    options = {name: given[name] for name in _KEPT if name in given and given[name] != defaults.get(name)}
+    options |= {"host": info.host, "port": str(info.port)}
     if not info.host.startswith("/") and info.hostaddr:
         options["hostaddr"] = info.hostaddr
     options |= _tls(given) if connection.pgconn.ssl_in_use else {"sslmode": "disable"}
