@@ -84,8 +84,11 @@ class RolesPlan:
                 inherit = "TRUE" if difference.expected == "inherits" else "FALSE"
                 how = f" WITH INHERIT {inherit}" if self._connection.info.server_version >= 160000 else ""
                 self._execute(f"GRANT {role} TO {member}{how}")
-        for kind, role in expected_facts():
-            if kind == "role" and not self._has_role(role, "USAGE"):
+        roles = [role for kind, role in expected_facts() if kind == "role"]
+        for role in sorted(
+            roles, key=lambda role: role != OWNER
+        ):  # as the migrations do: the owner's does not come by another
+            if not self._has_role(role, "USAGE"):
                 is_needed = role in _OF_LOGIN and not self._has_role(role, self._right_to_set)
                 self._execute(f"GRANT {role} TO {self._login}", is_needed=is_needed)
 
