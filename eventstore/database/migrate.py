@@ -50,7 +50,7 @@ _WOULD_LOSE = "ES020"
 _LOCK_TIMEOUT = "500ms"
 """Whoever waits behind a change of a table waits no longer either. It is shorter than ``deadlock_timeout``, so that the
 change gives way, and no append is ended for it."""
-_ATTEMPTS = 20
+_ATTEMPTS = 40
 _PATIENCE = 10.0
 """Seconds that transactions of the former owner get to end by themselves."""
 _LOOK = 0.02
