@@ -32,7 +32,9 @@ _OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ")
 """Beginnings of the names of policies that a database without roles does not have."""
 _ACCESS = ("rights on", "role", "membership", "schema", "type")
 """Kinds of facts without which a store still keeps its promises; operations may be refused."""
-_BY_ROLES_COMMAND = ("owner of", "rights on", "role", "membership", "policy", "row-level security on", "definition of")
+_BY_ROLES_COMMAND = (
+    "owner of", "rights on", "role", "membership", "policy", "row-level security on", "definition of", "schema",
+)  # fmt: skip
 """Kinds of facts that ``eventstore migrate roles`` restores."""
 _ANY_LOGIN = "<login>"
 """The owner of what belongs to the login that migrates."""

@@ -140,7 +140,10 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
                 f"dbmate cannot connect with {name}={'…' if name == 'sslpassword' else given[name]}: "
                 f"migrate over a connection without {name}, such as the server's own socket"
             )
-    options = {name: given[name] for name in _KEPT if name in given} | {"host": info.host, "port": str(info.port)}
+    defaults = {o.keyword.decode(): o.compiled.decode() for o in connection.pgconn.info if o.compiled}
+    # A pg_dump of another version need not know the parameters of this libpq.
+    options = {name: given[name] for name in _KEPT if name in given and given[name] != defaults.get(name)}
+    options |= {"host": info.host, "port": str(info.port)}
     if not info.host.startswith("/") and info.hostaddr:
         options["hostaddr"] = info.hostaddr
     options |= _tls(given) if connection.pgconn.ssl_in_use else {"sslmode": "disable"}
@@ -189,7 +192,13 @@ def _rendered(text: str, schema: str, key: int, guard: str) -> str:
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error:")]
-    return re.sub(r"^Error: (pq: )?", "", lines[-1]) if lines else f"dbmate ended with {done.returncode}"
+    reason = re.sub(r"^Error: (pq: )?", "", lines[-1]) if lines else f"dbmate ended with {done.returncode}"
+    if reason.endswith("(42501)"):  # the driver ends what it says with the SQLSTATE
+        reason += (
+            ": grant the login the right; behind a pooler, whose sessions keep the roles that others have taken, "
+            "connect to the server itself"
+        )
+    return reason
 
 
 def _dbmate_binary() -> str:

@@ -47,9 +47,10 @@ _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of ``refuse_to_lose.sql``."""
 
-_LOCK_TIMEOUT = "2s"
-"""What waits behind a change of a table waits at most so long, too."""
-_ATTEMPTS = 10
+_LOCK_TIMEOUT = "500ms"
+"""Whoever waits behind a change of a table waits no longer either. It is shorter than ``deadlock_timeout``, so that the
+change gives way, and no append is ended for it."""
+_ATTEMPTS = 40
 _PATIENCE = 10.0
 """Seconds that transactions of the former owner get to end by themselves."""
 _LOOK = 0.02

@@ -11,8 +11,8 @@ log after the next step, and could take it for the whole: that is why none is le
 The second transaction hands everything to ``eventstore_owner``. A call of an append function that began before goes on
 as the login, so row-level security lets the login pass until such calls have ended; the third transaction ends that.
 
-Each transaction waits a short time for the locks of the tables and then begins again: readers behind it are not held up
-for long. Running it again changes nothing.
+Each transaction takes the locks of the tables in the order in which appends and workers take theirs, waits a short time
+for each and then begins again: whoever waits behind it is not held up for long. Running it again changes nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ SEARCH = "eventstore_search"
 _OF_LOGIN = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
 """The roles without which a login cannot migrate and run the service; through them it may take the others."""
 _OTHER_TABLES = query("eventstore.database", "other_tables")
+_LOCK_FIRST = "LOCK TABLE checkpoints, projection_texts, bound_logins IN ACCESS EXCLUSIVE MODE"
+"""What workers and appends lock before all else; after it come the sequence of positions and the log. In their order,
+whoever comes later waits without holding what is still to be locked."""
 _FORMER = "open_to_former_owner"
 _PROJECTED = "SELECT, INSERT, UPDATE, DELETE"
 _HAS_ROLE = "SELECT pg_has_role(%s, r.oid, %s) FROM pg_roles r WHERE r.rolname = %s"
@@ -68,12 +71,14 @@ class RolesPlan:
 
     def _make_roles(self) -> None:
         for difference in self._differences("role"):
+            expected = difference.expected or ""
             if difference.found is None:
-                inherit = " NOINHERIT" if "NOINHERIT" in (difference.expected or "") else ""
-                self._execute(f"CREATE ROLE {difference.name} NOLOGIN{inherit}")
-            else:
-                inherit = "NOINHERIT" if "NOINHERIT" in (difference.expected or "") else "INHERIT"
-                self._execute(f"ALTER ROLE {difference.name} NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE {inherit}")
+                self._execute(f"CREATE ROLE {difference.name} NOLOGIN {expected}".strip())
+            else:  # only what differs: a login that is no superuser may not even take SUPERUSER away
+                found = difference.found.split()
+                changes = [f"NO{attribute}".replace("NONO", "") for attribute in found if attribute not in expected]
+                changes += [attribute for attribute in expected.split() if attribute not in found]
+                self._execute(f"ALTER ROLE {difference.name} {' '.join(changes)}")
         for difference in self._differences("membership"):
             member, _, role = difference.name.partition(" in ")
             if difference.expected is None:
@@ -82,8 +87,11 @@ class RolesPlan:
                 inherit = "TRUE" if difference.expected == "inherits" else "FALSE"
                 how = f" WITH INHERIT {inherit}" if self._connection.info.server_version >= 160000 else ""
                 self._execute(f"GRANT {role} TO {member}{how}")
-        for kind, role in expected_facts():
-            if kind == "role" and not self._has_role(role, "USAGE"):
+        roles = [role for kind, role in expected_facts() if kind == "role"]
+        for role in sorted(
+            roles, key=lambda role: role != OWNER
+        ):  # as the migrations do: the owner's does not come by another
+            if not self._has_role(role, "USAGE"):
                 is_needed = role in _OF_LOGIN and not self._has_role(role, self._right_to_set)
                 self._execute(f"GRANT {role} TO {self._login}", is_needed=is_needed)
 
@@ -92,9 +100,11 @@ class RolesPlan:
             self._execute(f"CREATE SCHEMA {self._schema_name(difference.name)}")
         for difference in self._differences("rights on"):
             self._give_rights(difference)
-        for difference in self._differences("policy"):
-            if difference.expected is not None and "<owner>" not in difference.expected:
-                self._make_policy(difference)
+        policies = [d for d in self._differences("policy") if d.expected is not None and "<owner>" not in d.expected]
+        if policies:
+            self._execute(_LOCK_FIRST)
+        for difference in sorted(policies, key=lambda d: not d.name.endswith(" on events")):
+            self._make_policy(difference)
         for difference in self._differences("row-level security on"):
             self._execute(f"ALTER TABLE {difference.name} ENABLE ROW LEVEL SECURITY")
             if difference.expected == "forced":
@@ -103,7 +113,12 @@ class RolesPlan:
     def hand_over(self) -> None:
         """Give everything to the owner's role, with the policies and the function that name the owner."""
         changed = set()
-        for difference in self._differences("owner of"):
+        differences = self._differences("owner of")
+        if differences:
+            self._execute(_LOCK_FIRST)
+        for difference in sorted(
+            differences, key=lambda d: (d.name != "sequence events_position", d.name != "table events")
+        ):
             kind, _, name = difference.name.partition(" ")
             changed.add(name)
             if difference.expected == SEARCH:  # which has no other right to create anything
@@ -129,10 +144,11 @@ class RolesPlan:
 
     def end_former_owner(self) -> None:
         """Take away what :meth:`hand_over` has left to calls that were under way."""
-        for difference in self._differences("policy"):
-            policy, _, table = difference.name.partition(" on ")
-            if policy == _FORMER:
-                self._execute(f"DROP POLICY {_FORMER} ON {table}")
+        former = [d for d in self._differences("policy") if d.name.startswith(f"{_FORMER} on ")]
+        if former:
+            self._execute(_LOCK_FIRST)
+        for difference in sorted(former, key=lambda d: not d.name.endswith(" on events")):
+            self._execute(f"DROP POLICY {_FORMER} ON {difference.name.rpartition(' on ')[2]}")
 
     def needs_owner(self) -> bool:
         """Whether something that belongs to the owner's role elsewhere does not belong to it here."""
@@ -149,7 +165,8 @@ class RolesPlan:
             else:
                 for role, privileges in _rights(rights).items():
                     self._execute(f"GRANT {', '.join(sorted(privileges))} ON TABLE {table} TO {role}")
-            self._execute(f"SELECT raise_wall('{table}', '{column}')")
+            arguments = sql.SQL(", ").join([sql.Literal(table), sql.Literal(column)]).as_string()
+            self._execute(f"SELECT raise_wall({arguments})")
             search = expected_facts().get(("policy", f"open_to_search on {name}"))
             if search is not None and not is_live:
                 self._execute(f"CREATE POLICY open_to_search ON {table} {search}")

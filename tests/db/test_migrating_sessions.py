@@ -120,6 +120,18 @@ def test_in_sessions_that_others_have_set_up_nothing_is_changed_but_in_the_schem
     go_up_and_down_beside_public(pooler_url, database_url)
 
 
+def test_in_sessions_whose_role_may_not_migrate_nothing_is_changed_and_the_pooler_is_named(
+    pooler_url: str, database_url: str
+) -> None:
+    before = facts(database_url, "public")
+    with psycopg.connect(pooler_url, autocommit=True) as connection:
+        for _ in range(8):
+            connection.execute("SELECT set_config('role', 'eventstore_reader', false)")
+    with pytest.raises(MigrationFailed, match="connect to the server itself"):
+        migrator(pooler_url, "conv").up()
+    assert facts(database_url, "public") == before
+
+
 def test_a_pooler_with_one_session_is_refused_instead_of_waiting_for_ever(
     server: DatabaseServer, database_url: str
 ) -> None:
