@@ -958,6 +958,13 @@ CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$
 BEGIN
+    -- Equal values are the same event, in whatever order the members of their objects were sent.
+    stored_metadata := stored_metadata - 'eventstore.member_order';
+    metadata := metadata - 'eventstore.member_order';
+    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
+        stored_content := stored_content - 'sent_order';
+        content := content - 'sent_order';
+    END IF;
     IF asking <> '' OR NOT metadata ? 'eventstore.owner' THEN
         stored_metadata := stored_metadata - 'eventstore.owner';
         metadata := metadata - 'eventstore.owner';
@@ -3698,7 +3705,7 @@ $$;
 
 CREATE FUNCTION public.task_problem(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is no object'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is no UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is no text of 1 to 50 characters, or message no object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), false))) THEN 'description is no text'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is no object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is no array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is no UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is no text of 1 to 50 characters, or message no object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is no text'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'::text ELSE NULL::text END;
 
 
 --
@@ -4356,7 +4363,8 @@ CREATE TABLE public.task_artifacts (
     created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     extra jsonb,
     metadata jsonb,
-    member_order jsonb
+    member_order jsonb,
+    continues_text boolean DEFAULT false NOT NULL
 );
 ALTER TABLE ONLY public.task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
 ALTER TABLE ONLY public.task_artifacts ALTER COLUMN name SET STATISTICS 0;
@@ -4390,7 +4398,8 @@ CREATE TABLE public.tasks (
     metadata jsonb,
     member_order jsonb,
     extra jsonb,
-    status_extra jsonb
+    status_extra jsonb,
+    added_history jsonb
 );
 ALTER TABLE ONLY public.tasks ALTER COLUMN description SET STATISTICS 0;
 ALTER TABLE ONLY public.tasks ALTER COLUMN given_id SET STATISTICS 0;
@@ -4424,6 +4433,13 @@ COMMENT ON COLUMN public.tasks.extra IS 'Members of the task as its agent showed
 --
 
 COMMENT ON COLUMN public.tasks.status_extra IS 'Members of its status that no other column gives back';
+
+
+--
+-- Name: COLUMN tasks.added_history; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.tasks.added_history IS 'Messages that came to the history in extra, with the order of their members';
 
 
 --
