@@ -137,8 +137,8 @@ def test_a_message_accepted_once_is_answered_once_and_a_copy_of_it_too(manager: 
     accepted = manager.sanitize_message(message("hello", "m1", "c"))
     copy = accepted.model_copy()
     manager.sanitize_message(message("hello", "m1", "c"))
-    for given in (accepted, accepted, copy, accepted):
-        asyncio.run(manager.process_message(given))
+    for one in (accepted, accepted, copy, accepted):
+        asyncio.run(manager.process_message(one))
     assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["hello", "echo: hello"]
     asyncio.run(manager.process_message(message("hello", "m1", "c")))  # that nobody accepted: a client's repetition
     assert len(manager.get_messages("c")) == 2
