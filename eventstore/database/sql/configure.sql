@@ -10,6 +10,7 @@ SELECT set_config('datestyle', 'ISO, MDY', false),
        set_config('extra_float_digits', '1', false),
        set_config('standard_conforming_strings', 'on', false),
        set_config('array_nulls', 'on', false),
+       set_config('quote_all_identifiers', 'off', false), -- in definitions, which are compared with those of the migrations
 -- What a statement means and finds.
        set_config('search_path', %(path)s, false),
        set_config('transform_null_equals', 'off', false),

@@ -5,6 +5,7 @@ SELECT w.name, w.value
                ('exit_on_error', 'off'),
                ('gin_fuzzy_search_limit', '0'),
                ('intervalstyle', 'postgres'),
+               ('quote_all_identifiers', 'off'),
                ('row_security', 'on'),
                ('transform_null_equals', 'off')) AS w (name, value)
   JOIN pg_settings s
