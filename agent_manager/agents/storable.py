@@ -184,7 +184,8 @@ def _with_fewer(value: Any, sizes: dict[Any, int], excess: int, limit: int) -> A
     """Return a value without its last members, of which there are many small ones."""
     kept, freed = list(sizes), 0
     while kept and freed < excess + _NOTE_BYTES:
-        freed += sizes[kept.pop()]
+        last = kept.pop()
+        freed += sizes[last] + 1 + (_size(last) + 1 if isinstance(value, dict) else 0)
     text = _note(f"{len(sizes) - len(kept):,} further values of {freed:,} bytes", limit)
     if isinstance(value, dict):
         return {key: value[key] for key in kept} | {NOTE: text}

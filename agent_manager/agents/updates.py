@@ -210,26 +210,29 @@ def _status(given: Json, kind: str) -> Json:
 
 def _message(given: Json, *, required: bool = False) -> Json:
     message = _respelled(given)
-    role, content = message.get("role"), message.get("content")
+    role = message.get("role")
     if type(role) is int:
         message["role"] = _ROLES.get(role, role)
-    if not message.get("parts") and isinstance(content, list | str):
-        del message["content"]
-        message["parts"] = [text_part(content, shape_of(message))] if isinstance(content, str) else content
-        if isinstance(content, list):
-            message["parts"] = [_without_wrapper(part) for part in content]
-    if isinstance(message.get("parts"), list):
-        message["parts"] = [_part(part) for part in message["parts"]]
-    elif required:
+    message = _with_parts(message)
+    if required and not isinstance(message.get("parts"), list):
         raise InvalidUpdate(f"the agent sent a message whose parts are {message.get('parts')!r:.80}, expected a list")
     return message
 
 
 def _artifact(given: Json) -> Json:
-    artifact = _respelled(given)
-    if isinstance(artifact.get("parts"), list):
-        artifact["parts"] = [_part(part) for part in artifact["parts"]]
-    return artifact
+    return _with_parts(_respelled(given))
+
+
+def _with_parts(sent: Json) -> Json:
+    """A message or an artifact whose content, if that is what it has, is its parts."""
+    content = sent.get("content")
+    if not sent.get("parts") and isinstance(content, list | str):
+        sent = {name: value for name, value in sent.items() if name not in ("content", "parts")}
+        text = isinstance(content, str)
+        sent["parts"] = [text_part(content, shape_of(sent))] if text else [_without_wrapper(part) for part in content]
+    if isinstance(sent.get("parts"), list):
+        sent["parts"] = [_part(part) for part in sent["parts"]]
+    return sent
 
 
 def _part(given: Any) -> Any:

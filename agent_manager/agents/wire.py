@@ -61,8 +61,10 @@ def known_status(state: Any) -> TaskStatus | None:
         return None
     if state in _WORDS:
         return _WORDS[str(state)]
-    letters = str(state).upper().replace("_", "").replace("-", "").replace(" ", "")
-    return _SPELLINGS.get(letters.removeprefix("TASKSTATE"))
+    if isinstance(state, int):
+        return _SPELLINGS.get(str(state))
+    letters = state.upper().replace("_", "").replace("-", "").replace(" ", "")
+    return _SPELLINGS.get(letters.removeprefix("TASKSTATE")) if state[:1].isalnum() else None
 
 
 def status_of(state: Any) -> TaskStatus:

@@ -5,7 +5,8 @@ writes those too: with the ids of another conversation they would be answered ou
 the store. What is stored stays as it was written; the ids in what the agent is sent are set here.
 
 Every message carries the conversation's name as its ``contextId``: without one an agent begins a new context. An agent
-that has named a context of its own is sent that instead, see :meth:`agent_manager.agents.answering.Context.sent`.
+that has named a context of its own is sent that instead, see :meth:`agent_manager.agents.answering.Context.sent`. A
+message without ``messageId``, which A2A demands, is sent with the id of its event.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
     """
     tasks = {task.given_id for task in fold.tasks.values()}
     message = accepted.message | {"contextId": fold.given_id}
+    if not message.get("messageId"):
+        message["messageId"] = str(accepted.event_id)
     if message.get("taskId") not in tasks:
         message.pop("taskId", None)
     others = message.get("referenceTaskIds")

@@ -16,7 +16,7 @@ from agent_manager.agents.tasks import task_to_wire
 from agent_manager.agents.wire import parts_text
 from agent_manager.manager.addressing import addressed
 from agent_manager.manager.answers import Answered, Earlier, Session, answer_once
-from agent_manager.manager.errors import AnswerFailed, AnswerTaken
+from agent_manager.manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import MAX_BYTES, Folds
 from agent_manager.manager.happened import event_view, pending_view
@@ -401,6 +401,11 @@ class Manager:
             except AnswerTaken:
                 if alive is not None:
                     raise  # else it was answer_pending that did not wait
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if running.cancelled() and (current is None or not current.cancelling()):
+                    raise ManagerClosed from None  # it was not this caller that was cancelled
+                raise
 
     async def _fold(self, conversation_id: str) -> ConversationFold | None:
         return await self._folds.get(conversation_uuid(self.tenant, conversation_id))

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -16,13 +16,13 @@ from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, 
 from agent_manager.agents.artifacts import merged
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.recording import Recording
-from agent_manager.agents.storable import fitting, storable, storable_text
+from agent_manager.agents.storable import NOTE, fitting, storable, storable_text
 from agent_manager.manager import AsyncManager
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import appended_event
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
-from eventstore import Appended, EventStore, NewEvent
+from eventstore import Appended, EventStore, NewEvent, TaskCreated
 from eventstore.jsontext import to_json
 from projections import Reader, catch_up
 
@@ -226,3 +226,12 @@ def parts_of(update: Update) -> list[Any]:
 def kept(event: NewEvent, conversation: UUID, version: int) -> Any:
     place = Appended(conversation, event.id, version, version, datetime(2025, 1, 1), is_new=True)
     return appended_event("default", event, place)
+
+
+async def test_of_many_small_values_only_those_give_way_that_have_no_room() -> None:
+    data = TaskCreated(task_id=uuid4(), metadata={f"a long name of {number}": 1 for number in range(20_000)})
+    limit = len(json.dumps(data.to_content())) // 2
+    [event] = fitting(NewEvent(data), limit)
+    metadata = event.data.to_content()["metadata"]
+    assert NOTE in metadata
+    assert len(metadata) > 0.45 * 20_000

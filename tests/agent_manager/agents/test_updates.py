@@ -16,7 +16,7 @@ from agent_manager.agents.local import from_callable
 from agent_manager.agents.recording import Recording
 from agent_manager.agents.updates import understood, update_from_wire
 from agent_manager.agents.wire import STATE_WORDS, readable_state, status_of
-from agent_manager.manager.answers import AnswerFailed
+from agent_manager.manager.errors import AnswerFailed
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import NewEvent
@@ -86,6 +86,8 @@ RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output
         ({"task": {"id": "t", "status": "completed"}}, "status is 'completed'"),
         (STATUS | {"status": {"state": 50}}, "status.state is 50"),
         (STATUS | {"status": {"state": True}}, "status.state is True"),
+        (STATUS | {"status": {"state": -1}}, "status.state is -1"),
+        (STATUS | {"status": {"state": "-3"}}, "status.state is '-3'"),
         ({"message": {"messageId": "m"}}, "parts are None"),
         ({"role": "assistant", "content": 5}, "parts are None"),
     ],
@@ -161,6 +163,10 @@ def test_parts_are_read_in_every_spelling(sent: Any, parts: list[Any]) -> None:
     task = update_from_wire({"id": "t", "status": {"state": "working", "message": sent}, "history": [sent]})
     assert isinstance(task, TaskSeen)
     assert task.task["status"]["message"] == task.task["history"][0] == update.message
+    artifact = {name: value for name, value in sent.items() if name != "role"} | {"artifactId": "a"}
+    produced = update_from_wire({"taskId": "t", "artifact": artifact})
+    assert isinstance(produced, ArtifactUpdate)
+    assert produced.artifact == {"artifactId": "a", "parts": parts}
     assert understood(update) == update
 
 

@@ -35,9 +35,9 @@ async def test_messages_without_a_context_reach_the_agent_in_one(store: EventSto
 def test_the_manager_of_applications_sends_no_ids_of_other_conversations() -> None:
     with official_agent() as (url, recorded), MemoryManager(answer=remote(url)) as manager:
         manager.send_message("a", user_message("hello"))
-        manager.send_message("b", user_message("hello", context_id="a"))
-        manager.send_message("b", user_message("hello"))
-        manager.send_message(str(conversation_uuid("default", "b")), user_message("hello"))
+        manager.send_message("b", user_message("hello", "m1", context_id="a"))
+        manager.send_message("b", user_message("hello", "m2"))
+        manager.send_message(str(conversation_uuid("default", "b")), user_message("hello", "m3"))
         assert [context for context, _, _ in recorded.requests] == ["a", "b", "b", "b"]
 
 
@@ -47,8 +47,8 @@ async def test_an_agent_that_names_a_context_of_its_own_is_answered_in_that(stor
             for conversation in ("c", "d"):
                 await manager.send_message(conversation, user_message("hello"))
         async with AsyncManager(store, answer=remote(url)) as manager:  # after a restart
-            for conversation in ("c", "d", "c"):
-                await manager.send_message(conversation, user_message("again"))
+            for number, conversation in enumerate(("c", "d", "c")):
+                await manager.send_message(conversation, user_message("again", f"m{number}"))
         assert [context for context, _, _ in recorded.requests] == ["c", "d", "own-0", "own-1", "own-0"]
 
 
@@ -109,3 +109,13 @@ async def test_nobody_but_the_agent_leads_it_into_another_context() -> None:
     await log.append(conversation_uuid("default", "c"), forged)
     await manager.send_message("c", user_message("hello"))
     assert heard == ["victim", "c", "c"]
+
+
+async def test_a_message_without_an_id_reaches_an_agent_with_one() -> None:
+    with official_agent() as (url, _):
+        manager = Manager(MemoryLog(), remote(url))
+        sent = {name: value for name, value in user_message("hello").items() if name != "messageId"}
+        reply = await manager.send_message("c", sent)
+        assert reply is not None
+        assert text_of(reply) == "heard hello"
+        assert (await manager.messages("c"))[0] == sent

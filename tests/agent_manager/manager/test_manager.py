@@ -12,8 +12,10 @@ from support.waiting import until_async
 
 from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manager
 from agent_manager.agents.answering import Context, Reply
+from agent_manager.agents.local import from_callable
 from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
+from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore, Settings
 from eventstore.errors import InputError, NotFound
 
@@ -314,6 +316,25 @@ async def test_a_manager_that_was_left_refuses_every_call_until_it_is_entered_ag
             await call()
     async with manager:
         assert len(await manager.answer_pending()) == 1
+
+
+async def test_a_manager_that_is_closed_ends_calls_under_way_as_closed() -> None:
+    asked = asyncio.Event()
+
+    async def never(message: dict[str, Any]) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with Manager(MemoryLog(), from_callable(never)) as manager:
+        waiting = asyncio.create_task(manager.send_message("c", user_message("hello")))
+        given_up = asyncio.create_task(manager.send_message("c", user_message("hello")))
+        await asked.wait()
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+    with pytest.raises(ManagerClosed):
+        await waiting
+
 
 
 async def test_the_position_changes_with_every_change_and_only_then(manager: AsyncManager) -> None:
