@@ -42,7 +42,8 @@ class Backup:
 
     Attributes:
         tenant: into whose conversations it was taken over, or is to be.
-        source: the name of its source: the URL of an application, ``google-adk``, or the class of a manager.
+        source: the name of its source: the URL of an application, ``google-adk in`` a database, or the class of a
+            manager.
         taken_at: in UTC.
         time_zone: of times in it that have no offset; None means UTC.
         sha256: of the file.
@@ -181,6 +182,12 @@ def open_backup(path: Path) -> Backup:
         raise BackupDamaged(f"{path}: {error.strerror or error}: give a backup with its .sha256 beside it") from None
     except (ValueError, KeyError, TypeError, EOFError, StopIteration):
         raise BackupDamaged(f"{path}: is not a backup of this program: give one that it wrote") from None
+
+
+def remove_backup(backup: Backup) -> None:
+    """Remove a backup of which nothing was taken over, so that no rollback chooses it."""
+    backup.path.unlink(missing_ok=True)
+    _sum_of(backup.path).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A measurement is several rounds of calls. An operation counts by the median of the medians of its rounds: a disturbance
 that lasts a round or two does not count. If the application of before still runs, both are measured in turn, call by
-call, so that what else the machine does hits both alike.
+call, so that what else the machine does hits both alike. Each call makes a connection, as the demo's own client does.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ async def measured_again(before: Baseline, url: str) -> tuple[Baseline, Baseline
 async def _measured(urls: list[str], tenant: str | None, conversation: str | None = None) -> list[Baseline]:
     """Return the medians of several applications, which are asked in turn."""
     async with AsyncExitStack() as stack:
-        applications = [await stack.enter_async_context(EndpointSource(url)) for url in urls]
+        applications = [await stack.enter_async_context(EndpointSource(url, keep_alive=False)) for url in urls]
         operations: dict[str, Any] = {"conversation/list": None, "message/pending": None, "task/list": None}
         plain = _without_files(await applications[-1].ask("conversation/list") or [])
         given_id = conversation if conversation in plain else next(iter(plain), None)

@@ -28,16 +28,19 @@ class EndpointSource:
 
     Args:
         url: of the application, such as ``http://localhost:12000``.
+        keep_alive: use a connection again. On a used connection a server that sends head and body in two packets waits
+            up to 40 ms for the client's acknowledgement, or does not, by chance.
 
     Raises:
         SourceUnreadable: the URL is none, nothing answers there, or something else does.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, keep_alive: bool = True) -> None:
         if not url.startswith(("http://", "https://")):
             raise SourceUnreadable(f"{url!r} is no URL: give the application's, such as http://localhost:12000")
         self.name = url.rstrip("/")
-        self._client = httpx.AsyncClient(timeout=SECONDS)
+        limits = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(timeout=SECONDS, limits=limits)
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agent_manager.manager.log import ServerLog
-from agent_manager.migrating.backup import Backup, backup_path, check_tenant, write_backup
+from agent_manager.migrating.backup import Backup, backup_path, check_tenant, remove_backup, write_backup
+from agent_manager.migrating.contradicting import SourceContradictsStore
 from agent_manager.migrating.managers import ManagerSource
 from agent_manager.migrating.report import MigrationReport
 from agent_manager.migrating.source import Source
@@ -40,7 +41,8 @@ async def migrate(
         time_zone: the IANA name of the zone of times that have no offset; UTC if left out.
 
     Raises:
-        SourceContradictsStore: the store holds other conversations under the identities of some. Nothing was written.
+        SourceContradictsStore: the store holds other conversations under the identities of some. Nothing was written,
+            and the backup is removed.
         SourceUnreadable: the source cannot be read. Nothing was written.
         ServerError: the server failed; run it again to go on.
         OSError: the backup cannot be written. Nothing went into the store.
@@ -49,7 +51,11 @@ async def migrate(
         doing("backing up")
     of = checked_tenant(store.tenant if tenant is None else tenant)
     backup = await write_backup(source, backup_path(backups), of, time_zone)
-    return await take_over(backup, store, tenant=tenant, doing=doing, progress=progress)
+    try:
+        return await take_over(backup, store, tenant=tenant, doing=doing, progress=progress)
+    except SourceContradictsStore:
+        remove_backup(backup)
+        raise
 
 
 async def take_over(

@@ -199,6 +199,8 @@ def serve(port: int, manager: Manager, kind: type[Application] = Application) ->
     application = kind(manager)
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections can be used again
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             params = json.loads(body or b"{}").get("params")

@@ -63,6 +63,7 @@ class AdkSource:
 
     async def __aenter__(self) -> Self:
         self._tables = await open_tables(self._url)
+        self.name = f"google-adk in {self._tables.place}"
         for row in await self._tables.columns():
             self._columns.setdefault(row["table_name"], set()).add(row["column_name"])
         for table, needed in _NEEDED.items():

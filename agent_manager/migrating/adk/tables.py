@@ -25,11 +25,13 @@ class Tables(Protocol):
     """An open database.
 
     Attributes:
+        place: where the database is, without its login.
         tie: the column that orders events of the same time.
         sessions_in_utc: whether times of sessions are in UTC. In SQLite they are, by its own clock and by google-adk;
             in PostgreSQL they depend on the version of google-adk and on the server's time zone.
     """
 
+    place: str
     tie: str
     sessions_in_utc: bool
 
@@ -83,6 +85,7 @@ class _Sqlite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.place = str(path.resolve())
         if not path.is_file():
             raise SourceUnreadable(f"{path}: is no file: give the SQLite file of google-adk's sessions")
         try:
@@ -119,6 +122,7 @@ class _Postgresql:
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         self._connection = connection
+        self.place = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
 
     @classmethod
     async def connected(cls, url: str) -> _Postgresql:

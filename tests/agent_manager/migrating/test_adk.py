@@ -16,6 +16,7 @@ from support.adk import CONTENTS, LAYOUTS, fill, make_sqlite, rows, statements
 from agent_manager.migrating import migrate
 from agent_manager.migrating.adk import AdkSource
 from agent_manager.migrating.adk.source import conversation_name
+from agent_manager.migrating.backup import BackupMismatch, choose_backup
 from agent_manager.migrating.contradicting import SourceContradictsStore
 from agent_manager.migrating.report import MigrationReport
 from agent_manager.migrating.source import SourceUnreadable
@@ -175,7 +176,7 @@ async def test_a_session_that_was_begun_again_writes_nothing_at_all(
 ) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
-    await over(str(path), store, backups)
+    first = (await over(str(path), store, backups)).backup
     before = await stored_events(store)
     with sqlite3.connect(path) as connection:
         fill(connection, "2.x", session="s0")  # is new, and in order
@@ -187,6 +188,16 @@ async def test_a_session_that_was_begun_again_writes_nothing_at_all(
         await over(str(path), store, backups)
     assert "nothing was written" in str(e.value)
     assert await stored_events(store) == before
+    assert choose_backup(backups, store.tenant) == first
+
+
+async def test_a_backup_names_the_database_of_the_sessions(store: EventStore, tmp_path: Path, backups: Path) -> None:
+    for session, name in (("s1", "one.db"), ("s2", "two.db")):
+        make_sqlite(tmp_path / name, "2.x")
+        changed(tmp_path / name, f"UPDATE sessions SET id = '{session}'", f"UPDATE events SET session_id = '{session}'")
+        await over(f"sqlite:///{tmp_path / name}", store, backups)
+    with pytest.raises(BackupMismatch, match=r"several sources .*google-adk in .*/one\.db.* in .*/two\.db"):
+        choose_backup(backups, store.tenant)
 
 
 async def test_a_session_that_was_begun_again_and_is_empty_is_another(

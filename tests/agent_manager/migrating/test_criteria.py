@@ -54,6 +54,18 @@ def test_half_as_long_again_is_the_limit_if_anybody_notices(before: float, now: 
 
 
 @pytest.mark.any_server
+async def test_what_a_connection_adds_by_chance_is_not_measured(manager: Manager) -> None:
+    class Later(Application):
+        def result(self, method: str, params: Any) -> Any:
+            time.sleep(0.015)
+            return super().result(method, params)
+
+    with serving(manager, Later) as url:  # it sends head and body in two packets
+        taken = (await measured(url, "t")).milliseconds
+    assert all(15 <= milliseconds < 40 for milliseconds in taken.values()), taken
+
+
+@pytest.mark.any_server
 async def test_measuring_takes_no_file_out_of_a_message(manager: Manager, url: str) -> None:
     before = [one.model_copy(deep=True) for one in manager.conversations]
     assert "message/list" not in (await measured(url, "t")).milliseconds
