@@ -10,8 +10,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import user_message
-from support.serving import served
-from support.waiting import until_async
 
 from agent_manager.agents.answering import Context, Update
 from agent_manager.agents.local import from_callable
@@ -20,7 +18,7 @@ from agent_manager.agents.updates import update_from_wire
 from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
-from eventstore import EventStore, Settings, SyncEventStore, conversation_uuid
+from eventstore import Settings, SyncEventStore, conversation_uuid
 from projections import Reader, Task, catch_up
 
 Json = dict[str, Any]
