@@ -64,6 +64,7 @@ from eventstore.errors import (
     ConnectionLost,
     ConversationLocked,
     EventStoreError,
+    Forbidden,
     LockHolder,
     ServerError,
     ServerUnreachable,
@@ -171,7 +172,12 @@ class Committer:
         try:
             self._backpressure.request(append)
             told = await append.result
-            return append.batch.result(told)
+            try:
+                return append.batch.result(told)
+            except Forbidden as error:  # of this try; an earlier one may have come before the user lost access
+                if append.may_be_stored:
+                    raise _may_be_stored(append, error) from error
+                raise
         finally:
             del self._pending[append]
             if not self._pending:
