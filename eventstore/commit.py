@@ -14,9 +14,8 @@ transaction holds is set aside and sent again by itself, on a connection that wa
 
 **Errors.** A statement that fails has written nothing. If it carried several appends, each is sent again by itself and
 meets its own outcome. If the answer to a statement is lost, nobody knows what happened: the appends are sent again
-under the same ids, which is harmless. An append that ends without an answer after it was sent ends in
-:class:`ConnectionLost`, which names its ids; only one that was certainly not sent ends in :class:`ServerUnreachable`,
-:class:`StoreClosed` or :class:`ConversationLocked`.
+under the same ids, which is harmless. An append that may be stored, by any of its tries, ends in
+:class:`ConnectionLost`, which names its ids; every other error means that it is not stored.
 
 **Deadlines.** Every append ends within ``EVENTSTORE_APPEND_SECONDS``. A statement has half of that: then it is canceled
 and, if that does not help, its connection is closed, so that there is time to send it again on another one (to the
@@ -64,6 +63,7 @@ from eventstore.errors import (
     ConnectionLost,
     ConversationLocked,
     EventStoreError,
+    Forbidden,
     LockHolder,
     ServerError,
     ServerUnreachable,
@@ -153,7 +153,7 @@ class Committer:
         Raises:
             Forbidden, ConflictError, InputError: its own outcome.
             ConnectionLost: it may be stored.
-            ConversationLocked, ServerUnreachable, StoreClosed: it was not sent, or the server did not take it.
+            ConversationLocked, ServerUnreachable, StoreClosed: it was not sent, or found the conversation locked.
         """
         if self._is_closed:
             raise StoreClosed
@@ -171,7 +171,12 @@ class Committer:
         try:
             self._backpressure.request(append)
             told = await append.result
-            return append.batch.result(told)
+            try:
+                return append.batch.result(told)
+            except Forbidden as error:  # of this try; an earlier one may have come before the user lost access
+                if append.may_be_stored:
+                    raise _may_be_stored(append, error) from error
+                raise
         finally:
             del self._pending[append]
             if not self._pending:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventstore.errors import InvalidEvent
+from eventstore.errors import InputError, InvalidEvent
 from eventstore.eventdata import Role
 from eventstore.memberorder import arranged
 from eventstore.vocabulary import MessageAdded
@@ -58,7 +58,13 @@ def message_from_sent(sent: dict[str, Any], *, given_id: str | None = None) -> M
 
 
 def sent_message(event: MessageAdded) -> dict[str, Any]:
-    """The message as it was sent."""
+    """The message as it was sent.
+
+    Raises:
+        InputError: it is not a MessageAdded.
+    """
+    if not isinstance(event, MessageAdded):
+        raise InputError(f"event: expected a MessageAdded, got a {type(event).__name__}")
     placed = {"content": event.content, "parts": event.parts, "metadata": event.metadata}
     return _whole(str(event.role), placed, event.extra, event.sent_order)
 

@@ -29,6 +29,8 @@ class SyncEventStore:
         self.portal = Portal()
 
     def __enter__(self) -> Self:
+        if self.portal.is_closed:  # the store was closed, or was opened by the parent of this process
+            self.portal = Portal()
         try:
             self.portal.call(self.asynchronous.open())
         except BaseException:

@@ -71,6 +71,7 @@ async def read_page(
         NotCaughtUp: the projections have not applied ``at_least`` within ``timeout`` seconds.
     """
     limit = checked_limit(asked.limit)
+    check_flag(asked.newest_first, "newest_first")
     order = "newest first" if asked.newest_first else "oldest first"
     purpose = Purpose(listing.kind, order, asked.filters, listing.types)
     place = purpose.read(asked.after) if asked.after is not None else None
@@ -130,6 +131,16 @@ def checked_limit(limit: int | None) -> int | None:
     if limit is not None and (not isinstance(limit, int) or not 0 <= limit < 2**62):
         raise InputError(f"limit: {limit!r} is no number of rows: give one from 0, or None for all")
     return limit
+
+
+def check_flag(value: object, name: str) -> None:
+    """Refuse what is neither true nor false.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name}: {value!r:.80} is neither True nor False")
 
 
 async def every(read: Callable[P, Awaitable[Page[Row]]], *what: P.args, **which: P.kwargs) -> AsyncIterator[Row]:

@@ -23,7 +23,7 @@ from projections.lists import (
     Listing,
     conversations,
 )
-from projections.pages import Asked, Page, Row, read_page
+from projections.pages import Asked, Page, Row, check_flag, read_page
 from projections.position import fetch_at_least
 from projections.rows import Conversation, Message, Task
 from projections.trail import read_trail
@@ -71,6 +71,8 @@ class Reader:
         caller: Caller | None = None,
     ) -> None:
         self.store = store
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+            raise InputError(f"timeout: {timeout!r:.80} is not a number of seconds")
         self.timeout = timeout
         self.caller = caller_of(store, tenant, caller)
         self.tenant = self.caller.tenant
@@ -103,6 +105,8 @@ class Reader:
         """
         if by not in ("updated", "created"):
             raise InputError(f"by: {by!r} is unknown: choose updated or created")
+        if active is not None:
+            check_flag(active, "active")
         filters = {"active": active, **_hiding(deleted=deleted), **_checked(actor, since, until)}
         listing = conversations(by, of_actor=actor is not None)
         return await self._page(listing, filters, newest_first, limit, after, at_least)
@@ -271,6 +275,7 @@ def not_found(conversation: UUID | str) -> NotFound:
 
 def _hiding(*, deleted: bool) -> dict[str, Any]:
     """The filter by which every list leaves out deleted conversations and what belongs to them."""
+    check_flag(deleted, "deleted")
     return {"deleted": None if deleted else False}
 
 

@@ -113,8 +113,12 @@ class Search:
             marks: put around what was found.
 
         Raises:
-            InputError: a filter has a value that does not exist, or the cursor is of another search.
+            InputError: a value is of the wrong type, a filter's does not exist, or the cursor is of another search.
         """
+        if not isinstance(query, str):
+            raise InputError(f"query: expected a text, got a {type(query).__name__}")
+        if not isinstance(marks, tuple | list) or len(marks) != 2 or not all(isinstance(mark, str) for mark in marks):
+            raise InputError(f"marks: {marks!r:.80} are not two texts")
         _check("by", by, get_args(By))
         _check("kind", kind, (None, *get_args(Kind)))
         _check("role", role, (None, *Role))

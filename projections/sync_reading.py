@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from eventstore import Caller, SyncEventStore
+from eventstore.errors import InputError
 from projections.reading import WAIT_SECONDS, Reader
 
 P = ParamSpec("P")
@@ -42,6 +43,8 @@ class SyncReader:
         timeout: float = WAIT_SECONDS,
         caller: Caller | None = None,
     ) -> None:
+        if not isinstance(store, SyncEventStore):
+            raise InputError(f"store: expected a SyncEventStore, got a {type(store).__name__}")
         self.store = store
         self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller)
 

@@ -10,7 +10,7 @@ from eventstore import Caller, Event, EventStore
 from eventstore.paging import RawRows
 from eventstore.read import HIGHEST_VERSION, Filter, conversation_source
 from projections.cursors import Purpose
-from projections.pages import Page, checked_limit
+from projections.pages import Page, check_flag, checked_limit
 
 _HIGHEST_POSITION = 2**63 - 1
 
@@ -26,6 +26,7 @@ async def read_trail(
 ) -> Page[Event]:
     """A page of a conversation's trail, in one statement; or of a tenant's, as the log is read."""
     checked_limit(limit)
+    check_flag(newest_first, "newest_first")
     filters = {"tenant": caller.tenant, "conversation_id": conversation_id, **which.parameters()}
     kind = "the trail of all conversations" if conversation_id is None else "the trail of a conversation"
     purpose = Purpose(kind, "newest first" if newest_first else "oldest first", filters, (int,))

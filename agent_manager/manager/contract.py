@@ -77,7 +77,7 @@ class ApplicationManager:
     def initialize(self) -> Done:
         """Connect, unless it is connected. What a killed process left pending is logged. May be awaited.
 
-        A manager that was closed is open again afterwards.
+        A manager that was closed is open again afterwards; so is, in a forked process, the one of the parent.
 
         Raises:
             ServerError, SchemaError: there is no server to use, or its schema does not fit.
@@ -89,7 +89,7 @@ class ApplicationManager:
         with self._lock:
             if self._is_closed and not reopens:
                 raise ManagerClosed
-            if self._manager is None or self._portal is None:
+            if self._manager is None or self._portal is None or self._portal.is_closed:  # that of a parent process is
                 portal = Portal()
                 context = self._opening()
                 try:
@@ -111,7 +111,7 @@ class ApplicationManager:
             portal, context = self._portal, self._context
             self._portal = self._context = self._manager = None
             self._is_closed = True
-        if portal is not None and context is not None:
+        if portal is not None and context is not None and not portal.is_closed:
             try:
                 portal.call(context.__aexit__(None, None, None))
             finally:

@@ -62,7 +62,7 @@ class AsyncManager(Manager):
         same._log = log = ActingLog(self._server, user, actor)
         same._folds = folds = self._folds if user is None else SeenFolds(self._folds, sees)
         same._writer = Writer(log, folds)
-        same._registry = Registry(same._writer, self._folds)
+        same._registry = Registry(log, self._folds)
         return same
 
     @property

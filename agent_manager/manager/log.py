@@ -7,6 +7,7 @@ tables first, and then the log from where they were.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from psycopg.types.numeric import Int4, Int8
 from agent_manager.manager.errors import ManagerClosed
 from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
+from eventstore.errors import ConnectionLost, RetryableError, ServerError, ServerUnreachable
 from eventstore.paging import RawRows
 from eventstore.read import horizon
 from projections.asking import caller_of
@@ -32,6 +34,9 @@ PAGE = 1000
 
 LISTED = ("message.added", "task.created", "task.status_changed", "task.artifact_added", "task.artifact_extended")
 """Types of the events that applications list."""
+
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before each further try of an append whose connection was lost."""
 
 _EVENTS_OF = query("agent_manager.manager", "events_of")
 
@@ -145,12 +150,33 @@ class ServerLog:
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
-        """See :meth:`eventstore.EventStore.append`."""
-        result = await self.store.append(
-            conversation_id, events, expected=expected, tenant=self.tenant, user=self.caller.user
-        )
-        self.written = max(self.written, result.position)
-        return result
+        """Append events. If the server was away, try again as long as that ends within the time of an append.
+
+        Raises:
+            ConnectionLost: one of the tries was sent, so the events may be stored.
+            EventStoreError: as :meth:`eventstore.EventStore.append` raises it.
+        """
+        loop, settings = asyncio.get_running_loop(), self.store.settings
+        last_try_at = loop.time() + settings.append_seconds - settings.connect_timeout
+        pauses = iter(_PAUSES)
+        lost: ConnectionLost | None = None
+        while True:
+            try:
+                result = await self.store.append(
+                    conversation_id, events, expected=expected, tenant=self.tenant, user=self.caller.user
+                )
+            except (RetryableError, ServerError) as error:
+                if isinstance(error, ConnectionLost):
+                    lost = error
+                pause = next(pauses, None) if isinstance(error, ConnectionLost | ServerUnreachable) else None
+                if pause is None or loop.time() + pause > last_try_at:
+                    if lost is not None and lost is not error:
+                        raise lost from error
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                self.written = max(self.written, result.position)
+                return result
 
     async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
         """Of each of these conversations the events beyond its version, at most :data:`PAGE`, in order."""

@@ -65,7 +65,7 @@ class Manager:
         self._log = log = cast(Log, self._closable)
         self._folds = Folds(log, fold_bytes)
         self._writer = Writer(log, self._folds)
-        self._registry = Registry(self._writer, self._folds)
+        self._registry = Registry(log, self._folds)
         self._leases = Leases(log)
         self._running: dict[tuple[UUID, UUID], asyncio.Task[Answered]] = {}
         self._answering: WeakValueDictionary[tuple[UUID, UUID], asyncio.Lock] = WeakValueDictionary()
@@ -90,7 +90,7 @@ class Manager:
         uuid = conversation_uuid(self.tenant, text)
         created = ConversationCreated(name=name, given_id=None if is_canonical_uuid(text) else text)
         with suppress(WrongExpectedVersion):  # it is there already
-            await self._writer.append(uuid, [NewEvent(created, actor="user")], expected="NO_STREAM")
+            await self._log.append(uuid, [NewEvent(created, actor="user")], expected="NO_STREAM")
         return (await self._existing(text)).view
 
     async def rename_conversation(self, conversation_id: str, name: str) -> ConversationView:
@@ -418,5 +418,5 @@ class Manager:
 
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:
         fold = await self._existing(conversation_id)
-        await self._writer.append(fold.id, [NewEvent(event, actor="user")])
+        await self._log.append(fold.id, [NewEvent(event, actor="user")])
         return (await self._existing(conversation_id)).view

@@ -9,8 +9,9 @@ from uuid import UUID
 from agent_manager.agents.cards import fetch_card
 from agent_manager.agents.wire import RESERVED
 from agent_manager.manager.folds import Folds
+from agent_manager.manager.log import Log
 from agent_manager.manager.views import Json
-from agent_manager.manager.writing import Writer, checked_id
+from agent_manager.manager.writing import checked_id
 from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
 from eventstore.errors import InputError, NotFound, printable
 
@@ -34,10 +35,10 @@ def checked_conversation(tenant: str, text: str) -> UUID:
 class Registry:
     """The agents of one tenant."""
 
-    def __init__(self, writer: Writer, folds: Folds) -> None:
-        self._writer = writer
+    def __init__(self, log: Log, folds: Folds) -> None:
+        self._log = log
         self._folds = folds
-        self._id = conversation_uuid(writer.tenant, AGENTS)
+        self._id = conversation_uuid(log.tenant, AGENTS)
         self._looked = -inf
 
     async def register(self, url_or_card: str | Json) -> Json:
@@ -45,14 +46,14 @@ class Registry:
         url, card = await url_and_card(url_or_card)
         if (await self._agents()).get(url) == card:
             return card
-        await self._writer.append(self._id, [NewEvent(AgentRegistered(url=url, card=card), actor="user")])
+        await self._log.append(self._id, [NewEvent(AgentRegistered(url=url, card=card), actor="user")])
         self._looked = -inf
         return card
 
     async def unregister(self, url: str) -> None:
         """See :meth:`AsyncManager.unregister_agent`."""
         found = registered_as(url, await self._agents())
-        await self._writer.append(self._id, [NewEvent(AgentUnregistered(url=found), actor="user")])
+        await self._log.append(self._id, [NewEvent(AgentUnregistered(url=found), actor="user")])
         self._looked = -inf
 
     async def recent(self) -> list[Json]:

@@ -1,4 +1,4 @@
-"""Writing to the log: ids for what clients named, and the same append again where a connection was lost.
+"""Writing to the log: ids for what clients named.
 
 A client that gets no answer sends its message again, and A2A has each sender give each message an id of its own
 (``messageId``). So a message that a client sends to be answered is stored once for its sender, id and body, in
@@ -42,19 +42,14 @@ from eventstore import (
     message_from_sent,
 )
 from eventstore.errors import (
-    ConnectionLost,
     EventIdConflict,
     InputError,
     InvalidEvent,
     InvalidId,
-    ServerUnreachable,
     WrongExpectedVersion,
     printable,
 )
 from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
-
-_PAUSES = (0.1, 0.5, 2.0)
-"""Seconds before each further try of an append whose connection was lost."""
 
 _CONFLICTS = 3
 
@@ -136,27 +131,10 @@ class Writer:
         async with self._adding.setdefault(conversation_id, asyncio.Lock()):
             await self._until_free(conversation_id, make, decides=True, always=True)
 
-    async def append(
-        self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
-    ) -> AppendResult:
-        """Appends events that have ids for good; again where the connection was lost.
-
-        Raises:
-            ConnectionLost: it was lost again and again.
-        """
-        for pause in (*_PAUSES, None):
-            try:
-                return await self._log.append(conversation_id, events, expected)
-            except (ConnectionLost, ServerUnreachable):
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
-        raise AssertionError("the last round returns or raises")
-
     async def append_once(self, conversation_id: UUID, event: NewEvent) -> bool:
         """Appends an event unless one of its id is there; says whether it did."""
         try:
-            result = await self.append(conversation_id, [event])
+            result = await self._log.append(conversation_id, [event])
         except EventIdConflict:
             return False
         self._folds.learn(conversation_id, [event], result)
@@ -195,7 +173,7 @@ class Writer:
                 # Whoever was overtaken again and again lets it be: many write at once, and each would wait for all.
                 expected = fold.version if decides and (always or conflicts < _CONFLICTS) else ANY
             try:
-                result = await self.append(conversation_id, events, expected)
+                result = await self._log.append(conversation_id, events, expected)
                 if once or result.events[-1].is_new or await self._is_ours(conversation_id, result, mark):
                     self._folds.learn(conversation_id, events, result)
                     return result

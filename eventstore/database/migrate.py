@@ -307,6 +307,8 @@ class Migrator:
         except UnsuitableServer:
             raise
         except EventStoreError as refused:
+            if isinstance(refused.__cause__, psycopg.errors.ConnectionTimeout):
+                raise  # nobody answers, under whatever name
             name = str(conninfo_to_dict(self._url)["dbname"])
             try:
                 connection = self._connect(make_conninfo(self._url, dbname="postgres"))

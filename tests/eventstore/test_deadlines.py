@@ -24,7 +24,7 @@ from support.waiting import until, until_async
 from eventstore import Append, EventStore, NewEvent, Settings, SyncEventStore
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from eventstore.errors import ConnectionLost, ConversationLocked, ServerUnreachable, StoreClosed
+from eventstore.errors import ConnectionLost, ConversationLocked, Forbidden, ServerUnreachable, StoreClosed
 
 SECONDS = 6.0
 """The deadline of an append in these tests."""
@@ -251,6 +251,41 @@ async def test_what_was_sent_to_a_server_that_died_may_be_stored(own_server: Emb
             await queued
         await store.close()
         await holder.close()
+
+
+@pytest.mark.usefixtures("clean_environment")
+async def test_what_a_user_may_have_stored_before_they_lost_access(own_server: EmbeddedServer) -> None:
+    settings = Settings(database_url=own_server.url())
+    await asyncio.to_thread(Migrator(own_server.url(), settings).up)
+    conversation, event = uuid4(), NewEvent(note())
+    async with EventStore(settings) as store:
+        await store.append(conversation, [note()], user="ana")
+        with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+            superuser.execute("SET synchronous_commit = local")
+            superuser.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+            superuser.execute("SELECT pg_reload_conf()")
+
+            def waiting() -> tuple[int] | None:
+                query = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%append_one%'"
+                return superuser.execute(query).fetchone()
+
+            def knows_the_standby() -> bool:
+                # A session reads the configuration between two statements, and new ones begin with it.
+                with psycopg.connect(own_server.superuser_url) as fresh:
+                    return fresh.execute("SHOW synchronous_standby_names").fetchone() == ("away",)
+
+            await sent(knows_the_standby, "the server requires a standby")
+            task = asyncio.create_task(store.append(conversation, [event], user="ana"))
+            await sent(waiting, "the append waits for the standby")
+            superuser.execute("DELETE FROM conversation_members")
+            superuser.execute("SELECT pg_terminate_backend(%s)", waiting())
+            with pytest.raises(ConnectionLost) as lost:
+                await task
+            assert lost.value.event_ids == (event.id,)
+            assert isinstance(lost.value.__cause__, Forbidden)
+            with pytest.raises(Forbidden):
+                await store.append(conversation, [event], user="ana")
+        assert event.id in [found.id async for found in store.read(conversation)]
 
 
 def alive(server: EmbeddedServer) -> bool:

@@ -124,7 +124,7 @@ def test_a_synchronous_store(settings: Settings) -> None:
                 with pytest.raises(StoreClosed, match="opened by the parent"):
                     use()
             store.close()
-            with SyncEventStore(settings) as own:
+            with store as own:
                 own.append(conversation, [note(2)])
 
         process = FORK.Process(target=child)

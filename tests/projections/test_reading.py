@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,7 +25,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.errors import InputError, InvalidId, NotFound
-from projections import Reader, catch_up
+from projections import Reader, Search, Statistics, SyncReader, catch_up
 
 
 def at(minute: int) -> Metadata:
@@ -186,3 +188,29 @@ async def test_the_query_of_a_conversations_messages_uses_its_index(store: Event
     )
     plan = "\n".join(row[0] for row in rows)
     assert "Seq Scan" not in plan, plan
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], b"x", object(), "\ud800", 2**70])
+async def test_arguments_of_a_wrong_type_are_refused(store: EventStore, value: Any) -> None:
+    reader, search = Reader(store), Search(store)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: reader.conversations(deleted=value),
+        lambda: reader.conversations(newest_first=value),
+        lambda: reader.messages(newest_first=value),
+        lambda: reader.tasks(deleted=value),
+        lambda: reader.history(newest_first=value),
+        lambda: search.page("x", marks=value),
+    ]
+    if value is not None:
+        calls.append(lambda: reader.conversations(active=value))
+    if not isinstance(value, str):
+        calls.append(lambda: search.page(value))
+    for call in calls:
+        with pytest.raises(InputError):
+            await call()
+    for make in (Reader, SyncReader, Search, Statistics):
+        with pytest.raises(InputError, match="store: expected"):
+            make(value)
+    if not isinstance(value, int):
+        with pytest.raises(InputError, match="timeout"):
+            Reader(store, timeout=value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -349,3 +350,28 @@ def test_a_closed_manager_refuses_every_call_until_it_is_opened_again(settings: 
     manager.close()
     with pytest.raises(StoreClosed):
         portal.call(inside())
+
+
+def test_a_forked_process_opens_the_manager_again(settings: Settings) -> None:
+    manager = application_manager(settings, answer="echo")
+
+    def child() -> None:
+        with pytest.raises(StoreClosed, match="opened by the parent"):
+            manager.create_conversation("child")
+        manager.initialize()
+        manager.create_conversation("child")
+        manager.close()
+        with pytest.raises(ManagerClosed):
+            manager.create_conversation("late")
+
+    def only_closes() -> None:
+        manager.close()
+
+    manager.create_conversation("parent")
+    for run in (child, only_closes):
+        process = multiprocessing.get_context("fork").Process(target=run)
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0
+    assert [one.name for one in manager.conversations] == ["parent", "child"]
+    manager.close()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 from support.agents import agent, text_of, user_message
 from support.waiting import until_async
@@ -17,7 +21,9 @@ from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore, Settings
-from eventstore.errors import InputError, NotFound
+from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.migrate import Migrator
+from eventstore.errors import ConnectionLost, InputError, NotFound
 
 
 async def texts(manager: Manager, conversation_id: str) -> list[str]:
@@ -349,3 +355,29 @@ async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager
     accepted = await asyncio.gather(*map(manager.accept, many))
     assert len({one.event_id for one in accepted}) == 60
     assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(60)]
+
+
+@pytest.mark.usefixtures("clean_environment")
+async def test_a_message_that_was_sent_to_a_server_that_died_may_be_stored(own_server: EmbeddedServer) -> None:
+    settings = Settings(database_url=own_server.url(), connect_timeout=1, append_seconds=6)  # type: ignore[arg-type]
+    await asyncio.to_thread(Migrator(own_server.url(), settings).up)
+    async with EventStore(settings) as store, AsyncManager(store, runs_worker=False) as manager:
+        await manager.create_conversation("trip")
+        with suppress(psycopg.OperationalError), psycopg.connect(own_server.superuser_url) as holder:
+            holder.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+            saving = asyncio.create_task(manager.save_message(user_message("hello", context_id="trip")))
+
+            async def waits() -> bool:
+                async with await store.connect(None) as onlooker:
+                    query = "SELECT FROM pg_locks WHERE relation = 'events'::regclass AND NOT granted"
+                    return (await onlooker.execute(query)).rowcount == 1
+
+            await until_async(waits, "the message waits for the table")
+            assert own_server.pid is not None
+            os.kill(own_server.pid, signal.SIGKILL)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ConnectionLost) as lost:
+            await saving
+        assert asyncio.get_running_loop().time() - began < settings.append_seconds
+        assert lost.value.event_ids
+        assert all(str(event_id) in str(lost.value) for event_id in lost.value.event_ids)
