@@ -228,8 +228,10 @@ def _with_parts(sent: Json) -> Json:
     content = sent.get("content")
     if not sent.get("parts") and isinstance(content, list | str):
         sent = {name: value for name, value in sent.items() if name not in ("content", "parts")}
-        text = isinstance(content, str)
-        sent["parts"] = [text_part(content, shape_of(sent))] if text else [_without_wrapper(part) for part in content]
+        if isinstance(content, str):
+            sent["parts"] = [text_part(content, shape_of(sent))]
+        else:
+            sent["parts"] = [_without_wrapper(part) for part in content]
     if isinstance(sent.get("parts"), list):
         sent["parts"] = [_part(part) for part in sent["parts"]]
     return sent

@@ -19,7 +19,7 @@ from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.recording import Recording, Seen, task_uuid
 from agent_manager.agents.tasks import task_to_wire
 from agent_manager.manager import AsyncManager
-from agent_manager.manager.answers import AnswerFailed
+from agent_manager.manager.errors import AnswerFailed
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
