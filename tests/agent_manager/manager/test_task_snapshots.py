@@ -121,9 +121,10 @@ def test_a_task_is_read_as_it_was_shown(settings: Settings) -> None:
 
 
 async def test_every_surface_shows_the_last_snapshot(store: EventStore) -> None:
-    first = {"role": "agent", "messageId": "h1", "parts": [{"metadata": {"b": 1, "a": 2}, "text": "one"}]}
-    second = {"parts": [{"text": "two"}], "messageId": "h2", "role": "agent"}
-    task: Json = {"id": "t", "contextId": "c", "status": {"state": "working"}, "kind": "task"}
+    one = {"kind": "text", "metadata": {"b": 1, "a": 2}, "text": "one"}
+    first = {"kind": "message", "role": "agent", "messageId": "h1", "parts": [one]}
+    second = {"kind": "message", "parts": [{"kind": "text", "text": "two"}], "messageId": "h2", "role": "agent"}
+    task: Json = {"kind": "task", "id": "t", "contextId": "c", "status": {"state": "working"}}
     shown = [
         task | {"history": [second, first]},
         task | {"history": [first], "zone": {"b": 1, "a": 2}},
@@ -138,7 +139,7 @@ async def test_every_surface_shows_the_last_snapshot(store: EventStore) -> None:
             await catch_up(store)
             if snapshot is shown[2]:
                 await rebuild(store)
-        yield Reply({"role": "agent", "messageId": "r", "parts": [{"text": "done"}]})
+        yield Reply({"kind": "message", "role": "agent", "messageId": "r", "parts": [one]})
 
     expected = members(shown[-1], shown[-1]) | {"metadata": json.dumps(shown[2]["metadata"])}
     async with served(store, answer=from_callable(show)) as here:
