@@ -237,6 +237,8 @@ async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothi
         ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, append=True, last_chunk=True)], [True]),
         ([TaskSeen({"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a"}]})], [False]),
         ([TaskSeen({"id": "t", "status": {"state": "completed"}, "artifacts": [{"artifactId": "a"}]})], [True]),
+        ([TaskSeen({"id": "t", "status": {"state": "failed"}, "artifacts": [{"artifactId": "a"}]})], [False]),
+        ([TaskSeen({"id": "t", "status": {"state": "input-required"}, "artifacts": [{"artifactId": "a"}]})], [False]),
     ],
 )
 def test_a_chunk_is_the_last_only_if_its_agent_says_so(updates: list[Update], marks: list[bool]) -> None:
