@@ -17,7 +17,7 @@ from agent_manager.agents.answering import Answer, ArtifactUpdate, Reply, Status
 from agent_manager.agents.artifacts import artifact_event, growth, joined, merged
 from agent_manager.agents.errors import InvalidUpdate
 from agent_manager.agents.storable import storable_text
-from agent_manager.agents.wire import FINAL, OPEN, Json, agent_role, shape_of, state_word, status_of
+from agent_manager.agents.wire import FINAL, Json, agent_role, shape_of, state_word, status_of
 from eventstore import EventData, Metadata, NewEvent, message_from_sent
 from eventstore.eventdata import TaskStatus
 from eventstore.ids import derived_uuid, is_canonical_uuid
@@ -145,8 +145,8 @@ class Recording:
         metadata = task["metadata"] if isinstance(task.get("metadata"), dict) else None
         events = self._told(text, kept or None, metadata, status if isinstance(status, dict) else {})
         artifacts = task.get("artifacts")
-        # As long as the agent works on a task, what it shows of an artifact need not be all of it.
-        is_whole = status_of(status.get("state") if isinstance(status, dict) else None) not in OPEN
+        # Unless the task is completed, what the agent shows of an artifact need not be all of it.
+        is_whole = status_of(status.get("state") if isinstance(status, dict) else None) is TaskStatus.COMPLETED
         for artifact in artifacts if isinstance(artifacts, list) else []:
             events += self._artifact_seen(text, artifact, is_whole)
         return events

@@ -77,14 +77,15 @@ class AcceptedMessages:
         """Return what a message that is to be processed was accepted as; None for one that was not accepted.
 
         An instance that was accepted several times stands for the oldest acceptance that is not processed yet; if all
-        are processed, for the latest. A copy stands for the oldest equal message that is not processed yet.
+        are processed, for the latest with the same content: an application may have written a further message into it.
+        A copy stands for the oldest equal message that is not processed yet.
         """
         digest, _ = _digest(sent)
         with self._lock:
             same = self._held.get(id(message), [])
             entry = next((one for one in same if not one.is_processed), None)
-            if entry is None and same:
-                return same[-1].ref
+            if entry is None and (processed := [one for one in same if one.digest == digest]):
+                return processed[-1].ref
             if entry is None and digest in self._waiting:
                 entry = self._waiting[digest][0]
             if entry is None:

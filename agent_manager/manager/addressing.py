@@ -1,8 +1,8 @@
 """What an agent is sent names the conversation that it was sent in, and no other.
 
-An agent keeps what it was told by ``contextId`` and ``taskId``, and serves whoever names them. Who writes a message
-writes those too: with the ids of another conversation they would be answered out of that one, behind every check of
-the store. What is stored stays as it was written; the ids in what the agent is sent are set here.
+An agent keeps conversations by ``contextId`` and ``taskId``, and serves every client that names them. Both are part of
+a message, so its author could name another conversation and be answered out of that one, past every check of the
+store. What is stored stays as it was written; the ids in what the agent is sent are set here.
 
 Every message carries the conversation's name as its ``contextId``: without one an agent begins a new context. An agent
 that has named a context of its own is sent that instead, see :meth:`agent_manager.agents.answering.Context.sent`. A

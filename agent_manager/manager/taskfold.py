@@ -21,7 +21,7 @@ from projections import Task
 
 TaskEvent = TaskCreated | TaskStatusChanged | TaskDescribed | TaskArtifactAdded | TaskArtifactExtended
 
-OPEN = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
+ACTIVE = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task that goes on: a further message of its conversation belongs to it."""
 WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task whose agent waits for the user."""
@@ -60,7 +60,7 @@ class TaskFold:
     @property
     def is_open(self) -> bool:
         """Whether a further message of its conversation belongs to it."""
-        return self._status in OPEN
+        return self._status in ACTIVE
 
     @property
     def is_waiting(self) -> bool:

@@ -165,6 +165,8 @@ class TaskOut(Out):
     updated_at: AwareDatetime
     metadata: Json | None
     artifacts: list[Chunk]
+    extra: Json | None = Field(description="Its further members as its agent sent them, such as its history.")
+    status_extra: Json | None = Field(description="The further members of its status as its agent sent them.")
 
 
 class TaskPage(PageOut):

@@ -19,7 +19,7 @@ from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.recording import Recording, Seen, task_uuid
 from agent_manager.agents.tasks import task_to_wire
 from agent_manager.manager import AsyncManager
-from agent_manager.manager.answers import AnswerFailed
+from agent_manager.manager.errors import AnswerFailed
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
@@ -237,6 +237,8 @@ async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothi
         ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, append=True, last_chunk=True)], [True]),
         ([TaskSeen({"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a"}]})], [False]),
         ([TaskSeen({"id": "t", "status": {"state": "completed"}, "artifacts": [{"artifactId": "a"}]})], [True]),
+        ([TaskSeen({"id": "t", "status": {"state": "failed"}, "artifacts": [{"artifactId": "a"}]})], [False]),
+        ([TaskSeen({"id": "t", "status": {"state": "input-required"}, "artifacts": [{"artifactId": "a"}]})], [False]),
     ],
 )
 def test_a_chunk_is_the_last_only_if_its_agent_says_so(updates: list[Update], marks: list[bool]) -> None:

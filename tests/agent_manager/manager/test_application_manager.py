@@ -270,6 +270,15 @@ def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: Applicat
     assert manager.get_pending_messages() == []
 
 
+def test_a_further_message_that_is_written_into_the_same_instance_is_stored(manager: ApplicationManager) -> None:
+    given = manager.sanitize_message(own.Message(role="user", parts=[{"kind": "text", "text": "one"}], context_id="c"))
+    asyncio.run(manager.process_message(given))
+    given.parts = [{"kind": "text", "text": "two"}]
+    asyncio.run(manager.process_message(given))
+    said = [text_of(one.model_dump()) for one in manager.get_messages("c")]
+    assert said == ["one", "echo: one", "two", "echo: two"]
+
+
 @pytest.mark.parametrize("changes", [lambda m: m, lambda m: m.model_copy(deep=True)], ids=["instance", "copy"])
 def test_an_accepted_message_is_found_however_many_came_after_it(changes: Any) -> None:
     with MemoryManager(answer=agent, types=OWN) as manager:

@@ -342,7 +342,6 @@ async def test_a_manager_that_is_closed_ends_calls_under_way_as_closed() -> None
         await waiting
 
 
-
 async def test_the_position_changes_with_every_change_and_only_then(manager: AsyncManager) -> None:
     before = await manager.position()
     assert await manager.position() == before
