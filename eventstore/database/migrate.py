@@ -127,6 +127,7 @@ class Migrator:
         with self._transaction() as connection:
             if self._applied(connection) == known:
                 return []
+            _refuse_not_inheriting(connection)
         self._create_bookkeeping()
         with self._run() as (connection, key):
             before = self._applied(connection)
@@ -134,7 +135,6 @@ class Migrator:
                 check(before)
             if before == known:
                 return []
-            _refuse_not_inheriting(connection)
             self._dbmate("migrate", connection, key)
             self._expect(known, connection)
             return sorted(known - before)
@@ -336,10 +336,23 @@ class Migrator:
         """Create the schema and dbmate's table in it, if they are missing, as dbmate would."""
         schema, table = sql.Identifier(self._schema), sql.Identifier(self._schema, BOOKKEEPING)
         with self._run() as (connection, _):
-            if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchone() is None:
-                connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
-            if not self._has_bookkeeping(connection):
-                connection.execute(sql.SQL("CREATE TABLE {} (version varchar PRIMARY KEY)").format(table))
+            find = "SELECT FROM pg_namespace WHERE nspname = %s"
+            has_schema = connection.execute(find, (self._schema,)).fetchone() is not None
+            try:
+                if not has_schema:
+                    connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+                if not self._has_bookkeeping(connection):
+                    connection.execute(sql.SQL("CREATE TABLE {} (version varchar PRIMARY KEY)").format(table))
+            except psycopg.errors.InsufficientPrivilege as error:
+                login = sql.Identifier(connection.info.user).as_string()
+                database = sql.Identifier(connection.info.dbname).as_string()
+                remedy = f"GRANT CREATE, TEMPORARY ON DATABASE {database} TO {login} WITH GRANT OPTION"
+                if has_schema:
+                    remedy += f"; GRANT USAGE, CREATE ON SCHEMA {schema.as_string()} TO {login} WITH GRANT OPTION"
+                raise PermissionDenied(
+                    f"the login {connection.info.user} may not create objects in the schema {self._schema}: "
+                    f"as a superuser, {remedy}"
+                ) from error
 
     def _has_bookkeeping(self, connection: _SyncConnection) -> bool:
         name = f"{self._schema}.{BOOKKEEPING}"
