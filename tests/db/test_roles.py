@@ -297,6 +297,18 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
 
+def test_a_login_that_may_not_create_in_the_schema_is_told_what_to_have_granted(
+    own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    superuser.execute("CREATE ROLE late LOGIN")
+    superuser.execute("CREATE DATABASE late")
+    with pytest.raises(PermissionDenied, match="may not create objects in the schema public") as refused:
+        migrate(own_server.url("late", "late"))
+    with psycopg.connect(own_server.superuser_url, dbname="late", autocommit=True) as connection:
+        connection.execute(str(refused.value).partition("as a superuser, ")[2].encode())
+    migrate(own_server.url("late", "late"))
+
+
 @pytest.mark.parametrize("login", ["LOGIN NOINHERIT CREATEROLE", "LOGIN NOINHERIT"])
 def test_a_login_that_does_not_inherit_is_refused_before_anything_is_made(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]], login: str
