@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,14 +13,7 @@ from eventstore.database.translate import translated
 from eventstore.read import horizon
 from projections.projection import PROJECTIONS, Projection
 
-NO_WALL = (
-    "no wall: row-level security is not in force, because a login owns the tables, or this one is a superuser: "
-    "eventstore migrate roles, with a login that may create roles (CREATEROLE) or has those of eventstore/ROLES.md"
-)
-"""What is said where :func:`has_wall` is not so."""
-
 _LOG = query("projections", "status_log")
-_HAS_WALL = query("projections", "has_wall")
 _PROJECTIONS = query("projections", "status_projections")
 _WORKERS = query("projections", "status_workers")
 _HOLDERS = query("projections", "status_holders")
@@ -79,7 +73,7 @@ class Status:
 
     Attributes:
         bytes: of the table ``events`` on disk, indexes included.
-        has_wall: whether the server keeps tenants and users apart; see :func:`has_wall`.
+        warnings: what is wrong with the database; see :func:`read_warnings`.
         horizon: the position up to which the log is final.
     """
 
@@ -94,17 +88,15 @@ class Status:
     projections: list[ProjectionStatus]
     workers: list[WorkerStatus]
     appends_in_flight: list[AppendInFlight]
-    has_wall: bool
+    warnings: list[str]
 
 
-async def has_wall(store: EventStore) -> bool:
-    """Whether the server holds those who read the log and the read tables behind the wall.
+async def read_warnings(store: EventStore) -> list[str]:
+    """Return what is wrong with the database, in sentences that say what to do; empty if nothing is.
 
-    It does not where the login that applied the migrations could make no roles, and so owns everything itself, or where
-    a superuser may not take them: then only the store's own statements keep tenants and users apart.
+    Row-level security that is not in force, and whatever differs from what the migrations make.
     """
-    tables = {"messages": store.parts.reader, "events": store.parts.auditor}
-    return all([await pool.fetch(_HAS_WALL, {"table": table}) == [(True,)] for table, pool in tables.items()])
+    return await asyncio.to_thread(store.server.migrator().findings)
 
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
@@ -127,7 +119,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         ],
         workers=[WorkerStatus(*row) for row in await pool.fetch(_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
-        has_wall=await has_wall(store),
+        warnings=await read_warnings(store),
     )
 
 

@@ -71,6 +71,12 @@ def _print_aligned(lines: list[list[str]], right: list[bool]) -> None:
         sys.stdout.write("  ".join(padded) + "\n")
 
 
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print warnings to standard error, each in a line of its own."""
+    for warning in warnings:
+        errors.print(f"warning: {warning}", soft_wrap=True, markup=False)
+
+
 def text(cell: Any) -> str:
     """A cell's text. Control characters are shown, not sent to the terminal."""
     if cell is None:

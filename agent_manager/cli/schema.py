@@ -9,7 +9,7 @@ import typer
 
 from agent_manager.cli.importing import take_in
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import errors, print_json, print_table
+from agent_manager.cli.output import print_json, print_table, print_warnings
 from eventstore import EventStore
 from eventstore.database.server import Server
 
@@ -38,7 +38,7 @@ def migrate_up(data_dir: DataDir = None) -> None:
         typer.echo(f"applied {version}")
     if not applied:
         typer.echo("nothing to apply: the schema is up to date")
-    _warn(findings)
+    print_warnings(findings)
 
 
 @migrate.command("roles")
@@ -53,7 +53,7 @@ def migrate_roles(data_dir: DataDir = None) -> None:
         statements = migrator.make_roles()
         findings = migrator.findings()
     typer.echo(f"executed {len(statements)} statements" if statements else "nothing to do: the roles are in place")
-    _warn(findings)
+    print_warnings(findings)
 
 
 @migrate.command("down")
@@ -100,12 +100,7 @@ def migrate_status(data_dir: DataDir = None, as_json: Json = False) -> None:
             [(m.version, m.name, m.applied) for m in migrations],
             nothing="no migrations",
         )
-    _warn(findings)
-
-
-def _warn(findings: list[str]) -> None:
-    for finding in findings:
-        errors.print(f"warning: {finding}", soft_wrap=True, markup=False)
+    print_warnings(findings)
 
 
 def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:

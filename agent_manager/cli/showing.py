@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import errors, print_json, print_json_line, print_table, text
+from agent_manager.cli.output import print_json, print_json_line, print_table, print_warnings, text
 from agent_manager.cli.summary import what_changed
 from eventstore import Event, EventStore
 from eventstore.read import end_of_log
 from projections import load, read_status
-from projections.status import NO_WALL
 
 EVENT_COLUMNS = (">position", ">version", "time", "actor", "type", "what changed")
 
@@ -73,8 +72,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             f"log            {now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "
             f"last position {now.last_position:,}, final up to {now.horizon:,}"
         )
-        if not now.has_wall:
-            errors.print(NO_WALL, soft_wrap=True, markup=False)
+        print_warnings(now.warnings)
         for append in now.appends_in_flight:
             typer.echo(
                 f"in flight      an append of {append.login or 'a prepared transaction'} "

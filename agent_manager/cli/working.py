@@ -10,12 +10,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 import typer
 
 from agent_manager.cli.options import DataDir, read_settings
-from agent_manager.cli.output import errors
+from agent_manager.cli.output import errors, print_warnings
 from eventstore import EventStore, Settings
 from eventstore.ending import end
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load
-from projections.status import NO_WALL, has_wall
+from projections.status import read_warnings
 
 RETRY_SECONDS = 1.0
 """Between attempts to reach a server that is away."""
@@ -66,8 +66,7 @@ async def work(
             else:
                 names = ", ".join(projection.name for projection in projections)
                 say("Workers", f"{names} follow the log; Ctrl-C stops")
-            if not await has_wall(store):
-                errors.print(NO_WALL, soft_wrap=True, markup=False)
+            print_warnings(await read_warnings(store))
             if http is not None:
                 await stack.enter_async_context(http(store))
             if describe is not None:

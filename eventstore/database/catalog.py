@@ -22,6 +22,9 @@ from eventstore.database.queries import query
 
 CATALOG = query("eventstore.database", "catalog")
 OWNER = "eventstore_owner"
+ROLES_COMMAND = "eventstore migrate roles"
+FORMER_OWNER = "open_to_former_owner"
+"""The policies that ``eventstore migrate roles`` makes and removes."""
 
 Facts: TypeAlias = dict[tuple[str, str], str]
 """Details by kind and name."""
@@ -69,7 +72,12 @@ class Difference:
     @property
     def by_roles_command(self) -> bool:
         """Whether ``eventstore migrate roles`` removes it."""
-        return self.kind in _BY_ROLES_COMMAND
+        return self.kind in _BY_ROLES_COMMAND and not self.is_foreign_policy
+
+    @property
+    def is_foreign_policy(self) -> bool:
+        """Whether it is a policy that somebody else has added to a table."""
+        return self.kind == "policy" and self.expected is None and not self.name.startswith(f"{FORMER_OWNER} on ")
 
     def __str__(self) -> str:
         return f"{self._state} {self.kind} {self.name}"
@@ -169,13 +177,15 @@ def remedy(differences: Iterable[Difference]) -> str:
     remaining = list(differences)
     steps = []
     if any(difference.by_roles_command for difference in remaining):
-        steps.append("eventstore migrate roles")
+        steps.append(ROLES_COMMAND)
     for difference in remaining:
+        if difference.is_foreign_policy:
+            steps.append(f"DROP POLICY {difference.name}")
         if difference.group == "disabled trigger" and difference.expected:
             trigger, _, table = difference.name.partition(" on ")
             always = "ALWAYS " if difference.expected.startswith("enabled always") else ""
             steps.append(f"ALTER TABLE {table} ENABLE {always}TRIGGER {trigger}")
-    if any(not d.by_roles_command and d.group != "disabled trigger" for d in remaining):
+    if any(not (d.by_roles_command or d.is_foreign_policy or d.group == "disabled trigger") for d in remaining):
         steps.append("restore the schema from a complete dump")
     return "; ".join(steps)
 

@@ -28,7 +28,7 @@ from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
 from eventstore.database.inspection import inspect
 from eventstore.database.queries import query
-from eventstore.database.roles import OWNER_OF_LOG, RolesPlan
+from eventstore.database.roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translated
 from eventstore.errors import (
@@ -56,6 +56,7 @@ _PATIENCE = 10.0
 _LOOK = 0.02
 _END_SESSIONS = query("eventstore.database", "other_sessions")
 _OLDER_SESSIONS = query("eventstore.database", "older_sessions")
+_DOES_NOT_INHERIT = query("eventstore.database", "does_not_inherit")
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,14 @@ class Migrator:
         Raises:
             MigrationFailed: dbmate fails; what the failing migration did is rolled back.
             SchemaTooNew: the database has migrations that this code does not know.
+            PermissionDenied: the login may not create the database, or does not inherit the owner's rights.
         """
         self._create_database()
         known = set(known_versions())
         with self._transaction() as connection:
             if self._applied(connection) == known:
                 return []
+            _refuse_not_inheriting(connection)
         self._create_bookkeeping()
         with self._run() as (connection, key):
             before = self._applied(connection)
@@ -335,10 +338,23 @@ class Migrator:
         """Create the schema and dbmate's table in it, if they are missing, as dbmate would."""
         schema, table = sql.Identifier(self._schema), sql.Identifier(self._schema, BOOKKEEPING)
         with self._run() as (connection, _):
-            if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchone() is None:
-                connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
-            if not self._has_bookkeeping(connection):
-                connection.execute(sql.SQL("CREATE TABLE {} (version varchar PRIMARY KEY)").format(table))
+            find = "SELECT FROM pg_namespace WHERE nspname = %s"
+            has_schema = connection.execute(find, (self._schema,)).fetchone() is not None
+            try:
+                if not has_schema:
+                    connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+                if not self._has_bookkeeping(connection):
+                    connection.execute(sql.SQL("CREATE TABLE {} (version varchar PRIMARY KEY)").format(table))
+            except psycopg.errors.InsufficientPrivilege as error:
+                login = sql.Identifier(connection.info.user).as_string()
+                database = sql.Identifier(connection.info.dbname).as_string()
+                remedy = f"GRANT CREATE, TEMPORARY ON DATABASE {database} TO {login} WITH GRANT OPTION"
+                if has_schema:
+                    remedy += f"; GRANT USAGE, CREATE ON SCHEMA {schema.as_string()} TO {login} WITH GRANT OPTION"
+                raise PermissionDenied(
+                    f"the login {connection.info.user} may not create objects in the schema {self._schema}: "
+                    f"as a superuser, {remedy}"
+                ) from error
 
     def _has_bookkeeping(self, connection: _SyncConnection) -> bool:
         name = f"{self._schema}.{BOOKKEEPING}"
@@ -360,6 +376,22 @@ class Migrator:
             if error.sqlstate == _WOULD_LOSE:
                 raise MigrationFailed(str(error.diag.message_primary)) from error
             raise
+
+
+def _refuse_not_inheriting(connection: _SyncConnection) -> None:
+    """Refuse a login that would lose its rights to each object as soon as a migration gives it to the owner's role."""
+    is_per_grant = connection.info.server_version >= 160000  # before, all of a role's memberships inherit, or none does
+    row = connection.execute(_DOES_NOT_INHERIT, {"right_to_set": "SET" if is_per_grant else "MEMBER"}).fetchone()
+    if row != (True,):
+        return
+    login = sql.Identifier(connection.info.user).as_string()
+    remedy = f"ALTER ROLE {login} INHERIT"
+    if is_per_grant:
+        remedy += f"; GRANT {', '.join(LOGIN_ROLES)} TO {login} WITH INHERIT TRUE (if these roles exist)"
+    raise PermissionDenied(
+        f"the login {connection.info.user} does not inherit the rights of its roles, so it cannot migrate. "
+        f"A superuser can: {remedy}"
+    )
 
 
 def _backend(connection: _SyncConnection) -> int:

@@ -24,20 +24,19 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG, OWNER, Difference, compare_catalog, expected_facts
+from eventstore.database.catalog import CATALOG, FORMER_OWNER, OWNER, Difference, compare_catalog, expected_facts
 from eventstore.database.queries import query
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
 OWNER_OF_LOG = query("eventstore.database", "owner_of_log")
 SEARCH = "eventstore_search"
-_OF_LOGIN = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
+LOGIN_ROLES = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
 """The roles without which a login cannot migrate and run the service; through them it may take the others."""
 _OTHER_TABLES = query("eventstore.database", "other_tables")
 _LOCK_FIRST = "LOCK TABLE checkpoints, projection_texts, bound_logins IN ACCESS EXCLUSIVE MODE"
 """What workers and appends lock before all else; after it come the sequence of positions and the log. In their order,
 whoever comes later waits without holding what is still to be locked."""
-_FORMER = "open_to_former_owner"
 _PROJECTED = "SELECT, INSERT, UPDATE, DELETE"
 _HAS_ROLE = "SELECT pg_has_role(%s, r.oid, %s) FROM pg_roles r WHERE r.rolname = %s"
 
@@ -92,7 +91,7 @@ class RolesPlan:
             roles, key=lambda role: role != OWNER
         ):  # as the migrations do: the owner's does not come by another
             if not self._has_role(role, "USAGE"):
-                is_needed = role in _OF_LOGIN and not self._has_role(role, self._right_to_set)
+                is_needed = role in LOGIN_ROLES and not self._has_role(role, self._right_to_set)
                 self._execute(f"GRANT {role} TO {self._login}", is_needed=is_needed)
 
     def _make_rights(self) -> None:
@@ -131,9 +130,8 @@ class RolesPlan:
             table = name.rpartition(" on ")[2]
             if kind == "policy" and "<owner>" in detail and table in changed:
                 self._make_policy(Difference(kind, name, detail, ""))
-                self._execute(
-                    f"CREATE POLICY {_FORMER} ON {table} TO {self._login} USING ({is_login}) WITH CHECK ({is_login})"
-                )
+                allowed = f"USING ({is_login}) WITH CHECK ({is_login})"
+                self._execute(f"CREATE POLICY {FORMER_OWNER} ON {table} TO {self._login} {allowed}")
         for difference in self._differences("policy"):
             if difference.expected is not None:
                 self._make_policy(difference)
@@ -144,11 +142,11 @@ class RolesPlan:
 
     def end_former_owner(self) -> None:
         """Take away what :meth:`hand_over` has left to calls that were under way."""
-        former = [d for d in self._differences("policy") if d.name.startswith(f"{_FORMER} on ")]
+        former = [d for d in self._differences("policy") if d.name.startswith(f"{FORMER_OWNER} on ")]
         if former:
             self._execute(_LOCK_FIRST)
         for difference in sorted(former, key=lambda d: not d.name.endswith(" on events")):
-            self._execute(f"DROP POLICY {_FORMER} ON {difference.name.rpartition(' on ')[2]}")
+            self._execute(f"DROP POLICY {FORMER_OWNER} ON {difference.name.rpartition(' on ')[2]}")
 
     def needs_owner(self) -> bool:
         """Whether something that belongs to the owner's role elsewhere does not belong to it here."""

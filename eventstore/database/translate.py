@@ -43,7 +43,11 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
         StatementTimeout,
         "ask for less at a time, or raise EVENTSTORE_STATEMENT_SECONDS, or EVENTSTORE_APPEND_SECONDS for appends",
     ),
-    "42501": (PermissionDenied, "grant the login the role eventstore_app, or apply the migrations with this login"),
+    "42501": (
+        PermissionDenied,
+        "grant the login the role eventstore_app, or apply the migrations with this login; if the role is missing, as "
+        "after restoring a dump without roles, a superuser first runs eventstore migrate roles",
+    ),
     "42P01": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "42883": (SchemaMissing, "apply the migrations: eventstore migrate up"),
     "25006": (
