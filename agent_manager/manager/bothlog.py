@@ -53,7 +53,7 @@ class BothLog:
         other = _by_conversation(await self._from_other(self._other.events_of(versions), []))
         of_main = _by_conversation(main)
         for one in versions:
-            if one in busy or before[one] != self._writes_of[one]:
+            if one in busy or one in self._locks or before[one] != self._writes_of[one]:
                 self._differences.not_compared["events"] += 1
             else:
                 self._differences.compare("events", one, of_main.get(one, []), other.get(one, []))
@@ -128,7 +128,7 @@ class BothLog:
         writes, writing = self._writes, self._writing
         main = await read(self._main)
         other = await self._from_other(read(self._other), None)
-        if writing or writes != self._writes:
+        if writing or self._writing or writes != self._writes:
             self._differences.not_compared[what] += 1
         elif other is not None:
             self._differences.compare(what, None, part(main), part(other))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from support.agents import agent, user_message
@@ -17,7 +17,7 @@ from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from agent_manager.manager.shapes import own
-from eventstore import ANY, AppendResult, EventStore, ExpectedVersion, NewEvent, Settings
+from eventstore import ANY, AppendResult, ConversationCreated, Event, EventStore, ExpectedVersion, NewEvent, Settings
 from eventstore.errors import ServerUnreachable
 
 OWN = SimpleNamespace(Message=own.Message, Task=own.Task, AgentCard=own.AgentCard)
@@ -129,3 +129,28 @@ async def test_a_copy_holds_the_same() -> None:
     assert [(one.messages, one.created_at) for one in await copied.conversations()] == [
         (one.messages, one.created_at) for one in await manager.conversations()
     ]
+
+
+async def test_what_is_read_while_a_write_is_under_way_is_not_compared() -> None:
+    stored, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryLog):
+        async def append(self, *given: Any, **named: Any) -> AppendResult:
+            result = await super().append(*given, **named)
+            stored.set()
+            await go_on.wait()
+            return result
+
+        async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
+            begun.append(asyncio.create_task(log.append(conversation, [NewEvent(ConversationCreated())])))
+            await stored.wait()
+            return await super().events_of(versions)
+
+    begun: list[asyncio.Task[AppendResult]] = []
+    differences, conversation = Differences(), uuid4()
+    log = BothLog(MemoryLog(), Slow(), differences)
+    assert await log.events_of({conversation: 0}) == []
+    assert differences.count == 0
+    assert differences.not_compared["events"] == 1
+    go_on.set()
+    await begun[0]
