@@ -128,7 +128,8 @@ def _text(listing: Listing[Any], given: frozenset[str], low: str | None, high: s
     way = "DESC" if newest_first else "ASC"
     order = ", ".join(f"{column.name} {way}" for column in listing.order)
     text = query_without("projections", listing.query, listing.filters.difference(given))
-    return text.format(within="\n   AND ".join(within), order=order)
+    # No str.format: other braces in the text are JSON.
+    return text.replace("{within}", "\n   AND ".join(within)).replace("{order}", order)
 
 
 def _sent(value: Any) -> Any:
