@@ -32,6 +32,11 @@ def superuser(clean_environment: None, own_server: EmbeddedServer) -> Iterator[p
         yield connection
 
 
+def with_password(url: str) -> str:
+    """The URL of a login that needs one: before PostgreSQL 16 others than the store's own do, over the socket, too."""
+    return url.replace("@", ":secret@", 1)
+
+
 def migrate(url: str) -> Migrator:
     migrator = Migrator(url, Settings(database_url=url))
     migrator.up()
@@ -287,8 +292,10 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
     superuser.execute(statements.replace("my_login", "eventstore").encode())
     migrator = migrate(own_server.url())
     assert migrator.findings() == []
-    superuser.execute("CREATE ROLE service LOGIN; GRANT eventstore_app, eventstore_projector TO service")
-    url = own_server.url("service")
+    superuser.execute(
+        "CREATE ROLE service LOGIN PASSWORD 'secret'; GRANT eventstore_app, eventstore_projector TO service"
+    )
+    url = with_password(own_server.url("service"))
     assert Migrator(url, Settings(database_url=url)).findings() == []
     with psycopg.connect(own_server.url()) as connection:
         append_raw(connection, 1)
@@ -300,32 +307,32 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
 def test_a_login_that_may_not_create_in_the_schema_is_told_what_to_have_granted(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
-    superuser.execute("CREATE ROLE late LOGIN")
+    superuser.execute("CREATE ROLE late LOGIN PASSWORD 'secret'")
     superuser.execute("CREATE DATABASE late")
     with pytest.raises(PermissionDenied, match="may not create objects in the schema public") as refused:
-        migrate(own_server.url("late", "late"))
+        migrate(with_password(own_server.url("late", "late")))
     with psycopg.connect(own_server.superuser_url, dbname="late", autocommit=True) as connection:
         connection.execute(str(refused.value).partition("as a superuser, ")[2].encode())
-    migrate(own_server.url("late", "late"))
+    migrate(with_password(own_server.url("late", "late")))
 
 
 @pytest.mark.parametrize("login", ["LOGIN NOINHERIT CREATEROLE", "LOGIN NOINHERIT"])
 def test_a_login_that_does_not_inherit_is_refused_before_anything_is_made(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]], login: str
 ) -> None:
-    superuser.execute(f"CREATE ROLE late {login}".encode())
+    superuser.execute(f"CREATE ROLE late {login} PASSWORD 'secret'".encode())
     superuser.execute("CREATE DATABASE late OWNER late")
     granted = "eventstore_migrator, eventstore_search, eventstore_app, eventstore_projector"
     if "CREATEROLE" not in login:
         migrate(own_server.url())
         superuser.execute(f"GRANT {granted} TO late".encode())
     with pytest.raises(PermissionDenied, match='ALTER ROLE "late" INHERIT'):
-        migrate(own_server.url("late", "late"))
+        migrate(with_password(own_server.url("late", "late")))
     superuser.execute("ALTER ROLE late INHERIT")
     if "CREATEROLE" not in login:
         how = " WITH INHERIT TRUE" if superuser.info.server_version >= 160000 else ""
         superuser.execute(f"GRANT {granted} TO late{how}".encode())
-    assert migrate(own_server.url("late", "late")).findings() == []
+    assert migrate(with_password(own_server.url("late", "late"))).findings() == []
 
 
 @pytest.mark.parametrize(
