@@ -99,7 +99,7 @@ async def test_words_are_found_in_their_forms(told: EventStore) -> None:
 @pytest.mark.parametrize(
     ("query", "meant", "name"),
     [
-        ("viajem", "viagem", "trips"),
+        ("viajens", "viagens", "trips"),
         ("reesrva", "reserva", "booking"),
         ("informção", "informacao", "news"),
         ("statoin closed", "station closed", "station"),
