@@ -34,8 +34,8 @@ BEGIN ATOMIC
      WHERE p.pattern IS NOT NULL;
 END;
 
--- The latest documents that the caller may see, at most a thousand: of the whole tenant along the times; of a user, or of
--- one conversation, the latest of each conversation, at most four hundred conversations.
+-- The latest documents that the caller may see, as many as have some 30,000 words together: of the whole tenant along the
+-- times; of a user, or of one conversation, the latest of each conversation, at most four hundred conversations.
 CREATE FUNCTION search_sample(
     tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
 ) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
@@ -47,7 +47,8 @@ SET jit = off
 SET max_parallel_workers_per_gather = 0
 AS $$
 DECLARE
-    documents     CONSTANT integer := 1000;
+    documents     CONSTANT integer := 2000;
+    characters    CONSTANT integer := 200000;
     conversations CONSTANT integer := 400;
     own           uuid[];
 BEGIN
@@ -65,15 +66,17 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT d.kind::text, d.role::text, d.actor::text, d.language::text, d.plain_words
-           FROM (%s) AS d
-          WHERE d.created_at >= $3
-            AND d.created_at < $4
-            AND d.position <= $5
-            AND (SELECT c.is_deleted
-                   FROM search_conversations c
-                  WHERE c.tenant_id = $1
-                    AND c.conversation_id = d.conversation_id) IS NOT TRUE',
+        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
+           FROM (SELECT d.*, sum(length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS characters
+                   FROM (%s) AS d
+                  WHERE d.created_at >= $3
+                    AND d.created_at < $4
+                    AND d.position <= $5
+                    AND (SELECT c.is_deleted
+                           FROM search_conversations c
+                          WHERE c.tenant_id = $1
+                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
+          WHERE s.characters <= $7',
         CASE WHEN own IS NULL THEN
             'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
                FROM search_documents d
@@ -90,7 +93,7 @@ BEGIN
                               ORDER BY d.version DESC
                               LIMIT $6 / cardinality($2)) AS latest'
         END)
-    USING tenant, own, since, until, up_to, documents;
+    USING tenant, own, since, until, up_to, documents, characters;
 END
 $$;
 
@@ -115,6 +118,7 @@ AS $$
     vocabulary AS MATERIALIZED (
         SELECT w.word, count(*) FILTER (WHERE s.is_searched) AS documents
           FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
+         WHERE length(w.word) BETWEEN 3 AND 31
          GROUP BY w.word
     ),
     unknown AS MATERIALIZED (
@@ -137,7 +141,6 @@ AS $$
                 OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
            AND v.word LIKE ANY (u.patterns)
          WHERE v.documents > 0
-           AND v.word !~ '[0-9[:punct:]]'
     ),
     alike AS MATERIALIZED (
         SELECT u.ordinal, u.word, v.word AS other
@@ -150,7 +153,8 @@ AS $$
     )
     SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
       FROM near n
-     WHERE NOT EXISTS (
+     WHERE n.correction !~ '[0-9[:punct:]]'
+       AND NOT EXISTS (
                SELECT
                  FROM alike a,
                       (SELECT DISTINCT r.language

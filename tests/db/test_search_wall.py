@@ -99,7 +99,7 @@ async def test_corrections_read_no_document_of_conversations_that_a_user_may_not
             [sample] = [
                 plan
                 for plan in explain_inside(connection, text, {"q": query})
-                if plan.statement.startswith("SELECT d.kind::text")
+                if plan.statement.startswith("SELECT s.kind::text")
             ]
             read = sum(
                 node["Actual Rows"] * node["Actual Loops"]
