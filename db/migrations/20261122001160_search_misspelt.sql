@@ -48,7 +48,7 @@ SET max_parallel_workers_per_gather = 0
 AS $$
 DECLARE
     documents     CONSTANT integer := 2000;
-    characters    CONSTANT integer := 200000;
+    bytes         CONSTANT integer := 200000;
     conversations CONSTANT integer := 400;
     own           uuid[];
 BEGIN
@@ -67,7 +67,7 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
-           FROM (SELECT d.*, sum(length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS characters
+           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
                    FROM (%s) AS d
                   WHERE d.created_at >= $3
                     AND d.created_at < $4
@@ -76,7 +76,7 @@ BEGIN
                            FROM search_conversations c
                           WHERE c.tenant_id = $1
                             AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.characters <= $7',
+          WHERE s.bytes <= $7',
         CASE WHEN own IS NULL THEN
             'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
                FROM search_documents d
@@ -93,7 +93,7 @@ BEGIN
                               ORDER BY d.version DESC
                               LIMIT $6 / cardinality($2)) AS latest'
         END)
-    USING tenant, own, since, until, up_to, documents, characters;
+    USING tenant, own, since, until, up_to, documents, bytes;
 END
 $$;
 
@@ -116,7 +116,7 @@ AS $$
           FROM search_sample(tenant, conversation, since, until, up_to) AS s
     ),
     vocabulary AS MATERIALIZED (
-        SELECT w.word, count(*) FILTER (WHERE s.is_searched) AS documents
+        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
           FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
          WHERE length(w.word) BETWEEN 3 AND 31
          GROUP BY w.word
@@ -127,7 +127,7 @@ AS $$
          WHERE NOT (u.negated OR u.quoted OR u.prefix)
            AND length(u.said) BETWEEN 4 AND 30
            AND u.said !~ '[0-9[:space:][:punct:]]'
-           AND NOT EXISTS (SELECT FROM vocabulary v WHERE v.word = u.said)
+           AND u.said NOT IN (SELECT v.word FROM vocabulary v)
          ORDER BY u.ordinal
          LIMIT 3
     ),
@@ -136,7 +136,7 @@ AS $$
         SELECT u.ordinal, u.word, v.word AS correction, v.documents
           FROM unknown u
           JOIN vocabulary v
-            ON length(v.word) BETWEEN u.size - 1 AND u.size + 1
+            ON v.size BETWEEN u.size - 1 AND u.size + 1
            AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
                 OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
            AND v.word LIKE ANY (u.patterns)

@@ -48,7 +48,7 @@ class FairQueue:
             self._release(tenant)
 
     async def _acquire(self, tenant: str | None, timeout: float) -> None:
-        self._is_shared = self._is_shared or None not in (tenant, self._first) and tenant != self._first
+        self._is_shared = self._is_shared or (None not in (tenant, self._first) and tenant != self._first)
         self._first = self._first or tenant
         permit = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(permit)

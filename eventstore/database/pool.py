@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from eventstore.caller import Caller
 from eventstore.database.asking import AskingConnection
@@ -74,7 +74,8 @@ class Pool:
         Raises:
             PoolTimeout: none became free in time.
         """
-        async with self._queue.permit(caller and caller.tenant, self._timeout), self._pool.connection() as connection:
+        tenant = None if caller is None else caller.tenant
+        async with self._queue.permit(tenant, self._timeout), self._pool.connection() as connection:
             yield connection
 
     @asynccontextmanager

@@ -94,7 +94,9 @@ async def test_corrections_read_no_document_of_conversations_that_a_user_may_not
         await spoken(store, service, "acme", "bob", *[words] * 20)
     await spoken(store, service, "acme", "ana", "a journey", "a train")
     with asking(superuser_url, "acme", "ana") as connection:
-        text = "SELECT * FROM search_corrections(%(q)s, 'acme', NULL, NULL, NULL, NULL, '-infinity', 'infinity', 1000000)"
+        text = (
+            "SELECT * FROM search_corrections(%(q)s, 'acme', NULL, NULL, NULL, NULL, '-infinity', 'infinity', 1000000)"
+        )
         for query in ("acquisitoin", "itinerayr", "nowhereatall"):
             [sample] = [
                 plan

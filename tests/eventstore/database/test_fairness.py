@@ -1,4 +1,4 @@
-"""Connections are shared fairly: tenants take turns, callers of one tenant in order, and none takes all from another."""
+"""Connections are shared fairly: tenants take turns, callers of one are served in order, and none takes all."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ async def _pass_through(queue: FairQueue, tenant: str, timeout: float = LONG) ->
 
 @given(
     st.integers(1, 5),
-    st.lists(st.tuples(st.sampled_from(["ask", "ask", "stop"]), st.sampled_from("abc-"), st.integers(0, 9)), max_size=40),
+    st.lists(
+        st.tuples(st.sampled_from(["ask", "ask", "stop"]), st.sampled_from("abc-"), st.integers(0, 9)), max_size=40
+    ),
 )
 async def test_no_permit_is_lost_or_given_twice(size: int, steps: list[tuple[str, str, int]]) -> None:
     callers = Callers(FairQueue(size))
@@ -141,9 +143,10 @@ async def test_no_permit_is_lost_or_given_twice(size: int, steps: list[tuple[str
         assert len(held) <= size
         if len(held) < size:  # whoever still waits has a share already
             share = max(1, size // 2)
-            assert all(
-                name[0] != "-" and sum(other[0] == name[0] for other in held) >= share for name in waits
-            ), (held, waits)
+            assert all(name[0] != "-" and sum(other[0] == name[0] for other in held) >= share for name in waits), (
+                held,
+                waits,
+            )
         for tenant_of in "abc-":
             order = [name for name in callers.served if name[0] == tenant_of]
             assert order == sorted(order, key=lambda name: int(name[1:]))
