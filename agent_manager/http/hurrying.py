@@ -1,8 +1,12 @@
-"""Applying what the workers have not come to yet, where a read must hold it.
+"""Applying what the workers have not reached yet, if a read must hold it.
 
-A worker that follows a stream paces itself and takes what has come some times a second. Whoever reads what they have
+A worker that follows a stream paces itself and applies new events a few times a second. A client that reads what it has
 just written would wait for that long. So the server applies it itself, as one more worker would: rows and checkpoints
 move in one transaction, whoever comes first. Reads that arrive meanwhile share the next round.
+
+Only the partitions ("shares") of the conversations that the tenant wrote to are applied and waited for. Each has a
+checkpoint of its own, and all events of a conversation are in one, so a checkpoint at or above the last position of
+each conversation says that the tables hold all that the tenant wrote, however far behind the other partitions are.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A queue in order of arrival gives the pool to the tenant that asks most. Here each tenant has a queue of its own, and a
 connection that becomes free goes to the tenants in turn. A running query cannot be taken back, so taking turns alone
-would leave a tenant waiting for the slowest query of another: as soon as a pool serves more than one tenant, none may
-hold more than half of it.
+would leave a tenant waiting for the slowest query of another, or competing with as many for the processors: as soon as
+a pool serves more than one tenant, none may hold more than a quarter of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FairQueue:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._limit = max(1, size // 2)
+        self._limit = max(1, size // 4)
         self._held: Counter[str | None] = Counter()
         self._waiting: OrderedDict[str | None, deque[asyncio.Future[None]]] = OrderedDict()
         """The tenant whose turn is next comes first; none has an empty queue."""
