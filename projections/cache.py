@@ -31,8 +31,8 @@ from eventstore.database.translate import translated
 from eventstore.errors import InputError
 from eventstore.paging import RawRows
 from projections.as_of import ConversationState, read_state
-from projections.checkpoints import wait_for
-from projections.position import OF_ALL_SHARES, fetch_at_least
+from projections.checkpoints import LAGGING, wait_for_written
+from projections.position import fetch_at_least
 from projections.projection import named
 from projections.reading import Reader, not_found
 
@@ -121,7 +121,7 @@ class ConversationCache:
                 raise not_found(conversation)
             if isinstance(read, int):
                 store, timeout = self._reader.store, self._reader.timeout
-                await wait_for(store, read, projections=named(list(_READ_FROM)), timeout=timeout)
+                await wait_for_written(store, named(list(_READ_FROM)), {key[1]: read}, timeout=timeout)
                 continue
             before = self._kept.get(key)
             if before is None or before.marks != read.marks or before.version <= read.version:
@@ -144,9 +144,12 @@ class ConversationCache:
                 if not found:  # the caller may see it no longer
                     return None
                 [(position,)] = found
-                applied = await _one(connection, OF_ALL_SHARES, {"projections": list(_READ_FROM)})
-                assert applied is not None
-                if applied[0] < position:
+                missing = {
+                    "projections": list(_READ_FROM),
+                    "conversations": [conversation_id],
+                    "positions": [Int8(position)],
+                }
+                if await _one(connection, LAGGING, missing) is not None:
                     return int(position)
                 state = await read_state(connection, tenant, conversation_id)
         if state is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from eventstore import EventStore
 from eventstore.database.queries import query
@@ -11,7 +12,11 @@ from eventstore.errors import NotCaughtUp
 from projections.projection import PROJECTIONS, SHARES, Projection
 
 _POSITION = query("projections", "position")
+LAGGING = query("projections", "lagging")
 _LOOK_SECONDS = 0.01
+
+Written = Mapping[UUID | None, int]
+"""Positions by the conversation that they were written to; None stands for any conversation."""
 
 
 async def applied_position(
@@ -38,6 +43,37 @@ async def wait_for(
         if asyncio.get_running_loop().time() > deadline:
             raise NotCaughtUp(
                 f"the read tables have applied position {applied}, not yet {position}, after {timeout} seconds: "
+                "is a worker running? eventstore up or eventstore project starts one"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def lagging(store: EventStore, projections: Sequence[Projection], written: Written) -> dict[int, int]:
+    """Return the shares whose conversations have positions that a projection has not applied, and the highest of these.
+
+    What was written to the conversations of other shares is not waited for: each share has a checkpoint of its own.
+    """
+    given = {
+        "projections": [projection.name for projection in projections],
+        "conversations": list(written),
+        "positions": list(written.values()),
+    }
+    return dict(await store.parts.reader.fetch(LAGGING, given))
+
+
+async def wait_for_written(
+    store: EventStore, projections: Sequence[Projection], written: Written, *, timeout: float
+) -> None:
+    """Return once the projections have applied what was written to these conversations.
+
+    Raises:
+        NotCaughtUp: they have not within ``timeout`` seconds.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout
+    while missing := await lagging(store, projections, written):
+        if asyncio.get_running_loop().time() > deadline:
+            raise NotCaughtUp(
+                f"the read tables have not applied position {max(missing.values())} after {timeout} seconds: "
                 "is a worker running? eventstore up or eventstore project starts one"
             )
         await asyncio.sleep(_LOOK_SECONDS)

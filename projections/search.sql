@@ -78,7 +78,7 @@ spoken AS MATERIALIZED (
      WHERE s.text IS NOT NULL
 )
 INSERT INTO search_documents (tenant_id, conversation_id, version, position, kind, id, role, actor, created_at, language,
-                              words)
+                              words, plain_words)
 SELECT s.tenant_id, s.conversation_id, s.version, s.position,
        CASE s.event_type
            WHEN 'message.added' THEN 'message'
@@ -89,7 +89,8 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position,
        END,
        coalesce(s.task_id::uuid, s.id),
        s.role, s.actor, s.created_at, s.language,
-       search_document(s.text, s.language, search_labels(s.tenant_id, s.role, s.actor))
+       search_document(s.text, s.language, search_labels(s.tenant_id, s.role, s.actor)),
+       search_plain_words(s.text)
   FROM spoken s
  WHERE s.event_type NOT IN ('task.created', 'task.described')
     OR NOT EXISTS (

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from agent_manager.agents.apart import Apart
 from agent_manager.http.hub import Hub
 from agent_manager.manager.core import AsyncManager
-from eventstore import AppendResult, EventStore
+from agent_manager.manager.written import Written
+from eventstore import EventStore
 
 MOST = 200
 """Tenants for whom something is kept; more only while so many are served at the same time."""
@@ -29,7 +30,6 @@ class Desk:
         self.tenant = manager.tenant
         self.manager = manager
         self.hub = Hub(store, manager.tenant)
-        self._written = 0
         self._users = 0
 
     @property
@@ -47,13 +47,9 @@ class Desk:
             self._users -= 1
 
     @property
-    def written(self) -> int:
-        """The highest position that was appended for the tenant through this server: its reads hold it."""
-        return max(self._written, self.manager.written)
-
-    def wrote(self, result: AppendResult | int) -> None:
-        """Notes what was appended."""
-        self._written = max(self._written, result if isinstance(result, int) else result.position)
+    def written(self) -> Written:
+        """What was appended for the tenant through this server: its reads hold it."""
+        return self.manager.written
 
     async def close(self) -> None:
         """Ends what is under way."""
@@ -104,7 +100,7 @@ class Desks:
         apart = None if answer is None else Apart(answer)
         manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
         desk = Desk(self._store, manager)
-        desk.wrote(self._written.pop(tenant, 0))
+        desk.written.note_position(self._written.pop(tenant, 0))
         return desk
 
     async def _shrink(self) -> None:
@@ -113,5 +109,5 @@ class Desks:
                 return
             if desk.is_idle and self._others.get(tenant) is desk:
                 del self._others[tenant]
-                self._written[tenant] = desk.written  # a number each: what was written is still held by later reads
+                self._written[tenant] = desk.written.position  # later reads still hold what was written
                 await desk.close()

@@ -111,7 +111,7 @@ class HereAndNow:
             tenant=self.caller.tenant,
             user=self.caller.user,
         )
-        self.desk.wrote(result)
+        self.desk.written.note(result)
         return result
 
     def _caused(self, given: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
@@ -130,9 +130,11 @@ class HereAndNow:
         Raises:
             NotCaughtUp: they do not within the reader's time.
         """
-        position = max(at_least, self.desk.written)
+        written = self.desk.written.by_conversation
+        if at_least:
+            written[None] = max(at_least, written.get(None, 0))
         timeout = self.reader.timeout
-        return await self.backend.hurry.mark(projections, position, timeout, self.caller, of_found=of_found)
+        return await self.backend.hurry.mark(projections, written, timeout, self.caller, of_found=of_found)
 
     async def read(
         self,

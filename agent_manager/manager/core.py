@@ -14,6 +14,7 @@ from agent_manager.manager.log import ActingLog, ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.registry import Registry
 from agent_manager.manager.writing import Writer
+from agent_manager.manager.written import Written
 from eventstore import EventStore
 from eventstore.ending import end
 from projections import Worker, load
@@ -66,8 +67,8 @@ class AsyncManager(Manager):
         return same
 
     @property
-    def written(self) -> int:
-        """The highest position that it has appended."""
+    def written(self) -> Written:
+        """What it has appended."""
         return self._server.written
 
     async def __aenter__(self) -> Self:

@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
 from agent_manager.manager.errors import ManagerClosed
+from agent_manager.manager.written import Written
 from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, RetryableError, ServerError, ServerUnreachable
@@ -136,7 +137,7 @@ class ServerLog:
     """The log on a server.
 
     Attributes:
-        written: the highest position that was appended through it.
+        written: what was appended through it.
     """
 
     def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
@@ -145,7 +146,7 @@ class ServerLog:
         self.tenant = self.caller.tenant
         self.user = self.caller.user or ""
         self.actor = ""
-        self.written = 0
+        self.written = Written()
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
@@ -175,7 +176,7 @@ class ServerLog:
                     raise
                 await asyncio.sleep(pause)
             else:
-                self.written = max(self.written, result.position)
+                self.written.note(result)
                 return result
 
     async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
@@ -256,7 +257,7 @@ class ServerLog:
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
         """What the tables hold, and the position that they have applied at least."""
         text, given = query("agent_manager.manager", name), {"tenant": self.tenant}
-        at_least = max(0, self.written - TAIL)
+        at_least = max(0, self.written.position - TAIL)
         return await fetch_with_position(self.store, self.caller, text, given, projections, at_least, WAIT_SECONDS)
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
@@ -276,7 +277,6 @@ class ActingLog(ServerLog):
     def __init__(self, log: ServerLog, user: str | None, actor: str) -> None:
         super().__init__(log.store, caller=Caller(log.tenant, user))
         self.written = log.written
-        self._log = log
         self.actor = actor
 
     async def append(
@@ -285,6 +285,4 @@ class ActingLog(ServerLog):
         """See :meth:`eventstore.EventStore.append`."""
         if self.actor:
             events = [replace(event, actor=self.actor) for event in events]
-        result = await super().append(conversation_id, events, expected)
-        self._log.written = max(self._log.written, result.position)
-        return result
+        return await super().append(conversation_id, events, expected)

@@ -16,6 +16,7 @@ CREATE TABLE search_documents (
     created_at      timestamptz NOT NULL,
     language        varchar(20) COLLATE "C" NOT NULL,
     words           tsvector NOT NULL,
+    plain_words     text NOT NULL DEFAULT '',
     CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
 );
 
@@ -30,6 +31,7 @@ CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversat
 COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
 COMMENT ON COLUMN search_documents.id IS 'Of the message, or of the task';
 COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
+COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: what misspelt words are corrected to';
 
 -- What a search has to know of a conversation: only of those that name a language or were ever hidden.
 CREATE TABLE search_conversations (

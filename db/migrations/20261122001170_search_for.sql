@@ -118,7 +118,8 @@ BEGIN
         found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
                              coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
         EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
-        used := search_corrected(query, languages, tenant, up_to);
+        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
     shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
@@ -154,8 +155,8 @@ BEGIN
         SELECT p.oid
           FROM pg_proc p
          WHERE p.pronamespace = current_schema()::regnamespace
-           AND p.proname IN ('search_languages', 'search_look', 'search_latest', 'search_meant', 'search_corrected', 'search_page',
-                             'search_is_short', 'search_for')
+           AND p.proname IN ('search_languages', 'search_look', 'search_latest', 'search_sample', 'search_corrections',
+                             'search_corrected', 'search_page', 'search_is_short', 'search_for')
     LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
         PERFORM eventstore_grant(format('EXECUTE ON FUNCTION %s', f), 'eventstore_search');

@@ -3,8 +3,7 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- The search behind the wall. It sees what the wall would hide, so it applies by itself what the wall does: it refuses
--- another tenant than the one that is asked for, and shows a user the conversations of which he is a member, also when it
--- guesses what a misspelt word was meant to be.
+-- another tenant than the one that is asked for, and shows a user the conversations of which they are a member.
 
 CREATE OR REPLACE FUNCTION search_look(
     way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text,
@@ -102,39 +101,6 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION search_meant(word text, languages text[], tenant text) RETURNS text
-LANGUAGE plpgsql STABLE
-SET search_path FROM CURRENT
-SET enable_seqscan = off
-SET jit = off
-AS $$
-BEGIN
-    RETURN (
-        SELECT o.variant
-          FROM (SELECT s.lexeme, (array_agg(v.variant ORDER BY v.effort, v.variant))[1] AS variant, min(v.effort) AS effort
-                  FROM search_variants(word) AS v,
-                       unnest(array_replace(languages, 'und', 'simple')) AS l (language),
-                       unnest(to_tsvector(search_config(l.language), search_prepare(v.variant, l.language))) AS s
-                 GROUP BY s.lexeme) AS o,
-               LATERAL (SELECT count(*) AS number
-                          FROM (SELECT
-                                  FROM search_documents d
-                                 WHERE d.words @@ (search_word(o.lexeme) && search_word((search_labels(search_meant.tenant, NULL, ''))[1]))
-                                   AND (d.tenant_id = search_meant.tenant) IS TRUE
-                                   -- A word that only others have said is none that he can have meant.
-                                   AND (asking_user() IS NULL
-                                        OR (SELECT true FROM conversation_members m
-                                             WHERE m.tenant_id = search_meant.tenant
-                                               AND m.conversation_id = d.conversation_id
-                                               AND m.user_id = asking_user()))
-                                 LIMIT 200) AS d) AS found
-         WHERE found.number > 0
-         ORDER BY found.number DESC, o.effort, o.variant
-         LIMIT 1
-    );
-END
-$$;
-
 CREATE OR REPLACE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
@@ -190,7 +156,8 @@ BEGIN
         found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
                              coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
         EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
-        used := search_corrected(query, languages, tenant, up_to);
+        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
     shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
@@ -275,7 +242,8 @@ BEGIN
         found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
                              coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
         EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
-        used := search_corrected(query, languages, tenant, up_to);
+        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
     shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
@@ -293,33 +261,6 @@ BEGIN
       LEFT JOIN events e
         ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
      ORDER BY f.n;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION search_meant(word text, languages text[], tenant text) RETURNS text
-LANGUAGE plpgsql STABLE
-SET search_path FROM CURRENT
-SET enable_seqscan = off
-SET jit = off
-AS $$
-BEGIN
-    RETURN (
-        SELECT o.variant
-          FROM (SELECT s.lexeme, (array_agg(v.variant ORDER BY v.effort, v.variant))[1] AS variant, min(v.effort) AS effort
-                  FROM search_variants(word) AS v,
-                       unnest(array_replace(languages, 'und', 'simple')) AS l (language),
-                       unnest(to_tsvector(search_config(l.language), search_prepare(v.variant, l.language))) AS s
-                 GROUP BY s.lexeme) AS o,
-               LATERAL (SELECT count(*) AS number
-                          FROM (SELECT
-                                  FROM search_documents d
-                                 WHERE d.words @@ (search_word(o.lexeme) && search_word((search_labels(search_meant.tenant, NULL, ''))[1]))
-                                   AND (d.tenant_id = search_meant.tenant) IS TRUE
-                                 LIMIT 200) AS d) AS found
-         WHERE found.number > 0
-         ORDER BY found.number DESC, o.effort, o.variant
-         LIMIT 1
-    );
 END
 $$;
 

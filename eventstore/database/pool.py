@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import psycopg
@@ -13,13 +13,14 @@ from psycopg_pool import AsyncConnectionPool
 from eventstore.caller import Caller
 from eventstore.database.asking import AskingConnection
 from eventstore.database.connection import configure, connect_options, say_caller
+from eventstore.database.fairness import FairQueue
 from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
 from eventstore.errors import ConnectionLost, EventStoreError
 
 
 class Pool:
-    """Connections under one role.
+    """Connections under one role, shared fairly among the tenants that use them.
 
     Args:
         role: that they take, where the login may.
@@ -39,6 +40,8 @@ class Pool:
         kept: int = 1,
     ) -> None:
         self._why = why
+        self._queue = FairQueue(size)
+        self._timeout = settings.connect_timeout
 
         async def prepare(connection: AskingConnection) -> None:
             milliseconds = max(1, round(1000 * settings.statement_seconds))
@@ -64,9 +67,16 @@ class Pool:
         """Closes all connections."""
         await self._pool.close()
 
-    def connection(self) -> AbstractAsyncContextManager[AskingConnection]:
-        """Lends a connection, on which nobody asks yet."""
-        return self._pool.connection()
+    @asynccontextmanager
+    async def connection(self, caller: Caller | None = None) -> AsyncIterator[AskingConnection]:
+        """Lend a connection to a caller, whom the session does not know yet.
+
+        Raises:
+            PoolTimeout: none became free in time.
+        """
+        tenant = None if caller is None else caller.tenant
+        async with self._queue.permit(tenant, self._timeout), self._pool.connection() as connection:
+            yield connection
 
     @asynccontextmanager
     async def transaction(self, caller: Caller | None, mode: str | None = None) -> AsyncIterator[AskingConnection]:
@@ -75,7 +85,7 @@ class Pool:
         Args:
             mode: what the transaction begins with, such as a SET TRANSACTION.
         """
-        async with self._pool.connection() as connection, connection.transaction():
+        async with self.connection(caller) as connection, connection.transaction():
             if mode is not None:
                 await connection.execute(mode.encode())
             await say_caller(connection, caller, connection.role)
@@ -105,7 +115,7 @@ class Pool:
         """
         for spare in range(self._pool.max_size, -1, -1):
             try:
-                async with self._pool.connection() as connection:
+                async with self.connection(caller) as connection:
                     return await connection.ask(query, parameters, caller, cursor)
             except psycopg.Error as error:  # the pool's own errors are among them
                 known = explain(error) or translate(error)

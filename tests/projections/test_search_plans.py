@@ -120,6 +120,20 @@ def test_a_range_of_time_is_gone_along(url: str, query: str, by: str) -> None:
     assert bool(correcting) == (query != "common")  # which looks whether the word is anywhere
 
 
+@pytest.mark.parametrize("query", ["absent", " ".join(["antidisestablishmentary"] * 40), "rar comon usul absent"])
+@pytest.mark.parametrize("tenant", ["default", "small"])
+def test_corrections_look_at_the_latest_documents_alone(url: str, query: str, tenant: str) -> None:
+    with asking(url, tenant) as connection:
+        text = (
+            "SELECT * FROM search_corrections(%(query)s, %(tenant)s, NULL, NULL, NULL, NULL, '-infinity', 'infinity', "
+            f"{DOCUMENTS})"
+        )
+        plans = explain_inside(connection, text, {"query": query, "tenant": tenant})
+    [plan] = [plan for plan in plans if plan.statement.startswith("SELECT s.kind::text")]
+    assert plan.indexes - {"search_conversations_pkey"} == {"idx_search_documents_created_at"}
+    assert _read(plan) <= SAMPLE
+
+
 @pytest.mark.parametrize("query", ["common", "rare", "absent"])
 def test_a_conversation_is_searched_by_itself(url: str, query: str) -> None:
     plans = looks(url, query, "only_conversation => '00000000-0000-0000-0000-000000000007'")

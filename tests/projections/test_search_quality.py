@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.searching import SEARCH, found, say
 
 from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, TaskDescribed, TaskStatusChanged
@@ -99,7 +102,7 @@ async def test_words_are_found_in_their_forms(told: EventStore) -> None:
 @pytest.mark.parametrize(
     ("query", "meant", "name"),
     [
-        ("viajem", "viagem", "trips"),
+        ("viajens", "viagens", "trips"),
         ("reesrva", "reserva", "booking"),
         ("informção", "informacao", "news"),
         ("statoin closed", "station closed", "station"),
@@ -111,6 +114,50 @@ async def test_misspelt_words_are_understood(told: EventStore, query: str, meant
     page = await Search(told).page(query, marks=("", ""))
     assert [hit.snippet[:20] for hit in page.hits] == [TEXTS[name][:20]]
     assert page.searched == meant
+
+
+@given(st.data())
+@settings(max_examples=20)
+async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
+    told: EventStore, data: st.DataObject
+) -> None:
+    words = sorted({word.lower() for word in re.findall(r"[a-zA-Z]{6,}", TEXTS["station"] + TEXTS["studies"])})
+    word = data.draw(st.sampled_from(words))
+    at = data.draw(st.integers(0, len(word) - 2))
+    letter = data.draw(st.sampled_from("bxzй"))
+    wrong = data.draw(
+        st.sampled_from(
+            [
+                word[:at] + word[at + 1 :],
+                word[:at] + letter + word[at:],
+                word[:at] + letter + word[at + 1 :],
+                word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            ]
+        )
+    )
+    page = await Search(told).page(wrong, marks=("", ""))
+    assert page.hits
+    assert page.searched in (wrong, word)  # what is wrong can be another form, which is found as it is
+
+
+async def test_the_most_frequent_of_several_near_words_is_taken_and_a_form_is_not_misspelt(store: EventStore) -> None:
+    await say(store, "the stone", "the stole", "another stole", "a grain", "training")
+    search = Search(store)
+    assert (await search.page("stoke")).searched == "stole"
+    assert (await search.page("trains nowhere")).searched == "trains nowhere"
+    assert (await search.page("stoke", actor="nobody")).hits == []
+
+
+async def test_three_words_of_a_query_are_corrected(store: EventStore) -> None:
+    await say(store, "amber copper silver golden")
+    search = Search(store)
+    assert (await search.page("ambre coper silvr golden")).searched == "amber copper silver golden"
+    assert (await search.page("ambre coper silvr goldne")).hits == []
+
+
+async def test_words_of_other_alphabets_are_corrected(store: EventStore) -> None:
+    await say(store, "поезд прибывает вечером")
+    assert (await Search(store).page("прибываит")).searched == "прибывает"
 
 
 async def test_what_is_nowhere_finds_nothing_and_a_word_that_is_there_is_not_corrected(told: EventStore) -> None:

@@ -14,14 +14,14 @@ from eventstore import EventStore
 async def test_of_many_tenants_those_are_kept_who_asked_last(store: EventStore) -> None:
     desks = Desks(store, AsyncManager(store, runs_worker=False), most=3)
     first = await desks.of("a")
-    first.wrote(7)
+    first.written.note_position(7)
     assert await desks.of("a") is first
     for tenant in "bcd":
         await desks.of(tenant)
     assert len(desks) == 3
     again = await desks.of("a")
     assert again is not first
-    assert again.written == 7, "what was written through this server is forgotten"
+    assert again.written.position == 7, "what was written through this server is forgotten"
     assert await desks.of(store.tenant) is desks.own
     await desks.close()
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from string import ascii_lowercase
+from time import perf_counter
 from typing import Any
 
 import httpx
@@ -238,3 +242,38 @@ async def test_a_body_with_two_lengths_hides_no_second_request(here: Served) -> 
     assert told.startswith(b"HTTP/1.1 400 ")
     assert told.count(b"HTTP/1.1") == 1
     assert (await here.client.get("/v1/conversations")).json()["items"] == []
+
+
+async def test_expensive_searches_of_one_tenant_do_not_keep_another_waiting(settings: Settings) -> None:
+    async with limited(settings, requires_tokens=True, rate_per_second=10_000) as here:
+        people = People(here.store, here.url)
+        ana, bob = await people.person("acme", None), await people.person("globex", "bob")
+        path = f"/v1/conversations/{(await bob.post('/v1/conversations')).json()['id']}/messages"
+        source = random.Random(1)
+
+        async def search_on(stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                words = "+".join("".join(source.choices(ascii_lowercase, k=24)) for _ in range(40))
+                assert (await ana.get(f"/v1/search?q={words}")).status_code == 200
+
+        async def work() -> list[float]:
+            taken = []
+            for _ in range(10):
+                began = perf_counter()
+                posted = await bob.post(path, {"role": "user", "content": "the train"})
+                page, search = await bob.get(path), await bob.get("/v1/search?q=train")
+                taken.append(perf_counter() - began)
+                assert (posted.status_code, page.status_code, search.status_code) == (201, 200, 200)
+            return taken
+
+        await work()
+        at_rest = median(await work())
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as searches:
+            for _ in range(8):
+                searches.create_task(search_on(stop))
+            beside = median(await work())
+            stop.set()
+        # The client, the server and PostgreSQL share the cores of the machine that runs the tests.
+        assert beside < 3 * at_rest + 0.2
+        await people.close()

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.serving import Served
+from support.serving import Served, served
 
 from agent_manager.http.server import listen
 from eventstore import EventStore, MessageAdded
@@ -134,6 +134,23 @@ async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -
             tag = answer.headers["etag"] if not step % 2 else tag
 
     await asyncio.gather(*(live(number) for number in range(8)))
+
+
+async def test_a_read_waits_for_what_its_tenant_wrote_and_for_nothing_else(
+    store: EventStore, superuser_url: str
+) -> None:
+    async with served(store, works=False) as here:
+        await here.begin(id="trip")
+        await here.client.get("/v1/messages")
+        [trip] = (await here.client.get("/v1/conversations")).json()["items"]
+        with psycopg.connect(superuser_url) as worker:  # which is busy with all partitions but that of the conversation
+            worker.execute("SELECT FROM checkpoints WHERE share <> share_of(%s) FOR UPDATE", [trip["id"]])
+            for number in range(8):
+                await store.append(uuid4(), [MessageAdded(role="user", content=f"{number}")], tenant="another")
+            await here.say("trip", "hello")
+            for path in ("/v1/messages", "/v1/conversations/trip/messages", "/v1/conversations/trip/state"):
+                read = await here.client.get(path)
+                assert (read.status_code, "hello" in read.text) == (200, True), path
 
 
 async def test_small_answers_go_out_at_once() -> None:
