@@ -11,10 +11,10 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
           FROM task_artifacts a
          WHERE a.task_id = t.id
            AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts,
-       CASE WHEN t.added_history IS NULL THEN t.extra ELSE coalesce(t.extra, '{}') END AS extra,
+       CASE WHEN t.added_history IS NULL THEN t.extra ELSE coalesce(t.extra, '{{}}') END AS extra,
        t.status_extra,
        CASE WHEN t.added_history IS NULL THEN t.member_order
-            ELSE coalesce(t.member_order, '{}') || jsonb_build_object('added_history', t.added_history)
+            ELSE coalesce(t.member_order, '{{}}') || jsonb_build_object('added_history', t.added_history)
        END AS member_order
   FROM tasks t
  WHERE {within}

@@ -11,15 +11,21 @@ Json: TypeAlias = dict[str, Any]
 Cursor = Annotated[str | None, Field(description="`next` of the page before; of the same list, order and filters.")]
 Limit = Annotated[int, Field(ge=1, le=1000, description="Rows of a page.")]
 AtLeast = Annotated[
-    int | None,
+    str | None,
     Field(
-        ge=0,
-        lt=2**63,
-        description="The answer holds what was appended up to this position. What was written through this server "
-        "it always holds.",
+        max_length=100,
+        description="A `position`, as an answer has it: this answer holds what was appended up to there. What was "
+        "written through this server it always holds.",
     ),
 ]
 Position = Annotated[int, Field(description="Orders the whole log.")]
+PositionToken = Annotated[
+    int | str,
+    Field(
+        description="What `at_least` takes: the position in the log for callers with the scope `audit`, a sealed text "
+        "that stands for it for all others."
+    ),
+]
 Since = Annotated[AwareDatetime | None, Field(description="From this time on; with an offset, as in ISO 8601.")]
 Until = Annotated[AwareDatetime | None, Field(description="Before this time.")]
 NewestFirst = Annotated[bool, Field(description="The latest first.")]

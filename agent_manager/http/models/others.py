@@ -8,7 +8,18 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from agent_manager.http.models.common import AtLeast, In, Json, Out, PageOut, Position, Since, Until
+from agent_manager.http.models.common import (
+    AtLeast,
+    Cursor,
+    In,
+    Json,
+    Out,
+    PageOut,
+    Position,
+    PositionToken,
+    Since,
+    Until,
+)
 from eventstore import Role
 from projections.statistics import (
     ActorCounts,
@@ -28,7 +39,7 @@ class HitOut(Out):
     id: UUID
     conversation_id: UUID
     version: int
-    position: Position
+    position: PositionToken
     role: str | None
     actor: str
     created_at: AwareDatetime
@@ -57,7 +68,7 @@ class SearchQuery(In):
     until: Until = None
     language: str | None = Field(None, description="Of the query, as pt or en-US.")
     limit: Annotated[int, Field(ge=1, le=1000)] = 20
-    after: str | None = None
+    after: Cursor = None
     at_least: AtLeast = None
 
 
@@ -119,7 +130,7 @@ class PendingMessage(Out):
     message_id: str = Field(description="As its client gave it.")
     status: str
     since: AwareDatetime
-    position: Position
+    position: PositionToken
 
 
 class PendingOut(Out):
@@ -136,7 +147,7 @@ class AcceptedOut(Out):
     event_id: UUID = Field(description="The message's id in the tables.")
     message_id: str
     task_id: str | None = Field(description="Of the open task that it continues.")
-    position: Position
+    position: PositionToken
     message: Json = Field(description="As it is stored.")
 
 

@@ -21,9 +21,9 @@ OPEN = {"/health", "/ready"}
 
 
 @pytest.mark.any_server
-def test_an_endpoint_that_does_not_say_who_may_use_it_cannot_be_made() -> None:
+def test_an_endpoint_without_a_kind_of_data_cannot_be_made() -> None:
     router = APIRouter(route_class=WalledRoute)
-    with pytest.raises(TypeError, match="who may use it"):
+    with pytest.raises(TypeError, match="kind of data"):
         router.get("/anything")(lambda: None)
 
 
