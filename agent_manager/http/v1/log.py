@@ -28,7 +28,7 @@ from agent_manager.http.streams import EventStream, of_conversation, resumed_aft
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
 from agent_manager.http.v1.given import new_event
 from eventstore import ANY
-from eventstore.read import horizon
+from eventstore.read import Filter, horizon
 
 router = APIRouter(tags=["log"], route_class=WalledRoute)
 
@@ -111,6 +111,7 @@ async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Quer
 )
 async def stream_log(here: Here, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
+    Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(here, request, asked)
     tenant, user = here.caller.tenant, here.caller.user
     events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user)
