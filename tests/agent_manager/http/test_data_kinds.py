@@ -1,11 +1,10 @@
-"""What each scope is told, over all endpoints: the kinds of data decide it, and no position of the log is told below audit."""
+"""What each scope is told, over all endpoints: the kinds of data decide it; below audit, no position of the log is."""
 
 from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +41,7 @@ class Callers:
 
 
 @pytest.fixture
-async def callers(superuser_url: str, walled: Served, people: People) -> AsyncIterator[Callers]:
+async def callers(superuser_url: str, walled: Served, people: People) -> Callers:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("SELECT setval('events_position', %s)", [FIRST])
     everything = await people.person("acme", "ana", Scope.READ, Scope.WRITE, Scope.AUDIT)
@@ -66,7 +65,7 @@ async def callers(superuser_url: str, walled: Served, people: People) -> AsyncIt
     file_id = listed[0]["parts"][1]["file"]["uri"].rpartition("/")[2]
     reader = await people.person("acme", "ana", Scope.READ)
     writer = await people.person("acme", "ana", Scope.WRITE)
-    yield Callers(walled, people, everything, reader, writer, trip, file_id)
+    return Callers(walled, people, everything, reader, writer, trip, file_id)
 
 
 def tells_positions(text: str) -> bool:
