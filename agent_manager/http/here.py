@@ -130,7 +130,7 @@ class HereAndNow:
 
     def position(self, position: int) -> int | str:
         """Return a position as the caller is told it: the number itself, or sealed."""
-        return position if self.sees_positions else self.backend.sealing.seal_position(self.caller, position)
+        return position if self.sees_positions else self.backend.sealing.seal_position(self.caller.tenant, position)
 
     def opened(self, cursor: str | None) -> str | None:
         """Return a cursor that was sealed for the caller.
@@ -152,7 +152,7 @@ class HereAndNow:
         """Return the position that a request names in ``at_least``."""
         if given is None:
             return 0
-        position = self.backend.sealing.open_position(self.caller, given)
+        position = self.backend.sealing.open_position(self.caller.tenant, given)
         if position is None and self.sees_positions and given.isascii() and given.isdigit():
             position = int(given)
         if position is None or position > HIGHEST_POSITION:

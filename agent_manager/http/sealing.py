@@ -3,8 +3,9 @@
 Positions are numbers of the whole log, so two of them tell how much all tenants wrote in between. Callers without the
 scope ``audit`` are given them sealed, and so are the cursors of searches, which hold a position.
 
-The key is stored in the database: every process of a store opens what another one sealed, also after a restart. The
-caller is part of what is authenticated, so nobody can use what was sealed for somebody else.
+The key is stored in the database: every process of a store opens what another one sealed, also after a restart. Whom
+a text is for is part of what is authenticated: a position is for all of a tenant, so that one caller can wait for what
+another has written; a cursor is for one caller.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class Sealing:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESSIV(key)
 
-    def seal_position(self, caller: Caller, position: int) -> str:
+    def seal_position(self, tenant: str, position: int) -> str:
         """Return a position as a text: always the same one, so that answers are the same while nothing changes."""
-        return _encoded(self._cipher.encrypt(position.to_bytes(8), _context("position", caller)))
+        return _encoded(self._cipher.encrypt(position.to_bytes(8), _position_of(tenant)))
 
-    def open_position(self, caller: Caller, sealed: str) -> int | None:
-        """Return the position that was sealed for the caller; None if the text is anything else."""
+    def open_position(self, tenant: str, sealed: str) -> int | None:
+        """Return the position that was sealed for the tenant; None if the text is anything else."""
         try:
-            return int.from_bytes(self._cipher.decrypt(_decoded(sealed), _context("position", caller)))
+            return int.from_bytes(self._cipher.decrypt(_decoded(sealed), _position_of(tenant)))
         except (ValueError, InvalidTag):
             return None
 
@@ -49,14 +50,14 @@ class Sealing:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         text = cursor.encode() + b"\0"
         text += bytes(-len(text) % _BLOCK_BYTES)
-        return _encoded(nonce + self._cipher.encrypt(text, [*_context("cursor", caller), nonce]))
+        return _encoded(nonce + self._cipher.encrypt(text, [*_cursor_of(caller), nonce]))
 
     def open_cursor(self, caller: Caller, sealed: str) -> str | None:
         """Return the cursor that was sealed for the caller; None if the text is anything else."""
         try:
             whole = _decoded(sealed)
             nonce = whole[:_NONCE_BYTES]
-            text = self._cipher.decrypt(whole[_NONCE_BYTES:], [*_context("cursor", caller), nonce])
+            text = self._cipher.decrypt(whole[_NONCE_BYTES:], [*_cursor_of(caller), nonce])
         except (ValueError, InvalidTag):
             return None
         return text.partition(b"\0")[0].decode()
@@ -71,10 +72,14 @@ async def open_sealing(store: EventStore) -> Sealing:
     return Sealing(bytes(rows[0][0]))
 
 
-def _context(purpose: str, caller: Caller) -> list[bytes]:
-    # The cipher authenticates a list of texts, not their concatenation: no two callers have the same context.
+def _position_of(tenant: str) -> list[bytes]:
+    # The cipher authenticates a list of texts, not their concatenation: no two of them are the same.
+    return [b"position", tenant.encode()]
+
+
+def _cursor_of(caller: Caller) -> list[bytes]:
     whose = b"tenant" if caller.user is None else b"user:" + caller.user.encode()
-    return [purpose.encode(), caller.tenant.encode(), whose]
+    return [b"cursor", caller.tenant.encode(), whose]
 
 
 def _encoded(data: bytes) -> str:
