@@ -20,15 +20,17 @@ from eventstore.errors import EventStoreError
 _PROXY_HEADERS = frozenset(
     (
         "forwarded", "via", "cdn-loop", "surrogate-capability", "proxy-connection", "max-forwards", "client-ip",
-        "true-client-ip", "remote-addr", "x-client-ip", "x-cluster-client-ip", "x-remote-ip", "x-remote-addr",
-        "x-originating-ip", "x-proxyuser-ip", "x-host", "x-scheme", "x-url-scheme", "x-varnish", "x-bluecoat-via",
-        "x-amzn-trace-id", "x-cloud-trace-context", "wl-proxy-client-ip", "proxy-client-ip",
+        "true-client-ip", "remote-addr", "remote-user", "x-client-ip", "x-client-cert", "x-client-port",
+        "x-client-proto", "x-cluster-client-ip", "x-originating-ip", "x-proxyuser-ip", "x-host", "x-scheme",
+        "x-url-scheme", "x-rewrite-url", "front-end-https", "x-varnish", "x-bluecoat-via", "x-amzn-trace-id",
+        "x-cloud-trace-context", "wl-proxy-client-ip", "proxy-client-ip",
     )
 )  # fmt: skip
 _PROXY_PREFIXES = (
-    "x-forwarded", "x-original-", "x-real-", "x-proxy-", "x-envoy-", "x-arr-", "x-azure-", "x-appengine-", "x-goog-",
-    "x-amz-cf-", "x-vercel-", "x-nf-", "x-akamai-", "x-ms-forwarded-", "x-ssl-", "x-tls-", "cf-", "cloudfront-",
-    "fastly-", "fly-", "akamai-", "ali-cdn-",
+    "x-forwarded", "x-original-", "x-real-", "x-remote-", "x-proxy-", "x-nginx-", "x-envoy-", "x-arr-", "x-azure-",
+    "x-appengine-", "x-goog-", "x-amz-cf-", "x-vercel-", "x-nf-", "x-akamai-", "x-sucuri-", "x-ms-forwarded-",
+    "x-auth-request-", "x-ssl-", "x-tls-", "ssl-client-", "cf-", "cloudfront-", "fastly-", "fly-", "akamai-",
+    "ali-cdn-", "incap-", "tailscale-",
 )  # fmt: skip
 """Headers, and beginnings of headers, that reverse proxies, load balancers and CDNs add to what they pass on."""
 
