@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -41,6 +42,17 @@ class In(BaseModel):
     """Something that is taken. A member that it does not know is an error, so that no misspelt one is passed over."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PositionedOut(Out):
+    """Something that is given with its position."""
+
+    position: PositionToken
+
+    def told(self, position: Callable[[int], int | str]) -> Self:
+        """Return the same with its position as the caller is told positions."""
+        assert isinstance(self.position, int)
+        return self.model_copy(update={"position": position(self.position)})
 
 
 class PageOut(Out):

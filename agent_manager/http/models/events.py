@@ -16,7 +16,7 @@ from agent_manager.http.models.common import (
     Out,
     PageOut,
     Position,
-    PositionToken,
+    PositionedOut,
     Since,
     Until,
 )
@@ -111,21 +111,19 @@ class EventsIn(In):
     expected_version: ExpectedVersion = None
 
 
-class AppendedOut(Out):
+class AppendedOut(PositionedOut):
     """Where an event stands."""
 
     event_id: UUID
-    position: PositionToken
     version: int
     timestamp: AwareDatetime
     is_new: bool = Field(description="False where an earlier request has stored it.")
 
 
-class AppendOut(Out):
+class AppendOut(PositionedOut):
     """What was appended."""
 
     conversation_id: UUID
-    position: PositionToken
     version: int
     events: list[AppendedOut]
 
@@ -159,14 +157,5 @@ def append_out(result: AppendResult, position: Callable[[int], int | str]) -> Ap
         conversation_id=first.conversation_id,
         position=position(result.position),
         version=result.version,
-        events=[
-            AppendedOut(
-                event_id=event.event_id,
-                position=position(event.position),
-                version=event.version,
-                timestamp=event.timestamp,
-                is_new=event.is_new,
-            )
-            for event in result.events
-        ],
+        events=[AppendedOut.model_validate(event).told(position) for event in result.events],
     )

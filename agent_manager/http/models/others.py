@@ -16,7 +16,7 @@ from agent_manager.http.models.common import (
     Out,
     PageOut,
     Position,
-    PositionToken,
+    PositionedOut,
     Since,
     Until,
 )
@@ -32,14 +32,13 @@ from projections.statistics import (
 )
 
 
-class HitOut(Out):
+class HitOut(PositionedOut):
     """Something that a search found."""
 
     kind: Literal["message", "task", "status", "artifact"]
     id: UUID
     conversation_id: UUID
     version: int
-    position: PositionToken
     role: str | None
     actor: str
     created_at: AwareDatetime
@@ -121,7 +120,7 @@ class AgentQuery(In):
     url: str = Field(min_length=1, max_length=2000)
 
 
-class PendingMessage(Out):
+class PendingMessage(PositionedOut):
     """A message that waits for its answer."""
 
     conversation_id: str = Field(description="As its client gave it.")
@@ -130,7 +129,6 @@ class PendingMessage(Out):
     message_id: str = Field(description="As its client gave it.")
     status: str
     since: AwareDatetime
-    position: PositionToken
 
 
 class PendingOut(Out):
@@ -139,7 +137,7 @@ class PendingOut(Out):
     items: list[PendingMessage]
 
 
-class AcceptedOut(Out):
+class AcceptedOut(PositionedOut):
     """A message that is stored and will be answered. The answer comes as further messages of the conversation."""
 
     conversation_id: str = Field(description="As its client gave it.")
@@ -147,7 +145,6 @@ class AcceptedOut(Out):
     event_id: UUID = Field(description="The message's id in the tables.")
     message_id: str
     task_id: str | None = Field(description="Of the open task that it continues.")
-    position: PositionToken
     message: Json = Field(description="As it is stored.")
 
 

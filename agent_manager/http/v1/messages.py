@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
@@ -96,7 +95,7 @@ async def send_message(here: Here, conversation: str, message: MessageIn) -> Acc
     name = str(found.id) if view is None else view.conversation_id
     accepted = await manager.accept(message, name, event_id=None if here.claim is None else here.new_id("message"))
     here.answer(accepted)
-    return AcceptedOut.model_validate(asdict(accepted) | {"position": here.position(accepted.position)})
+    return AcceptedOut.model_validate(accepted).told(here.position)
 
 
 @router.get(

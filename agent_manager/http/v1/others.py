@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -19,6 +18,8 @@ from agent_manager.http.models.others import (
     AgentIn,
     AgentQuery,
     AgentsOut,
+    HitOut,
+    PendingMessage,
     PendingOut,
     SearchOut,
     SearchQuery,
@@ -48,8 +49,8 @@ async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Que
 
     async def page() -> Body:
         found = await here.search.page(asked.q, **which)
-        hits = [asdict(hit) | {"position": here.position(hit.position)} for hit in found.hits]
-        told = SearchOut.model_validate({"items": hits, "next": None, "searched": found.searched})
+        hits = [HitOut.model_validate(hit).told(here.position) for hit in found.hits]
+        told = SearchOut(items=hits, next=None, searched=found.searched)
         return Body(told.model_dump_json().encode(), found.cursor)
 
     return await here.read(request, page, projections=("search",), at_least=asked.at_least)
@@ -131,7 +132,7 @@ async def pending(here: Here, request: Request) -> Response:
     """The messages that wait for an answer, oldest first."""
 
     async def make() -> PendingOut:
-        waiting = [asdict(each) | {"position": here.position(each.position)} for each in await here.manager.pending()]
-        return PendingOut.model_validate({"items": waiting})
+        waiting = [PendingMessage.model_validate(each) for each in await here.manager.pending()]
+        return PendingOut(items=[each.told(here.position) for each in waiting])
 
     return await here.read_log(request, make)

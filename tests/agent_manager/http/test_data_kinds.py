@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
@@ -16,7 +17,9 @@ from support.endpoints import Endpoint, endpoints
 from support.serving import Served, served
 
 from agent_manager.http.data_kinds import Data, needs
+from agent_manager.http.sealing import open_sealing
 from agent_manager.identity import Scope
+from eventstore import EventStore
 
 FIRST = 765_432_100_000
 """Positions begin here, so that they are found wherever they are told."""
@@ -196,3 +199,13 @@ async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(caller
     for person in (bob, eve):
         foreign = await person.get("/v1/search", params=asked | {"after": cursors.copy().pop()})
         assert (foreign.status_code, foreign.json()["title"]) == (400, "InvalidCursor")
+
+
+async def test_servers_that_find_no_key_to_seal_with_make_one_together(store: EventStore, superuser_url: str) -> None:
+    before = await open_sealing(store)
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM server_secrets")
+    made = await asyncio.gather(*(open_sealing(store) for _ in range(4)))
+    sealed = made[0].seal_position("acme", 7)
+    assert {each.open_position("acme", sealed) for each in made} == {7}
+    assert before.open_position("acme", sealed) is None
