@@ -23,6 +23,7 @@ from eventstore.errors import InvalidCursor, printable
 _CHECK_BYTES = 6
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_HIGHEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,6 @@ def _value(kind: type, plain: Any) -> Any:
         return _EPOCH + plain * _MICROSECOND
     if kind is UUID:
         return UUID(plain)
-    return int(plain)
+    if type(plain) is not int or abs(plain) > _HIGHEST:
+        raise ValueError("not a number of the log")
+    return plain

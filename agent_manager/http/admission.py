@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent_manager.http.asking import bearer, needed_by
+from agent_manager.http.asking import bearer
+from agent_manager.http.data_kinds import Requirement
 from agent_manager.http.idempotency import PARAMETER, Kept
+from agent_manager.http.paths import decode_parameters
 from agent_manager.http.problems import problem_of, problem_of_refusal
 from agent_manager.http.refusals import NotAllowed, Refused
 from agent_manager.identity import Scope as Access
@@ -28,12 +30,13 @@ class WalledRoute(APIRoute):
     """An endpoint.
 
     Raises:
-        TypeError: it does not say who may use it.
+        TypeError: it does not declare its kind of data, see :mod:`agent_manager.http.data_kinds`.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         extra = named.get("openapi_extra")
-        self.needed = needed_by(extra)
+        self.requirement = Requirement(extra)
+        self.needed = self.requirement.scope
         super().__init__(*given, **named)
         if self.takes_key:
             self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
@@ -62,6 +65,7 @@ class WalledRoute(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or refuses."""
+        decode_parameters(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
@@ -86,9 +90,9 @@ class WalledRoute(APIRoute):
         if key is not None:
             backend.limits.rates.take(key)
             places.enter_context(backend.limits.requests_of_keys.one(key))
-        assert self.needed is not None
-        if not identity.may(self.needed):
-            raise NotAllowed(self.needed)
+        for needed in self.requirement.scopes(request.query_params):
+            if not identity.may(needed):
+                raise NotAllowed(needed)
         request.state.identity = identity
         request.state.places = places
 

@@ -1,7 +1,6 @@
 """Who asks, and whether they may: decided before anything of a request but its head is read.
 
-Every endpoint says in its description which scope it needs, or that it needs no token; the same words are the rule that
-it is held by, so that the two cannot differ, and an endpoint without such words cannot be made.
+Which scope an endpoint needs follows from its kind of data, see :mod:`agent_manager.http.data_kinds`.
 """
 
 from __future__ import annotations
@@ -13,38 +12,27 @@ from fastapi import Depends
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from agent_manager.http.models.common import Json
+from agent_manager.http.data_kinds import SCHEME
 from agent_manager.http.refusals import BadToken, NoToken
 from agent_manager.identity import Identity, Scope, Unauthorized
 from eventstore.errors import EventStoreError
 
-SCHEME = "token"
-"""The name of the security scheme in the OpenAPI."""
-
-_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
-"""Headers of which one at least says that a request came through somebody else's hands."""
-
-NOBODY: Json = {"security": []}
-"""What an endpoint that needs no token says (``openapi_extra``)."""
-
-
-def needs(scope: Scope) -> Json:
-    """What an endpoint says that needs a token with this scope (``openapi_extra``)."""
-    return {"security": [{SCHEME: [scope.value]}]}
-
-
-def needed_by(extra: Json | None) -> Scope | None:
-    """The scope that an endpoint says it needs; None for one that is open to all.
-
-    Raises:
-        TypeError: it does not say.
-    """
-    said = (extra or {}).get("security")
-    if said == []:
-        return None
-    if not said:
-        raise TypeError("an endpoint must say who may use it: openapi_extra=needs(Scope.…), or NOBODY")
-    return Scope(said[0][SCHEME][0])
+_PROXY_HEADERS = frozenset(
+    (
+        "forwarded", "via", "cdn-loop", "surrogate-capability", "proxy-connection", "max-forwards", "client-ip",
+        "true-client-ip", "remote-addr", "remote-user", "x-client-ip", "x-client-cert", "x-client-port",
+        "x-client-proto", "x-cluster-client-ip", "x-originating-ip", "x-proxyuser-ip", "x-host", "x-scheme",
+        "x-url-scheme", "x-rewrite-url", "front-end-https", "x-varnish", "x-bluecoat-via", "x-amzn-trace-id",
+        "x-cloud-trace-context", "wl-proxy-client-ip", "proxy-client-ip",
+    )
+)  # fmt: skip
+_PROXY_PREFIXES = (
+    "x-forwarded", "x-original-", "x-real-", "x-remote-", "x-proxy-", "x-nginx-", "x-envoy-", "x-arr-", "x-azure-",
+    "x-appengine-", "x-goog-", "x-amz-cf-", "x-vercel-", "x-nf-", "x-akamai-", "x-sucuri-", "x-ms-forwarded-",
+    "x-auth-request-", "x-ssl-", "x-tls-", "ssl-client-", "cf-", "cloudfront-", "fastly-", "fly-", "akamai-",
+    "ali-cdn-", "incap-", "tailscale-",
+)  # fmt: skip
+"""Headers, and beginnings of headers, that reverse proxies, load balancers and CDNs add to what they pass on."""
 
 
 def everything_of(tenant: str) -> Identity:
@@ -53,6 +41,12 @@ def everything_of(tenant: str) -> Identity:
     Nobody has said who that is, so events are caused by whom the request names.
     """
     return Identity(tenant, None, "", frozenset(Scope))
+
+
+def came_through_proxy(headers: Headers) -> bool:
+    """Return whether a header shows that somebody else passed the request on, and so where it came from is unknown."""
+    names = (name.replace("_", "-") for name in headers)
+    return any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES) for name in names)
 
 
 class Identifies(Protocol):
@@ -76,6 +70,10 @@ class Gate:
         self._tenant = tenant
         self.requires_tokens = requires_tokens
 
+    def is_own(self, headers: Headers) -> bool:
+        """Return whether a request with these headers comes from this machine itself, and needs no token."""
+        return not self.requires_tokens and not came_through_proxy(headers)
+
     async def identify(self, headers: Headers) -> Identity:
         """Who sends a request with these headers.
 
@@ -84,8 +82,7 @@ class Gate:
             ServerError: it cannot be said now.
         """
         said = headers.getlist("authorization")
-        # What a proxy on this machine passes on comes from anywhere.
-        if not said and not self.requires_tokens and not any(name in headers for name in _PROXIES):
+        if not said and self.is_own(headers):
             return everything_of(self._tenant)
         scheme, _, token = said[0].strip().partition(" ") if len(said) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not token.strip():

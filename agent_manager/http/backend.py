@@ -14,6 +14,7 @@ from agent_manager.http.desks import Desk, Desks
 from agent_manager.http.hurrying import Hurry
 from agent_manager.http.idempotency import Idempotency
 from agent_manager.http.limits import Limits
+from agent_manager.http.sealing import Sealing
 from agent_manager.http.states import States
 from agent_manager.manager.core import AsyncManager
 from agent_manager.manager.views import Accepted
@@ -33,6 +34,7 @@ class Backend:
     Args:
         manager: of the store's own tenant.
         gatekeeper: tells who bears a token.
+        sealing: seals what callers may keep but not read.
         requires_tokens: whether nobody may ask without one.
 
     Attributes:
@@ -43,10 +45,17 @@ class Backend:
     """
 
     def __init__(
-        self, store: EventStore, manager: AsyncManager, gatekeeper: Identifies, *, requires_tokens: bool
+        self,
+        store: EventStore,
+        manager: AsyncManager,
+        gatekeeper: Identifies,
+        sealing: Sealing,
+        *,
+        requires_tokens: bool,
     ) -> None:
         self.store = store
         self.gate = Gate(gatekeeper, store.tenant, requires_tokens=requires_tokens)
+        self.sealing = sealing
         self.limits = Limits(store.settings)
         self.counters = Counters()
         self.desks = Desks(store, manager)

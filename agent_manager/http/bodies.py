@@ -5,7 +5,8 @@ same it is not made again, and a client that sends its ETag back (If-None-Match)
 look at the mark. Requests for the same body that arrive while it is made share it.
 
 The mark changes whenever anybody has written, the tag only where the answer has: it is made of the answer itself. So
-nobody learns from a tag that somebody else is writing.
+nobody learns from a tag that somebody else is writing. A cursor that holds a position of the log is kept beside the
+body, sealed anew for every answer, and not part of the tag: it goes on with the log.
 """
 
 from __future__ import annotations
@@ -19,13 +20,28 @@ from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eventstore import Caller
+from agent_manager.identity import Identity
 
 MAX_BYTES = 64 * 1024 * 1024
 _ENTRY_BYTES = 500
 """About what an entry takes beside its body."""
 
-Make = Callable[[], Awaitable[bytes]]
+
+class Body(NamedTuple):
+    """A body that was made.
+
+    Attributes:
+        text: JSON.
+        cursor: of the next page, to be sealed and put in the place of ``"next":null``; None if there is none, or if it
+            is in the text.
+    """
+
+    text: bytes
+    cursor: str | None = None
+
+
+Make = Callable[[], Awaitable[Body]]
+Seal = Callable[[str], str]
 
 
 class Frame(NamedTuple):
@@ -38,10 +54,17 @@ class Frame(NamedTuple):
 NO_FRAME = Frame()
 
 
+_NO_NEXT = b'"next":null'
+
+
 class _Kept(NamedTuple):
     mark: str
     tag: str
-    body: bytes
+    body: Body
+
+    @property
+    def size(self) -> int:
+        return len(self.body.text) + len(self.body.cursor or "") + _ENTRY_BYTES
 
 
 class Bodies:
@@ -52,22 +75,40 @@ class Bodies:
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._kept: LRUCache[str, _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: len(kept.body) + _ENTRY_BYTES)
+        self._kept: LRUCache[str, _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size)
         self._coming: dict[tuple[str, str], asyncio.Task[_Kept]] = {}
         self.made = 0
 
     async def answer(
-        self, request: Request, mark: str, make: Make, *, whose: Caller, asked: str = "", frame: Frame = NO_FRAME
+        self,
+        request: Request,
+        mark: str,
+        make: Make,
+        *,
+        whose: Identity,
+        seal: Seal,
+        asked: str = "",
+        frame: Frame = NO_FRAME,
     ) -> Response:
         """The answer to a request for what the mark stands for.
 
         Args:
-            whose: on whose behalf it is made; nobody else is given it.
+            whose: on whose behalf it is made; nobody else is given it, nor the same caller with other scopes.
+            seal: seals the cursor of the body.
             asked: what is asked for beside the address, as by the body of a POST.
             frame: stands around the body, and is of this request alone.
             make: makes the body; is not called where it is here already.
         """
-        question = (whose.tenant, whose.user, request.method, request.url.path, request.url.query, asked)
+        scopes = sorted(whose.scopes)
+        question = (
+            whose.caller.tenant,
+            whose.caller.user,
+            scopes,
+            request.method,
+            request.url.path,
+            request.url.query,
+            asked,
+        )
         key = repr(question)
         kept = self._kept.get(key)
         if kept is None or kept.mark != mark:
@@ -75,7 +116,11 @@ class Bodies:
         headers = {"ETag": kept.tag, "Cache-Control": "private, no-cache"}
         if _knows(request, kept.tag):
             return Response(status_code=304, headers=headers)
-        return Response(frame.before + kept.body + frame.after, headers=headers, media_type="application/json")
+        text, cursor = kept.body
+        if cursor is not None:
+            before, _, after = text.rpartition(_NO_NEXT)
+            text = before + b'"next":"' + seal(cursor).encode() + b'"' + after
+        return Response(frame.before + text + frame.after, headers=headers, media_type="application/json")
 
     async def _shared(self, key: str, mark: str, make: Make) -> _Kept:
         """The body, made by whoever asks first. Whoever stops waiting ends it for nobody else."""
@@ -93,14 +138,15 @@ class Bodies:
         self.made += 1
         made = _Kept(mark, _tag(key, body), body)
         self._kept.pop(key, None)
-        if len(body) + _ENTRY_BYTES <= self._kept.maxsize:
+        if made.size <= self._kept.maxsize:
             self._kept[key] = made
         return made
 
 
-def _tag(key: str, body: bytes) -> str:
+def _tag(key: str, body: Body) -> str:
     """Of one caller's question and its answer: it is worth nothing to anybody else."""
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass") + b"\0" + body)
+    is_last = b"\0" if body.cursor is None else b"\1"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass") + is_last + body.text)
     return f'W/"{digest.hexdigest()[:32]}"'
 
 

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_manager.http.counting import Counters
+from agent_manager.http.paths import canonical_path
 from agent_manager.http.problems import problem, problem_of_refusal
 from agent_manager.http.refusals import Refused, TooLarge, TooSlow
 
@@ -53,6 +54,13 @@ class Guard:
             self._counters.add("http_refused", reason=refused[1])
             await problem(refused[0], refused[2], headers=refused[3])(scope, receive, send)
             return
+        path = canonical_path(scope)
+        if path is None:
+            self._counters.add("http_refused", reason="path")
+            said = "the path is not UTF-8: percent-encode the bytes of each id in UTF-8"
+            await problem(400, said)(scope, receive, send)
+            return
+        scope["path"] = path
         body = _Body(receive, self._limit, self._seconds)
         if said_length(headers) > self._limit:
             body.refused = TooLarge(self._limit)

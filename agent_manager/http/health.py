@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import NOBODY
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.here import backend_of
 from agent_manager.http.looking import READ_TABLES
 from agent_manager.http.models.others import HealthOut, ReadyOut
@@ -18,13 +18,13 @@ from projections import applied_position, named
 router = APIRouter(tags=["health"], route_class=WalledRoute)
 
 
-@router.get("/health", response_model=HealthOut, openapi_extra=NOBODY)
+@router.get("/health", response_model=HealthOut, openapi_extra=needs(Data.STATUS))
 async def health() -> HealthOut:
     """The process answers. It asks nobody else."""
     return HealthOut()
 
 
-@router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=NOBODY)
+@router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=needs(Data.STATUS))
 async def ready(request: Request) -> ReadyOut:
     """PostgreSQL answers; 503 where it does not, or where this server is about to end."""
     backend = backend_of(request)
@@ -36,6 +36,6 @@ async def ready(request: Request) -> ReadyOut:
             await horizon(store.log(store.caller())),
             await applied_position(store, named(list(READ_TABLES))),
         )
-    if backend.gate.requires_tokens:
+    if not backend.gate.is_own(request.headers):
         return ReadyOut(horizon=None, applied=None)  # how much there is, is not for everybody
     return ReadyOut(horizon=final, applied=applied)

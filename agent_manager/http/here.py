@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -15,10 +15,10 @@ from starlette.responses import Response
 
 from agent_manager.http.asking import Asking, bearer
 from agent_manager.http.backend import Backend
-from agent_manager.http.bodies import NO_FRAME, Frame, Make
+from agent_manager.http.bodies import NO_FRAME, Body, Frame, Make
 from agent_manager.http.desks import Desk
 from agent_manager.http.idempotency import Claim
-from agent_manager.http.looking import READ_TABLES, mark_of_log, seen_of
+from agent_manager.http.looking import HIGHEST_POSITION, READ_TABLES, mark_of_log, seen_of
 from agent_manager.http.refusals import NotAllowed
 from agent_manager.http.streams import EventStream
 from agent_manager.identity import Identity, Scope
@@ -26,6 +26,7 @@ from agent_manager.manager.manager import Manager
 from agent_manager.manager.registry import AGENTS
 from agent_manager.manager.views import Accepted
 from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
+from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from projections import Reader, Search, Statistics
 
 CLAIMED = "claimed_actor"
@@ -122,6 +123,45 @@ class HereAndNow:
             return replace(event, actor=actor)
         return replace(event, actor=actor, metadata=event.metadata.model_copy(update={CLAIMED: claimed}))
 
+    @property
+    def sees_positions(self) -> bool:
+        """Whether the caller may know positions of the log, which are of all tenants."""
+        return self.identity.may(Scope.AUDIT)
+
+    def position(self, position: int) -> int | str:
+        """Return a position as the caller is told it: the number itself, or sealed."""
+        return position if self.sees_positions else self.backend.sealing.seal_position(self.caller.tenant, position)
+
+    def opened(self, cursor: str | None) -> str | None:
+        """Return a cursor that was sealed for the caller.
+
+        Raises:
+            InvalidCursor: it was not, or is damaged.
+        """
+        if cursor is None:
+            return None
+        opened = self.backend.sealing.open_cursor(self.caller, cursor)
+        if opened is None:
+            raise InvalidCursor(
+                f"the cursor {printable(cursor, 60)!r} is damaged, or of another caller: give the next of a page, "
+                "whole and unchanged"
+            )
+        return opened
+
+    def _position_of(self, given: str | None) -> int:
+        """Return the position that a request names in ``at_least``."""
+        if given is None:
+            return 0
+        position = self.backend.sealing.open_position(self.caller.tenant, given)
+        if position is None and self.sees_positions and given.isascii() and given.isdigit():
+            position = int(given)
+        if position is None or position > HIGHEST_POSITION:
+            raise InputError(
+                f"at_least: {printable(given, 60)!r} is not a position that you were given: send the position of an "
+                "answer unchanged"
+            )
+        return position
+
     async def caught_up(
         self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, of_found: bool = False
     ) -> str:
@@ -134,15 +174,23 @@ class HereAndNow:
         if at_least:
             written[None] = max(at_least, written.get(None, 0))
         timeout = self.reader.timeout
-        return await self.backend.hurry.mark(projections, written, timeout, self.caller, of_found=of_found)
+        try:
+            return await self.backend.hurry.mark(projections, written, timeout, self.caller, of_found=of_found)
+        except NotCaughtUp:
+            if self.sees_positions:
+                raise
+            raise NotCaughtUp(  # without the positions
+                f"the read tables do not hold it yet, after {timeout:g} seconds: repeat the request later; a worker "
+                "must be running"
+            ) from None
 
     async def read(
         self,
         request: Request,
-        make: Callable[[], Awaitable[BaseModel]],
+        make: Callable[[], Awaitable[BaseModel | Body]],
         *,
         projections: Sequence[str] = READ_TABLES,
-        at_least: int | None = None,
+        at_least: str | None = None,
         of_found: bool = False,
     ) -> Response:
         """The answer to a read of the tables of some projections; not made anew where they are as they were.
@@ -150,7 +198,7 @@ class HereAndNow:
         Args:
             of_found: what is read is of a conversation that was found for the caller in this request.
         """
-        mark = await self.caught_up(projections, at_least or 0, of_found=of_found)
+        mark = await self.caught_up(projections, self._position_of(at_least), of_found=of_found)
         return await self.given(request, mark, lambda: _body(make))
 
     async def read_log(
@@ -175,11 +223,20 @@ class HereAndNow:
         self, request: Request, mark: str, make: Make, *, asked: str = "", frame: Frame = NO_FRAME
     ) -> Response:
         """The answer of this caller alone, see :meth:`Bodies.answer`."""
-        return await self.backend.bodies.answer(request, mark, make, whose=self.caller, asked=asked, frame=frame)
+        return await self.backend.bodies.answer(
+            request,
+            mark,
+            make,
+            whose=self.identity,
+            seal=partial(self.backend.sealing.seal_cursor, self.caller),
+            asked=asked,
+            frame=frame,
+        )
 
 
-async def _body(make: Callable[[], Awaitable[BaseModel]]) -> bytes:
-    return (await make()).model_dump_json().encode()
+async def _body(make: Callable[[], Awaitable[BaseModel | Body]]) -> Body:
+    made = await make()
+    return made if isinstance(made, Body) else Body(made.model_dump_json().encode())
 
 
 def backend_of(request: Request) -> Backend:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from agent_manager.agents.errors import AgentError
 from agent_manager.http.refusals import Refused
+from agent_manager.identity.errors import KeysUnavailable
 from eventstore.errors import (
     ConflictError,
     ConnectionLost,
@@ -48,6 +49,7 @@ STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
     (ConnectionLost, 503),
     (EmbeddedServerError, 503),
     (SchemaError, 503),
+    (KeysUnavailable, 503),
     (DiskFull, 507),
     (AgentError, 502),
     (EventStoreError, 500),

@@ -17,6 +17,7 @@ from agent_manager.http.backend import Backend
 from agent_manager.http.guard import names_of
 from agent_manager.http.headers import Headed
 from agent_manager.http.protocol import patient_protocol
+from agent_manager.http.sealing import open_sealing
 from agent_manager.identity import Gatekeeper
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore
@@ -96,7 +97,8 @@ async def serving(
     """
     requires_tokens = requires_tokens or not is_own(listening)
     async with Gatekeeper(store, store.settings) as gatekeeper:
-        backend = Backend(store, manager, gatekeeper, requires_tokens=requires_tokens)
+        sealing = await open_sealing(store)
+        backend = Backend(store, manager, gatekeeper, sealing, requires_tokens=requires_tokens)
         server = _Server(_config(backend, listening, tls))
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:

@@ -30,6 +30,7 @@ KEEP_ALIVE_SECONDS = 15.0
 LOOK_SECONDS = 1.0
 """How long who listens may go on once their token is worth nothing."""
 _RETRY_MILLISECONDS = 1000
+_MOST_DIGITS = len(str(HIGHEST_POSITION))
 
 
 def resumed_after(request: Request, asked: int | None) -> int | None:
@@ -41,7 +42,7 @@ def resumed_after(request: Request, asked: int | None) -> int | None:
     said = request.headers.get("last-event-id", "").strip()
     if not said:
         return asked
-    if not (said.isascii() and said.isdigit() and int(said[:20]) <= HIGHEST_POSITION):
+    if not (said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS and int(said) <= HIGHEST_POSITION):
         raise InputError(f"Last-Event-ID: {said!r:.40} is no position: send the id of the last event that came")
     return int(said)
 

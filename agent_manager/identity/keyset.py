@@ -76,7 +76,8 @@ class KeySet:
                     await self._read()
         if self._clock() - self._read_at >= LASTING_SECONDS:
             self._keys = {}
-            raise KeysUnavailable(f"the keys of the tokens' issuer cannot be read from {self.name}: repeat it later")
+            # Callers are not told where the keys are; the log is.
+            raise KeysUnavailable("the keys that JWT are verified with cannot be read now: repeat the request later")
 
     async def _read(self) -> None:
         self._tried_at = self._clock()

@@ -15,7 +15,8 @@ from agent_manager.agents.cardshapes import readable_card
 from agent_manager.agents.shapes import task_in_shape
 from agent_manager.agents.wire import Shape
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import needs
+from agent_manager.http.bodies import Body
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.demo import files
 from agent_manager.http.demo.rpc import RpcRoute, frame_of, read_call, success
 from agent_manager.http.demo.shaping import as_message, asked_shape, messages_of, shape_of_list
@@ -90,7 +91,7 @@ _OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
 
 
-@router.post("/conversation/create", openapi_extra=_takes(None) | needs(Scope.WRITE), responses=_gives(_OBJECT))
+@router.post("/conversation/create", openapi_extra=_takes(None) | needs(Data.CONVERSATION), responses=_gives(_OBJECT))
 async def create_conversation(here: Here, request: Request) -> Response:
     """Begins a conversation."""
     await read_call(request)
@@ -98,22 +99,22 @@ async def create_conversation(here: Here, request: Request) -> Response:
     return success(request, _conversation(view, "0.3"))
 
 
-@router.post("/conversation/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
+@router.post("/conversation/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_conversations(here: Here, request: Request) -> Response:
     """All conversations with their messages, in the order in which they began; not the hidden ones."""
     await read_call(request)
 
     shape = asked_shape(request)
 
-    async def make() -> bytes:
+    async def make() -> Body:
         views = await here.manager.conversations()
         told = shape or shape_of_list(views)
-        return to_json([_conversation(each, told) for each in views])
+        return Body(to_json([_conversation(each, told) for each in views]))
 
     return await _listed(here, request, make)
 
 
-@router.post("/message/send", openapi_extra=_takes(_OBJECT) | needs(Scope.WRITE), responses=_gives(_OBJECT))
+@router.post("/message/send", openapi_extra=_takes(_OBJECT) | needs(Data.CONVERSATION), responses=_gives(_OBJECT))
 async def send_message(here: Here, request: Request) -> Response:
     """Stores a message, and has it answered after this has returned."""
     call = await read_call(request)
@@ -125,7 +126,7 @@ async def send_message(here: Here, request: Request) -> Response:
     return success(request, {"message_id": accepted.message_id, "context_id": accepted.conversation_id})
 
 
-@router.post("/message/list", openapi_extra=_takes(_TEXT) | needs(Scope.READ), responses=_list_of(_OBJECT))
+@router.post("/message/list", openapi_extra=_takes(_TEXT) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_messages(here: Here, request: Request) -> Response:
     """The messages of a conversation, their files as addresses; none if it does not exist, or is deleted."""
     call = await read_call(request)
@@ -137,57 +138,59 @@ async def list_messages(here: Here, request: Request) -> Response:
         return success(request, [])
     shape = asked_shape(request)
 
-    async def make() -> bytes:
-        return b"[" + await here.backend.messages.listed(here.reader, found.id, shape) + b"]"
+    async def make() -> Body:
+        return Body(b"[" + await here.backend.messages.listed(here.reader, found.id, shape) + b"]")
 
     return await here.given(request, str(found.version), make, asked=f"{found.id.hex} {shape}", frame=frame_of(request))
 
 
 @router.post(
     "/message/pending",
-    openapi_extra=_takes(None) | needs(Scope.READ),
+    openapi_extra=_takes(None) | needs(Data.CONTENT),
     responses=_list_of({"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}),
 )
 async def pending_messages(here: Here, request: Request) -> Response:
     """The messages that wait for an answer: id, and what is known of it."""
     await read_call(request)
 
-    async def make() -> bytes:
-        return to_json([(each.message_id, each.status) for each in await here.manager.pending()])
+    async def make() -> Body:
+        return Body(to_json([(each.message_id, each.status) for each in await here.manager.pending()]))
 
     return await _listed(here, request, make)
 
 
-@router.post("/events/get", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
+@router.post("/events/get", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def get_events(here: Here, request: Request) -> Response:
     """What happened, oldest first."""
     await read_call(request)
 
     shape = asked_shape(request)
 
-    async def make() -> bytes:
+    async def make() -> Body:
         told = shape or shape_of_list(await here.manager.conversations())
-        return to_json([_event(each, told) for each in await here.manager.events()])
+        return Body(to_json([_event(each, told) for each in await here.manager.events()]))
 
     return await _listed(here, request, make)
 
 
-@router.post("/task/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
+@router.post("/task/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_tasks(here: Here, request: Request) -> Response:
     """All tasks, in the order in which they began."""
     await read_call(request)
 
     shape = asked_shape(request)
 
-    async def make() -> bytes:
+    async def make() -> Body:
         told = shape or shape_of_list(await here.manager.conversations())
-        return to_json([task_in_shape(task, told) for task in await here.manager.tasks()])
+        return Body(to_json([task_in_shape(task, told) for task in await here.manager.tasks()]))
 
     return await _listed(here, request, make)
 
 
 @router.post(
-    "/agent/register", openapi_extra=_takes(_TEXT) | needs(Scope.ADMIN), responses=_gives({"type": ["string", "null"]})
+    "/agent/register",
+    openapi_extra=_takes(_TEXT) | needs(Data.REGISTRY),
+    responses=_gives({"type": ["string", "null"]}),
 )
 async def register_agent(here: Here, request: Request) -> Response:
     """Registers the agent whose card is at an address."""
@@ -199,26 +202,26 @@ async def register_agent(here: Here, request: Request) -> Response:
     return success(request, None)
 
 
-@router.post("/agent/list", openapi_extra=_takes(None) | needs(Scope.READ), responses=_list_of(_OBJECT))
+@router.post("/agent/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_agents(here: Here, request: Request) -> Response:
     """The cards of the registered agents."""
     await read_call(request)
 
-    async def make() -> bytes:
-        return to_json([readable_card(card) for card in await here.manager.agents()])
+    async def make() -> Body:
+        return Body(to_json([readable_card(card) for card in await here.manager.agents()]))
 
     return await _listed(here, request, make)
 
 
 @plain.get(
-    "/message/file/{file_id}", response_class=Response, responses=_FILE | errors(404), openapi_extra=needs(Scope.READ)
+    "/message/file/{file_id}", response_class=Response, responses=_FILE | errors(404), openapi_extra=needs(Data.CONTENT)
 )
 async def get_file(here: Here, file_id: str) -> Response:
     """A file that a message holds."""
     return files.answer(await files.find(here.reader, file_id))
 
 
-@plain.post("/api_key/update", responses=errors(413), openapi_extra=needs(Scope.ADMIN))
+@plain.post("/api_key/update", responses=errors(413), openapi_extra=needs(Data.REGISTRY))
 async def update_api_key(here: Here, request: Request) -> dict[str, str]:
     """Gives an agent that runs in this process its key for Google's models, by the variable from which it reads it.
 

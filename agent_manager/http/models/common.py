@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -11,15 +12,21 @@ Json: TypeAlias = dict[str, Any]
 Cursor = Annotated[str | None, Field(description="`next` of the page before; of the same list, order and filters.")]
 Limit = Annotated[int, Field(ge=1, le=1000, description="Rows of a page.")]
 AtLeast = Annotated[
-    int | None,
+    str | None,
     Field(
-        ge=0,
-        lt=2**63,
-        description="The answer holds what was appended up to this position. What was written through this server "
-        "it always holds.",
+        max_length=100,
+        description="A `position`, as an answer has it: this answer holds what was appended up to there. What was "
+        "written through this server it always holds.",
     ),
 ]
 Position = Annotated[int, Field(description="Orders the whole log.")]
+PositionToken = Annotated[
+    int | str,
+    Field(
+        description="What `at_least` takes: the position in the log for callers with the scope `audit`, a sealed text "
+        "that stands for it for all others."
+    ),
+]
 Since = Annotated[AwareDatetime | None, Field(description="From this time on; with an offset, as in ISO 8601.")]
 Until = Annotated[AwareDatetime | None, Field(description="Before this time.")]
 NewestFirst = Annotated[bool, Field(description="The latest first.")]
@@ -35,6 +42,17 @@ class In(BaseModel):
     """Something that is taken. A member that it does not know is an error, so that no misspelt one is passed over."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PositionedOut(Out):
+    """Something that is given with its position."""
+
+    position: PositionToken
+
+    def told(self, position: Callable[[int], int | str]) -> Self:
+        """Return the same with its position as the caller is told positions."""
+        assert isinstance(self.position, int)
+        return self.model_copy(update={"position": position(self.position)})
 
 
 class PageOut(Out):

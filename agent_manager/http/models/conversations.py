@@ -42,6 +42,12 @@ class ConversationOut(Out):
     forked_from: Json | None
 
 
+class ConversationRef(Out):
+    """A conversation to callers without the scope `read`."""
+
+    id: UUID
+
+
 class ConversationPage(PageOut):
     """A page of conversations."""
 

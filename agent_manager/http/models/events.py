@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from agent_manager.http.models.common import In, Json, Limit, NewestFirst, Out, PageOut, Position, Since, Until
+from agent_manager.http.models.common import (
+    In,
+    Json,
+    Limit,
+    NewestFirst,
+    Out,
+    PageOut,
+    Position,
+    PositionedOut,
+    Since,
+    Until,
+)
 from agent_manager.http.models.conversations import Actor, ExpectedVersion
 from eventstore import Appended, AppendResult, Event
 
@@ -99,21 +111,19 @@ class EventsIn(In):
     expected_version: ExpectedVersion = None
 
 
-class AppendedOut(Out):
+class AppendedOut(PositionedOut):
     """Where an event stands."""
 
     event_id: UUID
-    position: Position
     version: int
     timestamp: AwareDatetime
     is_new: bool = Field(description="False where an earlier request has stored it.")
 
 
-class AppendOut(Out):
+class AppendOut(PositionedOut):
     """What was appended."""
 
     conversation_id: UUID
-    position: Position
     version: int
     events: list[AppendedOut]
 
@@ -136,12 +146,16 @@ def event_out(event: Event) -> EventOut:
     )
 
 
-def append_out(result: AppendResult) -> AppendOut:
-    """The result of an append to one conversation."""
+def append_out(result: AppendResult, position: Callable[[int], int | str]) -> AppendOut:
+    """The result of an append to one conversation.
+
+    Args:
+        position: how the caller is told a position.
+    """
     first: Appended = result.events[0]
     return AppendOut(
         conversation_id=first.conversation_id,
-        position=result.position,
+        position=position(result.position),
         version=result.version,
-        events=[AppendedOut.model_validate(event) for event in result.events],
+        events=[AppendedOut.model_validate(event).told(position) for event in result.events],
     )

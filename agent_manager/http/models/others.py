@@ -8,7 +8,18 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from agent_manager.http.models.common import AtLeast, In, Json, Out, PageOut, Position, Since, Until
+from agent_manager.http.models.common import (
+    AtLeast,
+    Cursor,
+    In,
+    Json,
+    Out,
+    PageOut,
+    Position,
+    PositionedOut,
+    Since,
+    Until,
+)
 from eventstore import Role
 from projections.statistics import (
     ActorCounts,
@@ -21,14 +32,13 @@ from projections.statistics import (
 )
 
 
-class HitOut(Out):
+class HitOut(PositionedOut):
     """Something that a search found."""
 
     kind: Literal["message", "task", "status", "artifact"]
     id: UUID
     conversation_id: UUID
     version: int
-    position: Position
     role: str | None
     actor: str
     created_at: AwareDatetime
@@ -57,7 +67,7 @@ class SearchQuery(In):
     until: Until = None
     language: str | None = Field(None, description="Of the query, as pt or en-US.")
     limit: Annotated[int, Field(ge=1, le=1000)] = 20
-    after: str | None = None
+    after: Cursor = None
     at_least: AtLeast = None
 
 
@@ -110,7 +120,7 @@ class AgentQuery(In):
     url: str = Field(min_length=1, max_length=2000)
 
 
-class PendingMessage(Out):
+class PendingMessage(PositionedOut):
     """A message that waits for its answer."""
 
     conversation_id: str = Field(description="As its client gave it.")
@@ -119,7 +129,6 @@ class PendingMessage(Out):
     message_id: str = Field(description="As its client gave it.")
     status: str
     since: AwareDatetime
-    position: Position
 
 
 class PendingOut(Out):
@@ -128,7 +137,7 @@ class PendingOut(Out):
     items: list[PendingMessage]
 
 
-class AcceptedOut(Out):
+class AcceptedOut(PositionedOut):
     """A message that is stored and will be answered. The answer comes as further messages of the conversation."""
 
     conversation_id: str = Field(description="As its client gave it.")
@@ -136,7 +145,6 @@ class AcceptedOut(Out):
     event_id: UUID = Field(description="The message's id in the tables.")
     message_id: str
     task_id: str | None = Field(description="Of the open task that it continues.")
-    position: Position
     message: Json = Field(description="As it is stored.")
 
 

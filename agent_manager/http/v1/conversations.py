@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import needs
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.here import Here, HereAndNow
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import AtLeast, PageOut
@@ -22,6 +22,7 @@ from agent_manager.http.models.conversations import (
     ConversationOut,
     ConversationPage,
     ConversationQuery,
+    ConversationRef,
     NewConversation,
     StateOut,
     StateQuery,
@@ -43,7 +44,7 @@ from eventstore.errors import ConflictError, ConversationIsDeleted, Forbidden, W
 from eventstore.ids import is_canonical_uuid
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=WalledRoute)
-_READ, _WRITE = needs(Scope.READ), needs(Scope.WRITE)
+_READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
 
 
 @router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
@@ -58,10 +59,16 @@ async def list_conversations(here: Here, request: Request, asked: Annotated[Conv
 
 
 @router.post(
-    "", status_code=201, response_model=ConversationOut, responses=errors(CONFLICT, TOO_LARGE), openapi_extra=_WRITE
+    "",
+    status_code=201,
+    response_model=ConversationOut | ConversationRef,
+    responses=errors(CONFLICT, TOO_LARGE),
+    openapi_extra=_WRITE,
 )
-async def create_conversation(here: Here, response: Response, new: NewConversation) -> ConversationOut:
-    """Begins a conversation."""
+async def create_conversation(
+    here: Here, response: Response, new: NewConversation
+) -> ConversationOut | ConversationRef:
+    """Begins a conversation. Callers without the scope `read` are given its id alone."""
     given = new.id if new.id is not None else str(here.new_id("conversation"))
     conversation_id = checked_conversation(here.caller.tenant, given)
     event = ConversationCreated(
@@ -91,12 +98,17 @@ async def get_conversation(
 
 @router.patch(
     "/{conversation}",
-    response_model=ConversationOut,
+    response_model=ConversationOut | ConversationRef,
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=_WRITE,
 )
-async def change_conversation(here: Here, conversation: str, change: ConversationChange) -> ConversationOut:
-    """Renames, archives or reactivates a conversation; reactivating takes a deletion back, too."""
+async def change_conversation(
+    here: Here, conversation: str, change: ConversationChange
+) -> ConversationOut | ConversationRef:
+    """Renames, archives or reactivates a conversation; reactivating takes a deletion back, too.
+
+    Callers without the scope `read` are given its id alone.
+    """
     events: list[EventData] = []
     if change.is_active is not None:
         events.append(ConversationReactivated() if change.is_active else ConversationArchived())
@@ -121,9 +133,14 @@ async def delete_conversation(here: Here, conversation: str, actor: Annotated[Ac
         await here.append(found.id, [ConversationDeleted()], claimed=actor)
 
 
-@router.get("/{conversation}/state", response_model=StateOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
+@router.get(
+    "/{conversation}/state",
+    response_model=StateOut,
+    responses=read_errors(NOT_FOUND),
+    openapi_extra=needs(Data.CONTENT, version=Data.PAST, position=Data.PAST, time=Data.PAST),
+)
 async def get_state(here: Here, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]) -> Response:
-    """A conversation with all its messages and tasks: as it is, or as it was at a version, position or time."""
+    """A conversation with all its messages and tasks: as it is, or, for `audit`, at a version, position or time."""
     found = await existing(here.reader, conversation)
     limits = asked.model_dump(exclude_none=True)
 
@@ -142,7 +159,9 @@ def _taken(given: str, more: str = "") -> ConflictError:
     return ConflictError(f"there is a conversation {given!r} already{more}: choose another id, or leave it out")
 
 
-async def _conversation(here: HereAndNow, conversation_id: UUID) -> ConversationOut:
-    """A conversation as it is after what was just appended."""
+async def _conversation(here: HereAndNow, conversation_id: UUID) -> ConversationOut | ConversationRef:
+    """Return a conversation as it is after what was just appended, as far as the caller may read it."""
+    if not here.identity.may(Scope.READ):
+        return ConversationRef(id=conversation_id)
     await here.caught_up(("conversations",), of_found=True)
     return ConversationOut.model_validate(await here.reader.conversation(conversation_id))

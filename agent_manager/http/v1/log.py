@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import needs
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.here import Here, HereAndNow
 from agent_manager.http.looking import end_of_log, existing
 from agent_manager.http.models.events import (
@@ -27,9 +27,8 @@ from agent_manager.http.models.events import (
 from agent_manager.http.streams import EventStream, of_conversation, resumed_after
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
 from agent_manager.http.v1.given import new_event
-from agent_manager.identity import Scope
 from eventstore import ANY
-from eventstore.read import horizon
+from eventstore.read import Filter, horizon
 
 router = APIRouter(tags=["log"], route_class=WalledRoute)
 
@@ -42,7 +41,7 @@ _STREAM: Answers = {
     "/conversations/{conversation}/events",
     response_model=EventPage,
     responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Scope.AUDIT),
+    openapi_extra=needs(Data.LOG),
 )
 async def history(here: Here, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
     """The audit trail of a conversation, from the log itself."""
@@ -60,7 +59,7 @@ async def history(here: Here, request: Request, conversation: str, asked: Annota
     status_code=201,
     response_model=AppendOut,
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Scope.WRITE),
+    openapi_extra=needs(Data.CONVERSATION),
 )
 async def append_events(here: Here, conversation: str, given: EventsIn) -> AppendOut:
     """Appends events of any kind to a conversation, all of them or none."""
@@ -69,7 +68,7 @@ async def append_events(here: Here, conversation: str, given: EventsIn) -> Appen
     ]
     found = await existing(here.reader, conversation)
     expected = ANY if given.expected_version is None else given.expected_version
-    return append_out(await here.append(found.id, events, expected=expected))
+    return append_out(await here.append(found.id, events, expected=expected), here.position)
 
 
 @router.get(
@@ -77,7 +76,7 @@ async def append_events(here: Here, conversation: str, given: EventsIn) -> Appen
     status_code=200,
     response_class=EventStream,
     responses=_STREAM | errors(NOT_FOUND),
-    openapi_extra=needs(Scope.READ),
+    openapi_extra=needs(Data.LOG),
 )
 async def stream_conversation(
     here: Here, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
@@ -88,7 +87,7 @@ async def stream_conversation(
     return here.stream(request, of_conversation(here.reader, here.desk.hub, found.id, after), after)
 
 
-@router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Scope.AUDIT))
+@router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
 async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
     """The events of all conversations, in the order of the log, as far as it is final."""
     final = await horizon(here.store.log(here.caller))
@@ -108,10 +107,11 @@ async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Quer
     status_code=200,
     response_class=EventStream,
     responses=_STREAM | errors(),
-    openapi_extra=needs(Scope.AUDIT),
+    openapi_extra=needs(Data.LOG),
 )
 async def stream_log(here: Here, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
+    Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(here, request, asked)
     tenant, user = here.caller.tenant, here.caller.user
     events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user)

@@ -9,12 +9,11 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import needs
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.members import MemberIn, MemberOut, MembersOut, User
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors
-from agent_manager.identity import Scope
 from eventstore import ConversationShared, ConversationUnshared
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, printable
@@ -24,7 +23,7 @@ router = APIRouter(prefix="/conversations/{conversation}/members", tags=["member
 _MEMBERS = query("agent_manager.http", "members")
 
 
-@router.get("", response_model=MembersOut, responses=errors(NOT_FOUND), openapi_extra=needs(Scope.READ))
+@router.get("", response_model=MembersOut, responses=errors(NOT_FOUND), openapi_extra=needs(Data.CONTENT))
 async def list_members(here: Here, conversation: str) -> MembersOut:
     """Who may see a conversation: its owner, and those with whom it was shared."""
     found = await existing(here.reader, conversation)
@@ -36,7 +35,7 @@ async def list_members(here: Here, conversation: str) -> MembersOut:
     status_code=201,
     response_model=MemberOut,
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Scope.WRITE),
+    openapi_extra=needs(Data.CONVERSATION),
 )
 async def share(here: Here, conversation: str, member: MemberIn) -> MemberOut:
     """Shares a conversation with a user, or changes what they may do. Only its owner may, and administrators."""
@@ -51,7 +50,7 @@ async def share(here: Here, conversation: str, member: MemberIn) -> MemberOut:
     status_code=204,
     response_class=Response,
     responses=errors(NOT_FOUND, CONFLICT),
-    openapi_extra=needs(Scope.WRITE),
+    openapi_extra=needs(Data.CONVERSATION),
 )
 async def unshare(here: Here, conversation: str, user: Annotated[User, Path()]) -> None:
     """Shares a conversation with a user no longer. Its owner stays."""

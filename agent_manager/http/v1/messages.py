@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import needs
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import Json, PageOut
@@ -25,7 +25,6 @@ from agent_manager.http.models.conversations import (
 from agent_manager.http.models.events import AppendOut, append_out
 from agent_manager.http.models.others import AcceptedOut
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
-from agent_manager.identity import Scope
 from eventstore import ANY, message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=WalledRoute)
@@ -45,7 +44,7 @@ MessageIn = Annotated[
     "/conversations/{conversation}/messages",
     response_model=MessagePage,
     responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Scope.READ),
+    openapi_extra=needs(Data.CONTENT),
 )
 async def list_messages(
     here: Here, request: Request, conversation: str, asked: Annotated[ConversationMessageQuery, Query()]
@@ -65,7 +64,7 @@ async def list_messages(
     status_code=201,
     response_model=AppendOut,
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Scope.WRITE),
+    openapi_extra=needs(Data.CONVERSATION),
 )
 async def append_message(
     here: Here,
@@ -77,7 +76,7 @@ async def append_message(
     data = message_from_sent(message, given_id=_id_of(message))
     found = await existing(here.reader, conversation)
     expected = ANY if asked.expected_version is None else asked.expected_version
-    return append_out(await here.append(found.id, [data], expected=expected, claimed=asked.actor))
+    return append_out(await here.append(found.id, [data], expected=expected, claimed=asked.actor), here.position)
 
 
 @router.post(
@@ -85,7 +84,7 @@ async def append_message(
     status_code=202,
     response_model=AcceptedOut,
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Scope.WRITE),
+    openapi_extra=needs(Data.CONVERSATION),
 )
 async def send_message(here: Here, conversation: str, message: MessageIn) -> AcceptedOut:
     """Adds a message and has it answered. It is stored when this returns; the answer comes by itself."""
@@ -96,14 +95,14 @@ async def send_message(here: Here, conversation: str, message: MessageIn) -> Acc
     name = str(found.id) if view is None else view.conversation_id
     accepted = await manager.accept(message, name, event_id=None if here.claim is None else here.new_id("message"))
     here.answer(accepted)
-    return AcceptedOut.model_validate(accepted)
+    return AcceptedOut.model_validate(accepted).told(here.position)
 
 
 @router.get(
     "/conversations/{conversation}/tasks",
     response_model=TaskPage,
     responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Scope.READ),
+    openapi_extra=needs(Data.CONTENT),
 )
 async def list_conversation_tasks(
     here: Here, request: Request, conversation: str, asked: Annotated[TaskQuery, Query()]
@@ -118,7 +117,7 @@ async def list_conversation_tasks(
     return await here.read(request, page, projections=("tasks",), at_least=asked.at_least, of_found=True)
 
 
-@router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Scope.READ))
+@router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
 async def list_all_messages(here: Here, request: Request, asked: Annotated[AllMessageQuery, Query()]) -> Response:
     """The messages of all conversations, by the time when they happened."""
 
@@ -129,7 +128,7 @@ async def list_all_messages(here: Here, request: Request, asked: Annotated[AllMe
     return await here.read(request, page, projections=("messages", "conversations"), at_least=asked.at_least)
 
 
-@router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Scope.READ))
+@router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
 async def list_tasks(here: Here, request: Request, asked: Annotated[AllTaskQuery, Query()]) -> Response:
     """The tasks of all conversations, in the order in which they were created."""
 

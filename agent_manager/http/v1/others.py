@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.asking import needs
+from agent_manager.http.bodies import Body
+from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.here import Here
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import Json
@@ -17,6 +18,7 @@ from agent_manager.http.models.others import (
     AgentIn,
     AgentQuery,
     AgentsOut,
+    HitOut,
     PendingMessage,
     PendingOut,
     SearchOut,
@@ -35,18 +37,21 @@ router = APIRouter(route_class=WalledRoute)
     response_model=SearchOut,
     responses=read_errors(NOT_FOUND),
     tags=["search"],
-    openapi_extra=needs(Scope.READ),
+    openapi_extra=needs(Data.CONTENT),
 )
 async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Query()]) -> Response:
     """What messages and tasks say, in any of the words' forms. A text is found a moment after it was stored."""
-    which = asked.model_dump(exclude={"q", "conversation", "at_least"})
+    which = asked.model_dump(exclude={"q", "conversation", "after", "at_least"})
     if asked.conversation is not None:
         which["conversation"] = (await existing(here.reader, asked.conversation)).id
 
-    async def page() -> SearchOut:
+    which["after"] = here.opened(asked.after)
+
+    async def page() -> Body:
         found = await here.search.page(asked.q, **which)
-        given = {"items": found.hits, "next": found.cursor, "searched": found.searched}
-        return SearchOut.model_validate(given, from_attributes=True)
+        hits = [HitOut.model_validate(hit).told(here.position) for hit in found.hits]
+        told = SearchOut(items=hits, next=None, searched=found.searched)
+        return Body(told.model_dump_json().encode(), found.cursor)
 
     return await here.read(request, page, projections=("search",), at_least=asked.at_least)
 
@@ -56,7 +61,7 @@ async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Que
     response_model=StatisticsOut,
     responses=read_errors(),
     tags=["statistics"],
-    openapi_extra=needs(Scope.READ),
+    openapi_extra=needs(Data.CONTENT),
 )
 async def statistics(here: Here, request: Request, asked: Annotated[StatisticsQuery, Query()]) -> Response:
     """Counts, sizes and times, by day, role, actor and status."""
@@ -80,7 +85,7 @@ async def statistics(here: Here, request: Request, asked: Annotated[StatisticsQu
 
 
 @router.get(
-    "/agents", response_model=AgentsOut, responses=read_errors(), tags=["agents"], openapi_extra=needs(Scope.READ)
+    "/agents", response_model=AgentsOut, responses=read_errors(), tags=["agents"], openapi_extra=needs(Data.CONTENT)
 )
 async def list_agents(here: Here, request: Request) -> Response:
     """The cards of the registered agents."""
@@ -97,13 +102,14 @@ async def list_agents(here: Here, request: Request) -> Response:
     response_model=Json,
     responses=errors(BAD_GATEWAY, TOO_LARGE),
     tags=["agents"],
-    openapi_extra=needs(Scope.ADMIN),
+    openapi_extra=needs(Data.REGISTRY),
 )
 async def register_agent(here: Here, agent: AgentIn) -> Json:
-    """Registers an agent; gives its card."""
+    """Registers an agent. Gives its card; to callers without the scope `read` what they sent."""
     given: str | Json | None = agent.url if agent.url is not None else agent.card
     assert given is not None
-    return await here.manager.register_agent(given)
+    card = await here.manager.register_agent(given)
+    return card if here.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
 
 
 @router.delete(
@@ -112,7 +118,7 @@ async def register_agent(here: Here, agent: AgentIn) -> Json:
     response_class=Response,
     responses=errors(NOT_FOUND),
     tags=["agents"],
-    openapi_extra=needs(Scope.ADMIN),
+    openapi_extra=needs(Data.REGISTRY),
 )
 async def unregister_agent(here: Here, asked: Annotated[AgentQuery, Query()]) -> None:
     """Forgets an agent."""
@@ -120,12 +126,13 @@ async def unregister_agent(here: Here, asked: Annotated[AgentQuery, Query()]) ->
 
 
 @router.get(
-    "/pending", response_model=PendingOut, responses=read_errors(), tags=["messages"], openapi_extra=needs(Scope.READ)
+    "/pending", response_model=PendingOut, responses=read_errors(), tags=["messages"], openapi_extra=needs(Data.CONTENT)
 )
 async def pending(here: Here, request: Request) -> Response:
     """The messages that wait for an answer, oldest first."""
 
     async def make() -> PendingOut:
-        return PendingOut(items=[PendingMessage.model_validate(each) for each in await here.manager.pending()])
+        waiting = [PendingMessage.model_validate(each) for each in await here.manager.pending()]
+        return PendingOut(items=[each.told(here.position) for each in waiting])
 
     return await here.read_log(request, make)

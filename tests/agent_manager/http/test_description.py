@@ -15,6 +15,7 @@ from support.serving import Served
 
 from agent_manager.http.app import create_app
 from agent_manager.http.backend import Backend
+from agent_manager.http.sealing import Sealing
 from agent_manager.identity import Gatekeeper
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore
@@ -26,7 +27,7 @@ STREAMS = ("/v1/log/stream", "/v1/conversations/{conversation}/stream")
 def described(store: EventStore) -> Json:
     """The description, without a server."""
     manager, gatekeeper = AsyncManager(store, runs_worker=False), Gatekeeper(store, store.settings)
-    return create_app(Backend(store, manager, gatekeeper, requires_tokens=False)).openapi()
+    return create_app(Backend(store, manager, gatekeeper, Sealing(bytes(64)), requires_tokens=False)).openapi()
 
 
 def resolve(schema: Json, whole: Json) -> Json:

@@ -89,7 +89,7 @@ async def test_a_set_that_cannot_be_read_again_is_gone_by_for_an_hour(caplog: py
     assert await shelf.has("first")
     assert "cannot be read from the shelf: it is away" in caplog.text
     shelf.now += 1
-    with pytest.raises(KeysUnavailable, match="cannot be read from the shelf"):
+    with pytest.raises(KeysUnavailable, match="cannot be read now"):
         await shelf.has("first")
     shelf.is_away = False
     shelf.now += RETRY_SECONDS
@@ -245,7 +245,7 @@ async def test_an_answer_that_is_no_set_lets_nobody_in(
 ) -> None:
     site.status, site.body, site.location = status, body, site.url if status == 302 else ""
     gatekeeper = await gate(jwt_jwks=site.url)
-    with pytest.raises(KeysUnavailable, match="repeat it later"):
+    with pytest.raises(KeysUnavailable, match="repeat the request later"):
         await gatekeeper.identify(rsa_issuer().token())
     assert said in caplog.text
     assert site.asked == 1
@@ -253,9 +253,10 @@ async def test_an_answer_that_is_no_set_lets_nobody_in(
 
 async def test_static_keys_go_on_where_the_issuer_is_away(gate: Gate) -> None:
     gatekeeper = await gate(jwt_jwks=f"http://user:hidden@127.0.0.1:{free_port()}/jwks?code=hidden")
-    with pytest.raises(KeysUnavailable, match=r"http://127\.0\.0\.1:\d+/jwks:") as error:
+    with pytest.raises(KeysUnavailable, match="cannot be read now") as error:
         await gatekeeper.identify(rsa_issuer().token())
     assert "hidden" not in str(error.value)
+    assert "127.0.0.1" not in str(error.value)
     assert await is_refused(gatekeeper, f"es_{'a' * 12}_{'A' * 43}")
 
 

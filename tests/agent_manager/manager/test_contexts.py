@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -12,10 +14,11 @@ from support.agents import text_of, user_message
 from agent_manager.agents.answering import Context, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
-from agent_manager.manager import AsyncManager, MemoryManager
+from agent_manager.manager import ApplicationManager, AsyncManager, BothManager, MemoryManager, PostgreSQLManager
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
-from eventstore import EventStore, MessageAdded, NewEvent, TaskCreated, conversation_uuid
+from agent_manager.manager.shapes import own
+from eventstore import EventStore, MessageAdded, NewEvent, Settings, TaskCreated, conversation_uuid
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 pytest.importorskip("sse_starlette", reason="the server of a2a-sdk is not installed")
@@ -119,3 +122,64 @@ async def test_a_message_without_an_id_reaches_an_agent_with_one() -> None:
         assert reply is not None
         assert text_of(reply) == "heard hello"
         assert (await manager.messages("c"))[0] == sent
+
+
+OWN = SimpleNamespace(Message=own.Message, Task=own.Task, AgentCard=own.AgentCard)
+FORGED = {"taskId": "task of the victim", "referenceTaskIds": ["task of the victim", "no task"]}
+"""Names a task of another conversation, whatever the context."""
+
+
+class Heard:
+    """An agent that begins a task for whoever asks, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.contexts: list[tuple[str, str | None]] = []
+
+    async def __call__(self, message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
+        self.messages.append(message)
+        self.contexts.append((context.conversation_id, context.task_id))
+        yield TaskSeen({"id": f"task of the {text_of(message)}", "status": {"state": "completed"}})
+
+    def check(self) -> None:
+        """Fails unless only the victim's own message named the victim's context or task."""
+        assert [message["contextId"] for message in self.messages] == ["victim", "c", "c"]
+        for message in self.messages[1:]:
+            assert "taskId" not in message
+            assert message.get("referenceTaskIds", []) == []
+        assert self.contexts == [("victim", None), ("c", None), ("c", None)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgres", "both"])
+def test_no_manager_of_applications_sends_an_agent_the_ids_of_another_conversation(
+    settings: Settings, kind: str
+) -> None:
+    heard = Heard()
+    answer = from_callable(heard)
+    made: dict[str, Callable[[], ApplicationManager]] = {
+        "memory": lambda: MemoryManager(answer=answer, types=OWN),
+        "postgres": lambda: PostgreSQLManager(settings, answer=answer, types=OWN),
+        "both": lambda: BothManager(settings, answer=answer, types=OWN),
+    }
+    with made[kind]() as manager:
+        manager.send_message("victim", user_message("victim"))
+        manager.send_message("c", user_message("eve", "m2", "victim", **FORGED))
+        manager.save_message(user_message("first", "m0", "c"))
+        forged = manager.sanitize_message(user_message("eve", "m3", "c", **FORGED))
+        asyncio.run(manager.process_message(forged))
+    heard.check()
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgres"])
+async def test_neither_asynchronous_manager_sends_an_agent_the_ids_of_another_conversation(
+    store: EventStore, kind: str
+) -> None:
+    heard = Heard()
+    answer = from_callable(heard)
+    manager = AsyncManager(store, answer=answer) if kind == "postgres" else Manager(MemoryLog(), answer)
+    async with manager:
+        await manager.send_message("victim", user_message("victim"))
+        await manager.send_message("c", user_message("eve", "m2", "victim", **FORGED))
+        await manager.accept(user_message("eve", "m3", "c", **FORGED))
+        assert [error for _, error in await manager.answer_pending()] == [None]
+    heard.check()
