@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from agent_manager.agents.choosing import choose
-from agent_manager.cli.options import DataDir, PgPort, read_settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
 from agent_manager.cli.working import say, work
 from agent_manager.http.server import DEFAULT_HOST, DEFAULT_PORT, is_own, listen, serving, url_of
 from agent_manager.http.tls import tls_context
@@ -64,6 +64,7 @@ def up(
         Path | None,
         typer.Option("--tls-key", help="Its key, if that is in a PEM file of its own.", show_default=False),
     ] = None,
+    allow_superuser: AllowSuperuser = False,
 ) -> None:
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
 
@@ -73,7 +74,7 @@ def up(
     which /openapi.json describes. Who asks says so by a token (eventstore keys add, or a JWT); only where it listens on
     this machine alone, as it does unless told otherwise, nobody needs one.
     """
-    settings = read_settings(data_dir, pg_port=pg_port)
+    settings = read_settings(data_dir, pg_port=pg_port, allow_superuser=allow_superuser)
     if tls_key is not None and tls_cert is None:
         raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -21,6 +22,7 @@ from eventstore.database.waiting import WaitingConnection
 from eventstore.errors import EventStoreError, LoginRefused, ServerStarting, ServerUnreachable, UnsuitableServer
 
 Connection = WaitingConnection
+_log = logging.getLogger(__name__)
 
 APP = "eventstore_app"
 WRITER = "eventstore_writer"
@@ -36,6 +38,7 @@ BOOKKEEPING = "eventstore_migrations"
 _CONFIGURE = query("eventstore.database", "configure")
 _CALLER = query("eventstore.database", "caller")
 _TAKE_ROLE = query("eventstore.database", "take_role")
+LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
 
 
 def without_password(url: str) -> str:
@@ -158,6 +161,28 @@ def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
             f"the database {info.dbname} is in {encoding}, the store needs UTF8: "
             "create it with ENCODING 'UTF8' TEMPLATE template0"
         )
+
+
+async def check_login(connection: Connection, settings: Settings) -> None:
+    """Refuse a login for which row-level security does not hold, or warn if the settings allow it.
+
+    Raises:
+        UnsuitableServer: the login is a superuser or has BYPASSRLS.
+    """
+    refuse_exempt(connection.info.user, await (await connection.execute(LOGIN_IS_EXEMPT)).fetchone(), settings)
+
+
+def refuse_exempt(login: str, row: Any, settings: Settings) -> None:
+    """Refuse, or warn, as :func:`check_login` does; ``row`` is what the query ``LOGIN_IS_EXEMPT`` gave."""
+    if row != (True,):
+        return
+    problem = f"the login {login} is a superuser or has BYPASSRLS: row-level security does not hold for it"
+    if not settings.allow_superuser:
+        raise UnsuitableServer(
+            f"{problem}: connect as a login that has only the roles it needs (eventstore/ROLES.md), "
+            "or allow it: --allow-superuser, EVENTSTORE_ALLOW_SUPERUSER=true"
+        )
+    _log.warning("warning: %s; connect as another login (eventstore/ROLES.md)", problem)
 
 
 async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventstore.errors import SettingsError
 
@@ -30,6 +31,8 @@ def default_data_dir() -> Path:
 
 class Settings(BaseSettings):
     """All settings. Keyword arguments go before environment variables, those before ``.env``.
+
+    ``.env`` is read from the working directory, which may be anybody's: it may not name code that is then run.
 
     A server is named by ``DATABASE_URL`` or, failing that, by any of the ``POSTGRES_*`` variables.
     With none of them the embedded server is used.
@@ -50,6 +53,7 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("postgres_password", "POSTGRES_PASSWORD")
     )
     listen_url: SecretStr | None = None
+    allow_superuser: bool = False
     db_schema: str = Field("public", validation_alias=AliasChoices("db_schema", "EVENTSTORE_SCHEMA"))
     data_dir: Path = Field(default_factory=default_data_dir)
     pg_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -74,6 +78,19 @@ class Settings(BaseSettings):
     body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
     statement_seconds: Annotated[float, Field(gt=0, le=86_400, description="for a statement that reads")] = 30
     append_seconds: Annotated[float, Field(ge=2, le=86_400, description="for an append")] = 30
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read ``.env`` without what names code."""
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        return init_settings, env_settings, _EnvFile(settings_cls, dotenv_settings.env_file)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -142,6 +159,7 @@ _VARIABLES = {
     "connect_timeout": "EVENTSTORE_CONNECT_TIMEOUT",
     "pool_size": "EVENTSTORE_POOL_SIZE",
     "listen_url": "EVENTSTORE_LISTEN_URL",
+    "allow_superuser": "EVENTSTORE_ALLOW_SUPERUSER, --allow-superuser",
     "projections": "EVENTSTORE_PROJECTIONS",
     "storage": "EVENTSTORE_STORAGE",
     "read_from": "EVENTSTORE_READ_FROM",
@@ -159,6 +177,35 @@ _VARIABLES = {
     "statement_seconds": "EVENTSTORE_STATEMENT_SECONDS",
     "append_seconds": "EVENTSTORE_APPEND_SECONDS",
 }
+
+
+class _EnvFile(DotEnvSettingsSource):
+    """The settings in ``.env``, of which none that is in force may name code."""
+
+    def __init__(self, settings_cls: type[BaseSettings], env_file: Any) -> None:
+        super().__init__(settings_cls, env_file=env_file)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by field.
+
+        Raises:
+            SettingsError: one of them names code, and no option or environment variable overrides it.
+        """
+        values = super().__call__()
+        for name, is_harmless in _NAMES_CODE.items():
+            if name not in self.current_state and not is_harmless(str(values.get(name, "")).strip()):
+                raise SettingsError(
+                    f".env: {_VARIABLES[name]} names code to run, which a file in the working directory may not: "
+                    "set it in the environment, or remove it from .env"
+                )
+        return values
+
+
+_NAMES_CODE: dict[str, Callable[[str], bool]] = {
+    "answer": lambda value: value in ("", "echo") or "://" in value,
+    "projections": lambda value: not value,
+}
+"""Settings that can name Python or SQL to run; and whether a value does not."""
 
 
 def _check_env_file() -> None:
