@@ -10,7 +10,8 @@ from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, 
 from agent_manager.agents.respelling import respell
 from agent_manager.agents.sdk.failures import translated
 from agent_manager.agents.wire import Json
-from eventstore.errors import InputError
+from eventstore.errors import InputError, SettingsError
+from eventstore.urls import check_url, show_name, show_url
 
 if TYPE_CHECKING:  # imported when it is used: it takes about as long as all the rest
     import httpx
@@ -42,14 +43,17 @@ def agent_url(text: str) -> str:
 
     url = text.strip()
     url = url if "://" in url else f"http://{url}"
+    shown = show_name(text)
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx.URL(check_url(url, "the agent's URL"))
+    except SettingsError as error:
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: {error}") from None
     except httpx.InvalidURL as error:
-        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: {error}") from None
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: expected http://host:port or https://host")
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: expected http://host:port or https://host")
     if parsed.port is not None and not 0 < parsed.port <= _HIGHEST_PORT:
-        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: there is no port {parsed.port}")
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: there is no port {parsed.port}")
     return url.rstrip("/")
 
 
@@ -101,8 +105,8 @@ async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.Asy
             card = await _first(places, http)
     except TimeoutError:
         if not limit.expired():
-            raise AgentUnreachable(f"{base}: cannot be reached in time") from None
-        raise AgentStalled(f"{base}: did not give its agent card within {seconds:g} seconds") from None
+            raise AgentUnreachable(f"{show_url(base)}: cannot be reached in time") from None
+        raise AgentStalled(f"{show_url(base)}: did not give its agent card within {seconds:g} seconds") from None
     if not card.get("url") and not card.get("supportedInterfaces"):
         card["url"] = base
     return card
@@ -116,25 +120,26 @@ async def _first(places: list[str], http: httpx.AsyncClient) -> Json:
         except AgentRefused as error:
             refused = error
     assert refused is not None
-    wanted = " or ".join(places)
+    wanted = " or ".join(map(show_url, places))
     raise AgentRefused(f"no agent card at {wanted}: the last answer was the HTTP status {refused.code}", refused.code)
 
 
 async def _card(place: str, http: httpx.AsyncClient) -> Json:
     body = b""
-    with translated(place):
+    shown = show_url(place)
+    with translated(shown):
         async with http.stream("GET", place, headers={"Accept": "application/json"}) as response:
             response.raise_for_status()
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > MAX_BYTES:
-                    raise InvalidAgentCard(f"{place}: the agent card is longer than {MAX_BYTES:,} bytes")
+                    raise InvalidAgentCard(f"{shown}: the agent card is longer than {MAX_BYTES:,} bytes")
     try:
         card = json.loads(body)
     except ValueError as error:
-        raise InvalidAgentCard(f"{place}: the agent card is not JSON: {error}") from None
+        raise InvalidAgentCard(f"{shown}: the agent card is not JSON: {error}") from None
     if not isinstance(card, dict):
-        raise InvalidAgentCard(f"{place}: the agent card is a {type(card).__name__}, expected an object")
+        raise InvalidAgentCard(f"{shown}: the agent card is a {type(card).__name__}, expected an object")
     if not isinstance(card.get("name"), str):
-        raise InvalidAgentCard(f"{place}: the agent card names no agent: its name is {card.get('name')!r:.80}")
+        raise InvalidAgentCard(f"{shown}: the agent card names no agent: its name is {card.get('name')!r:.80}")
     return card

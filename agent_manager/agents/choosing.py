@@ -12,6 +12,7 @@ from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.remote import remote
 from eventstore import Settings
 from eventstore.errors import InputError, SettingsError
+from eventstore.urls import show_name
 
 CHOICES = "echo, the URL of an A2A agent, or package.module:function"
 
@@ -31,7 +32,7 @@ def choose(spec: str) -> Answer:
         return remote(spec)
     module, colon, path = spec.partition(":")
     if not (colon and path and all(part.isidentifier() for part in (*module.split("."), *path.split(".")))):
-        raise SettingsError(f"what answers messages: {spec!r:.200} is none: expected {CHOICES}")
+        raise SettingsError(f"what answers messages: {show_name(spec)!r:.200} is none: expected {CHOICES}")
     return from_callable(_found(spec, module, path))
 
 

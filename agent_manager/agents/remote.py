@@ -20,6 +20,7 @@ from agent_manager.agents.sdk import SdkClient, open_client
 from agent_manager.agents.sdk.failures import TASK_NOT_FOUND, agent_error, translated
 from agent_manager.agents.updates import update_from_wire
 from agent_manager.agents.wire import Json
+from eventstore.urls import show_url
 
 if TYPE_CHECKING:
     import httpx
@@ -61,7 +62,7 @@ class RemoteAgent:
     def name(self) -> str:
         """What the agent calls itself; its URL until it was heard."""
         name = self._card.get("name") if self._card else None
-        return name if isinstance(name, str) and name else self._url or "agent"
+        return name if isinstance(name, str) and name else show_url(self._url) if self._url else "agent"
 
     async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Sends the message and gives what the agent says; asks after a task that it leaves open until it is not."""

@@ -23,6 +23,7 @@ from agent_manager.http.tls import tls_context
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
 from eventstore.errors import SettingsError
+from eventstore.urls import show_name, show_url
 from projections import Projection
 
 
@@ -120,7 +121,7 @@ async def _http(
         if settings.jwt_key or settings.jwt_jwks:
             issuer, audience = settings.jwt_issuer or "any issuer", settings.jwt_audience or "no audience"
             say("JWT", f"are tokens too: of {issuer}, for {audience}")
-        say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
+        say("Answers", show_name(said) if said else "nobody answers messages: EVENTSTORE_ANSWER names who is to")
         if pending := await manager.pending():
             oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
             say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: eventstore pending")
@@ -140,7 +141,9 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
         psql = shutil.which("psql") or embedded.bin_dir / "psql"
         say("Connect", f"{psql} '{embedded.url()}'")
         if embedded.tcp_url is not None:
-            say("", f"{psql} '{embedded.tcp_url}'")
+            # The password is read by the shell: in an argument everybody on the machine could see it.
+            password = shlex.quote(str(embedded.data_dir / "password"))
+            say("", f"PGPASSWORD=$(cat {password}) {psql} '{show_url(embedded.tcp_url)}'")
         if settings.pg_port is not None and f":{settings.pg_port}/" not in (embedded.tcp_url or ""):
             say("", f"not on port {settings.pg_port}: the server runs already; stop it first to change that")
     applied = len(store.server.applied)

@@ -14,6 +14,7 @@ import httpx
 from agent_manager.identity.errors import KeysUnavailable
 from agent_manager.identity.verifying import LARGEST_FILE, VerifyingKey, keys_of
 from eventstore.errors import SettingsError, printable
+from eventstore.urls import check_url, show_name, show_url
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def key_set(given: str) -> KeySet:
         except (OSError, ValueError) as error:
             why = printable(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
             raise SettingsError(
-                f"EVENTSTORE_JWT_JWKS: {printable(given)}: {why}: give a JWKS file or its https URL"
+                f"EVENTSTORE_JWT_JWKS: {show_name(given)}: {why}: give a JWKS file or its https URL"
             ) from None
         return KeySet(lambda: asyncio.to_thread(_read_file, path), str(path))
     try:
@@ -113,8 +114,8 @@ def key_set(given: str) -> KeySet:
     # Over plain HTTP anybody on the way could put in a key of their own.
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)):
         raise SettingsError("EVENTSTORE_JWT_JWKS: is no https URL: give one (http only on this machine), or a path")
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    return KeySet(lambda: _fetch(given), shown)
+    check_url(given, "EVENTSTORE_JWT_JWKS")
+    return KeySet(lambda: _fetch(given), show_url(given))
 
 
 def _read_file(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from agent_manager.migrating.grouping import grouped
 from agent_manager.migrating.source import SourceConversation, SourceUnreadable
 from agent_manager.migrating.wire import Json, canonical_card, canonical_message, text_member
 from eventstore.errors import printable
+from eventstore.urls import check_url, show_name, show_url
 
 SECONDS = 60.0
 """How long an answer may take: the demo's lists everything in one."""
@@ -35,8 +36,11 @@ class EndpointSource:
 
     def __init__(self, url: str) -> None:
         if not url.startswith(("http://", "https://")):
-            raise SourceUnreadable(f"{url!r} is no URL: give the application's, such as http://localhost:12000")
-        self.name = url.rstrip("/")
+            raise SourceUnreadable(
+                f"{show_name(url)!r} is not a URL: give the application's, such as http://localhost:12000"
+            )
+        self._url = check_url(url, "the application's URL").rstrip("/")
+        self.name = show_url(self._url)
         self._client = httpx.AsyncClient(timeout=SECONDS)
 
     async def __aenter__(self) -> Self:
@@ -112,7 +116,7 @@ class EndpointSource:
 
     async def _send(self, method: str, path: str, **how: Any) -> httpx.Response:
         try:
-            response = await self._client.request(method, self.name + path, **how)
+            response = await self._client.request(method, self._url + path, **how)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = printable(str(error) or type(error).__name__)
             raise SourceUnreadable(f"{self.name}{path} cannot be reached: {why}: start the application") from None

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from time import monotonic
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -20,6 +19,7 @@ from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
 from eventstore.database.waiting import WaitingConnection
 from eventstore.errors import EventStoreError, LoginRefused, ServerStarting, ServerUnreachable, UnsuitableServer
+from eventstore.urls import show_url
 
 Connection = WaitingConnection
 _log = logging.getLogger(__name__)
@@ -39,14 +39,6 @@ _CONFIGURE = query("eventstore.database", "configure")
 _CALLER = query("eventstore.database", "caller")
 _TAKE_ROLE = query("eventstore.database", "take_role")
 LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    options = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "password"]
-    return urlunsplit(parts._replace(netloc=login.partition(":")[0] + at + host, query=urlencode(options)))
 
 
 TCP_TIMEOUTS: dict[str, Any] = {
@@ -106,10 +98,10 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     reason = lines[-1].strip() if lines else type(error).__name__
     if isinstance(error, psycopg.ProgrammingError):  # libpq does not understand the URL
-        return LoginRefused(f"no connection to {without_password(url)}: {reason}: correct DATABASE_URL")
+        return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
     state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal(url)
     kind, advice = _REFUSED.get(state) or _REFUSED.get(state[:2]) or (ServerUnreachable, f"SQLSTATE {state}")
-    return kind(f"no connection to {without_password(url)}: {reason}: {advice}")
+    return kind(f"no connection to {show_url(url)}: {reason}: {advice}")
 
 
 _REFUSED: dict[str, tuple[type[ServerUnreachable], str]] = {

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
+import psycopg
 from dotenv.parser import parse_stream
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from eventstore.errors import SettingsError
+from eventstore.errors import SettingsError, printable
+from eventstore.urls import check_url, has_password_parameter
 
 DEFAULT_DATABASE = "flowagents"
 
@@ -136,7 +139,9 @@ class Settings(BaseSettings):
         database = quote(self.postgres_db or DEFAULT_DATABASE, safe="")
         if host.startswith("/"):
             return f"postgresql://{login}@/{database}?host={quote(host, safe='')}&port={port}"
-        return f"postgresql://{login}@{f'[{host}]' if ':' in host else host}:{port}/{database}"
+        return check_url(
+            f"postgresql://{login}@{f'[{host}]' if ':' in host else host}:{port}/{database}", "POSTGRES_HOST"
+        )
 
     def listening_url(self) -> str | None:
         """The URL for connections that listen, or None where they go where all others go.
@@ -226,14 +231,18 @@ def _checked_url(url: str, name: str = "DATABASE_URL") -> str:
     # SQLAlchemy-style URLs name a driver after a plus sign; the server is the same.
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise SettingsError(f"{name}: expected postgresql://user:password@host:port/database")
-    url = f"postgresql://{rest}"
+    url = check_url(f"postgresql://{rest}", name)
     try:
+        conninfo_to_dict(url)
         parts = urlsplit(url)
         path = parts.path
         for host in parts.netloc.rpartition("@")[2].split(","):  # several: libpq takes the first that fits
             _ = urlsplit(f"//{host}").port
     except ValueError as error:
         raise SettingsError(f"{name}: {error}: expected postgresql://user:password@host:port/database") from None
+    except psycopg.ProgrammingError as error:
+        why = "" if has_password_parameter(url) else f": {printable(str(error).strip())}"
+        raise SettingsError(f"{name}: its parameters are not those of libpq{why}: correct them") from None
     if not path.strip("/"):
         raise SettingsError(f"{name}: names no database: write postgresql://user:password@host:port/database")
     return url
