@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable, InvalidUpdate
@@ -20,6 +19,9 @@ PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 """Below an agent's URL, newest first."""
 
 MAX_BYTES = 1024 * 1024
+"""Of a card."""
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Of all that an agent sends in one response, a stream included."""
 CONNECT_SECONDS = 10.0
 CARD_SECONDS = 20.0
 _HIGHEST_PORT = 65535
@@ -57,7 +59,9 @@ def agent_url(text: str) -> str:
     return url.rstrip("/")
 
 
-def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient:
+def http_client(
+    refused: list[InvalidUpdate] | None = None, *, allow_private: bool = True, trusted_host: str = ""
+) -> httpx.AsyncClient:
     """A client for one conversation with an agent: it belongs to the event loop that runs now.
 
     It waits for answers as long as it is told from outside, but not for connections. A status that is an error raises
@@ -65,8 +69,11 @@ def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient
 
     Args:
         refused: for answers to messages, see :func:`~agent_manager.agents.respelling.respell`.
+        allow_private, trusted_host: see :func:`~agent_manager.fetching.open_client`.
     """
     import httpx
+
+    from agent_manager.fetching import open_client
 
     async def refuse_errors(response: httpx.Response) -> None:
         if response.is_error:
@@ -74,19 +81,25 @@ def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient
         if refused is not None:
             respell(response, refused)
 
-    return httpx.AsyncClient(
+    return open_client(
+        limit=MAX_ANSWER_BYTES,
+        allow_private=allow_private,
+        trusted_host=trusted_host,
+        hooks=[refuse_errors],
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         follow_redirects=True,
-        event_hooks={"response": [refuse_errors]},
     )
 
 
-async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None) -> Json:
+async def fetch_card(
+    url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None, allow_private: bool = True
+) -> Json:
     """The card of the agent at a URL, as it gave it; with the URL, if it names none.
 
     Args:
         url: the agent's, or the card's own (it ends in ``.json``).
         seconds: for the whole of it.
+        allow_private: fetch it also from an address that is not global, if no client is given.
 
     Raises:
         InvalidAgentUrl: the URL is none.
@@ -97,7 +110,7 @@ async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.Asy
     """
     base = agent_url(url)
     if http is None:
-        async with http_client() as own:
+        async with http_client(allow_private=allow_private) as own:
             return await fetch_card(base, seconds=seconds, http=own)
     places = [base] if base.endswith(".json") else [base + path for path in PATHS]
     try:
@@ -126,6 +139,8 @@ async def _first(places: list[str], http: httpx.AsyncClient) -> Json:
 
 async def _card(place: str, http: httpx.AsyncClient) -> Json:
     body = b""
+    from agent_manager.fetching import load_json
+
     shown = show_url(place)
     with translated(shown):
         async with http.stream("GET", place, headers={"Accept": "application/json"}) as response:
@@ -135,7 +150,7 @@ async def _card(place: str, http: httpx.AsyncClient) -> Json:
                 if len(body) > MAX_BYTES:
                     raise InvalidAgentCard(f"{shown}: the agent card is longer than {MAX_BYTES:,} bytes")
     try:
-        card = json.loads(body)
+        card = load_json(body)
     except ValueError as error:
         raise InvalidAgentCard(f"{shown}: the agent card is not JSON: {error}") from None
     if not isinstance(card, dict):

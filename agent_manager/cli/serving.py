@@ -18,7 +18,15 @@ import typer
 from agent_manager.agents.choosing import choose
 from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
 from agent_manager.cli.working import say, work
-from agent_manager.http.server import DEFAULT_HOST, DEFAULT_PORT, is_own, listen, serving, url_of
+from agent_manager.http.server import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    is_own,
+    listen,
+    may_fetch_private,
+    serving,
+    url_of,
+)
 from agent_manager.http.tls import tls_context
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
@@ -100,7 +108,7 @@ async def _http(
 ) -> AsyncIterator[None]:
     """Serves HTTP until the end of the block."""
     said = store.settings.answer
-    answer = choose(said) if said else None
+    answer = choose(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
     async with (
         AsyncManager(store, answer=answer, runs_worker=False) as manager,
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as backend,

@@ -34,6 +34,7 @@ class Backend:
         manager: of the store's own tenant.
         gatekeeper: tells who bears a token.
         requires_tokens: whether nobody may ask without one.
+        allows_private: whether agents' cards may be fetched from addresses that are not global.
 
     Attributes:
         reader: of the store's own tenant; its timeout is everybody's.
@@ -43,11 +44,18 @@ class Backend:
     """
 
     def __init__(
-        self, store: EventStore, manager: AsyncManager, gatekeeper: Identifies, *, requires_tokens: bool
+        self,
+        store: EventStore,
+        manager: AsyncManager,
+        gatekeeper: Identifies,
+        *,
+        requires_tokens: bool,
+        allows_private: bool = True,
     ) -> None:
         self.store = store
         self.gate = Gate(gatekeeper, store.tenant, requires_tokens=requires_tokens)
         self.limits = Limits(store.settings)
+        self.allows_private = allows_private
         self.counters = Counters()
         self.desks = Desks(store, manager)
         self.reader = Reader(store)

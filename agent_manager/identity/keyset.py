@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from agent_manager.fetching import ResponseTooLarge, open_client
 from agent_manager.identity.errors import KeysUnavailable
 from agent_manager.identity.verifying import LARGEST_FILE, VerifyingKey, keys_of
 from eventstore.errors import SettingsError, printable
@@ -127,14 +128,12 @@ async def _fetch(url: str) -> bytes:
     """The body, which must come whole, directly (no redirects), soon and small."""
     async with (
         asyncio.timeout(_FETCH_SECONDS),
-        httpx.AsyncClient(timeout=_FETCH_SECONDS) as client,
+        open_client(limit=LARGEST_FILE, timeout=_FETCH_SECONDS) as client,
         client.stream("GET", url, headers=_HEADERS) as answer,
     ):
         if answer.status_code != 200:
             raise ValueError(f"it answers with status {answer.status_code}")
-        body = b""
-        async for piece in answer.aiter_bytes():
-            body += piece
-            if len(body) > LARGEST_FILE:
-                raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes")
-        return body
+        try:
+            return await answer.aread()
+        except ResponseTooLarge:
+            raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes") from None

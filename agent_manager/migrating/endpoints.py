@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
@@ -11,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 
+from agent_manager.fetching import load_json, open_client
 from agent_manager.migrating.files import LOCAL, local_file, parts_of_task, with_bytes
 from agent_manager.migrating.grouping import grouped
 from agent_manager.migrating.source import SourceConversation, SourceUnreadable
@@ -20,6 +20,8 @@ from eventstore.urls import check_url, show_name, show_url
 
 SECONDS = 60.0
 """How long an answer may take: the demo's lists everything in one."""
+MAX_BYTES = 1024 * 1024 * 1024
+"""Of such an answer, decoded."""
 
 
 class EndpointSource:
@@ -41,7 +43,7 @@ class EndpointSource:
             )
         self._url = check_url(url, "the application's URL").rstrip("/")
         self.name = show_url(self._url)
-        self._client = httpx.AsyncClient(timeout=SECONDS)
+        self._client = open_client(limit=MAX_BYTES, timeout=SECONDS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,9 +88,11 @@ class EndpointSource:
         request = {"jsonrpc": "2.0", "id": uuid4().hex, "method": method, "params": params}
         response = await self._send("POST", f"/{method}", json=request)
         try:
-            answer = response.json()
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            why = f"{self.name}/{method} did not answer in JSON: is the URL the application's?"
+            answer = load_json(response.content)
+        except ValueError as error:
+            why = (
+                f"{self.name}/{method} did not answer in JSON ({printable(str(error))}): is the URL the application's?"
+            )
             raise SourceUnreadable(why) from None
         if not isinstance(answer, dict) or answer.get("error") is not None:
             said = printable(str(answer), longest=200)

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     answer: str = ""
     max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 1024 * 1024
     connect_timeout: Annotated[int, Field(ge=1, le=600, description="seconds")] = 10
+    agent_allow_private: bool | None = None
     projections: str = ""
     pool_size: Annotated[int, Field(ge=1, le=1000)] = 8
     storage: Literal["memory", "postgres", "both"] = "postgres"
@@ -164,6 +165,7 @@ _VARIABLES = {
     "connect_timeout": "EVENTSTORE_CONNECT_TIMEOUT",
     "pool_size": "EVENTSTORE_POOL_SIZE",
     "listen_url": "EVENTSTORE_LISTEN_URL",
+    "agent_allow_private": "EVENTSTORE_AGENT_ALLOW_PRIVATE",
     "allow_superuser": "EVENTSTORE_ALLOW_SUPERUSER, --allow-superuser",
     "projections": "EVENTSTORE_PROJECTIONS",
     "storage": "EVENTSTORE_STORAGE",

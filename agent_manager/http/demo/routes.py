@@ -193,7 +193,7 @@ async def register_agent(here: Here, request: Request) -> Response:
     url = call.get("params")
     if not isinstance(url, str) or not url:
         raise InputError("params: is no address of an agent: send it as a text")
-    await here.manager.register_agent(url)
+    await here.manager.register_agent(url, allow_private=here.backend.allows_private)
     return success(request, None)
 
 

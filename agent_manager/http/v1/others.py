@@ -103,7 +103,7 @@ async def register_agent(here: Here, agent: AgentIn) -> Json:
     """Registers an agent; gives its card."""
     given: str | Json | None = agent.url if agent.url is not None else agent.card
     assert given is not None
-    return await here.manager.register_agent(given)
+    return await here.manager.register_agent(given, allow_private=here.backend.allows_private)
 
 
 @router.delete(
