@@ -1,8 +1,8 @@
 """HTTP clients for what others serve: bounded in what an answer may hold, and in where they connect.
 
-The sender of an answer chooses its encoding. A body of two kilobytes, compressed twice, becomes gigabytes; httpx decodes
-each piece that arrives as a whole. Here pieces are decoded by at most ``_PIECE_BYTES`` at a time and counted while they
-are, in every stage of the encoding.
+The sender of an answer chooses its encoding. A body of two kilobytes, compressed twice, becomes gigabytes, and httpx
+decodes each piece that arrives as a whole. Here pieces are decoded by at most ``_PIECE_BYTES`` at a time and counted
+while they are, in every stage of the encoding.
 
 Who names an address for a server to fetch from borrows the server's place in its network. A name is resolved once, each
 of its addresses is checked, and the connection is made to an address that was checked: a second look-up could give

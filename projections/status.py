@@ -81,6 +81,8 @@ class Status:
         bytes: of the table ``events`` on disk, indexes included.
         has_wall: whether the server keeps tenants and users apart; see :func:`has_wall`.
         horizon: the position up to which the log is final.
+        notify_queue_usage: how full the server's queue of notifications is, from 0 to 1. From 0.5 on, appends notify
+            nobody, and consumers look every few seconds.
     """
 
     database_url: str
@@ -95,6 +97,7 @@ class Status:
     workers: list[WorkerStatus]
     appends_in_flight: list[AppendInFlight]
     has_wall: bool
+    notify_queue_usage: float
 
 
 async def has_wall(store: EventStore) -> bool:
@@ -110,7 +113,7 @@ async def has_wall(store: EventStore) -> bool:
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Reads the state. Counts the log, which takes time on a large one."""
     pool = store.parts.projector  # whose events they are does not matter here
-    events, last_position, conversations, size, version = (await pool.fetch(_LOG))[0]
+    events, last_position, conversations, size, version, queue_usage = (await pool.fetch(_LOG))[0]
     sources = {projection.name: projection.source for projection in projections}
     return Status(
         database_url=store.server.public_url,
@@ -128,6 +131,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         workers=[WorkerStatus(*row) for row in await pool.fetch(_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
         has_wall=await has_wall(store),
+        notify_queue_usage=queue_usage,
     )
 
 

@@ -73,6 +73,8 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             f"log            {now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "
             f"last position {now.last_position:,}, final up to {now.horizon:,}"
         )
+        slow = "; consumers are not notified, and look every few seconds" if now.notify_queue_usage >= 0.5 else ""
+        typer.echo(f"notifications  the server's queue is {now.notify_queue_usage:.0%} full{slow}")
         if not now.has_wall:
             errors.print(NO_WALL, soft_wrap=True, markup=False)
         for append in now.appends_in_flight:
