@@ -121,6 +121,8 @@ async def _http(
             say("Tokens", "nobody is let in without one: eventstore keys add makes them")
             if tls is None and not is_own(listening):
                 say("", "they travel in the clear: --tls-cert, or a proxy that speaks TLS, keeps them secret")
+            if not is_own(listening):
+                say("Proxy", "put one in front that bounds the connections of each address: deploy/nginx.conf is one")
         else:
             say(
                 "Tokens", "none is needed: whoever is on this machine may read and write; --require-tokens changes that"

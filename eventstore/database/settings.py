@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     jwt_tenant_claim: Annotated[str, Field(min_length=1)] = "tenant"
     jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
     rate_per_second: Annotated[float, Field(gt=0, le=1e6, description="requests of one key")] = 100
+    events_per_second: Annotated[float, Field(ge=1, le=1e9, description="appended for one tenant")] = 2000
+    bytes_per_second: Annotated[float, Field(ge=1024, le=1e12, description="of bodies of one tenant")] = 8 * 1024 * 1024
     max_requests: Annotated[int, Field(ge=1, le=100_000, description="at a time")] = 256
     max_streams: Annotated[int, Field(ge=1, le=100_000, description="endless answers at a time")] = 500
     max_connections: Annotated[int, Field(ge=1, le=100_000, description="of HTTP")] = 800
@@ -177,6 +179,8 @@ _VARIABLES = {
     "jwt_tenant_claim": "EVENTSTORE_JWT_TENANT_CLAIM",
     "jwt_user_claim": "EVENTSTORE_JWT_USER_CLAIM",
     "rate_per_second": "EVENTSTORE_RATE_PER_SECOND",
+    "events_per_second": "EVENTSTORE_EVENTS_PER_SECOND",
+    "bytes_per_second": "EVENTSTORE_BYTES_PER_SECOND",
     "max_requests": "EVENTSTORE_MAX_REQUESTS",
     "max_streams": "EVENTSTORE_MAX_STREAMS",
     "max_connections": "EVENTSTORE_MAX_CONNECTIONS",
