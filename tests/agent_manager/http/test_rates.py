@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -116,24 +117,25 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
     limit = ConnectionLimit(most)
     is_idle: dict[Callable[[], None], bool] = {}
     networks: dict[Callable[[], None], str] = {}
-    displaced: list[Callable[[], None]] = []
+    displaced: list[int] = []
+    numbers: dict[int, Callable[[], None]] = {}
+
+    def displace(number: int) -> None:
+        displaced.append(number)
 
     def count(address: str) -> int:
         return sum(is_idle[each] for each in is_idle if networks[each] == address)
 
-    for what, network, place in steps:
+    for number, (what, network, place) in enumerate(steps):
         address = f"192.0.2.{network}"
         if what == "add":
-
-            def close() -> None:
-                displaced.append(close)
-
-            networks[close] = address
+            close = partial(displace, number)
+            networks[close], numbers[number] = address, close
             counts = {each: count(each) for each in networks.values()}
             was_full = len(is_idle) == most
             if limit.add(close, address):
                 if was_full:
-                    victim = displaced.pop()
+                    victim = numbers[displaced.pop()]
                     assert is_idle.pop(victim)
                     assert counts[networks[victim]] == max(counts.values()) > counts[address]
                 is_idle[close] = True
