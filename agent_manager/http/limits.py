@@ -202,7 +202,7 @@ class Limits:
         self.events = _shared("events", settings.events_per_second, "EVENTSTORE_EVENTS_PER_SECOND")
         self.bytes = _shared("bytes", settings.bytes_per_second, "EVENTSTORE_BYTES_PER_SECOND")
         self.identifying = Places(
-            "requests from your address that have shown no valid token yet", most, [max(1, most // 4)],
+            "requests from your address that have shown no valid token yet", most, [max(1, most // TENANT_SHARE)],
             "EVENTSTORE_MAX_REQUESTS",
         )  # fmt: skip
         self.requests = Places("requests under way", most, _parts(most), "EVENTSTORE_MAX_REQUESTS")

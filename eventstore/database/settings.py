@@ -237,7 +237,10 @@ def _checked_url(url: str, name: str = "DATABASE_URL") -> str:
     # SQLAlchemy-style URLs name a driver after a plus sign; the server is the same.
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise SettingsError(f"{name}: expected postgresql://user:password@host:port/database")
-    url = check_url(f"postgresql://{rest}", name)
+    try:
+        url = check_url(f"postgresql://{rest}", name)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; expected postgresql://user:password@host:port/database") from None
     try:
         conninfo_to_dict(url)
         parts = urlsplit(url)

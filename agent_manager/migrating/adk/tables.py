@@ -75,7 +75,9 @@ async def open_tables(url: str) -> Tables:
         return await asyncio.to_thread(_Sqlite, Path(rest.partition("?")[0].removeprefix("/")))
     if kind in ("postgres", "postgresql"):
         return await _Postgresql.connected(check_url(f"postgresql://{rest}", "the URL of google-adk's sessions"))
-    raise SourceUnreadable("the URL of google-adk's sessions: give sqlite:///FILE, postgresql://…, or a file's path")
+    raise SourceUnreadable(
+        "the URL of google-adk's sessions: names neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…"
+    )
 
 
 class _Sqlite:
