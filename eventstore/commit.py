@@ -57,7 +57,7 @@ from eventstore.caller import Caller
 from eventstore.database.connection import Connection
 from eventstore.database.lane import Lane, Said
 from eventstore.database.queries import query
-from eventstore.database.translate import is_for_want_of_role, translate, translated
+from eventstore.database.translate import is_for_want_of_role, is_notify_queue_full, translate, translated
 from eventstore.ending import end
 from eventstore.errors import (
     ConnectionLost,
@@ -307,7 +307,8 @@ class Committer:
 
     def _failed(self, group: Group, error: psycopg.Error, lane: Lane, again: list[PendingAppend]) -> None:
         is_unknown = lane.is_broken or error.sqlstate is None
-        is_lost = is_unknown or error.sqlstate == _NO_SUCH_STATEMENT
+        # Another append than that which found the queue full does not notify.
+        is_lost = is_unknown or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)
         for append in group:
             append.may_be_stored |= is_unknown
             append.losses += is_lost

@@ -25,7 +25,7 @@ from eventstore.database.lane import Lane, Statement
 from eventstore.database.pool import Pool
 from eventstore.database.queries import query
 from eventstore.database.translate import translate, translated
-from eventstore.errors import ConnectionLost, EventStoreError, ServerUnreachable, SettingsError
+from eventstore.errors import ConnectionLost, EventStoreError, RetryableError, ServerUnreachable, SettingsError
 from eventstore.events import CONTENT, Event
 
 ANSWER_SECONDS = 2.5
@@ -33,6 +33,9 @@ ANSWER_SECONDS = 2.5
 
 POLL_SECONDS = 5.0
 """Who hears nothing looks by himself this often: a net under the notifications, and what notices a dead connection."""
+HIGHEST_QUEUE_USAGE = 0.5
+"""Of the server's queue of notifications. From here on no append notifies (``somebody_sleeps``), and listening is put
+off: a new listener would first read what stands in the queue."""
 IDLE_SECONDS = 6 * POLL_SECONDS
 """A session that asks nothing for so long has lost its client, and is ended by the server."""
 
@@ -206,6 +209,11 @@ async def _open(connect: Callable[[], Awaitable[Connection]], pool: Pool, on_hea
 
 
 async def _hear_a_trial(connection: Connection, pool: Pool) -> None:
+    [(usage,)] = await pool.fetch("SELECT pg_notification_queue_usage()")
+    if usage >= HIGHEST_QUEUE_USAGE:
+        raise RetryableError(
+            f"the server's queue of notifications is {usage:.0%} full: consumers poll until it has drained"
+        )
     name = f"eventstore_trial_{secrets.token_hex(8)}"
     channel = sql.Identifier(name)
     await connection.execute(sql.SQL("LISTEN {}").format(channel))

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from eventstore.append import Append
 from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
-from eventstore.database.connection import APP, WRITER, Connection, connect
+from eventstore.database.connection import APP, WRITER, Connection, check_login, connect
 from eventstore.database.forking import abandon_in_child
 from eventstore.database.pool import Pool, View
 from eventstore.database.pooler import check_pooler
@@ -67,7 +67,7 @@ class EventStore:
 
         Raises:
             ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use, or a pooler before it
-                that cannot be used.
+                that cannot be used; or the login is a superuser or has BYPASSRLS, which the settings do not allow.
             SchemaError: its schema does not fit this code.
         """
         self.settings.listening_url()  # an error in it is better met before all others
@@ -76,6 +76,8 @@ class EventStore:
         abandon_in_child(self)
         try:
             async with await self.connect(APP) as connection:
+                with translated():
+                    await check_login(connection, self.settings)
                 if not connection.liveness.is_backend_known:
                     async with await self.connect(APP) as other:
                         with translated():

@@ -75,6 +75,8 @@ class Status:
         bytes: of the table ``events`` on disk, indexes included.
         warnings: what is wrong with the database; see :func:`read_warnings`.
         horizon: the position up to which the log is final.
+        notify_queue_usage: how full the server's queue of notifications is, from 0 to 1. From 0.5 on, appends notify
+            nobody, and consumers look every few seconds.
     """
 
     database_url: str
@@ -89,6 +91,7 @@ class Status:
     workers: list[WorkerStatus]
     appends_in_flight: list[AppendInFlight]
     warnings: list[str]
+    notify_queue_usage: float
 
 
 async def read_warnings(store: EventStore) -> list[str]:
@@ -102,7 +105,7 @@ async def read_warnings(store: EventStore) -> list[str]:
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Reads the state. Counts the log, which takes time on a large one."""
     pool = store.parts.projector  # whose events they are does not matter here
-    events, last_position, conversations, size, version = (await pool.fetch(_LOG))[0]
+    events, last_position, conversations, size, version, queue_usage = (await pool.fetch(_LOG))[0]
     sources = {projection.name: projection.source for projection in projections}
     return Status(
         database_url=store.server.public_url,
@@ -120,6 +123,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         workers=[WorkerStatus(*row) for row in await pool.fetch(_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
         warnings=await read_warnings(store),
+        notify_queue_usage=queue_usage,
     )
 
 

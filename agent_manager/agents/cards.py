@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable, InvalidUpdate
 from agent_manager.agents.respelling import respell
 from agent_manager.agents.sdk.failures import translated
 from agent_manager.agents.wire import Json
-from eventstore.errors import InputError
+from eventstore.errors import InputError, SettingsError
+from eventstore.urls import check_url, show_name, show_url
 
 if TYPE_CHECKING:  # imported when it is used: it takes about as long as all the rest
     import httpx
@@ -19,6 +19,9 @@ PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 """Below an agent's URL, newest first."""
 
 MAX_BYTES = 1024 * 1024
+"""Of a card."""
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Of all that an agent sends in one response, a stream included."""
 CONNECT_SECONDS = 10.0
 CARD_SECONDS = 20.0
 _HIGHEST_PORT = 65535
@@ -42,18 +45,23 @@ def agent_url(text: str) -> str:
 
     url = text.strip()
     url = url if "://" in url else f"http://{url}"
+    shown = show_name(text)
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx.URL(check_url(url, "the agent's URL"))
+    except SettingsError as error:
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: {error}") from None
     except httpx.InvalidURL as error:
-        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: {error}") from None
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: expected http://host:port or https://host")
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: expected http://host:port or https://host")
     if parsed.port is not None and not 0 < parsed.port <= _HIGHEST_PORT:
-        raise InvalidAgentUrl(f"{text!r:.200} is no URL of an agent: there is no port {parsed.port}")
+        raise InvalidAgentUrl(f"{shown!r:.200} is not the URL of an agent: there is no port {parsed.port}")
     return url.rstrip("/")
 
 
-def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient:
+def http_client(
+    refused: list[InvalidUpdate] | None = None, *, allow_private: bool = True, trusted_host: str = ""
+) -> httpx.AsyncClient:
     """A client for one conversation with an agent: it belongs to the event loop that runs now.
 
     It waits for answers as long as it is told from outside, but not for connections. A status that is an error raises
@@ -61,8 +69,11 @@ def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient
 
     Args:
         refused: for answers to messages, see :func:`~agent_manager.agents.respelling.respell`.
+        allow_private, trusted_host: see :func:`~agent_manager.fetching.open_client`.
     """
     import httpx
+
+    from agent_manager.fetching import open_client
 
     async def refuse_errors(response: httpx.Response) -> None:
         if response.is_error:
@@ -70,19 +81,25 @@ def http_client(refused: list[InvalidUpdate] | None = None) -> httpx.AsyncClient
         if refused is not None:
             respell(response, refused)
 
-    return httpx.AsyncClient(
+    return open_client(
+        limit=MAX_ANSWER_BYTES,
+        allow_private=allow_private,
+        trusted_host=trusted_host,
+        hooks=[refuse_errors],
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         follow_redirects=True,
-        event_hooks={"response": [refuse_errors]},
     )
 
 
-async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None) -> Json:
+async def fetch_card(
+    url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None, allow_private: bool = True
+) -> Json:
     """The card of the agent at a URL, as it gave it; with the URL, if it names none.
 
     Args:
         url: the agent's, or the card's own (it ends in ``.json``).
         seconds: for the whole of it.
+        allow_private: fetch it also from an address that is not global, if no client is given.
 
     Raises:
         InvalidAgentUrl: the URL is none.
@@ -93,7 +110,7 @@ async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.Asy
     """
     base = agent_url(url)
     if http is None:
-        async with http_client() as own:
+        async with http_client(allow_private=allow_private) as own:
             return await fetch_card(base, seconds=seconds, http=own)
     places = [base] if base.endswith(".json") else [base + path for path in PATHS]
     try:
@@ -101,8 +118,8 @@ async def fetch_card(url: str, *, seconds: float = CARD_SECONDS, http: httpx.Asy
             card = await _first(places, http)
     except TimeoutError:
         if not limit.expired():
-            raise AgentUnreachable(f"{base}: cannot be reached in time") from None
-        raise AgentStalled(f"{base}: did not give its agent card within {seconds:g} seconds") from None
+            raise AgentUnreachable(f"{show_url(base)}: cannot be reached in time") from None
+        raise AgentStalled(f"{show_url(base)}: did not give its agent card within {seconds:g} seconds") from None
     if not card.get("url") and not card.get("supportedInterfaces"):
         card["url"] = base
     return card
@@ -116,25 +133,28 @@ async def _first(places: list[str], http: httpx.AsyncClient) -> Json:
         except AgentRefused as error:
             refused = error
     assert refused is not None
-    wanted = " or ".join(places)
+    wanted = " or ".join(map(show_url, places))
     raise AgentRefused(f"no agent card at {wanted}: the last answer was the HTTP status {refused.code}", refused.code)
 
 
 async def _card(place: str, http: httpx.AsyncClient) -> Json:
     body = b""
-    with translated(place):
+    from agent_manager.fetching import load_json
+
+    shown = show_url(place)
+    with translated(shown):
         async with http.stream("GET", place, headers={"Accept": "application/json"}) as response:
             response.raise_for_status()
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > MAX_BYTES:
-                    raise InvalidAgentCard(f"{place}: the agent card is longer than {MAX_BYTES:,} bytes")
+                    raise InvalidAgentCard(f"{shown}: the agent card is longer than {MAX_BYTES:,} bytes")
     try:
-        card = json.loads(body)
+        card = load_json(body)
     except ValueError as error:
-        raise InvalidAgentCard(f"{place}: the agent card is not JSON: {error}") from None
+        raise InvalidAgentCard(f"{shown}: the agent card is not JSON: {error}") from None
     if not isinstance(card, dict):
-        raise InvalidAgentCard(f"{place}: the agent card is a {type(card).__name__}, expected an object")
+        raise InvalidAgentCard(f"{shown}: the agent card is a {type(card).__name__}, expected an object")
     if not isinstance(card.get("name"), str):
-        raise InvalidAgentCard(f"{place}: the agent card names no agent: its name is {card.get('name')!r:.80}")
+        raise InvalidAgentCard(f"{shown}: the agent card names no agent: its name is {card.get('name')!r:.80}")
     return card

@@ -12,15 +12,19 @@ from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.remote import remote
 from eventstore import Settings
 from eventstore.errors import InputError, SettingsError
+from eventstore.urls import show_name
 
 CHOICES = "echo, the URL of an A2A agent, or package.module:function"
 
 
-def choose(spec: str) -> Answer:
-    """What a word names: :data:`CHOICES`.
+def choose(spec: str, *, allow_private: bool = True) -> Answer:
+    """Return what a text names: :data:`CHOICES`.
 
     The function is one for :func:`~agent_manager.agents.local.from_callable`, or any
     :class:`~agent_manager.agents.answering.Answer`.
+
+    Args:
+        allow_private: see :func:`~agent_manager.agents.remote.remote`.
 
     Raises:
         SettingsError: it names nothing.
@@ -28,10 +32,10 @@ def choose(spec: str) -> Answer:
     if spec == "echo":
         return echo()
     if "://" in spec:
-        return remote(spec)
+        return remote(spec, allow_private=allow_private)
     module, colon, path = spec.partition(":")
     if not (colon and path and all(part.isidentifier() for part in (*module.split("."), *path.split(".")))):
-        raise SettingsError(f"what answers messages: {spec!r:.200} is none: expected {CHOICES}")
+        raise SettingsError(f"what answers messages: {show_name(spec)!r:.200} is none: expected {CHOICES}")
     return from_callable(_found(spec, module, path))
 
 

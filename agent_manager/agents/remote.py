@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from agent_manager.agents.answering import Context, Update
 from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
@@ -20,6 +21,7 @@ from agent_manager.agents.sdk import SdkClient, open_client
 from agent_manager.agents.sdk.failures import TASK_NOT_FOUND, agent_error, translated
 from agent_manager.agents.updates import update_from_wire
 from agent_manager.agents.wire import Json
+from eventstore.urls import show_url
 
 if TYPE_CHECKING:
     import httpx
@@ -35,6 +37,7 @@ def remote(
     silence: float = SILENCE_SECONDS,
     total: float = TOTAL_SECONDS,
     card_seconds: float = CARD_SECONDS,
+    allow_private: bool = True,
 ) -> RemoteAgent:
     """The agent at a URL, or that a card describes.
 
@@ -42,26 +45,30 @@ def remote(
         silence: seconds that it may take for an update.
         total: seconds that it may take for an answer.
         card_seconds: seconds that it may take to give its card.
+        allow_private: follow its card, or a redirect, to an address that is not global; its own host is trusted.
 
     Raises:
         InvalidAgentUrl: the URL is none.
     """
-    return RemoteAgent(agent, silence=silence, total=total, card_seconds=card_seconds)
+    return RemoteAgent(agent, silence=silence, total=total, card_seconds=card_seconds, allow_private=allow_private)
 
 
 class RemoteAgent:
     """See :func:`remote`. Answering raises an :class:`AgentError` where the agent does not."""
 
-    def __init__(self, agent: str | Json, *, silence: float, total: float, card_seconds: float) -> None:
+    def __init__(
+        self, agent: str | Json, *, silence: float, total: float, card_seconds: float, allow_private: bool
+    ) -> None:
         self._url = agent_url(agent) if isinstance(agent, str) else None
         self._card = None if isinstance(agent, str) else agent
         self._silence, self._total, self._card_seconds = silence, total, card_seconds
+        self._allow_private = allow_private
 
     @property
     def name(self) -> str:
         """What the agent calls itself; its URL until it was heard."""
         name = self._card.get("name") if self._card else None
-        return name if isinstance(name, str) and name else self._url or "agent"
+        return name if isinstance(name, str) and name else show_url(self._url) if self._url else "agent"
 
     async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Sends the message and gives what the agent says; asks after a task that it leaves open until it is not."""
@@ -70,7 +77,7 @@ class RemoteAgent:
             sent = message | {"taskId": context.task_id}
         refused: list[InvalidUpdate] = []
         async with (
-            http_client(refused) as http,
+            self._client(refused) as http,
             aclosing(self._limited(self._said(sent, context, http, refused))) as updates,
         ):
             async for update in updates:
@@ -84,11 +91,15 @@ class RemoteAgent:
         """
         refused: list[InvalidUpdate] = []
         async with (
-            http_client(refused) as http,
+            self._client(refused) as http,
             aclosing(self._limited(self._said_of(task_id, http, refused))) as updates,
         ):
             async for update in updates:
                 yield update
+
+    def _client(self, refused: list[InvalidUpdate]) -> httpx.AsyncClient:
+        host = (urlsplit(self._url).hostname or "") if self._url else ""
+        return http_client(refused, allow_private=self._allow_private, trusted_host=host)
 
     async def _limited(self, updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
         limited = within(with_reply(updates), silence=self._silence, total=self._total, who=self.name)

@@ -29,6 +29,14 @@ PgPort = Annotated[
         show_default=False,
     ),
 ]
+AllowSuperuser = Annotated[
+    bool,
+    typer.Option(
+        "--allow-superuser",
+        help="Connect even as a superuser or a login with BYPASSRLS, for which row-level security does not hold "
+        "(EVENTSTORE_ALLOW_SUPERUSER).",
+    ),
+]
 Tenant = Annotated[
     str | None, typer.Option("--tenant", help="Whose data (EVENTSTORE_TENANT; 'default').", show_default=False)
 ]
@@ -39,10 +47,16 @@ ConversationId = Annotated[
 ]
 
 
-def read_settings(data_dir: Path | None = None, tenant: str | None = None, pg_port: int | None = None) -> Settings:
+def read_settings(
+    data_dir: Path | None = None,
+    tenant: str | None = None,
+    pg_port: int | None = None,
+    *,
+    allow_superuser: bool = False,
+) -> Settings:
     """The settings of the environment, with what the command line says instead."""
-    said = {"data_dir": data_dir, "tenant": tenant, "pg_port": pg_port}
-    return Settings(**{name: value for name, value in said.items() if value is not None})
+    given = {"data_dir": data_dir, "tenant": tenant, "pg_port": pg_port, "allow_superuser": allow_superuser or None}
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def run(work: Callable[[EventStore], Coroutine[Any, Any, None]], settings: Settings) -> None:

@@ -16,13 +16,22 @@ from typing import Annotated
 import typer
 
 from agent_manager.agents.choosing import choose
-from agent_manager.cli.options import DataDir, PgPort, read_settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
 from agent_manager.cli.working import say, work
-from agent_manager.http.server import DEFAULT_HOST, DEFAULT_PORT, is_own, listen, serving, url_of
+from agent_manager.http.server import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    is_own,
+    listen,
+    may_fetch_private,
+    serving,
+    url_of,
+)
 from agent_manager.http.tls import tls_context
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings
 from eventstore.errors import SettingsError
+from eventstore.urls import show_name, show_url
 from projections import Projection
 
 
@@ -64,6 +73,7 @@ def up(
         Path | None,
         typer.Option("--tls-key", help="Its key, if that is in a PEM file of its own.", show_default=False),
     ] = None,
+    allow_superuser: AllowSuperuser = False,
 ) -> None:
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
 
@@ -73,7 +83,7 @@ def up(
     which /openapi.json describes. Who asks says so by a token (eventstore keys add, or a JWT); only where it listens on
     this machine alone, as it does unless told otherwise, nobody needs one.
     """
-    settings = read_settings(data_dir, pg_port=pg_port)
+    settings = read_settings(data_dir, pg_port=pg_port, allow_superuser=allow_superuser)
     if tls_key is not None and tls_cert is None:
         raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
@@ -98,7 +108,7 @@ async def _http(
 ) -> AsyncIterator[None]:
     """Serves HTTP until the end of the block."""
     said = store.settings.answer
-    answer = choose(said) if said else None
+    answer = choose(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
     async with (
         AsyncManager(store, answer=answer, runs_worker=False) as manager,
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as backend,
@@ -111,6 +121,8 @@ async def _http(
             say("Tokens", "nobody is let in without one: eventstore keys add makes them")
             if tls is None and not is_own(listening):
                 say("", "they travel in the clear: --tls-cert, or a proxy that speaks TLS, keeps them secret")
+            if not is_own(listening):
+                say("Proxy", "put one in front that bounds the connections of each address: deploy/nginx.conf is one")
         else:
             say(
                 "Tokens", "none is needed: whoever is on this machine may read and write; --require-tokens changes that"
@@ -119,7 +131,7 @@ async def _http(
         if settings.jwt_key or settings.jwt_jwks:
             issuer, audience = settings.jwt_issuer or "any issuer", settings.jwt_audience or "no audience"
             say("JWT", f"are tokens too: of {issuer}, for {audience}")
-        say("Answers", said or "nobody answers messages: EVENTSTORE_ANSWER names who is to")
+        say("Answers", show_name(said) if said else "nobody answers messages: EVENTSTORE_ANSWER names who is to")
         if pending := await manager.pending():
             oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
             say("Pending", f"{len(pending)} message(s) wait for an answer, since {oldest}: eventstore pending")
@@ -139,7 +151,9 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
         psql = shutil.which("psql") or embedded.bin_dir / "psql"
         say("Connect", f"{psql} '{embedded.url()}'")
         if embedded.tcp_url is not None:
-            say("", f"{psql} '{embedded.tcp_url}'")
+            # The password is read by the shell: in an argument everybody on the machine could see it.
+            password = shlex.quote(str(embedded.data_dir / "password"))
+            say("", f"PGPASSWORD=$(cat {password}) {psql} '{show_url(embedded.tcp_url)}'")
         if settings.pg_port is not None and f":{settings.pg_port}/" not in (embedded.tcp_url or ""):
             say("", f"not on port {settings.pg_port}: the server runs already; stop it first to change that")
     applied = len(store.server.applied)

@@ -73,6 +73,8 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             f"last position {now.last_position:,}, final up to {now.horizon:,}"
         )
         print_warnings(now.warnings)
+        slow = "; consumers are not notified, and look every few seconds" if now.notify_queue_usage >= 0.5 else ""
+        typer.echo(f"notifications  the server's queue is {now.notify_queue_usage:.0%} full{slow}")
         for append in now.appends_in_flight:
             typer.echo(
                 f"in flight      an append of {append.login or 'a prepared transaction'} "

@@ -6,10 +6,11 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 
 import typer
 
-from agent_manager.cli.options import DataDir, read_settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
 from agent_manager.cli.output import errors, print_warnings
 from eventstore import EventStore, Settings
 from eventstore.ending import end
@@ -26,12 +27,12 @@ def add_to(app: typer.Typer) -> None:
     app.command()(project)
 
 
-def project(data_dir: DataDir = None) -> None:
+def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
     """Run only the workers that keep the read tables up with the log. Ctrl-C stops them.
 
     Any number may run, on any machine that reaches the server.
     """
-    asyncio.run(work(read_settings(data_dir), None))
+    asyncio.run(work(read_settings(data_dir, allow_superuser=allow_superuser), None))
 
 
 async def work(
@@ -53,7 +54,7 @@ async def work(
     store = EventStore(settings)
     with errors.status("starting …"):
         if describe is not None and store.server.embedded is None:
-            store.server.applied = await asyncio.to_thread(store.server.migrator().up)
+            store.server.applied = await asyncio.to_thread(partial(store.server.migrator().up, for_service=True))
         is_open = await _open(store, stop, waits=describe is None)
     if not is_open:
         return

@@ -5,18 +5,20 @@ It also sees to it that a POST which changes something can be repeated (:mod:`ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from agent_manager.http.asking import bearer
+from agent_manager.http.asking import shares_of
+from agent_manager.http.connections import network_of
 from agent_manager.http.data_kinds import Requirement
 from agent_manager.http.idempotency import PARAMETER, Kept
+from agent_manager.http.limits import Limits
 from agent_manager.http.paths import decode_parameters
 from agent_manager.http.problems import problem_of, problem_of_refusal
 from agent_manager.http.refusals import NotAllowed, Refused
@@ -72,29 +74,39 @@ class WalledRoute(APIRoute):
         request = Request(scope)
         with ExitStack() as places:
             try:
-                await self._admit(request, places)
+                shares = await self._admit(request, places)
             except (Refused, EventStoreError) as error:
                 if isinstance(error, Refused):
                     request.app.state.backend.counters.add("http_refused", reason=error.reason)
                 await self.refusal(request, error)(scope, receive, send)
                 return
             request.state.desk = desk = await request.app.state.backend.desks.of(request.state.identity.tenant)
-            with desk.in_use():
-                await super().handle(scope, receive, send)
+            limits = request.app.state.backend.limits
 
-    async def _admit(self, request: Request, places: ExitStack) -> None:
+            async def counted() -> Message:
+                message = await receive()
+                limits.bytes.spend(shares, len(message.get("body", b"")))
+                return message
+
+            with desk.in_use():
+                await super().handle(scope, counted, send)
+
+    async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
+        """Let a request in; return whose shares of the limits it takes."""
         backend = request.app.state.backend
-        places.enter_context(backend.limits.requests.one(None))
-        identity = await backend.gate.identify(request.headers)
-        key = bearer(identity)
-        if key is not None:
-            backend.limits.rates.take(key)
-            places.enter_context(backend.limits.requests_of_keys.one(key))
+        limits: Limits = backend.limits
+        with limits.identifying.one(network_of(request.client.host if request.client else "")):
+            identity = await backend.gate.identify(request.headers)
+        shares = shares_of(identity)
+        limits.rates.take(shares)
+        limits.bytes.check(shares)
+        places.enter_context(limits.requests.one(*shares))
         for needed in self.requirement.scopes(request.query_params):
             if not identity.may(needed):
                 raise NotAllowed(needed)
         request.state.identity = identity
         request.state.places = places
+        return shares
 
     def refusal(self, request: Request, error: Refused | EventStoreError) -> Response:
         """How it is said that nobody gets in."""

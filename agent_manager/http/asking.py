@@ -123,6 +123,12 @@ def bearer(identity: Identity) -> str | None:
     return f"{identity.tenant}\0{identity.user or ''}\0{identity.actor}" if identity.actor else None
 
 
+def shares_of(identity: Identity) -> tuple[str, ...]:
+    """Whose shares of the limits a request takes: the tenant's and the caller's; nobody's if no token is needed."""
+    key = bearer(identity)
+    return () if key is None else (identity.tenant, key)
+
+
 async def identity_of(request: Request) -> Identity:
     """Whoever sends the request."""
     identity: Identity = request.state.identity

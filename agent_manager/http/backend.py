@@ -36,6 +36,7 @@ class Backend:
         gatekeeper: tells who bears a token.
         sealing: seals what callers may keep but not read.
         requires_tokens: whether nobody may ask without one.
+        allows_private: whether agents' cards may be fetched from addresses that are not global.
 
     Attributes:
         reader: of the store's own tenant; its timeout is everybody's.
@@ -52,11 +53,13 @@ class Backend:
         sealing: Sealing,
         *,
         requires_tokens: bool,
+        allows_private: bool = True,
     ) -> None:
         self.store = store
         self.gate = Gate(gatekeeper, store.tenant, requires_tokens=requires_tokens)
         self.sealing = sealing
         self.limits = Limits(store.settings)
+        self.allows_private = allows_private
         self.counters = Counters()
         self.desks = Desks(store, manager)
         self.reader = Reader(store)

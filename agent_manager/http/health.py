@@ -31,7 +31,7 @@ async def ready(request: Request) -> ReadyOut:
     if backend.closing.is_set():
         raise StoreClosed
     store = backend.store
-    with backend.limits.requests.one(None):
+    with backend.limits.requests.one():
         final, applied = (
             await horizon(store.log(store.caller())),
             await applied_position(store, named(list(READ_TABLES))),

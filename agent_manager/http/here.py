@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.http.asking import Asking, bearer
+from agent_manager.http.asking import Asking, shares_of
 from agent_manager.http.backend import Backend
 from agent_manager.http.bodies import NO_FRAME, Body, Frame, Make
 from agent_manager.http.desks import Desk
@@ -103,8 +103,10 @@ class HereAndNow:
 
         Raises:
             NotAllowed: see :meth:`check_writable`.
+            TooMany: the caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
+        self.backend.limits.events.take(shares_of(self.identity), len(events))
         result = await self.store.append(
             conversation_id,
             [self._caused(event, claimed, number) for number, event in enumerate(events)],
@@ -215,7 +217,7 @@ class HereAndNow:
             events,
             after,
             closing=backend.closing,
-            place=backend.limits.streams.one(bearer(self.identity)),
+            place=backend.limits.streams.one(*shares_of(self.identity)),
             is_let_in=backend.gate.still(request.headers, self.identity),
         )
 

@@ -1,6 +1,9 @@
-"""How much one key, and all together, may ask for: requests a second, requests at a time, open streams.
+"""What a tenant, a caller of it, and all together may have: requests, events and bytes a second; requests and streams.
 
-Those without a token, who are this machine's own, are not told apart: for them only what all together may have counts.
+A tenant has a share of the server, and each of its callers (a key, or the user of a JWT) a share of the tenant's: more
+keys give a tenant nothing. Until a caller has shown a token, the address counts from which the request comes.
+
+Callers who need no token are this machine's own and are not told apart: for them only the server's own limits count.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cachetools import LRUCache
@@ -17,62 +20,124 @@ from agent_manager.http.refusals import Busy, TooMany
 from eventstore import Settings
 
 KEYS = 100_000
-"""Of so many keys the rate is remembered; one that is forgotten begins anew."""
+"""The rates of so many are remembered; one that is forgotten begins anew."""
 BURST_SECONDS = 2
-"""After a pause a key may have the requests of so many seconds at once."""
+"""After a pause, the amount of so many seconds may come at once."""
+TENANT_SHARE = 2
+"""A tenant has at most this fraction of the server's places: another tenant always finds some."""
+CALLER_SHARE = 2
+"""A caller has at most this fraction of its tenant's share."""
+TENANT_RATE = 4
+"""A tenant may send as many requests as so many of its callers."""
 
 
 class Rates:
     """A token bucket for each key.
 
+    What is spent may exceed what is left: then the key waits until the debt is paid.
+
     Args:
-        per_second: requests of one key.
+        per_second: amount of one key.
+        what: is counted, and of whom, for the error.
+        setting: that says how much.
         clock: seconds, which only grow.
     """
 
-    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic, keys: int = KEYS) -> None:
+    def __init__(
+        self,
+        per_second: float,
+        what: str = "requests of one key",
+        setting: str = "EVENTSTORE_RATE_PER_SECOND",
+        clock: Callable[[], float] = time.monotonic,
+        keys: int = KEYS,
+        least: float = 1.0,
+    ) -> None:
         self._per_second = per_second
-        self._most = max(1.0, BURST_SECONDS * per_second)
+        self._most = max(least, BURST_SECONDS * per_second)
+        self._what = what
+        self._setting = setting
         self._clock = clock
         self._left: LRUCache[str, tuple[float, float]] = LRUCache(keys)
 
-    def take(self, key: str) -> None:
-        """One request more.
+    def take(self, key: str, amount: float = 1) -> None:
+        """Spend an amount if there is anything left.
 
         Raises:
-            TooMany: it is too early.
+            TooMany: there is not; says when there will be.
         """
+        self.check(key)
+        self.spend(key, amount)
+
+    def check(self, key: str) -> None:
+        """Check that something is left.
+
+        Raises:
+            TooMany: there is not; says when there will be.
+        """
+        left = self._now_left(key)
+        if left < 1:
+            raise TooMany(
+                f"more than {self._per_second:g} {self._what} a second: wait, or raise {self._setting}",
+                "rate",
+                max(1, math.ceil((1 - left) / self._per_second)),
+            )
+
+    def spend(self, key: str, amount: float) -> None:
+        """Spend an amount, whatever is left."""
+        self._left[key] = self._now_left(key) - amount, self._clock()
+
+    def _now_left(self, key: str) -> float:
         now = self._clock()
         left, at = self._left.get(key, (self._most, now))
-        left = min(self._most, left + (now - at) * self._per_second)
-        if left < 1:
-            self._left[key] = left, now
-            wait = (1 - left) / self._per_second
-            raise TooMany(
-                f"more than {self._per_second:g} requests a second of one key: wait, or raise "
-                "EVENTSTORE_RATE_PER_SECOND",
-                "rate",
-                max(1, math.ceil(wait)),
-            )
-        self._left[key] = left - 1, now
+        return min(self._most, left + (now - at) * self._per_second)
+
+
+class SharedRates:
+    """The rates of tenants and of their callers.
+
+    Args:
+        of_caller, of_tenant: see :class:`Rates`.
+    """
+
+    def __init__(self, of_caller: Rates, of_tenant: Rates) -> None:
+        self._levels = (of_tenant, of_caller)
+
+    def take(self, shares: Sequence[str], amount: float = 1) -> None:
+        """Spend an amount of a tenant and its caller, as :func:`~agent_manager.http.asking.shares_of` names them.
+
+        Raises:
+            TooMany: one of them has nothing left.
+        """
+        self.check(shares)
+        self.spend(shares, amount)
+
+    def check(self, shares: Sequence[str]) -> None:
+        """Check that both have something left. Raises TooMany."""
+        for level, rates in enumerate(self._levels[: len(shares)]):
+            rates.check("\0".join(shares[: level + 1]))
+
+    def spend(self, shares: Sequence[str], amount: float) -> None:
+        """Spend an amount, whatever is left."""
+        for level, rates in enumerate(self._levels[: len(shares)]):
+            rates.spend("\0".join(shares[: level + 1]), amount)
 
 
 class Places:
-    """So many things at a time, of which one key may have a part.
+    """Things at a time, of which each key may have a part.
 
     Args:
         what: they are, in the plural.
         most: of all keys together.
-        of_key: of one key.
+        parts: how many one key may have, for each key that is given: first the tenant's, then the caller's.
         setting: that says how many.
     """
 
-    def __init__(self, what: str, most: int, of_key: int, setting: str) -> None:
+    def __init__(self, what: str, most: int, parts: Sequence[int], setting: str) -> None:
         self._what = what
         self._most = most
-        self._of_key = of_key
+        self._parts = tuple(parts)
         self._setting = setting
-        self._taken: Counter[str | None] = Counter()
+        self._taken: Counter[tuple[str, ...]] = Counter()
         self._all = 0
 
     @property
@@ -81,45 +146,71 @@ class Places:
         return self._all
 
     @contextmanager
-    def one(self, key: str | None) -> Iterator[None]:
-        """Takes a place until the end of the block.
+    def one(self, *keys: str) -> Iterator[None]:
+        """Take a place until the end of the block.
 
         Raises:
+            TooMany: one of the keys has its part already.
             Busy: there is none.
-            TooMany: the key has its part already.
         """
+        holders = [keys[: level + 1] for level in range(len(keys))]
+        for holder, part in zip(holders, self._parts, strict=False):
+            if self._taken[holder] >= part:
+                raise TooMany(
+                    f"you have {part} {self._what} already: end one first, or raise {self._setting}", self._what
+                )
         if self._all >= self._most:
             raise Busy(
                 f"the server has {self._most} {self._what} already: come again, or raise {self._setting}", self._what
             )
-        if key is not None and self._taken[key] >= self._of_key:
-            raise TooMany(
-                f"this key has {self._of_key} {self._what} already: end one first, or raise {self._setting}", self._what
-            )
         self._all += 1
-        self._taken[key] += 1
+        self._taken.update(holders)
         try:
             yield
         finally:
             self._all -= 1
-            self._taken[key] -= 1
-            if not self._taken[key]:
-                del self._taken[key]
+            self._taken.subtract(holders)
+            for holder in holders:
+                if not self._taken[holder]:
+                    del self._taken[holder]
+
+
+def _parts(most: int) -> tuple[int, int]:
+    of_tenant = max(1, most // TENANT_SHARE)
+    return of_tenant, max(1, of_tenant // CALLER_SHARE)
 
 
 class Limits:
-    """All of one server.
+    """All limits of one server.
 
     Attributes:
-        rates: of requests, by key.
+        rates: requests a second.
+        events: appended a second.
+        bytes: of requests' bodies, a second.
+        identifying: requests whose token is being looked up, by address.
         requests: that are under way.
-        requests_of_keys: the same by key: no key takes all the places, however slowly it sends and reads.
         streams: endless answers.
     """
 
     def __init__(self, settings: Settings) -> None:
         most, streams = settings.max_requests, settings.max_streams
-        self.rates = Rates(settings.rate_per_second)
-        self.requests = Places("requests under way", most, most, "EVENTSTORE_MAX_REQUESTS")
-        self.requests_of_keys = Places("requests under way", most, max(1, most // 2), "EVENTSTORE_MAX_REQUESTS")
-        self.streams = Places("open streams", streams, max(1, streams // 4), "EVENTSTORE_MAX_STREAMS")
+        rate = settings.rate_per_second
+        self.rates = SharedRates(
+            Rates(rate),
+            Rates(TENANT_RATE * rate, "requests of one tenant", least=TENANT_RATE),
+        )
+        self.events = _shared("events", settings.events_per_second, "EVENTSTORE_EVENTS_PER_SECOND")
+        self.bytes = _shared("bytes", settings.bytes_per_second, "EVENTSTORE_BYTES_PER_SECOND")
+        self.identifying = Places(
+            "requests from your address that have shown no valid token yet", most, [max(1, most // TENANT_SHARE)],
+            "EVENTSTORE_MAX_REQUESTS",
+        )  # fmt: skip
+        self.requests = Places("requests under way", most, _parts(most), "EVENTSTORE_MAX_REQUESTS")
+        self.streams = Places("open streams", streams, _parts(streams), "EVENTSTORE_MAX_STREAMS")
+
+
+def _shared(what: str, of_tenant: float, setting: str) -> SharedRates:
+    return SharedRates(
+        Rates(of_tenant / CALLER_SHARE, f"{what} of one key", setting),
+        Rates(of_tenant, f"{what} of one tenant", setting),
+    )

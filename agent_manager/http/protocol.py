@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agent_manager.http.connections import ConnectionLimit
 from agent_manager.http.counting import Counters
 from agent_manager.http.problems import problem
 
@@ -34,6 +35,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         seconds: in which the head of a request must have come, from when its first byte may.
         most: connections at a time.
     """
+    limit = ConnectionLimit(most)
 
     class Patient(H11Protocol):
         _patience: asyncio.TimerHandle | None = None
@@ -41,18 +43,28 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > most:
-                counters.add("http_refused", reason="connections")
-                transport.write(_FULL)
-                transport.close()
-                return
-            self._look()
+            if limit.add(self._displace, self.client[0] if self.client else ""):
+                self._look()
+            else:
+                self._displace()
+
+        def _displace(self) -> None:
+            """End a connection for which there is no place, or not any more."""
+            counters.add("http_refused", reason="connections")
+            self.transport.write(_FULL)
+            self.transport.close()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()  # which may begin to answer the next request
+            if not self._is_answering():
+                limit.set_idle(self._displace)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self._look()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            limit.remove(self._displace)
             self._rest()
             self._take()
             super().connection_lost(exc)
@@ -74,8 +86,11 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def _look(self) -> None:
             """Loses patience from now on, unless a request is under way, or patience is being lost already."""
             if self._is_answering():
+                limit.set_busy(self._displace)
                 self._rest()
-            elif self._patience is None and not self.transport.is_closing():
+                return
+            limit.set_idle(self._displace)
+            if self._patience is None and not self.transport.is_closing():
                 self._patience = self.loop.call_later(seconds, self._give_up)
 
         def _rest(self) -> None:

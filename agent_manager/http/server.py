@@ -20,7 +20,7 @@ from agent_manager.http.protocol import patient_protocol
 from agent_manager.http.sealing import open_sealing
 from agent_manager.identity import Gatekeeper
 from agent_manager.manager.core import AsyncManager
-from eventstore import EventStore
+from eventstore import EventStore, Settings
 from eventstore.ending import end
 from eventstore.errors import SettingsError
 
@@ -74,6 +74,13 @@ def is_own(listening: socket.socket) -> bool:
     return names_of(str(listening.getsockname()[0])) is not None
 
 
+def may_fetch_private(settings: Settings, listening: socket.socket) -> bool:
+    """Whether the server may fetch from addresses that are not global: as the settings say, or if only this machine
+    reaches it.
+    """
+    return is_own(listening) if settings.agent_allow_private is None else settings.agent_allow_private
+
+
 def url_of(listening: socket.socket, *, has_tls: bool = False) -> str:
     """The address as one types it."""
     host, port = listening.getsockname()[:2]
@@ -98,7 +105,14 @@ async def serving(
     requires_tokens = requires_tokens or not is_own(listening)
     async with Gatekeeper(store, store.settings) as gatekeeper:
         sealing = await open_sealing(store)
-        backend = Backend(store, manager, gatekeeper, sealing, requires_tokens=requires_tokens)
+        backend = Backend(
+            store,
+            manager,
+            gatekeeper,
+            sealing,
+            requires_tokens=requires_tokens,
+            allows_private=may_fetch_private(store.settings, listening),
+        )
         server = _Server(_config(backend, listening, tls))
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:

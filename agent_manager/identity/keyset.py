@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from agent_manager.fetching import ResponseTooLarge, open_client
 from agent_manager.identity.errors import KeysUnavailable
 from agent_manager.identity.verifying import LARGEST_FILE, VerifyingKey, keys_of
 from eventstore.errors import SettingsError, printable
+from eventstore.urls import check_url, show_name, show_url
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ def key_set(given: str) -> KeySet:
         except (OSError, ValueError) as error:
             why = printable(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
             raise SettingsError(
-                f"EVENTSTORE_JWT_JWKS: {printable(given)}: {why}: give a JWKS file or its https URL"
+                f"EVENTSTORE_JWT_JWKS: {show_name(given)}: {why}: give a JWKS file or its https URL"
             ) from None
         return KeySet(lambda: asyncio.to_thread(_read_file, path), str(path))
     try:
@@ -114,8 +116,8 @@ def key_set(given: str) -> KeySet:
     # Over plain HTTP anybody on the way could put in a key of their own.
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)):
         raise SettingsError("EVENTSTORE_JWT_JWKS: is no https URL: give one (http only on this machine), or a path")
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    return KeySet(lambda: _fetch(given), shown)
+    check_url(given, "EVENTSTORE_JWT_JWKS")
+    return KeySet(lambda: _fetch(given), show_url(given))
 
 
 def _read_file(path: Path) -> bytes:
@@ -127,14 +129,12 @@ async def _fetch(url: str) -> bytes:
     """The body, which must come whole, directly (no redirects), soon and small."""
     async with (
         asyncio.timeout(_FETCH_SECONDS),
-        httpx.AsyncClient(timeout=_FETCH_SECONDS) as client,
+        open_client(limit=LARGEST_FILE, timeout=_FETCH_SECONDS) as client,
         client.stream("GET", url, headers=_HEADERS) as answer,
     ):
         if answer.status_code != 200:
             raise ValueError(f"it answers with status {answer.status_code}")
-        body = b""
-        async for piece in answer.aiter_bytes():
-            body += piece
-            if len(body) > LARGEST_FILE:
-                raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes")
-        return body
+        try:
+            return await answer.aread()
+        except ResponseTooLarge:
+            raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes") from None

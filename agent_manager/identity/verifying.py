@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import SecretStr
 
+from agent_manager.fetching import load_json
 from eventstore.errors import SettingsError
 
 SHORTEST_SECRET = 32
@@ -79,10 +79,7 @@ def keys_of(text: bytes) -> dict[str | None, VerifyingKey]:
     Raises:
         ValueError: it is no JWKS.
     """
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = load_json(text)
     if not isinstance(value, dict) or not isinstance(value.get("keys"), list):
         raise ValueError('it is no JWKS: {"keys": […]} was expected')
     usable = [(jwk.get("kid"), key) for jwk in value["keys"] if (key := from_jwk(jwk)) is not None]

@@ -260,14 +260,17 @@ class Manager:
         views = [event_view(event, fold) for event, fold in listed if fold is not None and not fold.is_deleted]
         return [view for view in views if view is not None]
 
-    async def register_agent(self, url_or_card: str | Json) -> Json:
-        """Registers an agent by the URL of its card, or by the card itself; gives the card.
+    async def register_agent(self, url_or_card: str | Json, *, allow_private: bool = True) -> Json:
+        """Register an agent by the URL of its card, or by the card itself; return the card.
+
+        Args:
+            allow_private: fetch a card also from an address that is not global: private, loopback, link-local.
 
         Raises:
             InputError: the URL is none, or the card names none.
             AgentUnreachable: its card could not be had.
         """
-        return await self._registry.register(url_or_card)
+        return await self._registry.register(url_or_card, allow_private=allow_private)
 
     async def unregister_agent(self, url: str) -> None:
         """Forgets the agent. Raises NotFound where none is registered under this URL."""

@@ -41,9 +41,9 @@ class Registry:
         self._id = conversation_uuid(log.tenant, AGENTS)
         self._looked = -inf
 
-    async def register(self, url_or_card: str | Json) -> Json:
+    async def register(self, url_or_card: str | Json, *, allow_private: bool = True) -> Json:
         """See :meth:`AsyncManager.register_agent`."""
-        url, card = await url_and_card(url_or_card)
+        url, card = await url_and_card(url_or_card, allow_private=allow_private)
         if (await self._agents()).get(url) == card:
             return card
         await self._log.append(self._id, [NewEvent(AgentRegistered(url=url, card=card), actor="user")])
@@ -73,7 +73,7 @@ class Registry:
         return {} if fold is None else fold.agents
 
 
-async def url_and_card(url_or_card: str | Json) -> tuple[str, Json]:
+async def url_and_card(url_or_card: str | Json, *, allow_private: bool = True) -> tuple[str, Json]:
     """What is registered: the URL as given, and the card that stands there; or a card, and the URL that it names.
 
     Raises:
@@ -81,7 +81,7 @@ async def url_and_card(url_or_card: str | Json) -> tuple[str, Json]:
         AgentUnreachable: its card could not be had.
     """
     if isinstance(url_or_card, str):
-        return url_or_card, await fetch_card(url_or_card)
+        return url_or_card, await fetch_card(url_or_card, allow_private=allow_private)
     if not isinstance(url_or_card, dict):
         raise InputError(f"an agent is registered by a URL or a card as a dict, not by a {type(url_or_card).__name__}")
     url = url_of(url_or_card)

@@ -20,6 +20,7 @@ from agent_manager.migrating.private_files import make_private_folder, replacing
 from agent_manager.migrating.source import Source, SourceConversation
 from agent_manager.migrating.wire import Json
 from eventstore.errors import InputError
+from eventstore.urls import show_url
 
 _WITHOUT_TENANT = 1
 FORMAT = 2
@@ -100,7 +101,7 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
         anywhere = {path: source for path, source in own.items() if "://" not in source}
         own = at_url or (own if may_have_moved else anywhere)
     there = ", ".join(sorted({str(origin) for origin in origins.values()}))
-    wanted = f"tenant {tenant!r}" + ("" if url is None else f" from {url}")
+    wanted = f"tenant {tenant!r}" + ("" if url is None else f" from {show_url(url)}")
     if not own:
         raise BackupMismatch(
             f"{folder}: there is no backup of {wanted}, only of {there}: give --tenant, or --backup FILE"
@@ -219,7 +220,8 @@ def is_same_source(source: str, url: str) -> bool:
 
 def _comparable(url: str) -> str:
     """Return a URL in one form: this machine has several names."""
-    return re.sub(r"://(localhost|\[::1\])(?=[:/]|$)", "://127.0.0.1", url.rstrip("/").lower())
+    shown = show_url(url) if "://" in url else url  # as a backup names its source: without a password
+    return re.sub(r"://(localhost|\[::1\])(?=[:/]|$)", "://127.0.0.1", shown.rstrip("/").lower())
 
 
 async def _write(source: Source, file: IO[bytes], tenant: str, time_zone: str | None) -> None:

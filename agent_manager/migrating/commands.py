@@ -12,6 +12,7 @@ from agent_manager.migrating.endpoints import EndpointSource
 from agent_manager.migrating.private_files import append_private
 from agent_manager.migrating.source import SourceUnreadable
 from eventstore.errors import InputError
+from eventstore.urls import show_url
 
 _LOOK_SECONDS = 0.1
 _STDERR = 2
@@ -63,7 +64,7 @@ async def start_application(
             await asyncio.wait_for(asyncio.shield(process.wait()), _LOOK_SECONDS)
         if process.returncode == 0:
             await asyncio.sleep(_LOOK_SECONDS)
-    waited = "ended" if url is None else f"answered at {url}"
+    waited = "ended" if url is None else f"answered at {show_url(url)}"
     raise CommandFailed(f"{command!r} has not {waited} within {seconds:g} seconds: see {log}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
@@ -11,14 +10,18 @@ from uuid import uuid4
 
 import httpx
 
+from agent_manager.fetching import load_json, open_client
 from agent_manager.migrating.files import LOCAL, local_file, parts_of_task, with_bytes
 from agent_manager.migrating.grouping import grouped
 from agent_manager.migrating.source import SourceConversation, SourceUnreadable
 from agent_manager.migrating.wire import Json, canonical_card, canonical_message, text_member
 from eventstore.errors import printable
+from eventstore.urls import check_url, show_name, show_url
 
 SECONDS = 60.0
 """How long an answer may take: the demo's lists everything in one."""
+MAX_BYTES = 1024 * 1024 * 1024
+"""Of such an answer, decoded."""
 
 
 class EndpointSource:
@@ -37,10 +40,13 @@ class EndpointSource:
 
     def __init__(self, url: str, *, keep_alive: bool = True) -> None:
         if not url.startswith(("http://", "https://")):
-            raise SourceUnreadable(f"{url!r} is no URL: give the application's, such as http://localhost:12000")
-        self.name = url.rstrip("/")
+            raise SourceUnreadable(
+                f"{show_name(url)!r} is not a URL: give the application's, such as http://localhost:12000"
+            )
+        self._url = check_url(url, "the application's URL").rstrip("/")
+        self.name = show_url(self._url)
         limits = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(timeout=SECONDS, limits=limits)
+        self._client = open_client(limit=MAX_BYTES, timeout=SECONDS, limits=limits)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,9 +91,11 @@ class EndpointSource:
         request = {"jsonrpc": "2.0", "id": uuid4().hex, "method": method, "params": params}
         response = await self._send("POST", f"/{method}", json=request)
         try:
-            answer = response.json()
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            why = f"{self.name}/{method} did not answer in JSON: is the URL the application's?"
+            answer = load_json(response.content)
+        except ValueError as error:
+            why = (
+                f"{self.name}/{method} did not answer in JSON ({printable(str(error))}): is the URL the application's?"
+            )
             raise SourceUnreadable(why) from None
         if not isinstance(answer, dict) or answer.get("error") is not None:
             said = printable(str(answer), longest=200)
@@ -115,7 +123,7 @@ class EndpointSource:
 
     async def _send(self, method: str, path: str, **how: Any) -> httpx.Response:
         try:
-            response = await self._client.request(method, self.name + path, **how)
+            response = await self._client.request(method, self._url + path, **how)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = printable(str(error) or type(error).__name__)
             raise SourceUnreadable(f"{self.name}{path} cannot be reached: {why}: start the application") from None

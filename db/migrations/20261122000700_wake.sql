@@ -62,7 +62,10 @@ BEGIN
         PERFORM setval('consumer_slots', 0);
         RETURN false;
     END IF;
-    RETURN true;
+    -- A session that listens and reads nothing holds back the queue of notifications, which all databases share. When it is
+    -- full, the commit of whoever notifies fails. So from half on, where the server itself begins to warn, nobody is
+    -- notified: waiters look by themselves every few seconds.
+    RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;
 

@@ -13,10 +13,11 @@ from typing import Any
 import psycopg
 
 from eventstore.check.address import named
-from eventstore.database.connection import TCP_TIMEOUTS, unreachable, without_password
+from eventstore.database.connection import TCP_TIMEOUTS, unreachable
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.settings import Settings
 from eventstore.errors import EventStoreError, InputError
+from eventstore.urls import show_url
 
 Admin = psycopg.AsyncConnection[Any]
 
@@ -69,7 +70,7 @@ class CheckedServer(ABC):
     @property
     def title(self) -> str:
         """For the report."""
-        return without_password(self.url)
+        return show_url(self.url)
 
     def application_name(self, purpose: str) -> str:
         """By which the check's own sessions are known to the server."""

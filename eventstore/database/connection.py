@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -19,8 +19,10 @@ from eventstore.database.settings import Settings
 from eventstore.database.translate import translate
 from eventstore.database.waiting import WaitingConnection
 from eventstore.errors import EventStoreError, LoginRefused, ServerStarting, ServerUnreachable, UnsuitableServer
+from eventstore.urls import show_url
 
 Connection = WaitingConnection
+_log = logging.getLogger(__name__)
 
 APP = "eventstore_app"
 WRITER = "eventstore_writer"
@@ -36,14 +38,7 @@ BOOKKEEPING = "eventstore_migrations"
 _CONFIGURE = query("eventstore.database", "configure")
 _CALLER = query("eventstore.database", "caller")
 _TAKE_ROLE = query("eventstore.database", "take_role")
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    options = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "password"]
-    return urlunsplit(parts._replace(netloc=login.partition(":")[0] + at + host, query=urlencode(options)))
+LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
 
 
 TCP_TIMEOUTS: dict[str, Any] = {
@@ -103,10 +98,10 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     reason = lines[-1].strip() if lines else type(error).__name__
     if isinstance(error, psycopg.ProgrammingError):  # libpq does not understand the URL
-        return LoginRefused(f"no connection to {without_password(url)}: {reason}: correct DATABASE_URL")
+        return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
     state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal(url)
     kind, advice = _REFUSED.get(state) or _REFUSED.get(state[:2]) or (ServerUnreachable, f"SQLSTATE {state}")
-    return kind(f"no connection to {without_password(url)}: {reason}: {advice}")
+    return kind(f"no connection to {show_url(url)}: {reason}: {advice}")
 
 
 _REFUSED: dict[str, tuple[type[ServerUnreachable], str]] = {
@@ -158,6 +153,28 @@ def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
             f"the database {info.dbname} is in {encoding}, the store needs UTF8: "
             "create it with ENCODING 'UTF8' TEMPLATE template0"
         )
+
+
+async def check_login(connection: Connection, settings: Settings) -> None:
+    """Refuse a login for which row-level security does not hold, or warn if the settings allow it.
+
+    Raises:
+        UnsuitableServer: the login is a superuser or has BYPASSRLS.
+    """
+    refuse_exempt(connection.info.user, await (await connection.execute(LOGIN_IS_EXEMPT)).fetchone(), settings)
+
+
+def refuse_exempt(login: str, row: Any, settings: Settings) -> None:
+    """Refuse, or warn, as :func:`check_login` does; ``row`` is what the query ``LOGIN_IS_EXEMPT`` gave."""
+    if row != (True,):
+        return
+    problem = f"the login {login} is a superuser or has BYPASSRLS: row-level security does not hold for it"
+    if not settings.allow_superuser:
+        raise UnsuitableServer(
+            f"{problem}: connect as a login that has only the roles it needs (eventstore/ROLES.md), "
+            "or allow it: --allow-superuser, EVENTSTORE_ALLOW_SUPERUSER=true"
+        )
+    _log.warning("warning: %s; connect as another login (eventstore/ROLES.md)", problem)
 
 
 async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> str:

@@ -24,6 +24,7 @@ import psycopg
 
 from eventstore.database.queries import query
 from eventstore.errors import MigrationFailed
+from eventstore.urls import HIDDEN
 
 _PREAMBLE = query("eventstore.database", "migration_preamble")
 _SETTINGS = query("eventstore.database", "migration_settings")
@@ -123,7 +124,7 @@ def run_dbmate(
         }
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MigrationFailed(f"dbmate {command}: {_reason(done)}")
+        raise MigrationFailed(f"dbmate {command}: {_without(connection.info.password, _reason(done))}")
 
 
 def dbmate_url(connection: psycopg.Connection[Any]) -> str:
@@ -199,6 +200,11 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
             "connect to the server itself"
         )
     return reason
+
+
+def _without(password: str, text: str) -> str:
+    """The text without the password, should dbmate or its driver quote the URL."""
+    return text.replace(f":{quote(password, safe='')}@", f":{HIDDEN}@") if password else text
 
 
 def _dbmate_binary() -> str:

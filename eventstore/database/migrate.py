@@ -24,7 +24,14 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.connection import BOOKKEEPING, connect_options, refuse_unsuitable, unreachable
+from eventstore.database.connection import (
+    BOOKKEEPING,
+    LOGIN_IS_EXEMPT,
+    connect_options,
+    refuse_exempt,
+    refuse_unsuitable,
+    unreachable,
+)
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
 from eventstore.database.inspection import inspect
 from eventstore.database.queries import query
@@ -111,8 +118,11 @@ class Migrator:
             for version in sorted(known.keys() | applied)
         ]
 
-    def up(self) -> list[str]:
+    def up(self, *, for_service: bool = False) -> list[str]:
         """Apply what is missing; safe if several do it at once.
+
+        Args:
+            for_service: refuse a login that a store would refuse, before anything is applied.
 
         Returns:
             The versions newly applied.
@@ -121,10 +131,13 @@ class Migrator:
             MigrationFailed: dbmate fails; what the failing migration did is rolled back.
             SchemaTooNew: the database has migrations that this code does not know.
             PermissionDenied: the login may not create the database, or does not inherit the owner's rights.
+            UnsuitableServer: the login is exempt from row-level security.
         """
         self._create_database()
         known = set(known_versions())
         with self._transaction() as connection:
+            if for_service and not self._settings.allow_superuser:
+                refuse_exempt(connection.info.user, connection.execute(LOGIN_IS_EXEMPT).fetchone(), self._settings)
             if self._applied(connection) == known:
                 return []
             _refuse_not_inheriting(connection)

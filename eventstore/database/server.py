@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Self
 
-from eventstore.database.connection import without_password
 from eventstore.database.embedded import EmbeddedServer, room_left
 from eventstore.database.migrate import Migrator
 from eventstore.database.settings import DEFAULT_DATABASE, Settings
 from eventstore.errors import ConnectionLost, DiskFull, EventStoreError, ServerUnreachable
+from eventstore.urls import show_url
 
 _NO_ROOM = 32 * 1024 * 1024  # two segments of the write-ahead log: with less the server stops
 
@@ -80,7 +80,7 @@ class Server:
     @property
     def public_url(self) -> str:
         """The URL without a password, to be shown."""
-        return without_password(self.url)
+        return show_url(self.url)
 
     def migrator(self) -> Migrator:
         """For this server's schema."""

@@ -91,8 +91,18 @@ def translate(error: psycopg.Error) -> EventStoreError:
         return ServerError(said)
     if state == FORBIDDEN:
         return Forbidden(UUID(json.loads(error.diag.message_detail or "{}")["conversation_id"]))
+    if is_notify_queue_full(error):
+        return RetryableError(
+            f"{said}: nothing was written; repeat the call, and end the session that listens and reads nothing: "
+            "SELECT pid, usename FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        )
     kind, advice = _BY_SQLSTATE.get(state) or _BY_CLASS.get(state[:2]) or (ServerError, f"SQLSTATE {state}")
     return kind(f"{said}: {advice}")
+
+
+def is_notify_queue_full(error: psycopg.Error) -> bool:
+    """Whether a commit failed because the server's queue of notifications is full, which is nobody's input."""
+    return error.sqlstate == "54000" and error.diag.source_function == "PreCommit_Notify"
 
 
 def is_for_want_of_role(error: psycopg.Error) -> bool:

@@ -108,7 +108,7 @@ async def register_agent(here: Here, agent: AgentIn) -> Json:
     """Registers an agent. Gives its card; to callers without the scope `read` what they sent."""
     given: str | Json | None = agent.url if agent.url is not None else agent.card
     assert given is not None
-    card = await here.manager.register_agent(given)
+    card = await here.manager.register_agent(given, allow_private=here.backend.allows_private)
     return card if here.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
 
 

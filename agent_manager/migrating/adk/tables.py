@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from agent_manager.migrating.source import SourceUnreadable
 from eventstore.database.queries import query
 from eventstore.errors import printable
+from eventstore.urls import check_url, has_password_parameter, show_name
 
 Row: TypeAlias = dict[str, Any]
 _PACKAGE = "agent_manager.migrating.adk"
@@ -75,8 +76,10 @@ async def open_tables(url: str) -> Tables:
     if kind == "sqlite":
         return await asyncio.to_thread(_Sqlite, Path(rest.partition("?")[0].removeprefix("/")))
     if kind in ("postgres", "postgresql"):
-        return await _Postgresql.connected(f"postgresql://{rest}")
-    raise SourceUnreadable(f"{kind}: is neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…")
+        return await _Postgresql.connected(check_url(f"postgresql://{rest}", "the URL of google-adk's sessions"))
+    raise SourceUnreadable(
+        "the URL of google-adk's sessions: names neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…"
+    )
 
 
 class _Sqlite:
@@ -87,7 +90,7 @@ class _Sqlite:
         self._path = path
         self.place = str(path.resolve())
         if not path.is_file():
-            raise SourceUnreadable(f"{path}: is no file: give the SQLite file of google-adk's sessions")
+            raise SourceUnreadable(f"{show_name(str(path))}: is no file: give the SQLite file of google-adk's sessions")
         try:
             address = f"file:{quote(str(path.absolute()))}?mode=ro"
             self._connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
@@ -113,7 +116,7 @@ class _Sqlite:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: sqlite3.Error) -> SourceUnreadable:
-        return SourceUnreadable(f"{self._path}: {error}: give the SQLite file of google-adk's sessions")
+        return SourceUnreadable(f"{show_name(str(self._path))}: {error}: give the SQLite file of google-adk's sessions")
 
 
 class _Postgresql:
@@ -130,7 +133,9 @@ class _Postgresql:
         try:
             connection = await psycopg.AsyncConnection.connect(url, row_factory=dict_row)
         except psycopg.Error as error:
-            raise _refused(error) from None
+            if isinstance(error, psycopg.ProgrammingError) and has_password_parameter(url):
+                raise _refused("its parameters are not those of libpq") from None
+            raise _refused(str(error)) from None
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
         return cls(connection)
@@ -139,7 +144,7 @@ class _Postgresql:
         try:
             return await (await self._connection.execute(_text(name, words).encode(), given)).fetchall()
         except psycopg.Error as error:
-            raise _refused(error) from None
+            raise _refused(str(error)) from None
 
     async def columns(self) -> list[Row]:
         return await self.rows("columns_postgresql")
@@ -153,5 +158,5 @@ def _text(name: str, words: Row) -> str:
     return text.format(**words) if words else text
 
 
-def _refused(error: psycopg.Error) -> SourceUnreadable:
-    return SourceUnreadable(f"the database of google-adk's sessions: {printable(str(error))}: correct the URL")
+def _refused(reason: str) -> SourceUnreadable:
+    return SourceUnreadable(f"the database of google-adk's sessions: {printable(reason)}: correct the URL")

@@ -120,7 +120,7 @@ async def test_nobody_there_and_a_stranger_who_speaks_no_http() -> None:
     "text", ["", "http://", "ftp://host", "http://host:port", "http://host:0", "host:99999", "http://[::1"]
 )
 def test_what_is_no_url_is_refused(text: str) -> None:
-    with pytest.raises(InvalidAgentUrl, match="is no URL of an agent"):
+    with pytest.raises(InvalidAgentUrl, match="is not the URL of an agent"):
         agent_url(text)
 
 

@@ -72,7 +72,7 @@ def test_the_setting_names_what_answers(clean_environment: None, monkeypatch: py
         ("of_the_caller:g", "of_the_caller has no g"),
         ("of_the_caller:five", "is a int, expected a function"),
         ("of_nobody_at_all:f", "No module named"),
-        ("ftp://host", "is no URL of an agent"),
+        ("ftp://host", "is not the URL of an agent"),
     ],
 )
 def test_what_names_nothing_is_refused(module: str, spec: str, words: str) -> None:

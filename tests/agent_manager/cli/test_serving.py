@@ -18,9 +18,16 @@ import pytest
 from support.certificates import self_signed
 from support.environment import TREE
 from support.processes import Commands, Running
+from support.servers import open_folder
 from support.waiting import until
 
 SECONDS_TO_STOP = 10
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 def address(up: Running) -> str:
@@ -65,6 +72,33 @@ def test_it_serves_no_http_where_none_is_wanted(started: Commands, database_url:
     up.until_said("Ctrl-C")
     assert "HTTP" not in up.out
     assert up.interrupt() == 0
+
+
+def test_the_password_of_the_embedded_server_is_not_printed(started: Commands, free_port: int) -> None:
+    with open_folder() as folder:
+        data_dir = folder / "its data"
+        up = started.start("up", "--no-http", "--data-dir", str(data_dir), "--pg-port", str(free_port))
+        up.until_said("Ctrl-C")
+        password = (data_dir / "password").read_text().strip()
+        assert password not in up.out + up.err
+        suggested = re.search(r"^ *(PGPASSWORD=.*)$", up.out, re.MULTILINE)
+        assert suggested is not None, up.out
+        asked = f"{suggested[1]} -Atc 'SELECT current_user'"
+        done = subprocess.run(asked, shell=True, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "eventstore"
+        assert up.interrupt() == 0
+
+
+@pytest.mark.parametrize("command", ["up", "project"])
+def test_a_superuser_serves_only_if_it_is_allowed(started: Commands, superuser_url: str, command: str) -> None:
+    refused = started.start(command, DATABASE_URL=superuser_url)
+    assert refused.wait() == 1
+    assert "row-level security does not hold for it: connect as a login" in refused.err
+    options = ("--port", "0") if command == "up" else ()
+    allowed = started.start(command, "--allow-superuser", *options, DATABASE_URL=superuser_url)
+    allowed.until_said("Ctrl-C")
+    assert "warning: the login postgres is a superuser" in allowed.err
+    assert allowed.interrupt() == 0
 
 
 def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Commands, database_url: str) -> None:

@@ -241,12 +241,12 @@ async def test_agents_are_registered_listed_and_forgotten(http: httpx.AsyncClien
     assert (await call(http, "agent/register", status=422))["code"] == -32602
 
 
-async def test_a_key_is_given_to_agents_of_this_process(
+async def test_a_key_that_a_client_sends_changes_no_process(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_API_KEY", "old")
-    for wrong in ({}, {"api_key": 7}, {"api_key": "a\nb"}, {"api_key": ""}):
+    for wrong in ({}, {"api_key": 7}, {"api_key": ""}):
         assert (await http.post("/api_key/update", json=wrong)).status_code == 422
-    assert os.environ["GOOGLE_API_KEY"] == "old"
+    before = dict(os.environ)
     assert (await http.post("/api_key/update", json={"api_key": "new"})).json() == {"status": "success"}
-    assert os.environ["GOOGLE_API_KEY"] == "new"
+    assert dict(os.environ) == before

@@ -40,11 +40,6 @@ async def replying(message: dict[str, Any], context: Context) -> AsyncIterator[U
     yield Reply({"kind": "message", "role": "agent", "messageId": "r", "parts": [{"kind": "text", "text": "yes"}]})
 
 
-@pytest.fixture(autouse=True)
-def any_api_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOOGLE_API_KEY", "before")
-
-
 @pytest.fixture(scope="module")
 def agent_url() -> Iterator[str]:
     with agent_in_thread("0.3", streams=False) as agent:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from support.callers import People
+from support.callers import People, Person
 from support.eventsource import EventSource
 from support.serving import Served, served
 from support.waiting import until_async
@@ -87,19 +87,75 @@ async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(setti
         assert here.backend.counters.number("http_refused", reason="requests under way") == 1
 
 
-async def test_one_key_does_not_take_all_places(settings: Settings) -> None:
-    async with limited(settings, max_requests=2, requires_tokens=True) as here:
+async def test_neither_a_key_nor_a_tenant_with_many_takes_all_places(settings: Settings) -> None:
+    async with limited(settings, max_requests=4, requires_tokens=True) as here, AsyncExitStack() as stack:
         people = People(here.store, here.url)
-        ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
-        async with connected(here, HALF.format(f"Authorization: Bearer {ana.token}\r\n")):
+        ana, bob, cid = [await people.person("acme", name) for name in ("ana", "bob", "cid")]
+        eve = await people.person("globex", "eve")
+
+        async def hold(token: str, number: int) -> None:
+            await stack.enter_async_context(connected(here, HALF.format(f"Authorization: Bearer {token}\r\n")))
 
             async def is_taken() -> bool:
-                return here.backend.limits.requests_of_keys.taken == 1
+                return here.backend.limits.requests.taken == number
 
             await until_async(is_taken, "the request is under way")
-            is_refused(await ana.get("/v1/conversations"), 429, "Too Many Requests")
-            assert (await bob.get("/v1/conversations")).status_code == 200
+
+        await hold(ana.token, 1)
+        is_refused(await ana.get("/v1/conversations"), 429, "Too Many Requests")
+        assert (await bob.get("/v1/conversations")).status_code == 200
+        await hold(bob.token, 2)
+        is_refused(await cid.get("/v1/conversations"), 429, "Too Many Requests")
+        assert (await eve.get("/v1/conversations")).status_code == 200
         await people.close()
+
+
+async def test_events_and_bytes_are_counted_by_tenant(settings: Settings) -> None:
+    async with limited(settings, events_per_second=2, bytes_per_second=100_000, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        tenants = {"ana": "acme", "bob": "acme", "cid": "globex", "dan": "globex", "eve": "initech"}
+        ana, bob, cid, dan, eve = [await people.person(tenant, name) for name, tenant in tenants.items()]
+        made = {person: (await person.post("/v1/conversations", {})).json()["id"] for person in (ana, cid, eve)}
+
+        async def append(person: Person, number: int, size: int = 1) -> httpx.Response:
+            events = [{"event_type": "note", "content": "x" * size}] * number
+            return await person.post(f"/v1/conversations/{made[person]}/events", {"events": events})
+
+        assert (await append(ana, 1000)).status_code == 201  # what is left may be overdrawn, once
+        refused = await append(ana, 1)
+        is_refused(refused, 429, "Too Many Requests")
+        assert int(refused.headers["retry-after"]) > 100
+        is_refused(await bob.post("/v1/conversations", {}), 429, "Too Many Requests")
+        assert (await append(cid, 1, 900_000)).status_code == 201
+        for person in (cid, dan):
+            is_refused(await person.get("/v1/conversations"), 429, "Too Many Requests")
+        assert (await append(eve, 1)).status_code == 201
+        await people.close()
+
+
+async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -> None:
+    async with limited(settings, max_connections=20) as here, AsyncExitStack() as stack:
+        (host, port), opened = here.address, list[asyncio.StreamWriter]()
+
+        async def from_address(address: str, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(host, port, local_addr=(address, 0))
+            stack.callback(writer.transport.abort)
+            writer.write(text.encode())
+            opened.append(writer)
+            return reader, writer
+
+        whole = "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        trip = await here.begin()
+        source = await EventSource(here.address, f"/v1/conversations/{trip}/stream").open()
+        for _ in range(60):
+            await from_address("127.0.0.1", whole[:20])
+        for _ in range(5):
+            reader, _ = await from_address("127.0.0.2", whole)
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+        said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
+        assert (await source.next()).id == said.position, "what is being answered is not displaced"
+        source.cut()
+        assert here.backend.counters.number("http_refused", reason="connections") >= 40
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
@@ -170,10 +226,11 @@ async def test_more_connections_than_there_may_be_are_closed_with_an_answer(sett
         await until_async(is_let_in, "the place is free again")
 
 
-async def test_open_streams_are_counted_by_key_and_in_all(settings: Settings) -> None:
+async def test_open_streams_are_counted_by_key_by_tenant_and_in_all(settings: Settings) -> None:
     async with limited(settings, max_streams=4, requires_tokens=True) as here:
         people = People(here.store, here.url)
-        persons = [await people.person("acme", name) for name in ("ana", "bob", "cid", "dan", "eve")]
+        tenants = {"ana": "acme", "bob": "acme", "cid": "globex", "dan": "globex", "eve": "initech", "fay": "acme"}
+        persons = [await people.person(tenant, name) for name, tenant in tenants.items()]
         sources = []
         for person in persons[:4]:
             sources.append(await EventSource(here.address, "/v1/log/stream", token=person.token).open())
@@ -183,6 +240,7 @@ async def test_open_streams_are_counted_by_key_and_in_all(settings: Settings) ->
                 is_refused(refused, 429, "Too Many Requests")
                 assert refused.headers["retry-after"] == "1"
         is_refused(await persons[4].get("/v1/log/stream"), 503, "Service Unavailable")
+        is_refused(await persons[5].get("/v1/log/stream"), 429, "Too Many Requests")
         assert here.backend.limits.requests.taken == 0, "a stream is no request under way"
         for source in sources:
             source.cut()
@@ -194,7 +252,7 @@ async def test_open_streams_are_counted_by_key_and_in_all(settings: Settings) ->
         again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
         assert again.status == 200
         again.cut()
-        assert here.backend.counters.number("http_refused", reason="open streams") == 2
+        assert here.backend.counters.number("http_refused", reason="open streams") == 3
         await people.close()
 
 

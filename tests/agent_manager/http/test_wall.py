@@ -184,16 +184,6 @@ async def test_where_agents_are_registered_is_nobodys_to_begin(wall: Walled) -> 
         assert (await wall.bob.post("/message/send", {"params": message})).status_code == 422
 
 
-async def test_only_the_servers_own_tenant_gives_the_process_a_key(
-    wall: Walled, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GOOGLE_API_KEY", "as it was")
-    refused = await wall.eve.post("/api_key/update", {"api_key": "hers"})
-    assert refused.status_code == 403
-    own = await wall.people.person(wall.here.store.tenant, "root", *Scope)
-    assert (await own.post("/api_key/update", {"api_key": "ours"})).status_code == 200
-
-
 async def test_a_tag_of_one_is_worth_nothing_to_another(wall: Walled) -> None:
     for path, sends in (
         ("/v1/conversations", None), ("/v1/messages", None), ("/v1/statistics", None), ("/v1/log", None),

@@ -48,7 +48,7 @@ def test_conversations_that_differ_are_named(empty: Eventstore, url: str, backup
         (["import", "x.jsonl", "--time-zone", ".."], 1, "time zone '..' is not known"),
         (["import", "--from-backup", "x.jsonl.gz", "--time-zone", "UTC"], 2, "keeps the zone"),
         (["rollback", "--baseline"], 2, "give the application's --url"),
-        (["import", "--from-url", "localhost"], 1, "is no URL"),
+        (["import", "--from-url", "localhost"], 1, "is not a URL"),
         (["import", "--from-url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
         (["import", "--from-adk", "nothing.db"], 1, "is no file"),
         (["import", "--from-backup", "nothing.jsonl.gz"], 1, "nothing.jsonl.gz"),

@@ -71,6 +71,24 @@ def test_the_env_file_names_the_server(tmp_path: Path) -> None:
     assert Settings().server_url() == "postgresql://agents@there:5432/flowagents"
 
 
+@pytest.mark.parametrize("name", ["EVENTSTORE_ANSWER", "eventstore_answer", "EVENTSTORE_PROJECTIONS"])
+def test_the_env_file_names_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / ".env").write_text(f"export {name}='there:run'\n")
+    with pytest.raises(SettingsError, match=rf"^\.env: {name.upper()} names code"):
+        Settings()
+    monkeypatch.setenv(name.upper(), "here:run")
+    settings = Settings()
+    assert "here:run" in (settings.answer, settings.projections)
+    monkeypatch.delenv(name.upper())
+    assert "here:run" in Settings(**{name.lower().removeprefix("eventstore_"): "here:run"}).model_dump().values()
+
+
+@pytest.mark.parametrize("answer", ["echo", "https://agent.example/", ""])
+def test_the_env_file_may_name_an_agent(tmp_path: Path, answer: str) -> None:
+    (tmp_path / ".env").write_text(f"EVENTSTORE_ANSWER={answer}\n")
+    assert Settings().answer == answer
+
+
 @pytest.mark.parametrize(
     ("user", "platform", "base", "folder"),
     [
