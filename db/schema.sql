@@ -2114,60 +2114,107 @@ $$;
 
 
 --
--- Name: search_corrected(text, text[], text, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrected(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrected(query text, languages text[], tenant text, up_to bigint) RETURNS text
+CREATE FUNCTION public.search_corrected(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
     unit    record;
-    queries tsquery[];
-    meant   text;
     words   text := '';
     at      integer := 0;
     changed boolean := false;
 BEGIN
-    IF asking_user() IS NOT NULL THEN
-        languages := ARRAY(
-            SELECT l.language
-              FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-             WHERE l.language IN (SELECT u.language FROM search_languages('') AS s (of_all), unnest(s.of_all) AS u (language))
-                OR EXISTS (
-                       SELECT
-                         FROM (SELECT m.conversation_id
-                                 FROM conversation_members m
-                                WHERE m.tenant_id = tenant AND m.user_id = asking_user()
-                                LIMIT 10000) AS own
-                         JOIN search_conversations c
-                           ON c.tenant_id = tenant
-                          AND c.conversation_id = own.conversation_id
-                        WHERE c.language = l.language
-                   )
-             ORDER BY l.n
-        );
-    END IF;
-    FOR unit IN SELECT u.side, u.negated, u.quoted, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
-        meant := NULL;
-        IF NOT (unit.negated OR unit.quoted OR unit.prefix) AND unit.said ~ '^[^\W\d_]{4,30}$' THEN
-            queries := ARRAY(SELECT search_query(unit.said, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                              ORDER BY l.n);
-            IF cardinality(search_latest(languages, queries, tenant, NULL, NULL, NULL, NULL, '-infinity', 'infinity', 0, up_to,
-                                         1)) = 0 THEN
-                meant := search_meant(unit.said, languages, tenant);
-            END IF;
-        END IF;
-        changed := changed OR meant IS NOT NULL;
+    FOR unit IN
+        SELECT u.side, u.negated, u.quoted, u.prefix, u.said, c.correction
+          FROM search_units(query) AS u
+          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
+            ON c.ordinal = u.ordinal
+         ORDER BY u.ordinal
+    LOOP
+        changed := changed OR unit.correction IS NOT NULL;
         words := concat_ws(' ', nullif(words, ''), CASE WHEN unit.side > at THEN 'or' END,
                            CASE WHEN unit.negated THEN '-' ELSE '' END
-                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"' ELSE coalesce(meant, unit.said) END
+                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"'
+                                   ELSE coalesce(unit.correction, unit.said)
+                              END
                            || CASE WHEN unit.prefix THEN '*' ELSE '' END);
         at := unit.side;
     END LOOP;
     RETURN CASE WHEN changed THEN words END;
 END
-$_$;
+$$;
+
+
+--
+-- Name: search_corrections(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_corrections(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint) RETURNS TABLE(ordinal integer, correction text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+    WITH sample AS MATERIALIZED (
+        SELECT s.language, s.plain_words,
+               (search_corrections.kind IS NULL OR (s.kind = 'message') = (search_corrections.kind = 'message'))
+               AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
+               AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
+          FROM search_sample(tenant, conversation, since, until, up_to) AS s
+    ),
+    vocabulary AS MATERIALIZED (
+        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
+          FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
+         WHERE length(w.word) BETWEEN 3 AND 31
+         GROUP BY w.word
+    ),
+    unknown AS MATERIALIZED (
+        SELECT u.ordinal, u.said AS word, length(u.said) AS size, search_near(u.said) AS patterns
+          FROM search_units(query) AS u
+         WHERE NOT (u.negated OR u.quoted OR u.prefix)
+           AND length(u.said) BETWEEN 4 AND 30
+           AND u.said !~ '[0-9[:space:][:punct:]]'
+           AND u.said NOT IN (SELECT v.word FROM vocabulary v)
+         ORDER BY u.ordinal
+         LIMIT 3
+    ),
+    -- Before or behind the edit, half of the word stands as it is: that is quick to compare.
+    near AS MATERIALIZED (
+        SELECT u.ordinal, u.word, v.word AS correction, v.documents
+          FROM unknown u
+          JOIN vocabulary v
+            ON v.size BETWEEN u.size - 1 AND u.size + 1
+           AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
+                OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
+           AND v.word LIKE ANY (u.patterns)
+         WHERE v.documents > 0
+    ),
+    alike AS MATERIALIZED (
+        SELECT u.ordinal, u.word, v.word AS other
+          FROM unknown u,
+               LATERAL (SELECT v.word
+                          FROM vocabulary v
+                         WHERE starts_with(v.word, left(u.word, greatest(3, u.size / 2)))
+                         LIMIT 20) AS v
+         WHERE u.ordinal IN (SELECT n.ordinal FROM near n)
+    )
+    SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
+      FROM near n
+     WHERE n.correction !~ '[0-9[:punct:]]'
+       AND NOT EXISTS (
+               SELECT
+                 FROM alike a,
+                      (SELECT DISTINCT r.language
+                         FROM sample s,
+                              unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
+                WHERE a.ordinal = n.ordinal
+                  AND search_unit(a.word, false, l.language) = search_unit(a.other, false, l.language)
+           )
+     ORDER BY n.ordinal, n.documents DESC, n.correction
+$$;
 
 
 --
@@ -2286,7 +2333,8 @@ BEGIN
         found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
                              coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
         EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
-        used := search_corrected(query, languages, tenant, up_to);
+        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
     shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
@@ -2592,41 +2640,30 @@ $_$;
 
 
 --
--- Name: search_meant(text, text[], text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_near(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_meant(word text, languages text[], tenant text) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-BEGIN
-    RETURN (
-        SELECT o.variant
-          FROM (SELECT s.lexeme, (array_agg(v.variant ORDER BY v.effort, v.variant))[1] AS variant, min(v.effort) AS effort
-                  FROM search_variants(word) AS v,
-                       unnest(array_replace(languages, 'und', 'simple')) AS l (language),
-                       unnest(to_tsvector(search_config(l.language), search_prepare(v.variant, l.language))) AS s
-                 GROUP BY s.lexeme) AS o,
-               LATERAL (SELECT count(*) AS number
-                          FROM (SELECT
-                                  FROM search_documents d
-                                 WHERE d.words @@ (search_word(o.lexeme) && search_word((search_labels(search_meant.tenant, NULL, ''))[1]))
-                                   AND (d.tenant_id = search_meant.tenant) IS TRUE
-                                   -- A word that only others have said is none that he can have meant.
-                                   AND (asking_user() IS NULL
-                                        OR (SELECT true FROM conversation_members m
-                                             WHERE m.tenant_id = search_meant.tenant
-                                               AND m.conversation_id = d.conversation_id
-                                               AND m.user_id = asking_user()))
-                                 LIMIT 200) AS d) AS found
-         WHERE found.number > 0
-         ORDER BY found.number DESC, o.effort, o.variant
-         LIMIT 1
-    );
-END
-$$;
+CREATE FUNCTION public.search_near(word text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT array_agg(DISTINCT p.pattern) AS array_agg
+    FROM generate_series(0, length(search_near.word)) i(i),
+     LATERAL ( VALUES ("left"(search_near.word, i.i),substr(search_near.word, (i.i + 1)))) cut(before, behind),
+     LATERAL ( VALUES (((cut.before || '_'::text) || cut.behind)), (
+                 CASE
+                     WHEN (cut.behind <> ''::text) THEN ((cut.before || '_'::text) || substr(cut.behind, 2))
+                     ELSE NULL::text
+                 END), (
+                 CASE
+                     WHEN (cut.behind <> ''::text) THEN (cut.before || substr(cut.behind, 2))
+                     ELSE NULL::text
+                 END), (
+                 CASE
+                     WHEN (length(cut.behind) > 1) THEN (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3))
+                     ELSE NULL::text
+                 END)) p(pattern)
+   WHERE (p.pattern IS NOT NULL);
+END;
 
 
 --
@@ -2657,6 +2694,15 @@ BEGIN
     );
 END
 $$;
+
+
+--
+-- Name: search_plain_words(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_plain_words(folded text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN array_to_string(tsvector_to_array(to_tsvector('simple'::regconfig, "left"(folded, 1000))), ' '::text);
 
 
 --
@@ -2771,6 +2817,70 @@ BEGIN
     RETURN told;
 END
 $$;
+
+
+--
+-- Name: search_sample(text, uuid, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since timestamp with time zone, until timestamp with time zone, up_to bigint) RETURNS TABLE(kind text, role text, actor text, language text, plain_words text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $_$
+DECLARE
+    documents     CONSTANT integer := 2000;
+    bytes         CONSTANT integer := 200000;
+    conversations CONSTANT integer := 400;
+    own           uuid[];
+BEGIN
+    IF asking_user() IS NOT NULL THEN
+        own := ARRAY(SELECT m.conversation_id
+                       FROM conversation_members m
+                      WHERE m.tenant_id = search_sample.tenant
+                        AND m.user_id = asking_user()
+                        AND (conversation IS NULL OR m.conversation_id = conversation)
+                      LIMIT conversations);
+    ELSIF conversation IS NOT NULL THEN
+        own := ARRAY[conversation];
+    END IF;
+    IF own = '{}' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
+           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
+                   FROM (%s) AS d
+                  WHERE d.created_at >= $3
+                    AND d.created_at < $4
+                    AND d.position <= $5
+                    AND (SELECT c.is_deleted
+                           FROM search_conversations c
+                          WHERE c.tenant_id = $1
+                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
+          WHERE s.bytes <= $7',
+        CASE WHEN own IS NULL THEN
+            'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
+               FROM search_documents d
+              WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
+              ORDER BY d.created_at DESC, d.position DESC
+              LIMIT $6'
+        ELSE
+            'SELECT latest.*
+               FROM unnest($2) AS o (conversation_id),
+                    LATERAL (SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language,
+                                    d.plain_words
+                               FROM search_documents d
+                              WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
+                              ORDER BY d.version DESC
+                              LIMIT $6 / cardinality($2)) AS latest'
+        END)
+    USING tenant, own, since, until, up_to, documents, bytes;
+END
+$_$;
 
 
 --
@@ -2972,38 +3082,6 @@ BEGIN
     END LOOP;
 END
 $_$;
-
-
---
--- Name: search_variants(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_variants(word text) RETURNS TABLE(variant text, effort integer)
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT v.variant,
-     min(v.effort) AS min
-    FROM generate_series(0, length(search_variants.word)) i(i),
-     LATERAL ( VALUES ("left"(search_variants.word, i.i),substr(search_variants.word, (i.i + 1)))) cut(before, behind),
-     LATERAL ( SELECT (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3)) AS variant,
-             1 AS effort
-           WHERE (length(cut.behind) > 1)
-         UNION ALL
-          SELECT (cut.before || substr(cut.behind, 2)),
-             4
-           WHERE (cut.behind <> ''::text)
-         UNION ALL
-          SELECT ((cut.before || chr(letter.letter)) || substr(cut.behind, 2)),
-             3
-            FROM generate_series(97, 122) letter(letter)
-           WHERE (cut.behind <> ''::text)
-         UNION ALL
-          SELECT ((cut.before || chr(letter.letter)) || cut.behind),
-             2
-            FROM generate_series(97, 122) letter(letter)) v
-   WHERE (v.variant <> search_variants.word)
-   GROUP BY v.variant;
-END;
 
 
 --
@@ -3213,7 +3291,10 @@ BEGIN
         PERFORM setval('consumer_slots', 0);
         RETURN false;
     END IF;
-    RETURN true;
+    -- A session that listens and reads nothing holds back the queue of notifications, which all databases share. When it is
+    -- full, the commit of whoever notifies fails. So from half on, where the server itself begins to warn, nobody is
+    -- notified: waiters look by themselves every few seconds.
+    RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;
 
@@ -4142,7 +4223,8 @@ CREATE TABLE public.search_documents (
     actor character varying(255) DEFAULT ''::character varying NOT NULL,
     created_at timestamp with time zone NOT NULL,
     language character varying(20) NOT NULL COLLATE pg_catalog."C",
-    words tsvector NOT NULL
+    words tsvector NOT NULL,
+    plain_words text DEFAULT ''::text NOT NULL
 );
 
 ALTER TABLE ONLY public.search_documents FORCE ROW LEVEL SECURITY;
@@ -4167,6 +4249,23 @@ COMMENT ON COLUMN public.search_documents.id IS 'Of the message, or of the task'
 --
 
 COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
+
+
+--
+-- Name: COLUMN search_documents.plain_words; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: what misspelt words are corrected to';
+
+
+--
+-- Name: server_secrets; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.server_secrets (
+    name text NOT NULL,
+    secret bytea NOT NULL
+);
 
 
 --
@@ -4600,6 +4699,14 @@ ALTER TABLE ONLY public.search_conversations
 
 ALTER TABLE ONLY public.search_documents
     ADD CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version);
+
+
+--
+-- Name: server_secrets server_secrets_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.server_secrets
+    ADD CONSTRAINT server_secrets_pkey PRIMARY KEY (name);
 
 
 --
@@ -5274,6 +5381,12 @@ ALTER TABLE public.search_conversations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.search_documents ENABLE ROW LEVEL SECURITY;
 
 --
+-- Name: server_secrets; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.server_secrets ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: statistics_activity; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -5341,6 +5454,13 @@ CREATE POLICY unbound ON public.identity_tenants USING (( SELECT (NOT public.log
 --
 
 CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login_is_bound())));
+
+
+--
+-- Name: server_secrets unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.server_secrets USING (( SELECT (NOT public.login_is_bound())));
 
 
 --
@@ -5739,8 +5859,8 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261123001580'),
     ('20261123001600'),
     ('20261123001605'),
+    ('20261123001606'),
     ('20261123001610'),
     ('20261123001620'),
     ('20261123001700'),
-    ('20261123001720'),
     ('20261123001740');
