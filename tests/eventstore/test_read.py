@@ -66,7 +66,7 @@ async def test_the_last_version_or_position_may_be_given(store: EventStore) -> N
     assert await numbers(store.read(CONVERSATION, until_version=0)) == []
     assert await numbers(store.read(CONVERSATION, after=5, until_version=7, backwards=True)) == [7, 6]
     assert await numbers(store.read_log(until_position=3)) == [1, 2, 3]
-    assert await numbers(store.read_log(until_position=2**70)) == list(range(1, 11))
+    assert await numbers(store.read_log(until_position=2**63 - 1)) == list(range(1, 11))
 
 
 async def test_time_filters_are_half_open_ranges_of_the_timestamp(store: EventStore) -> None:

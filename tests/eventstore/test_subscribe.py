@@ -305,5 +305,5 @@ async def test_the_slots_of_those_who_left_are_used_again(settings: Settings, ad
 
 
 async def test_a_negative_position_is_refused(store: EventStore) -> None:
-    with pytest.raises(InputError, match="after: -1 is no position"):
+    with pytest.raises(InputError, match="after: -1 is not a whole number from 0"):
         await anext(store.subscribe(after=-1))

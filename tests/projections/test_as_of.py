@@ -35,6 +35,8 @@ def modelled(events: list[Event]) -> tuple[Any, ...]:
     tables = {table: list(rows.values()) for table, rows in fold(events).items()}
     for row in (row for rows in tables.values() for row in rows):
         row.pop("member_order", None)  # what is read is in this order
+        if (added := row.pop("added_history", None)) is not None:
+            row["extra"] = with_history(row["extra"] or {}, added)
     messages = sorted(tables["messages"], key=lambda row: row["version"])
     tasks = sorted(tables["tasks"], key=lambda row: (row["created_at"], UUID(row["id"]).bytes))
     members = (
@@ -54,6 +56,13 @@ def modelled(events: list[Event]) -> tuple[Any, ...]:
         for task in tasks
     ]
     return tables["conversations"][0], messages, tasks, artifacts
+
+
+def with_history(extra: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """The further members of a task, with the messages that came to its history."""
+    whole = extra if added["after"] is None else added["after"]["extra"] or {}
+    before = whole.get("history") if isinstance(whole.get("history"), list) else []
+    return extra | {"history": [*before, *(message for chunk in added["chunks"] for message in chunk["messages"])]}
 
 
 @pytest.mark.usefixtures("events_after_deletions")

@@ -151,6 +151,7 @@ async def store(settings: Settings) -> AsyncIterator[EventStore]:
         yield store
 
 
+@pytest.mark.usefixtures("events_after_deletions")
 @given(st.lists(EVENTS, min_size=1, max_size=6), st.sampled_from(["t", "\U00020000" * 200, "=a\\'"]), st.booleans())
 @example_settings(max_examples=40)
 async def test_no_built_in_event_fails_in_a_projection(

@@ -70,7 +70,7 @@ async def test_a_message_within_the_limit_brings_its_tasks_however_large(store: 
     # Both messages take just less than the limit; the call as a description and the result as an artifact take more.
     arguments = {f"member {number}": '"' for number in range(50_000)}
     call = {"id": "k", "type": "function", "function": {"name": "f", "arguments": arguments}}
-    result = {"role": "tool", "tool_call_id": "k", "content": "x" * 1_048_500}
+    result = {"role": "tool", "tool_call_id": "k", "content": "x" * 1_048_495}
     messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, result]
     report = await take_in(store, tmp_path, {"id": "c", "title": "T", "messages": messages})
     assert (report.problems, report.tasks) == ([], 1)
