@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
 from agent_manager.bench.figures import Figure, Target
@@ -18,7 +18,7 @@ from agent_manager.bench.rates import Throughput, driven, together
 from agent_manager.bench.table_reading import MESSAGES, PAGE, seconds_each
 from agent_manager.bench.work import Bench, Prepared, Side, opened, prepared
 from agent_manager.identity import Directory, Gatekeeper, Identity, Scope
-from eventstore import Append, EventStore, MessageAdded, NewEvent
+from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.caller import Caller, Whose
 from eventstore.database.pool import View
 from eventstore.database.queries import query
@@ -52,9 +52,7 @@ async def walls(bench: Bench) -> list[Figure]:
 
 async def _behind(bench: Bench) -> list[Figure]:
     walled, free = bench.place.migrated("walled"), bench.place.migrated("open")
-    async with bench.place.connections(1, free.db_schema) as (connection,):
-        await connection.execute(query("agent_manager.bench", "open_walls"))
-    async with opened(walled) as ours, _checking(ours) as check, _Open(free) as other:
+    async with opened(walled) as ours, _checking(ours) as check, _without_walls(bench, free) as other:
         appends = await bench.in_turn(
             f"{_CALLERS} callers behind walls",
             [
@@ -71,7 +69,7 @@ async def _behind(bench: Bench) -> list[Figure]:
         "pages behind walls",
         [
             _anew(bench, lambda: EventStore(walled), said[0].conversation_id, is_walled=True),
-            _anew(bench, lambda: _Open(free), said[0].conversation_id, is_walled=False),
+            _anew(bench, lambda: _without_walls(bench, free), said[0].conversation_id, is_walled=False),
         ],
         slices=_OPENED_MORE * bench.scale.slices,
     )
@@ -81,6 +79,16 @@ async def _behind(bench: Bench) -> list[Figure]:
         _figure(f"{_CALLERS} callers append with tokens and walls / without", "events/s", appends),
         _figure(f"pages of {PAGE} messages with tokens and walls / without", "pages/s", _per_second(pages)),
     ]
+
+
+@asynccontextmanager
+async def _without_walls(bench: Bench, settings: Settings) -> AsyncIterator[EventStore]:
+    """Open a store and take row-level security away from it, without which none would open."""
+    async with bench.place.connections(1, settings.db_schema) as (connection,):
+        await connection.execute(query("agent_manager.bench", "close_walls"))
+        async with _Open(settings) as store:
+            await connection.execute(query("agent_manager.bench", "open_walls"))
+            yield store
 
 
 @asynccontextmanager
@@ -111,7 +119,13 @@ def _as_anybody(store: EventStore) -> Callable[[int, Prepared], Awaitable[None]]
     return append
 
 
-def _anew(bench: Bench, opening: Callable[[], EventStore], conversation_id: UUID, *, is_walled: bool) -> Side:
+def _anew(
+    bench: Bench,
+    opening: Callable[[], AbstractAsyncContextManager[EventStore]],
+    conversation_id: UUID,
+    *,
+    is_walled: bool,
+) -> Side:
     """Seconds of a page out of the middle of a conversation.
 
     Over connections of its own each time: on which processor the server's process comes to lie makes more of a

@@ -1,12 +1,12 @@
--- Takes the walls away: the same tables without row level security.
+-- Take row-level security away from the tables that have it.
 DO $$
 DECLARE
-    walled regclass;
+    secured regclass;
 BEGIN
-    FOR walled IN
+    FOR secured IN
         SELECT c.oid FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relrowsecurity
     LOOP
-        EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY', walled);
+        EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', secured);
     END LOOP;
 END
 $$
