@@ -11,8 +11,9 @@ by another; the server tells (SQLSTATE ES006), once the checkpoints are locked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Literal
 
@@ -121,6 +122,7 @@ class Applier:
         shares: Sequence[int] = ALL_SHARES,
         size: int | None = None,
         until: int = _NO_BOUND,
+        is_persistent: bool = False,
     ) -> Applied | None:
         """Applies the next batch. Events that the projection fails on park their conversations.
 
@@ -128,6 +130,7 @@ class Applier:
             shares: whose events.
             size: events of the log to go over, at most.
             until: the position to stop at.
+            is_persistent: the projection has failed several times in a row, see :mod:`projections.parking`.
 
         Returns:
             What was applied; None where there was nothing to apply.
@@ -137,15 +140,22 @@ class Applier:
         """
         began = monotonic()
         try:
-            batch = await self._batch(projection, stage, shares, size or self._batch_size, until, carefully=False)
+            batch = await self._batch(projection, stage, shares, size or self._batch_size, until)
         except Exception as error:
-            if not may_be_of_an_event(error):
+            if self.connection.closed or not may_be_of_an_event(error, is_persistent=is_persistent):
                 raise
-            batch = await self._batch(projection, stage, shares, size or self._batch_size, until, carefully=True)
+            fold = partial(fold_carefully, is_persistent=is_persistent)
+            batch = await self._batch(projection, stage, shares, size or self._batch_size, until, fold)
         return batch and Applied(*batch, monotonic() - began)
 
     async def _batch(
-        self, projection: Projection, stage: Stage, shares: Sequence[int], size: int, until: int, *, carefully: bool
+        self,
+        projection: Projection,
+        stage: Stage,
+        shares: Sequence[int],
+        size: int,
+        until: int,
+        fold: Callable[[Connection, Projection, str, int, int], Awaitable[int]] | None = None,
     ) -> tuple[int, int] | None:
         connection = self.connection
         parameters = {
@@ -164,8 +174,8 @@ class Applier:
                 lower, upper, events = row
                 if stage != "live":
                     await connection.execute(_STAGE_PATH, {"stage": stage})
-                if carefully:
-                    await fold_carefully(connection, projection, stage, lower, upper)
+                if fold is not None:
+                    await fold(connection, projection, stage, lower, upper)
                 else:
                     await projection.fold(connection)
                 await connection.execute(_END_BATCH, parameters | {"upper": upper})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from projections.apply import Applied, Applier
+from projections.parking import PERSISTENT_FAILURES
 from projections.projection import Projection
 
 FIRST_SIZE = 500
@@ -32,6 +33,7 @@ class Following:
         self.is_behind = False
         self.is_known = True
         self._pause = 0.0
+        self._failures = 0
         self._due_at = 0.0
 
     @property
@@ -61,8 +63,9 @@ class Following:
         size = self.size
         applied = None
         if self._made_by is not None:
-            applied = await applier.apply(self._made_by, shares=shares, size=size)
-            self._pause = 0.0
+            is_persistent = self._failures >= PERSISTENT_FAILURES
+            applied = await applier.apply(self._made_by, shares=shares, size=size, is_persistent=is_persistent)
+            self._pause, self._failures = 0.0, 0
         events = 0 if applied is None else applied.events
         self.is_behind = events >= size
         if applied is not None:
@@ -76,6 +79,7 @@ class Following:
     def put_off(self, first: float, longest: float) -> None:
         """Tries again later, and ever later while it fails; in seconds."""
         self.is_behind = False
+        self._failures += 1
         self._pause = min(self._pause * 2, longest) if self._pause else first
         self._due_at = monotonic() + self._pause
 

@@ -3,7 +3,8 @@
 Three kinds of errors are told apart by their SQLSTATE:
 
 - The server's or the connection's own state (a deadlock, a full disk, a lost connection) is not the event's fault. The
-  batch is rolled back and tried again.
+  batch is rolled back and tried again. If a worker meets such an error again and again over a connection that works,
+  it is taken for one of the third kind.
 - An error of the data (a value, a constraint, a limit such as the size of an index row; whatever a projection in
   Python raises of itself) parks.
 - Any other error parks only what can be isolated: the projection must succeed on something else, which shows that the
@@ -40,6 +41,8 @@ MAY_BE_OF_AN_EVENT = ("53200", "53400", "57014")
 """Of those classes, what a single event can cause: too much memory, too large temporary files, too much time."""
 NEEDS_AN_EVENT = ("42", "53", "57")
 """Classes of SQLSTATE for which success on an empty batch proves nothing."""
+PERSISTENT_FAILURES = 3
+"""Failures of one projection in a row, with growing pauses, after which the server's state is no explanation."""
 PYTHON = "PYERR"
 """In the place of an SQLSTATE, for what a projection in Python raises."""
 
@@ -89,24 +92,36 @@ async def parked(
     return [Parked(*row) for row in rows]
 
 
-def may_be_of_an_event(error: BaseException) -> bool:
-    """Whether an event may be at fault, so that the batch is worth isolating it."""
+def may_be_of_an_event(error: BaseException, *, is_persistent: bool = False) -> bool:
+    """Return whether an event may be at fault, so that the batch is worth isolating it.
+
+    Args:
+        is_persistent: the projection has failed several times in a row.
+    """
     while isinstance(error, EventStoreError) and error.__cause__ is not None:
         error = error.__cause__
     if not isinstance(error, psycopg.Error):
         return isinstance(error, Undigestible)
     state = error.sqlstate
-    return state is not None and (state[:2] not in OF_THE_SERVER or state in MAY_BE_OF_AN_EVENT)
+    return state is not None and (is_persistent or state[:2] not in OF_THE_SERVER or state in MAY_BE_OF_AN_EVENT)
 
 
 async def fold_carefully(
-    connection: Connection, projection: Projection, stage: str, lower: int, upper: int, *, tries: int = 1
+    connection: Connection,
+    projection: Projection,
+    stage: str,
+    lower: int,
+    upper: int,
+    *,
+    tries: int = 1,
+    is_persistent: bool = False,
 ) -> int:
     """Apply the open batch, and park the conversations that the projection fails on.
 
     Args:
         lower, upper: the positions that it shows, the first excluded.
         tries: what to note as the number of failures.
+        is_persistent: the projection has failed several times in a row.
 
     Returns:
         How many conversations were parked.
@@ -116,7 +131,7 @@ async def fold_carefully(
     """
     # What is checked at the end of a transaction must fail within the savepoint.
     await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    isolation = _Isolation(connection, projection, stage, tries)
+    isolation = _Isolation(connection, projection, stage, tries, is_persistent)
     await isolation.halve(lower, upper)
     await isolation.check(upper)
     return isolation.parked
@@ -129,11 +144,14 @@ class _Isolation:
         parked: conversations that were parked.
     """
 
-    def __init__(self, connection: Connection, projection: Projection, stage: str, tries: int) -> None:
+    def __init__(
+        self, connection: Connection, projection: Projection, stage: str, tries: int, is_persistent: bool
+    ) -> None:
         self._connection = connection
         self._projection = projection
         self._stage = stage
         self._tries = tries
+        self._is_persistent = is_persistent
         self._unclear: list[psycopg.Error] = []
         self._has_applied = False
         self.parked = 0
@@ -159,7 +177,7 @@ class _Isolation:
         if not self._unclear or self._has_applied:
             return
         failure = self._unclear[0]
-        if self.parked > 1 or (failure.sqlstate or "")[:2] in NEEDS_AN_EVENT:
+        if self.parked > 1 or (failure.sqlstate or "")[:2] in (*NEEDS_AN_EVENT, *OF_THE_SERVER):
             raise failure
         if await self._fold(upper, upper) is not None:
             raise failure
@@ -171,7 +189,7 @@ class _Isolation:
             async with self._connection.transaction():
                 await self._projection.fold(self._connection)
         except (psycopg.Error, Undigestible) as error:
-            if not may_be_of_an_event(error):
+            if not may_be_of_an_event(error, is_persistent=self._is_persistent):
                 raise
             return error
         return None

@@ -205,6 +205,21 @@ async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising:
         await wait_for(store, last, projections=[raising], timeout=0)
 
 
+async def test_a_worker_parks_what_always_meets_the_state_of_the_server_if_others_succeed(
+    store: EventStore, raising: Projection
+) -> None:
+    sick = {state: uuid4() for state in ("40001", "55P03", "53100", "25006")}
+    for state, conversation in sick.items():
+        await store.append(conversation, [message(state)])
+        last = await store.append(uuid4(), [message("fine")])
+    task = asyncio.create_task(Worker(store, [raising]).run())
+    try:
+        await wait_for(store, last.position, projections=[raising], timeout=60)
+    finally:
+        await end([task])
+    assert {one.sqlstate: one.conversation_id for one in await parked(store, [raising])} == sick
+
+
 async def test_a_projection_that_fails_neither_stops_the_others_nor_denies_what_was_appended(
     store: EventStore, raising: Projection
 ) -> None:
