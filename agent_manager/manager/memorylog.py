@@ -13,7 +13,7 @@ from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersi
 from eventstore.append import Batch, encode_expected
 from eventstore.caller import checked_tenant
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
-from eventstore.jsontext import load, to_json
+from eventstore.jsontext import equal, load, to_json
 from eventstore.memberorder import MEMBER
 
 _EXISTS = encode_expected("EXISTS")
@@ -161,7 +161,7 @@ def _differences(kept: Event, event: NewEvent) -> str:
         "actor": (kept.actor, event.actor),
         "content": (kept_content, content),
     } | {f"metadata.{key}": (kept_about.get(key), about.get(key)) for key in sorted(kept_about.keys() | about.keys())}
-    return ", ".join(name for name, (one, other) in pairs.items() if one != other)
+    return ", ".join(name for name, (one, other) in pairs.items() if not equal(one, other))
 
 
 def _without(name: str, members: Any) -> Any:

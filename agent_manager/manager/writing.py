@@ -50,6 +50,7 @@ from eventstore.errors import (
     printable,
 )
 from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
+from eventstore.jsontext import equal
 
 _CONFLICTS = 3
 
@@ -243,7 +244,8 @@ class Writer:
 def _is_same(stored: Json, sent: Json) -> bool:
     """Whether a message is stored as it was sent, apart from ids that the manager added."""
     added = {name for name in ("contextId", "taskId") if not sent.get(name)}
-    return {n: v for n, v in stored.items() if n not in added} == {n: v for n, v in sent.items() if n not in added}
+    kept = [{name: value for name, value in one.items() if name not in added} for one in (stored, sent)]
+    return equal(*kept)
 
 
 def checked_message(message: Any) -> Json:

@@ -15,6 +15,7 @@ from agent_manager.agents.answering import Context, Reply, Update
 from agent_manager.manager import AsyncManager
 from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
+from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore, Settings
 
 ASKED: Counter[str] = Counter()
@@ -113,3 +114,14 @@ async def test_a_repetition_after_the_conversation_was_deleted_gives_the_same_re
     await manager.delete_conversation("c")
     assert await manager.send_message("c", dict(message)) == reply
     assert ASKED == {"hello": 1}
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgres"])
+async def test_true_is_not_one(store: EventStore, kind: str) -> None:
+    """Python holds them for equal; JSON does not, so a message that differs in this is another one."""
+    manager = Manager(MemoryLog() if kind == "memory" else ServerLog(store))
+    message = user_message("hello", "m1", "c")
+    for value in (1, 1.0, True):
+        await manager.accept(message | {"metadata": {"x": value}})
+    assert [one["metadata"]["x"] for one in await manager.messages("c")] == [1, True]
+    assert (await manager.messages("c"))[1]["metadata"]["x"] is True

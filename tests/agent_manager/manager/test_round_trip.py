@@ -81,9 +81,7 @@ def test_whatever_a_message_holds_it_is_given_back(settings: Settings) -> None:
             fresh = await Manager(log).messages("c")
             assert same(fresh[: len(messages)], messages)
 
-        @given(
-            st.one_of(st.lists(one, min_size=1, max_size=4, unique_by=itemgetter("messageId")) for one in (OLD, NEW))
-        )
+        @given(LISTS)
         def run(messages: list[dict[str, Any]]) -> None:
             store.portal.call(there_and_back(messages))
 
