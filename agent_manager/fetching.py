@@ -91,7 +91,7 @@ def _members(value: Any) -> Iterable[Any]:
 
 
 def is_global(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, with the IPv4 address that an IPv6 one may stand for."""
+    """Return whether an IP address, and an IPv4 address embedded in it, belongs to the public internet."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]

@@ -46,7 +46,7 @@ def storable_text(text: str) -> str:
         return str.__str__(repaired)
     offset = next(index for index, character in enumerate(text) if character == "\0" or character in _SURROGATES)
     what = "a NUL character" if text[offset] == "\0" else "a lone surrogate"
-    return f"{repaired} {_note(f'{what} at offset {offset}, which is no text in PostgreSQL')}"
+    return f"{repaired} {_note(f'{what} at offset {offset}, which PostgreSQL cannot store as text')}"
 
 
 def fitting(event: NewEvent, limit: int) -> list[NewEvent]:

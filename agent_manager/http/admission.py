@@ -1,6 +1,6 @@
-"""The route that every endpoint is made of: it lets in whoever may, as often and as many at a time as they may.
+"""The route class of every endpoint: authenticates, checks the scope, and applies rate and concurrency limits.
 
-It also sees to it that a POST which changes something can be repeated (:mod:`agent_manager.http.idempotency`).
+It also makes a POST that changes something repeatable (:mod:`agent_manager.http.idempotency`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class WalledRoute(APIRoute):
 
     @property
     def takes_key(self) -> bool:
-        """Whether a request can have an idempotency key: a POST that may change something."""
+        """Whether the endpoint honours an idempotency key: it does if it is a POST that may change something."""
         return "POST" in (self.methods or ()) and self.needed not in (None, Access.READ, Access.AUDIT)
 
     def get_route_handler(self) -> Handler:

@@ -124,7 +124,7 @@ def bearer(identity: Identity) -> str | None:
 
 
 def shares_of(identity: Identity) -> tuple[str, ...]:
-    """Whose shares of the limits a request takes: the tenant's and the caller's; nobody's if no token is needed."""
+    """Return the tenant and the caller that a request counts against; empty if it needs no token."""
     key = bearer(identity)
     return () if key is None else (identity.tenant, key)
 

@@ -127,7 +127,7 @@ class HereAndNow:
 
     @property
     def sees_positions(self) -> bool:
-        """Whether the caller may know positions of the log, which are of all tenants."""
+        """Whether the caller may see positions of the log, which all tenants share."""
         return self.identity.may(Scope.AUDIT)
 
     def position(self, position: int) -> int | str:

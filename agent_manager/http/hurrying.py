@@ -66,7 +66,7 @@ class Hurry:
             task = asyncio.create_task(self._round(known, sorted(missing), until))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-            await asyncio.wait({task}, timeout=timeout)  # whoever leaves does not break off the transaction
+            await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
         await wait_for_written(self._store, known, written, timeout=timeout)
         # The first mark may be older than what was waited for.
         return (await looking.mark_of_tables(self._store, known, caller, of_found=of_found))[1]

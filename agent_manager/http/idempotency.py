@@ -161,7 +161,7 @@ def comparable(body: bytes) -> bytes:
 
 
 def _is_refusal(error: EventStoreError | Refused | HTTPException | RequestValidationError) -> bool:
-    """Whether the error says that nothing was written."""
+    """Return whether the error guarantees that nothing was written."""
     if isinstance(error, HTTPException):
         return error.status_code < 500
     return not isinstance(error, EventStoreError) or status_of(error) < 500

@@ -37,9 +37,9 @@ class Rates:
     What is spent may exceed what is left: then the key waits until the debt is paid.
 
     Args:
-        per_second: amount of one key.
-        what: is counted, and of whom, for the error.
-        setting: that says how much.
+        per_second: the rate of one key.
+        what: the unit and the kind of key, for the error.
+        setting: the name of the setting that limits it.
         clock: seconds, which only grow.
     """
 

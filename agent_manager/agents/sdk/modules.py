@@ -24,5 +24,5 @@ def sdk_module(name: str) -> ModuleType:
 
 
 def is_imported_by_application() -> bool:
-    """Whether ``a2a.types`` is imported, and not by :func:`sdk_module` first."""
+    """Return whether something other than :func:`sdk_module` has imported ``a2a.types`` first."""
     return TYPES in sys.modules and TYPES not in _ours
