@@ -8,7 +8,7 @@ from agent_manager.manager.log import Log
 from agent_manager.manager.registry import AGENTS, url_of
 from agent_manager.migrating.planning import ACTOR
 from agent_manager.migrating.stored import MIGRATED, is_migrated, read_events
-from agent_manager.migrating.wire import Json, canonical_card, same, text_member
+from agent_manager.migrating.wire import Json, canonical_card, text_member
 from eventstore import (
     NO_STREAM,
     AgentRegistered,
@@ -17,6 +17,7 @@ from eventstore import (
     NewEvent,
     conversation_uuid,
 )
+from eventstore.jsontext import equal
 
 
 def agent_url(card: Json) -> str:
@@ -66,7 +67,7 @@ def missing_agents(cards: list[Json], stored: StoredAgents) -> dict[str, Json]:
         url: card
         for url, card in by_url(cards).items()
         if url not in stored.changed
-        and not (url in stored.cards and same(canonical_card(stored.cards[url]), canonical_card(card)))
+        and not (url in stored.cards and equal(canonical_card(stored.cards[url]), canonical_card(card)))
     }
 
 

@@ -14,8 +14,9 @@ from agent_manager.migrating.matching import matches
 from agent_manager.migrating.naming import full_name
 from agent_manager.migrating.source import SourceConversation
 from agent_manager.migrating.stored import Stored
-from agent_manager.migrating.wire import Json, message_id, same
+from agent_manager.migrating.wire import Json, message_id
 from eventstore.errors import ConflictError, printable
+from eventstore.jsontext import equal
 
 _NAMED = 5
 
@@ -45,7 +46,7 @@ def _other_identity(source: SourceConversation, stored: Stored) -> str | None:
     if source.metadata is None:
         return None
     _, metadata = full_name(stored.name, stored.metadata)
-    if not same(source.metadata, metadata):
+    if not equal(source.metadata, metadata):
         return f"its metadata is {source.metadata} at the source, {metadata} in the store"
     if None not in (source.created_at, stored.created_at) and source.created_at != stored.created_at:
         return f"it began at {source.created_at} at the source, at {stored.created_at} in the store"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agent_manager.migrating.wire import same
+from eventstore.jsontext import equal
 
 MISSING = "(missing)"
 """What a difference says of a side that has nothing in the place."""
@@ -35,7 +35,7 @@ class Difference:
 
 def differing(conversation: str, place: str, source: Any, store: Any) -> Iterator[Difference]:
     """Every innermost place in which the two values differ."""
-    if same(source, store):
+    if equal(source, store):
         return
     if isinstance(source, dict) and isinstance(store, dict):
         for name in source.keys() | store.keys():

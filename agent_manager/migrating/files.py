@@ -11,7 +11,8 @@ import binascii
 from collections.abc import Iterator
 from typing import Any
 
-from agent_manager.migrating.wire import Json, same
+from agent_manager.migrating.wire import Json
+from eventstore.jsontext import equal
 
 LOCAL = "/message/file/"
 """How the address of a file begins that the application's server keeps."""
@@ -54,9 +55,9 @@ def same_but_for_files(stored: Json, source: Json, fetched: list[int]) -> bool:
     for place, (our, their) in enumerate(zip(ours, theirs, strict=True)):
         if local_file(our) is not None or local_file(their) is not None:
             continue
-        if not (_content(our) == _content(their) if place in fetched else same(our, their)):
+        if not (_content(our) == _content(their) if place in fetched else equal(our, their)):
             return False
-    return same(stored | {"parts": []}, source | {"parts": []})
+    return equal(stored | {"parts": []}, source | {"parts": []})
 
 
 def parts_of_task(task: Json) -> Iterator[list[Any]]:
@@ -79,7 +80,7 @@ def same_but_for_names(stored: Any, source: Any) -> bool:
         return stored.keys() == source.keys() and all(same_but_for_names(stored[one], source[one]) for one in stored)
     if isinstance(stored, list) and isinstance(source, list):
         return len(stored) == len(source) and all(map(same_but_for_names, stored, source))
-    return same(stored, source)
+    return equal(stored, source)
 
 
 def _is_file(part: Json) -> bool:

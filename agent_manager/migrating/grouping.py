@@ -16,10 +16,10 @@ from agent_manager.migrating.wire import (
     canonical_task,
     context_id,
     message_id,
-    same,
     task_id_of,
     text_member,
 )
+from eventstore.jsontext import equal
 
 WITHOUT_CONTEXT = "without-context"
 """The conversation of tasks and messages that name no context, and that none claims."""
@@ -66,7 +66,7 @@ def _add_strays(found: dict[str, SourceConversation], strays: Iterable[Json], ti
         for message in conversation.messages:
             placed.setdefault(message_id(message.wire), []).append(message.wire)
     for stray in map(canonical_message, strays):
-        if not any(same(stray, known) for known in placed.get(message_id(stray), ())):
+        if not any(equal(stray, known) for known in placed.get(message_id(stray), ())):
             owner = context_id(stray) or WITHOUT_CONTEXT
             messages = found.setdefault(owner, SourceConversation(owner)).messages
             messages.append(SourceMessage(stray, times.of(stray, messages)))

@@ -13,8 +13,9 @@ from uuid import UUID
 from agent_manager.migrating.files import same_but_for_files, same_but_for_names
 from agent_manager.migrating.source import SourceConversation, SourceMessage
 from agent_manager.migrating.stored import Stored
-from agent_manager.migrating.wire import Json, canonical_message, canonical_task, message_id, same, text_member
+from agent_manager.migrating.wire import Json, canonical_message, canonical_task, message_id, text_member
 from eventstore import IdAssigner
+from eventstore.jsontext import equal
 
 
 def matches(messages: Sequence[SourceMessage], sent: Sequence[Json]) -> list[int | None]:
@@ -35,13 +36,13 @@ def matches(messages: Sequence[SourceMessage], sent: Sequence[Json]) -> list[int
 def is_same(sent: Json, message: SourceMessage) -> bool:
     """Whether a stored message is this one."""
     sent, wire = canonical_message(sent), message.wire
-    return same(sent, wire) or same_but_for_files(sent, wire, message.fetched)
+    return equal(sent, wire) or same_but_for_files(sent, wire, message.fetched)
 
 
 def is_same_task(stored: Json, source: SourceConversation, place: int) -> bool:
     """Whether a stored task is the source's in that place."""
     stored, task = canonical_task(stored), source.tasks[place]
-    return same(stored, task) or (place in source.fetched_tasks and same_but_for_names(stored, task))
+    return equal(stored, task) or (place in source.fetched_tasks and same_but_for_names(stored, task))
 
 
 class MessageIds:

@@ -16,9 +16,10 @@ from agent_manager.migrating.matching import is_same_task, matches
 from agent_manager.migrating.plain import plain
 from agent_manager.migrating.source import SourceConversation
 from agent_manager.migrating.taking_over import Taking
-from agent_manager.migrating.wire import Json, canonical_card, canonical_task, message_id, same
+from agent_manager.migrating.wire import Json, canonical_card, canonical_task, message_id
 from eventstore.errors import InputError
 from eventstore.ids import derived_uuid
+from eventstore.jsontext import equal
 
 RESTORE = "EVENTSTORE_RESTORE"
 """The environment variable that names the file; ``eventstore rollback`` sets it for the application it starts."""
@@ -88,7 +89,7 @@ class _Restorer:
             self._conversation(conversation, conversations, known.get(conversation.id))
         cards = [canonical_card(plain(card)) for card in agents]
         for card in backup.agents:
-            if not any(same(card, other) for other in cards):
+            if not any(equal(card, other) for other in cards):
                 agents.append(self._shape.to_card(card))
                 self.done.agents += 1
         return self.done

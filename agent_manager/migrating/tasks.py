@@ -15,8 +15,9 @@ from agent_manager.agents.answering import StatusUpdate, TaskSeen
 from agent_manager.agents.artifacts import artifact_event
 from agent_manager.agents.recording import Recording, Seen
 from agent_manager.manager.taskfold import TaskEvent, TaskFold
-from agent_manager.migrating.wire import Json, canonical_task, same, text_member
+from agent_manager.migrating.wire import Json, canonical_task, text_member
 from eventstore import Event, EventData, TaskCreated, TaskDescribed
+from eventstore.jsontext import equal
 
 _PLACED = ("id", "status", "artifacts", "metadata")
 
@@ -57,11 +58,11 @@ def gone_on(
     before = canonical_task(fold.wire([]))
     events: list[TaskEvent] = []
     rest, known_rest = ({name: one[name] for name in one if name not in _PLACED} for one in (task, before))
-    if not same([rest, task.get("metadata")], [known_rest, before.get("metadata")]):
+    if not equal([rest, task.get("metadata")], [known_rest, before.get("metadata")]):
         metadata = task.get("metadata") if isinstance(task.get("metadata"), dict) else None
         events.append(TaskDescribed(task_id=task_id, extra=rest, metadata=metadata))
     status = task.get("status")
-    if isinstance(status, dict) and not same(status, before.get("status")):
+    if isinstance(status, dict) and not equal(status, before.get("status")):
         given_id = text_member(task, "id")
         recording = Recording(tenant, conversation_id, known_task={given_id: Seen()}.get)
         said = [event.data for event in recording.events_of(StatusUpdate(given_id, None, status))]
@@ -70,7 +71,7 @@ def gone_on(
     events += [
         artifact_event(task_id, artifact, append=False, last_chunk=True)
         for artifact in (artifacts if isinstance(artifacts, list) else [])
-        if isinstance(artifact, dict) and not any(same(artifact, one) for one in known_artifacts)
+        if isinstance(artifact, dict) and not any(equal(artifact, one) for one in known_artifacts)
     ]
     if missing := _differing(task_id, [*known, *events], task):
         events.append(TaskDescribed(task_id=task_id, extra=rest | missing))
@@ -81,7 +82,7 @@ def _differing(task_id: UUID, events: Sequence[TaskEvent], task: Json) -> Json:
     """The members that would not come back as they are; None for one that would come back and is not there."""
     back = canonical_task(folded(task_id, _nowhere(), events).wire([]))
     names = (task.keys() | back.keys()) - {"id"}
-    return {name: task.get(name) for name in names if not same(task.get(name), back.get(name))}
+    return {name: task.get(name) for name in names if not equal(task.get(name), back.get(name))}
 
 
 def _nowhere() -> Event:

@@ -6,7 +6,6 @@ belongs to the sender (``data``, ``metadata``) a null is a value like any other,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -54,24 +53,6 @@ def canonical_card(card: Any) -> Any:
     if isinstance(card, dict):
         return {name: canonical_card(value) for name, value in card.items() if value is not None}
     return [canonical_card(value) for value in card] if isinstance(card, list) else card
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same; true and 1 are not."""
-    return one == other and _text(one) == _text(other)
-
-
-def _text(value: Any) -> str:
-    # 1.0 and 1 are one number in JSON, and PostgreSQL may give either back.
-    return json.dumps(_numbers(value), sort_keys=True)
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _numbers(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _without_nulls(value: Json) -> Json:
