@@ -67,7 +67,8 @@ async def work(
             else:
                 names = ", ".join(projection.name for projection in projections)
                 say("Workers", f"{names} follow the log; Ctrl-C stops")
-            print_warnings(await read_warnings(store))
+            with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
+                print_warnings(await read_warnings(store))
             if http is not None:
                 await stack.enter_async_context(http(store))
             if describe is not None:
