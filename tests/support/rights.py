@@ -17,7 +17,7 @@ ROLES = ("owner", "migrator", "app", "writer", "reader", "auditor", "projector",
 OTHERS = ROLES[1:]
 SCHEMAS = {"the store's own": ["live"], "*next* and *previous*": ["next", "previous"]}
 
-_DOCUMENT = TREE / "eventstore" / "ROLES.md"
+_DOCUMENT = TREE / "docs/concepts/roles.md"
 _SECTION = re.compile(r"^### (Tables|Sequences|Schemas|Functions)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 _WORDS = {
     "read": ["SELECT"],
