@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
+
+import pytest
+
+from agent_manager.cli import main
 
 EVERYTHING = "everything"
 """The id that its client gave to the conversation with an event of each kind."""
@@ -29,3 +34,20 @@ class Result:
 
 
 Eventstore: TypeAlias = Callable[..., Result]
+
+
+def called_here(patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> Eventstore:
+    """Return the command line, called in the process of the tests."""
+
+    def call(*arguments: str) -> Result:
+        patch.setattr(sys, "argv", ["eventstore", *arguments])
+        capture.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capture.readouterr()
+        return Result(code, said.out, said.err)
+
+    return call
