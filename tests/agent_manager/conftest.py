@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
-from support.commandline import Eventstore, called_here
+from support.commandline import Eventstore, Result
+
+from agent_manager.cli import main
 
 
 @pytest.fixture
@@ -11,7 +15,19 @@ def eventstore(
     clean_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Eventstore:
     """Calls the command line in this process."""
-    return called_here(monkeypatch, capsys)
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["eventstore", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return call
 
 
 @pytest.fixture

@@ -8,14 +8,23 @@ from pathlib import Path
 import pytest
 from support.commandline import Eventstore, called_here
 from support.processes import Commands, commands
+from support.servers import DatabaseServer
+
+
+@pytest.fixture
+def page_url(server: DatabaseServer) -> Iterator[str]:
+    """The URL of a database for one page, with the schema and nothing in it."""
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
 
 
 @pytest.fixture
 def eventstore(
-    clean_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+    clean_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], page_url: str
 ) -> Eventstore:
-    """The command line, called in this process, on a database with the schema and nothing in it."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
+    """The command line, called in this process, on the page's database."""
+    monkeypatch.setenv("DATABASE_URL", page_url)
     return called_here(monkeypatch, capsys)
 
 

@@ -48,9 +48,11 @@ def demo_application() -> Iterator[str]:
     with serve(0, manager) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Page:
@@ -118,12 +120,12 @@ class Page:
 
 @pytest.mark.parametrize("page", RUN)
 def test_the_blocks_of_a_page_run_in_order(
-    page: str, eventstore: Eventstore, started: Commands, monkeypatch: pytest.MonkeyPatch, database_url: str
+    page: str, eventstore: Eventstore, started: Commands, monkeypatch: pytest.MonkeyPatch, page_url: str
 ) -> None:
     monkeypatch.syspath_prepend(".")
     make_sqlite(Path("sessions.db"), "2.x")
     with demo_application() as demo:
-        running = Page(eventstore, started, monkeypatch, database_url, demo, page)
+        running = Page(eventstore, started, monkeypatch, page_url, demo, page)
         for block in blocks(page):
             if not block.reason:
                 running.run(block)

@@ -12,7 +12,8 @@ from support.environment import TREE
 PAGES = tuple(sorted(["README.md", *(str(path.relative_to(TREE)) for path in (TREE / "docs").rglob("*.md"))]))
 
 _BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
+    r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -41,7 +42,7 @@ def text_of(page: str) -> str:
 
 def blocks(page: str) -> list[Block]:
     """Return the fenced blocks of a page, in order."""
-    return [Block(**{name: value or "" for name, value in m.groupdict().items()}) for m in _BLOCK.finditer(text_of(page))]
+    return [Block(**match.groupdict("")) for match in _BLOCK.finditer(text_of(page))]
 
 
 def prose(page: str) -> str:

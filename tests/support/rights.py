@@ -75,7 +75,7 @@ def documented() -> tuple[Rights, set[str]]:
                 for role, cell in zip(roles, cells, strict=True):
                     assert (kind, name, role) not in rights, f"{name} stands twice"
                     rights[kind, name, role] = _named(cell)
-    everybody = set(re.findall(r"`(\w+)`", text.rpartition("Everybody may run these")[2]))
+    everybody = set(re.findall(r"`(\w+)`", text.rpartition("Every role may run these functions")[2]))
     return rights, everybody
 
 

@@ -1,4 +1,4 @@
-"""Builds the site into ``site/``, or into the folder that is given, and checks that its pages load nothing from elsewhere."""
+"""Builds the site into ``site/``, or into the folder given; fails if a page loads anything from another host."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -174,7 +174,9 @@ def _object(path: str, value: Any) -> str:
 
 
 def _documentation(value: Any) -> str:
-    return inspect.cleandoc(value.__dict__.get("__doc__") or "") if inspect.isclass(value) else inspect.getdoc(value) or ""
+    if inspect.isclass(value):  # its own, not that of a base class
+        return inspect.cleandoc(value.__dict__.get("__doc__") or "")
+    return inspect.getdoc(value) or ""
 
 
 def _signature(name: str, value: Any) -> str:
@@ -184,7 +186,8 @@ def _signature(name: str, value: Any) -> str:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
         return ""
-    parameters = [p.replace(annotation=_annotation(p.annotation)) for n, p in signature.parameters.items() if n != "self"]
+    given = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    parameters = [one.replace(annotation=_annotation(one.annotation)) for one in given]
     returns = signature.return_annotation if inspect.isroutine(value) else inspect.Signature.empty
     shown = [re.sub(r"(: )'([^']*)'", r"\1\2", str(parameter)) for parameter in parameters]
     is_async = inspect.iscoroutinefunction(value)
@@ -224,7 +227,7 @@ def _markdown(text: str) -> str:
     return re.sub(r":(?:class|func|data|mod|meth|exc|attr):`~?([^`]*)`", r"`\1`", joined.replace("``", "`"))
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [head, tuple("---" for _ in head), *rows]
