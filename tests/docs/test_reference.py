@@ -78,7 +78,8 @@ def test_every_command_is_in_the_reference_and_in_a_guide(path: str, command: An
 
 
 def test_every_option_that_a_page_names_exists() -> None:
-    known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    parameters = [parameter for _, command in commands() for parameter in command.params]
+    known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
     for page in GUIDES:
         named = set(re.findall(r"`(?:[a-z ]+)?(--[a-z-]+)", prose(page)))
         assert named - {"--enable-row-security"} <= known, page  # of pg_dump
