@@ -57,7 +57,11 @@ def _command(path: str, command: Any) -> str:
         if parameter.name == "help":
             continue
         is_option = parameter.param_type_name == "option"
-        name = ", ".join([*parameter.opts, *parameter.secondary_opts]) if is_option else (parameter.metavar or parameter.name.upper())
+        name = (
+            ", ".join([*parameter.opts, *parameter.secondary_opts])
+            if is_option
+            else (parameter.metavar or parameter.name.upper())
+        )
         default = "" if parameter.default is None or parameter.default is False else _value(parameter.default)
         rows.append((f"`{name}`", getattr(parameter, "help", None) or "", default))
     return f"## {path}\n\n{inspect.cleandoc(command.help or '')}\n{_table(('option', 'meaning', 'default'), rows)}"
