@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ TREE = Path(__file__).parents[2]
 
 def main(folder: Path) -> int:
     """Build the site and return the exit code."""
+    logging.basicConfig(format="%(message)s")  # else mkdocs does not say which link is broken
     config = load_config(str(CONFIG), site_dir=str(folder.absolute()), strict=True)
     config.plugins.on_startup(command="build", dirty=False)
     build(config)
