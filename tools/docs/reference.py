@@ -194,6 +194,9 @@ def _signature(name: str, value: Any) -> str:
     parameters = [one.replace(annotation=_annotation(one.annotation)) for one in given]
     returns = signature.return_annotation if inspect.isroutine(value) else inspect.Signature.empty
     shown = [re.sub(r"(: )'([^']*)'", r"\1\2", str(parameter)) for parameter in parameters]
+    kinds = [parameter.kind for parameter in parameters]
+    if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        shown.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     is_async = inspect.iscoroutinefunction(value)
     arrow = "" if returns is inspect.Signature.empty else f" -> {_annotation(returns)}"
     inner = f"\n    {f',{chr(10)}    '.join(shown)},\n" if len(", ".join(shown)) > 80 else ", ".join(shown)
