@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -15,9 +16,11 @@ from support.pages import PAGES, prose, text_of
 import agent_manager
 import eventstore
 import projections
+from agent_manager import AsyncManager
 from agent_manager.cli.main import app
 from agent_manager.http.app import ROUTERS, V1, V1_ROUTERS
-from eventstore import Settings
+from eventstore import EventStore, Settings, SyncEventStore
+from projections import Reader, Search, Statistics, SyncReader
 from tools.docs import reference
 from tools.docs.hooks import MARKER, filled
 
@@ -103,6 +106,14 @@ def test_every_endpoint_is_in_the_reference() -> None:
 def test_every_public_name_is_in_the_reference(package: Any) -> None:
     headings = set(re.findall(r"^### (\S+)$", REFERENCE["docs/reference/python.md"], re.MULTILINE))
     assert {f"{package.__name__}.{name}" for name in package.__all__} <= headings
+
+
+@pytest.mark.parametrize("face", [EventStore, SyncEventStore, Reader, SyncReader, Search, Statistics, AsyncManager])
+def test_every_method_is_in_the_reference(face: type) -> None:
+    methods = [name for name, _ in inspect.getmembers(face, inspect.isfunction) if not name.startswith("_")]
+    assert methods
+    for name in methods:
+        assert f"#### {face.__name__}.{name}\n" in REFERENCE["docs/reference/python.md"]
 
 
 def test_every_error_is_in_the_reference() -> None:

@@ -148,16 +148,17 @@ def python() -> str:
     return "\n".join(_module(name) for name in MODULES)
 
 
-def public_names(module: Any) -> list[str]:
+def public_names(name: str) -> list[str]:
     """Return the names that a module offers: of a package those in ``__all__``, else its own classes and functions."""
-    own = (name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
-    return list(getattr(module, "__all__", None) or (name for name in own if not name.startswith("_")))
+    module = importlib.import_module(name)
+    own = (one for one, value in vars(module).items() if getattr(value, "__module__", "") == name)
+    return list(getattr(module, "__all__", None) or (one for one in own if not one.startswith("_")))
 
 
 def _module(name: str) -> str:
     module = importlib.import_module(name)
     parts = [f"## {name}\n", _markdown(inspect.getdoc(module) or ""), ""]
-    parts += [_object(f"{name}.{public}", getattr(module, public)) for public in public_names(module)]
+    parts += [_object(f"{name}.{public}", getattr(module, public)) for public in public_names(name)]
     return "\n".join(parts)
 
 
@@ -168,13 +169,22 @@ def _object(path: str, value: Any) -> str:
         return f"### {path}\n\n{shown}"
     parts = [f"### {path}\n", _signature(name, value), _markdown(_documentation(value)), ""]
     if inspect.isclass(value):
-        for member, inner in vars(value).items():
+        for member, inner in _members(value):
             function = inner.fget if isinstance(inner, property) else getattr(inner, "__func__", inner)
             if member.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
                 continue
             shown = f"`{member}`\n" if isinstance(inner, property) else _signature(member, function)
             parts += [f"#### {name}.{member}\n", shown, _markdown(inspect.getdoc(function) or ""), ""]
     return "\n".join(parts)
+
+
+def _members(value: type) -> Iterator[tuple[str, Any]]:
+    """Yield what a class defines, and what it inherits from classes that are not public themselves."""
+    public = [getattr(importlib.import_module(name), one) for name in MODULES for one in public_names(name)]
+    for base in value.__mro__:
+        is_own = base.__module__.partition(".")[0] in {name.partition(".")[0] for name in MODULES}
+        if base is value or (is_own and base not in public):
+            yield from vars(base).items()
 
 
 def _documentation(value: Any) -> str:
