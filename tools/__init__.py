@@ -1,1 +1,1 @@
-"""Tools for the developers of this project: in the repository, not in the wheel."""
+"""Tools for the developers of this project; they are not part of the wheel."""

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commandline import Eventstore, called_here
+from support.commandline import Eventstore, program_in_process
 from support.processes import Commands, commands
 from support.servers import DatabaseServer
+
+from agent_manager.cli import main
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def eventstore(
 ) -> Eventstore:
     """The command line, called in this process, on the page's database."""
     monkeypatch.setenv("DATABASE_URL", page_url)
-    return called_here(monkeypatch, capsys)
+    return program_in_process("eventstore", main, monkeypatch, capsys)
 
 
 @pytest.fixture

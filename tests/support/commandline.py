@@ -10,8 +10,6 @@ from uuid import UUID
 
 import pytest
 
-from agent_manager.cli import main
-
 EVERYTHING = "everything"
 """The id that its client gave to the conversation with an event of each kind."""
 TASK = UUID("7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e")
@@ -33,21 +31,24 @@ class Result:
         return [line.rstrip() for line in self.out.splitlines()]
 
 
-Eventstore: TypeAlias = Callable[..., Result]
+Program: TypeAlias = Callable[..., Result]
+Eventstore: TypeAlias = Program
 
 
-def called_here(patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> Eventstore:
-    """Return the command line, called in the process of the tests."""
+def program_in_process(
+    name: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Program:
+    """Return a function that calls the main function of a program in this process."""
 
     def call(*arguments: str) -> Result:
-        patch.setattr(sys, "argv", ["eventstore", *arguments])
-        capture.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capsys.readouterr()
         code = 0
         try:
             main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        said = capture.readouterr()
-        return Result(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Result(code, output.out, output.err)
 
     return call
