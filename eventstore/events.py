@@ -121,7 +121,7 @@ class Event:
         raw_metadata: what is stored beside the content; :attr:`metadata` is the same, typed, without the order of the
             members (:mod:`eventstore.memberorder`), which :attr:`content` and :attr:`data` have already.
         salt: random bytes of its own; None once its content was erased.
-        digest: SHA-256 in the byte format of ``DIGEST.md``.
+        digest: SHA-256 in the byte format of ``docs/concepts/digest.md``.
     """
 
     position: int

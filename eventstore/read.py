@@ -73,7 +73,7 @@ class Filter:
 
 
 async def horizon(pool: Fetching) -> int:
-    """The position up to which the log is final. A statement of its own: see ``ORDER.md``."""
+    """The position up to which the log is final. A statement of its own: see ``docs/concepts/order.md``."""
     return int((await pool.fetch(_HORIZON))[0][0])
 
 

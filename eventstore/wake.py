@@ -1,7 +1,7 @@
 """Waking: a consumer that has nothing to do sleeps until an append says otherwise.
 
 One listening connection per store, shared by all consumers of the process, and connected anew whenever it fails. What
-happens on it is in ``watch.py``; why nothing is slept through is argued in ``ORDER.md``.
+happens on it is in ``watch.py``; why nothing is slept through is argued in ``docs/concepts/order.md``.
 """
 
 from __future__ import annotations

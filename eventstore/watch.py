@@ -1,8 +1,8 @@
 """The watch over the log on one listening connection: looking, lying down, sleeping, getting up.
 
-The order of the steps is what makes it right, and is argued in ``ORDER.md``. A notification is answered by one look for
-new events, sent before anything else happens. Events that follow the last one seen without a gap are final, for their
-positions are taken; where there is a gap, the horizon tells.
+The order of the steps is what makes it right, and is argued in ``docs/concepts/order.md``. A notification is answered
+by one look for new events, sent before anything else happens. Events that follow the last one seen without a gap are
+final, for their positions are taken; where there is a gap, the horizon tells.
 """
 
 from __future__ import annotations

@@ -1,27 +1,23 @@
-"""Callers are typed: the README's examples pass mypy's strict checks."""
+"""Callers are typed: the examples in the documentation pass mypy's strict checks."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.pages import PAGES, blocks
 
 import eventstore
 
-README = Path(__file__).parents[1] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-
-
-def test_there_are_examples() -> None:
-    assert EXAMPLES
+EXAMPLES = [block.text for page in PAGES for block in blocks(page) if block.language == "python"]
 
 
 @pytest.mark.timeout(180)
-def test_the_examples_of_the_readme_pass_mypy_strict(tmp_path: Path) -> None:
+def test_the_examples_in_the_documentation_pass_mypy_strict(tmp_path: Path) -> None:
+    assert len(EXAMPLES) >= 8
     for number, example in enumerate(EXAMPLES):
         (tmp_path / f"example_{number}.py").write_text(example)
     installed_in = Path(eventstore.__file__).parents[1]

@@ -46,7 +46,7 @@ def migrate_roles(data_dir: DataDir = None) -> None:
     """Bring a database that was migrated or restored without its roles to full row-level security.
 
     Applications may go on working; their connections as this login are ended once, and they connect again. The login
-    needs CREATEROLE, or the roles as eventstore/ROLES.md lists them. Doing it again changes nothing.
+    needs CREATEROLE, or the roles as docs/concepts/roles.md lists them. Doing it again changes nothing.
     """
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()

@@ -171,10 +171,10 @@ def refuse_exempt(login: str, row: Any, settings: Settings) -> None:
     problem = f"the login {login} is a superuser or has BYPASSRLS: row-level security does not hold for it"
     if not settings.allow_superuser:
         raise UnsuitableServer(
-            f"{problem}: connect as a login that has only the roles it needs (eventstore/ROLES.md), "
+            f"{problem}: connect as a login that has only the roles it needs (docs/concepts/roles.md), "
             "or allow it: --allow-superuser, EVENTSTORE_ALLOW_SUPERUSER=true"
         )
-    _log.warning("warning: %s; connect as another login (eventstore/ROLES.md)", problem)
+    _log.warning("warning: %s; connect as another login (docs/concepts/roles.md)", problem)
 
 
 async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> str:

@@ -287,7 +287,7 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
-    text = (TREE / "eventstore" / "ROLES.md").read_text()
+    text = (TREE / "docs/concepts/roles.md").read_text()
     [statements] = re.findall(r"```sql\n(CREATE ROLE eventstore_owner.*?)```", text, re.DOTALL)
     superuser.execute(statements.replace("my_login", "eventstore").encode())
     migrator = migrate(own_server.url())

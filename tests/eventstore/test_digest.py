@@ -1,4 +1,4 @@
-"""Digests can be recomputed by anybody from ``DIGEST.md``, and cover every column."""
+"""Digests can be recomputed by anybody from ``docs/concepts/digest.md``, and cover every column."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eventstore import EventStore, Metadata, NewEvent
 from eventstore.memberorder import MEMBER
 from eventstore.vocabulary import ApplicationEvent
 
-DOCUMENT = (TREE / "eventstore" / "DIGEST.md").read_text(encoding="utf-8")
+DOCUMENT = (TREE / "docs/concepts/digest.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
 
 COLUMNS = (

@@ -22,11 +22,9 @@ from projections.own import from_file
 
 Sync = psycopg.Connection[tuple[object, ...]]
 
-DOCUMENTED = (TREE / "projections" / "README.md").read_text(encoding="utf-8")
-[TOOL_USAGE] = re.findall(r"^```sql\n(-- projection: tool_usage\n.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL)
-[LENGTHS] = re.findall(
-    r"^```python\n(from projections import projection\n.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL
-)
+DOCUMENTED = (TREE / "docs/guides/projections.md").read_text(encoding="utf-8")
+[TOOL_USAGE] = re.findall(r"^```sql[^\n]*\n(-- projection: tool_usage\n.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL)
+[LENGTHS] = re.findall(r"^```python title=\"usage.py\"\n(.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The digest of an event, written down a second time from ``eventstore/DIGEST.md``, without the store's own code."""
+"""The digest of an event, written down a second time from ``docs/concepts/digest.md``, without the store's own code."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ ROLES = ("owner", "migrator", "app", "writer", "reader", "auditor", "projector",
 OTHERS = ROLES[1:]
 SCHEMAS = {"the store's own": ["live"], "*next* and *previous*": ["next", "previous"]}
 
-_DOCUMENT = TREE / "eventstore" / "ROLES.md"
+_DOCUMENT = TREE / "docs/concepts/roles.md"
 _SECTION = re.compile(r"^### (Tables|Sequences|Schemas|Functions)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 _WORDS = {
     "read": ["SELECT"],
@@ -75,7 +75,7 @@ def documented() -> tuple[Rights, set[str]]:
                 for role, cell in zip(roles, cells, strict=True):
                     assert (kind, name, role) not in rights, f"{name} stands twice"
                     rights[kind, name, role] = _named(cell)
-    everybody = set(re.findall(r"`(\w+)`", text.rpartition("Everybody may run these")[2]))
+    everybody = set(re.findall(r"`(\w+)`", text.rpartition("Every role may run these functions")[2]))
     return rights, everybody
 
 

@@ -1,5 +1,5 @@
 -- A mark that changes whenever an event may have become visible: the last position that was handed out, and the appends
--- in flight. An append takes its gate lock, then a position, commits, and lets go of the lock (eventstore/ORDER.md). So
+-- in flight. An append takes its gate lock, then a position, commits, and lets go of the lock (docs/concepts/order.md). So
 -- an event that becomes visible after this look has its lock here and not in a later look, or a position beyond. For that
 -- the position must be read before the locks: the lateral query cannot begin without it.
 --

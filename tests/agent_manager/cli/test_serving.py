@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import socket
 import ssl
 import subprocess
@@ -16,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 from support.certificates import self_signed
-from support.environment import TREE
 from support.processes import Commands, Running
 from support.servers import open_folder
 from support.waiting import until
@@ -146,26 +144,6 @@ def test_an_agent_that_is_none_is_said_at_the_start(started: Commands, database_
     assert refused.wait() == 1
     assert "nobody.there" in refused.err
     assert "Traceback" not in refused.err
-
-
-def test_the_requests_in_the_readme_can_be_made(started: Commands, database_url: str) -> None:
-    """Each line that begins with curl; where the program is missing, its arguments are understood here."""
-    readme = (TREE / "README.md").read_text(encoding="utf-8")
-    lines = [line for line in readme.replace("\\\n", " ").splitlines() if line.startswith("curl ")]
-    assert len(lines) >= 4
-    up = started.start("up", "--port", "0", DATABASE_URL=database_url)
-    url = address(up)
-    for line in lines:
-        words = shlex.split(line.replace("http://127.0.0.1:8080", url), comments=True)
-        if any("/stream" in word for word in words):
-            words += ["--max-time", "2"]
-        done = subprocess.run([*words, "-sS"], capture_output=True, text=True, timeout=30, check=False)
-        assert done.returncode in ((0, 28) if "--max-time" in words else (0,)), (line, done.stderr)
-        assert done.stdout, line
-        if "--max-time" not in words:
-            told = json.loads(done.stdout)
-            assert told.get("status", 200) == 200 or "detail" not in told, (line, told)
-    assert up.interrupt() == 0
 
 
 def key_of(started: Commands, database_url: str, *options: str) -> str:

@@ -8,7 +8,7 @@ import re
 import pytest
 from support.environment import TREE
 
-TEXT = (TREE / "agent_manager/identity/THREATS.md").read_text(encoding="utf-8")
+TEXT = (TREE / "docs/concepts/threats.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`((?:[a-z_]+/)+\w+\.(?:py|sql)(?:::\w+)?)`", TEXT)))
 
 pytestmark = pytest.mark.any_server
