@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
+
+import pytest
 
 EVERYTHING = "everything"
 """The id that its client gave to the conversation with an event of each kind."""
@@ -28,4 +31,24 @@ class Result:
         return [line.rstrip() for line in self.out.splitlines()]
 
 
-Eventstore: TypeAlias = Callable[..., Result]
+Program: TypeAlias = Callable[..., Result]
+Eventstore: TypeAlias = Program
+
+
+def program_in_process(
+    name: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Program:
+    """Return a function that calls the main function of a program in this process."""
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        output = capsys.readouterr()
+        return Result(code, output.out, output.err)
+
+    return call

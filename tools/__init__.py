@@ -1,0 +1,1 @@
+"""Tools for the developers of this project; they are not part of the wheel."""
