@@ -129,7 +129,7 @@ def benchmark(
 
 def main() -> None:
     """Run the benchmark."""
-    run_program(app, "benchmark")
+    run_program(app, "python -m tools.benchmark")
 
 
 async def _measure(

@@ -107,7 +107,7 @@ def _run(server: Settings, settings: CheckSettings) -> Report:
 
 def main() -> None:
     """Run the checker."""
-    run_program(app, "checker")
+    run_program(app, "python -m tools.checker")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ async def test_a_peer_appends_messages_of_several_callers(
         if FILES_OF_MESSAGE_DB is None:
             pytest.skip(f"{FOLDER} does not say where its files are")
         monkeypatch.setenv(FOLDER, FILES_OF_MESSAGE_DB)
-    with prepared_workspace(Settings(database_url=superuser_url)) as workspace:
+    with prepared_workspace(Settings(database_url=superuser_url, allow_superuser=True)) as workspace:
         async with opened(workspace, spec) as peer:
             plan = conversations("peers", 2, 5)
             await peer.begin([message for messages in plan for message in messages])

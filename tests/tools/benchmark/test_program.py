@@ -148,7 +148,7 @@ def test_a_comparison_that_fails_takes_no_other_with_it(program: Program, monkey
 def test_what_cannot_be_measured_is_refused_at_once(program: Program, arguments: tuple[str, ...], said: str) -> None:
     result = program("--quick", *arguments)
     assert result.code == 1
-    assert result.err.startswith("benchmark: error: ")
+    assert result.err.startswith("python -m tools.benchmark: error: ")
     assert said in result.err
 
 
