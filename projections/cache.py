@@ -21,7 +21,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from cachetools import LRUCache
 from psycopg.types.numeric import Int8
 
 from eventstore import Caller
@@ -73,6 +72,8 @@ class ConversationCache:
         if not isinstance(max_bytes, int) or max_bytes < 0:
             raise InputError(f"max_bytes: {max_bytes!r} is no number of bytes")
         self._reader = reader
+        from cachetools import LRUCache  # only applications that cache conversations need it
+
         self._kept: LRUCache[_Key, _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size)
         self.hits = 0
         self.misses = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from support.environment import clear_settings
+from support.environment import TREE, clear_settings
 from support.servers import Choice, DatabaseServer, choose, embedded_server, open_folder
 
 from eventstore import EventStore, Settings
@@ -30,7 +31,11 @@ _CHOICE = pytest.StashKey[Choice]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker by which a second run, on another PostgreSQL, leaves out what it cannot change."""
+    """Register a marker for tests that do not depend on the version of PostgreSQL, and find ``tools``.
+
+    Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
+    """
+    sys.path.append(str(TREE))
     config.addinivalue_line("markers", "any_server: the same whatever PostgreSQL is under test, or in need of none")
 
 

@@ -22,8 +22,6 @@ MODULES = {
     "schema": ("migrate", "seed"),
     "projecting": ("rebuild", "verify", "parked", "retry"),
     "pending": ("pending",),
-    "benching": ("bench",),
-    "checking": ("check",),
     "tenants": ("tenants",),
     "users": ("users",),
     "keys": ("keys",),

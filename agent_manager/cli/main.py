@@ -51,17 +51,22 @@ def _nothing() -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
-    logging.basicConfig(level=logging.WARNING, format="eventstore: %(message)s", stream=sys.stderr)
+    """Run the command ``eventstore``."""
+    run_program(app, "eventstore")
+
+
+def run_program(program: typer.Typer, name: str) -> None:
+    """Run a command-line program; print an expected error in a line and exit with its code."""
+    logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
     _prepare_output()
     try:
         try:
-            app(prog_name="eventstore")
+            program(prog_name=name)
         finally:
             sys.stdout.flush()  # here, where a reader that has left can be dealt with, and not when Python ends
     except EventStoreError as error:
-        typer.echo(f"eventstore: error: {error}", err=True)
+        typer.echo(f"{name}: error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -70,7 +75,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        typer.echo(f"eventstore: error: {error}: make room for the output, or write it elsewhere", err=True)
+        typer.echo(f"{name}: error: {error}: make room for the output, or write it elsewhere", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-@contextmanager
-def terminated_in_order() -> Iterator[None]:
-    """Within it SIGTERM ends what runs as SIGINT does, by KeyboardInterrupt: what was begun is cleaned up."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_stoppable(work: Coroutine[Any, Any, T]) -> T:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from support.commandline import Eventstore, Result
+from support.commandline import Eventstore, program_in_process
 
 from agent_manager.cli import main
 
@@ -15,19 +13,7 @@ def eventstore(
     clean_environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Eventstore:
     """Calls the command line in this process."""
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["eventstore", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        said = capsys.readouterr()
-        return Result(code, said.out, said.err)
-
-    return call
+    return program_in_process("eventstore", main, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from support.standby import standby_of
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
-from eventstore.check.proxy import Proxy
 from eventstore.database.embedded import EmbeddedServer
 from eventstore.errors import EventStoreError
 from projections import wait_for
+from tools.checker.proxy import Proxy
 
 SECONDS_AFTER_PROMOTION = 20
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from eventstore.check.adapter import Seen
-from eventstore.check.verify import Findings, Records, compare
+from tools.checker.adapter import ReadEvent
+from tools.checker.report import Findings
+from tools.checker.verification import Records, compare
 
 TENANTS = ("check-1", "check-2")
 FATES = ("acknowledged", "found", "absent", "refused", "aborted", "repeated")
@@ -58,7 +59,7 @@ class History:
     """All of it."""
 
     attempts: list[Attempt]
-    log: list[Seen]
+    log: list[ReadEvent]
     readers: list[Reading]
 
     def compared(self, folder: Path) -> Findings:
@@ -79,7 +80,7 @@ class History:
             records.close()
 
 
-def told(event: Seen) -> str:
+def told(event: ReadEvent) -> str:
     """A delivery in a reader's journal."""
     return f"+ {event.position} {event.tenant} {event.conversation.hex} {event.version} {event.id.hex} {event.intact:d}"
 
@@ -108,7 +109,7 @@ class _Maker:
         self._time = 1000.0
         self._position = 0
         self._number = 0
-        self.log: list[Seen] = []
+        self.log: list[ReadEvent] = []
 
     def attempt(self, fate: str, tenant: str | None = None) -> Attempt:
         """One append of at least two events, to one conversation or two."""
@@ -143,7 +144,7 @@ class _Maker:
                 self._position += self._chance.randint(1, 3)
                 version = self._versions.get((tenant, conversation), 0) + 1
                 self._versions[tenant, conversation] = version
-                self.log.append(Seen(self._position, tenant, UUID(conversation), version, UUID(event_id), True))
+                self.log.append(ReadEvent(self._position, tenant, UUID(conversation), version, UUID(event_id), True))
                 places.append([self._position, version])
         return places
 
@@ -151,7 +152,7 @@ class _Maker:
         return UUID(int=self._chance.getrandbits(128), version=4)
 
 
-def _reading(chance: random.Random, name: str, kind: str, tenant: str | None, log: list[Seen]) -> Reading:
+def _reading(chance: random.Random, name: str, kind: str, tenant: str | None, log: list[ReadEvent]) -> Reading:
     """A reader that is killed up to three times, and comes to the end."""
     reading = Reading(name, tenant)
     events = [event for event in log if tenant in (None, event.tenant)]

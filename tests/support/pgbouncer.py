@@ -18,8 +18,8 @@ from urllib.parse import quote
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore.check.proxy import Proxy
 from support.waiting import until_async
+from tools.checker.proxy import Proxy
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 

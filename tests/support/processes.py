@@ -39,13 +39,13 @@ def run(
 class Running:
     """A command that runs, in a session of its own, its output in files."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, command: list[str], **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [*EVENTSTORE, *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -96,13 +96,14 @@ class Running:
 class Commands:
     """Starts commands, and leaves none behind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: list[str]) -> None:
         self._folder = folder
+        self._program = program
         self._running: list[Running] = []
 
     def start(self, *arguments: str, **environment: str) -> Running:
         """Starts a command."""
-        running = Running(self._folder, *arguments, **environment)
+        running = Running(self._folder, [*self._program, *arguments], **environment)
         self._running.append(running)
         return running
 
@@ -116,9 +117,9 @@ class Commands:
 
 
 @contextmanager
-def commands(folder: Path) -> Iterator[Commands]:
+def commands(folder: Path, program: list[str] = EVENTSTORE) -> Iterator[Commands]:
     """Commands that run at most until the end of the block."""
-    started = Commands(folder)
+    started = Commands(folder, program)
     try:
         yield started
     finally:

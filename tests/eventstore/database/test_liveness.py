@@ -17,11 +17,11 @@ from support.raw import note
 from support.waiting import until_async
 
 from eventstore import EventStore, Settings
-from eventstore.check.proxy import Proxy
 from eventstore.database import hosts, liveness
 from eventstore.database.connection import APP, connect, connect_options
 from eventstore.errors import ConnectionLost, ServerError
 from projections import Reader, Worker, wait_for
+from tools.checker.proxy import Proxy
 
 SILENCE, PROBE, CONNECT = 0.3, 2.0, 2
 
@@ -73,7 +73,7 @@ async def test_a_connection_whose_answers_are_lost_is_given_up_alone(through: Se
         assert await store.pool.fetch("SELECT 1") == [(1,)]
         conversation = uuid4()
         await store.append(conversation, [note()])
-        proxy.deafen(random.Random(1))
+        proxy.drop_replies(random.Random(1))
         assert [event.version async for event in store.read(conversation)] == [1]
 
 

@@ -1,3 +1,0 @@
-SELECT position
-  FROM check_checkpoints
- WHERE reader = %(reader)s

@@ -1,0 +1,114 @@
+"""The program ``python -m tools.checker``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from agent_manager.cli.main import run_program
+from agent_manager.cli.options import Json, read_settings
+from agent_manager.cli.output import errors, print_json, text
+from agent_manager.cli.stopping import run_stoppable
+from eventstore import Settings
+from tools.checker.check import Check
+from tools.checker.check import Progress as CheckProgress
+from tools.checker.report import Report
+from tools.checker.settings import READER, STORE, CheckSettings, Fault, parse_faults
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.command()
+def check(
+    seconds: Annotated[float, typer.Option("--seconds", help="Duration of the writes under faults.")] = 30,
+    writers: Annotated[int, typer.Option("--writers", help="Processes that append, each with 8 coroutines.")] = 3,
+    readers: Annotated[int, typer.Option("--readers", help="Processes that read.")] = 5,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            "--faults",
+            help=f"Comma-separated: {', '.join(Fault)}; or none. Default: all that are possible.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the random choices.", show_default=False)] = None,
+    store: Annotated[str, typer.Option("--store", metavar="MODULE:CLASS", help="The store to check.")] = STORE,
+    reader: Annotated[str, typer.Option("--reader", metavar="MODULE:CLASS", help="The reader to check.")] = READER,
+    restart_command: Annotated[
+        str | None,
+        typer.Option(
+            "--restart-command", help="Kills the named server immediately and starts it again.", show_default=False
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where to keep the journals; default: a temporary folder.", show_default=False),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the schema and the journals.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that the log keeps its order and loses nothing: many writers and readers, under faults.
+
+    The check WRITES to the server: it creates a schema of its own, appends events to a log there, and drops the schema
+    at the end. It touches no other schema. If no server is configured, it starts an embedded one in a temporary folder.
+
+    On a configured server it terminates only its own sessions, and kills the server only by the --restart-command.
+    If it finds a violation, it shows the shortest history that proves it, and the exit code is 1. The lines of the
+    report are explained in tools/checker/README.md.
+    """
+    names = [name.strip() for name in (faults or "").split(",") if name.strip() not in ("", "none")]
+    settings = CheckSettings(
+        seconds=seconds,
+        writers=writers,
+        readers=readers,
+        faults=None if faults is None else parse_faults(names),
+        store=store,
+        reader=reader,
+        restart_command=restart_command,
+        folder=folder,
+        keep=keep,
+        **({} if seed is None else {"seed": seed}),
+    )
+    report = _run(read_settings(), settings)
+    if as_json:
+        print_json(report.values())
+    else:
+        for line in report.lines():
+            typer.echo(text(line))
+    if not report.is_clean:
+        raise typer.Exit(1)
+
+
+def _run(server: Settings, settings: CheckSettings) -> Report:
+    """Run the check with a progress bar."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[counts]}"),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        bar = progress.add_task("starting", total=settings.seconds, counts="")
+
+        def show(now: CheckProgress) -> None:
+            counts = f"{now.appends:,} appends, {now.deliveries:,} deliveries, {now.faults:,} faults"
+            progress.update(bar, description=now.step, completed=now.seconds, counts=counts if now.appends else "")
+
+        return run_stoppable(Check(server, settings, show).run())
+
+
+def main() -> None:
+    """Run the checker."""
+    run_program(app, "python -m tools.checker")
+
+
+if __name__ == "__main__":
+    main()
