@@ -27,7 +27,7 @@ _ROLES = [
     f"eventstore_{role}" for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search")
 ]
 TENANT = "bench"
-APPLICATION = "eventstore bench"
+APPLICATION = "eventstore benchmark"
 """Application name of the plain connections."""
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
