@@ -32,6 +32,8 @@ from projections import (
 )
 from projections.members import verify_members
 
+pytestmark = pytest.mark.shared_database
+
 NAMES = {"shared": UUID(int=1), "ana's": UUID(int=2), "bob's": UUID(int=3), "the tenant's": UUID(int=4)}
 TENANTS = ("acme", "globex")
 SEEN = {
@@ -100,6 +102,7 @@ async def test_lists_hold_what_the_caller_may_see(
     assert {event.conversation_id for event in trail} == {NAMES[name] for name in SEEN[caller.user]}
 
 
+@pytest.mark.own_database
 @every_caller
 async def test_one_conversation_is_there_or_it_is_not(filled: EventStore, caller: Caller) -> None:
     reader, cache = Reader(filled, caller=caller), ConversationCache(Reader(filled, caller=caller))
@@ -145,6 +148,7 @@ async def test_a_search_finds_what_the_caller_may_see(filled: EventStore, caller
         assert bool(found) == (name in SEEN[caller.user])
 
 
+@pytest.mark.own_database
 @every_caller
 async def test_statistics_count_what_the_caller_may_see(filled: EventStore, caller: Caller) -> None:
     statistics = Statistics(filled, caller=caller)
@@ -161,6 +165,7 @@ async def test_statistics_count_what_the_caller_may_see(filled: EventStore, call
     assert sum(row.tasks for row in await statistics.task_times()) == conversations
 
 
+@pytest.mark.own_database
 async def test_a_cursor_of_one_caller_is_no_way_to_the_rows_of_another(filled: EventStore) -> None:
     ours = Reader(filled, caller=Caller("acme"))
     anas = Reader(filled, caller=Caller("acme", "ana"))
@@ -208,6 +213,7 @@ LATEST = Projection(
 )
 
 
+@pytest.mark.own_database
 async def test_an_inline_append_is_as_walled_as_any_other(filled: EventStore) -> None:
     conversation = NAMES["ana's"]
     async with InlineAppender(filled, [LATEST]) as appender:

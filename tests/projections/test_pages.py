@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.waiting import until_async
 from support.wire import Wire, wire_to
 
@@ -30,6 +31,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
 from projections import Page, Reader, catch_up, every
+
+pytestmark = pytest.mark.shared_database
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Read: TypeAlias = Callable[..., Awaitable[Page[Any]]]
@@ -259,7 +262,7 @@ steps = st.lists(
 
 
 @given(steps, st.booleans(), st.integers(1, 3))
-@settings(max_examples=12)
+@examples(12)
 async def test_whatever_is_there_throughout_comes_exactly_once(
     store: EventStore, steps: list[tuple[int, list[tuple[int, bool]]]], newest_first: bool, limit: int
 ) -> None:

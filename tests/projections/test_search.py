@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.searching import SEARCH, found, say
 
 from eventstore import (
@@ -156,7 +157,7 @@ ODD = st.text(
     | ODD
     | st.lists(st.sampled_from(["or", "-", '"', "*", "the", "não", "a*", "-b"]), max_size=9).map(" ".join)
 )
-@settings(max_examples=40)
+@examples(40)
 async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
     if not await found(store, "constant", tenant="odd"):
         await say(store, "a constant text, não mais", tenant="odd")
@@ -169,7 +170,7 @@ async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
         (st.text() | ODD).map(lambda text: text.translate({0: " "}).encode("utf-8", "replace").decode()), max_size=5
     )
 )
-@settings(max_examples=25)
+@examples(25)
 async def test_no_text_makes_an_error_and_each_is_found(store: EventStore, said: list[str]) -> None:
     tenant = str(uuid4())
     await say(

@@ -6,8 +6,9 @@ import re
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.searching import SEARCH, found, say
 
 from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, TaskDescribed, TaskStatusChanged
@@ -117,7 +118,7 @@ async def test_misspelt_words_are_understood(told: EventStore, query: str, meant
 
 
 @given(st.data())
-@settings(max_examples=20)
+@examples(20)
 async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
     told: EventStore, data: st.DataObject
 ) -> None:

@@ -42,16 +42,22 @@ class Person:
 
 
 class People:
-    """Makes them, and closes their clients."""
+    """Makes them, and closes their clients.
 
-    def __init__(self, store: EventStore, url: str) -> None:
+    Args:
+        suffix: of the names of their tenants, which other tests on the same database do not use.
+    """
+
+    def __init__(self, store: EventStore, url: str, suffix: str = "") -> None:
         self.directory = Directory(store)
+        self._suffix = suffix
         self._url = url
         self._clients: list[httpx.AsyncClient] = []
         self._known: set[tuple[str, str]] = set()
 
     async def person(self, tenant: str, user: str | None, *scopes: Scope) -> Person:
         """Somebody with a key of their own; user None is a key of the whole tenant."""
+        tenant += self._suffix
         if (tenant, "") not in self._known:
             await self.directory.add_tenant(tenant)
             self._known.add((tenant, ""))

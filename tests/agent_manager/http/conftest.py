@@ -1,4 +1,4 @@
-"""A server of the test's own."""
+"""A server for each test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from eventstore import EventStore
 
 
 @pytest.fixture
-async def here(store: EventStore) -> AsyncIterator[Served]:
-    """A server on the fresh database."""
-    async with served(store) as here:
+def works(request: pytest.FixtureRequest, is_shared: bool) -> bool:
+    """Whether a server starts a worker of its own; a database that is shared has one."""
+    if is_shared:
+        request.getfixturevalue("module_worker")
+    return not is_shared
+
+
+@pytest.fixture
+async def here(store: EventStore, works: bool) -> AsyncIterator[Served]:
+    """A server on the test's database."""
+    async with served(store, works=works) as here:
         yield here
 
 
@@ -26,15 +34,15 @@ def http(here: Served) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def walled(store: EventStore) -> AsyncIterator[Served]:
+async def walled(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """A server that lets nobody in without a token."""
-    async with served(store, requires_tokens=True) as walled:
+    async with served(store, works=works, requires_tokens=True) as walled:
         yield walled
 
 
 @pytest.fixture
-async def people(walled: Served) -> AsyncIterator[People]:
-    """Makes people with tokens for it."""
-    people = People(walled.store, walled.url)
+async def people(walled: Served, is_shared: bool) -> AsyncIterator[People]:
+    """Makes people with tokens for it; their tenants are the test's own."""
+    people = People(walled.store, walled.url, suffix=f" of {walled.store.tenant}" if is_shared else "")
     yield people
     await people.close()

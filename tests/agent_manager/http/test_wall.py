@@ -11,11 +11,11 @@ from uuid import uuid4
 import httpx
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.callers import People, Person
 from support.endpoints import Endpoint, endpoints
 from support.eventsource import EventSource
+from support.examples import examples
 from support.serving import Served
 
 from agent_manager.identity import Scope
@@ -265,7 +265,7 @@ async def test_a_cursor_of_one_brings_another_nothing(wall: Walled) -> None:
 
 
 @given(data=st.data())
-@hypothesis_settings(max_examples=40)
+@examples(40)
 async def test_whatever_is_asked_with_it_is_told_to_nobody_else(wall: Walled, data: st.DataObject) -> None:
     """Filters, orders, positions and headers of every kind, on every read."""
     reads = [each for each in endpoints() if each.method == "GET" and each.needs and not each.is_endless]
