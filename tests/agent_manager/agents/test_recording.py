@@ -22,6 +22,8 @@ from agent_manager.agents.tasks import task_to_wire
 from agent_manager.manager import AsyncManager
 from agent_manager.manager.errors import AnswerFailed
 from agent_manager.manager.folding import ConversationFold
+from agent_manager.manager.folds import Folds
+from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore, NewEvent, conversation_uuid
@@ -133,11 +135,12 @@ async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown
 ) -> None:
     conversation = uuid4()
     manager = AsyncManager(store, runs_worker=False)
+    folds = Folds(ServerLog(store))
     fold = ConversationFold(conversation)
     recording = Recording("default", conversation)
     for task in shown:
         if data.draw(st.booleans(), label="another answer"):
-            fold = await manager._folds.get(conversation) or fold
+            fold = await folds.get(conversation) or fold
             recording = Recording("default", conversation, known_task=fold.seen)
         if events := recording.events_of(TaskSeen(task)):
             await store.append(conversation, events)

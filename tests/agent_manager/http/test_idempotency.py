@@ -21,6 +21,8 @@ from agent_manager.http.app import create_app
 from agent_manager.identity import Scope
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 READING = {
     "/conversation/list", "/message/list", "/message/pending", "/events/get", "/task/list", "/agent/list",
 }  # fmt: skip
@@ -94,6 +96,7 @@ def test_every_post_that_changes_something_describes_its_key(answered: Served) -
         assert ("Idempotency-Key" in headers) == (endpoint in taking()), endpoint
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
 async def test_a_repetition_changes_nothing_and_is_answered_alike(
     answered: Served, agent_url: str, endpoint: Endpoint
@@ -126,6 +129,7 @@ async def test_a_repetition_changes_nothing_and_is_answered_alike(
     assert await events_of(here) == before
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
 async def test_repetitions_at_the_same_time_are_done_once(
     store: EventStore, agent_url: str, endpoint: Endpoint
@@ -224,6 +228,7 @@ async def test_a_key_is_its_callers_own(walled: Served, people: People) -> None:
     assert len({answer.json()["id"] for answer in made}) == 4
 
 
+@pytest.mark.own_database
 async def test_keys_are_forgotten_after_a_week(answered: Served) -> None:
     for age in (6, 8):
         await answered.client.post("/v1/conversations", json={}, headers=key())

@@ -25,6 +25,8 @@ from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import ConnectionLost, InputError, NotFound
 
+pytestmark = pytest.mark.shared_database
+
 
 async def texts(manager: Manager, conversation_id: str) -> list[str]:
     return [text_of(message) for message in await manager.messages(conversation_id)]
