@@ -47,7 +47,7 @@ def _shares_database(node: pytest.Item) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how many examples hypothesis tries, before the tests are imported."""
-    hypothesis_settings.load_profile("fast" if config.option.markexpr == "not slow" else "whole")
+    hypothesis_settings.load_profile("fast" if "not slow" in config.option.markexpr else "whole")
     if not hasattr(config, "workerinput"):
         config.stash[_FOLDER] = TemporaryFolder()
 
@@ -76,7 +76,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tries_more = config.option.markexpr == "slow"
     for item in items:
         is_tried_with_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if _SLOW_FOLDERS & set(item.path.parts) or (tries_more and is_tried_with_examples):
+        folders = item.path.relative_to(Path(__file__).parent).parts
+        if _SLOW_FOLDERS.intersection(folders) or (tries_more and is_tried_with_examples):
             item.add_marker(pytest.mark.slow)
 
 
@@ -210,3 +211,11 @@ async def module_worker(module_store: EventStore) -> AsyncIterator[None]:
     worker = asyncio.create_task(Worker(module_store).run())
     yield
     await end([worker])
+
+
+@pytest.fixture
+def works(request: pytest.FixtureRequest, is_shared: bool) -> bool:
+    """Whether what the test opens runs a worker of its own; the database of a module has one already."""
+    if is_shared:
+        request.getfixturevalue("module_worker")
+    return not is_shared

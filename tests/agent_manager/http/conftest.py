@@ -13,14 +13,6 @@ from eventstore import EventStore
 
 
 @pytest.fixture
-def works(request: pytest.FixtureRequest, is_shared: bool) -> bool:
-    """Whether a server starts a worker of its own; a database that is shared has one."""
-    if is_shared:
-        request.getfixturevalue("module_worker")
-    return not is_shared
-
-
-@pytest.fixture
 async def here(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """A server on the test's database."""
     async with served(store, works=works) as here:

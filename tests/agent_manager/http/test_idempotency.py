@@ -49,9 +49,9 @@ def agent_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def answered(store: EventStore) -> AsyncIterator[Served]:
+async def answered(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """A server whose agent replies."""
-    async with served(store, answer=replying) as here:
+    async with served(store, answer=replying, works=works) as here:
         yield here
 
 
@@ -78,7 +78,7 @@ def another(body: Any) -> Any:
 
 
 async def events_of(here: Served) -> list[tuple[Any, int]]:
-    return [(event.id, event.version) async for event in here.store.read_log(all_tenants=True)]
+    return [(event.id, event.version) async for event in here.store.read_log()]
 
 
 async def until_answered(here: Served) -> None:
@@ -96,7 +96,6 @@ def test_every_post_that_changes_something_describes_its_key(answered: Served) -
         assert ("Idempotency-Key" in headers) == (endpoint in taking()), endpoint
 
 
-@pytest.mark.own_database
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
 async def test_a_repetition_changes_nothing_and_is_answered_alike(
     answered: Served, agent_url: str, endpoint: Endpoint
@@ -129,14 +128,13 @@ async def test_a_repetition_changes_nothing_and_is_answered_alike(
     assert await events_of(here) == before
 
 
-@pytest.mark.own_database
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
 async def test_repetitions_at_the_same_time_are_done_once(
-    store: EventStore, agent_url: str, endpoint: Endpoint
+    store: EventStore, works: bool, agent_url: str, endpoint: Endpoint
 ) -> None:
     """Over two servers, whose processes know nothing of each other."""
     headers = key()
-    async with served(store, answer=replying) as one, served(store, works=False) as other:
+    async with served(store, answer=replying, works=works) as one, served(store, works=False) as other:
         trip = await one.begin()
         path, body = endpoint.path.replace("{conversation}", trip), body_of(endpoint, trip, agent_url)
         clients = [one.client, other.client] if "send" not in path else [one.client]

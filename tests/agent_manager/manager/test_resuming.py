@@ -37,7 +37,10 @@ asyncio.run(manager.process_message(message))
 """
 
 
-@pytest.fixture(params=[f"{shape} {how}" for shape in SHAPES for how in ("streaming", "at once")])
+WAYS = [f"{shape} {how}" for shape in SHAPES for how in ("streaming", "at once")]
+
+
+@pytest.fixture(params=[WAYS[-1], *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[:-1])])
 def agent(request: pytest.FixtureRequest) -> Any:
     shape, how = request.param.split(" ", 1)
     with agent_in_thread(shape, streams=how == "streaming") as agent:
