@@ -39,6 +39,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError, InvalidEvent, ServerError
 
+pytestmark = pytest.mark.shared_database
+
 WriteLog = Callable[..., Path]
 
 
