@@ -33,8 +33,8 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("whole"), max_examples=FAST)
 
-_SLOW_FOLDERS = {"bench", "benchmark", "check", "checker", "faults"}
-"""Measurements, the checker of the order, and servers that are killed: what takes minutes, not seconds."""
+_SLOW = {"bench", "benchmark", "test_benching", "check", "checker", "test_checking", "faults"}
+"""Folders and files of measurements, of the checker of the order, and of servers that are killed."""
 _CHOICE = pytest.StashKey[Choice]()
 _FOLDER = pytest.StashKey[TemporaryFolder]()
 _LEFT = pytest.StashKey[list[str]]()
@@ -76,8 +76,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tries_more = config.option.markexpr == "slow"
     for item in items:
         is_tried_with_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        folders = item.path.relative_to(Path(__file__).parent).parts
-        if _SLOW_FOLDERS.intersection(folders) or (tries_more and is_tried_with_examples):
+        names = item.path.relative_to(Path(__file__).parent).with_suffix("").parts
+        if _SLOW.intersection(names) or (tries_more and is_tried_with_examples):
             item.add_marker(pytest.mark.slow)
 
 

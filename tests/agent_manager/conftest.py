@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from support.asking import acting_as
 from support.commandline import Eventstore, Result
 
 from agent_manager.cli import main
@@ -32,6 +33,13 @@ def eventstore(
 
 @pytest.fixture
 def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Eventstore:
-    """The command line on a database with the schema and nothing in it."""
+    """The command line on the test's database."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     return eventstore
+
+
+@pytest.fixture
+def no_tenants(database_url: str) -> None:
+    """Remove the tenants, users and keys that other tests have added to the same database."""
+    with acting_as(database_url, "eventstore_owner") as owner:
+        owner.execute("TRUNCATE identity_tenants CASCADE")

@@ -80,17 +80,13 @@ async def filled(module_store: EventStore) -> EventStore:
 
 
 @every_caller
-@pytest.mark.parametrize("newest_first", [False, True])
-@pytest.mark.parametrize("limit", [None, 1, 50])
-async def test_lists_hold_what_the_caller_may_see(
-    filled: EventStore, caller: Caller, newest_first: bool, limit: int | None
-) -> None:
+@pytest.mark.parametrize("which", [{}, {"newest_first": True, "limit": 1}], ids=["whole", "in pages"])
+async def test_lists_hold_what_the_caller_may_see(filled: EventStore, caller: Caller, which: dict[str, Any]) -> None:
     reader = Reader(filled, caller=caller)
-    which: dict[str, Any] = {"newest_first": newest_first} | ({} if limit is None else {"limit": limit})
     by_time = {"since": datetime(2000, 1, 1, tzinfo=UTC)}
     expected = seen_by(caller)
     for filters in ({}, {"by": "created"}, {"active": True}, {"deleted": True}, by_time):
-        found = [row async for row in every(reader.conversations, **which, **filters)]  # type: ignore[arg-type]
+        found = [row async for row in every(reader.conversations, **which, **filters)]
         assert {row.name for row in found} == expected
         assert len(found) == len(expected)
     of_ana = {row.name async for row in every(reader.conversations, **which, actor="ana")}
@@ -166,20 +162,6 @@ async def test_statistics_count_what_the_caller_may_see(filled: EventStore, call
     assert actors == {OWNERS[name] or "service" for name in SEEN[caller.user]}
     assert sum(row.conversations for row in await statistics.by_role() if row.role == "user") == conversations
     assert sum(row.tasks for row in await statistics.task_times()) == conversations
-
-
-async def test_a_cursor_of_one_caller_is_no_way_to_the_rows_of_another(filled: EventStore) -> None:
-    ours = Reader(filled, caller=Caller("acme"))
-    anas = Reader(filled, caller=Caller("acme", "ana"))
-    theirs = Reader(filled, caller=Caller("globex"))
-    for read in ("conversations", "messages", "tasks", "history"):
-        page = await getattr(ours, read)(limit=1)
-        assert page.next is not None
-        rest = await getattr(anas, read)(limit=50, after=page.next)
-        mine = await getattr(anas, read)(limit=50)
-        assert all(row in mine for row in rest)
-        with pytest.raises(InputError):
-            await getattr(theirs, read)(limit=50, after=page.next)
 
 
 @pytest.mark.own_database

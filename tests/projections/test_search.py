@@ -26,6 +26,8 @@ from eventstore import (
 from eventstore.errors import InputError
 from projections import Search, catch_up, parked, wait_for
 
+pytestmark = pytest.mark.shared_database
+
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
