@@ -32,9 +32,10 @@ def eventstore(
 
 
 @pytest.fixture
-def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Eventstore:
-    """The command line on the test's database."""
+def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str, own_tenant: str) -> Eventstore:
+    """The command line on the test's database, for a tenant that has nothing in it."""
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("EVENTSTORE_TENANT", own_tenant)
     return eventstore
 
 

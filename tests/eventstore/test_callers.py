@@ -23,6 +23,8 @@ from eventstore import (
 from eventstore.caller import EVERYBODY
 from eventstore.errors import Forbidden, InputError, InvalidEvent
 
+pytestmark = pytest.mark.shared_database
+
 SHARED, ANAS, BOBS, OPEN = (UUID(int=number) for number in range(1, 5))
 """Conversations of the same ids in both tenants: Ana's, shared with Bob; Ana's; Bob's; nobody's."""
 TENANTS = ("acme", "globex")

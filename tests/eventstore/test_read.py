@@ -233,6 +233,7 @@ async def test_a_reader_holds_no_connection_between_pages(clean_environment: Non
         assert len(await numbers(store.read_log())) == 500
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("broken", [False, True])
 async def test_who_stops_reading_leaves_nothing_behind(store: EventStore, database_url: str, broken: bool) -> None:
     """Neither the page that is under way nor an error in it."""
