@@ -34,6 +34,8 @@ from eventstore import (
 )
 from eventstore.errors import ConversationIsDeleted, EventIdConflict
 
+pytestmark = pytest.mark.shared_database
+
 MESSAGE = MessageAdded(role="user", content="hello")
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 APPEND = """

@@ -43,6 +43,8 @@ from eventstore import (
 from eventstore.errors import InvalidEvent
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, parse
 
+pytestmark = pytest.mark.shared_database
+
 TASK = UUID("00000000-0000-4000-8000-0000000000aa")
 
 EXAMPLES: list[EventData] = [

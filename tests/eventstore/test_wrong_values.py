@@ -31,6 +31,8 @@ from eventstore import (
 )
 from eventstore.errors import EventStoreError, InputError
 
+pytestmark = pytest.mark.shared_database
+
 EVENT = MessageAdded(role="user", content="x")
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=300) | st.binary()

@@ -27,6 +27,8 @@ from eventstore.ending import end
 from eventstore.errors import InputError, NotCaughtUp, NotFound
 from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
 
+pytestmark = pytest.mark.shared_database
+
 
 def said(text: str) -> MessageAdded:
     return MessageAdded(role="user", content=text)

@@ -14,6 +14,8 @@ from support.searching import SEARCH, found, say
 from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, TaskDescribed, TaskStatusChanged
 from projections import Search, catch_up, rebuild
 
+pytestmark = pytest.mark.shared_database
+
 TEXTS = {
     "booking": "Gostaria de alterar a minha reserva para a próxima sexta-feira, por favor.",
     "trips": "As viagens de comboio entre Lisboa e o Porto são mais baratas do que as passagens aéreas.",

@@ -21,6 +21,8 @@ from agent_manager.http.sealing import open_sealing
 from agent_manager.identity import Scope
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 FIRST = 765_432_100_000
 """Positions begin here, so that they are found wherever they are told."""
 PAGED = ("conversations", "messages", "tasks", "search")

@@ -13,6 +13,8 @@ from support.serving import Served
 from agent_manager.identity import Scope
 from eventstore import ConversationUnshared
 
+pytestmark = pytest.mark.shared_database
+
 
 async def begun(person: Person) -> str:
     """The path of a conversation with a message in it."""

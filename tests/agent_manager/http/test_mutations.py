@@ -22,6 +22,8 @@ from support.tokens import rsa_issuer
 from agent_manager.identity import Scope
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 HUGE = ("9" * 50, "0" * 20 + "9" * 30, str(2**63), str(2**63 - 1), str(2**31), "-1", "1e400", "NaN", "٣", "0x10", "1_0")
 ODD = (
     "", "\0", "%", "%00", "null", "true", "[]", "{}", "'", '"', "a,b", "*", "W/", "é", "\ud7ff",

@@ -17,6 +17,8 @@ from support.serving import Served
 from agent_manager.http.paths import canonical_path
 from agent_manager.identity import Scope
 
+pytestmark = pytest.mark.shared_database
+
 RESERVED = "/%?#[]@!$&'()*+,;=:. \\\"<>^`{|}~"
 IDS = st.one_of(
     st.text("ab" + RESERVED, min_size=1, max_size=12),

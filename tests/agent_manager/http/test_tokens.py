@@ -17,6 +17,8 @@ from support.serving import Served
 from agent_manager.http.admission import WalledRoute
 from agent_manager.identity import Scope
 
+pytestmark = pytest.mark.shared_database
+
 OPEN = {"/health", "/ready"}
 
 

@@ -22,6 +22,8 @@ from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 
 SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1.0"]

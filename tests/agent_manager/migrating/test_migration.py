@@ -30,6 +30,8 @@ from eventstore import (
 )
 from projections import Reader
 
+pytestmark = pytest.mark.shared_database
+
 
 async def over(manager: Manager, store: EventStore, backups: Path) -> MigrationReport:
     return await migrate(ManagerSource(manager), store, backups=backups)
