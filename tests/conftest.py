@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from support.environment import clear_settings
-from support.examples import FAST, WHOLE
+from support.examples import WHOLE, fewer
 from support.leftovers import TemporaryFolder
 from support.servers import Choice, DatabaseServer, choose, embedded_server, open_folder
 from support.tenants import TenantStore
@@ -31,7 +31,7 @@ hypothesis_settings.register_profile(
     max_examples=WHOLE,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("whole"), max_examples=FAST)
+hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("whole"), max_examples=fewer(WHOLE))
 
 _SLOW = {"bench", "benchmark", "test_benching", "check", "checker", "test_checking", "faults"}
 """Folders and files of measurements, of the checker of the order, and of servers that are killed."""

@@ -20,6 +20,7 @@ def test_there_are_examples() -> None:
     assert EXAMPLES
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_examples_of_the_readme_pass_mypy_strict(tmp_path: Path) -> None:
     for number, example in enumerate(EXAMPLES):

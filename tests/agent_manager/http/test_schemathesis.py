@@ -59,6 +59,7 @@ def told(answer: Any) -> str:
     return str(body.get("title") or body["error"]["data"]["type"])
 
 
+@pytest.mark.slow
 async def test_the_description_holds(walled: Served, people: People) -> None:
     walled.backend.reader.timeout = 0.05
     person: Person = await people.person("acme", "ana", *Scope)
