@@ -42,15 +42,11 @@ class Person:
 
 
 class People:
-    """Makes them, and closes their clients.
+    """Makes them, and closes their clients. On a database that tests share, their tenants are the test's own."""
 
-    Args:
-        suffix: of the names of their tenants, which other tests on the same database do not use.
-    """
-
-    def __init__(self, store: EventStore, url: str, suffix: str = "") -> None:
+    def __init__(self, store: EventStore, url: str) -> None:
         self.directory = Directory(store)
-        self._suffix = suffix
+        self._suffix = "" if store.tenant == "default" else f" of {store.tenant}"
         self._url = url
         self._clients: list[httpx.AsyncClient] = []
         self._known: set[tuple[str, str]] = set()

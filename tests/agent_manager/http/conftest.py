@@ -33,8 +33,8 @@ async def walled(store: EventStore, works: bool) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def people(walled: Served, is_shared: bool) -> AsyncIterator[People]:
-    """Makes people with tokens for it; their tenants are the test's own."""
-    people = People(walled.store, walled.url, suffix=f" of {walled.store.tenant}" if is_shared else "")
+async def people(walled: Served) -> AsyncIterator[People]:
+    """Makes people with tokens for it."""
+    people = People(walled.store, walled.url)
     yield people
     await people.close()

@@ -28,6 +28,8 @@ from agent_manager.migrating.baseline import (
     write_baseline,
 )
 
+pytestmark = pytest.mark.shared_database
+
 SLOW_SECONDS = 2 * SLOWER_MILLISECONDS / 1000
 
 
