@@ -48,8 +48,13 @@ def _shares_database(node: pytest.Item) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how many examples hypothesis tries, before the tests are imported."""
     hypothesis_settings.load_profile("fast" if "not slow" in config.option.markexpr else "whole")
-    if not hasattr(config, "workerinput"):
-        config.stash[_FOLDER] = TemporaryFolder()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Give the run a temporary folder of its own, before it starts the processes that share the tests."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_FOLDER] = TemporaryFolder()
 
 
 @pytest.hookimpl(trylast=True)
