@@ -99,6 +99,7 @@ async def test_followers_of_many_callers_sleep_on_one_connection(shared: EventSt
             await follower.__aexit__()
 
 
+@pytest.mark.own_database
 async def test_who_is_lent_a_session_in_which_somebody_took_another_role_sees_what_is_theirs(
     shared: EventStore,
 ) -> None:
@@ -158,6 +159,7 @@ async def test_who_may_not_write_is_told_nothing_more(shared: EventStore) -> Non
     assert [event async for event in shared.read_log(all_tenants=True)] == before
 
 
+@pytest.mark.own_database
 async def test_a_known_id_is_no_way_around(shared: EventStore) -> None:
     [theirs] = [event async for event in shared.read(ANAS, tenant="acme")]
     with pytest.raises(Forbidden):

@@ -157,6 +157,7 @@ def test_reading_never_fails_and_never_loses(content: Any, event_type: str) -> N
         assert event.to_content() == content
 
 
+@pytest.mark.own_database
 async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     newer = [

@@ -248,6 +248,7 @@ async def test_tasks_are_found_by_their_latest_description_their_states_and_arti
     assert await found(store, "compare") == ["compare bus prices"]
 
 
+@pytest.mark.own_database
 async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: EventStore) -> None:
     word = "constitutions"
     for language in ("pt-BR", "en-US", "fi", "no such language", None):
@@ -258,6 +259,7 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
     assert len(await found(store, "constitutions")) == 5
 
 
+@pytest.mark.own_database
 async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
     for text in TEXTS.values():
         await say(store, text)

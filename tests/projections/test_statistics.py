@@ -312,6 +312,7 @@ SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN 'small' ELSE 'large' END,
 """
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "analyzed"])
 def test_a_week_of_a_large_tenant_is_found_by_its_time(superuser_url: str, analyzed: bool) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as connection:

@@ -52,7 +52,12 @@ def agent(request: pytest.FixtureRequest) -> Any:
 async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: str, database_url: str) -> Manager:
     """Have a process sent the text, kill it when the agent's task is stored, and return a manager that finds that."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROCESS, agent.url, text, env=child_environment(DATABASE_URL=database_url)
+        sys.executable,
+        "-c",
+        PROCESS,
+        agent.url,
+        text,
+        env=child_environment(DATABASE_URL=database_url, EVENTSTORE_TENANT=store.tenant),
     )
     manager = Manager(ServerLog(store), remote(agent.url))
 

@@ -130,6 +130,7 @@ async def test_a_file_that_only_the_server_has_is_named(manager: Manager, store:
     assert report.is_clean
 
 
+@pytest.mark.own_database
 async def test_messages_of_unknown_contexts_and_tasks_of_none_are_kept(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
@@ -210,6 +211,7 @@ async def test_messages_that_are_being_answered_are_counted(manager: Manager, st
     assert any("2 message(s) were being answered" in line for line in report.lines())
 
 
+@pytest.mark.own_database
 async def test_a_backup_can_be_taken_over_again(manager: Manager, store: EventStore, backups: Path) -> None:
     first = await over(manager, store, backups)
     found = open_backup(first.backup.path)
@@ -288,6 +290,7 @@ async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(st
         await over(as_uuid, store, backups)
 
 
+@pytest.mark.own_database
 async def test_two_sources_of_one_tenant_do_not_mix_what_has_no_context(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
