@@ -1,10 +1,12 @@
-"""The server of the tests, and a database of its own for each test that asks for one."""
+"""The server of the tests, and their databases: one for a module whose tests are each a tenant, or one for a test."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -12,31 +14,81 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
+from support.examples import WHOLE, fewer
+from support.leftovers import TemporaryFolder
 from support.servers import Choice, DatabaseServer, choose, embedded_server, open_folder
+from support.tenants import TenantStore
 
 from eventstore import EventStore, Settings
 from eventstore.database.embedded import EmbeddedServer
+from eventstore.ending import end
+from projections import Worker
 
 # A database takes the time it takes; each example uses a tenant or a conversation of its own.
 hypothesis_settings.register_profile(
-    "eventstore",
+    "whole",
     deadline=None,
     database=None,
-    max_examples=30,
+    max_examples=WHOLE,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-hypothesis_settings.load_profile("eventstore")
+hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("whole"), max_examples=fewer(WHOLE))
 
+_SLOW = {"benchmark", "checker", "faults"}
+"""Folders and files of measurements, of the checker of the order, and of servers that are killed."""
 _CHOICE = pytest.StashKey[Choice]()
+_FOLDER = pytest.StashKey[TemporaryFolder]()
+_LEFT = pytest.StashKey[list[str]]()
+_NUMBERS = count(1)
+
+
+def _shares_database(node: pytest.Item) -> bool:
+    return node.get_closest_marker("shared_database") is not None and node.get_closest_marker("own_database") is None
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register a marker for tests that do not depend on the version of PostgreSQL, and find ``tools``.
+    """Choose how many examples hypothesis tries, before the tests are imported; and find ``tools``.
 
     Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
     """
     sys.path.append(str(TREE))
-    config.addinivalue_line("markers", "any_server: the same whatever PostgreSQL is under test, or in need of none")
+    hypothesis_settings.load_profile("fast" if "not slow" in config.option.markexpr else "whole")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Give the run a temporary folder of its own, before it starts the processes that share the tests."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_FOLDER] = TemporaryFolder()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail the run if a test has left a process or a file."""
+    if (folder := session.config.stash.get(_FOLDER, None)) is not None:
+        session.config.stash[_LEFT] = left = folder.leftovers()
+        if left and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        folder.close(keep=session.exitstatus != pytest.ExitCode.OK)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left."""
+    if left := config.stash.get(_LEFT, []):
+        terminalreporter.section("left behind by the tests", red=True)
+        for one in left:
+            terminalreporter.line(one)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of whole folders as slow; and, for ``-m slow``, those that then try more examples."""
+    tries_more = config.option.markexpr == "slow"
+    for item in items:
+        is_tried_with_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        names = item.path.relative_to(Path(__file__).parent).with_suffix("").parts
+        if _SLOW.intersection(names) or (tries_more and is_tried_with_examples):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -59,18 +111,44 @@ def own_server() -> Iterator[EmbeddedServer]:
         yield own
 
 
-@pytest.fixture
-def database(server: DatabaseServer) -> Iterator[str]:
-    """The name of a fresh database with the schema of the store."""
+@pytest.fixture(scope="module")
+def module_database(server: DatabaseServer) -> Iterator[str]:
+    """The name of a database with the schema of the store, for all tests of a module."""
     name = server.create_database()
     yield name
     server.drop_database(name)
 
 
 @pytest.fixture
+def fresh_database(server: DatabaseServer) -> Iterator[str]:
+    """The name of a database with the schema of the store, for one test."""
+    name = server.create_database()
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture
+def is_shared(request: pytest.FixtureRequest) -> bool:
+    """Whether the test shares the database of its module."""
+    return _shares_database(request.node)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, is_shared: bool) -> str:
+    """The name of the test's database, which has the schema of the store."""
+    return str(request.getfixturevalue("module_database" if is_shared else "fresh_database"))
+
+
+@pytest.fixture
 def database_url(server: DatabaseServer, database: str) -> str:
-    """The URL of a fresh database with the schema of the store."""
+    """The URL of the test's database, which has the schema of the store."""
     return server.url(database)
+
+
+@pytest.fixture
+def own_tenant(is_shared: bool) -> str:
+    """The test's tenant: one that no other test has, or the default one of a database of its own."""
+    return f"tenant-{next(_NUMBERS)}" if is_shared else "default"
 
 
 @pytest.fixture
@@ -80,8 +158,9 @@ def superuser_url(server: DatabaseServer, database: str) -> str:
 
 
 @pytest.fixture
-def events_after_deletions(superuser_url: str) -> None:
+def events_after_deletions(superuser_url: str, is_shared: bool) -> None:
     """Lets the log accept events of deleted conversations: a fold must be right however a log was written."""
+    assert not is_shared, "another test's log would accept them too: mark the test with own_database"
     with psycopg.connect(superuser_url, autocommit=True) as superuser:
         superuser.execute(
             "CREATE OR REPLACE FUNCTION accepted_when_deleted(event_type text) RETURNS boolean "
@@ -105,13 +184,49 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def settings(clean_environment: None, database_url: str) -> Settings:
-    """Settings for the fresh database."""
-    return Settings(database_url=database_url)
+def settings(clean_environment: None, database_url: str, own_tenant: str) -> Settings:
+    """Settings for the test's database and tenant."""
+    return Settings(database_url=database_url, tenant=own_tenant)
+
+
+@pytest.fixture(scope="module")
+async def module_store(server: DatabaseServer, module_database: str) -> AsyncIterator[EventStore]:
+    """An open store on the module's database."""
+    with pytest.MonkeyPatch.context() as patch:
+        clear_settings(patch)
+        settings = Settings(_env_file=None, database_url=server.url(module_database))
+    async with EventStore(settings) as store:
+        yield store
 
 
 @pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[EventStore]:
-    """An open store on the fresh database."""
+async def fresh_store(settings: Settings) -> AsyncIterator[EventStore]:
+    """An open store on the test's database, for one test."""
     async with EventStore(settings) as store:
         yield store
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, is_shared: bool, settings: Settings) -> EventStore:
+    """An open store on the test's database, for the test's tenant."""
+    if is_shared:
+        return TenantStore(request.getfixturevalue("module_store"), settings.tenant)
+    opened = request.getfixturevalue("fresh_store")
+    assert isinstance(opened, EventStore)
+    return opened
+
+
+@pytest.fixture(scope="module")
+async def module_worker(module_store: EventStore) -> AsyncIterator[None]:
+    """A worker that keeps up the read tables of the module's database."""
+    worker = asyncio.create_task(Worker(module_store).run())
+    yield
+    await end([worker])
+
+
+@pytest.fixture
+def works(request: pytest.FixtureRequest, is_shared: bool) -> bool:
+    """Whether what the test opens runs a worker of its own; the database of a module has one already."""
+    if is_shared:
+        request.getfixturevalue("module_worker")
+    return not is_shared

@@ -15,6 +15,7 @@ import eventstore
 EXAMPLES = [block.text for page in PAGES for block in blocks(page) if block.language == "python"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_examples_in_the_documentation_pass_mypy_strict(tmp_path: Path) -> None:
     assert len(EXAMPLES) >= 8

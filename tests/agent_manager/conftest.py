@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.asking import acting_as
 from support.commandline import Eventstore, program_in_process
 
 from agent_manager.cli import main
@@ -17,7 +18,15 @@ def eventstore(
 
 
 @pytest.fixture
-def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Eventstore:
-    """The command line on a database with the schema and nothing in it."""
+def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url: str, own_tenant: str) -> Eventstore:
+    """The command line on the test's database, for a tenant that has nothing in it."""
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("EVENTSTORE_TENANT", own_tenant)
     return eventstore
+
+
+@pytest.fixture
+def no_tenants(database_url: str) -> None:
+    """Remove the tenants, users and keys that other tests have added to the same database."""
+    with acting_as(database_url, "eventstore_owner") as owner:
+        owner.execute("TRUNCATE identity_tenants CASCADE")

@@ -41,6 +41,8 @@ from eventstore.errors import (
     WrongExpectedVersion,
 )
 
+pytestmark = pytest.mark.shared_database
+
 
 async def contents(store: EventStore, conversation: UUID, tenant: str | None = None) -> list[Any]:
     return [event.content async for event in store.read(conversation, tenant=tenant)]
@@ -64,6 +66,7 @@ async def test_an_append_tells_where_each_event_stands(store: EventStore) -> Non
     ]
 
 
+@pytest.mark.own_database
 async def test_the_first_position_of_a_fresh_log_is_one(store: EventStore) -> None:
     assert (await store.append(uuid4(), [note()])).position == 1
     assert [event.position async for event in store.read_log()] == [1]
@@ -249,6 +252,7 @@ async def test_an_id_is_taken_in_its_conversation_and_tenant_only(store: EventSt
         assert result.events[0].is_new
 
 
+@pytest.mark.own_database
 async def test_two_tenants_may_use_the_same_conversation_id(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [note("ours"), note("ours")], tenant="us")
@@ -339,6 +343,7 @@ async def test_a_new_event_of_wrong_types_is_refused_by_name(store: EventStore, 
     assert next(iter(values)) in str(refused.value)
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("tenant", ["a" * 256, "\0", "\ud800", 5])
 async def test_a_tenant_that_cannot_be_stored_is_refused(store: EventStore, tenant: Any) -> None:
     with pytest.raises(InvalidEvent, match="tenant"):
@@ -385,6 +390,7 @@ async def test_old_snapshots_are_refused_for_appending_and_reading(store: EventS
             await reader.execute("SELECT log_horizon()")
 
 
+@pytest.mark.own_database
 async def test_transactions_that_wait_for_each_other_end_with_a_typed_error(store: EventStore) -> None:
     a, b = uuid4(), uuid4()
     async with await store.connect() as one, await store.connect() as other:

@@ -43,6 +43,7 @@ async def sent(condition: Any, what: str) -> None:
     await until_async(look, what)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clean_environment")
 async def test_behind_a_black_hole_every_append_ends_in_time(database_url: str) -> None:
     async with black_hole(database_url) as hole:

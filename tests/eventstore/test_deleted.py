@@ -34,6 +34,8 @@ from eventstore import (
 )
 from eventstore.errors import ConversationIsDeleted, EventIdConflict
 
+pytestmark = pytest.mark.shared_database
+
 MESSAGE = MessageAdded(role="user", content="hello")
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 APPEND = """
@@ -142,6 +144,7 @@ async def test_a_deletion_and_messages_at_the_same_time_leave_no_message_behind_
         assert len(types) == 1 + len(results) - len(refused)
 
 
+@pytest.mark.own_database
 async def test_a_deletion_that_is_not_committed_yet_is_waited_for(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     await store.append(conversation, [note()])
@@ -159,6 +162,7 @@ async def test_a_deletion_that_is_not_committed_yet_is_waited_for(store: EventSt
             await writing
 
 
+@pytest.mark.own_database
 async def test_one_who_types_sql_is_refused_too(deleted: UUID, database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url) as other:
         with pytest.raises(psycopg.Error) as refused:

@@ -122,6 +122,7 @@ async def test_a_session_that_only_reads(database: str, database_url: str) -> No
         connection.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
 
 
+@pytest.mark.slow
 async def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=5)
     Migrator(own_server.url(), settings).up()
@@ -168,6 +169,7 @@ def write_until_killed(command: list[str], lines: int) -> set[UUID]:
     return acknowledged | {UUID(line) for line in rest.split("\n")[:-1]}
 
 
+@pytest.mark.slow
 async def test_a_killed_writer_leaves_what_was_acknowledged_and_nothing_twice(
     store: EventStore, database_url: str
 ) -> None:
@@ -248,6 +250,7 @@ async def assert_only(store: EventStore, events: list[NewEvent]) -> None:
     assert found == [(event.id, event.data.to_content()) for event in events]
 
 
+@pytest.mark.slow
 async def test_a_full_disk_beneath_the_table(own_server: EmbeddedServer, small_disk: Path) -> None:
     settings = Settings(database_url=own_server.url())
     Migrator(own_server.url(), settings).up()

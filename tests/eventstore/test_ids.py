@@ -6,8 +6,9 @@ import hashlib
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.values import texts
 
 from eventstore import EventStore, IdAssigner, conversation_uuid
@@ -33,7 +34,7 @@ def test_a_text_that_is_a_uuid_is_used_as_it_is() -> None:
 
 
 @given(st.lists(st.tuples(texts(min_size=1, max_size=80), texts(max_size=200) | st.uuids().map(str)), max_size=30))
-@settings(max_examples=20)
+@examples(20)
 async def test_the_server_makes_the_same_ids(store: EventStore, names: list[tuple[str, str]]) -> None:
     names += [
         ("default", "chat-1"),
@@ -50,7 +51,7 @@ async def test_the_server_makes_the_same_ids(store: EventStore, names: list[tupl
 
 
 @given(st.integers(0, 200))
-@settings(max_examples=20)
+@examples(20)
 async def test_the_server_has_sha1(store: EventStore, length: int) -> None:
     message = bytes(range(length))
     [[digest]] = await store.pool.fetch("SELECT sha1(%s)", [message])

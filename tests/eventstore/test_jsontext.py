@@ -18,6 +18,8 @@ from eventstore import ApplicationEvent, EventStore
 from eventstore.errors import InvalidEvent
 from eventstore.jsontext import MAX_DEPTH, check_text, to_json
 
+pytestmark = pytest.mark.shared_database
+
 
 def nested(levels: int) -> Any:
     value: Any = []

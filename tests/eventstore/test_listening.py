@@ -101,6 +101,7 @@ async def test_a_way_that_is_no_url_is_refused_when_the_store_is_opened(
         await EventStore(Settings(database_url=database_url, listen_url="elsewhere")).open()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("silent", "asleep"), [("both ways", 2), ("to us", 1)])
 async def test_a_connection_gone_dead_without_a_word_is_noticed_and_replaced(
     store: EventStore, wire: Wire, admin: Admin, silent: str, asleep: int
@@ -155,6 +156,7 @@ async def test_a_terminated_connection_is_replaced(store: EventStore, admin: Adm
         assert time.monotonic() - begin < NOTICED_WITHIN_SECONDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["refuses", "is silent"])
 async def test_events_come_while_nobody_can_listen(store: EventStore, wire: Wire, admin: Admin, how: str) -> None:
     if how == "refuses":
@@ -189,6 +191,7 @@ async def test_a_pooler_that_swallows_notifications_is_found_out(
     assert caplog.text.count("notifications do not come through") == 1
 
 
+@pytest.mark.slow
 async def test_a_server_that_was_restarted_is_listened_to_again(
     clean_environment: None, own_server: EmbeddedServer
 ) -> None:

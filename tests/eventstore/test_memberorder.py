@@ -26,6 +26,8 @@ from eventstore import (
 from eventstore.jsontext import load, to_json
 from eventstore.memberorder import MEMBER, encode, restore
 
+pytestmark = pytest.mark.shared_database
+
 KEYS = st.sampled_from(["name", "date", "street", "zip", "é", "aa", "ä", "z", "", "漢", "\U0001f600", "b\U0001f600"])
 OBJECTS = st.recursive(
     st.none() | st.integers(-5, 5),

@@ -7,8 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.logmodel import CONVERSATIONS, Model, Stored, appends, found_shape, repeats
 
 from eventstore import Append, AppendResult, EventStore
@@ -33,7 +34,7 @@ async def _found(events: Any) -> list[tuple[Any, ...]]:
     return [(e.conversation_id, e.version, e.id, *found_shape(e)) async for e in events]
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(steps=st.lists(appends | repeats, min_size=1, max_size=10), questions=st.lists(queries, max_size=4))
 async def test_the_log_behaves_like_a_list(
     store: EventStore, steps: list[list[Append] | int], questions: list[dict[str, Any]]
@@ -69,7 +70,7 @@ async def test_the_log_behaves_like_a_list(
         assert await _found(store.read_log(tenant=tenant, **(query | {"after": start}))) == selected
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     rounds=st.lists(
         st.lists(st.tuples(appends | repeats, st.integers(0, 1)), min_size=1, max_size=12), min_size=1, max_size=4

@@ -55,6 +55,7 @@ def full_queue(server: EmbeddedServer) -> Iterator[None]:
             listening.rollback()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clean_environment")
 async def test_appends_and_consumers_outlive_a_full_queue(small_queue: EmbeddedServer) -> None:
     settings = Settings(database_url=small_queue.url())

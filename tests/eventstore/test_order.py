@@ -290,6 +290,7 @@ async def test_a_prepared_append_holds_the_horizon_until_it_is_decided(
         assert [event.content async for event in store.read_log()] == ["prepared", "other"]
 
 
+@pytest.mark.slow
 async def test_readers_miss_nothing_of_sixty_four_writers_who_are_cut_off_at_random(
     settings: Settings, database_url: str, server: DatabaseServer
 ) -> None:

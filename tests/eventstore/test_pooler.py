@@ -163,6 +163,7 @@ async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UU
     return mine
 
 
+@pytest.mark.slow
 async def test_many_stores_of_many_callers_share_a_few_sessions(
     database_url: str, clean_environment: None, has_wall: None
 ) -> None:

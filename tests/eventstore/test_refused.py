@@ -14,6 +14,8 @@ from support.asking import asking
 from eventstore import ConversationCreated, EventStore, MessageAdded, NewEvent, UnknownEvent, conversation_uuid
 from eventstore.errors import InputError, InvalidEvent
 
+pytestmark = pytest.mark.shared_database
+
 TASK = "00000000-0000-4000-8000-00000000000b"
 ARTIFACT = {"task_id": TASK, "artifact_id": "a", "parts": [], "last_chunk": True}
 
@@ -140,6 +142,7 @@ def test_arrays_that_do_not_fit(app: psycopg.Connection[Any], arrays: dict[str, 
     assert events(app) == 0
 
 
+@pytest.mark.own_database
 def test_what_fits_goes_in(app: psycopg.Connection[Any]) -> None:
     append(app)
     assert events(app) == 1

@@ -180,6 +180,7 @@ async def test_a_sleeper_that_lies_down_while_another_append_clears_the_flag_is_
             await waiting
 
 
+@pytest.mark.slow
 async def test_no_process_ever_sleeps_through_an_event(store: EventStore, database_url: str) -> None:
     """Bursts at random moments: the consumers are asleep, or about to be, or about to get up.
 

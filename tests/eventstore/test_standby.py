@@ -58,6 +58,7 @@ async def has_seen(seen: object, wanted: list[int]) -> bool:
     return await seen() == wanted  # type: ignore[operator,no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clean_environment")
 async def test_an_acknowledged_event_is_on_the_synchronous_standby(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=2)

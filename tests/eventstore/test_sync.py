@@ -16,6 +16,8 @@ from support.raw import note
 from eventstore import NO_STREAM, Append, Settings, SyncEventStore
 from eventstore.errors import EventStoreError, InputError, InvalidEvent, SchemaMissing, WrongExpectedVersion
 
+pytestmark = pytest.mark.shared_database
+
 
 @pytest.fixture
 def sync_store(settings: Settings) -> Iterator[SyncEventStore]:

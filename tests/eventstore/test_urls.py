@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from agent_manager.agents.cards import agent_url
 from agent_manager.agents.choosing import choose
@@ -97,7 +97,7 @@ def pieces(password: str) -> set[str]:
 
 @pytest.mark.usefixtures("clean_environment")
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-@hypothesis_settings(max_examples=150)
+@examples(150)
 @given(password=PASSWORDS, form=st.sampled_from(FORMS), scheme=st.sampled_from(["postgresql", "postgres+x", "https"]))
 @example(password="X3Z/XXZZ", form=FORMS[0], scheme="postgresql")
 @example(password="12/XZXZXZ", form=FORMS[0], scheme="postgresql")

@@ -43,6 +43,8 @@ from eventstore import (
 from eventstore.errors import InvalidEvent
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, parse
 
+pytestmark = pytest.mark.shared_database
+
 TASK = UUID("00000000-0000-4000-8000-0000000000aa")
 
 EXAMPLES: list[EventData] = [
@@ -155,6 +157,7 @@ def test_reading_never_fails_and_never_loses(content: Any, event_type: str) -> N
         assert event.to_content() == content
 
 
+@pytest.mark.own_database
 async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     newer = [

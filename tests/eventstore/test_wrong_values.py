@@ -10,8 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.raw import note
 
 from eventstore import (
@@ -29,6 +30,8 @@ from eventstore import (
     message_from_sent,
 )
 from eventstore.errors import EventStoreError, InputError
+
+pytestmark = pytest.mark.shared_database
 
 EVENT = MessageAdded(role="user", content="x")
 scalars = (
@@ -117,7 +120,7 @@ def calls(store: EventStore) -> dict[str, Callable[[Any], Any]]:
     return made
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@examples(40, suppress_health_check=list(HealthCheck))
 @given(value=values)
 @example(value=2**70)
 @example(value=EVENT)

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.folding import Row, fold
 from support.histories import new_events
 
@@ -67,7 +68,7 @@ def with_history(extra: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]
 
 @pytest.mark.usefixtures("events_after_deletions")
 @given(st.lists(new_events, min_size=1, max_size=10), st.data())
-@settings(max_examples=25)
+@examples(25)
 async def test_it_is_a_fold_of_the_events_until_then(
     store: EventStore, history: list[Any], data: st.DataObject
 ) -> None:

@@ -27,6 +27,8 @@ from eventstore.ending import end
 from eventstore.errors import InputError, NotCaughtUp, NotFound
 from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
 
+pytestmark = pytest.mark.shared_database
+
 
 def said(text: str) -> MessageAdded:
     return MessageAdded(role="user", content=text)
@@ -83,6 +85,7 @@ async def test_whatever_is_appended_is_in_the_next_read(store: EventStore, trip:
     assert len(cache) == 1
 
 
+@pytest.mark.own_database
 async def test_a_hit_is_one_statement(store: EventStore, trip: UUID) -> None:
     async with wire_to(store.server.url) as wire, EventStore(Settings(database_url=wire.url, pool_size=1)) as other:
         cache = ConversationCache(Reader(other))
@@ -187,6 +190,7 @@ READS = 400
 _VERSION = "SELECT c.version, c.message_count FROM conversations c WHERE c.tenant_id = 'default' AND c.id = %s"
 
 
+@pytest.mark.own_database
 async def test_no_stale_state_is_caught_while_writers_run(store: EventStore, settings: Settings) -> None:
     """Readers look at the table, read through the cache, and must find no less; workers of two sizes of batches."""
     conversations, task = [uuid4() for _ in range(3)], uuid4()

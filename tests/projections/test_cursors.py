@@ -15,11 +15,8 @@ from eventstore.errors import InputError, InvalidCursor
 from projections.cursors import Purpose
 
 TYPES = (datetime, UUID, int)
-places = st.tuples(
-    st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC)),
-    st.uuids(),
-    st.integers(0, 2**63 - 1),
-)
+times = st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC))
+places = st.tuples(times, st.uuids(), st.integers(0, 2**63 - 1))
 PURPOSE = Purpose("messages", "newest first", {"tenant": "default", "role": None}, TYPES)
 CURSOR = PURPOSE.write((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=7), 7))
 

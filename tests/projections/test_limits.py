@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as example_settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from eventstore import (
     ConversationCreated,
@@ -153,7 +153,7 @@ async def store(settings: Settings) -> AsyncIterator[EventStore]:
 
 @pytest.mark.usefixtures("events_after_deletions")
 @given(st.lists(EVENTS, min_size=1, max_size=6), st.sampled_from(["t", "\U00020000" * 200, "=a\\'"]), st.booleans())
-@example_settings(max_examples=40)
+@examples(40)
 async def test_no_built_in_event_fails_in_a_projection(
     store: EventStore, events: list[NewEvent], tenant: str, quickly: bool
 ) -> None:

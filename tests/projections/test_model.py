@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.asking import acting_as
+from support.examples import examples
 from support.folding import FILLED_BY, KEYS, Tables, fold, stored
 from support.histories import CONVERSATIONS, new_events, sent_messages
 
@@ -82,7 +83,7 @@ async def positions(store: EventStore) -> dict[str, int]:
 
 
 @given(st.lists(appends | batches | small_batches, min_size=1, max_size=12), st.integers(1, 40))
-@settings(max_examples=30)
+@examples(30)
 async def test_the_tables_are_a_fold_of_the_log(
     store: EventStore, database_url: str, steps: list[tuple[Any, Any]], size: int
 ) -> None:
@@ -113,7 +114,7 @@ def assert_follows(tables: Tables, log: list[Event], applied: dict[str, int]) ->
 
 
 @given(st.lists(st.lists(new_events, min_size=1, max_size=6), min_size=1, max_size=4))
-@settings(max_examples=8)
+@examples(8)
 async def test_rebuilding_changes_nothing(
     store: EventStore, database_url: str, histories: list[list[NewEvent]]
 ) -> None:

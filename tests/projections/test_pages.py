@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.waiting import until_async
 from support.wire import Wire, wire_to
 
@@ -30,6 +31,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
 from projections import Page, Reader, catch_up, every
+
+pytestmark = pytest.mark.shared_database
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Read: TypeAlias = Callable[..., Awaitable[Page[Any]]]
@@ -56,9 +59,8 @@ async def in_pages(read: Read, *what: Any, **which: Any) -> list[Any]:
         after = page.next
 
 
-@pytest.fixture
-async def filled(store: EventStore) -> Reader:
-    """Seven conversations of five messages and three tasks; several share each time."""
+async def fill(store: EventStore) -> Reader:
+    """Append seven conversations of five messages and three tasks; several share each time."""
     for number in range(7):
         conversation, tasks = UUID(int=number), [UUID(int=100 + number * 10 + n) for n in range(3)]
         second = number // 2
@@ -71,6 +73,18 @@ async def filled(store: EventStore) -> Reader:
         )
     await catch_up(store)
     return Reader(store)
+
+
+@pytest.fixture
+async def filled(store: EventStore) -> Reader:
+    """A reader of these conversations, and of what the test adds to them."""
+    return await fill(store)
+
+
+@pytest.fixture(scope="module")
+async def listed(module_store: EventStore) -> Reader:
+    """A reader of these conversations, to which no test adds anything."""
+    return await fill(module_store)
 
 
 LISTS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
@@ -96,9 +110,9 @@ every_list = pytest.mark.parametrize(("name", "what", "which"), LISTS.values(), 
 @every_list
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_pages_are_the_list_in_pieces(
-    filled: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any], newest_first: bool
+    listed: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any], newest_first: bool
 ) -> None:
-    read = getattr(filled, name)
+    read = getattr(listed, name)
     whole = await read(*what, newest_first=newest_first, **which)
     assert whole
     assert whole.next is None
@@ -109,9 +123,9 @@ async def test_pages_are_the_list_in_pieces(
 
 
 @pytest.mark.parametrize(("name", "what", "which"), [case for case in LISTS.values() if case[:2] != ("history", ())])
-async def test_a_page_is_one_statement(filled: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any]) -> None:
+async def test_a_page_is_one_statement(listed: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any]) -> None:
     more = {} if name == "history" else {"at_least": 1}
-    async with through_a_wire(filled.store.server.url) as (wire, reader):
+    async with through_a_wire(listed.store.server.url) as (wire, reader):
         read = getattr(reader, name)
         cursor = None
         for _ in range(8):  # until the driver has prepared the statements
@@ -131,32 +145,32 @@ async def through_a_wire(url: str) -> AsyncIterator[tuple[Wire, Reader]]:
         yield wire, Reader(store)
 
 
-async def test_a_cursor_is_of_one_list_only(filled: Reader) -> None:
-    cursor = (await filled.messages(UUID(int=3), limit=1)).next
+async def test_a_cursor_is_of_one_list_only(listed: Reader) -> None:
+    cursor = (await listed.messages(UUID(int=3), limit=1)).next
     assert cursor is not None
     refused: list[Callable[[], Awaitable[Any]]] = [
-        lambda: filled.tasks(UUID(int=3), after=cursor),
-        lambda: filled.messages(after=cursor),
-        lambda: filled.messages(UUID(int=4), after=cursor),
-        lambda: filled.messages(UUID(int=3), role="user", after=cursor),
-        lambda: filled.messages(UUID(int=3), newest_first=True, after=cursor),
-        lambda: filled.messages(UUID(int=3), after=cursor[:-2]),
-        lambda: filled.messages(UUID(int=3), after=""),
-        lambda: filled.history(UUID(int=3), after=cursor),
-        lambda: Reader(filled.store, "other").messages(UUID(int=3), after=cursor),
+        lambda: listed.tasks(UUID(int=3), after=cursor),
+        lambda: listed.messages(after=cursor),
+        lambda: listed.messages(UUID(int=4), after=cursor),
+        lambda: listed.messages(UUID(int=3), role="user", after=cursor),
+        lambda: listed.messages(UUID(int=3), newest_first=True, after=cursor),
+        lambda: listed.messages(UUID(int=3), after=cursor[:-2]),
+        lambda: listed.messages(UUID(int=3), after=""),
+        lambda: listed.history(UUID(int=3), after=cursor),
+        lambda: Reader(listed.store, "other").messages(UUID(int=3), after=cursor),
     ]
     for call in refused:
         with pytest.raises(InvalidCursor):
             await call()
-    assert [m.content for m in await filled.messages(UUID(int=3), after=cursor, limit=2)] == ["1", "2"]
+    assert [m.content for m in await listed.messages(UUID(int=3), after=cursor, limit=2)] == ["1", "2"]
 
 
-async def test_a_page_of_nothing_leads_nowhere_else(filled: Reader) -> None:
-    first = await filled.conversations(limit=2)
-    assert await filled.conversations(limit=0, after=first.next) == []
-    assert (await filled.conversations(limit=0, after=first.next)).next == first.next
+async def test_a_page_of_nothing_leads_nowhere_else(listed: Reader) -> None:
+    first = await listed.conversations(limit=2)
+    assert await listed.conversations(limit=0, after=first.next) == []
+    assert (await listed.conversations(limit=0, after=first.next)).next == first.next
     with pytest.raises(InputError, match="limit: -1"):
-        await filled.messages(limit=-1)
+        await listed.messages(limit=-1)
 
 
 async def test_conversations_of_an_actor_are_those_with_an_event_of_theirs(filled: Reader) -> None:
@@ -178,7 +192,7 @@ async def test_conversations_of_an_actor_are_those_with_an_event_of_theirs(fille
     assert await names("eve", since=at(45).occurred_at) == ["1"]
 
 
-async def test_times_are_half_open_ranges(filled: Reader) -> None:
+async def test_times_are_half_open_ranges(listed: Reader) -> None:
     since, until = at(1).occurred_at, at(3).occurred_at
 
     async def times(read: Read, *what: Any) -> set[datetime]:
@@ -186,25 +200,25 @@ async def test_times_are_half_open_ranges(filled: Reader) -> None:
         assert [row for row in await read(*what) if since <= row.created_at < until] == rows
         return {row.created_at for row in rows}
 
-    assert await times(filled.messages) == {at(1).occurred_at, at(2).occurred_at}
-    assert await times(filled.messages, UUID(int=2)) == {at(1).occurred_at, at(2).occurred_at}
-    assert await times(filled.tasks) == {at(1).occurred_at, at(2).occurred_at}
-    created = await filled.conversations(by="created", since=since, until=until)
+    assert await times(listed.messages) == {at(1).occurred_at, at(2).occurred_at}
+    assert await times(listed.messages, UUID(int=2)) == {at(1).occurred_at, at(2).occurred_at}
+    assert await times(listed.tasks) == {at(1).occurred_at, at(2).occurred_at}
+    created = await listed.conversations(by="created", since=since, until=until)
     assert {row.name for row in created} == {"2", "3", "4", "5"}
-    assert len(await filled.conversations(since=at(9).occurred_at)) == 7  # of the last update
-    assert await filled.messages(since=until, until=since) == []
-    for read in (filled.messages, filled.tasks, filled.conversations, filled.history):
+    assert len(await listed.conversations(since=at(9).occurred_at)) == 7  # of the last update
+    assert await listed.messages(since=until, until=since) == []
+    for read in (listed.messages, listed.tasks, listed.conversations, listed.history):
         with pytest.raises(InputError, match="no datetime with a time zone"):
             await read(since=datetime(2026, 1, 1))
 
 
-async def test_words_that_do_not_exist_are_refused(filled: Reader) -> None:
+async def test_words_that_do_not_exist_are_refused(listed: Reader) -> None:
     with pytest.raises(InputError, match="by: 'name' is unknown"):
-        await filled.conversations(by="name")  # type: ignore[arg-type]
+        await listed.conversations(by="name")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="after_version: is one of a conversation"):
-        await filled.messages(after_version=3)
+        await listed.messages(after_version=3)
     with pytest.raises(InputError, match="at_least: -1"):
-        await filled.messages(at_least=-1)
+        await listed.messages(at_least=-1)
 
 
 async def test_rows_that_arrive_between_pages_move_nothing(filled: Reader) -> None:
@@ -259,7 +273,7 @@ steps = st.lists(
 
 
 @given(steps, st.booleans(), st.integers(1, 3))
-@settings(max_examples=12)
+@examples(12)
 async def test_whatever_is_there_throughout_comes_exactly_once(
     store: EventStore, steps: list[tuple[int, list[tuple[int, bool]]]], newest_first: bool, limit: int
 ) -> None:

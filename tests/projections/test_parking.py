@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.asking import acting_as
+from support.examples import examples
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded
@@ -277,7 +278,7 @@ async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=30),
     st.integers(1, 7),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15)
 async def test_whatever_is_poison_the_table_holds_what_stands_before_it(
     store: EventStore, owner: Sync, squeamish: None, script: Sequence[tuple[int, bool]], size: int
 ) -> None:

@@ -27,6 +27,8 @@ from eventstore import (
 from eventstore.errors import InputError, InvalidId, NotFound
 from projections import Reader, Search, Statistics, SyncReader, catch_up
 
+pytestmark = pytest.mark.shared_database
+
 
 def at(minute: int) -> Metadata:
     return Metadata(occurred_at=datetime(2025, 1, 1, 12, minute, tzinfo=UTC))

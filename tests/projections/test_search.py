@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.searching import SEARCH, found, say
 
 from eventstore import (
@@ -24,6 +25,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError
 from projections import Search, catch_up, parked, wait_for
+
+pytestmark = pytest.mark.shared_database
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -156,7 +159,7 @@ ODD = st.text(
     | ODD
     | st.lists(st.sampled_from(["or", "-", '"', "*", "the", "não", "a*", "-b"]), max_size=9).map(" ".join)
 )
-@settings(max_examples=40)
+@examples(40)
 async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
     if not await found(store, "constant", tenant="odd"):
         await say(store, "a constant text, não mais", tenant="odd")
@@ -169,7 +172,7 @@ async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
         (st.text() | ODD).map(lambda text: text.translate({0: " "}).encode("utf-8", "replace").decode()), max_size=5
     )
 )
-@settings(max_examples=25)
+@examples(25)
 async def test_no_text_makes_an_error_and_each_is_found(store: EventStore, said: list[str]) -> None:
     tenant = str(uuid4())
     await say(
@@ -257,6 +260,7 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
             await search.page(query)
 
 
+@pytest.mark.own_database
 async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, database_url: str) -> None:
     await say(store, "olive trees")
     rows = await store.tables(store.caller()).fetch(

@@ -6,12 +6,15 @@ import re
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.searching import SEARCH, found, say
 
 from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, TaskDescribed, TaskStatusChanged
 from projections import Search, catch_up, rebuild
+
+pytestmark = pytest.mark.shared_database
 
 TEXTS = {
     "booking": "Gostaria de alterar a minha reserva para a próxima sexta-feira, por favor.",
@@ -117,7 +120,7 @@ async def test_misspelt_words_are_understood(told: EventStore, query: str, meant
 
 
 @given(st.data())
-@settings(max_examples=20)
+@examples(20)
 async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
     told: EventStore, data: st.DataObject
 ) -> None:
@@ -245,6 +248,7 @@ async def test_tasks_are_found_by_their_latest_description_their_states_and_arti
     assert await found(store, "compare") == ["compare bus prices"]
 
 
+@pytest.mark.own_database
 async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: EventStore) -> None:
     word = "constitutions"
     for language in ("pt-BR", "en-US", "fi", "no such language", None):
@@ -255,6 +259,7 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
     assert len(await found(store, "constitutions")) == 5
 
 
+@pytest.mark.own_database
 async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
     for text in TEXTS.values():
         await say(store, text)

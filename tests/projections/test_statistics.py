@@ -31,6 +31,8 @@ from eventstore.errors import InputError
 from projections import Statistics, catch_up
 from projections.statistics import ResponseTimes, Size
 
+pytestmark = pytest.mark.shared_database
+
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 DAY = NOON.date()
 TASK = UUID("7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e")
@@ -187,6 +189,7 @@ async def test_the_largest_stays_the_largest(store: EventStore, statistics: Stat
     assert [row.largest_bytes for row in await statistics.sizes()] == [4, 6, 10]
 
 
+@pytest.mark.own_database
 @pytest.mark.usefixtures("events_after_deletions")
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one batch"])
 @pytest.mark.parametrize(
@@ -309,6 +312,7 @@ SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN 'small' ELSE 'large' END,
 """
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "analyzed"])
 def test_a_week_of_a_large_tenant_is_found_by_its_time(superuser_url: str, analyzed: bool) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as connection:

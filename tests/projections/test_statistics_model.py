@@ -9,11 +9,12 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 from support.asking import acting_as
 from support.counting import Counting, rounded
+from support.examples import examples
 from support.histories import CONVERSATIONS, TASKS, events_data
 
 from eventstore import (
@@ -111,7 +112,7 @@ async def apply(store: EventStore, size: int, times: int | None) -> None:
 
 
 @given(st.lists(appends | st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 9), filters)
-@settings(max_examples=30)
+@examples(30)
 async def test_the_statistics_are_a_count_of_the_log(
     store: EventStore, steps: list[Any], size: int, which: dict[str, Any]
 ) -> None:
@@ -131,7 +132,7 @@ async def test_the_statistics_are_a_count_of_the_log(
 
 
 @given(st.lists(st.lists(new_events, min_size=1, max_size=20), min_size=1, max_size=4), st.integers(1, 9))
-@settings(max_examples=8)
+@examples(8)
 async def test_a_rebuild_gives_the_same_rows_column_by_column(
     store: EventStore, database_url: str, histories: list[list[NewEvent]], size: int
 ) -> None:
@@ -146,7 +147,7 @@ async def test_a_rebuild_gives_the_same_rows_column_by_column(
 
 
 @given(st.lists(new_events, min_size=1, max_size=20), filters, st.sampled_from(["Asia/Kathmandu", "Europe/Lisbon"]))
-@settings(max_examples=20)
+@examples(20)
 async def test_days_are_those_of_the_time_zone(
     store: EventStore, events: list[NewEvent], which: dict[str, Any], zone: str
 ) -> None:

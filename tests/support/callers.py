@@ -42,16 +42,18 @@ class Person:
 
 
 class People:
-    """Makes them, and closes their clients."""
+    """Makes them, and closes their clients. On a database that tests share, their tenants are the test's own."""
 
     def __init__(self, store: EventStore, url: str) -> None:
         self.directory = Directory(store)
+        self._suffix = "" if store.tenant == "default" else f" of {store.tenant}"
         self._url = url
         self._clients: list[httpx.AsyncClient] = []
         self._known: set[tuple[str, str]] = set()
 
     async def person(self, tenant: str, user: str | None, *scopes: Scope) -> Person:
         """Somebody with a key of their own; user None is a key of the whole tenant."""
+        tenant += self._suffix
         if (tenant, "") not in self._known:
             await self.directory.add_tenant(tenant)
             self._known.add((tenant, ""))

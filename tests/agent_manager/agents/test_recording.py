@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.updates import folded, growing_snapshots, tokens_of, updates
 
 from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
@@ -21,6 +22,8 @@ from agent_manager.agents.tasks import task_to_wire
 from agent_manager.manager import AsyncManager
 from agent_manager.manager.errors import AnswerFailed
 from agent_manager.manager.folding import ConversationFold
+from agent_manager.manager.folds import Folds
+from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore, NewEvent, conversation_uuid
@@ -49,7 +52,7 @@ def types(events: list[NewEvent]) -> list[str]:
 
 
 @given(st.lists(updates, max_size=8))
-@settings(max_examples=150)
+@examples(150)
 def test_whatever_an_update_held_is_in_the_log_once_it_is_recorded(seen: list[Update]) -> None:
     recording = Recording("default", CONVERSATION)
     log: set[str] = set()
@@ -60,7 +63,7 @@ def test_whatever_an_update_held_is_in_the_log_once_it_is_recorded(seen: list[Up
 
 
 @given(st.lists(updates, min_size=1, max_size=8))
-@settings(max_examples=40)
+@examples(40)
 async def test_the_read_tables_hold_what_the_updates_amount_to(store: EventStore, seen: list[Update]) -> None:
     conversation = uuid4()
     recording = Recording("default", conversation)
@@ -126,17 +129,18 @@ def whole(task: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(growing_snapshots(), st.data())
-@settings(max_examples=60)
+@examples(60)
 async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown_last(
     store: EventStore, shown: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     conversation = uuid4()
     manager = AsyncManager(store, runs_worker=False)
+    folds = Folds(ServerLog(store))
     fold = ConversationFold(conversation)
     recording = Recording("default", conversation)
     for task in shown:
         if data.draw(st.booleans(), label="another answer"):
-            fold = await manager._folds.get(conversation) or fold
+            fold = await folds.get(conversation) or fold
             recording = Recording("default", conversation, known_task=fold.seen)
         if events := recording.events_of(TaskSeen(task)):
             await store.append(conversation, events)

@@ -6,8 +6,9 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.values import json_values, texts
 
 from agent_manager.agents.shapes import message_in_shape, part_in_shape, task_in_shape, text_part
@@ -65,7 +66,7 @@ def tasks(shape: Shape) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(messages("0.3"), messages("1.0"))
-@settings(max_examples=30)
+@examples(30)
 def test_a_message_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert message_in_shape(message_in_shape(old, "1.0"), "0.3") == old
     assert message_in_shape(message_in_shape(new, "0.3"), "1.0") == new
@@ -73,7 +74,7 @@ def test_a_message_comes_back_from_the_other_shape(old: dict[str, Any], new: dic
 
 
 @given(tasks("0.3"), tasks("1.0"))
-@settings(max_examples=30)
+@examples(30)
 def test_a_task_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert task_in_shape(task_in_shape(old, "1.0"), "0.3") == old
     assert task_in_shape(task_in_shape(new, "0.3"), "1.0") == new
@@ -81,7 +82,7 @@ def test_a_task_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[s
 
 
 @given(messages("0.3"), messages("1.0"), tasks("0.3"), tasks("1.0"))
-@settings(max_examples=20)
+@examples(20)
 def test_what_is_in_the_shape_already_stays(
     old: dict[str, Any], new: dict[str, Any], old_task: dict[str, Any], new_task: dict[str, Any]
 ) -> None:

@@ -17,6 +17,8 @@ from support.waiting import until
 from eventstore import Settings
 from eventstore.database.migrate import Migrator
 
+pytestmark = pytest.mark.shared_database
+
 CONVERSATION = json.dumps({"id": "c-{}", "messages": [{"role": "user", "content": "hello"}]})
 READING = [("conversations",), ("messages", "x"), ("tasks", "x"), ("history", "x"), ("tail",), ("status",)]
 ONCE = [*READING, ("import", "chats.jsonl"), ("seed",), ("rebuild",)]
@@ -136,11 +138,13 @@ def test_a_database_without_the_schema(
     assert_refused(eventstore(*arguments), "no schema of the store yet: eventstore migrate up")
 
 
+@pytest.mark.own_database
 def test_a_schema_that_is_too_old(empty: Eventstore, database_url: str) -> None:
     Migrator(database_url, Settings(database_url=database_url)).down()
     assert_refused(empty("status"), "lacks 1 migration(s), first ", "eventstore migrate up")
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("arguments", [("status",), ("up",), ("migrate", "up")], ids=" ".join)
 def test_a_schema_that_is_too_new(empty: Eventstore, database_url: str, arguments: tuple[str, ...]) -> None:
     with psycopg.connect(database_url) as connection:

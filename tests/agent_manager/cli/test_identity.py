@@ -16,6 +16,8 @@ from support.gate import is_refused
 from agent_manager.identity import Gatekeeper, Identity
 from eventstore import EventStore, Settings
 
+pytestmark = [pytest.mark.shared_database, pytest.mark.usefixtures("no_tenants")]
+
 
 @pytest.fixture
 def acme(empty: Eventstore) -> Eventstore:

@@ -14,6 +14,8 @@ from agent_manager.agents.answering import Context, Reply, Update
 from agent_manager.manager import AsyncManager
 from eventstore import EventStore, Settings
 
+pytestmark = pytest.mark.shared_database
+
 QUESTION = {"kind": "message", "messageId": "m1", "role": "user", "contextId": "trip", "parts": []}
 
 

@@ -47,6 +47,7 @@ def test_up_serves_http_and_says_where(started: Commands, database_url: str) -> 
     assert up.err.split() == ["stopping", "…"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 15], ids=["Ctrl-C", "SIGTERM"])
 def test_open_streams_do_not_hold_up_its_end(started: Commands, database_url: str, number: int) -> None:
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
@@ -72,6 +73,7 @@ def test_it_serves_no_http_where_none_is_wanted(started: Commands, database_url:
     assert up.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_the_password_of_the_embedded_server_is_not_printed(started: Commands, free_port: int) -> None:
     with open_folder() as folder:
         data_dir = folder / "its data"
@@ -87,6 +89,7 @@ def test_the_password_of_the_embedded_server_is_not_printed(started: Commands, f
         assert up.interrupt() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["up", "project"])
 def test_a_superuser_serves_only_if_it_is_allowed(started: Commands, superuser_url: str, command: str) -> None:
     refused = started.start(command, DATABASE_URL=superuser_url)
@@ -99,6 +102,7 @@ def test_a_superuser_serves_only_if_it_is_allowed(started: Commands, superuser_u
     assert allowed.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Commands, database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -172,6 +176,7 @@ def test_on_every_address_nobody_is_let_in_without_a_token(started: Commands, da
     assert token not in up.out + up.err
 
 
+@pytest.mark.slow
 def test_on_its_own_machine_tokens_can_be_required(started: Commands, database_url: str) -> None:
     up = started.start("up", "--port", "0", "--require-tokens", DATABASE_URL=database_url)
     url = address(up)
@@ -190,6 +195,7 @@ def test_what_cannot_be_listened_on_is_said_as_it_was_meant(started: Commands, d
     assert "--host 192.0.2.1 --port 8080: Cannot assign requested address" in refused.err
 
 
+@pytest.mark.slow
 def test_it_says_whose_jwt_it_takes(started: Commands, database_url: str) -> None:
     secret = "0123456789abcdef" * 2
     up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_JWT_KEY=secret)
@@ -221,6 +227,7 @@ def test_it_speaks_tls(started: Commands, database_url: str) -> None:
     assert up.interrupt() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["no key", "no file", "another key", "no certificate"])
 def test_a_certificate_that_cannot_be_used_is_said_at_the_start(
     started: Commands, database_url: str, wrong: str

@@ -1,4 +1,4 @@
-"""A server of the test's own."""
+"""A server for each test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from eventstore import EventStore
 
 
 @pytest.fixture
-async def here(store: EventStore) -> AsyncIterator[Served]:
-    """A server on the fresh database."""
-    async with served(store) as here:
+async def here(store: EventStore, works: bool) -> AsyncIterator[Served]:
+    """A server on the test's database."""
+    async with served(store, works=works) as here:
         yield here
 
 
@@ -26,9 +26,9 @@ def http(here: Served) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def walled(store: EventStore) -> AsyncIterator[Served]:
+async def walled(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """A server that lets nobody in without a token."""
-    async with served(store, requires_tokens=True) as walled:
+    async with served(store, works=works, requires_tokens=True) as walled:
         yield walled
 
 

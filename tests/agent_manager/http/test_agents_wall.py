@@ -17,6 +17,8 @@ from agent_manager.agents.local import from_callable
 from agent_manager.identity import Scope
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 
 class Remembering:
     """An agent that keeps what it was told by context and by task, and tells it to whoever names one of them."""

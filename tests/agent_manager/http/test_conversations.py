@@ -9,6 +9,8 @@ import httpx
 import pytest
 from support.serving import Served
 
+pytestmark = pytest.mark.shared_database
+
 
 async def test_a_conversation_is_begun_and_read(http: httpx.AsyncClient) -> None:
     made = await http.post("/v1/conversations", json={"name": "Trip", "metadata": {"a": 1}})

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.callers import People, Person
+from support.examples import examples
 from support.serving import Served
 
 from eventstore import (
@@ -136,7 +136,7 @@ async def caught_up(person: Person, position: int) -> None:
 
 
 @given(own=HISTORIES, of_bob=HISTORIES, of_others=HISTORIES, queries=st.lists(st.sampled_from(QUERIES), max_size=2))
-@hypothesis_settings(max_examples=5)
+@examples(5)
 async def test_nobody_is_told_more_or_less_because_of_what_others_have(
     walled: Served,
     people: People,

@@ -21,6 +21,8 @@ from agent_manager.http.sealing import open_sealing
 from agent_manager.identity import Scope
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 FIRST = 765_432_100_000
 """Positions begin here, so that they are found wherever they are told."""
 PAGED = ("conversations", "messages", "tasks", "search")
@@ -134,6 +136,7 @@ async def test_who_may_read_sees_everything_as_it_is_and_nothing_of_the_log(call
     assert tells_positions((await callers.everything.get("/v1/log")).text), "or the rest would prove nothing"
 
 
+@pytest.mark.own_database
 async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Callers) -> None:
     for endpoint in of_scope(Scope.WRITE):
         answer = await ask(callers.writer, endpoint, callers)
@@ -151,6 +154,7 @@ async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Caller
     assert both.json()["name"] == "mine now"
 
 
+@pytest.mark.own_database
 async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_everywhere(callers: Callers) -> None:
     mixed = await callers.people.person("acme", "ana", Scope.READ, Scope.WRITE)
     said = (await mixed.post(f"/v1/conversations/{callers.trip}/messages", {"role": "user", "content": "x"})).json()
@@ -175,6 +179,7 @@ async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_e
         assert (answer.status_code, "at_least" in answer.text) == (422, True), (person.tenant, at_least)
 
 
+@pytest.mark.own_database
 async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(callers: Callers) -> None:
     asked = {"q": "Lisbon", "limit": 2}
     first = await callers.reader.get("/v1/search", params=asked)

@@ -12,6 +12,8 @@ import pytest
 from support.endpoints import Endpoint, endpoints
 from support.serving import Served
 
+pytestmark = pytest.mark.shared_database
+
 WORD = "xyzzy"
 TASK = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
 MESSAGE = {"messageId": "m1", "role": "user", "parts": [{"kind": "text", "text": WORD}]}

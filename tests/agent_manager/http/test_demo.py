@@ -17,6 +17,8 @@ from agent_manager.agents.answering import Context, Reply, StatusUpdate, TaskSee
 from eventstore import EventStore
 from projections import rebuild
 
+pytestmark = pytest.mark.shared_database
+
 PNG = b"\x89PNG\r\n\x1a\n\x00\xff"
 
 
@@ -47,9 +49,9 @@ async def answering(asked: dict[str, Any], context: Context) -> AsyncIterator[Up
 
 
 @pytest.fixture
-async def demo(store: EventStore) -> AsyncIterator[Served]:
+async def demo(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """A server whose agent answers."""
-    async with served(store, answer=answering) as here:
+    async with served(store, answer=answering, works=works) as here:
         yield here
 
 

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.serving import Served
 
 from agent_manager.http.app import create_app
@@ -170,7 +171,7 @@ async def test_whatever_it_is_asked_it_answers_as_described(here: Served, monkey
     asked: list[tuple[str, str, Json, bytes | None, Json]] = []
 
     @given(st.lists(requests(operations), min_size=20, max_size=20))
-    @settings(max_examples=15, phases=[Phase.generate])
+    @examples(15, phases=[Phase.generate])
     def draw(some: list[tuple[str, str, Json, bytes | None, Json]]) -> None:
         asked.extend(some)
 

@@ -40,7 +40,7 @@ async def test_who_is_in_use_stays(store: EventStore) -> None:
 
 
 async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(walled: Served, people: People) -> None:
-    walled.backend.desks._most = 2
+    walled.backend.desks = Desks(walled.store, walled.backend.desks.own.manager, most=2)
     ana = await people.person("acme", "ana")
     path = f"/v1/conversations/{(await ana.post('/v1/conversations')).json()['id']}"
     async with EventSource(walled.address, f"{path}/stream", token=ana.token) as source:

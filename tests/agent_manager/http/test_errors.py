@@ -20,6 +20,8 @@ from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import EventStoreError
 
+pytestmark = pytest.mark.shared_database
+
 
 def all_errors(kind: type[EventStoreError] = EventStoreError) -> Iterator[type[EventStoreError]]:
     yield kind

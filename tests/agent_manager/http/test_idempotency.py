@@ -21,6 +21,8 @@ from agent_manager.http.app import create_app
 from agent_manager.identity import Scope
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 READING = {
     "/conversation/list", "/message/list", "/message/pending", "/events/get", "/task/list", "/agent/list",
 }  # fmt: skip
@@ -47,9 +49,9 @@ def agent_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def answered(store: EventStore) -> AsyncIterator[Served]:
+async def answered(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """A server whose agent replies."""
-    async with served(store, answer=replying) as here:
+    async with served(store, answer=replying, works=works) as here:
         yield here
 
 
@@ -76,7 +78,7 @@ def another(body: Any) -> Any:
 
 
 async def events_of(here: Served) -> list[tuple[Any, int]]:
-    return [(event.id, event.version) async for event in here.store.read_log(all_tenants=True)]
+    return [(event.id, event.version) async for event in here.store.read_log()]
 
 
 async def until_answered(here: Served) -> None:
@@ -128,11 +130,11 @@ async def test_a_repetition_changes_nothing_and_is_answered_alike(
 
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
 async def test_repetitions_at_the_same_time_are_done_once(
-    store: EventStore, agent_url: str, endpoint: Endpoint
+    store: EventStore, works: bool, agent_url: str, endpoint: Endpoint
 ) -> None:
     """Over two servers, whose processes know nothing of each other."""
     headers = key()
-    async with served(store, answer=replying) as one, served(store, works=False) as other:
+    async with served(store, answer=replying, works=works) as one, served(store, works=False) as other:
         trip = await one.begin()
         path, body = endpoint.path.replace("{conversation}", trip), body_of(endpoint, trip, agent_url)
         clients = [one.client, other.client] if "send" not in path else [one.client]
@@ -224,6 +226,7 @@ async def test_a_key_is_its_callers_own(walled: Served, people: People) -> None:
     assert len({answer.json()["id"] for answer in made}) == 4
 
 
+@pytest.mark.own_database
 async def test_keys_are_forgotten_after_a_week(answered: Served) -> None:
     for age in (6, 8):
         await answered.client.post("/v1/conversations", json={}, headers=key())

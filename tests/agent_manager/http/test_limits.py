@@ -23,6 +23,8 @@ from support.waiting import until_async
 from agent_manager.http import protocol
 from eventstore import ApplicationEvent, EventStore, Settings
 
+pytestmark = pytest.mark.shared_database
+
 
 @asynccontextmanager
 async def limited(settings: Settings, *, requires_tokens: bool = False, **limits: Any) -> AsyncIterator[Served]:

@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 from support.serving import Served
 
+pytestmark = pytest.mark.shared_database
+
 
 async def test_events_of_any_kind_are_appended_all_or_none(here: Served) -> None:
     trip = await here.begin()

@@ -13,6 +13,8 @@ from support.serving import Served
 from agent_manager.identity import Scope
 from eventstore import ConversationUnshared
 
+pytestmark = pytest.mark.shared_database
+
 
 async def begun(person: Person) -> str:
     """The path of a conversation with a message in it."""
@@ -115,7 +117,7 @@ async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
     await bob.get(path, params=params | ({} if name == "log" else {"at_least": last}))
     shared = await bob.get(path, params=params)
     assert trip.rpartition("/")[2] in shared.text or '"conversations":1' in shared.text, shared.text
-    await walled.store.append(trip.rpartition("/")[2], [ConversationUnshared(user="bob")], tenant="acme")
+    await walled.store.append(trip.rpartition("/")[2], [ConversationUnshared(user="bob")], tenant=ana.tenant)
     for tag in ("", shared.headers["etag"]):
         again = await bob.get(path, params=params, headers={"If-None-Match": tag} if tag else {})
         assert again.status_code == 200

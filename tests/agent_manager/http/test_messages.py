@@ -10,6 +10,8 @@ from support.serving import Served
 
 from eventstore import TaskArtifactAdded, TaskCreated, TaskStatusChanged
 
+pytestmark = pytest.mark.shared_database
+
 SHAPES: dict[str, dict[str, Any]] = {
     "A2A 0.3": {
         "kind": "message", "messageId": "m1", "role": "agent", "contextId": "else",

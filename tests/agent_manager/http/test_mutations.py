@@ -11,16 +11,18 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.callers import People
 from support.endpoints import BODIES, endpoints
+from support.examples import examples
 from support.ports import free_port
 from support.serving import Served, served
 from support.tokens import rsa_issuer
 
 from agent_manager.identity import Scope
 from eventstore import EventStore
+
+pytestmark = pytest.mark.shared_database
 
 HUGE = ("9" * 50, "0" * 20 + "9" * 30, str(2**63), str(2**63 - 1), str(2**31), "-1", "1e400", "NaN", "٣", "0x10", "1_0")
 ODD = (
@@ -82,7 +84,7 @@ async def begun(here: Served) -> Served:
 
 
 @given(data=st.data())
-@hypothesis_settings(max_examples=250)
+@examples(250)
 async def test_no_mutation_of_a_request_is_an_error_of_the_server(begun: Served, data: st.DataObject) -> None:
     endpoint = data.draw(st.sampled_from([each for each in endpoints() if each.path != "/api_key/update"]))
     path = endpoint.path
@@ -114,7 +116,7 @@ def escaped(value: str | bytes) -> str:
         st.one_of(st.integers(), st.sampled_from([2**63, -(2**70), 10**400, None, "x", 1.5, [], {}])), max_size=4
     ),
 )
-@hypothesis_settings(max_examples=60)
+@examples(60)
 async def test_a_cursor_that_somebody_made_up_is_refused_or_begins_elsewhere(
     begun: Served, kind: str, order: str, place: list[Any]
 ) -> None:

@@ -8,14 +8,16 @@ from urllib.parse import quote
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.callers import People, Person
 from support.endpoints import Endpoint, endpoints
+from support.examples import examples
 from support.serving import Served
 
 from agent_manager.http.paths import canonical_path
 from agent_manager.identity import Scope
+
+pytestmark = pytest.mark.shared_database
 
 RESERVED = "/%?#[]@!$&'()*+,;=:. \\\"<>^`{|}~"
 IDS = st.one_of(
@@ -56,7 +58,7 @@ def test_every_way_to_encode_an_id_is_one_path_and_no_two_ids_share_one(text: st
 
 
 @given(name=IDS)
-@hypothesis_settings(max_examples=30)
+@examples(30)
 async def test_a_conversation_is_what_its_encoded_id_names_at_every_endpoint(here: Served, name: str) -> None:
     made = await here.client.post("/v1/conversations", json={"id": name})
     assert made.status_code in (201, 409, 422), made.text

@@ -15,6 +15,8 @@ from agent_manager.http.server import listen
 from eventstore import EventStore, MessageAdded
 from projections import named, rebuild
 
+pytestmark = pytest.mark.shared_database
+
 DEMO_LISTS = ("/conversation/list", "/task/list", "/events/get", "/message/pending", "/agent/list")
 READS = (
     "/v1/conversations", "/v1/conversations/trip", "/v1/conversations/trip/messages", "/v1/conversations/trip/tasks",

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
 from support.callers import People, Person
+from support.examples import examples
 from support.serving import Served
 
 from agent_manager.identity import Scope
@@ -40,7 +40,7 @@ def ask_everything(description: dict[str, Any], url: str, token: str) -> int:
             continue
 
         @given(case=operation.as_strategy())
-        @hypothesis_settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        @examples(EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
         def ask(case: Any) -> None:
             nonlocal asked
             asked += 1
@@ -59,6 +59,7 @@ def told(answer: Any) -> str:
     return str(body.get("title") or body["error"]["data"]["type"])
 
 
+@pytest.mark.slow
 async def test_the_description_holds(walled: Served, people: People) -> None:
     walled.backend.reader.timeout = 0.05
     person: Person = await people.person("acme", "ana", *Scope)

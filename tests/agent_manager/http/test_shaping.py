@@ -9,6 +9,8 @@ from support.serving import Served
 
 from agent_manager.agents.validity import fault_of
 
+pytestmark = pytest.mark.shared_database
+
 OLD = {
     "kind": "message",
     "messageId": "m1",

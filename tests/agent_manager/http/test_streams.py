@@ -16,6 +16,8 @@ from support.waiting import until_async
 from agent_manager.http import streams
 from eventstore import ApplicationEvent, EventStore, MessageAdded
 
+pytestmark = pytest.mark.shared_database
+
 
 @asynccontextmanager
 async def listening(here: Served, path: str) -> AsyncIterator[EventSource]:

@@ -17,6 +17,8 @@ from support.serving import Served
 from agent_manager.http.admission import WalledRoute
 from agent_manager.identity import Scope
 
+pytestmark = pytest.mark.shared_database
+
 OPEN = {"/health", "/ready"}
 
 
@@ -129,7 +131,7 @@ async def test_a_revoked_key_lets_nobody_in_within_a_second_and_ends_what_listen
                 source = EventSource(walled.address, path, token=person.token)
                 endings.append(asyncio.create_task((await stack.enter_async_context(source)).next()))
         loop = asyncio.get_running_loop()
-        await people.directory.revoke_key("acme", ana.key)
+        await people.directory.revoke_key(ana.tenant, ana.key)
         began = loop.time()
         while (await ana.get("/v1/conversations")).status_code != 401:
             assert loop.time() - began < 1

@@ -11,15 +11,17 @@ from uuid import uuid4
 import httpx
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.callers import People, Person
 from support.endpoints import Endpoint, endpoints
 from support.eventsource import EventSource
+from support.examples import examples
 from support.serving import Served
 
 from agent_manager.identity import Scope
 from eventstore import conversation_uuid
+
+pytestmark = pytest.mark.shared_database
 
 SECRET = "xyzzy"
 """Stands in everything that ana has."""
@@ -178,7 +180,7 @@ async def test_an_id_that_is_taken_is_no_more_than_that(wall: Walled) -> None:
 
 
 async def test_where_agents_are_registered_is_nobodys_to_begin(wall: Walled) -> None:
-    for wanted in ("eventstore:agents", str(conversation_uuid("acme", "eventstore:agents"))):
+    for wanted in ("eventstore:agents", str(conversation_uuid(wall.bob.tenant, "eventstore:agents"))):
         assert (await wall.bob.post("/v1/conversations", {"id": wanted})).status_code == 422
         message = {"messageId": "m", "contextId": wanted, "role": "user", "parts": [{"kind": "text", "text": "x"}]}
         assert (await wall.bob.post("/message/send", {"params": message})).status_code == 422
@@ -265,19 +267,21 @@ async def test_a_cursor_of_one_brings_another_nothing(wall: Walled) -> None:
 
 
 @given(data=st.data())
-@hypothesis_settings(max_examples=40)
+@examples(40)
 async def test_whatever_is_asked_with_it_is_told_to_nobody_else(wall: Walled, data: st.DataObject) -> None:
     """Filters, orders, positions and headers of every kind, on every read."""
     reads = [each for each in endpoints() if each.method == "GET" and each.needs and not each.is_endless]
     endpoint = data.draw(st.sampled_from(reads))
-    wanted = [SECRET, wall.trip, f"{SECRET}-trip", "ana", "acme", "Lisbon", TASK, "*", "%", "' OR 1=1 --", "0"]
+    wanted = [SECRET, wall.trip, f"{SECRET}-trip", "ana", wall.ana.tenant, "Lisbon", TASK, "*", "%", "' OR 1=1 --", "0"]
     texts = st.sampled_from(wanted)
     words = "q actor role type conversation since until after by version position kind deleted tenant user zone limit"
     names = words.split()
     values = texts | st.sampled_from(["1", "1000", "true"])
     params = data.draw(st.dictionaries(st.sampled_from(names), values, max_size=4))
     spoofs = st.sampled_from(["X-Tenant", "X-User", "X-Forwarded-User", "Last-Event-ID", "Cookie", "Forwarded"])
-    headers = data.draw(st.dictionaries(spoofs, st.sampled_from(["acme", "ana", "tenant=acme"]), max_size=2))
+    headers = data.draw(
+        st.dictionaries(spoofs, st.sampled_from([wall.ana.tenant, "ana", f"tenant={wall.ana.tenant}"]), max_size=2)
+    )
     path = endpoint.path.replace("{conversation}", data.draw(texts)).replace("{file_id}", wall.file)
     for person in wall.strangers:
         answer = await person.get(path, params=params, headers=headers)

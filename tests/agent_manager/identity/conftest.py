@@ -16,7 +16,7 @@ from eventstore.database.pool import Pool
 
 
 @pytest.fixture
-async def directory(store: EventStore) -> Directory:
+async def directory(store: EventStore, no_tenants: None) -> Directory:
     """With the tenant acme and its user ana."""
     directory = Directory(store)
     await directory.add_tenant("acme")

@@ -13,6 +13,8 @@ from agent_manager.identity import Directory, Identity, Scope
 from agent_manager.identity.jsonwebtoken import LEEWAY_SECONDS
 from eventstore.caller import Caller
 
+pytestmark = pytest.mark.shared_database
+
 
 async def test_a_token_says_who_bears_it(gate: Gate) -> None:
     identity = await (await gate(jwt_key=SECRET)).identify(signed())

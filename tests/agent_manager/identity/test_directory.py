@@ -14,6 +14,8 @@ from support.catalog import roles_of_the_store
 from agent_manager.identity import BoundLogin, Directory
 from eventstore.errors import ConflictError, InvalidEvent, NotFound
 
+pytestmark = pytest.mark.shared_database
+
 
 @pytest.fixture
 def login(superuser_url: str) -> Iterator[str]:
@@ -135,6 +137,7 @@ async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, log
         await directory.bind_login("acme", "eventstore_projector")
 
 
+@pytest.mark.own_database
 def test_the_service_can_shut_out_and_let_in_but_change_nobody(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         if not roles_of_the_store(connection):

@@ -20,6 +20,8 @@ from agent_manager.identity.keyset import AGAIN_SECONDS, FRESH_SECONDS, LASTING_
 from agent_manager.identity.verifying import LARGEST_FILE
 from eventstore.errors import SettingsError
 
+pytestmark = pytest.mark.shared_database
+
 
 class Shelf:
     """Where an issuer puts its keys, a clock that is set by hand, and how often somebody came to read."""

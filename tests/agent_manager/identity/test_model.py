@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import uuid4
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.gate import is_refused
 from support.tokens import SECRET, signed
 
@@ -46,7 +47,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(steps)
 async def test_those_are_let_in_whom_the_model_lets_in(
     store: EventStore, steps: list[tuple[str, str, str | None, int]]

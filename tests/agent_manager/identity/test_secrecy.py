@@ -17,6 +17,8 @@ from agent_manager.identity.verifying import configured_key
 from eventstore import EventStore, Settings
 from eventstore.errors import SettingsError
 
+pytestmark = pytest.mark.shared_database
+
 
 def told(error: BaseException) -> str:
     """All that a thorough report of an error has: its chain, and the variables of each frame of ours."""
@@ -63,6 +65,7 @@ async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
             assert hidden not in caplog.text
 
 
+@pytest.mark.own_database
 async def test_a_token_is_not_told_of_when_the_server_is_away(store: EventStore, gate: Gate) -> None:
     gatekeeper = await gate(jwt_key=SECRET)
     await store.close()

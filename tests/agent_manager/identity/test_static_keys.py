@@ -18,6 +18,8 @@ from agent_manager.identity import Directory, Identity, NewKey, Scope, Unauthori
 from eventstore.caller import Caller
 from eventstore.errors import InputError, NotFound
 
+pytestmark = pytest.mark.shared_database
+
 EFFECTIVE_SECONDS = 1.0
 """Within which whoever is shut out is refused."""
 

@@ -15,6 +15,8 @@ from agent_manager.identity import Directory
 from agent_manager.identity.uses import Uses
 from eventstore.errors import ServerError
 
+pytestmark = pytest.mark.shared_database
+
 
 async def test_the_last_use_of_a_key_is_seen(directory: Directory, gate: Gate) -> None:
     new = await directory.add_key("acme", "laptop", user="ana")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from agent_manager.importing import ImportReport, import_files
 from eventstore import (
     ConversationCreated,
@@ -19,6 +21,8 @@ from eventstore import (
     sent_message,
 )
 from projections import Reader, catch_up
+
+pytestmark = pytest.mark.shared_database
 
 
 async def take_in(store: EventStore, folder: Path, *lines: dict[str, Any]) -> ImportReport:

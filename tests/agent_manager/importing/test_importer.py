@@ -39,6 +39,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError, InvalidEvent, ServerError
 
+pytestmark = pytest.mark.shared_database
+
 WriteLog = Callable[..., Path]
 
 
@@ -288,6 +290,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.own_database
 async def test_a_killed_import_continues(store: EventStore, database_url: str, log: WriteLog) -> None:
     path = log(*(conversation(n, "hello", "bye") for n in range(500)))
     child = subprocess.Popen(  # noqa: ASYNC220

@@ -1,4 +1,4 @@
-"""Managers on a fresh database."""
+"""Managers on the test's database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eventstore import EventStore
 
 
 @pytest.fixture
-async def manager(store: EventStore) -> AsyncIterator[AsyncManager]:
+async def manager(store: EventStore, works: bool) -> AsyncIterator[AsyncManager]:
     """A manager whose agent does what the message says."""
-    async with AsyncManager(store, answer=agent) as manager:
+    async with AsyncManager(store, answer=agent, runs_worker=works) as manager:
         yield manager

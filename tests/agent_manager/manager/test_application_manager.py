@@ -34,6 +34,8 @@ from agent_manager.manager.shapes import own
 from eventstore import Settings
 from eventstore.errors import InputError, SettingsError, StoreClosed
 
+pytestmark = pytest.mark.shared_database
+
 OWN = SimpleNamespace(Message=own.Message, Task=own.Task, AgentCard=own.AgentCard)
 
 

@@ -24,6 +24,8 @@ pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 pytest.importorskip("sse_starlette", reason="the server of a2a-sdk is not installed")
 from support.official_agent import official_agent
 
+pytestmark = pytest.mark.shared_database
+
 
 async def test_messages_without_a_context_reach_the_agent_in_one(store: EventStore) -> None:
     with official_agent() as (url, recorded):

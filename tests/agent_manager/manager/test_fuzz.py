@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 from support.agents import agent
+from support.examples import examples
 
 from agent_manager import AsyncManager
 from agent_manager.manager import MemoryManager
@@ -61,7 +61,7 @@ def memory() -> Iterator[MemoryManager]:
         yield manager
 
 
-@examples(max_examples=300)
+@examples(300)
 @given(name=st.sampled_from(SYNCHRONOUS), arguments=st.lists(ARGUMENTS, min_size=1, max_size=2))
 def test_the_synchronous_manager(memory: MemoryManager, name: str, arguments: list[Any]) -> None:
     call = getattr(memory, name)
@@ -89,7 +89,7 @@ def test_the_asynchronous_manager(settings: Settings, portal: Portal) -> None:
 
     manager = portal.call(opened())
 
-    @examples(max_examples=300)
+    @examples(300)
     @given(name=st.sampled_from(ASYNCHRONOUS), arguments=st.lists(ARGUMENTS, min_size=1, max_size=2))
     def fuzzed(name: str, arguments: list[Any]) -> None:
         async def call() -> None:

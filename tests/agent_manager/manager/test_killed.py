@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.agents import agent, user_message
 from support.environment import child_environment
 from support.waiting import until
@@ -38,6 +39,7 @@ threading.Event().wait()
 """
 
 
+@pytest.mark.slow
 async def test_what_was_accepted_survives_kill_9_and_is_pending(
     store: EventStore, database_url: str, tmp_path: Path
 ) -> None:

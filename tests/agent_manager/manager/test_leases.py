@@ -128,6 +128,7 @@ async def test_a_second_process_leaves_alone_what_the_first_is_answering(store: 
     assert await manager.pending() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("works_on_a_task", [False, True], ids=["no word yet", "a task has begun"])
 async def test_what_a_killed_process_was_answering_is_taken_over_once(
     store: EventStore, child: Children, works_on_a_task: bool
@@ -149,6 +150,7 @@ async def test_what_a_killed_process_was_answering_is_taken_over_once(
     assert states.get("Tfirst", "failed") == "failed"
 
 
+@pytest.mark.slow
 async def test_a_process_that_was_suspended_finds_its_message_answered_and_stores_nothing(
     store: EventStore, child: Children
 ) -> None:

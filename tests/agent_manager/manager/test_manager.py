@@ -25,6 +25,8 @@ from eventstore.database.embedded import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import ConnectionLost, InputError, NotFound
 
+pytestmark = pytest.mark.shared_database
+
 
 async def texts(manager: Manager, conversation_id: str) -> list[str]:
     return [text_of(message) for message in await manager.messages(conversation_id)]
@@ -356,6 +358,7 @@ async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager
     assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(60)]
 
 
+@pytest.mark.own_database
 @pytest.mark.usefixtures("clean_environment")
 async def test_a_message_that_was_sent_to_a_server_that_died_may_be_stored(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=1, append_seconds=6)  # type: ignore[arg-type]

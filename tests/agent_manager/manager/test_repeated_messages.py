@@ -18,6 +18,8 @@ from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import EventStore, Settings
 
+pytestmark = pytest.mark.shared_database
+
 ASKED: Counter[str] = Counter()
 
 

@@ -22,6 +22,8 @@ from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from eventstore import EventStore
 
+pytestmark = pytest.mark.shared_database
+
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 
 SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1.0"]
@@ -37,7 +39,10 @@ asyncio.run(manager.process_message(message))
 """
 
 
-@pytest.fixture(params=[f"{shape} {how}" for shape in SHAPES for how in ("streaming", "at once")])
+WAYS = [f"{shape} {how}" for shape in SHAPES for how in ("streaming", "at once")]
+
+
+@pytest.fixture(params=[WAYS[-1], *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[:-1])])
 def agent(request: pytest.FixtureRequest) -> Any:
     shape, how = request.param.split(" ", 1)
     with agent_in_thread(shape, streams=how == "streaming") as agent:
@@ -47,7 +52,12 @@ def agent(request: pytest.FixtureRequest) -> Any:
 async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: str, database_url: str) -> Manager:
     """Have a process sent the text, kill it when the agent's task is stored, and return a manager that finds that."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROCESS, agent.url, text, env=child_environment(DATABASE_URL=database_url)
+        sys.executable,
+        "-c",
+        PROCESS,
+        agent.url,
+        text,
+        env=child_environment(DATABASE_URL=database_url, EVENTSTORE_TENANT=store.tenant),
     )
     manager = Manager(ServerLog(store), remote(agent.url))
 

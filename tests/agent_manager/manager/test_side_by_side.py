@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,7 @@ from agent_manager.manager.log import ServerLog
 from agent_manager.manager.manager import Manager
 from agent_manager.manager.memorylog import MemoryLog
 from eventstore import Settings
+from eventstore.ending import end
 from eventstore.errors import EventStoreError
 from eventstore.portal import Portal
 from eventstore.store import EventStore
@@ -166,7 +168,11 @@ def test_memory_and_postgresql_do_the_same_and_what_the_model_says(settings: Set
     portal = Portal()
     store = EventStore(settings)
     portal.call(store.open())
-    worker = portal._submit(Worker(store).run())
+
+    async def started() -> asyncio.Task[None]:
+        return asyncio.create_task(Worker(store).run())
+
+    worker = portal.call(started())
 
     async def compare(calls: list[tuple[Any, ...]]) -> None:
         tenant = f"tenant-{next(_TENANTS)}"
@@ -187,6 +193,6 @@ def test_memory_and_postgresql_do_the_same_and_what_the_model_says(settings: Set
     try:
         run()
     finally:
-        worker.cancel()
+        portal.call(end([worker]))
         portal.call(store.close())
         portal.close()

@@ -24,6 +24,8 @@ from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from projections import Reader
 
+pytestmark = pytest.mark.shared_database
+
 PARTS = [
     [{"kind": "text", "text": "Olá"}, {"kind": "file", "file": {"mimeType": "image/png", "bytes": "//79+w=="}}],
     [

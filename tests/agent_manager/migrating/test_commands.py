@@ -11,6 +11,8 @@ from support.commandline import Eventstore
 from support.demoapp import Manager
 from support.ports import free_port
 
+pytestmark = pytest.mark.shared_database
+
 
 def test_the_report_is_told_in_words_and_written_as_json(empty: Eventstore, url: str, backups: Path) -> None:
     file = backups.parent / "report.json"

@@ -28,6 +28,8 @@ from agent_manager.migrating.baseline import (
     write_baseline,
 )
 
+pytestmark = pytest.mark.shared_database
+
 SLOW_SECONDS = 2 * SLOWER_MILLISECONDS / 1000
 
 
@@ -123,6 +125,7 @@ def test_nothing_lost_and_nothing_slower_is_no_reason(empty: Eventstore, url: st
     assert "24 hours" in result.out
 
 
+@pytest.mark.own_database
 def test_what_takes_longer_than_the_baseline_is_a_reason(
     empty: Eventstore, url: str, slow_url: str, backups: Path
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_few_milliseconds_more_are_no_reason(empty: Eventstore, url: str, back
     assert result.code == 0, result.out + result.err
 
 
+@pytest.mark.own_database
 def test_a_baseline_of_another_tenant_does_not_count(empty: Eventstore, url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     recorded = json.loads(baseline_path(backups).read_text(encoding="utf-8"))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.demoapp import Manager, Task
+from support.examples import examples
 
 from agent_manager.migrating import migrate
 from agent_manager.migrating.managers import ManagerSource
@@ -61,7 +62,7 @@ def do(manager: Manager, step: str, given: Any) -> None:
         task.status, task.artifacts = {"state": given[1], "timestamp": "2026-01-02T03:04:05Z"}, given[2]
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(steps=STEPS)
 async def test_the_store_ends_with_what_memory_holds(
     store: EventStore, backups: Path, steps: list[tuple[str, Any]]

@@ -23,6 +23,8 @@ from support.waiting import until
 from agent_manager.manager.core import AsyncManager
 from eventstore import EventStore, Settings, conversation_uuid
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 
 

@@ -108,6 +108,7 @@ def kill_and_wait(process: psutil.Process) -> None:
     process.wait(20)
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_the_data(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     with server:
@@ -167,6 +168,7 @@ def test_handles_that_leave_together_leave_nothing_behind(data_dir: Path) -> Non
     assert is_free(data_dir / "keeper.lock")
 
 
+@pytest.mark.slow
 def test_processes_that_come_together_share_one_server(data_dir: Path) -> None:
     users = [start_user(data_dir) for _ in range(3)]
     told = [said(user) for user in users]
@@ -177,6 +179,7 @@ def test_processes_that_come_together_share_one_server(data_dir: Path) -> None:
     assert is_free(data_dir / "server.lock")
 
 
+@pytest.mark.slow
 def test_the_server_stops_by_itself_when_its_only_user_is_killed(data_dir: Path) -> None:
     with start_user(data_dir) as user:
         pid, _ = said(user)
@@ -186,6 +189,7 @@ def test_the_server_stops_by_itself_when_its_only_user_is_killed(data_dir: Path)
     assert "database system is shut down" in (data_dir / "server.log").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_user_and_not_the_server(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         with start_user(data_dir) as user:
@@ -194,6 +198,7 @@ def test_ctrl_c_reaches_the_user_and_not_the_server(data_dir: Path) -> None:
         write(server)
 
 
+@pytest.mark.slow
 def test_a_server_whose_keeper_was_killed_is_adopted_and_still_stops(data_dir: Path) -> None:
     with start_user(data_dir) as user:
         pid, _ = said(user)
@@ -211,6 +216,7 @@ def test_a_server_whose_keeper_was_killed_is_adopted_and_still_stops(data_dir: P
     assert is_free(data_dir / "keeper.lock")
 
 
+@pytest.mark.slow
 def test_an_adopted_server_stops_by_itself_too(data_dir: Path) -> None:
     with start_user(data_dir) as first:
         said(first)

@@ -24,6 +24,7 @@ from eventstore.errors import DiskFull, EmbeddedServerError
 
 pytestmark = [
     pytest.mark.any_server,
+    pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to other accounts"),
 ]
 

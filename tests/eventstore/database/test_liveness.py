@@ -50,6 +50,7 @@ def through(proxy: Proxy, database_url: str) -> Settings:
     return Settings(database_url=url, connect_timeout=CONNECT)
 
 
+@pytest.mark.slow
 async def test_a_server_that_works_is_waited_for(through: Settings) -> None:
     async with EventStore(through) as store:
         for _ in range(2):
@@ -77,6 +78,7 @@ async def test_a_connection_whose_answers_are_lost_is_given_up_alone(through: Se
         assert [event.version async for event in store.read(conversation)] == [1]
 
 
+@pytest.mark.slow
 async def test_a_server_that_takes_everything_and_answers_nothing(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
         worker = asyncio.create_task(Worker(store).run())

@@ -1,0 +1,26 @@
+"""Many tenants of one open store, so that each test has a log of its own without a database of its own."""
+
+from __future__ import annotations
+
+from eventstore import EventStore
+from eventstore.parts import Parts
+
+
+class TenantStore(EventStore):
+    """An open store for another tenant, over the connections of a store that somebody else opened and will close."""
+
+    def __init__(self, opened: EventStore, tenant: str) -> None:
+        super().__init__(opened.settings.model_copy(update={"tenant": tenant}))
+        self._opened = opened
+        self.server = opened.server
+
+    @property
+    def parts(self) -> Parts:
+        """The connections of the opened store."""
+        return self._opened.parts
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
