@@ -29,6 +29,8 @@ KEEP_RUNNING = ("up", "project")
 DOCUMENTED_ADDRESS = "http://127.0.0.1:8080"
 NOT_RUN = {page: [block.reason for block in blocks(page) if block.reason] for page in PAGES}
 RUN = [page for page in PAGES if any(block.language in ("bash", "python", "sql", "json") for block in blocks(page))]
+FIRST = ("README.md", "docs/tutorial.md")
+"""The pages of the first ten minutes; the others are run with the slow tests."""
 
 
 def parse(arguments: list[str]) -> None:
@@ -118,7 +120,7 @@ class Page:
         return done.stdout
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=() if page in FIRST else pytest.mark.slow) for page in RUN])
 def test_the_blocks_of_a_page_run_in_order(
     page: str, eventstore: Eventstore, started: Commands, monkeypatch: pytest.MonkeyPatch, page_url: str
 ) -> None:
