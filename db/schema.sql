@@ -1056,19 +1056,23 @@ $$;
 
 
 --
--- Name: eventstore_grant(text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: eventstore_grant(text, text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.eventstore_grant(privileges text, role_name text) RETURNS void
+CREATE FUNCTION public.eventstore_grant(privileges text, VARIADIC role_names text[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    role_name text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = eventstore_grant.role_name) THEN
-        EXECUTE format('GRANT %s TO %I', eventstore_grant.privileges, eventstore_grant.role_name);
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not grant % to %', session_user, privileges, role_name;
+    FOR role_name IN SELECT r.rolname FROM pg_roles r WHERE r.rolname = ANY (role_names) LOOP
+        BEGIN
+            EXECUTE format('GRANT %s TO %I', privileges, role_name);
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                RAISE WARNING '% may not grant % to %', session_user, privileges, role_name;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -1081,30 +1085,61 @@ CREATE FUNCTION public.eventstore_own(object text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'eventstore_owner') THEN
-        EXECUTE format('ALTER %s OWNER TO eventstore_owner', eventstore_own.object);
+    IF to_regrole('eventstore_owner') IS NOT NULL THEN
+        EXECUTE format('ALTER %s OWNER TO eventstore_owner', object);
     END IF;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not hand % to eventstore_owner', session_user, object;
+        RAISE WARNING '% may not make eventstore_owner the owner of %', session_user, object;
 END
 $$;
 
 
 --
--- Name: eventstore_revoke(text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: eventstore_role(text, text[], boolean); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.eventstore_revoke(privileges text, role_name text) RETURNS void
+CREATE FUNCTION public.eventstore_role(role_name text, memberships text[] DEFAULT '{}'::text[], inherits boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    membership text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = eventstore_revoke.role_name) THEN
-        EXECUTE format('REVOKE %s FROM %I', eventstore_revoke.privileges, eventstore_revoke.role_name);
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not revoke % from %', session_user, privileges, role_name;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER', role_name);
+        END IF;
+        IF NOT inherits AND (SELECT rolinherit FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('ALTER ROLE %I NOINHERIT', role_name);
+        END IF;
+    EXCEPTION
+        WHEN duplicate_object OR unique_violation THEN
+            RAISE NOTICE 'another session has just created the role %', role_name;
+        WHEN insufficient_privilege THEN
+            RAISE WARNING '% may not create or alter the role %', session_user, role_name;
+    END;
+    BEGIN
+        IF to_regrole(role_name) IS NOT NULL AND NOT pg_has_role(session_user, role_name, 'USAGE') THEN
+            EXECUTE format('GRANT %I TO %I', role_name, session_user);
+        END IF;
+    EXCEPTION
+        WHEN insufficient_privilege OR invalid_grant_operation THEN
+            RAISE NOTICE '% may not grant the role % to itself', session_user, role_name;
+    END;
+    FOR membership IN
+        SELECT r.rolname
+          FROM pg_roles r
+          JOIN pg_roles m ON m.rolname = role_name
+         WHERE r.rolname = ANY (memberships)
+           AND NOT EXISTS (SELECT FROM pg_auth_members a WHERE a.roleid = r.oid AND a.member = m.oid)
+    LOOP
+        BEGIN
+            EXECUTE format('GRANT %I TO %I', membership, role_name);
+        EXCEPTION
+            WHEN insufficient_privilege OR invalid_grant_operation THEN
+                RAISE WARNING '% may not grant the role % to %', session_user, membership, role_name;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -1332,7 +1367,7 @@ CREATE TABLE public.bound_logins (
 -- Name: TABLE bound_logins; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.bound_logins IS 'Logins that stand for one tenant, whatever they set; see bind_login';
+COMMENT ON TABLE public.bound_logins IS 'Logins that act for one tenant, whatever they set; see bind_login';
 
 
 --
@@ -1888,6 +1923,11 @@ BEGIN
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
                             USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
+    END IF;
+    IF to_regrole('eventstore_search') IS NOT NULL
+       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+        EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
+                            USING (acting_as(''eventstore_search''))', walled);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
@@ -4480,6 +4520,13 @@ COMMENT ON COLUMN public.task_artifacts.member_order IS 'As in conversations';
 
 
 --
+-- Name: COLUMN task_artifacts.continues_text; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.task_artifacts.continues_text IS 'The text of the first part continues that of the last part of the chunk before';
+
+
+--
 -- Name: tasks; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -5823,44 +5870,13 @@ END IS NOT NULL));
 --
 
 INSERT INTO public.eventstore_migrations (version) VALUES
-    ('20261122000100'),
-    ('20261122000200'),
-    ('20261122000300'),
-    ('20261122000350'),
-    ('20261122000400'),
-    ('20261122000500'),
-    ('20261122000600'),
-    ('20261122000700'),
-    ('20261122000900'),
-    ('20261122000950'),
-    ('20261122001000'),
-    ('20261122001050'),
-    ('20261122001100'),
-    ('20261122001110'),
-    ('20261122001120'),
-    ('20261122001130'),
-    ('20261122001140'),
-    ('20261122001150'),
-    ('20261122001160'),
-    ('20261122001170'),
-    ('20261122001200'),
-    ('20261122001300'),
-    ('20261123001400'),
-    ('20261123001410'),
-    ('20261123001500'),
-    ('20261123001510'),
-    ('20261123001520'),
-    ('20261123001525'),
-    ('20261123001530'),
-    ('20261123001540'),
-    ('20261123001550'),
-    ('20261123001560'),
-    ('20261123001570'),
-    ('20261123001580'),
-    ('20261123001600'),
-    ('20261123001605'),
-    ('20261123001606'),
-    ('20261123001610'),
-    ('20261123001620'),
-    ('20261123001700'),
-    ('20261123001740');
+    ('20261129000100'),
+    ('20261129000200'),
+    ('20261129000300'),
+    ('20261129000400'),
+    ('20261129000500'),
+    ('20261129000600'),
+    ('20261129000700'),
+    ('20261129000800'),
+    ('20261129000900'),
+    ('20261129001000');

@@ -1,0 +1,12 @@
+-- Makes the commit of this transaction durable although it changes nothing, for an event that is known already: its own
+-- transaction may be committed here and not yet on a synchronous standby, if its backend was ended while it waited. A
+-- transaction that writes a record to the WAL, whatever it says, is flushed and waits for the standby (see ORDER.md).
+CREATE FUNCTION await_durability() RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_logical_emit_message(true, 'eventstore', '');
+END
+$$;
+
+SELECT eventstore_own('FUNCTION await_durability');
+REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;

@@ -1,0 +1,26 @@
+-- What the wall asks of the rows of a table with a column tenant_id. Also that the members are those of the user and the
+-- tenant is not said here: it is the wall around them.
+CREATE FUNCTION wall_of(walled regclass, conversation_column name) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    of_user text := '';
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+BEGIN
+    IF EXISTS (SELECT
+                 FROM pg_attribute a
+                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+        -- One look for each row, however many conversations are his, but for those of the one that the query names.
+        of_user := format('OR %1$s = (SELECT m.conversation_id
+                                        FROM conversation_members m
+                                       WHERE m.conversation_id = asked_conversation())
+                           OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
+    END IF;
+    -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
+    -- to the rows of a query that names its tenant is not for the wall to say.
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  tenant_of_wall(), of_user);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION wall_of');
+REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;

@@ -1,0 +1,38 @@
+-- The places of a text that a query finds, as it was written, with marks around what was found. ts_headline is slow on
+-- long texts: of these only a window is given to it, the first that has anything.
+CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    reading  text;
+    original text;
+    prepared text;
+    marked   text;
+    -- Before PostgreSQL 16, the time that ts_headline takes grows exponentially with the words of a phrase: of a phrase
+    -- of more than four words in three readings, the words are marked wherever they stand.
+    words    tsquery := CASE WHEN numnode(asked) > 24
+                             THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
+                             ELSE asked
+                        END;
+BEGIN
+    <<windows>>
+    FOR at IN 0 .. length(said) / 1000 LOOP
+        original := normalize(substr(said, at * 1000 + 1, 1200), NFC);
+        FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
+            prepared := search_prepare(search_fold(original), reading);
+            EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
+        END LOOP;
+    END LOOP;
+    IF length(original) <> length(prepared) THEN
+        original := prepared;  -- it has marks that combine with nothing: shown without them
+    END IF;
+    marked := ts_headline(search_config(reading), prepared, words,
+        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
+               chr(1), chr(2), chr(3)));
+    RETURN (
+        SELECT string_agg(search_marked(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
+          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_snippet');

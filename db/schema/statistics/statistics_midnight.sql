@@ -1,0 +1,19 @@
+-- When a day begins; null for no day. Refused where there is no such zone, and where counters by quarter of an hour
+-- would come to the wrong day.
+CREATE FUNCTION statistics_midnight(day date, zone text) RETURNS timestamptz
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    midnight timestamptz := day::timestamp AT TIME ZONE zone;
+BEGIN
+    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also where no day is given
+    IF isfinite(midnight) AND date_bin('15 minutes', midnight, '4714-11-24 00:00+00 BC') <> midnight THEN
+        RAISE EXCEPTION '% does not begin on a quarter of an hour of UTC in the time zone "%"', day, zone
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'Statistics are kept by quarter of an hour, on which the days of all zones begin since 1972.',
+                  HINT = 'Ask for UTC, or for later days.';
+    END IF;
+    RETURN midnight;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION statistics_midnight');
