@@ -166,6 +166,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION eventstore_grant;
 DROP FUNCTION eventstore_own;
+DROP FUNCTION eventstore_role;
+
 -- The roles stay if another database uses them.
 DO $$
 DECLARE
@@ -194,4 +196,3 @@ BEGIN
     END LOOP;
 END
 $$;
-DROP FUNCTION eventstore_role;

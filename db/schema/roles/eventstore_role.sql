@@ -50,6 +50,8 @@ $$;
 REVOKE ALL ON FUNCTION eventstore_role FROM PUBLIC;
 
 -- migrate:down
+DROP FUNCTION eventstore_role;
+
 -- The roles stay if another database uses them.
 DO $$
 DECLARE
@@ -78,4 +80,3 @@ BEGIN
     END LOOP;
 END
 $$;
-DROP FUNCTION eventstore_role;
