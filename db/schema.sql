@@ -247,17 +247,8 @@ BEGIN
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
                    WHEN n.asking <> '' AND h.version > 0
-                        AND NOT EXISTS (  -- may_append, without a call
-                                SELECT
-                                  FROM conversation_members m
-                                 WHERE m.tenant_id = h.tenant_id
-                                   AND m.conversation_id = h.conversation_id
-                                   AND m.user_id = n.asking
-                                   AND (m.access = 'own'
-                                        OR m.access = 'write'
-                                           AND n.event_type NOT IN ('conversation.shared', 'conversation.unshared',
-                                                                    'conversation.deleted'))
-                            ) THEN 'f'
+                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type))
+                       THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN NOT accepted_when_deleted(n.event_type)
@@ -445,10 +436,12 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     IF version > 0 THEN
-        IF asking <> '' AND NOT may_append(tenant_id, conversation_id, asking, event_type) THEN
-            outcome := 'f';
-            version := NULL;
-            RETURN;
+        IF asking <> '' THEN
+            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, asking, event_type)) THEN
+                outcome := 'f';
+                version := NULL;
+                RETURN;
+            END IF;
         END IF;
         SELECT k.position, k.version, k.timestamp,
                -- An event whose content was erased has no salt any more; it can only be known by its id.
@@ -1486,22 +1479,13 @@ $$;
 -- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    AS $$
-BEGIN
-    RETURN EXISTS (
-        SELECT
-          FROM conversation_members m
-         WHERE m.tenant_id = may_append.tenant_id
-           AND m.conversation_id = may_append.conversation_id
-           AND m.user_id = may_append.user_id
-           AND (m.access = 'own'
-                OR m.access = 'write'
-                   AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'))
-    );
-END
-$$;
+CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS TABLE(access text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT m.access
+    FROM public.conversation_members m
+   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text])))));
+END;
 
 
 --

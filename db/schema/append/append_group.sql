@@ -119,17 +119,8 @@ BEGIN
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
                    WHEN n.asking <> '' AND h.version > 0
-                        AND NOT EXISTS (  -- may_append, without a call
-                                SELECT
-                                  FROM conversation_members m
-                                 WHERE m.tenant_id = h.tenant_id
-                                   AND m.conversation_id = h.conversation_id
-                                   AND m.user_id = n.asking
-                                   AND (m.access = 'own'
-                                        OR m.access = 'write'
-                                           AND n.event_type NOT IN ('conversation.shared', 'conversation.unshared',
-                                                                    'conversation.deleted'))
-                            ) THEN 'f'
+                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type))
+                       THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN NOT accepted_when_deleted(n.event_type)

@@ -68,10 +68,12 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     IF version > 0 THEN
-        IF asking <> '' AND NOT may_append(tenant_id, conversation_id, asking, event_type) THEN
-            outcome := 'f';
-            version := NULL;
-            RETURN;
+        IF asking <> '' THEN
+            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, asking, event_type)) THEN
+                outcome := 'f';
+                version := NULL;
+                RETURN;
+            END IF;
         END IF;
         SELECT k.position, k.version, k.timestamp,
                -- An event whose content was erased has no salt any more; it can only be known by its id.
