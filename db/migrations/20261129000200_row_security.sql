@@ -47,8 +47,8 @@ $$;
 SELECT eventstore_own('FUNCTION chooses_tenant');
 
 -- file: scope/asking_tenant.sql
--- The tenant for which this transaction asks; null if it asks for none. It goes by the login of the session, which SET
--- ROLE does not change.
+-- The tenant of this transaction; null if it has none. It depends on the login of the session, which SET ROLE does not
+-- change.
 CREATE FUNCTION asking_tenant() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -68,7 +68,7 @@ $$;
 SELECT eventstore_own('FUNCTION asking_tenant');
 
 -- file: scope/asking_user.sql
--- The user for whom this transaction asks; null for the whole tenant.
+-- The user of this transaction; null if it acts for the whole tenant.
 CREATE FUNCTION asking_user() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.user', true), '');
@@ -76,7 +76,7 @@ RETURN nullif(current_setting('eventstore.user', true), '');
 SELECT eventstore_own('FUNCTION asking_user');
 
 -- file: scope/writing_tenant.sql
--- The only tenant for which this session may append now; null for all of them. Run by the owner, for an append.
+-- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
 CREATE FUNCTION writing_tenant() RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -87,9 +87,9 @@ BEGIN
         RETURN bound;
     END IF;
     IF NOT chooses_tenant() THEN
-        RAISE EXCEPTION 'the login % may append for no tenant', session_user
+        RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may choose.';
+                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
     RETURN nullif(current_setting('eventstore.tenant', true), '');
 END
@@ -105,7 +105,7 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RAISE EXCEPTION 'this session may not append for the tenant "%"', tenant_id
         USING ERRCODE = 'insufficient_privilege',
-              DETAIL = 'It asks for another tenant: that of its login, or that of the setting eventstore.tenant.',
+              DETAIL = 'It acts for another tenant: that of its login, or that of the setting eventstore.tenant.',
               HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
 END
 $$;
@@ -114,7 +114,7 @@ SELECT eventstore_own('FUNCTION refuse_tenant');
 REVOKE ALL ON FUNCTION refuse_tenant FROM PUBLIC;
 
 -- file: scope/bind_login.sql
--- Binds a login to a tenant: from now on it asks for that one, whatever it sets.
+-- Bind a login to a tenant: from now on it acts for that tenant, whatever it sets.
 CREATE FUNCTION bind_login(login name, tenant text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -122,7 +122,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO found_role FROM pg_roles r WHERE r.rolname = bind_login.login;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no login %', quote_nullable(login)
+        RAISE EXCEPTION 'the login % does not exist', quote_nullable(login)
             USING ERRCODE = 'undefined_object', HINT = 'Create it with CREATE ROLE … LOGIN first.';
     END IF;
     IF found_role.rolsuper OR found_role.rolbypassrls
@@ -130,7 +130,7 @@ BEGIN
        OR coalesce(pg_has_role(login, to_regrole('eventstore_projector'), 'MEMBER'), false) THEN
         RAISE EXCEPTION 'the login % sees every tenant: binding it would not change that', quote_ident(login)
             USING ERRCODE = 'invalid_grant_operation',
-                  HINT = 'Bind a login that is no superuser, has no BYPASSRLS, and is no member of the owner or eventstore_projector.';
+                  HINT = 'Bind a login that is not a superuser, does not have BYPASSRLS, and is not a member of the owner or eventstore_projector.';
     END IF;
     INSERT INTO bound_logins AS b (login, tenant_id)
     VALUES (bind_login.login, bind_login.tenant)
@@ -142,7 +142,7 @@ SELECT eventstore_own('FUNCTION bind_login');
 REVOKE ALL ON FUNCTION bind_login FROM PUBLIC;
 
 -- file: scope/unbind_login.sql
--- Takes the binding away; false if there was none.
+-- Remove the binding of a login; false if it had none.
 CREATE FUNCTION unbind_login(login name) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 BEGIN
@@ -155,8 +155,9 @@ SELECT eventstore_own('FUNCTION unbind_login');
 REVOKE ALL ON FUNCTION unbind_login FROM PUBLIC;
 
 -- file: scope/login_is_bound.sql
--- A login that is bound to one tenant is no service, even where somebody gave it the service's role as well: it could make
--- itself a key of another tenant. The owner is not held by this, as foreign keys are checked in its name.
+-- Whether the login of the session is bound to one tenant. Such a login may not use the tables of the service, even if it has
+-- the service's role: it could create a key of another tenant. The owner passes, because foreign keys are checked in its
+-- name.
 CREATE FUNCTION login_is_bound() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
 RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
@@ -186,10 +187,9 @@ RETURN nullif(current_setting('eventstore.about', true), '')::uuid;
 SELECT eventstore_own('FUNCTION asked_conversation');
 
 -- file: row_security/acting_as.sql
--- Whether the current user is that role. Declared immutable although it is not, so that it is gone when a plan is made:
--- then the wall costs those roles nothing, and full text, whose operators are not leakproof, can use its index. This is
--- right for policies and nothing else: PostgreSQL never uses a plan with row level security for another role than the one
--- it was made for.
+-- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its value:
+-- then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index. This is only
+-- right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it was made for.
 CREATE FUNCTION acting_as(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;
@@ -197,7 +197,7 @@ RETURN current_user = role;
 SELECT eventstore_own('FUNCTION acting_as');
 
 -- file: row_security/lower_wall.sql
--- Takes the policies of the wall from a table; what others made stays, and so does row level security.
+-- Drop the policies of raise_wall; other policies stay, and row-level security stays enabled.
 CREATE FUNCTION lower_wall(walled regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -218,8 +218,8 @@ SELECT eventstore_own('FUNCTION lower_wall');
 REVOKE ALL ON FUNCTION lower_wall FROM PUBLIC;
 
 -- file: row_security/wall_of.sql
--- What the wall asks of the rows of a table with a column tenant_id. Also that the members are those of the user and the
--- tenant is not said here: it is the wall around them.
+-- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
+-- tenant: the policy of conversation_members does.
 CREATE FUNCTION wall_of(walled regclass, conversation_column name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -229,14 +229,15 @@ BEGIN
     IF EXISTS (SELECT
                  FROM pg_attribute a
                 WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
-        -- One look for each row, however many conversations are his, but for those of the one that the query names.
+        -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
+        -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
                                         FROM conversation_members m
                                        WHERE m.conversation_id = asked_conversation())
                            OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
     END IF;
-    -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
-    -- to the rows of a query that names its tenant is not for the wall to say.
+    -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
+    -- not the policy, decide how its rows are found.
     RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
                   tenant_of_wall(), of_user);
 END
@@ -285,9 +286,8 @@ SELECT eventstore_own('FUNCTION raise_wall');
 REVOKE ALL ON FUNCTION raise_wall FROM PUBLIC;
 
 -- file: members/conversation_members.sql
--- Who may see and write a conversation. Written by the append functions in the transaction of the append, and by nothing
--- else, so that what was shared or taken back holds from the instant in which the append returns. It can be made anew from
--- the log (members_of_log).
+-- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the append,
+-- so that sharing and unsharing take effect when the append returns. The log can recreate it (members_of_log).
 CREATE TABLE conversation_members (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -300,7 +300,7 @@ CREATE TABLE conversation_members (
 
 CREATE INDEX idx_conversation_members_user_id ON conversation_members (tenant_id, user_id, conversation_id);
 
-COMMENT ON TABLE conversation_members IS 'Who may see and write a conversation; written by the append functions alone';
+COMMENT ON TABLE conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
 COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; write: also append; read';
 
 SELECT eventstore_own('TABLE conversation_members');

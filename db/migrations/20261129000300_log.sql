@@ -3,21 +3,22 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: log/events_position.sql
--- CACHE 1 matters: the gate compares positions with last_value (see eventstore/ORDER.md).
+-- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (see eventstore/ORDER.md).
 CREATE SEQUENCE events_position AS bigint CACHE 1;
 
 SELECT eventstore_own('SEQUENCE events_position');
 
 -- file: log/refuse_change_of_events.sql
--- Statement level and ENABLE ALWAYS: fires also for no rows, for superusers, and under
--- session_replication_role = replica, where an ordinary trigger is skipped.
+-- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
+-- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for no
+-- rows.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     RAISE EXCEPTION '% on the table events is refused: the log is append-only', TG_OP
         USING ERRCODE = 'restrict_violation',
-              DETAIL = 'Events are the source of truth, the audit trail and the backup; none is ever changed.',
-              HINT = 'Append a further event that says what is different now.';
+              DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
+              HINT = 'Append another event that states the change.';
 END
 $$;
 
@@ -53,10 +54,10 @@ CREATE INDEX idx_events_position ON events (position);
 CREATE INDEX idx_events_conversation_id ON events (conversation_id);
 CREATE INDEX idx_events_timestamp ON events (timestamp DESC);
 
-COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by append_events alone';
+COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by the append functions alone';
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
 COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
-COMMENT ON COLUMN events.timestamp IS 'When the log took the event; when it happened is metadata.occurred_at';
+COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
 COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
 
 CREATE TRIGGER events_are_append_only
@@ -65,14 +66,14 @@ CREATE TRIGGER events_are_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
 
--- For changes that come by way of another table, of which somebody made this one a child or a partition.
+-- For changes through a table of which this one was made a child or a partition.
 CREATE TRIGGER event_is_append_only
     BEFORE UPDATE OR DELETE ON events
     FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
--- Finds out whether a conversation is deleted, however long it is. It holds few events, so it is small.
+-- Finds the last deletion of a conversation of any length. It holds few events, so it is small.
 CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version)
  WHERE event_type IN ('conversation.deleted', 'conversation.reactivated');
 
@@ -92,7 +93,7 @@ RETURN (((value & 4294967295) # 2147483648) - 2147483648)::integer;
 SELECT eventstore_own('FUNCTION low_32_bits');
 
 -- file: log/last_position.sql
--- Highest position that the sequence has handed out; 0 for a fresh one.
+-- The highest position that the sequence has given out; 0 if none.
 CREATE FUNCTION last_position() RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -104,7 +105,7 @@ REVOKE ALL ON FUNCTION last_position FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION last_position', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader', 'eventstore_search');
 
 -- file: log/refuse_old_snapshots.sql
--- Every reader and writer of the log relies on seeing what was committed a moment ago.
+-- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just committed.
 CREATE FUNCTION refuse_old_snapshots() RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
@@ -120,7 +121,8 @@ $$;
 SELECT eventstore_own('FUNCTION refuse_old_snapshots');
 
 -- file: log/hold_gate.sql
--- Taken by an append before it takes a position, held until its commit is visible.
+-- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
+-- eventstore/ORDER.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
 CREATE FUNCTION hold_gate() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -146,7 +148,7 @@ SELECT eventstore_own('FUNCTION hold_gate');
 REVOKE ALL ON FUNCTION hold_gate FROM PUBLIC;
 
 -- file: log/lowest_gate.sql
--- The lowest position below which some append in flight may still take one; null where none is in flight.
+-- The lowest position after which an append in progress may still take one; null if none is in progress.
 CREATE FUNCTION lowest_gate(reference bigint) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -164,8 +166,8 @@ SELECT eventstore_own('FUNCTION lowest_gate');
 REVOKE ALL ON FUNCTION lowest_gate FROM PUBLIC;
 
 -- file: log/log_horizon.sql
--- The position up to which the log is final. Not monotone: a consumer goes by the greater of this and its
--- checkpoint. The caller reads events in a statement of its own, afterwards.
+-- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its checkpoint. The
+-- caller reads events in a later statement.
 CREATE FUNCTION log_horizon() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -173,8 +175,8 @@ DECLARE
 BEGIN
     PERFORM refuse_old_snapshots();
     IF pg_is_in_recovery() THEN
-        -- A standby knows nothing of the locks of the primary. But every checkpoint was a horizon there once, and
-        -- whatever it covers was committed, and so is replayed here, before it.
+        -- A standby does not have the locks of the primary. But each checkpoint was a horizon there, and all that it
+        -- covers was committed, and is replayed here, before it.
         RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();
@@ -187,7 +189,7 @@ REVOKE ALL ON FUNCTION log_horizon FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/positions_after.sql
--- The positions of the next events after one, the first ones first.
+-- The positions of the next events after a position, in order.
 CREATE FUNCTION positions_after(seen bigint, most integer) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 100 AS $$
 BEGIN
@@ -201,7 +203,7 @@ REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/event_not_above.sql
--- The position of the last event at or below another; 0 if there is none.
+-- The position of the last event at or below a position; 0 if there is none.
 CREATE FUNCTION event_not_above(highest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -214,7 +216,7 @@ REVOKE ALL ON FUNCTION event_not_above FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/event_not_below.sql
--- The position of the first event at or above another; the highest that there can be if there is none.
+-- The position of the first event at or above a position; the highest possible one if there is none.
 CREATE FUNCTION event_not_below(lowest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -227,7 +229,7 @@ REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/positions_in_time.sql
--- The positions of the first event in time at or after a moment, and of the last before another; null where there is none.
+-- The positions of the first event at or after a time, and of the last one before another time; null if there is none.
 CREATE FUNCTION positions_in_time(since timestamptz, until timestamptz, OUT low bigint, OUT high bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -294,11 +296,13 @@ RETURN 'eventstore_' || current_schema();
 SELECT eventstore_own('FUNCTION wake_channel');
 
 -- file: waiting/lie_down.sql
--- Lies down to sleep: true if from now on every append will notify, false if there is something to do first.
+-- Begin to wait for events after a position: true if from now on each append will notify, false if there is something to
+-- read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
+-- eventstore/ORDER.md.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- No statistics, however old, may lead to a look through the whole log for events that are not there. Before PostgreSQL
--- 18 that makes reading a sequence look so dear that it would be compiled first.
+-- Outdated statistics must not lead to a scan of the whole log for events that are not there. Before PostgreSQL 18 this
+-- makes reading a sequence look so expensive that the query would be JIT-compiled.
 SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -309,11 +313,11 @@ BEGIN
         RETURN false;
     END IF;
     IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
-        -- A crash that forgets the flag ends the sleepers too, so nobody waits for it to be durable.
+        -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
                 setval('consumer_slots', 1);
     END IF;
-    -- Two statements, for the second needs a snapshot taken after the first found no append in flight.
+    -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
     IF lowest_gate(lie_down.seen) IS NULL THEN
         IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
             RETURN true;
@@ -341,7 +345,7 @@ REVOKE ALL ON FUNCTION get_up FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION get_up', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 
 -- file: waiting/somebody_sleeps.sql
--- Asked by an append after it holds the gate.
+-- Whether a session waits for events. An append asks after it has registered.
 CREATE FUNCTION somebody_sleeps() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -349,13 +353,13 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last sleeper has got up, or died. Nobody lies down until this append has ended.
+        -- The last wait has ended. No other begins before this append has ended.
         PERFORM setval('consumer_slots', 0);
         RETURN false;
     END IF;
-    -- A session that listens and reads nothing holds back the queue of notifications, which all databases share. When it is
-    -- full, the commit of whoever notifies fails. So from half on, where the server itself begins to warn, nobody is
-    -- notified: waiters look by themselves every few seconds.
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
+    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
+    -- warn: waiting sessions poll every few seconds as well.
     RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;

@@ -3,8 +3,8 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: validation/sha1.sql
--- The SHA-1 of a message (RFC 3174), which UUIDs of version 5 are made with; PostgreSQL has it in an extension only. About
--- 25 microseconds for 64 bytes.
+-- The SHA-1 of a message (RFC 3174), for UUIDs of version 5; in PostgreSQL only an extension has it. It takes about 25
+-- microseconds for 64 bytes.
 CREATE FUNCTION sha1(message bytea) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -41,7 +41,7 @@ BEGIN
         c := h2;
         d := h3;
         e := h4;
-        -- Five rounds at a time: then the five words need not change their names in between.
+        -- Five rounds at a time, so that the five words need not be exchanged in between.
         FOR t IN 1 .. 20 BY 5 LOOP
             e := e + ((a << 5 & m) | (a >> 27)) + (d # (b & (c # d))) + 1518500249 + w[t] & m;
             b := (b << 30 & m) | (b >> 2);
@@ -104,7 +104,7 @@ $$;
 SELECT eventstore_own('FUNCTION sha1');
 
 -- file: validation/conversation_uuid.sql
--- The id of the conversation that a client calls by this text: as conversation_uuid in eventstore/ids.py.
+-- The id of the conversation that a client calls by a text: the same as conversation_uuid in eventstore/ids.py.
 CREATE FUNCTION conversation_uuid(tenant_id text, given_id text) RETURNS uuid
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -126,8 +126,8 @@ $$;
 SELECT eventstore_own('FUNCTION conversation_uuid');
 
 -- file: validation/given_id_problem.sql
--- What is wrong with the given_id of an event for that conversation; null if nothing is. One that leads to another
--- conversation would send there whoever follows it.
+-- What is invalid in the given_id of an event of a conversation; null if it is valid. One that belongs to another
+-- conversation would lead readers there.
 CREATE FUNCTION given_id_problem(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -138,7 +138,7 @@ END;
 SELECT eventstore_own('FUNCTION given_id_problem');
 
 -- file: validation/member_is.sql
--- Whether a member of a JSON object is absent, or of that type.
+-- Whether a member of a JSON object is absent or of a type.
 CREATE FUNCTION member_is(object jsonb, member text, type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = type, true);
@@ -146,7 +146,7 @@ RETURN coalesce(jsonb_typeof(object -> member) = type, true);
 SELECT eventstore_own('FUNCTION member_is');
 
 -- file: validation/member_is_text.sql
--- Whether a member of a JSON object is a text of at most so many characters.
+-- Whether a member of a JSON object is a string of at most so many characters.
 CREATE FUNCTION member_is_text(object jsonb, member text, longest integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
@@ -162,88 +162,88 @@ RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 SELECT eventstore_own('FUNCTION member_is_uuid');
 
 -- file: validation/message_problem.sql
--- What is wrong with the content of a message; null if nothing is.
+-- What is invalid in the content of a message; null if it is valid.
 CREATE FUNCTION message_problem(content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
-        THEN 'its content is no object'
+        THEN 'its content is not an object'
     WHEN NOT member_is(content, 'given_id', 'string')
-        THEN 'given_id is no text'
+        THEN 'given_id is not a string'
     WHEN NOT member_is(content, 'metadata', 'object')
-        THEN 'metadata is no object'
+        THEN 'metadata is not an object'
     WHEN NOT member_is(content, 'extra', 'object')
-        THEN 'extra is no object'
+        THEN 'extra is not an object'
     WHEN NOT (member_is_text(content, 'role', 50) AND content ->> 'role' <> ''
               AND member_is(content, 'content', 'string') AND member_is(content, 'parts', 'array'))
-        THEN 'role is no text of 1 to 50 characters, content no text, or parts no array'
+        THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
 END;
 
 SELECT eventstore_own('FUNCTION message_problem');
 
 -- file: validation/conversation_problem.sql
--- What is wrong with the content of an event of a conversation; null if nothing is.
+-- What is invalid in the content of an event of a conversation; null if it is valid.
 CREATE FUNCTION conversation_problem(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
-        THEN 'its content is no object'
+        THEN 'its content is not an object'
     WHEN event_type = 'conversation.created' AND NOT member_is(content, 'given_id', 'string')
-        THEN 'given_id is no text'
+        THEN 'given_id is not a string'
     WHEN event_type <> 'conversation.renamed' AND NOT member_is(content, 'metadata', 'object')
-        THEN 'metadata is no object'
+        THEN 'metadata is not an object'
     WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT member_is_text(content, 'name', 255)
-        THEN 'name is no text of at most 255 characters'
+        THEN 'name is not a string of at most 255 characters'
     WHEN event_type = 'conversation.forked' AND NOT (
              member_is_uuid(content, 'source_conversation_id')
              AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
-        THEN 'source_conversation_id is no UUID, or source_version no number'
+        THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;
 
 SELECT eventstore_own('FUNCTION conversation_problem');
 
 -- file: validation/task_problem.sql
--- What is wrong with the content of an event of a task; null if nothing is.
+-- What is invalid in the content of an event of a task; null if it is valid.
 CREATE FUNCTION task_problem(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
-        THEN 'its content is no object'
+        THEN 'its content is not an object'
     WHEN event_type = 'task.created' AND NOT member_is(content, 'given_id', 'string')
-        THEN 'given_id is no text'
+        THEN 'given_id is not a string'
     WHEN event_type NOT IN ('task.status_changed', 'task.described') AND NOT member_is(content, 'metadata', 'object')
-        THEN 'metadata is no object'
+        THEN 'metadata is not an object'
     WHEN event_type <> 'task.status_changed' AND NOT member_is(content, 'extra', 'object')
-        THEN 'extra is no object'
+        THEN 'extra is not an object'
     WHEN event_type = 'task.described' AND NOT member_is(content, 'history', 'array')
-        THEN 'history is no array'
+        THEN 'history is not an array'
     WHEN NOT member_is_uuid(content, 'task_id')
-        THEN 'task_id is no UUID in lower case'
+        THEN 'task_id is not a UUID in lower case'
     WHEN event_type IN ('task.created', 'task.status_changed') AND NOT (
              member_is_text(content, 'status', 50) AND content ->> 'status' <> ''
              AND (event_type <> 'task.status_changed' OR member_is(content, 'message', 'object')))
-        THEN 'status is no text of 1 to 50 characters, or message no object'
+        THEN 'status is not a string of 1 to 50 characters, or message is not an object'
     WHEN event_type IN ('task.created', 'task.described') AND NOT coalesce(
              jsonb_typeof(content -> 'description') = 'string', event_type = 'task.described')
-        THEN 'description is no text'
+        THEN 'description is not a string'
     WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT coalesce(
              jsonb_typeof(content -> 'artifact_id') = 'string' AND jsonb_typeof(content -> 'parts') = 'array'
              AND jsonb_typeof(content -> 'last_chunk') = 'boolean'
              AND member_is(content, 'name', 'string') AND member_is(content, 'description', 'string'), false)
-        THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'
+        THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
 END;
 
 SELECT eventstore_own('FUNCTION task_problem');
 
 -- file: validation/sharing_problem.sql
--- What is wrong with an event by which a conversation is shared, or no longer shared, with a user.
+-- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
 CREATE FUNCTION sharing_problem(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
-        THEN 'its content is no object'
+        THEN 'its content is not an object'
     WHEN NOT (member_is_text(content, 'user', 255) AND content ->> 'user' <> '')
-        THEN 'user is no text of 1 to 255 characters'
+        THEN 'user is not a string of 1 to 255 characters'
     WHEN event_type = 'conversation.shared' AND NOT coalesce(content -> 'access' IN ('"read"', '"write"'), false)
         THEN 'access is neither read nor write'
 END;
@@ -252,8 +252,7 @@ SELECT eventstore_own('FUNCTION sharing_problem');
 REVOKE ALL ON FUNCTION sharing_problem FROM PUBLIC;
 
 -- file: validation/metadata_problem.sql
--- What is wrong with an event's metadata, and with the content of a built-in event; null if nothing is. No event that
--- passes can fail in a projection, whoever sent it and whatever version: what the log has taken it keeps for good.
+-- What is invalid in the metadata of an event; null if it is valid.
 CREATE FUNCTION metadata_problem(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
@@ -261,16 +260,16 @@ RETURN CASE
                       AND member_is(metadata, 'correlation_id', 'string')
                       AND member_is(metadata, 'causation_id', 'string')
                       AND member_is(metadata, 'traceparent', 'string'), false)
-        THEN 'its metadata is no object, or an id in it no text'
+        THEN 'its metadata is not an object, or an id in it is not a string'
     WHEN metadata ? 'eventstore.owner'
          AND NOT (member_is_text(metadata, 'eventstore.owner', 255) AND metadata ->> 'eventstore.owner' <> '')
-        THEN 'its metadata."eventstore.owner" is no text of 1 to 255 characters'
+        THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'
     WHEN metadata ? 'occurred_at' THEN
         CASE
             WHEN NOT coalesce(metadata ->> 'occurred_at'
                               ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$', false)
-                THEN 'its metadata.occurred_at is no ISO 8601 time with a zone'
-            -- The cast raises an error of its own for the 30th of February.
+                THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'
+            -- The cast raises its own error for the 30th of February.
             WHEN (metadata ->> 'occurred_at')::timestamptz
                  NOT BETWEEN '0001-01-01 00:00+00'::timestamptz AND '9999-12-31 23:59:59.999999+00'::timestamptz
                 THEN 'its metadata.occurred_at lies outside the years 1 to 9999'
@@ -280,9 +279,9 @@ END;
 SELECT eventstore_own('FUNCTION metadata_problem');
 
 -- file: validation/event_problem.sql
--- What is wrong with an event; null if nothing is. No event that passes can fail in a projection, whoever sent it and
--- whatever version: what the log has taken it keeps for good. In PL/pgSQL, where only the expressions that are reached
--- are made ready: as one expression, that alone would cost half as much as the rest of an append.
+-- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and version sent
+-- it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches: as a single
+-- expression, the preparation alone would cost half as much as the rest of an append.
 CREATE FUNCTION event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
@@ -311,7 +310,7 @@ $$;
 SELECT eventstore_own('FUNCTION event_problem');
 
 -- file: members/own_conversation.sql
--- Makes the user for whom a conversation began its owner.
+-- Make a user the owner of a conversation.
 CREATE FUNCTION own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable
@@ -326,7 +325,7 @@ SELECT eventstore_own('FUNCTION own_conversation');
 REVOKE ALL ON FUNCTION own_conversation FROM PUBLIC;
 
 -- file: members/share_conversation.sql
--- Applies an event conversation.shared or conversation.unshared. The owner stays what he is.
+-- Apply an event conversation.shared or conversation.unshared. The owner stays the owner.
 CREATE FUNCTION share_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable
@@ -371,7 +370,7 @@ SELECT eventstore_own('FUNCTION may_append');
 REVOKE ALL ON FUNCTION may_append FROM PUBLIC;
 
 -- file: members/members_of_log.sql
--- The members as the log gives them: who is named as the owner by the first event of a conversation, and with whom it was
+-- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it was
 -- shared since.
 CREATE FUNCTION members_of_log() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, access text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -406,7 +405,7 @@ SELECT eventstore_own('FUNCTION members_of_log');
 REVOKE ALL ON FUNCTION members_of_log FROM PUBLIC;
 
 -- file: members/members_of.sql
--- Who may see and write a conversation, for whoever may see it himself.
+-- The users who may see a conversation, for callers who may see it themselves.
 CREATE FUNCTION members_of(conversation uuid) RETURNS TABLE (user_id text, access text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -430,7 +429,7 @@ REVOKE ALL ON FUNCTION members_of FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_reader');
 
 -- file: members/differing_members.sql
--- Members who are not what the log gives, of all tenants; null where one of the two does not name them.
+-- The members of all tenants that differ from those of the log; null if one of the two does not have the user.
 CREATE FUNCTION differing_members() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, expected text, found text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -449,8 +448,8 @@ REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');
 
 -- file: append/digest_text.sql
--- A text as it goes into a digest: its length in bytes, four bytes big-endian, then its bytes in UTF-8. The database is
--- in UTF-8, so these are the bytes it is stored in; without convert_to, which is only STABLE, planners can inline it.
+-- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8. The database is in
+-- UTF-8, so these are the stored bytes; without convert_to, which is only STABLE, the planner can inline this.
 CREATE FUNCTION digest_text(value text) RETURNS bytea
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escape');
@@ -458,7 +457,7 @@ RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escap
 SELECT eventstore_own('FUNCTION digest_text');
 
 -- file: append/event_digest.sql
--- The byte format is for good: eventstore/DIGEST.md documents it, with test vectors.
+-- The digest of an event. Its byte format never changes: eventstore/DIGEST.md documents it, with test vectors.
 CREATE FUNCTION event_digest(
     salt            bytea,
     "position"      bigint,
@@ -492,7 +491,7 @@ RETURN sha256(
 SELECT eventstore_own('FUNCTION event_digest');
 
 -- file: append/conversation_key.sql
--- What is locked while a conversation is appended to. Keys can collide: then two conversations share a lock.
+-- The key of the advisory lock of a conversation. Keys can collide: then two conversations share a lock.
 CREATE FUNCTION conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0));
@@ -500,8 +499,8 @@ RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0));
 SELECT eventstore_own('FUNCTION conversation_key');
 
 -- file: append/lock_within.sql
--- Bounds the waiting for locks in the rest of the transaction to so many milliseconds (SQLSTATE 55P03 beyond); a
--- negative number leaves the session's own bound.
+-- Limit the wait for locks in the rest of the transaction to a number of milliseconds (then SQLSTATE 55P03); a negative
+-- number keeps the session's own limit.
 CREATE FUNCTION lock_within(patience integer) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -515,8 +514,8 @@ SELECT eventstore_own('FUNCTION lock_within');
 REVOKE ALL ON FUNCTION lock_within FROM PUBLIC;
 
 -- file: append/event_differences.sql
--- What distinguishes an event from the one that is stored under its id; null if they are the same. The owner in the
--- metadata does not count if the append itself adds it (see append_one), only if the caller names it.
+-- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner in
+-- the metadata counts only if the caller names it, not if the append adds it (see append_one).
 CREATE FUNCTION event_differences(
     stored_type           text,
     stored_schema_version smallint,
@@ -532,7 +531,7 @@ CREATE FUNCTION event_differences(
 ) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
-    -- Equal values are the same event, in whatever order the members of their objects were sent.
+    -- The order of the members of an object does not matter.
     stored_metadata := stored_metadata - 'eventstore.member_order';
     metadata := metadata - 'eventstore.member_order';
     IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
@@ -563,9 +562,9 @@ $$;
 SELECT eventstore_own('FUNCTION event_differences');
 
 -- file: append/await_durability.sql
--- Makes the commit of this transaction durable although it changes nothing, for an event that is known already: its own
--- transaction may be committed here and not yet on a synchronous standby, if its backend was ended while it waited. A
--- transaction that writes a record to the WAL, whatever it says, is flushed and waits for the standby (see ORDER.md).
+-- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction that
+-- stored it may be committed here and not yet on a synchronous standby, if its backend was ended while it waited. A
+-- transaction that writes any record to the WAL is flushed and waits for the standby (see ORDER.md).
 CREATE FUNCTION await_durability() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -577,7 +576,7 @@ SELECT eventstore_own('FUNCTION await_durability');
 REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;
 
 -- file: append/append_one.sql
--- Appends one event to one conversation: append_group without the cost of sets.
+-- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -608,7 +607,7 @@ DECLARE
 BEGIN
     IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
                  metadata, patience, asking) > 0 THEN
-        RAISE EXCEPTION 'an append with a null in it' USING ERRCODE = 'null_value_not_allowed';
+        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     bound := writing_tenant();
     IF bound <> tenant_id THEN
@@ -655,7 +654,7 @@ BEGIN
             END IF;
         END IF;
         SELECT k.position, k.version, k.timestamp,
-               -- An event whose content was erased has no salt any more; it can only be known by its id.
+               -- An event whose content was erased has no salt; only its id can be compared.
                CASE WHEN k.salt IS NOT NULL THEN event_differences(
                    k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
                    append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
@@ -697,11 +696,11 @@ BEGIN
     outcome := 'n';
     position := nextval('events_position');
     version := version + 1;
-    -- Never before the previous version's, should the server's clock step back.
+    -- Never before the previous version's, even if the server's clock steps back.
     timestamp := greatest(clock_timestamp(), head.timestamp);
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
-        -- The owner stands in the log, and nobody but the whole tenant (a restored backup) names another than himself.
+        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
         IF asking <> '' THEN
             metadata := metadata || jsonb_build_object('eventstore.owner', asking);
         END IF;
@@ -729,8 +728,8 @@ REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');
 
 -- file: append/append_events.sql
--- Appends one or many events to one or several conversations: all of them or none. For a transaction of one's own, which
--- has said for whom it asks (asking_tenant, asking_user): errors stand in the place of outcomes.
+-- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own that
+-- has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -744,9 +743,10 @@ CREATE FUNCTION append_events(
     metadatas         jsonb[]
 ) RETURNS TABLE (ordinal integer, "position" bigint, version integer, "timestamp" timestamptz, is_new boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- A plan that was made while the log was short must serve when it is long, and making one for every call would take
--- several times as long as the append. (The connections of the library set this once, because a SET for each call of
--- append_one would take a fifth of its time.)
+-- A plan that was made while the log was short must also serve when it is long, and planning each call would take several
+-- times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so expensive that
+-- the query would be JIT-compiled in each call. (The connections of the library set this once, because a SET for each call
+-- of append_one would take a fifth of its time.)
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column
@@ -756,9 +756,9 @@ DECLARE
     asked  text := asking_tenant();
 BEGIN
     IF asked IS NULL THEN
-        RAISE EXCEPTION 'this transaction asks for no tenant'
+        RAISE EXCEPTION 'this transaction has not set a tenant'
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> asked;
     FOR event IN
@@ -819,10 +819,20 @@ REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');
 
 -- file: append/append_group.sql
--- Appends that travel together: each is taken whole or refused whole, by itself, whatever becomes of the others. One row
--- for each event, in the order given.
+-- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One row
+-- for each event, in the given order. Its outcome is
 --
--- Appends may share a conversation where all of them expect ANY, for the same user; then they follow each other in it.
+--   n  new
+--   k  known: it is stored already
+--   v  the conversation is not at the expected version
+--   i  another event has this id; problem names what differs
+--   r  refused: problem names what is invalid
+--   f  forbidden: the user may not append this to the conversation; nothing of what it holds is shown
+--   d  the conversation is deleted
+--   b  busy: another append holds the lock of the conversation, and patience is 0
+--   x  another event of the same append was refused
+--
+-- Appends may share a conversation if all of them expect ANY, for the same user; then they follow each other in it.
 CREATE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
     conversation_ids  uuid[],
@@ -862,7 +872,7 @@ BEGIN
            AND array_position(expected_versions, NULL) IS NULL
            AND array_position(append_nos, NULL) IS NULL
            AND array_position(users, NULL) IS NULL, false) THEN
-        RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
+        RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF -2 <> ANY (expected_versions) AND EXISTS (
@@ -901,7 +911,7 @@ BEGIN
 
     IF patience <> 0 THEN
         PERFORM lock_within(patience);
-        -- In the order of the keys, not of the ids: keys can collide, and two appends must not wait for each other.
+        -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
            FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
@@ -918,7 +928,7 @@ BEGIN
     FOR number, shares, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, should the server's clock step back.
+               -- Never before the previous version's, even if the server's clock steps back.
                greatest(clock_timestamp(), head.timestamp) AS timestamp,
                head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
@@ -946,7 +956,7 @@ BEGIN
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN NOT accepted_when_deleted(n.event_type)
                         AND CASE
-                                WHEN deletes THEN coalesce((  -- the last that this append adds before it, else the log
+                                WHEN deletes THEN coalesce((  -- the last one that this append adds before it, else the log
                                     SELECT b.event_type = 'conversation.deleted'
                                       FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
                                                AS b (conversation_no, event_type, id, ordinal)
@@ -982,7 +992,7 @@ BEGIN
                            AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
                                  asking, ordinal)
                 OFFSET 0) AS n
-          -- A number that names no conversation must not lose its event: the insertion fails without a tenant.
+          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
           LEFT JOIN heads h ON h.no = n.conversation_no
           LEFT JOIN LATERAL (
                    SELECT e.*
@@ -996,7 +1006,7 @@ BEGIN
            AND known.conversation_id = h.conversation_id
            AND known.id = n.id
          CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt any more; it can only be known by its id.
+                   -- An event whose content was erased has no salt; only its id can be compared.
                    SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
                               known.event_type, known.schema_version, known.actor, known.content, known.metadata,
                               n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
@@ -1034,7 +1044,7 @@ BEGIN
          WHERE p.is_new
     ),
     owning AS (
-        -- Nobody else is a member yet: this is the first event.
+        -- The conversation has no other member yet: this is its first event.
         INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
         SELECT p.tenant_id, p.conversation_id, p.about ->> 'eventstore.owner', 'own'
           FROM placed p
@@ -1042,7 +1052,7 @@ BEGIN
            AND p.next = 1
            AND p.about ? 'eventstore.owner'
     )
-    -- A conversation that is busy or forbidden shows nothing of what it holds.
+    -- A busy or forbidden conversation shows nothing of what it holds.
     SELECT p.ordinal,
            p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
            (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",

@@ -23,7 +23,7 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE check
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
 -- file: projections/share_of.sql
--- The part of the conversations that one worker follows, 0 to 15. For good: checkpoints are kept by it.
+-- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by share.
 CREATE FUNCTION share_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
@@ -31,7 +31,7 @@ RETURN (uuid_hash(conversation_id) & 15)::smallint;
 SELECT eventstore_own('FUNCTION share_of');
 
 -- file: projections/text_of_parts.sql
--- The text of a message made of parts: that of its text parts, a line each; null where it has none.
+-- The text of a message with parts: one line for each text part; null if it has none.
 CREATE FUNCTION text_of_parts(parts jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -45,7 +45,7 @@ END;
 SELECT eventstore_own('FUNCTION text_of_parts');
 
 -- file: projections/occurred_at.sql
--- When an event happened, as far as anybody said; otherwise when the log took it.
+-- When an event happened, if the metadata says so; otherwise when it was appended.
 CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
@@ -65,16 +65,16 @@ CREATE TABLE projection_texts (
     CONSTRAINT projection_texts_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
-COMMENT ON TABLE projection_texts IS 'By which text the tables of a stage are made';
+COMMENT ON TABLE projection_texts IS 'Definition by which the tables of a stage are filled';
 COMMENT ON COLUMN projection_texts.source IS 'SHA-256 of the projection';
-COMMENT ON COLUMN projection_texts.text IS 'Its statements; null where it is written in Python';
+COMMENT ON COLUMN projection_texts.text IS 'SQL of the projection; null if it is written in Python';
 
 SELECT eventstore_own('TABLE projection_texts');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_texts', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE projection_texts', 'eventstore_reader');
 
 -- file: projections/parked.sql
--- Conversations that a projection does not go on with, because one of their events cannot be digested.
+-- Conversations to which a projection applies no further events, because it failed on one of them.
 CREATE TABLE parked (
     projection      text COLLATE "C" NOT NULL,
     stage           text COLLATE "C" NOT NULL,
@@ -91,7 +91,7 @@ CREATE TABLE parked (
     CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id)
 );
 
-COMMENT ON COLUMN parked.position IS 'Of the event that failed: it and all later ones of the conversation are not applied';
+COMMENT ON COLUMN parked.position IS 'Position of the event that failed; neither it nor later events of the conversation are applied';
 
 ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 
@@ -133,7 +133,7 @@ BEGIN
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.source = begin_batch.source) THEN
-        RAISE EXCEPTION 'the % tables of projection % are made by another text', begin_batch.stage, begin_batch.projection
+        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', begin_batch.stage, begin_batch.projection
             USING ERRCODE = 'ES006';
     END IF;
     until := least(until, log_horizon());
@@ -161,7 +161,8 @@ REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
 
 -- file: rebuild/rebuild_key.sql
--- Of two that make, fill or swap the same tables one must wait; a lock of the session's, so that it ends with it.
+-- The key of the advisory lock under which the tables of a projection are created, filled and swapped. A session lock, so
+-- that it ends with the session.
 CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN ('projection_texts'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
@@ -211,7 +212,7 @@ RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
 SELECT eventstore_own('FUNCTION role_shown');
 
 -- file: rebuild/swap_obstacles.sql
--- What stands in the way of a swap; no rows if nothing does.
+-- What prevents a swap of tables; no rows if nothing does.
 CREATE FUNCTION swap_obstacles(tables text[]) RETURNS TABLE (obstacle text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -232,9 +233,9 @@ BEGIN ATOMIC
     )
     SELECT format('%s is missing', g.name) FROM given g WHERE g.oid IS NULL
      UNION ALL
-    SELECT format('%s is no plain table', g.name) FROM given g WHERE g.relkind <> 'r' OR g.relispartition
+    SELECT format('%s is not an ordinary table', g.name) FROM given g WHERE g.relkind <> 'r' OR g.relispartition
      UNION ALL
-    SELECT format('%s belongs to %s, and %s is no member of that role', g.name, g.relowner::regrole, current_user)
+    SELECT format('%s belongs to %s, and %s is not a member of that role', g.name, g.relowner::regrole, current_user)
       FROM given g
      WHERE NOT pg_has_role(g.relowner, 'USAGE')
      UNION ALL
@@ -243,7 +244,7 @@ BEGIN ATOMIC
       JOIN pg_constraint k ON k.confrelid = g.oid AND k.contype = 'f'
      WHERE k.conrelid NOT IN (SELECT oid FROM given)
      UNION ALL
-    SELECT format('%s %s reads %s: drop it, and make it again afterwards',
+    SELECT format('%s %s reads %s: drop it, and create it again afterwards',
                   CASE c.relkind WHEN 'm' THEN 'the materialized view' ELSE 'the view' END, c.oid::regclass, d.name)
       FROM dependents d
       JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
@@ -251,7 +252,7 @@ BEGIN ATOMIC
      WHERE c.relkind <> 'v'
         OR NOT pg_has_role(c.relowner, 'USAGE')
      UNION ALL
-    SELECT format('%s depends on %s: drop it, and make it again afterwards',
+    SELECT format('%s depends on %s: drop it, and create it again afterwards',
                   pg_describe_object(d.classid, d.objid, 0), d.name)
       FROM dependents d
      WHERE d.classid NOT IN ('pg_rewrite'::regclass, 'pg_class'::regclass, 'pg_constraint'::regclass,
@@ -259,12 +260,12 @@ BEGIN ATOMIC
        AND NOT (d.classid = 'pg_policy'::regclass
                 AND EXISTS (SELECT FROM pg_policy p WHERE p.oid = d.objid AND p.polrelid IN (SELECT oid FROM given)))
      UNION ALL
-    SELECT format('the function %s reads %s, and %s is no member of its owner', f.oid::regprocedure, d.name, current_user)
+    SELECT format('the function %s reads %s, and %s is not a member of its owner', f.oid::regprocedure, d.name, current_user)
       FROM dependents d
       JOIN pg_proc f ON d.classid = 'pg_proc'::regclass AND f.oid = d.objid
      WHERE NOT pg_has_role(f.proowner, 'USAGE')
      UNION ALL
-    SELECT format('%s uses the type of a row of %s: drop it, and make it again afterwards',
+    SELECT format('%s uses the type of a row of %s: drop it, and create it again afterwards',
                   pg_describe_object(d.classid, d.objid, d.objsubid), g.name)
       FROM given g
       JOIN pg_depend d
@@ -277,7 +278,12 @@ SELECT eventstore_own('FUNCTION swap_obstacles');
 REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;
 
 -- file: rebuild/make_shadows.sql
--- Makes the tables in another schema, like the live ones but without indexes, keys, triggers and policies.
+-- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
+-- (missing_in_shadows).
+--
+-- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a trigger)
+-- are there afterwards as well. Its functions are called by the login itself, which must own the tables or be a member of
+-- their owner.
 CREATE FUNCTION make_shadows(tables text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -330,7 +336,7 @@ SELECT eventstore_own('FUNCTION make_shadows');
 REVOKE ALL ON FUNCTION make_shadows FROM PUBLIC;
 
 -- file: rebuild/move_tables.sql
--- Moves the tables of one stage to where another's stand. The statistics objects do not follow by themselves.
+-- Move the tables of one stage to the schema of another. Statistics objects are moved separately.
 CREATE FUNCTION move_tables(tables text[], stage text, to_stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -353,7 +359,7 @@ SELECT eventstore_own('FUNCTION move_tables');
 REVOKE ALL ON FUNCTION move_tables FROM PUBLIC;
 
 -- file: rebuild/move_stage.sql
--- Gives what is kept about a stage another name.
+-- Rename a stage in the checkpoints, definitions and parked conversations of a projection.
 CREATE FUNCTION move_stage(projection text, stage text, to_stage text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -366,9 +372,9 @@ SELECT eventstore_own('FUNCTION move_stage');
 REVOKE ALL ON FUNCTION move_stage FROM PUBLIC;
 
 -- file: rebuild/swap_tables.sql
--- Puts the tables of a stage (next, or previous) in the place of the live ones, which become the previous. Views and
--- functions in SQL that read the live tables read the new ones afterwards. The locks that readers feel are held from
--- LOCK TABLE to the end of the transaction, which should follow at once; the caller bounds the waiting for them.
+-- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL functions
+-- that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK TABLE to the end
+-- of the transaction, which should follow at once; the caller limits the wait for them.
 CREATE FUNCTION swap_tables(projection text, tables text[], stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -383,7 +389,7 @@ DECLARE
     move   text[];
 BEGIN
     SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
-    -- With nothing but the system in the path, definitions name every table with its schema.
+    -- With only the system catalogs in the path, definitions qualify every table.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT array_agg(DISTINCT
                CASE
@@ -416,14 +422,14 @@ SELECT eventstore_own('FUNCTION swap_tables');
 REVOKE ALL ON FUNCTION swap_tables FROM PUBLIC;
 
 -- file: rebuild/drop_stage.sql
--- Drops the tables of a stage that nobody reads, and all that is kept about it.
+-- Drop the tables of a stage that is not live, with its checkpoints and parked conversations.
 CREATE FUNCTION drop_stage(projection text, stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     name text;
 BEGIN
     IF stage = 'live' THEN
-        RAISE EXCEPTION 'the live tables of % are read', projection USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'the live tables of % are in use and cannot be dropped', projection USING ERRCODE = 'invalid_parameter_value';
     END IF;
     FOR name IN
         SELECT unnest(t.tables)
@@ -443,8 +449,8 @@ SELECT eventstore_own('FUNCTION drop_stage');
 REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;
 
 -- file: rebuild/missing_in_shadows.sql
--- What the next tables lack beside the live ones (migration 001050), policies among them: one that is for reading checks
--- nothing that is written.
+-- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not check
+-- writes, so they are added as well.
 CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -527,7 +533,8 @@ SELECT eventstore_own('FUNCTION missing_in_shadows');
 REVOKE ALL ON FUNCTION missing_in_shadows FROM PUBLIC;
 
 -- file: row_security/projected_tables.sql
--- The tables of the projections, in all stages that stand behind the wall: a rebuild copies it with the table.
+-- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to the
+-- next one with the table.
 CREATE FUNCTION projected_tables() RETURNS TABLE (projected regclass, conversation_column name)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -550,9 +557,9 @@ SELECT eventstore_own('FUNCTION projected_tables');
 REVOKE ALL ON FUNCTION projected_tables FROM PUBLIC;
 
 -- file: log/positions_are_sound.sql
--- What a store checks when it opens: the sequence of positions is as it was made (is_sound) and stands at or above the
--- last event (is_ahead). Projections only come to positions of events, so a checkpoint above the last event says that
--- events are missing, as after restoring a dump that row-level security has filtered.
+-- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at or
+-- above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event means
+-- that events are missing, as after restoring a dump that row-level security has filtered.
 CREATE FUNCTION positions_are_sound(
     OUT is_sound        boolean,
     OUT is_ahead        boolean,

@@ -3,8 +3,11 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: read_tables/conversations.sql
--- The read tables. Derived from events by the projections, one .sql file each in projections/; they can be emptied
--- and refilled at any time. No foreign keys among them: a projection may run ahead of another.
+-- The conversations. Read tables are derived from events by the projections, one .sql file each in projections/; they can
+-- be emptied and refilled at any time. They have no foreign keys: a projection may be ahead of another.
+--
+-- Planner statistics cover all rows, so EXPLAIN would tell a caller roughly how many rows of others hold a text. The
+-- columns with SET STATISTICS 0, here and in other tables, are texts by whose values no query searches.
 CREATE TABLE conversations (
     id            uuid NOT NULL,
     tenant_id     varchar(255) COLLATE "C" NOT NULL,
@@ -25,14 +28,14 @@ CREATE TABLE conversations (
 CREATE INDEX idx_conversations_id ON conversations (id);
 CREATE INDEX idx_conversations_updated_at ON conversations (updated_at DESC);
 
-COMMENT ON COLUMN conversations.given_id IS 'The id as the client gave it, where that was not a UUID';
+COMMENT ON COLUMN conversations.given_id IS 'Id that the client gave, if it was not a UUID';
 COMMENT ON COLUMN conversations.member_order IS
-    'Order of the members in the values of other columns, by column: see eventstore/memberorder.py; jsonb keeps none';
+    'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/memberorder.py';
 
-COMMENT ON COLUMN conversations.version IS 'Version of the last event that this row holds';
+COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 
--- One index for each order in which pages are read (projections/reading.py): the tenant, what is filtered by equality,
--- then the columns of the order, the last of which makes it total. Read backwards they serve newest first too.
+-- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those of
+-- the order, the last of which makes it total. A backward scan gives newest first.
 CREATE INDEX idx_conversations_pages_by_update ON conversations (tenant_id, updated_at, id);
 CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id);
 
@@ -67,9 +70,9 @@ CREATE INDEX idx_messages_id ON messages (id);
 CREATE INDEX idx_messages_conversation_id ON messages (conversation_id, version);
 CREATE INDEX idx_messages_created_at ON messages (created_at DESC);
 
-COMMENT ON COLUMN messages.content IS 'The text; that of the parts where the message was sent as parts';
-COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is that of the message itself';
-COMMENT ON COLUMN messages.extra IS 'Members of the message as sent that no other column gives back';
+COMMENT ON COLUMN messages.content IS 'Text; if the message was sent as parts, that of the parts';
+COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
+COMMENT ON COLUMN messages.extra IS 'Members of the message that no other column holds';
 
 CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
 
@@ -107,15 +110,15 @@ CREATE INDEX idx_tasks_id ON tasks (id);
 CREATE INDEX idx_tasks_conversation_id ON tasks (conversation_id);
 
 COMMENT ON COLUMN tasks.member_order IS 'As in conversations';
-COMMENT ON COLUMN tasks.version IS 'Version of the last event that this row holds';
+COMMENT ON COLUMN tasks.version IS 'Version of the last event applied to the row';
 
 CREATE INDEX idx_tasks_pages ON tasks (tenant_id, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_by_status ON tasks (tenant_id, status, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_of_conversation ON tasks (tenant_id, conversation_id, created_at, id);
 
-COMMENT ON COLUMN tasks.extra IS 'Members of the task as its agent showed it that no other column gives back';
-COMMENT ON COLUMN tasks.added_history IS 'Messages that came to the history in extra, with the order of their members';
-COMMENT ON COLUMN tasks.status_extra IS 'Members of its status that no other column gives back';
+COMMENT ON COLUMN tasks.extra IS 'Members of the task that no other column holds';
+COMMENT ON COLUMN tasks.added_history IS 'Messages added to the history in extra, with the order of their members';
+COMMENT ON COLUMN tasks.status_extra IS 'Members of the status that no other column holds';
 
 ALTER TABLE tasks ALTER COLUMN description SET STATISTICS 0;
 ALTER TABLE tasks ALTER COLUMN given_id SET STATISTICS 0;
@@ -126,7 +129,7 @@ SELECT eventstore_grant('SELECT ON TABLE tasks', 'eventstore_reader');
 SELECT raise_wall('tasks');
 
 -- file: read_tables/task_artifacts.sql
--- Chunks of artifacts are rows, not a growing JSON value.
+-- The chunks of the artifacts of tasks: rows, not a growing JSON value.
 CREATE TABLE task_artifacts (
     task_id         uuid NOT NULL,
     conversation_id uuid NOT NULL,
@@ -162,8 +165,8 @@ SELECT eventstore_grant('SELECT ON TABLE task_artifacts', 'eventstore_reader');
 SELECT raise_wall('task_artifacts');
 
 -- file: read_tables/conversation_actors.sql
--- Who appears in which conversation, filled by the projection actors. The times are the conversation's own, so that an
--- actor's conversations are read along an index in either order, however many there are and however rare they are.
+-- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index gives
+-- an actor's conversations in either order, however many or rare they are.
 CREATE TABLE conversation_actors (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -187,7 +190,7 @@ SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reade
 SELECT raise_wall('conversation_actors');
 
 -- file: read_tables/pending_messages.sql
--- Messages that await an answer, filled by the projection pending: what a restarted manager finds.
+-- Messages that await an answer, filled by the projection pending: a restarted manager continues with them.
 CREATE TABLE pending_messages (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,

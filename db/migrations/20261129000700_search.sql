@@ -3,8 +3,8 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: search/search_documents.sql
--- What can be searched: a document for each event that says something. Derived from events by the projection "search".
--- The text itself is not kept a second time: the page of a search reads it from the log, by (conversation, version).
+-- The searchable documents: one for each event with text, filled by the projection search. The text itself is not stored
+-- again: a page of results reads it from the log, by conversation and version.
 CREATE TABLE search_documents (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -21,17 +21,17 @@ CREATE TABLE search_documents (
     CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
 );
 
--- The list of pending entries is what a search reads one by one: short, so that a search stays fast while rows arrive.
+-- A search reads pending entries one by one: the list is short, so that searches stay fast while rows arrive.
 CREATE INDEX idx_search_documents_words ON search_documents USING gin (words) WITH (gin_pending_list_limit = 256);
 CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, created_at, position);
 
--- A task that is described anew takes its former description out of the search.
+-- A new description of a task replaces its former one.
 CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversation_id, id) WHERE kind = 'task';
 
-COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
-COMMENT ON COLUMN search_documents.id IS 'Of the message, or of the task';
-COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
-COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: what misspelt words are corrected to';
+COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
+COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
+COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
+COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
@@ -39,7 +39,7 @@ SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search')
 SELECT raise_wall('search_documents');
 
 -- file: search/search_conversations.sql
--- What a search has to know of a conversation: only of those that name a language or were ever hidden.
+-- What a search needs to know of conversations. A row only for those that name a language or were ever deleted.
 CREATE TABLE search_conversations (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -60,10 +60,10 @@ SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_sear
 SELECT raise_wall('search_conversations');
 
 -- file: search/search_fold.sql
--- Text as it is compared: small letters without accents, and signs that would join words to one (a-b, a/b, a@b.c, <a>)
--- taken for spaces. A character stays a character, so that what is found can be marked in the text as it was written;
--- only marks that combine with nothing are lost. An own function and no extension: "unaccent" is not on every server,
--- and not every login may install it. The chain of replace() is ten times faster than translate().
+-- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b, a@b.c,
+-- <a>). A character stays one character, so that matches can be marked in the original text; only marks that combine with
+-- nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install it. The chain of
+-- replace() is ten times faster than translate().
 CREATE FUNCTION search_fold(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -74,7 +74,7 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
-    -- The letters that Western European languages use; what else there is takes the longer way.
+    -- The letters of Western European languages; others take the slower way.
     folded := replace(replace(replace(replace(replace(replace(folded,
         'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
     folded := replace(replace(replace(replace(replace(replace(folded,
@@ -90,7 +90,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_fold');
 
 -- file: search/search_language_named.sql
--- The language that a text such as "pt", "pt-BR" or "en_US" names, by its code; null where none of ours.
+-- The code of a language that a text such as "pt", "pt-BR" or "en_US" names; null if it is unknown.
 CREATE FUNCTION search_language_named(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -100,7 +100,7 @@ BEGIN
                          'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
         RETURN code;
     END IF;
-    -- Some write it out; these two are those that such logs are mostly in.
+    -- Some clients write out the names of the two most frequent languages.
     RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
 END
 $$;
@@ -108,7 +108,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_language_named');
 
 -- file: search/search_config.sql
--- The server's stemmer for a language; every server from 15 on has these.
+-- The text search configuration of a language; each server from version 15 on has these.
 CREATE FUNCTION search_config(language text) RETURNS regconfig
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
@@ -149,9 +149,9 @@ $$;
 SELECT eventstore_own('FUNCTION search_config');
 
 -- file: search/search_prepare.sql
--- Folded text made ready for a language's stemmer, which reads accents: the Portuguese one knows "ção" and "ções", not
--- "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). So those endings become
--- the singular, and get the accent back, whether or not it was typed. A letter less is made up for by a space.
+-- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções", not
+-- "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). These endings become singular,
+-- with the accent, whether or not it was typed. A space replaces a removed letter.
 CREATE FUNCTION search_prepare(folded text, language text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -173,8 +173,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_prepare');
 
 -- file: search/search_vote.sql
--- How many words a text has of those that are frequent in a language and seldom in the others: about so many. ts_rank
--- counts them, much faster than any join would, as a share of all of the list.
+-- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as a share
+-- of the list, much faster than a join.
 CREATE FUNCTION search_vote(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
@@ -209,8 +209,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_vote');
 
 -- file: search/search_language.sql
--- The language of a folded text, by the words at its beginning: the one of six that has most votes, a twentieth of all
--- words at least (data in JSON has a few by accident); 'und' where that does not decide.
+-- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least a
+-- twentieth of all words (JSON data has a few by accident); otherwise 'und'.
 CREATE FUNCTION search_language(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -223,7 +223,7 @@ DECLARE
     it    real;
     best  real;
 BEGIN
-    -- Most texts are clear at once.
+    -- Most texts are decided here.
     IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
         RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
     END IF;
@@ -245,8 +245,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_language');
 
 -- file: search/search_stems.sql
--- The stems of a folded text. Of a text whose language is not known, those of the two main languages and the words
--- as they are. Everything is looked up again in the same way, see search_query.
+-- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they are;
+-- search_query does the same.
 CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
@@ -262,9 +262,9 @@ $$;
 SELECT eventstore_own('FUNCTION search_stems');
 
 -- file: search/search_document.sql
--- What is indexed of a folded text: its stems and the labels, cut to what a tsvector holds (1,048,575 bytes of words and
+-- The tsvector of a folded text: its stems and the labels, within the limit of a tsvector (1,048,575 bytes of words and
 -- positions). Three readings of 100,000 bytes always fit: a word with its separator takes at most 2.5 times its bytes,
--- position included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
+-- positions included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
 -- enter the exception block before PostgreSQL 17.
 CREATE FUNCTION search_document(folded text, language text, labels text[]) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
@@ -286,8 +286,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_document');
 
 -- file: search/search_labels.sql
--- What narrows a search, as words of the document that no text can have: so the one index answers for all of it. The
--- search compares the columns as well, so a label may be cut to what fits.
+-- The filters of a search, as words that no text can contain, so that one index serves all of them. The search also compares
+-- the columns, so a label may be truncated.
 CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];
@@ -295,8 +295,8 @@ RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, l
 SELECT eventstore_own('FUNCTION search_labels');
 
 -- file: search/search_json_text.sql
--- JSON as a string holds it, such as the arguments of a tool call: "\u00e3" is a letter that one wants to find. Not
--- parallel safe, nor is what calls it: a parallel query cannot enter the exception block before PostgreSQL 17.
+-- JSON as a readable string, such as the arguments of a tool call: "\u00e3" becomes a letter that can be found. Neither this
+-- nor its callers are parallel safe: a parallel query cannot enter the exception block before PostgreSQL 17.
 CREATE FUNCTION search_json_text(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -313,8 +313,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_json_text');
 
 -- file: search/search_text_of_parts.sql
--- The text of parts, a line each: texts, names of files, structured data as JSON, calls of tools and their results.
--- Contents of files are no text.
+-- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The contents
+-- of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -350,8 +350,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_text_of_parts');
 
 -- file: search/search_text.sql
--- The text of an event that a search looks at: its first 100,000 characters; search_document cuts further what does
--- not fit in bytes. Null if the event has no text.
+-- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not fit.
+-- Null if the event has no text.
 CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
@@ -392,7 +392,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_text');
 
 -- file: search/search_word.sql
--- One word as a tsquery that stands for exactly it, whatever characters it has.
+-- One word as a tsquery that matches exactly it, whatever its characters.
 CREATE FUNCTION search_word(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
@@ -400,8 +400,8 @@ RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquer
 SELECT eventstore_own('FUNCTION search_word');
 
 -- file: search/search_units.sql
--- The words of a query as it is typed, in their order: negated, quoted, and which side of the "or"s they are on.
--- What is cut off (a thousand characters, forty words) no person types.
+-- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are. Limited to
+-- a thousand characters and forty words.
 CREATE FUNCTION search_units(query text)
 RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -422,11 +422,11 @@ BEGIN
         prefix := NOT quoted AND found[3] LIKE '%*';
         negated := found[1] = '-';
         word := trim(search_fold(coalesce(found[2], found[3])));
-        -- Of a phrase too: the time to find one grows with the square of its words.
+        -- Also in a phrase: the time to find one grows with the square of its words.
         word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- A prefix of a letter or two is in half of all words.
+        -- Half of all words begin with a prefix of one or two letters.
         prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
-        -- In the locale C, letters beyond ASCII are letters to the text search and not to regular expressions.
+        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
         IF word ~ '\w|[^\u0001-\u007f]' THEN
             ordinal := ordinal + 1;
             said := word;
@@ -440,8 +440,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_units');
 
 -- file: search/search_prefix.sql
--- The stems that words beginning so may have in a language: a stem is shorter than what was typed of the word, so the
--- words are made up with the usual endings.
+-- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is completed with
+-- the usual endings.
 CREATE FUNCTION search_prefix(prefix text, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -469,7 +469,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_prefix');
 
 -- file: search/search_unit.sql
--- One unit of a query in the words of a language; without any where it is all stop words there.
+-- One unit of a query in the words of a language; empty if it consists of stop words.
 CREATE FUNCTION search_unit(said text, prefix boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -488,9 +488,9 @@ $$;
 SELECT eventstore_own('FUNCTION search_unit');
 
 -- file: search/search_query.sql
--- A query in the words of a language. Of a text whose language is not known all readings of the query are tried.
+-- A query in the words of a language. For texts of unknown language, all readings of the query are combined.
 --
--- shown: what is to be marked in a text instead: every word that is asked for.
+-- shown: the query for marking matches in a text instead: all words that are not negated.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -520,7 +520,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_query');
 
 -- file: search/search_languages.sql
--- The languages that a tenant's documents may have: those that are detected, and those that its conversations name.
+-- The possible languages of a tenant's documents: those that are detected, and those that its conversations name.
 CREATE FUNCTION search_languages(tenant text) RETURNS text[]
 LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT AS $$
 BEGIN
@@ -548,7 +548,7 @@ REVOKE ALL ON FUNCTION search_languages FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_languages', 'eventstore_search');
 
 -- file: search/search_found.sql
--- Documents that were found, with their ranks.
+-- A document that was found, with its rank.
 CREATE TYPE search_found AS (
     conversation_id uuid,
     version         integer,
@@ -565,7 +565,7 @@ CREATE TYPE search_found AS (
 SELECT eventstore_own('TYPE search_found');
 
 -- file: search/search_asked.sql
--- What the index of words is asked for: the query in every language, and the labels (see search_labels).
+-- The query for the index of words: the query in each language, and the labels (see search_labels).
 CREATE FUNCTION search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -583,7 +583,7 @@ BEGIN
     IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
         RETURN asked && search_word(labels[1]);
     END IF;
-    -- These name the tenant too.
+    -- These labels include the tenant.
     IF role IS NOT NULL OR kind = 'task' THEN
         asked := asked && search_word(labels[2]);
     END IF;
@@ -597,8 +597,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_asked');
 
 -- file: search/search_is_short.sql
--- Whether there are at most so many documents in a range of time. Like all that reads the tables it finds them by name
--- when it runs: a rebuild puts other tables in their place.
+-- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name when it
+-- runs: a rebuild replaces them.
 CREATE FUNCTION search_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -625,7 +625,7 @@ REVOKE ALL ON FUNCTION search_is_short FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_is_short', 'eventstore_search');
 
 -- file: search/search_page.sql
--- The documents of one page. `told` is what the cursor says, null for the first page.
+-- The documents of one page. `told` is the content of the cursor, null for the first page.
 CREATE FUNCTION search_page(
     by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, until timestamptz, up_to bigint, told json, page integer
@@ -639,7 +639,7 @@ BEGIN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
                              coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
     END IF;
-    -- Called by itself: within the query below the planner would call it too, to know how long the array is.
+    -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
     found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
                            greatest(best, page));
     RETURN ARRAY(
@@ -657,17 +657,17 @@ REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
 -- file: search/search_marked.sql
--- Folded and original text are equal in length, character for character, wherever this is called; so a piece of the
--- one is cut out of the other, with marks where the folded one has them (chr(1) before, chr(2) behind).
+-- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same length
+-- in characters, so pieces of one are cut out of the other.
 CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
     begins   integer := greatest(position(plain IN prepared), 1);
-    -- Of a plural that was made a singular the last letter stands behind what is marked.
+    -- The last letter of a plural that was changed to a singular follows the mark.
     piece    text := substr(original, begins, length(plain))
                      || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
-    -- ts_headline leaves the last full stop away.
+    -- ts_headline omits the last full stop.
     ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
     shown    text := '';
     rest     text := marked;
@@ -697,8 +697,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_marked');
 
 -- file: search/search_snippet.sql
--- The places of a text that a query finds, as it was written, with marks around what was found. ts_headline is slow on
--- long texts: of these only a window is given to it, the first that has anything.
+-- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long texts: it
+-- gets only the first window that has a match.
 CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -706,8 +706,8 @@ DECLARE
     original text;
     prepared text;
     marked   text;
-    -- Before PostgreSQL 16, the time that ts_headline takes grows exponentially with the words of a phrase: of a phrase
-    -- of more than four words in three readings, the words are marked wherever they stand.
+    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
+    -- of more than four words in three readings are marked separately.
     words    tsquery := CASE WHEN numnode(asked) > 24
                              THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
                              ELSE asked
@@ -722,7 +722,7 @@ BEGIN
         END LOOP;
     END LOOP;
     IF length(original) <> length(prepared) THEN
-        original := prepared;  -- it has marks that combine with nothing: shown without them
+        original := prepared;  -- it has marks that combine with nothing, which are omitted
     END IF;
     marked := ts_headline(search_config(reading), prepared, words,
         format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
@@ -745,7 +745,7 @@ RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regcon
 SELECT eventstore_own('FUNCTION search_plain_words');
 
 -- file: search/search_near.sql
--- The patterns (LIKE) of all that is one edit away from a word, in any alphabet.
+-- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
 CREATE FUNCTION search_near(word text) RETURNS text[]
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
@@ -766,8 +766,8 @@ END;
 SELECT eventstore_own('FUNCTION search_near');
 
 -- file: search/search_sample.sql
--- The latest documents that the caller may see, as many as have some 30,000 words together: of the whole tenant along the
--- times; of a user, or of one conversation, the latest of each conversation, at most four hundred conversations.
+-- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a user or
+-- of one conversation, the latest of each conversation, of at most four hundred conversations.
 CREATE FUNCTION search_sample(
     tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
 ) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
@@ -834,8 +834,8 @@ REVOKE ALL ON FUNCTION search_sample FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search');
 
 -- file: search/search_corrections.sql
--- The corrections of the words of a query. Looked at are the first three that could be misspelt: four letters or more, and
--- in none of the documents as they are typed. A form of a word that is there ("trains" beside "train") is not misspelt.
+-- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
+-- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
 CREATE FUNCTION search_corrections(
     query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
     up_to bigint
@@ -868,7 +868,7 @@ AS $$
          ORDER BY u.ordinal
          LIMIT 3
     ),
-    -- Before or behind the edit, half of the word stands as it is: that is quick to compare.
+    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
     near AS MATERIALIZED (
         SELECT u.ordinal, u.word, v.word AS correction, v.documents
           FROM unknown u
@@ -908,7 +908,7 @@ REVOKE ALL ON FUNCTION search_corrections FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_search');
 
 -- file: search/search_corrected.sql
--- The query with what is misspelt in it corrected; null if nothing is.
+-- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected(
     query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
     up_to bigint
@@ -945,7 +945,7 @@ REVOKE ALL ON FUNCTION search_corrected FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected', 'eventstore_search');
 
 -- file: search/search_cursor.sql
--- What one page of a search left for the next: where it ended, and for which search. Text that only this understands.
+-- The cursor of a row: its place in the order, and the search to which it belongs. Opaque to clients.
 CREATE FUNCTION search_cursor(search text, up_to bigint, query text, key text, "position" bigint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN translate(encode(convert_to(json_build_array(search, up_to, query, key, "position")::text, 'UTF8'), 'base64'), E'\n', '');
@@ -953,7 +953,7 @@ RETURN translate(encode(convert_to(json_build_array(search, up_to, query, key, "
 SELECT eventstore_own('FUNCTION search_cursor');
 
 -- file: search/search_resumed.sql
--- What a cursor holds; an error if it is not a cursor of this search.
+-- The content of a cursor; an error if it is not a cursor of this search.
 CREATE FUNCTION search_resumed(cursor text, search text) RETURNS json
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -969,8 +969,8 @@ BEGIN
     END;
     IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
        OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
-        RAISE EXCEPTION 'the cursor belongs to no page of this search'
-            USING ERRCODE = 'ES005', HINT = 'Give the cursor of the last row, with the same query and filters.';
+        RAISE EXCEPTION 'the cursor does not belong to this search'
+            USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
     END IF;
     RETURN told;
 END
@@ -979,19 +979,18 @@ $$;
 SELECT eventstore_own('FUNCTION search_resumed');
 
 -- file: search/search_look.sql
--- Looks for documents in one of three ways, the latest by time first. Each has a plan of its own, made for these values;
--- the settings, and what is written so that no index can be taken for it, leave the planner no other, whatever it
--- believes of the table.
+-- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings, and
+-- conditions in a form that no index matches, leave the planner no other, whatever its statistics.
 --
--- words:        through the index of words: all that match are read;
--- time:         along the times, looking at no more than `budget` documents;
--- conversation: all of one conversation.
+-- words:        by the index of words: reads all matches;
+-- time:         along the times: reads at most `budget` documents;
+-- conversation: reads all documents of one conversation.
 --
--- The rank is that of ts_rank for a text of usual length; the longer one is, the less a word in it says.
+-- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
--- queries: what is asked for, in the order of languages. Each document is asked in its own language.
--- asked:   what the index of words is asked for, labels included.
--- below:   only what is before this time or, at this time, below this position.
+-- queries: the query in each of the languages, in their order. Each document is matched in its own language.
+-- asked:   the query for the index of words, with labels.
+-- below:   only documents before this time or, at this time, below this position.
 CREATE FUNCTION search_look(
     way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text,
     actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer, wanted integer
@@ -1029,7 +1028,7 @@ BEGIN
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
-               -- One look for each that is found, and never a join of the whole; none where nothing is hidden.
+               -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
@@ -1048,10 +1047,9 @@ REVOKE ALL ON FUNCTION search_look FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_look', 'eventstore_search');
 
 -- file: search/search_latest.sql
--- The latest that match, in the way that is cheaper: words that are in many documents are soon found along the times,
--- those that are in few in their index. How many it is, the last two thousand documents tell; statistics, which may be
--- missing or old, are not asked. To read a row that the index names costs as much as to look at eight along the times,
--- which lie together.
+-- The latest matches, found in the cheaper way: frequent words by scanning along the times, rare ones by the index of words.
+-- The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are
+-- not used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
@@ -1065,7 +1063,7 @@ DECLARE
     found  search_found[];
     rows   real := pg_relation_size('search_documents') / 500;
     share  real;
-    -- A user who has so few conversations has few documents: these are read, and none of anybody else's.
+    -- A user with so few conversations has few documents: only these are read.
     few    CONSTANT integer := 200;
 BEGIN
     IF numnode(asked) = 0 THEN
@@ -1102,19 +1100,18 @@ REVOKE ALL ON FUNCTION search_latest FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_latest', 'eventstore_search');
 
 -- file: search/search_for.sql
--- Searches what the messages and tasks of a tenant say.
+-- Search the messages and tasks of a tenant.
 --
 -- query:    words; "a phrase"; -without; one or another; begins*
--- by:       'relevance': the best first, among the latest four hundred that match; 'time': the latest first, all of them.
--- only_kind: 'message' or 'task': its description, what was said of its state, and its artifacts.
--- only_role, only_actor, only_conversation, since (included), until (excluded): null means all.
--- query_language: the query is in this language, as "pt" or "en-US"; null tries all that the tenant's documents have.
--- page:     at most so many rows.
--- after:    the cursor of the last row of the page before.
--- opening, closing: what marks in the snippets what was found.
+-- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
+-- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts.
+-- only_role, only_actor, only_conversation, since (inclusive), until (exclusive): null means all.
+-- query_language: the language of the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
+-- page:     the maximum number of rows.
+-- after:    the cursor of the last row of the previous page.
+-- opening, closing: the marks around matches in snippets.
 --
--- searched: the query that was searched for: the given one, or that with its misspelt words corrected, where the
---           given one finds nothing.
+-- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words corrected.
 CREATE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
@@ -1128,7 +1125,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET client
 #variable_conflict use_column
 DECLARE
     languages text[];
-    -- A cursor is of use in the same search alone.
+    -- A cursor is valid only in the same search.
     search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
                                    only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
                                    extract(epoch FROM until)::text, query_language), 0);
@@ -1140,20 +1137,20 @@ DECLARE
     found     search_found[];
 BEGIN
     IF tenant IS DISTINCT FROM asking_tenant() THEN
-        RAISE EXCEPTION 'this transaction does not ask for the tenant %', quote_nullable(tenant)
+        RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
                       ELSE ARRAY[search_language_named(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
-        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Say relevance or time.';
+        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
         RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
-            USING ERRCODE = 'ES005', HINT = 'Say message or task.';
+            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
     ELSIF languages[1] IS NULL THEN
-        RAISE EXCEPTION 'language: % is none that can be searched', quote_nullable(query_language)
-            USING ERRCODE = 'ES005', HINT = 'Give the code of a language, such as pt or en-US.';
+        RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
+            USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
     ELSIF page IS NULL OR page NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
     END IF;

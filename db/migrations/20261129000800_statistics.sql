@@ -3,13 +3,12 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: statistics/statistics_activity.sql
--- What the projection statistics fills (projections/statistics.sql). No row is shared between conversations, so workers
--- never wait for each other and a conversation can be compared alone; totals are made when somebody asks, by the
--- functions below.
+-- Activity of each conversation by quarter of an hour, filled by the projection statistics (projections/statistics.sql).
+-- Conversations share no row, so workers never wait for each other and each conversation can be compared alone; the
+-- statistics functions compute totals.
 --
--- Counters go by quarter of an hour: the days of every time zone in use today begin on one. Where a time leads the
--- primary key, that is also the index by which the functions find a period: a second one would cost each insert as
--- much again.
+-- The days of all time zones in use begin on a quarter of an hour. If a time leads the primary key, the functions also find
+-- a period by it: a second index would double the cost of each insert.
 CREATE TABLE statistics_activity (
     conversation_id  uuid NOT NULL,
     tenant_id        varchar(255) COLLATE "C" NOT NULL,
@@ -30,13 +29,13 @@ CREATE TABLE statistics_activity (
     CONSTRAINT statistics_activity_pkey PRIMARY KEY (tenant_id, quarter_hour, conversation_id, role, actor)
 ) WITH (fillfactor = 80);
 
-  -- room on its page for the next version of a counter: then no index is written
-COMMENT ON COLUMN statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour in which it happened';
-COMMENT ON COLUMN statistics_activity.role IS 'Of the messages; empty for all other events';
-COMMENT ON COLUMN statistics_activity.bytes IS 'Of the text of the messages, in UTF-8';
-COMMENT ON COLUMN statistics_activity.parts_bytes IS 'Of the parts of the messages, as JSON';
-COMMENT ON COLUMN statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes: of their parts, as JSON';
-COMMENT ON COLUMN statistics_activity.largest_text IS 'Bytes; of one message, and so on for parts and artifact';
+  -- leaves room for the next version of a counter on its page (HOT): then no index is written
+COMMENT ON COLUMN statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour';
+COMMENT ON COLUMN statistics_activity.role IS 'Role of the messages; empty for all other events';
+COMMENT ON COLUMN statistics_activity.bytes IS 'Size of the text of the messages, in UTF-8';
+COMMENT ON COLUMN statistics_activity.parts_bytes IS 'Size of the parts of the messages, as JSON';
+COMMENT ON COLUMN statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes is the size of their parts, as JSON';
+COMMENT ON COLUMN statistics_activity.largest_text IS 'Bytes of the largest text of a message; likewise for parts and artifact';
 
 SELECT eventstore_own('TABLE statistics_activity');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity', 'eventstore_projector');
@@ -59,7 +58,7 @@ CREATE TABLE statistics_conversations (
 
 CREATE INDEX idx_statistics_conversations_began_at ON statistics_conversations (tenant_id, began_at);
 
-COMMENT ON COLUMN statistics_conversations.question_version IS 'The oldest message of a user that nobody has answered yet';
+COMMENT ON COLUMN statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 
 SELECT eventstore_own('TABLE statistics_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations', 'eventstore_projector');
@@ -102,8 +101,8 @@ CREATE TABLE statistics_tasks (
 
 CREATE INDEX idx_statistics_tasks_created_at ON statistics_tasks (tenant_id, created_at);
 
-COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task came into the status that it has; version: by which event';
-COMMENT ON COLUMN statistics_tasks.actor IS 'Who caused the first event of the task';
+COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task entered its status; version is that of the event';
+COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the task';
 
 SELECT eventstore_own('TABLE statistics_tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_tasks', 'eventstore_projector');
@@ -123,7 +122,7 @@ CREATE TABLE statistics_stays (
     CONSTRAINT statistics_stays_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version)
 );
 
-COMMENT ON TABLE statistics_stays IS 'How long a task was in a status that it has left';
+COMMENT ON TABLE statistics_stays IS 'Time that a task spent in a status that it has left';
 
 SELECT eventstore_own('TABLE statistics_stays');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_stays', 'eventstore_projector');
@@ -131,7 +130,7 @@ SELECT eventstore_grant('SELECT ON TABLE statistics_stays', 'eventstore_reader')
 SELECT raise_wall('statistics_stays');
 
 -- file: statistics/statistics_day.sql
--- The day of a moment. The outermost ones, which only some zones have, are put to the last day that clients can read.
+-- The day of a time. Days that only some zones reach are moved to the last day that clients can read.
 CREATE FUNCTION statistics_day(moment timestamptz, zone text) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN greatest(least((moment AT TIME ZONE zone)::date, '9999-12-31'::date), '0001-01-01'::date);
@@ -139,14 +138,14 @@ RETURN greatest(least((moment AT TIME ZONE zone)::date, '9999-12-31'::date), '00
 SELECT eventstore_own('FUNCTION statistics_day');
 
 -- file: statistics/statistics_midnight.sql
--- When a day begins; null for no day. Refused where there is no such zone, and where counters by quarter of an hour
--- would come to the wrong day.
+-- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a quarter of
+-- an hour.
 CREATE FUNCTION statistics_midnight(day date, zone text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     midnight timestamptz := day::timestamp AT TIME ZONE zone;
 BEGIN
-    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also where no day is given
+    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also without a day
     IF isfinite(midnight) AND date_bin('15 minutes', midnight, '4714-11-24 00:00+00 BC') <> midnight THEN
         RAISE EXCEPTION '% does not begin on a quarter of an hour of UTC in the time zone "%"', day, zone
             USING ERRCODE = 'invalid_parameter_value',
@@ -160,7 +159,7 @@ $$;
 SELECT eventstore_own('FUNCTION statistics_midnight');
 
 -- file: statistics/statistics_by_day.sql
--- Conversations begun and tasks created on each day; what happened on it, and in how many conversations.
+-- Conversations begun, tasks created and activity on each day, with the number of active conversations.
 CREATE FUNCTION statistics_by_day(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (day date, conversations bigint, active_conversations bigint, messages bigint, tasks bigint,
@@ -208,7 +207,7 @@ BEGIN
                        AND (t.actor = of_actor OR of_actor IS NULL)
                      GROUP BY 1) AS d
              GROUP BY d.day
-            OFFSET 0) AS n  -- a fence: the days are checked once each, and not for every row
+            OFFSET 0) AS n  -- optimisation fence: each day is checked once, not for every row
      WHERE statistics_midnight(n.day, zone) < statistics_midnight(n.day + 1, zone)
      ORDER BY n.day;
 END
@@ -261,7 +260,7 @@ REVOKE ALL ON FUNCTION statistics_by_role FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_role', 'eventstore_reader');
 
 -- file: statistics/statistics_by_actor.sql
--- The actors who caused most events come first.
+-- The activity of a period by actor, those with most events first.
 CREATE FUNCTION statistics_by_actor(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (actor text, conversations bigint, active_conversations bigint, messages bigint, tasks bigint,
@@ -315,7 +314,7 @@ REVOKE ALL ON FUNCTION statistics_by_actor FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_actor', 'eventstore_reader');
 
 -- file: statistics/statistics_by_status.sql
--- In which status the conversations begun, and the tasks created, in a period are now.
+-- The present statuses of the conversations begun, and of the tasks created, in a period.
 CREATE FUNCTION statistics_by_status(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (kind text, status text, number bigint)
@@ -350,10 +349,9 @@ REVOKE ALL ON FUNCTION statistics_by_status FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_status', 'eventstore_reader');
 
 -- file: statistics/statistics_response_times.sql
--- From the first message of a user that is not answered yet to the next message of an assistant in the conversation,
--- by the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers; the questions
--- that nobody has answered have none. Where the answer is said to have happened before the question, it is counted as
--- answered and as unmeasured, and left out of the times, which are seconds.
+-- Times from the first unanswered message of a user to the next message of an assistant in the conversation, in seconds, by
+-- the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers; unanswered questions
+-- have none. An answer whose time is before that of the question counts as answered and as unmeasured.
 CREATE FUNCTION statistics_response_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC',
     "by" text DEFAULT 'all'
@@ -367,7 +365,7 @@ DECLARE
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     IF "by" NOT IN ('all', 'day', 'actor') THEN
-        RAISE EXCEPTION 'response times cannot be had by %: choose among all, day, actor', "by"
+        RAISE EXCEPTION 'response times cannot be grouped by %: choose all, day or actor', "by"
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY
@@ -401,9 +399,8 @@ REVOKE ALL ON FUNCTION statistics_response_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_response_times', 'eventstore_reader');
 
 -- file: statistics/statistics_task_times.sql
--- By status: the tasks that are in it now, and, where it is a final one, the seconds from their creation until they came
--- into it; the stays in it that have ended, and their seconds. Those that are said to have ended before they began are
--- left out of the times and counted as unmeasured.
+-- By status: the tasks that are in it; if it is final, the seconds from their creation until they entered it; the ended stays
+-- in it, and their seconds. Stays that end before they begin count as unmeasured.
 CREATE FUNCTION statistics_task_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (status text, is_final boolean, tasks bigint, unmeasured bigint, average float8, median float8,
@@ -456,8 +453,7 @@ REVOKE ALL ON FUNCTION statistics_task_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_task_times', 'eventstore_reader');
 
 -- file: statistics/statistics_sizes.sql
--- Texts of messages, parts of messages, chunks of artifacts; the last two as JSON. The largest is that of one message,
--- of the parts of one message, of one chunk.
+-- Sizes of the texts of messages, of the parts of messages, and of the chunks of artifacts, the last two as JSON.
 CREATE FUNCTION statistics_sizes(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (what text, number bigint, characters bigint, bytes bigint, average_bytes float8, largest_bytes bigint)

@@ -3,8 +3,7 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: identity/identity_tenants.sql
--- Who may call: tenants, their users and agents, and the keys that they bear. Only the service reads and writes these;
--- they are no part of the log and are not derived from it.
+-- The tenants. These tables are only for the service; they are not part of the log and are not derived from it.
 CREATE TABLE identity_tenants (
     id           varchar(255) COLLATE "C" NOT NULL,
     name         varchar(255) NOT NULL DEFAULT '',
@@ -14,7 +13,7 @@ CREATE TABLE identity_tenants (
     CONSTRAINT identity_tenants_id_check CHECK (id <> '')
 );
 
-COMMENT ON COLUMN identity_tenants.suspended_at IS 'Since when nobody of the tenant is let in; null: all are';
+COMMENT ON COLUMN identity_tenants.suspended_at IS 'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
 
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));
@@ -23,7 +22,7 @@ SELECT eventstore_own('TABLE identity_tenants');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, suspended_at) ON TABLE identity_tenants', 'eventstore_app');
 
 -- file: identity/identity_users.sql
--- "key:" begins the actor of a key that belongs to no user, so no user may be called so.
+-- The users and agents of tenants. "key:" begins the actor of a key without a user, so no user may have such an id.
 CREATE TABLE identity_users (
     tenant_id   varchar(255) COLLATE "C" NOT NULL,
     id          varchar(255) COLLATE "C" NOT NULL,
@@ -44,8 +43,11 @@ SELECT eventstore_own('TABLE identity_users');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, disabled_at) ON TABLE identity_users', 'eventstore_app');
 
 -- file: identity/identity_keys.sql
--- A key's secret is nowhere: it is shown once, and its SHA-256 stands here. It is 256 random bits, so it needs no salt and
--- no slow hash. A key is looked up by that hash, and not by its id: who tries ids learns nothing from the time it takes.
+-- API keys. A key's secret is not stored: it is shown once, and its SHA-256 is kept here. It is 256 random bits, so it needs
+-- no salt and no slow hash. A key is looked up by that hash, not by its id, so timing tells nothing about ids.
+--
+-- Columns that name somebody or grant access are written once: the service can revoke rights and restore them, but cannot
+-- turn a key into another one or extend it.
 CREATE TABLE identity_keys (
     id           varchar(12) COLLATE "C" NOT NULL,
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
@@ -70,9 +72,9 @@ CREATE TABLE identity_keys (
 
 CREATE INDEX idx_identity_keys_tenant_id ON identity_keys (tenant_id, created_at);
 
-COMMENT ON COLUMN identity_keys.user_id IS 'Who bears it; null: a key that acts for the whole tenant';
+COMMENT ON COLUMN identity_keys.user_id IS 'Its holder; null if the key acts for the whole tenant';
 COMMENT ON COLUMN identity_keys.hash IS 'SHA-256 of the secret';
-COMMENT ON COLUMN identity_keys.last_used_at IS 'When it was last used; up to a minute late';
+COMMENT ON COLUMN identity_keys.last_used_at IS 'Last use; up to a minute late';
 
 ALTER TABLE identity_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_keys USING ((SELECT NOT login_is_bound()));
@@ -81,9 +83,9 @@ SELECT eventstore_own('TABLE identity_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TABLE identity_keys', 'eventstore_app');
 
 -- file: server/idempotency_keys.sql
--- The keys under which HTTP clients have made requests (Idempotency-Key), each with a digest of its request and, once it
--- has succeeded, the answer to it. No part of the log: without a row here a repeated request is made again, under the same
--- ids, and finds what it wrote (agent_manager/http/idempotency.py).
+-- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response. Not part
+-- of the log: without a row here a repeated request is executed again, with the same ids, and finds what it wrote
+-- (agent_manager/http/idempotency.py).
 CREATE TABLE idempotency_keys (
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
     id           uuid NOT NULL,
@@ -99,8 +101,8 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idx_idempotency_keys_created_at ON idempotency_keys (created_at);
 
 COMMENT ON COLUMN idempotency_keys.id IS 'Derived from the tenant, the caller, the address and the key';
-COMMENT ON COLUMN idempotency_keys.request IS 'SHA-256 of what was sent';
-COMMENT ON COLUMN idempotency_keys.status IS 'Of the answer; null: there is none yet';
+COMMENT ON COLUMN idempotency_keys.request IS 'SHA-256 of the request';
+COMMENT ON COLUMN idempotency_keys.status IS 'Status of the response; null: there is none yet';
 
 ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON idempotency_keys
@@ -111,7 +113,7 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE idempotency_key
 
 -- file: server/server_secrets.sql
 -- Secrets that all server processes of a store share, such as the key that seals cursors (agent_manager/http/sealing.py).
--- Not part of the log: if the row is missing, a server makes one, and what was sealed before cannot be opened any more.
+-- Not part of the log: if the row is missing, a server creates one, and what was sealed before can no longer be opened.
 CREATE TABLE server_secrets (
     name      text NOT NULL,
     secret    bytea NOT NULL,

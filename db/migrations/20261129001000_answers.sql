@@ -3,12 +3,12 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: answers/answer_leases.sql
--- Which process is answering which message. A lease ends when its holder releases it, or some seconds after the holder has
--- renewed it for the last time. A row, and not an advisory lock of the session: it survives a failover, a pooler and a
--- connection that breaks while the process goes on, and its holder can be named.
+-- The process that is answering each message. A lease ends when its holder releases it, or some seconds after its holder has
+-- last renewed it. A row, not an advisory lock: it survives a failover, a pooler and a broken connection, and names its
+-- holder.
 --
--- Exactly one answer does not rest on it alone: what an answer appends expects the version of the conversation that it
--- has seen, so of two processes that both believe to hold the lease, one is refused. The lease is why there are rarely two.
+-- The lease alone does not guarantee a single answer: an answer expects the version of the conversation that its process
+-- has seen, so if two processes both take themselves for the holder, one is refused. The lease makes that rare.
 CREATE TABLE answer_leases (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -18,19 +18,19 @@ CREATE TABLE answer_leases (
     CONSTRAINT answer_leases_pkey PRIMARY KEY (tenant_id, conversation_id, message_id)
 );
 
-COMMENT ON TABLE answer_leases IS 'Messages that a process is answering just now';
-COMMENT ON COLUMN answer_leases.holder IS 'A manager, by an id that it made for itself';
+COMMENT ON TABLE answer_leases IS 'Messages that a process is answering';
+COMMENT ON COLUMN answer_leases.holder IS 'Id that the manager has generated for itself';
 
 SELECT eventstore_own('TABLE answer_leases');
 SELECT raise_wall('answer_leases');
 
 -- file: answers/lease_answers.sql
--- Takes the leases of messages, of each unless another holder has it and it has not expired. Returns who holds each then,
--- until when, and the version of its conversation, read after the lease was taken.
+-- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of each,
+-- its expiry, and the version of its conversation, read after the lease was taken.
 --
--- All three functions lock rows in the order of their keys, so no two of them wait for each other. Leases need not be
--- durable: without its lease a message is leased again. In a transaction that has written something else before, that is
--- not for them to decide.
+-- The three functions lock rows in the order of their keys, so that they do not deadlock. Leases need not be durable: a
+-- message without its lease is leased again. If the transaction has written something before, they leave its durability as
+-- it is.
 CREATE FUNCTION lease_answers(
     tenant_id        text,
     conversation_ids uuid[],
@@ -82,8 +82,8 @@ REVOKE ALL ON FUNCTION lease_answers FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION lease_answers', 'eventstore_app');
 
 -- file: answers/renew_answer_leases.sql
--- Renews leases of a holder, also those that have expired and that nobody else has taken, and returns their messages.
--- Removes those that ended a day ago and that nobody has released.
+-- Renew leases of a holder, also expired ones that no other holder has taken, and return their messages. Delete leases that
+-- ended a day ago without being released.
 CREATE FUNCTION renew_answer_leases(
     tenant_id        text,
     conversation_ids uuid[],
@@ -129,7 +129,7 @@ REVOKE ALL ON FUNCTION renew_answer_leases FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION renew_answer_leases', 'eventstore_app');
 
 -- file: answers/release_answers.sql
--- Ends leases, as far as this holder still has them.
+-- End leases, as far as this holder still has them.
 CREATE FUNCTION release_answers(tenant_id text, conversation_ids uuid[], message_ids uuid[], holder uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$

@@ -39,7 +39,7 @@ BEGIN
                 WHERE t.projection = projections[number]
                   AND t.stage = 'live'
                   AND t.source = sources[number]) THEN
-            RAISE EXCEPTION 'the live tables of projection % are made by another text', projections[number]
+            RAISE EXCEPTION 'the live tables of the projection % were filled by another definition', projections[number]
                 USING ERRCODE = 'ES006';
         END IF;
         IF previous IS DISTINCT FROM lower THEN

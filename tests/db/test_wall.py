@@ -311,7 +311,7 @@ class TestTenantsOfAppends:
             say(stranger, "acme", PRIVATE)
 
     def test_by_hand_one_must_have_said_for_whom(self, of: Callable[..., Session]) -> None:
-        with pytest.raises(InsufficientPrivilege, match="asks for no tenant"):
+        with pytest.raises(InsufficientPrivilege, match="has not set a tenant"):
             type_in(of("writer"), "acme", PRIVATE)
         with pytest.raises(InsufficientPrivilege, match="may not append for the tenant"):
             type_in(of("writer", "globex"), "acme", PRIVATE)

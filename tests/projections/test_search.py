@@ -136,7 +136,7 @@ async def test_filters_that_do_not_exist_are_refused(store: EventStore) -> None:
         ({"kind": "memo"}, "kind: 'memo' is unknown"),
         ({"role": "agent"}, "role: 'agent' is unknown"),
         ({"limit": 0}, "limit: 0 is not a number from 1 to 1000"),
-        ({"language": "klingon"}, "language: 'klingon' is none that can be searched"),
+        ({"language": "klingon"}, "language: 'klingon' is not a language that can be searched"),
         ({"since": datetime(2026, 1, 1)}, "no datetime with a time zone"),
         ({"conversation": "trip 7"}, "conversation"),
     ):

@@ -1,9 +1,9 @@
--- Takes the leases of messages, of each unless another holder has it and it has not expired. Returns who holds each then,
--- until when, and the version of its conversation, read after the lease was taken.
+-- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of each,
+-- its expiry, and the version of its conversation, read after the lease was taken.
 --
--- All three functions lock rows in the order of their keys, so no two of them wait for each other. Leases need not be
--- durable: without its lease a message is leased again. In a transaction that has written something else before, that is
--- not for them to decide.
+-- The three functions lock rows in the order of their keys, so that they do not deadlock. Leases need not be durable: a
+-- message without its lease is leased again. If the transaction has written something before, they leave its durability as
+-- it is.
 CREATE FUNCTION lease_answers(
     tenant_id        text,
     conversation_ids uuid[],

@@ -1,4 +1,4 @@
--- Ends leases, as far as this holder still has them.
+-- End leases, as far as this holder still has them.
 CREATE FUNCTION release_answers(tenant_id text, conversation_ids uuid[], message_ids uuid[], holder uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$

@@ -1,5 +1,5 @@
--- Renews leases of a holder, also those that have expired and that nobody else has taken, and returns their messages.
--- Removes those that ended a day ago and that nobody has released.
+-- Renew leases of a holder, also expired ones that no other holder has taken, and return their messages. Delete leases that
+-- ended a day ago without being released.
 CREATE FUNCTION renew_answer_leases(
     tenant_id        text,
     conversation_ids uuid[],

@@ -1,5 +1,5 @@
--- Appends one or many events to one or several conversations: all of them or none. For a transaction of one's own, which
--- has said for whom it asks (asking_tenant, asking_user): errors stand in the place of outcomes.
+-- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own that
+-- has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -13,9 +13,10 @@ CREATE FUNCTION append_events(
     metadatas         jsonb[]
 ) RETURNS TABLE (ordinal integer, "position" bigint, version integer, "timestamp" timestamptz, is_new boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- A plan that was made while the log was short must serve when it is long, and making one for every call would take
--- several times as long as the append. (The connections of the library set this once, because a SET for each call of
--- append_one would take a fifth of its time.)
+-- A plan that was made while the log was short must also serve when it is long, and planning each call would take several
+-- times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so expensive that
+-- the query would be JIT-compiled in each call. (The connections of the library set this once, because a SET for each call
+-- of append_one would take a fifth of its time.)
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column
@@ -25,9 +26,9 @@ DECLARE
     asked  text := asking_tenant();
 BEGIN
     IF asked IS NULL THEN
-        RAISE EXCEPTION 'this transaction asks for no tenant'
+        RAISE EXCEPTION 'this transaction has not set a tenant'
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> asked;
     FOR event IN

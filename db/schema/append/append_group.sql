@@ -1,7 +1,17 @@
--- Appends that travel together: each is taken whole or refused whole, by itself, whatever becomes of the others. One row
--- for each event, in the order given.
+-- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One row
+-- for each event, in the given order. Its outcome is
 --
--- Appends may share a conversation where all of them expect ANY, for the same user; then they follow each other in it.
+--   n  new
+--   k  known: it is stored already
+--   v  the conversation is not at the expected version
+--   i  another event has this id; problem names what differs
+--   r  refused: problem names what is invalid
+--   f  forbidden: the user may not append this to the conversation; nothing of what it holds is shown
+--   d  the conversation is deleted
+--   b  busy: another append holds the lock of the conversation, and patience is 0
+--   x  another event of the same append was refused
+--
+-- Appends may share a conversation if all of them expect ANY, for the same user; then they follow each other in it.
 CREATE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
     conversation_ids  uuid[],
@@ -41,7 +51,7 @@ BEGIN
            AND array_position(expected_versions, NULL) IS NULL
            AND array_position(append_nos, NULL) IS NULL
            AND array_position(users, NULL) IS NULL, false) THEN
-        RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
+        RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF -2 <> ANY (expected_versions) AND EXISTS (
@@ -80,7 +90,7 @@ BEGIN
 
     IF patience <> 0 THEN
         PERFORM lock_within(patience);
-        -- In the order of the keys, not of the ids: keys can collide, and two appends must not wait for each other.
+        -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
            FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
@@ -97,7 +107,7 @@ BEGIN
     FOR number, shares, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, should the server's clock step back.
+               -- Never before the previous version's, even if the server's clock steps back.
                greatest(clock_timestamp(), head.timestamp) AS timestamp,
                head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
@@ -125,7 +135,7 @@ BEGIN
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN NOT accepted_when_deleted(n.event_type)
                         AND CASE
-                                WHEN deletes THEN coalesce((  -- the last that this append adds before it, else the log
+                                WHEN deletes THEN coalesce((  -- the last one that this append adds before it, else the log
                                     SELECT b.event_type = 'conversation.deleted'
                                       FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
                                                AS b (conversation_no, event_type, id, ordinal)
@@ -161,7 +171,7 @@ BEGIN
                            AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
                                  asking, ordinal)
                 OFFSET 0) AS n
-          -- A number that names no conversation must not lose its event: the insertion fails without a tenant.
+          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
           LEFT JOIN heads h ON h.no = n.conversation_no
           LEFT JOIN LATERAL (
                    SELECT e.*
@@ -175,7 +185,7 @@ BEGIN
            AND known.conversation_id = h.conversation_id
            AND known.id = n.id
          CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt any more; it can only be known by its id.
+                   -- An event whose content was erased has no salt; only its id can be compared.
                    SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
                               known.event_type, known.schema_version, known.actor, known.content, known.metadata,
                               n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
@@ -213,7 +223,7 @@ BEGIN
          WHERE p.is_new
     ),
     owning AS (
-        -- Nobody else is a member yet: this is the first event.
+        -- The conversation has no other member yet: this is its first event.
         INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
         SELECT p.tenant_id, p.conversation_id, p.about ->> 'eventstore.owner', 'own'
           FROM placed p
@@ -221,7 +231,7 @@ BEGIN
            AND p.next = 1
            AND p.about ? 'eventstore.owner'
     )
-    -- A conversation that is busy or forbidden shows nothing of what it holds.
+    -- A busy or forbidden conversation shows nothing of what it holds.
     SELECT p.ordinal,
            p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
            (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",

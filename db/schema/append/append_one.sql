@@ -1,4 +1,4 @@
--- Appends one event to one conversation: append_group without the cost of sets.
+-- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -29,7 +29,7 @@ DECLARE
 BEGIN
     IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
                  metadata, patience, asking) > 0 THEN
-        RAISE EXCEPTION 'an append with a null in it' USING ERRCODE = 'null_value_not_allowed';
+        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     bound := writing_tenant();
     IF bound <> tenant_id THEN
@@ -76,7 +76,7 @@ BEGIN
             END IF;
         END IF;
         SELECT k.position, k.version, k.timestamp,
-               -- An event whose content was erased has no salt any more; it can only be known by its id.
+               -- An event whose content was erased has no salt; only its id can be compared.
                CASE WHEN k.salt IS NOT NULL THEN event_differences(
                    k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
                    append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
@@ -118,11 +118,11 @@ BEGIN
     outcome := 'n';
     position := nextval('events_position');
     version := version + 1;
-    -- Never before the previous version's, should the server's clock step back.
+    -- Never before the previous version's, even if the server's clock steps back.
     timestamp := greatest(clock_timestamp(), head.timestamp);
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
-        -- The owner stands in the log, and nobody but the whole tenant (a restored backup) names another than himself.
+        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
         IF asking <> '' THEN
             metadata := metadata || jsonb_build_object('eventstore.owner', asking);
         END IF;

@@ -1,5 +1,5 @@
--- What distinguishes an event from the one that is stored under its id; null if they are the same. The owner in the
--- metadata does not count if the append itself adds it (see append_one), only if the caller names it.
+-- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner in
+-- the metadata counts only if the caller names it, not if the append adds it (see append_one).
 CREATE FUNCTION event_differences(
     stored_type           text,
     stored_schema_version smallint,
@@ -15,7 +15,7 @@ CREATE FUNCTION event_differences(
 ) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
-    -- Equal values are the same event, in whatever order the members of their objects were sent.
+    -- The order of the members of an object does not matter.
     stored_metadata := stored_metadata - 'eventstore.member_order';
     metadata := metadata - 'eventstore.member_order';
     IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN

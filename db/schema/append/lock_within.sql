@@ -1,5 +1,5 @@
--- Bounds the waiting for locks in the rest of the transaction to so many milliseconds (SQLSTATE 55P03 beyond); a
--- negative number leaves the session's own bound.
+-- Limit the wait for locks in the rest of the transaction to a number of milliseconds (then SQLSTATE 55P03); a negative
+-- number keeps the session's own limit.
 CREATE FUNCTION lock_within(patience integer) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

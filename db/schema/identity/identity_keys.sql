@@ -1,5 +1,8 @@
--- A key's secret is nowhere: it is shown once, and its SHA-256 stands here. It is 256 random bits, so it needs no salt and
--- no slow hash. A key is looked up by that hash, and not by its id: who tries ids learns nothing from the time it takes.
+-- API keys. A key's secret is not stored: it is shown once, and its SHA-256 is kept here. It is 256 random bits, so it needs
+-- no salt and no slow hash. A key is looked up by that hash, not by its id, so timing tells nothing about ids.
+--
+-- Columns that name somebody or grant access are written once: the service can revoke rights and restore them, but cannot
+-- turn a key into another one or extend it.
 CREATE TABLE identity_keys (
     id           varchar(12) COLLATE "C" NOT NULL,
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
@@ -24,9 +27,9 @@ CREATE TABLE identity_keys (
 
 CREATE INDEX idx_identity_keys_tenant_id ON identity_keys (tenant_id, created_at);
 
-COMMENT ON COLUMN identity_keys.user_id IS 'Who bears it; null: a key that acts for the whole tenant';
+COMMENT ON COLUMN identity_keys.user_id IS 'Its holder; null if the key acts for the whole tenant';
 COMMENT ON COLUMN identity_keys.hash IS 'SHA-256 of the secret';
-COMMENT ON COLUMN identity_keys.last_used_at IS 'When it was last used; up to a minute late';
+COMMENT ON COLUMN identity_keys.last_used_at IS 'Last use; up to a minute late';
 
 ALTER TABLE identity_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_keys USING ((SELECT NOT login_is_bound()));

@@ -1,5 +1,4 @@
--- Who may call: tenants, their users and agents, and the keys that they bear. Only the service reads and writes these;
--- they are no part of the log and are not derived from it.
+-- The tenants. These tables are only for the service; they are not part of the log and are not derived from it.
 CREATE TABLE identity_tenants (
     id           varchar(255) COLLATE "C" NOT NULL,
     name         varchar(255) NOT NULL DEFAULT '',
@@ -9,7 +8,7 @@ CREATE TABLE identity_tenants (
     CONSTRAINT identity_tenants_id_check CHECK (id <> '')
 );
 
-COMMENT ON COLUMN identity_tenants.suspended_at IS 'Since when nobody of the tenant is let in; null: all are';
+COMMENT ON COLUMN identity_tenants.suspended_at IS 'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
 
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));

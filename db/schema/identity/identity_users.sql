@@ -1,4 +1,4 @@
--- "key:" begins the actor of a key that belongs to no user, so no user may be called so.
+-- The users and agents of tenants. "key:" begins the actor of a key without a user, so no user may have such an id.
 CREATE TABLE identity_users (
     tenant_id   varchar(255) COLLATE "C" NOT NULL,
     id          varchar(255) COLLATE "C" NOT NULL,

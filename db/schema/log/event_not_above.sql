@@ -1,4 +1,4 @@
--- The position of the last event at or below another; 0 if there is none.
+-- The position of the last event at or below a position; 0 if there is none.
 CREATE FUNCTION event_not_above(highest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

@@ -1,4 +1,4 @@
--- The position of the first event at or above another; the highest that there can be if there is none.
+-- The position of the first event at or above a position; the highest possible one if there is none.
 CREATE FUNCTION event_not_below(lowest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

@@ -27,10 +27,10 @@ CREATE INDEX idx_events_position ON events (position);
 CREATE INDEX idx_events_conversation_id ON events (conversation_id);
 CREATE INDEX idx_events_timestamp ON events (timestamp DESC);
 
-COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by append_events alone';
+COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by the append functions alone';
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
 COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
-COMMENT ON COLUMN events.timestamp IS 'When the log took the event; when it happened is metadata.occurred_at';
+COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
 COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
 
 CREATE TRIGGER events_are_append_only
@@ -39,14 +39,14 @@ CREATE TRIGGER events_are_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
 
--- For changes that come by way of another table, of which somebody made this one a child or a partition.
+-- For changes through a table of which this one was made a child or a partition.
 CREATE TRIGGER event_is_append_only
     BEFORE UPDATE OR DELETE ON events
     FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
--- Finds out whether a conversation is deleted, however long it is. It holds few events, so it is small.
+-- Finds the last deletion of a conversation of any length. It holds few events, so it is small.
 CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version)
  WHERE event_type IN ('conversation.deleted', 'conversation.reactivated');
 

@@ -1,4 +1,5 @@
--- Taken by an append before it takes a position, held until its commit is visible.
+-- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
+-- eventstore/ORDER.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
 CREATE FUNCTION hold_gate() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- Highest position that the sequence has handed out; 0 for a fresh one.
+-- The highest position that the sequence has given out; 0 if none.
 CREATE FUNCTION last_position() RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC

@@ -1,5 +1,5 @@
--- The position up to which the log is final. Not monotone: a consumer goes by the greater of this and its
--- checkpoint. The caller reads events in a statement of its own, afterwards.
+-- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its checkpoint. The
+-- caller reads events in a later statement.
 CREATE FUNCTION log_horizon() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -7,8 +7,8 @@ DECLARE
 BEGIN
     PERFORM refuse_old_snapshots();
     IF pg_is_in_recovery() THEN
-        -- A standby knows nothing of the locks of the primary. But every checkpoint was a horizon there once, and
-        -- whatever it covers was committed, and so is replayed here, before it.
+        -- A standby does not have the locks of the primary. But each checkpoint was a horizon there, and all that it
+        -- covers was committed, and is replayed here, before it.
         RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();

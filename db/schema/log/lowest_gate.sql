@@ -1,4 +1,4 @@
--- The lowest position below which some append in flight may still take one; null where none is in flight.
+-- The lowest position after which an append in progress may still take one; null if none is in progress.
 CREATE FUNCTION lowest_gate(reference bigint) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC

@@ -1,4 +1,4 @@
--- The positions of the next events after one, the first ones first.
+-- The positions of the next events after a position, in order.
 CREATE FUNCTION positions_after(seen bigint, most integer) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 100 AS $$
 BEGIN

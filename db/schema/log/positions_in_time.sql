@@ -1,4 +1,4 @@
--- The positions of the first event in time at or after a moment, and of the last before another; null where there is none.
+-- The positions of the first event at or after a time, and of the last one before another time; null if there is none.
 CREATE FUNCTION positions_in_time(since timestamptz, until timestamptz, OUT low bigint, OUT high bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

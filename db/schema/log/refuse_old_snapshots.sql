@@ -1,4 +1,4 @@
--- Every reader and writer of the log relies on seeing what was committed a moment ago.
+-- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just committed.
 CREATE FUNCTION refuse_old_snapshots() RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN

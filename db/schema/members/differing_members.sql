@@ -1,4 +1,4 @@
--- Members who are not what the log gives, of all tenants; null where one of the two does not name them.
+-- The members of all tenants that differ from those of the log; null if one of the two does not have the user.
 CREATE FUNCTION differing_members() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, expected text, found text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC

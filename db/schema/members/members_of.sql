@@ -1,4 +1,4 @@
--- Who may see and write a conversation, for whoever may see it himself.
+-- The users who may see a conversation, for callers who may see it themselves.
 CREATE FUNCTION members_of(conversation uuid) RETURNS TABLE (user_id text, access text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC

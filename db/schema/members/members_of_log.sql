@@ -1,4 +1,4 @@
--- The members as the log gives them: who is named as the owner by the first event of a conversation, and with whom it was
+-- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it was
 -- shared since.
 CREATE FUNCTION members_of_log() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, access text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT

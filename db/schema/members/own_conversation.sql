@@ -1,4 +1,4 @@
--- Makes the user for whom a conversation began its owner.
+-- Make a user the owner of a conversation.
 CREATE FUNCTION own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable

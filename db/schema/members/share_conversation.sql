@@ -1,4 +1,4 @@
--- Applies an event conversation.shared or conversation.unshared. The owner stays what he is.
+-- Apply an event conversation.shared or conversation.unshared. The owner stays the owner.
 CREATE FUNCTION share_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable

@@ -30,7 +30,7 @@ BEGIN
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.source = begin_batch.source) THEN
-        RAISE EXCEPTION 'the % tables of projection % are made by another text', begin_batch.stage, begin_batch.projection
+        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', begin_batch.stage, begin_batch.projection
             USING ERRCODE = 'ES006';
     END IF;
     until := least(until, log_horizon());

@@ -1,4 +1,4 @@
--- Conversations that a projection does not go on with, because one of their events cannot be digested.
+-- Conversations to which a projection applies no further events, because it failed on one of them.
 CREATE TABLE parked (
     projection      text COLLATE "C" NOT NULL,
     stage           text COLLATE "C" NOT NULL,
@@ -15,7 +15,7 @@ CREATE TABLE parked (
     CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id)
 );
 
-COMMENT ON COLUMN parked.position IS 'Of the event that failed: it and all later ones of the conversation are not applied';
+COMMENT ON COLUMN parked.position IS 'Position of the event that failed; neither it nor later events of the conversation are applied';
 
 ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 

@@ -10,9 +10,9 @@ CREATE TABLE projection_texts (
     CONSTRAINT projection_texts_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
-COMMENT ON TABLE projection_texts IS 'By which text the tables of a stage are made';
+COMMENT ON TABLE projection_texts IS 'Definition by which the tables of a stage are filled';
 COMMENT ON COLUMN projection_texts.source IS 'SHA-256 of the projection';
-COMMENT ON COLUMN projection_texts.text IS 'Its statements; null where it is written in Python';
+COMMENT ON COLUMN projection_texts.text IS 'SQL of the projection; null if it is written in Python';
 
 SELECT eventstore_own('TABLE projection_texts');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_texts', 'eventstore_projector');

@@ -1,4 +1,4 @@
--- The text of a message made of parts: that of its text parts, a line each; null where it has none.
+-- The text of a message with parts: one line for each text part; null if it has none.
 CREATE FUNCTION text_of_parts(parts jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC

@@ -1,5 +1,5 @@
--- Who appears in which conversation, filled by the projection actors. The times are the conversation's own, so that an
--- actor's conversations are read along an index in either order, however many there are and however rare they are.
+-- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index gives
+-- an actor's conversations in either order, however many or rare they are.
 CREATE TABLE conversation_actors (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,

@@ -1,5 +1,8 @@
--- The read tables. Derived from events by the projections, one .sql file each in projections/; they can be emptied
--- and refilled at any time. No foreign keys among them: a projection may run ahead of another.
+-- The conversations. Read tables are derived from events by the projections, one .sql file each in projections/; they can
+-- be emptied and refilled at any time. They have no foreign keys: a projection may be ahead of another.
+--
+-- Planner statistics cover all rows, so EXPLAIN would tell a caller roughly how many rows of others hold a text. The
+-- columns with SET STATISTICS 0, here and in other tables, are texts by whose values no query searches.
 CREATE TABLE conversations (
     id            uuid NOT NULL,
     tenant_id     varchar(255) COLLATE "C" NOT NULL,
@@ -20,14 +23,14 @@ CREATE TABLE conversations (
 CREATE INDEX idx_conversations_id ON conversations (id);
 CREATE INDEX idx_conversations_updated_at ON conversations (updated_at DESC);
 
-COMMENT ON COLUMN conversations.given_id IS 'The id as the client gave it, where that was not a UUID';
+COMMENT ON COLUMN conversations.given_id IS 'Id that the client gave, if it was not a UUID';
 COMMENT ON COLUMN conversations.member_order IS
-    'Order of the members in the values of other columns, by column: see eventstore/memberorder.py; jsonb keeps none';
+    'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/memberorder.py';
 
-COMMENT ON COLUMN conversations.version IS 'Version of the last event that this row holds';
+COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 
--- One index for each order in which pages are read (projections/reading.py): the tenant, what is filtered by equality,
--- then the columns of the order, the last of which makes it total. Read backwards they serve newest first too.
+-- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those of
+-- the order, the last of which makes it total. A backward scan gives newest first.
 CREATE INDEX idx_conversations_pages_by_update ON conversations (tenant_id, updated_at, id);
 CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id);
 

@@ -20,9 +20,9 @@ CREATE INDEX idx_messages_id ON messages (id);
 CREATE INDEX idx_messages_conversation_id ON messages (conversation_id, version);
 CREATE INDEX idx_messages_created_at ON messages (created_at DESC);
 
-COMMENT ON COLUMN messages.content IS 'The text; that of the parts where the message was sent as parts';
-COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is that of the message itself';
-COMMENT ON COLUMN messages.extra IS 'Members of the message as sent that no other column gives back';
+COMMENT ON COLUMN messages.content IS 'Text; if the message was sent as parts, that of the parts';
+COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
+COMMENT ON COLUMN messages.extra IS 'Members of the message that no other column holds';
 
 CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
 

@@ -1,4 +1,4 @@
--- Messages that await an answer, filled by the projection pending: what a restarted manager finds.
+-- Messages that await an answer, filled by the projection pending: a restarted manager continues with them.
 CREATE TABLE pending_messages (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,

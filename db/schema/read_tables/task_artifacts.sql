@@ -1,4 +1,4 @@
--- Chunks of artifacts are rows, not a growing JSON value.
+-- The chunks of the artifacts of tasks: rows, not a growing JSON value.
 CREATE TABLE task_artifacts (
     task_id         uuid NOT NULL,
     conversation_id uuid NOT NULL,

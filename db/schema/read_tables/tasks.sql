@@ -23,15 +23,15 @@ CREATE INDEX idx_tasks_id ON tasks (id);
 CREATE INDEX idx_tasks_conversation_id ON tasks (conversation_id);
 
 COMMENT ON COLUMN tasks.member_order IS 'As in conversations';
-COMMENT ON COLUMN tasks.version IS 'Version of the last event that this row holds';
+COMMENT ON COLUMN tasks.version IS 'Version of the last event applied to the row';
 
 CREATE INDEX idx_tasks_pages ON tasks (tenant_id, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_by_status ON tasks (tenant_id, status, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_of_conversation ON tasks (tenant_id, conversation_id, created_at, id);
 
-COMMENT ON COLUMN tasks.extra IS 'Members of the task as its agent showed it that no other column gives back';
-COMMENT ON COLUMN tasks.added_history IS 'Messages that came to the history in extra, with the order of their members';
-COMMENT ON COLUMN tasks.status_extra IS 'Members of its status that no other column gives back';
+COMMENT ON COLUMN tasks.extra IS 'Members of the task that no other column holds';
+COMMENT ON COLUMN tasks.added_history IS 'Messages added to the history in extra, with the order of their members';
+COMMENT ON COLUMN tasks.status_extra IS 'Members of the status that no other column holds';
 
 ALTER TABLE tasks ALTER COLUMN description SET STATISTICS 0;
 ALTER TABLE tasks ALTER COLUMN given_id SET STATISTICS 0;

@@ -1,11 +1,11 @@
--- Drops the tables of a stage that nobody reads, and all that is kept about it.
+-- Drop the tables of a stage that is not live, with its checkpoints and parked conversations.
 CREATE FUNCTION drop_stage(projection text, stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     name text;
 BEGIN
     IF stage = 'live' THEN
-        RAISE EXCEPTION 'the live tables of % are read', projection USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'the live tables of % are in use and cannot be dropped', projection USING ERRCODE = 'invalid_parameter_value';
     END IF;
     FOR name IN
         SELECT unnest(t.tables)

@@ -1,4 +1,4 @@
--- Gives what is kept about a stage another name.
+-- Rename a stage in the checkpoints, definitions and parked conversations of a projection.
 CREATE FUNCTION move_stage(projection text, stage text, to_stage text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC

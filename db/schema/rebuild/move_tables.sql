@@ -1,4 +1,4 @@
--- Moves the tables of one stage to where another's stand. The statistics objects do not follow by themselves.
+-- Move the tables of one stage to the schema of another. Statistics objects are moved separately.
 CREATE FUNCTION move_tables(tables text[], stage text, to_stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE

@@ -1,6 +1,6 @@
--- Puts the tables of a stage (next, or previous) in the place of the live ones, which become the previous. Views and
--- functions in SQL that read the live tables read the new ones afterwards. The locks that readers feel are held from
--- LOCK TABLE to the end of the transaction, which should follow at once; the caller bounds the waiting for them.
+-- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL functions
+-- that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK TABLE to the end
+-- of the transaction, which should follow at once; the caller limits the wait for them.
 CREATE FUNCTION swap_tables(projection text, tables text[], stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -15,7 +15,7 @@ DECLARE
     move   text[];
 BEGIN
     SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
-    -- With nothing but the system in the path, definitions name every table with its schema.
+    -- With only the system catalogs in the path, definitions qualify every table.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT array_agg(DISTINCT
                CASE

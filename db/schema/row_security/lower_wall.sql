@@ -1,4 +1,4 @@
--- Takes the policies of the wall from a table; what others made stays, and so does row level security.
+-- Drop the policies of raise_wall; other policies stay, and row-level security stays enabled.
 CREATE FUNCTION lower_wall(walled regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

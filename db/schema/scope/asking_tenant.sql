@@ -1,5 +1,5 @@
--- The tenant for which this transaction asks; null if it asks for none. It goes by the login of the session, which SET
--- ROLE does not change.
+-- The tenant of this transaction; null if it has none. It depends on the login of the session, which SET ROLE does not
+-- change.
 CREATE FUNCTION asking_tenant() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- Binds a login to a tenant: from now on it asks for that one, whatever it sets.
+-- Bind a login to a tenant: from now on it acts for that tenant, whatever it sets.
 CREATE FUNCTION bind_login(login name, tenant text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -6,7 +6,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO found_role FROM pg_roles r WHERE r.rolname = bind_login.login;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no login %', quote_nullable(login)
+        RAISE EXCEPTION 'the login % does not exist', quote_nullable(login)
             USING ERRCODE = 'undefined_object', HINT = 'Create it with CREATE ROLE … LOGIN first.';
     END IF;
     IF found_role.rolsuper OR found_role.rolbypassrls
@@ -14,7 +14,7 @@ BEGIN
        OR coalesce(pg_has_role(login, to_regrole('eventstore_projector'), 'MEMBER'), false) THEN
         RAISE EXCEPTION 'the login % sees every tenant: binding it would not change that', quote_ident(login)
             USING ERRCODE = 'invalid_grant_operation',
-                  HINT = 'Bind a login that is no superuser, has no BYPASSRLS, and is no member of the owner or eventstore_projector.';
+                  HINT = 'Bind a login that is not a superuser, does not have BYPASSRLS, and is not a member of the owner or eventstore_projector.';
     END IF;
     INSERT INTO bound_logins AS b (login, tenant_id)
     VALUES (bind_login.login, bind_login.tenant)

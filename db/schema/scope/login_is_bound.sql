@@ -1,5 +1,6 @@
--- A login that is bound to one tenant is no service, even where somebody gave it the service's role as well: it could make
--- itself a key of another tenant. The owner is not held by this, as foreign keys are checked in its name.
+-- Whether the login of the session is bound to one tenant. Such a login may not use the tables of the service, even if it has
+-- the service's role: it could create a key of another tenant. The owner passes, because foreign keys are checked in its
+-- name.
 CREATE FUNCTION login_is_bound() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
 RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);

@@ -4,7 +4,7 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RAISE EXCEPTION 'this session may not append for the tenant "%"', tenant_id
         USING ERRCODE = 'insufficient_privilege',
-              DETAIL = 'It asks for another tenant: that of its login, or that of the setting eventstore.tenant.',
+              DETAIL = 'It acts for another tenant: that of its login, or that of the setting eventstore.tenant.',
               HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
 END
 $$;

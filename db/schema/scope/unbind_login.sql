@@ -1,4 +1,4 @@
--- Takes the binding away; false if there was none.
+-- Remove the binding of a login; false if it had none.
 CREATE FUNCTION unbind_login(login name) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 BEGIN

@@ -1,4 +1,4 @@
--- The only tenant for which this session may append now; null for all of them. Run by the owner, for an append.
+-- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
 CREATE FUNCTION writing_tenant() RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -9,9 +9,9 @@ BEGIN
         RETURN bound;
     END IF;
     IF NOT chooses_tenant() THEN
-        RAISE EXCEPTION 'the login % may append for no tenant', session_user
+        RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may choose.';
+                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
     RETURN nullif(current_setting('eventstore.tenant', true), '');
 END

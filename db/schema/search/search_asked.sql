@@ -1,4 +1,4 @@
--- What the index of words is asked for: the query in every language, and the labels (see search_labels).
+-- The query for the index of words: the query in each language, and the labels (see search_labels).
 CREATE FUNCTION search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -16,7 +16,7 @@ BEGIN
     IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
         RETURN asked && search_word(labels[1]);
     END IF;
-    -- These name the tenant too.
+    -- These labels include the tenant.
     IF role IS NOT NULL OR kind = 'task' THEN
         asked := asked && search_word(labels[2]);
     END IF;

@@ -1,4 +1,4 @@
--- The server's stemmer for a language; every server from 15 on has these.
+-- The text search configuration of a language; each server from version 15 on has these.
 CREATE FUNCTION search_config(language text) RETURNS regconfig
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN

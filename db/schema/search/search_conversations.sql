@@ -1,4 +1,4 @@
--- What a search has to know of a conversation: only of those that name a language or were ever hidden.
+-- What a search needs to know of conversations. A row only for those that name a language or were ever deleted.
 CREATE TABLE search_conversations (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,

@@ -1,4 +1,4 @@
--- The query with what is misspelt in it corrected; null if nothing is.
+-- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected(
     query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
     up_to bigint

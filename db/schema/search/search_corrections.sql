@@ -1,5 +1,5 @@
--- The corrections of the words of a query. Looked at are the first three that could be misspelt: four letters or more, and
--- in none of the documents as they are typed. A form of a word that is there ("trains" beside "train") is not misspelt.
+-- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
+-- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
 CREATE FUNCTION search_corrections(
     query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
     up_to bigint
@@ -32,7 +32,7 @@ AS $$
          ORDER BY u.ordinal
          LIMIT 3
     ),
-    -- Before or behind the edit, half of the word stands as it is: that is quick to compare.
+    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
     near AS MATERIALIZED (
         SELECT u.ordinal, u.word, v.word AS correction, v.documents
           FROM unknown u

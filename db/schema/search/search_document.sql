@@ -1,6 +1,6 @@
--- What is indexed of a folded text: its stems and the labels, cut to what a tsvector holds (1,048,575 bytes of words and
+-- The tsvector of a folded text: its stems and the labels, within the limit of a tsvector (1,048,575 bytes of words and
 -- positions). Three readings of 100,000 bytes always fit: a word with its separator takes at most 2.5 times its bytes,
--- position included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
+-- positions included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
 -- enter the exception block before PostgreSQL 17.
 CREATE FUNCTION search_document(folded text, language text, labels text[]) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$

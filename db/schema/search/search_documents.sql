@@ -1,5 +1,5 @@
--- What can be searched: a document for each event that says something. Derived from events by the projection "search".
--- The text itself is not kept a second time: the page of a search reads it from the log, by (conversation, version).
+-- The searchable documents: one for each event with text, filled by the projection search. The text itself is not stored
+-- again: a page of results reads it from the log, by conversation and version.
 CREATE TABLE search_documents (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -16,17 +16,17 @@ CREATE TABLE search_documents (
     CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
 );
 
--- The list of pending entries is what a search reads one by one: short, so that a search stays fast while rows arrive.
+-- A search reads pending entries one by one: the list is short, so that searches stay fast while rows arrive.
 CREATE INDEX idx_search_documents_words ON search_documents USING gin (words) WITH (gin_pending_list_limit = 256);
 CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, created_at, position);
 
--- A task that is described anew takes its former description out of the search.
+-- A new description of a task replaces its former one.
 CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversation_id, id) WHERE kind = 'task';
 
-COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
-COMMENT ON COLUMN search_documents.id IS 'Of the message, or of the task';
-COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
-COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: what misspelt words are corrected to';
+COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
+COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
+COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
+COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');

@@ -1,7 +1,7 @@
--- Text as it is compared: small letters without accents, and signs that would join words to one (a-b, a/b, a@b.c, <a>)
--- taken for spaces. A character stays a character, so that what is found can be marked in the text as it was written;
--- only marks that combine with nothing are lost. An own function and no extension: "unaccent" is not on every server,
--- and not every login may install it. The chain of replace() is ten times faster than translate().
+-- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b, a@b.c,
+-- <a>). A character stays one character, so that matches can be marked in the original text; only marks that combine with
+-- nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install it. The chain of
+-- replace() is ten times faster than translate().
 CREATE FUNCTION search_fold(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -12,7 +12,7 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
-    -- The letters that Western European languages use; what else there is takes the longer way.
+    -- The letters of Western European languages; others take the slower way.
     folded := replace(replace(replace(replace(replace(replace(folded,
         'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
     folded := replace(replace(replace(replace(replace(replace(folded,

@@ -1,16 +1,15 @@
--- Searches what the messages and tasks of a tenant say.
+-- Search the messages and tasks of a tenant.
 --
 -- query:    words; "a phrase"; -without; one or another; begins*
--- by:       'relevance': the best first, among the latest four hundred that match; 'time': the latest first, all of them.
--- only_kind: 'message' or 'task': its description, what was said of its state, and its artifacts.
--- only_role, only_actor, only_conversation, since (included), until (excluded): null means all.
--- query_language: the query is in this language, as "pt" or "en-US"; null tries all that the tenant's documents have.
--- page:     at most so many rows.
--- after:    the cursor of the last row of the page before.
--- opening, closing: what marks in the snippets what was found.
+-- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
+-- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts.
+-- only_role, only_actor, only_conversation, since (inclusive), until (exclusive): null means all.
+-- query_language: the language of the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
+-- page:     the maximum number of rows.
+-- after:    the cursor of the last row of the previous page.
+-- opening, closing: the marks around matches in snippets.
 --
--- searched: the query that was searched for: the given one, or that with its misspelt words corrected, where the
---           given one finds nothing.
+-- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words corrected.
 CREATE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
@@ -24,7 +23,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET client
 #variable_conflict use_column
 DECLARE
     languages text[];
-    -- A cursor is of use in the same search alone.
+    -- A cursor is valid only in the same search.
     search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
                                    only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
                                    extract(epoch FROM until)::text, query_language), 0);
@@ -36,20 +35,20 @@ DECLARE
     found     search_found[];
 BEGIN
     IF tenant IS DISTINCT FROM asking_tenant() THEN
-        RAISE EXCEPTION 'this transaction does not ask for the tenant %', quote_nullable(tenant)
+        RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
                       ELSE ARRAY[search_language_named(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
-        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Say relevance or time.';
+        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
         RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
-            USING ERRCODE = 'ES005', HINT = 'Say message or task.';
+            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
     ELSIF languages[1] IS NULL THEN
-        RAISE EXCEPTION 'language: % is none that can be searched', quote_nullable(query_language)
-            USING ERRCODE = 'ES005', HINT = 'Give the code of a language, such as pt or en-US.';
+        RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
+            USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
     ELSIF page IS NULL OR page NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
     END IF;

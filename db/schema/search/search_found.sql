@@ -1,4 +1,4 @@
--- Documents that were found, with their ranks.
+-- A document that was found, with its rank.
 CREATE TYPE search_found AS (
     conversation_id uuid,
     version         integer,

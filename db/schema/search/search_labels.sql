@@ -1,5 +1,5 @@
--- What narrows a search, as words of the document that no text can have: so the one index answers for all of it. The
--- search compares the columns as well, so a label may be cut to what fits.
+-- The filters of a search, as words that no text can contain, so that one index serves all of them. The search also compares
+-- the columns, so a label may be truncated.
 CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];

@@ -1,5 +1,5 @@
--- The language of a folded text, by the words at its beginning: the one of six that has most votes, a twentieth of all
--- words at least (data in JSON has a few by accident); 'und' where that does not decide.
+-- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least a
+-- twentieth of all words (JSON data has a few by accident); otherwise 'und'.
 CREATE FUNCTION search_language(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -12,7 +12,7 @@ DECLARE
     it    real;
     best  real;
 BEGIN
-    -- Most texts are clear at once.
+    -- Most texts are decided here.
     IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
         RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
     END IF;

@@ -1,4 +1,4 @@
--- The language that a text such as "pt", "pt-BR" or "en_US" names, by its code; null where none of ours.
+-- The code of a language that a text such as "pt", "pt-BR" or "en_US" names; null if it is unknown.
 CREATE FUNCTION search_language_named(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -8,7 +8,7 @@ BEGIN
                          'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
         RETURN code;
     END IF;
-    -- Some write it out; these two are those that such logs are mostly in.
+    -- Some clients write out the names of the two most frequent languages.
     RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
 END
 $$;

@@ -1,4 +1,4 @@
--- The languages that a tenant's documents may have: those that are detected, and those that its conversations name.
+-- The possible languages of a tenant's documents: those that are detected, and those that its conversations name.
 CREATE FUNCTION search_languages(tenant text) RETURNS text[]
 LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT AS $$
 BEGIN

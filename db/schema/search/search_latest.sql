@@ -1,7 +1,6 @@
--- The latest that match, in the way that is cheaper: words that are in many documents are soon found along the times,
--- those that are in few in their index. How many it is, the last two thousand documents tell; statistics, which may be
--- missing or old, are not asked. To read a row that the index names costs as much as to look at eight along the times,
--- which lie together.
+-- The latest matches, found in the cheaper way: frequent words by scanning along the times, rare ones by the index of words.
+-- The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are
+-- not used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
@@ -15,7 +14,7 @@ DECLARE
     found  search_found[];
     rows   real := pg_relation_size('search_documents') / 500;
     share  real;
-    -- A user who has so few conversations has few documents: these are read, and none of anybody else's.
+    -- A user with so few conversations has few documents: only these are read.
     few    CONSTANT integer := 200;
 BEGIN
     IF numnode(asked) = 0 THEN

@@ -1,16 +1,15 @@
--- Looks for documents in one of three ways, the latest by time first. Each has a plan of its own, made for these values;
--- the settings, and what is written so that no index can be taken for it, leave the planner no other, whatever it
--- believes of the table.
+-- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings, and
+-- conditions in a form that no index matches, leave the planner no other, whatever its statistics.
 --
--- words:        through the index of words: all that match are read;
--- time:         along the times, looking at no more than `budget` documents;
--- conversation: all of one conversation.
+-- words:        by the index of words: reads all matches;
+-- time:         along the times: reads at most `budget` documents;
+-- conversation: reads all documents of one conversation.
 --
--- The rank is that of ts_rank for a text of usual length; the longer one is, the less a word in it says.
+-- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
--- queries: what is asked for, in the order of languages. Each document is asked in its own language.
--- asked:   what the index of words is asked for, labels included.
--- below:   only what is before this time or, at this time, below this position.
+-- queries: the query in each of the languages, in their order. Each document is matched in its own language.
+-- asked:   the query for the index of words, with labels.
+-- below:   only documents before this time or, at this time, below this position.
 CREATE FUNCTION search_look(
     way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text,
     actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer, wanted integer
@@ -48,7 +47,7 @@ BEGIN
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
-               -- One look for each that is found, and never a join of the whole; none where nothing is hidden.
+               -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'

@@ -1,14 +1,14 @@
--- Folded and original text are equal in length, character for character, wherever this is called; so a piece of the
--- one is cut out of the other, with marks where the folded one has them (chr(1) before, chr(2) behind).
+-- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same length
+-- in characters, so pieces of one are cut out of the other.
 CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
     begins   integer := greatest(position(plain IN prepared), 1);
-    -- Of a plural that was made a singular the last letter stands behind what is marked.
+    -- The last letter of a plural that was changed to a singular follows the mark.
     piece    text := substr(original, begins, length(plain))
                      || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
-    -- ts_headline leaves the last full stop away.
+    -- ts_headline omits the last full stop.
     ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
     shown    text := '';
     rest     text := marked;

@@ -1,4 +1,4 @@
--- The patterns (LIKE) of all that is one edit away from a word, in any alphabet.
+-- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
 CREATE FUNCTION search_near(word text) RETURNS text[]
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC

@@ -1,4 +1,4 @@
--- The documents of one page. `told` is what the cursor says, null for the first page.
+-- The documents of one page. `told` is the content of the cursor, null for the first page.
 CREATE FUNCTION search_page(
     by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, until timestamptz, up_to bigint, told json, page integer
@@ -12,7 +12,7 @@ BEGIN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
                              coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
     END IF;
-    -- Called by itself: within the query below the planner would call it too, to know how long the array is.
+    -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
     found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
                            greatest(best, page));
     RETURN ARRAY(

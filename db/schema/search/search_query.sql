@@ -1,6 +1,6 @@
--- A query in the words of a language. Of a text whose language is not known all readings of the query are tried.
+-- A query in the words of a language. For texts of unknown language, all readings of the query are combined.
 --
--- shown: what is to be marked in a text instead: every word that is asked for.
+-- shown: the query for marking matches in a text instead: all words that are not negated.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

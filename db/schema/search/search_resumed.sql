@@ -1,4 +1,4 @@
--- What a cursor holds; an error if it is not a cursor of this search.
+-- The content of a cursor; an error if it is not a cursor of this search.
 CREATE FUNCTION search_resumed(cursor text, search text) RETURNS json
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -14,8 +14,8 @@ BEGIN
     END;
     IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
        OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
-        RAISE EXCEPTION 'the cursor belongs to no page of this search'
-            USING ERRCODE = 'ES005', HINT = 'Give the cursor of the last row, with the same query and filters.';
+        RAISE EXCEPTION 'the cursor does not belong to this search'
+            USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
     END IF;
     RETURN told;
 END

@@ -1,5 +1,5 @@
--- The places of a text that a query finds, as it was written, with marks around what was found. ts_headline is slow on
--- long texts: of these only a window is given to it, the first that has anything.
+-- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long texts: it
+-- gets only the first window that has a match.
 CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -7,8 +7,8 @@ DECLARE
     original text;
     prepared text;
     marked   text;
-    -- Before PostgreSQL 16, the time that ts_headline takes grows exponentially with the words of a phrase: of a phrase
-    -- of more than four words in three readings, the words are marked wherever they stand.
+    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
+    -- of more than four words in three readings are marked separately.
     words    tsquery := CASE WHEN numnode(asked) > 24
                              THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
                              ELSE asked
@@ -23,7 +23,7 @@ BEGIN
         END LOOP;
     END LOOP;
     IF length(original) <> length(prepared) THEN
-        original := prepared;  -- it has marks that combine with nothing: shown without them
+        original := prepared;  -- it has marks that combine with nothing, which are omitted
     END IF;
     marked := ts_headline(search_config(reading), prepared, words,
         format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',

@@ -1,5 +1,5 @@
--- The stems of a folded text. Of a text whose language is not known, those of the two main languages and the words
--- as they are. Everything is looked up again in the same way, see search_query.
+-- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they are;
+-- search_query does the same.
 CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN

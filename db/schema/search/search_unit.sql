@@ -1,4 +1,4 @@
--- One unit of a query in the words of a language; without any where it is all stop words there.
+-- One unit of a query in the words of a language; empty if it consists of stop words.
 CREATE FUNCTION search_unit(said text, prefix boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

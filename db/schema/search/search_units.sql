@@ -1,5 +1,5 @@
--- The words of a query as it is typed, in their order: negated, quoted, and which side of the "or"s they are on.
--- What is cut off (a thousand characters, forty words) no person types.
+-- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are. Limited to
+-- a thousand characters and forty words.
 CREATE FUNCTION search_units(query text)
 RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -20,11 +20,11 @@ BEGIN
         prefix := NOT quoted AND found[3] LIKE '%*';
         negated := found[1] = '-';
         word := trim(search_fold(coalesce(found[2], found[3])));
-        -- Of a phrase too: the time to find one grows with the square of its words.
+        -- Also in a phrase: the time to find one grows with the square of its words.
         word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- A prefix of a letter or two is in half of all words.
+        -- Half of all words begin with a prefix of one or two letters.
         prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
-        -- In the locale C, letters beyond ASCII are letters to the text search and not to regular expressions.
+        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
         IF word ~ '\w|[^\u0001-\u007f]' THEN
             ordinal := ordinal + 1;
             said := word;

@@ -1,5 +1,5 @@
--- How many words a text has of those that are frequent in a language and seldom in the others: about so many. ts_rank
--- counts them, much faster than any join would, as a share of all of the list.
+-- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as a share
+-- of the list, much faster than a join.
 CREATE FUNCTION search_vote(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN

@@ -1,4 +1,4 @@
--- One word as a tsquery that stands for exactly it, whatever characters it has.
+-- One word as a tsquery that matches exactly it, whatever its characters.
 CREATE FUNCTION search_word(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;

@@ -1,6 +1,6 @@
--- The keys under which HTTP clients have made requests (Idempotency-Key), each with a digest of its request and, once it
--- has succeeded, the answer to it. No part of the log: without a row here a repeated request is made again, under the same
--- ids, and finds what it wrote (agent_manager/http/idempotency.py).
+-- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response. Not part
+-- of the log: without a row here a repeated request is executed again, with the same ids, and finds what it wrote
+-- (agent_manager/http/idempotency.py).
 CREATE TABLE idempotency_keys (
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
     id           uuid NOT NULL,
@@ -16,8 +16,8 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idx_idempotency_keys_created_at ON idempotency_keys (created_at);
 
 COMMENT ON COLUMN idempotency_keys.id IS 'Derived from the tenant, the caller, the address and the key';
-COMMENT ON COLUMN idempotency_keys.request IS 'SHA-256 of what was sent';
-COMMENT ON COLUMN idempotency_keys.status IS 'Of the answer; null: there is none yet';
+COMMENT ON COLUMN idempotency_keys.request IS 'SHA-256 of the request';
+COMMENT ON COLUMN idempotency_keys.status IS 'Status of the response; null: there is none yet';
 
 ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON idempotency_keys

@@ -1,10 +1,9 @@
--- What the projection statistics fills (projections/statistics.sql). No row is shared between conversations, so workers
--- never wait for each other and a conversation can be compared alone; totals are made when somebody asks, by the
--- functions below.
+-- Activity of each conversation by quarter of an hour, filled by the projection statistics (projections/statistics.sql).
+-- Conversations share no row, so workers never wait for each other and each conversation can be compared alone; the
+-- statistics functions compute totals.
 --
--- Counters go by quarter of an hour: the days of every time zone in use today begin on one. Where a time leads the
--- primary key, that is also the index by which the functions find a period: a second one would cost each insert as
--- much again.
+-- The days of all time zones in use begin on a quarter of an hour. If a time leads the primary key, the functions also find
+-- a period by it: a second index would double the cost of each insert.
 CREATE TABLE statistics_activity (
     conversation_id  uuid NOT NULL,
     tenant_id        varchar(255) COLLATE "C" NOT NULL,
@@ -25,13 +24,13 @@ CREATE TABLE statistics_activity (
     CONSTRAINT statistics_activity_pkey PRIMARY KEY (tenant_id, quarter_hour, conversation_id, role, actor)
 ) WITH (fillfactor = 80);
 
-  -- room on its page for the next version of a counter: then no index is written
-COMMENT ON COLUMN statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour in which it happened';
-COMMENT ON COLUMN statistics_activity.role IS 'Of the messages; empty for all other events';
-COMMENT ON COLUMN statistics_activity.bytes IS 'Of the text of the messages, in UTF-8';
-COMMENT ON COLUMN statistics_activity.parts_bytes IS 'Of the parts of the messages, as JSON';
-COMMENT ON COLUMN statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes: of their parts, as JSON';
-COMMENT ON COLUMN statistics_activity.largest_text IS 'Bytes; of one message, and so on for parts and artifact';
+  -- leaves room for the next version of a counter on its page (HOT): then no index is written
+COMMENT ON COLUMN statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour';
+COMMENT ON COLUMN statistics_activity.role IS 'Role of the messages; empty for all other events';
+COMMENT ON COLUMN statistics_activity.bytes IS 'Size of the text of the messages, in UTF-8';
+COMMENT ON COLUMN statistics_activity.parts_bytes IS 'Size of the parts of the messages, as JSON';
+COMMENT ON COLUMN statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes is the size of their parts, as JSON';
+COMMENT ON COLUMN statistics_activity.largest_text IS 'Bytes of the largest text of a message; likewise for parts and artifact';
 
 SELECT eventstore_own('TABLE statistics_activity');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity', 'eventstore_projector');

@@ -1,4 +1,4 @@
--- The actors who caused most events come first.
+-- The activity of a period by actor, those with most events first.
 CREATE FUNCTION statistics_by_actor(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (actor text, conversations bigint, active_conversations bigint, messages bigint, tasks bigint,

@@ -1,4 +1,4 @@
--- Conversations begun and tasks created on each day; what happened on it, and in how many conversations.
+-- Conversations begun, tasks created and activity on each day, with the number of active conversations.
 CREATE FUNCTION statistics_by_day(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (day date, conversations bigint, active_conversations bigint, messages bigint, tasks bigint,
@@ -46,7 +46,7 @@ BEGIN
                        AND (t.actor = of_actor OR of_actor IS NULL)
                      GROUP BY 1) AS d
              GROUP BY d.day
-            OFFSET 0) AS n  -- a fence: the days are checked once each, and not for every row
+            OFFSET 0) AS n  -- optimisation fence: each day is checked once, not for every row
      WHERE statistics_midnight(n.day, zone) < statistics_midnight(n.day + 1, zone)
      ORDER BY n.day;
 END

@@ -1,4 +1,4 @@
--- In which status the conversations begun, and the tasks created, in a period are now.
+-- The present statuses of the conversations begun, and of the tasks created, in a period.
 CREATE FUNCTION statistics_by_status(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (kind text, status text, number bigint)

@@ -13,7 +13,7 @@ CREATE TABLE statistics_conversations (
 
 CREATE INDEX idx_statistics_conversations_began_at ON statistics_conversations (tenant_id, began_at);
 
-COMMENT ON COLUMN statistics_conversations.question_version IS 'The oldest message of a user that nobody has answered yet';
+COMMENT ON COLUMN statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 
 SELECT eventstore_own('TABLE statistics_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations', 'eventstore_projector');

@@ -1,11 +1,11 @@
--- When a day begins; null for no day. Refused where there is no such zone, and where counters by quarter of an hour
--- would come to the wrong day.
+-- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a quarter of
+-- an hour.
 CREATE FUNCTION statistics_midnight(day date, zone text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     midnight timestamptz := day::timestamp AT TIME ZONE zone;
 BEGIN
-    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also where no day is given
+    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also without a day
     IF isfinite(midnight) AND date_bin('15 minutes', midnight, '4714-11-24 00:00+00 BC') <> midnight THEN
         RAISE EXCEPTION '% does not begin on a quarter of an hour of UTC in the time zone "%"', day, zone
             USING ERRCODE = 'invalid_parameter_value',

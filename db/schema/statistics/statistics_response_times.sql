@@ -1,7 +1,6 @@
--- From the first message of a user that is not answered yet to the next message of an assistant in the conversation,
--- by the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers; the questions
--- that nobody has answered have none. Where the answer is said to have happened before the question, it is counted as
--- answered and as unmeasured, and left out of the times, which are seconds.
+-- Times from the first unanswered message of a user to the next message of an assistant in the conversation, in seconds, by
+-- the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers; unanswered questions
+-- have none. An answer whose time is before that of the question counts as answered and as unmeasured.
 CREATE FUNCTION statistics_response_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC',
     "by" text DEFAULT 'all'
@@ -15,7 +14,7 @@ DECLARE
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     IF "by" NOT IN ('all', 'day', 'actor') THEN
-        RAISE EXCEPTION 'response times cannot be had by %: choose among all, day, actor', "by"
+        RAISE EXCEPTION 'response times cannot be grouped by %: choose all, day or actor', "by"
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY

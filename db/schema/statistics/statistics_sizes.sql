@@ -1,5 +1,4 @@
--- Texts of messages, parts of messages, chunks of artifacts; the last two as JSON. The largest is that of one message,
--- of the parts of one message, of one chunk.
+-- Sizes of the texts of messages, of the parts of messages, and of the chunks of artifacts, the last two as JSON.
 CREATE FUNCTION statistics_sizes(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (what text, number bigint, characters bigint, bytes bigint, average_bytes float8, largest_bytes bigint)

@@ -10,7 +10,7 @@ CREATE TABLE statistics_stays (
     CONSTRAINT statistics_stays_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version)
 );
 
-COMMENT ON TABLE statistics_stays IS 'How long a task was in a status that it has left';
+COMMENT ON TABLE statistics_stays IS 'Time that a task spent in a status that it has left';
 
 SELECT eventstore_own('TABLE statistics_stays');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_stays', 'eventstore_projector');

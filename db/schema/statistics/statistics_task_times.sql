@@ -1,6 +1,5 @@
--- By status: the tasks that are in it now, and, where it is a final one, the seconds from their creation until they came
--- into it; the stays in it that have ended, and their seconds. Those that are said to have ended before they began are
--- left out of the times and counted as unmeasured.
+-- By status: the tasks that are in it; if it is final, the seconds from their creation until they entered it; the ended stays
+-- in it, and their seconds. Stays that end before they begin count as unmeasured.
 CREATE FUNCTION statistics_task_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (status text, is_final boolean, tasks bigint, unmeasured bigint, average float8, median float8,

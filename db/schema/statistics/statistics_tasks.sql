@@ -13,8 +13,8 @@ CREATE TABLE statistics_tasks (
 
 CREATE INDEX idx_statistics_tasks_created_at ON statistics_tasks (tenant_id, created_at);
 
-COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task came into the status that it has; version: by which event';
-COMMENT ON COLUMN statistics_tasks.actor IS 'Who caused the first event of the task';
+COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task entered its status; version is that of the event';
+COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the task';
 
 SELECT eventstore_own('TABLE statistics_tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_tasks', 'eventstore_projector');

@@ -1,4 +1,4 @@
--- The id of the conversation that a client calls by this text: as conversation_uuid in eventstore/ids.py.
+-- The id of the conversation that a client calls by a text: the same as conversation_uuid in eventstore/ids.py.
 CREATE FUNCTION conversation_uuid(tenant_id text, given_id text) RETURNS uuid
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

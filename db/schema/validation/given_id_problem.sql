@@ -1,5 +1,5 @@
--- What is wrong with the given_id of an event for that conversation; null if nothing is. One that leads to another
--- conversation would send there whoever follows it.
+-- What is invalid in the given_id of an event of a conversation; null if it is valid. One that belongs to another
+-- conversation would lead readers there.
 CREATE FUNCTION given_id_problem(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE

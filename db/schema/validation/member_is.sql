@@ -1,4 +1,4 @@
--- Whether a member of a JSON object is absent, or of that type.
+-- Whether a member of a JSON object is absent or of a type.
 CREATE FUNCTION member_is(object jsonb, member text, type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = type, true);

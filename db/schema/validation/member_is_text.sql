@@ -1,4 +1,4 @@
--- Whether a member of a JSON object is a text of at most so many characters.
+-- Whether a member of a JSON object is a string of at most so many characters.
 CREATE FUNCTION member_is_text(object jsonb, member text, longest integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);

@@ -1,5 +1,5 @@
--- The SHA-1 of a message (RFC 3174), which UUIDs of version 5 are made with; PostgreSQL has it in an extension only. About
--- 25 microseconds for 64 bytes.
+-- The SHA-1 of a message (RFC 3174), for UUIDs of version 5; in PostgreSQL only an extension has it. It takes about 25
+-- microseconds for 64 bytes.
 CREATE FUNCTION sha1(message bytea) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -36,7 +36,7 @@ BEGIN
         c := h2;
         d := h3;
         e := h4;
-        -- Five rounds at a time: then the five words need not change their names in between.
+        -- Five rounds at a time, so that the five words need not be exchanged in between.
         FOR t IN 1 .. 20 BY 5 LOOP
             e := e + ((a << 5 & m) | (a >> 27)) + (d # (b & (c # d))) + 1518500249 + w[t] & m;
             b := (b << 30 & m) | (b >> 2);

@@ -1,8 +1,10 @@
--- Lies down to sleep: true if from now on every append will notify, false if there is something to do first.
+-- Begin to wait for events after a position: true if from now on each append will notify, false if there is something to
+-- read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
+-- eventstore/ORDER.md.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- No statistics, however old, may lead to a look through the whole log for events that are not there. Before PostgreSQL
--- 18 that makes reading a sequence look so dear that it would be compiled first.
+-- Outdated statistics must not lead to a scan of the whole log for events that are not there. Before PostgreSQL 18 this
+-- makes reading a sequence look so expensive that the query would be JIT-compiled.
 SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -13,11 +15,11 @@ BEGIN
         RETURN false;
     END IF;
     IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
-        -- A crash that forgets the flag ends the sleepers too, so nobody waits for it to be durable.
+        -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
                 setval('consumer_slots', 1);
     END IF;
-    -- Two statements, for the second needs a snapshot taken after the first found no append in flight.
+    -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
     IF lowest_gate(lie_down.seen) IS NULL THEN
         IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
             RETURN true;

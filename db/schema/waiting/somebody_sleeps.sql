@@ -1,4 +1,4 @@
--- Asked by an append after it holds the gate.
+-- Whether a session waits for events. An append asks after it has registered.
 CREATE FUNCTION somebody_sleeps() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -6,13 +6,13 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last sleeper has got up, or died. Nobody lies down until this append has ended.
+        -- The last wait has ended. No other begins before this append has ended.
         PERFORM setval('consumer_slots', 0);
         RETURN false;
     END IF;
-    -- A session that listens and reads nothing holds back the queue of notifications, which all databases share. When it is
-    -- full, the commit of whoever notifies fails. So from half on, where the server itself begins to warn, nobody is
-    -- notified: waiters look by themselves every few seconds.
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
+    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
+    -- warn: waiting sessions poll every few seconds as well.
     RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;
