@@ -24,8 +24,8 @@ $$;
 -- Create a role of the store, unless the server has it, with its memberships, and grant it to the login that migrates.
 --
 -- Roles belong to the whole server: they are created once, and stay while any database uses them. A login that may not
--- create roles works without them; everything then belongs to that login. A role with memberships takes one of them at a
--- time by SET ROLE, unless it inherits their rights.
+-- create roles works without them; everything then belongs to that login. A role with memberships takes one of them at
+-- a time by SET ROLE, unless it inherits their rights.
 CREATE FUNCTION eventstore_role(role_name text, memberships text[] DEFAULT '{}', inherits boolean DEFAULT true)
 RETURNS void
 LANGUAGE plpgsql AS $$
@@ -143,7 +143,8 @@ SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_aud
 -- file: roles/eventstore_app.sql
 -- For logins of the service: becomes writer, reader or auditor by SET ROLE, one at a time, and has none of their rights
 -- until then.
-SELECT eventstore_role('eventstore_app', ARRAY['eventstore_writer', 'eventstore_reader', 'eventstore_auditor'], inherits => false);
+SELECT eventstore_role('eventstore_app', ARRAY['eventstore_writer', 'eventstore_reader', 'eventstore_auditor'],
+                       inherits => false);
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_app');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_app');
 

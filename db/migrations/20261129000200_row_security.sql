@@ -3,11 +3,11 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: scope/bound_logins.sql
--- Logins that act for one tenant, whatever they set; see bind_login. Each of them sees its own row, which policies read on
--- its behalf.
+-- Logins that act for one tenant, whatever they set; see bind_login. Each of them sees its own row, which policies read
+-- on its behalf.
 --
--- All other logins of the service set a tenant and, within it, a user, for one transaction at a time, so that a connection,
--- also of a pooler, can be shared by all callers:
+-- All other logins of the service set a tenant and, within it, a user, for one transaction at a time, so that a
+-- connection, also of a pooler, can be shared by all callers:
 --
 --     SELECT set_config('eventstore.tenant', 'acme', true), set_config('eventstore.user', 'ana', true)
 --
@@ -28,10 +28,11 @@ SELECT eventstore_own('TABLE bound_logins');
 SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');
 
 -- file: scope/chooses_tenant.sql
--- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without the
--- role eventstore_app (the login that migrated could not create it) every login is taken for the service.
+-- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without
+-- the role eventstore_app (the login that migrated could not create it) every login is taken for the service.
 --
--- The owner's name is part of the text, so that it does not matter who runs it and the planner can inline it in policies.
+-- The owner's name is part of the text, so that it does not matter who runs it and the planner can inline it in
+-- policies.
 DO $$
 BEGIN
     EXECUTE format(
@@ -155,9 +156,9 @@ SELECT eventstore_own('FUNCTION unbind_login');
 REVOKE ALL ON FUNCTION unbind_login FROM PUBLIC;
 
 -- file: scope/login_is_bound.sql
--- Whether the login of the session is bound to one tenant. Such a login may not use the tables of the service, even if it has
--- the service's role: it could create a key of another tenant. The owner passes, because foreign keys are checked in its
--- name.
+-- Whether the login of the session is bound to one tenant. Such a login may not use the tables of the service, even if
+-- it has the service's role: it could create a key of another tenant. The owner passes, because foreign keys are
+-- checked in its name.
 CREATE FUNCTION login_is_bound() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
 RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
@@ -178,8 +179,9 @@ SELECT eventstore_own('FUNCTION tenant_of_wall');
 REVOKE ALL ON FUNCTION tenant_of_wall FROM PUBLIC;
 
 -- file: scope/asked_conversation.sql
--- The conversation that a query names as its only one, by the setting eventstore.about: policies then look up its members
--- once instead of once a row. It is a hint; naming a conversation shows no more rows, and naming none shows no fewer.
+-- The conversation that a query names as its only one, by the setting eventstore.about: policies then look up its
+-- members once instead of once a row. It is a hint; naming a conversation shows no more rows, and naming none shows no
+-- fewer.
 CREATE FUNCTION asked_conversation() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.about', true), '')::uuid;
@@ -187,9 +189,10 @@ RETURN nullif(current_setting('eventstore.about', true), '')::uuid;
 SELECT eventstore_own('FUNCTION asked_conversation');
 
 -- file: row_security/acting_as.sql
--- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its value:
--- then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index. This is only
--- right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it was made for.
+-- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its
+-- value: then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index.
+-- This is only right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it
+-- was made for.
 CREATE FUNCTION acting_as(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;
@@ -252,9 +255,9 @@ REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
 -- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
 --
--- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of which
--- they are a member, by the column that holds the conversation's id. In a table without such a column a user sees nothing,
--- and in one without tenant_id nobody does but the three roles.
+-- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
+-- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
+-- nothing, and in one without tenant_id nobody does but the three roles.
 CREATE FUNCTION raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -286,8 +289,8 @@ SELECT eventstore_own('FUNCTION raise_wall');
 REVOKE ALL ON FUNCTION raise_wall FROM PUBLIC;
 
 -- file: members/conversation_members.sql
--- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the append,
--- so that sharing and unsharing take effect when the append returns. The log can recreate it (members_of_log).
+-- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the
+-- append, so that sharing and unsharing take effect when the append returns. The log can recreate it (members_of_log).
 CREATE TABLE conversation_members (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -300,7 +303,8 @@ CREATE TABLE conversation_members (
 
 CREATE INDEX idx_conversation_members_user_id ON conversation_members (tenant_id, user_id, conversation_id);
 
-COMMENT ON TABLE conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
+COMMENT ON TABLE conversation_members IS
+    'Users who may see and append to a conversation; written by the append functions alone';
 COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; write: also append; read';
 
 SELECT eventstore_own('TABLE conversation_members');

@@ -10,8 +10,8 @@ SELECT eventstore_own('SEQUENCE events_position');
 
 -- file: log/refuse_change_of_events.sql
 -- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
--- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for no
--- rows.
+-- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for
+-- no rows.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
@@ -27,8 +27,8 @@ SELECT eventstore_own('FUNCTION refuse_change_of_events');
 -- file: log/events.sql
 -- The log: all events in order of position. The only source of truth.
 --
--- The columns of fixed size come first, which saves padding in every row. No unique key has less than the tenant and the
--- conversation, so that the table can be distributed by conversation; no foreign key leaves it.
+-- The columns of fixed size come first, which saves padding in every row. No unique key has less than the tenant and
+-- the conversation, so that the table can be distributed by conversation; no foreign key leaves it.
 CREATE TABLE events (
     position        bigint      NOT NULL,
     timestamp       timestamptz NOT NULL,
@@ -102,10 +102,12 @@ END;
 
 SELECT eventstore_own('FUNCTION last_position');
 REVOKE ALL ON FUNCTION last_position FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION last_position', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader', 'eventstore_search');
+SELECT eventstore_grant('EXECUTE ON FUNCTION last_position',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader', 'eventstore_search');
 
 -- file: log/refuse_old_snapshots.sql
--- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just committed.
+-- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just
+-- committed.
 CREATE FUNCTION refuse_old_snapshots() RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
@@ -166,8 +168,8 @@ SELECT eventstore_own('FUNCTION lowest_gate');
 REVOKE ALL ON FUNCTION lowest_gate FROM PUBLIC;
 
 -- file: log/log_horizon.sql
--- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its checkpoint. The
--- caller reads events in a later statement.
+-- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its
+-- checkpoint. The caller reads events in a later statement.
 CREATE FUNCTION log_horizon() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -186,7 +188,8 @@ $$;
 
 SELECT eventstore_own('FUNCTION log_horizon');
 REVOKE ALL ON FUNCTION log_horizon FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/positions_after.sql
 -- The positions of the next events after a position, in order.
@@ -200,7 +203,8 @@ $$;
 
 SELECT eventstore_own('FUNCTION positions_after');
 REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/event_not_above.sql
 -- The position of the last event at or below a position; 0 if there is none.
@@ -213,7 +217,8 @@ $$;
 
 SELECT eventstore_own('FUNCTION event_not_above');
 REVOKE ALL ON FUNCTION event_not_above FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/event_not_below.sql
 -- The position of the first event at or above a position; the highest possible one if there is none.
@@ -226,7 +231,8 @@ $$;
 
 SELECT eventstore_own('FUNCTION event_not_below');
 REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/positions_in_time.sql
 -- The positions of the first event at or after a time, and of the last one before another time; null if there is none.
@@ -240,7 +246,8 @@ $$;
 
 SELECT eventstore_own('FUNCTION positions_in_time');
 REVOKE ALL ON FUNCTION positions_in_time FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION positions_in_time', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION positions_in_time',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/conversation_is_deleted.sql
 -- Whether a conversation is deleted. The append functions ask under the lock of the conversation, so that no writer
@@ -280,8 +287,8 @@ SELECT eventstore_own('FUNCTION accepted_when_deleted');
 REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
 
 -- file: waiting/consumer_slots.sql
--- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A sequence,
--- because a changed value is visible at once.
+-- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
+-- sequence, because a changed value is visible at once.
 CREATE SEQUENCE consumer_slots AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
 SELECT setval('consumer_slots', 1);
 
@@ -296,8 +303,8 @@ RETURN 'eventstore_' || current_schema();
 SELECT eventstore_own('FUNCTION wake_channel');
 
 -- file: waiting/lie_down.sql
--- Begin to wait for events after a position: true if from now on each append will notify, false if there is something to
--- read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
+-- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
+-- to read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
 -- eventstore/ORDER.md.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT

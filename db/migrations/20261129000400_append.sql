@@ -279,9 +279,9 @@ END;
 SELECT eventstore_own('FUNCTION metadata_problem');
 
 -- file: validation/event_problem.sql
--- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and version sent
--- it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches: as a single
--- expression, the preparation alone would cost half as much as the rest of an append.
+-- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
+-- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
+-- as a single expression, the preparation alone would cost half as much as the rest of an append.
 CREATE FUNCTION event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
@@ -370,8 +370,8 @@ SELECT eventstore_own('FUNCTION may_append');
 REVOKE ALL ON FUNCTION may_append FROM PUBLIC;
 
 -- file: members/members_of_log.sql
--- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it was
--- shared since.
+-- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it
+-- was shared since.
 CREATE FUNCTION members_of_log() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, access text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -448,8 +448,8 @@ REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');
 
 -- file: append/digest_text.sql
--- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8. The database is in
--- UTF-8, so these are the stored bytes; without convert_to, which is only STABLE, the planner can inline this.
+-- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8. The database is
+-- in UTF-8, so these are the stored bytes; without convert_to, which is only STABLE, the planner can inline this.
 CREATE FUNCTION digest_text(value text) RETURNS bytea
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escape');
@@ -514,8 +514,8 @@ SELECT eventstore_own('FUNCTION lock_within');
 REVOKE ALL ON FUNCTION lock_within FROM PUBLIC;
 
 -- file: append/event_differences.sql
--- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner in
--- the metadata counts only if the caller names it, not if the append adds it (see append_one).
+-- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner
+-- in the metadata counts only if the caller names it, not if the append adds it (see append_one).
 CREATE FUNCTION event_differences(
     stored_type           text,
     stored_schema_version smallint,
@@ -562,9 +562,9 @@ $$;
 SELECT eventstore_own('FUNCTION event_differences');
 
 -- file: append/await_durability.sql
--- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction that
--- stored it may be committed here and not yet on a synchronous standby, if its backend was ended while it waited. A
--- transaction that writes any record to the WAL is flushed and waits for the standby (see ORDER.md).
+-- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction
+-- that stored it may be committed here and not yet on a synchronous standby, if its backend was ended while it waited.
+-- A transaction that writes any record to the WAL is flushed and waits for the standby (see ORDER.md).
 CREATE FUNCTION await_durability() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -728,8 +728,8 @@ REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');
 
 -- file: append/append_events.sql
--- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own that
--- has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
+-- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own
+-- that has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -743,10 +743,10 @@ CREATE FUNCTION append_events(
     metadatas         jsonb[]
 ) RETURNS TABLE (ordinal integer, "position" bigint, version integer, "timestamp" timestamptz, is_new boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- A plan that was made while the log was short must also serve when it is long, and planning each call would take several
--- times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so expensive that
--- the query would be JIT-compiled in each call. (The connections of the library set this once, because a SET for each call
--- of append_one would take a fifth of its time.)
+-- A plan that was made while the log was short must also serve when it is long, and planning each call would take
+-- several times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so
+-- expensive that the query would be JIT-compiled in each call. (The connections of the library set this once, because a
+-- SET for each call of append_one would take a fifth of its time.)
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column
@@ -819,8 +819,8 @@ REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');
 
 -- file: append/append_group.sql
--- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One row
--- for each event, in the given order. Its outcome is
+-- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One
+-- row for each event, in the given order. Its outcome is
 --
 --   n  new
 --   k  known: it is stored already

@@ -5,8 +5,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- file: projections/checkpoints.sql
 -- The position up to which each projection has applied the log, for each share of the conversations.
 --
--- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and the
--- previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
+-- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
     share      smallint NOT NULL,
@@ -23,7 +23,8 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE check
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
 -- file: projections/share_of.sql
--- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by share.
+-- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
+-- share.
 CREATE FUNCTION share_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
@@ -91,7 +92,8 @@ CREATE TABLE parked (
     CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id)
 );
 
-COMMENT ON COLUMN parked.position IS 'Position of the event that failed; neither it nor later events of the conversation are applied';
+COMMENT ON COLUMN parked.position IS
+    'Position of the event that failed; neither it nor later events of the conversation are applied';
 
 ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 
@@ -101,10 +103,11 @@ SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT raise_wall('parked');
 
 -- file: projections/begin_batch.sql
--- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
--- the range of positions that the relation "batch" shows. It returns no row if there is nothing to apply.
+-- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and
+-- fix the range of positions that the relation "batch" shows. It returns no row if there is nothing to apply.
 --
--- The projection must be the one by which the tables are filled; which one that is can change during the wait for the locks.
+-- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
+-- locks.
 CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
@@ -161,8 +164,8 @@ REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
 
 -- file: rebuild/rebuild_key.sql
--- The key of the advisory lock under which the tables of a projection are created, filled and swapped. A session lock, so
--- that it ends with the session.
+-- The key of the advisory lock under which the tables of a projection are created, filled and swapped. A session lock,
+-- so that it ends with the session.
 CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN ('projection_texts'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
@@ -281,9 +284,9 @@ REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;
 -- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
 -- (missing_in_shadows).
 --
--- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a trigger)
--- are there afterwards as well. Its functions are called by the login itself, which must own the tables or be a member of
--- their owner.
+-- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a
+-- trigger) are there afterwards as well. Its functions are called by the login itself, which must own the tables or be
+-- a member of their owner.
 CREATE FUNCTION make_shadows(tables text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -372,9 +375,9 @@ SELECT eventstore_own('FUNCTION move_stage');
 REVOKE ALL ON FUNCTION move_stage FROM PUBLIC;
 
 -- file: rebuild/swap_tables.sql
--- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL functions
--- that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK TABLE to the end
--- of the transaction, which should follow at once; the caller limits the wait for them.
+-- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL
+-- functions that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK
+-- TABLE to the end of the transaction, which should follow at once; the caller limits the wait for them.
 CREATE FUNCTION swap_tables(projection text, tables text[], stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -449,8 +452,8 @@ SELECT eventstore_own('FUNCTION drop_stage');
 REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;
 
 -- file: rebuild/missing_in_shadows.sql
--- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not check
--- writes, so they are added as well.
+-- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not
+-- check writes, so they are added as well.
 CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -533,8 +536,8 @@ SELECT eventstore_own('FUNCTION missing_in_shadows');
 REVOKE ALL ON FUNCTION missing_in_shadows FROM PUBLIC;
 
 -- file: row_security/projected_tables.sql
--- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to the
--- next one with the table.
+-- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to
+-- the next one with the table.
 CREATE FUNCTION projected_tables() RETURNS TABLE (projected regclass, conversation_column name)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -557,9 +560,9 @@ SELECT eventstore_own('FUNCTION projected_tables');
 REVOKE ALL ON FUNCTION projected_tables FROM PUBLIC;
 
 -- file: log/positions_are_sound.sql
--- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at or
--- above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event means
--- that events are missing, as after restoring a dump that row-level security has filtered.
+-- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at
+-- or above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event
+-- means that events are missing, as after restoring a dump that row-level security has filtered.
 CREATE FUNCTION positions_are_sound(
     OUT is_sound        boolean,
     OUT is_ahead        boolean,

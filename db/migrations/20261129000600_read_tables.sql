@@ -3,8 +3,8 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: read_tables/conversations.sql
--- The conversations. Read tables are derived from events by the projections, one .sql file each in projections/; they can
--- be emptied and refilled at any time. They have no foreign keys: a projection may be ahead of another.
+-- The conversations. Read tables are derived from events by the projections, one .sql file each in projections/; they
+-- can be emptied and refilled at any time. They have no foreign keys: a projection may be ahead of another.
 --
 -- Planner statistics cover all rows, so EXPLAIN would tell a caller roughly how many rows of others hold a text. The
 -- columns with SET STATISTICS 0, here and in other tables, are texts by whose values no query searches.
@@ -34,8 +34,8 @@ COMMENT ON COLUMN conversations.member_order IS
 
 COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 
--- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those of
--- the order, the last of which makes it total. A backward scan gives newest first.
+-- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those
+-- of the order, the last of which makes it total. A backward scan gives newest first.
 CREATE INDEX idx_conversations_pages_by_update ON conversations (tenant_id, updated_at, id);
 CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id);
 
@@ -153,7 +153,8 @@ COMMENT ON COLUMN task_artifacts.member_order IS 'As in conversations';
 
 CREATE INDEX idx_task_artifacts_task_id ON task_artifacts (task_id, version);
 
-COMMENT ON COLUMN task_artifacts.continues_text IS 'The text of the first part continues that of the last part of the chunk before';
+COMMENT ON COLUMN task_artifacts.continues_text IS
+    'The text of the first part continues that of the last part of the chunk before';
 
 ALTER TABLE task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
 ALTER TABLE task_artifacts ALTER COLUMN name SET STATISTICS 0;
@@ -165,8 +166,8 @@ SELECT eventstore_grant('SELECT ON TABLE task_artifacts', 'eventstore_reader');
 SELECT raise_wall('task_artifacts');
 
 -- file: read_tables/conversation_actors.sql
--- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index gives
--- an actor's conversations in either order, however many or rare they are.
+-- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index
+-- gives an actor's conversations in either order, however many or rare they are.
 CREATE TABLE conversation_actors (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -185,7 +186,8 @@ CREATE INDEX idx_conversation_actors_pages
 COMMENT ON TABLE conversation_actors IS 'Actors of the events of each conversation, the empty one included';
 
 SELECT eventstore_own('TABLE conversation_actors');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors',
+                        'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reader');
 SELECT raise_wall('conversation_actors');
 

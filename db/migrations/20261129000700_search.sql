@@ -3,8 +3,8 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: search/search_documents.sql
--- The searchable documents: one for each event with text, filled by the projection search. The text itself is not stored
--- again: a page of results reads it from the log, by conversation and version.
+-- The searchable documents: one for each event with text, filled by the projection search. The text itself is not
+-- stored again: a page of results reads it from the log, by conversation and version.
 CREATE TABLE search_documents (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -31,7 +31,8 @@ CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversat
 COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
 COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
 COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
-COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
+COMMENT ON COLUMN search_documents.plain_words IS
+    'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
@@ -52,18 +53,20 @@ CREATE TABLE search_conversations (
 CREATE INDEX idx_search_conversations_deleted ON search_conversations (tenant_id) WHERE is_deleted;
 CREATE INDEX idx_search_conversations_language ON search_conversations (tenant_id, language) WHERE language IS NOT NULL;
 
-COMMENT ON COLUMN search_conversations.language_from IS 'Version of the event that named the language: it holds for what follows';
+COMMENT ON COLUMN search_conversations.language_from IS
+    'Version of the event that named the language: it holds for what follows';
 
 SELECT eventstore_own('TABLE search_conversations');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
+                        'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
 SELECT raise_wall('search_conversations');
 
 -- file: search/search_fold.sql
--- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b, a@b.c,
--- <a>). A character stays one character, so that matches can be marked in the original text; only marks that combine with
--- nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install it. The chain of
--- replace() is ten times faster than translate().
+-- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b,
+-- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
+-- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
+-- it. The chain of replace() is ten times faster than translate().
 CREATE FUNCTION search_fold(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -149,9 +152,9 @@ $$;
 SELECT eventstore_own('FUNCTION search_config');
 
 -- file: search/search_prepare.sql
--- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções", not
--- "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). These endings become singular,
--- with the accent, whether or not it was typed. A space replaces a removed letter.
+-- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções",
+-- not "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). These endings become
+-- singular, with the accent, whether or not it was typed. A space replaces a removed letter.
 CREATE FUNCTION search_prepare(folded text, language text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -173,8 +176,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_prepare');
 
 -- file: search/search_vote.sql
--- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as a share
--- of the list, much faster than a join.
+-- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
+-- a share of the list, much faster than a join.
 CREATE FUNCTION search_vote(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
@@ -209,8 +212,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_vote');
 
 -- file: search/search_language.sql
--- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least a
--- twentieth of all words (JSON data has a few by accident); otherwise 'und'.
+-- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least
+-- a twentieth of all words (JSON data has a few by accident); otherwise 'und'.
 CREATE FUNCTION search_language(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -245,8 +248,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_language');
 
 -- file: search/search_stems.sql
--- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they are;
--- search_query does the same.
+-- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they
+-- are; search_query does the same.
 CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
@@ -286,8 +289,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_document');
 
 -- file: search/search_labels.sql
--- The filters of a search, as words that no text can contain, so that one index serves all of them. The search also compares
--- the columns, so a label may be truncated.
+-- The filters of a search, as words that no text can contain, so that one index serves all of them. The search also
+-- compares the columns, so a label may be truncated.
 CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];
@@ -295,8 +298,8 @@ RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, l
 SELECT eventstore_own('FUNCTION search_labels');
 
 -- file: search/search_json_text.sql
--- JSON as a readable string, such as the arguments of a tool call: "\u00e3" becomes a letter that can be found. Neither this
--- nor its callers are parallel safe: a parallel query cannot enter the exception block before PostgreSQL 17.
+-- JSON as a readable string, such as the arguments of a tool call: "\u00e3" becomes a letter that can be found. Neither
+-- this nor its callers are parallel safe: a parallel query cannot enter the exception block before PostgreSQL 17.
 CREATE FUNCTION search_json_text(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -313,8 +316,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_json_text');
 
 -- file: search/search_text_of_parts.sql
--- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The contents
--- of files are not included.
+-- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The
+-- contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -350,8 +353,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_text_of_parts');
 
 -- file: search/search_text.sql
--- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not fit.
--- Null if the event has no text.
+-- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not
+-- fit. Null if the event has no text.
 CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
@@ -400,8 +403,8 @@ RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquer
 SELECT eventstore_own('FUNCTION search_word');
 
 -- file: search/search_units.sql
--- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are. Limited to
--- a thousand characters and forty words.
+-- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are.
+-- Limited to a thousand characters and forty words.
 CREATE FUNCTION search_units(query text)
 RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -440,8 +443,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_units');
 
 -- file: search/search_prefix.sql
--- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is completed with
--- the usual endings.
+-- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
+-- completed with the usual endings.
 CREATE FUNCTION search_prefix(prefix text, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -597,8 +600,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_asked');
 
 -- file: search/search_is_short.sql
--- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name when it
--- runs: a rebuild replaces them.
+-- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
+-- when it runs: a rebuild replaces them.
 CREATE FUNCTION search_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -657,8 +660,8 @@ REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
 -- file: search/search_marked.sql
--- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same length
--- in characters, so pieces of one are cut out of the other.
+-- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same
+-- length in characters, so pieces of one are cut out of the other.
 CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -697,8 +700,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_marked');
 
 -- file: search/search_snippet.sql
--- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long texts: it
--- gets only the first window that has a match.
+-- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long
+-- texts: it gets only the first window that has a match.
 CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -766,8 +769,8 @@ END;
 SELECT eventstore_own('FUNCTION search_near');
 
 -- file: search/search_sample.sql
--- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a user or
--- of one conversation, the latest of each conversation, of at most four hundred conversations.
+-- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
+-- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
 CREATE FUNCTION search_sample(
     tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
 ) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
@@ -979,8 +982,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_resumed');
 
 -- file: search/search_look.sql
--- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings, and
--- conditions in a form that no index matches, leave the planner no other, whatever its statistics.
+-- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings,
+-- and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
 --
 -- words:        by the index of words: reads all matches;
 -- time:         along the times: reads at most `budget` documents;
@@ -1047,9 +1050,10 @@ REVOKE ALL ON FUNCTION search_look FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_look', 'eventstore_search');
 
 -- file: search/search_latest.sql
--- The latest matches, found in the cheaper way: frequent words by scanning along the times, rare ones by the index of words.
--- The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are
--- not used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
+-- The latest matches, found in the cheaper way: frequent words by scanning along the times, rare ones by the index of
+-- words. The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or
+-- outdated, are not used. Reading a row by the index costs as much as scanning eight along the times, which are
+-- adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
@@ -1104,14 +1108,15 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_latest', 'eventstore_search'
 --
 -- query:    words; "a phrase"; -without; one or another; begins*
 -- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
--- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts.
--- only_role, only_actor, only_conversation, since (inclusive), until (exclusive): null means all.
--- query_language: the language of the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
+-- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts. only_role,
+-- only_actor, only_conversation, since (inclusive), until (exclusive): null means all. query_language: the language of
+-- the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
 -- page:     the maximum number of rows.
 -- after:    the cursor of the last row of the previous page.
 -- opening, closing: the marks around matches in snippets.
 --
--- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words corrected.
+-- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words
+-- corrected.
 CREATE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,

@@ -3,12 +3,12 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: statistics/statistics_activity.sql
--- Activity of each conversation by quarter of an hour, filled by the projection statistics (projections/statistics.sql).
--- Conversations share no row, so workers never wait for each other and each conversation can be compared alone; the
--- statistics functions compute totals.
+-- Activity of each conversation by quarter of an hour, filled by the projection statistics
+-- (projections/statistics.sql). Conversations share no row, so workers never wait for each other and each conversation
+-- can be compared alone; the statistics functions compute totals.
 --
--- The days of all time zones in use begin on a quarter of an hour. If a time leads the primary key, the functions also find
--- a period by it: a second index would double the cost of each insert.
+-- The days of all time zones in use begin on a quarter of an hour. If a time leads the primary key, the functions also
+-- find a period by it: a second index would double the cost of each insert.
 CREATE TABLE statistics_activity (
     conversation_id  uuid NOT NULL,
     tenant_id        varchar(255) COLLATE "C" NOT NULL,
@@ -34,11 +34,14 @@ COMMENT ON COLUMN statistics_activity.quarter_hour IS 'Beginning of the quarter 
 COMMENT ON COLUMN statistics_activity.role IS 'Role of the messages; empty for all other events';
 COMMENT ON COLUMN statistics_activity.bytes IS 'Size of the text of the messages, in UTF-8';
 COMMENT ON COLUMN statistics_activity.parts_bytes IS 'Size of the parts of the messages, as JSON';
-COMMENT ON COLUMN statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes is the size of their parts, as JSON';
-COMMENT ON COLUMN statistics_activity.largest_text IS 'Bytes of the largest text of a message; likewise for parts and artifact';
+COMMENT ON COLUMN statistics_activity.artifacts IS
+    'Chunks of artifacts of tasks; artifact_bytes is the size of their parts, as JSON';
+COMMENT ON COLUMN statistics_activity.largest_text IS
+    'Bytes of the largest text of a message; likewise for parts and artifact';
 
 SELECT eventstore_own('TABLE statistics_activity');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity',
+                        'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_activity', 'eventstore_reader');
 SELECT raise_wall('statistics_activity');
 
@@ -61,7 +64,8 @@ CREATE INDEX idx_statistics_conversations_began_at ON statistics_conversations (
 COMMENT ON COLUMN statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 
 SELECT eventstore_own('TABLE statistics_conversations');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations',
+                        'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_conversations', 'eventstore_reader');
 SELECT raise_wall('statistics_conversations');
 
@@ -78,7 +82,8 @@ CREATE TABLE statistics_answers (
     CONSTRAINT statistics_answers_pkey PRIMARY KEY (tenant_id, asked_at, conversation_id, version)
 );
 
-COMMENT ON TABLE statistics_answers IS 'Messages of assistants that answer users: the first after each run of questions';
+COMMENT ON TABLE statistics_answers IS
+    'Messages of assistants that answer users: the first after each run of questions';
 
 SELECT eventstore_own('TABLE statistics_answers');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_answers', 'eventstore_projector');
@@ -138,8 +143,8 @@ RETURN greatest(least((moment AT TIME ZONE zone)::date, '9999-12-31'::date), '00
 SELECT eventstore_own('FUNCTION statistics_day');
 
 -- file: statistics/statistics_midnight.sql
--- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a quarter of
--- an hour.
+-- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a
+-- quarter of an hour.
 CREATE FUNCTION statistics_midnight(day date, zone text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -349,9 +354,10 @@ REVOKE ALL ON FUNCTION statistics_by_status FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_status', 'eventstore_reader');
 
 -- file: statistics/statistics_response_times.sql
--- Times from the first unanswered message of a user to the next message of an assistant in the conversation, in seconds, by
--- the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers; unanswered questions
--- have none. An answer whose time is before that of the question counts as answered and as unmeasured.
+-- Times from the first unanswered message of a user to the next message of an assistant in the conversation, in
+-- seconds, by the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers;
+-- unanswered questions have none. An answer whose time is before that of the question counts as answered and as
+-- unmeasured.
 CREATE FUNCTION statistics_response_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC',
     "by" text DEFAULT 'all'
@@ -399,8 +405,8 @@ REVOKE ALL ON FUNCTION statistics_response_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_response_times', 'eventstore_reader');
 
 -- file: statistics/statistics_task_times.sql
--- By status: the tasks that are in it; if it is final, the seconds from their creation until they entered it; the ended stays
--- in it, and their seconds. Stays that end before they begin count as unmeasured.
+-- By status: the tasks that are in it; if it is final, the seconds from their creation until they entered it; the ended
+-- stays in it, and their seconds. Stays that end before they begin count as unmeasured.
 CREATE FUNCTION statistics_task_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (status text, is_final boolean, tasks bigint, unmeasured bigint, average float8, median float8,

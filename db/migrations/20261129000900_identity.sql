@@ -13,7 +13,8 @@ CREATE TABLE identity_tenants (
     CONSTRAINT identity_tenants_id_check CHECK (id <> '')
 );
 
-COMMENT ON COLUMN identity_tenants.suspended_at IS 'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
+COMMENT ON COLUMN identity_tenants.suspended_at IS
+    'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
 
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));
@@ -43,11 +44,11 @@ SELECT eventstore_own('TABLE identity_users');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, disabled_at) ON TABLE identity_users', 'eventstore_app');
 
 -- file: identity/identity_keys.sql
--- API keys. A key's secret is not stored: it is shown once, and its SHA-256 is kept here. It is 256 random bits, so it needs
--- no salt and no slow hash. A key is looked up by that hash, not by its id, so timing tells nothing about ids.
+-- API keys. A key's secret is not stored: it is shown once, and its SHA-256 is kept here. It is 256 random bits, so it
+-- needs no salt and no slow hash. A key is looked up by that hash, not by its id, so timing tells nothing about ids.
 --
--- Columns that name somebody or grant access are written once: the service can revoke rights and restore them, but cannot
--- turn a key into another one or extend it.
+-- Columns that name somebody or grant access are written once: the service can revoke rights and restore them, but
+-- cannot turn a key into another one or extend it.
 CREATE TABLE identity_keys (
     id           varchar(12) COLLATE "C" NOT NULL,
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
@@ -83,9 +84,9 @@ SELECT eventstore_own('TABLE identity_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TABLE identity_keys', 'eventstore_app');
 
 -- file: server/idempotency_keys.sql
--- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response. Not part
--- of the log: without a row here a repeated request is executed again, with the same ids, and finds what it wrote
--- (agent_manager/http/idempotency.py).
+-- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response.
+-- Not part of the log: without a row here a repeated request is executed again, with the same ids, and finds what it
+-- wrote (agent_manager/http/idempotency.py).
 CREATE TABLE idempotency_keys (
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
     id           uuid NOT NULL,
@@ -112,8 +113,9 @@ SELECT eventstore_own('TABLE idempotency_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE idempotency_keys', 'eventstore_app');
 
 -- file: server/server_secrets.sql
--- Secrets that all server processes of a store share, such as the key that seals cursors (agent_manager/http/sealing.py).
--- Not part of the log: if the row is missing, a server creates one, and what was sealed before can no longer be opened.
+-- Secrets that all server processes of a store share, such as the key that seals cursors
+-- (agent_manager/http/sealing.py). Not part of the log: if the row is missing, a server creates one, and what was
+-- sealed before can no longer be opened.
 CREATE TABLE server_secrets (
     name      text NOT NULL,
     secret    bytea NOT NULL,

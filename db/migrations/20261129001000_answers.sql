@@ -3,12 +3,12 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: answers/answer_leases.sql
--- The process that is answering each message. A lease ends when its holder releases it, or some seconds after its holder has
--- last renewed it. A row, not an advisory lock: it survives a failover, a pooler and a broken connection, and names its
--- holder.
+-- The process that is answering each message. A lease ends when its holder releases it, or some seconds after its
+-- holder has last renewed it. A row, not an advisory lock: it survives a failover, a pooler and a broken connection,
+-- and names its holder.
 --
--- The lease alone does not guarantee a single answer: an answer expects the version of the conversation that its process
--- has seen, so if two processes both take themselves for the holder, one is refused. The lease makes that rare.
+-- The lease alone does not guarantee a single answer: an answer expects the version of the conversation that its
+-- process has seen, so if two processes both take themselves for the holder, one is refused. The lease makes that rare.
 CREATE TABLE answer_leases (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -25,12 +25,12 @@ SELECT eventstore_own('TABLE answer_leases');
 SELECT raise_wall('answer_leases');
 
 -- file: answers/lease_answers.sql
--- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of each,
--- its expiry, and the version of its conversation, read after the lease was taken.
+-- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of
+-- each, its expiry, and the version of its conversation, read after the lease was taken.
 --
 -- The three functions lock rows in the order of their keys, so that they do not deadlock. Leases need not be durable: a
--- message without its lease is leased again. If the transaction has written something before, they leave its durability as
--- it is.
+-- message without its lease is leased again. If the transaction has written something before, they leave its durability
+-- as it is.
 CREATE FUNCTION lease_answers(
     tenant_id        text,
     conversation_ids uuid[],
@@ -82,8 +82,8 @@ REVOKE ALL ON FUNCTION lease_answers FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION lease_answers', 'eventstore_app');
 
 -- file: answers/renew_answer_leases.sql
--- Renew leases of a holder, also expired ones that no other holder has taken, and return their messages. Delete leases that
--- ended a day ago without being released.
+-- Renew leases of a holder, also expired ones that no other holder has taken, and return their messages. Delete leases
+-- that ended a day ago without being released.
 CREATE FUNCTION renew_answer_leases(
     tenant_id        text,
     conversation_ids uuid[],

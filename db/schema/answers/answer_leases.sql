@@ -1,9 +1,9 @@
--- The process that is answering each message. A lease ends when its holder releases it, or some seconds after its holder has
--- last renewed it. A row, not an advisory lock: it survives a failover, a pooler and a broken connection, and names its
--- holder.
+-- The process that is answering each message. A lease ends when its holder releases it, or some seconds after its
+-- holder has last renewed it. A row, not an advisory lock: it survives a failover, a pooler and a broken connection,
+-- and names its holder.
 --
--- The lease alone does not guarantee a single answer: an answer expects the version of the conversation that its process
--- has seen, so if two processes both take themselves for the holder, one is refused. The lease makes that rare.
+-- The lease alone does not guarantee a single answer: an answer expects the version of the conversation that its
+-- process has seen, so if two processes both take themselves for the holder, one is refused. The lease makes that rare.
 CREATE TABLE answer_leases (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,

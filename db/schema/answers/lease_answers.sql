@@ -1,9 +1,9 @@
--- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of each,
--- its expiry, and the version of its conversation, read after the lease was taken.
+-- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of
+-- each, its expiry, and the version of its conversation, read after the lease was taken.
 --
 -- The three functions lock rows in the order of their keys, so that they do not deadlock. Leases need not be durable: a
--- message without its lease is leased again. If the transaction has written something before, they leave its durability as
--- it is.
+-- message without its lease is leased again. If the transaction has written something before, they leave its durability
+-- as it is.
 CREATE FUNCTION lease_answers(
     tenant_id        text,
     conversation_ids uuid[],

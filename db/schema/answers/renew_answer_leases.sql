@@ -1,5 +1,5 @@
--- Renew leases of a holder, also expired ones that no other holder has taken, and return their messages. Delete leases that
--- ended a day ago without being released.
+-- Renew leases of a holder, also expired ones that no other holder has taken, and return their messages. Delete leases
+-- that ended a day ago without being released.
 CREATE FUNCTION renew_answer_leases(
     tenant_id        text,
     conversation_ids uuid[],

@@ -1,5 +1,5 @@
--- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own that
--- has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
+-- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own
+-- that has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -13,10 +13,10 @@ CREATE FUNCTION append_events(
     metadatas         jsonb[]
 ) RETURNS TABLE (ordinal integer, "position" bigint, version integer, "timestamp" timestamptz, is_new boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
--- A plan that was made while the log was short must also serve when it is long, and planning each call would take several
--- times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so expensive that
--- the query would be JIT-compiled in each call. (The connections of the library set this once, because a SET for each call
--- of append_one would take a fifth of its time.)
+-- A plan that was made while the log was short must also serve when it is long, and planning each call would take
+-- several times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so
+-- expensive that the query would be JIT-compiled in each call. (The connections of the library set this once, because a
+-- SET for each call of append_one would take a fifth of its time.)
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column

@@ -1,5 +1,5 @@
--- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One row
--- for each event, in the given order. Its outcome is
+-- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One
+-- row for each event, in the given order. Its outcome is
 --
 --   n  new
 --   k  known: it is stored already

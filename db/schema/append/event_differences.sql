@@ -1,5 +1,5 @@
--- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner in
--- the metadata counts only if the caller names it, not if the append adds it (see append_one).
+-- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner
+-- in the metadata counts only if the caller names it, not if the append adds it (see append_one).
 CREATE FUNCTION event_differences(
     stored_type           text,
     stored_schema_version smallint,

@@ -1,8 +1,8 @@
--- API keys. A key's secret is not stored: it is shown once, and its SHA-256 is kept here. It is 256 random bits, so it needs
--- no salt and no slow hash. A key is looked up by that hash, not by its id, so timing tells nothing about ids.
+-- API keys. A key's secret is not stored: it is shown once, and its SHA-256 is kept here. It is 256 random bits, so it
+-- needs no salt and no slow hash. A key is looked up by that hash, not by its id, so timing tells nothing about ids.
 --
--- Columns that name somebody or grant access are written once: the service can revoke rights and restore them, but cannot
--- turn a key into another one or extend it.
+-- Columns that name somebody or grant access are written once: the service can revoke rights and restore them, but
+-- cannot turn a key into another one or extend it.
 CREATE TABLE identity_keys (
     id           varchar(12) COLLATE "C" NOT NULL,
     tenant_id    varchar(255) COLLATE "C" NOT NULL,

@@ -8,7 +8,8 @@ CREATE TABLE identity_tenants (
     CONSTRAINT identity_tenants_id_check CHECK (id <> '')
 );
 
-COMMENT ON COLUMN identity_tenants.suspended_at IS 'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
+COMMENT ON COLUMN identity_tenants.suspended_at IS
+    'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
 
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));

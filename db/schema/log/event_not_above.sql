@@ -8,4 +8,5 @@ $$;
 
 SELECT eventstore_own('FUNCTION event_not_above');
 REVOKE ALL ON FUNCTION event_not_above FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

@@ -8,4 +8,5 @@ $$;
 
 SELECT eventstore_own('FUNCTION event_not_below');
 REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

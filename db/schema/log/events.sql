@@ -1,7 +1,7 @@
 -- The log: all events in order of position. The only source of truth.
 --
--- The columns of fixed size come first, which saves padding in every row. No unique key has less than the tenant and the
--- conversation, so that the table can be distributed by conversation; no foreign key leaves it.
+-- The columns of fixed size come first, which saves padding in every row. No unique key has less than the tenant and
+-- the conversation, so that the table can be distributed by conversation; no foreign key leaves it.
 CREATE TABLE events (
     position        bigint      NOT NULL,
     timestamp       timestamptz NOT NULL,

@@ -1,5 +1,5 @@
--- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its checkpoint. The
--- caller reads events in a later statement.
+-- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its
+-- checkpoint. The caller reads events in a later statement.
 CREATE FUNCTION log_horizon() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -18,4 +18,5 @@ $$;
 
 SELECT eventstore_own('FUNCTION log_horizon');
 REVOKE ALL ON FUNCTION log_horizon FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

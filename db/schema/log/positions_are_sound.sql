@@ -1,6 +1,6 @@
--- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at or
--- above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event means
--- that events are missing, as after restoring a dump that row-level security has filtered.
+-- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at
+-- or above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event
+-- means that events are missing, as after restoring a dump that row-level security has filtered.
 CREATE FUNCTION positions_are_sound(
     OUT is_sound        boolean,
     OUT is_ahead        boolean,

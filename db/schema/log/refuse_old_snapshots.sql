@@ -1,4 +1,5 @@
--- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just committed.
+-- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just
+-- committed.
 CREATE FUNCTION refuse_old_snapshots() RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN

@@ -1,5 +1,5 @@
--- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the append,
--- so that sharing and unsharing take effect when the append returns. The log can recreate it (members_of_log).
+-- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the
+-- append, so that sharing and unsharing take effect when the append returns. The log can recreate it (members_of_log).
 CREATE TABLE conversation_members (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -12,7 +12,8 @@ CREATE TABLE conversation_members (
 
 CREATE INDEX idx_conversation_members_user_id ON conversation_members (tenant_id, user_id, conversation_id);
 
-COMMENT ON TABLE conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
+COMMENT ON TABLE conversation_members IS
+    'Users who may see and append to a conversation; written by the append functions alone';
 COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; write: also append; read';
 
 SELECT eventstore_own('TABLE conversation_members');

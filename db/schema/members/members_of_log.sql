@@ -1,5 +1,5 @@
--- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it was
--- shared since.
+-- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it
+-- was shared since.
 CREATE FUNCTION members_of_log() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, access text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC

@@ -1,7 +1,8 @@
--- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
--- the range of positions that the relation "batch" shows. It returns no row if there is nothing to apply.
+-- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and
+-- fix the range of positions that the relation "batch" shows. It returns no row if there is nothing to apply.
 --
--- The projection must be the one by which the tables are filled; which one that is can change during the wait for the locks.
+-- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
+-- locks.
 CREATE FUNCTION begin_batch(
     projection text,
     stage      text,

@@ -1,7 +1,7 @@
 -- The position up to which each projection has applied the log, for each share of the conversations.
 --
--- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and the
--- previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
+-- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
     share      smallint NOT NULL,

@@ -15,7 +15,8 @@ CREATE TABLE parked (
     CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id)
 );
 
-COMMENT ON COLUMN parked.position IS 'Position of the event that failed; neither it nor later events of the conversation are applied';
+COMMENT ON COLUMN parked.position IS
+    'Position of the event that failed; neither it nor later events of the conversation are applied';
 
 ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 

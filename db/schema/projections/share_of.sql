@@ -1,4 +1,5 @@
--- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by share.
+-- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
+-- share.
 CREATE FUNCTION share_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;

@@ -1,5 +1,5 @@
--- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index gives
--- an actor's conversations in either order, however many or rare they are.
+-- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index
+-- gives an actor's conversations in either order, however many or rare they are.
 CREATE TABLE conversation_actors (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -18,6 +18,7 @@ CREATE INDEX idx_conversation_actors_pages
 COMMENT ON TABLE conversation_actors IS 'Actors of the events of each conversation, the empty one included';
 
 SELECT eventstore_own('TABLE conversation_actors');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors',
+                        'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reader');
 SELECT raise_wall('conversation_actors');

@@ -1,5 +1,5 @@
--- The conversations. Read tables are derived from events by the projections, one .sql file each in projections/; they can
--- be emptied and refilled at any time. They have no foreign keys: a projection may be ahead of another.
+-- The conversations. Read tables are derived from events by the projections, one .sql file each in projections/; they
+-- can be emptied and refilled at any time. They have no foreign keys: a projection may be ahead of another.
 --
 -- Planner statistics cover all rows, so EXPLAIN would tell a caller roughly how many rows of others hold a text. The
 -- columns with SET STATISTICS 0, here and in other tables, are texts by whose values no query searches.
@@ -29,8 +29,8 @@ COMMENT ON COLUMN conversations.member_order IS
 
 COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 
--- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those of
--- the order, the last of which makes it total. A backward scan gives newest first.
+-- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those
+-- of the order, the last of which makes it total. A backward scan gives newest first.
 CREATE INDEX idx_conversations_pages_by_update ON conversations (tenant_id, updated_at, id);
 CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id);
 

@@ -22,7 +22,8 @@ COMMENT ON COLUMN task_artifacts.member_order IS 'As in conversations';
 
 CREATE INDEX idx_task_artifacts_task_id ON task_artifacts (task_id, version);
 
-COMMENT ON COLUMN task_artifacts.continues_text IS 'The text of the first part continues that of the last part of the chunk before';
+COMMENT ON COLUMN task_artifacts.continues_text IS
+    'The text of the first part continues that of the last part of the chunk before';
 
 ALTER TABLE task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
 ALTER TABLE task_artifacts ALTER COLUMN name SET STATISTICS 0;

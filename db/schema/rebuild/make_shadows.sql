@@ -1,9 +1,9 @@
 -- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
 -- (missing_in_shadows).
 --
--- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a trigger)
--- are there afterwards as well. Its functions are called by the login itself, which must own the tables or be a member of
--- their owner.
+-- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a
+-- trigger) are there afterwards as well. Its functions are called by the login itself, which must own the tables or be
+-- a member of their owner.
 CREATE FUNCTION make_shadows(tables text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE

@@ -1,6 +1,6 @@
--- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL functions
--- that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK TABLE to the end
--- of the transaction, which should follow at once; the caller limits the wait for them.
+-- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL
+-- functions that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK
+-- TABLE to the end of the transaction, which should follow at once; the caller limits the wait for them.
 CREATE FUNCTION swap_tables(projection text, tables text[], stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE

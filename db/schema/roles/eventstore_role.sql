@@ -1,8 +1,8 @@
 -- Create a role of the store, unless the server has it, with its memberships, and grant it to the login that migrates.
 --
 -- Roles belong to the whole server: they are created once, and stay while any database uses them. A login that may not
--- create roles works without them; everything then belongs to that login. A role with memberships takes one of them at a
--- time by SET ROLE, unless it inherits their rights.
+-- create roles works without them; everything then belongs to that login. A role with memberships takes one of them at
+-- a time by SET ROLE, unless it inherits their rights.
 CREATE FUNCTION eventstore_role(role_name text, memberships text[] DEFAULT '{}', inherits boolean DEFAULT true)
 RETURNS void
 LANGUAGE plpgsql AS $$

@@ -1,5 +1,5 @@
--- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to the
--- next one with the table.
+-- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to
+-- the next one with the table.
 CREATE FUNCTION projected_tables() RETURNS TABLE (projected regclass, conversation_column name)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC

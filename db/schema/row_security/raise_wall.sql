@@ -3,9 +3,9 @@
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
 -- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
 --
--- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of which
--- they are a member, by the column that holds the conversation's id. In a table without such a column a user sees nothing,
--- and in one without tenant_id nobody does but the three roles.
+-- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
+-- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
+-- nothing, and in one without tenant_id nobody does but the three roles.
 CREATE FUNCTION raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE

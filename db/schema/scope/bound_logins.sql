@@ -1,8 +1,8 @@
--- Logins that act for one tenant, whatever they set; see bind_login. Each of them sees its own row, which policies read on
--- its behalf.
+-- Logins that act for one tenant, whatever they set; see bind_login. Each of them sees its own row, which policies read
+-- on its behalf.
 --
--- All other logins of the service set a tenant and, within it, a user, for one transaction at a time, so that a connection,
--- also of a pooler, can be shared by all callers:
+-- All other logins of the service set a tenant and, within it, a user, for one transaction at a time, so that a
+-- connection, also of a pooler, can be shared by all callers:
 --
 --     SELECT set_config('eventstore.tenant', 'acme', true), set_config('eventstore.user', 'ana', true)
 --

@@ -11,9 +11,11 @@ CREATE TABLE search_conversations (
 CREATE INDEX idx_search_conversations_deleted ON search_conversations (tenant_id) WHERE is_deleted;
 CREATE INDEX idx_search_conversations_language ON search_conversations (tenant_id, language) WHERE language IS NOT NULL;
 
-COMMENT ON COLUMN search_conversations.language_from IS 'Version of the event that named the language: it holds for what follows';
+COMMENT ON COLUMN search_conversations.language_from IS
+    'Version of the event that named the language: it holds for what follows';
 
 SELECT eventstore_own('TABLE search_conversations');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
+                        'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
 SELECT raise_wall('search_conversations');

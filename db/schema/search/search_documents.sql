@@ -1,5 +1,5 @@
--- The searchable documents: one for each event with text, filled by the projection search. The text itself is not stored
--- again: a page of results reads it from the log, by conversation and version.
+-- The searchable documents: one for each event with text, filled by the projection search. The text itself is not
+-- stored again: a page of results reads it from the log, by conversation and version.
 CREATE TABLE search_documents (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -26,7 +26,8 @@ CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversat
 COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
 COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
 COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
-COMMENT ON COLUMN search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
+COMMENT ON COLUMN search_documents.plain_words IS
+    'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');

@@ -1,7 +1,7 @@
--- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b, a@b.c,
--- <a>). A character stays one character, so that matches can be marked in the original text; only marks that combine with
--- nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install it. The chain of
--- replace() is ten times faster than translate().
+-- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b,
+-- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
+-- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
+-- it. The chain of replace() is ten times faster than translate().
 CREATE FUNCTION search_fold(given text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

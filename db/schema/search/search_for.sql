@@ -2,14 +2,15 @@
 --
 -- query:    words; "a phrase"; -without; one or another; begins*
 -- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
--- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts.
--- only_role, only_actor, only_conversation, since (inclusive), until (exclusive): null means all.
--- query_language: the language of the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
+-- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts. only_role,
+-- only_actor, only_conversation, since (inclusive), until (exclusive): null means all. query_language: the language of
+-- the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
 -- page:     the maximum number of rows.
 -- after:    the cursor of the last row of the previous page.
 -- opening, closing: the marks around matches in snippets.
 --
--- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words corrected.
+-- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words
+-- corrected.
 CREATE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,

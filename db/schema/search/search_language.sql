@@ -1,5 +1,5 @@
--- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least a
--- twentieth of all words (JSON data has a few by accident); otherwise 'und'.
+-- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least
+-- a twentieth of all words (JSON data has a few by accident); otherwise 'und'.
 CREATE FUNCTION search_language(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

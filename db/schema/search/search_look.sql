@@ -1,5 +1,5 @@
--- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings, and
--- conditions in a form that no index matches, leave the planner no other, whatever its statistics.
+-- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings,
+-- and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
 --
 -- words:        by the index of words: reads all matches;
 -- time:         along the times: reads at most `budget` documents;

@@ -1,5 +1,5 @@
--- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same length
--- in characters, so pieces of one are cut out of the other.
+-- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same
+-- length in characters, so pieces of one are cut out of the other.
 CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

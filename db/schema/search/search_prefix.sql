@@ -1,5 +1,5 @@
--- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is completed with
--- the usual endings.
+-- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
+-- completed with the usual endings.
 CREATE FUNCTION search_prefix(prefix text, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

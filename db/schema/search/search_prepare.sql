@@ -1,6 +1,6 @@
--- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções", not
--- "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). These endings become singular,
--- with the accent, whether or not it was typed. A space replaces a removed letter.
+-- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções",
+-- not "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). These endings become
+-- singular, with the accent, whether or not it was typed. A space replaces a removed letter.
 CREATE FUNCTION search_prepare(folded text, language text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

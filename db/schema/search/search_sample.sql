@@ -1,5 +1,5 @@
--- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a user or
--- of one conversation, the latest of each conversation, of at most four hundred conversations.
+-- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
+-- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
 CREATE FUNCTION search_sample(
     tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
 ) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)

@@ -1,5 +1,5 @@
--- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long texts: it
--- gets only the first window that has a match.
+-- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long
+-- texts: it gets only the first window that has a match.
 CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

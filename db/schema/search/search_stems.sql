@@ -1,5 +1,5 @@
--- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they are;
--- search_query does the same.
+-- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they
+-- are; search_query does the same.
 CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN

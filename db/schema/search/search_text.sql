@@ -1,5 +1,5 @@
--- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not fit.
--- Null if the event has no text.
+-- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not
+-- fit. Null if the event has no text.
 CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The contents
--- of files are not included.
+-- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The
+-- contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN

@@ -1,5 +1,5 @@
--- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are. Limited to
--- a thousand characters and forty words.
+-- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are.
+-- Limited to a thousand characters and forty words.
 CREATE FUNCTION search_units(query text)
 RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$

@@ -10,7 +10,8 @@ CREATE TABLE statistics_answers (
     CONSTRAINT statistics_answers_pkey PRIMARY KEY (tenant_id, asked_at, conversation_id, version)
 );
 
-COMMENT ON TABLE statistics_answers IS 'Messages of assistants that answer users: the first after each run of questions';
+COMMENT ON TABLE statistics_answers IS
+    'Messages of assistants that answer users: the first after each run of questions';
 
 SELECT eventstore_own('TABLE statistics_answers');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_answers', 'eventstore_projector');

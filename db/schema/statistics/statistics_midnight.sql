@@ -1,5 +1,5 @@
--- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a quarter of
--- an hour.
+-- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a
+-- quarter of an hour.
 CREATE FUNCTION statistics_midnight(day date, zone text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE

@@ -1,6 +1,7 @@
--- Times from the first unanswered message of a user to the next message of an assistant in the conversation, in seconds, by
--- the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers; unanswered questions
--- have none. An answer whose time is before that of the question counts as answered and as unmeasured.
+-- Times from the first unanswered message of a user to the next message of an assistant in the conversation, in
+-- seconds, by the day of the question; in one row ("all"), or by day or actor. The actor is the one who answers;
+-- unanswered questions have none. An answer whose time is before that of the question counts as answered and as
+-- unmeasured.
 CREATE FUNCTION statistics_response_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC',
     "by" text DEFAULT 'all'

@@ -1,6 +1,6 @@
--- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and version sent
--- it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches: as a single
--- expression, the preparation alone would cost half as much as the rest of an append.
+-- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
+-- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
+-- as a single expression, the preparation alone would cost half as much as the rest of an append.
 CREATE FUNCTION event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE

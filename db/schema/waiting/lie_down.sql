@@ -1,5 +1,5 @@
--- Begin to wait for events after a position: true if from now on each append will notify, false if there is something to
--- read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
+-- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
+-- to read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
 -- eventstore/ORDER.md.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
