@@ -569,10 +569,10 @@ $$;
 
 
 --
--- Name: begin_batch(text, text, text, smallint[], integer, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: begin_batch(text, text, text, smallint[], integer, bigint, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.begin_batch(projection text, stage text, source text, shares smallint[], size integer, until bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
+CREATE FUNCTION public.begin_batch(projection text, stage text, source text, shares smallint[], size integer, until bigint, horizon bigint DEFAULT NULL::bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -595,11 +595,11 @@ BEGIN
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.source = begin_batch.source) THEN
-        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', begin_batch.stage, begin_batch.projection
+        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, log_horizon());
-    SELECT max(next.position), count(*)
+    until := least(until, coalesce(horizon, log_horizon()));
+    SELECT coalesce(max(next.position), lower_position), count(*)
       INTO upper_position, events
       FROM (SELECT e.position
               FROM events e
@@ -607,14 +607,14 @@ BEGIN
                AND e.position <= begin_batch.until
              ORDER BY e.position
              LIMIT begin_batch.size) AS next;
-    IF upper_position IS NOT NULL THEN
+    IF events > 0 THEN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.shares', begin_batch.shares::text, true),
                 set_config('eventstore.lower_position', lower_position::text, true),
                 set_config('eventstore.upper_position', upper_position::text, true);
-        RETURN NEXT;
     END IF;
+    RETURN NEXT;
 END
 $$;
 
