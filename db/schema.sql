@@ -3562,7 +3562,7 @@ DECLARE
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     IF "by" NOT IN ('all', 'day', 'actor') THEN
-        RAISE EXCEPTION 'response times cannot be grouped by %: choose all, day or actor', "by"
+        RAISE EXCEPTION 'response times cannot be grouped by %: choose among all, day, actor', "by"
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY

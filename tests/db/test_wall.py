@@ -376,7 +376,7 @@ class TestBoundLogins:
     def test_only_a_login_that_exists_can_be_bound(self, database_url: str) -> None:
         with (
             psycopg.connect(database_url) as migrator,
-            pytest.raises(psycopg.errors.UndefinedObject, match="no login 'nobody'"),
+            pytest.raises(psycopg.errors.UndefinedObject, match="login 'nobody' does not exist"),
         ):
             migrator.execute("SELECT bind_login('nobody', 'acme')")
 

@@ -162,7 +162,12 @@ class Schema:
 
 
 def _migration(ups: list[str], downs: list[str]) -> str:
-    return "\n\n".join(["-- migrate:up", SEARCH_PATH, *ups, "-- migrate:down", SEARCH_PATH, "\n".join(filter(None, downs))]) + "\n"
+    return (
+        "\n\n".join(
+            ["-- migrate:up", SEARCH_PATH, *ups, "-- migrate:down", SEARCH_PATH, "\n".join(filter(None, downs))]
+        )
+        + "\n"
+    )
 
 
 def _replacing(text: str) -> str:
