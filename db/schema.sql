@@ -80,9 +80,9 @@ DECLARE
     asked  text := asking_tenant();
 BEGIN
     IF asked IS NULL THEN
-        RAISE EXCEPTION 'this transaction asks for no tenant'
+        RAISE EXCEPTION 'this transaction has not set a tenant'
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> asked;
     FOR event IN
@@ -169,7 +169,7 @@ BEGIN
            AND array_position(expected_versions, NULL) IS NULL
            AND array_position(append_nos, NULL) IS NULL
            AND array_position(users, NULL) IS NULL, false) THEN
-        RAISE EXCEPTION 'the arrays of an append differ in length, or name no conversation'
+        RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF -2 <> ANY (expected_versions) AND EXISTS (
@@ -208,7 +208,7 @@ BEGIN
 
     IF patience <> 0 THEN
         PERFORM lock_within(patience);
-        -- In the order of the keys, not of the ids: keys can collide, and two appends must not wait for each other.
+        -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
            FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
@@ -225,7 +225,7 @@ BEGIN
     FOR number, shares, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, should the server's clock step back.
+               -- Never before the previous version's, even if the server's clock steps back.
                greatest(clock_timestamp(), head.timestamp) AS timestamp,
                head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
@@ -247,22 +247,13 @@ BEGIN
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
                    WHEN n.asking <> '' AND h.version > 0
-                        AND NOT EXISTS (  -- may_append, without a call
-                                SELECT
-                                  FROM conversation_members m
-                                 WHERE m.tenant_id = h.tenant_id
-                                   AND m.conversation_id = h.conversation_id
-                                   AND m.user_id = n.asking
-                                   AND (m.access = 'own'
-                                        OR m.access = 'write'
-                                           AND n.event_type NOT IN ('conversation.shared', 'conversation.unshared',
-                                                                    'conversation.deleted'))
-                            ) THEN 'f'
+                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type))
+                       THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN NOT accepted_when_deleted(n.event_type)
                         AND CASE
-                                WHEN deletes THEN coalesce((  -- the last that this append adds before it, else the log
+                                WHEN deletes THEN coalesce((  -- the last one that this append adds before it, else the log
                                     SELECT b.event_type = 'conversation.deleted'
                                       FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
                                                AS b (conversation_no, event_type, id, ordinal)
@@ -298,7 +289,7 @@ BEGIN
                            AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
                                  asking, ordinal)
                 OFFSET 0) AS n
-          -- A number that names no conversation must not lose its event: the insertion fails without a tenant.
+          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
           LEFT JOIN heads h ON h.no = n.conversation_no
           LEFT JOIN LATERAL (
                    SELECT e.*
@@ -312,7 +303,7 @@ BEGIN
            AND known.conversation_id = h.conversation_id
            AND known.id = n.id
          CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt any more; it can only be known by its id.
+                   -- An event whose content was erased has no salt; only its id can be compared.
                    SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
                               known.event_type, known.schema_version, known.actor, known.content, known.metadata,
                               n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
@@ -350,7 +341,7 @@ BEGIN
          WHERE p.is_new
     ),
     owning AS (
-        -- Nobody else is a member yet: this is the first event.
+        -- The conversation has no other member yet: this is its first event.
         INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
         SELECT p.tenant_id, p.conversation_id, p.about ->> 'eventstore.owner', 'own'
           FROM placed p
@@ -358,7 +349,7 @@ BEGIN
            AND p.next = 1
            AND p.about ? 'eventstore.owner'
     )
-    -- A conversation that is busy or forbidden shows nothing of what it holds.
+    -- A busy or forbidden conversation shows nothing of what it holds.
     SELECT p.ordinal,
            p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
            (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
@@ -406,7 +397,7 @@ DECLARE
 BEGIN
     IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
                  metadata, patience, asking) > 0 THEN
-        RAISE EXCEPTION 'an append with a null in it' USING ERRCODE = 'null_value_not_allowed';
+        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     bound := writing_tenant();
     IF bound <> tenant_id THEN
@@ -445,13 +436,15 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     IF version > 0 THEN
-        IF asking <> '' AND NOT may_append(tenant_id, conversation_id, asking, event_type) THEN
-            outcome := 'f';
-            version := NULL;
-            RETURN;
+        IF asking <> '' THEN
+            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, asking, event_type)) THEN
+                outcome := 'f';
+                version := NULL;
+                RETURN;
+            END IF;
         END IF;
         SELECT k.position, k.version, k.timestamp,
-               -- An event whose content was erased has no salt any more; it can only be known by its id.
+               -- An event whose content was erased has no salt; only its id can be compared.
                CASE WHEN k.salt IS NOT NULL THEN event_differences(
                    k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
                    append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
@@ -493,11 +486,11 @@ BEGIN
     outcome := 'n';
     position := nextval('events_position');
     version := version + 1;
-    -- Never before the previous version's, should the server's clock step back.
+    -- Never before the previous version's, even if the server's clock steps back.
     timestamp := greatest(clock_timestamp(), head.timestamp);
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
-        -- The owner stands in the log, and nobody but the whole tenant (a restored backup) names another than himself.
+        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
         IF asking <> '' THEN
             metadata := metadata || jsonb_build_object('eventstore.owner', asking);
         END IF;
@@ -576,10 +569,10 @@ $$;
 
 
 --
--- Name: begin_batch(text, text, text, smallint[], integer, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: begin_batch(text, text, text, smallint[], integer, bigint, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.begin_batch(projection text, stage text, source text, shares smallint[], size integer, until bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
+CREATE FUNCTION public.begin_batch(projection text, stage text, source text, shares smallint[], size integer, until bigint, horizon bigint DEFAULT NULL::bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -602,11 +595,11 @@ BEGIN
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.source = begin_batch.source) THEN
-        RAISE EXCEPTION 'the % tables of projection % are made by another text', begin_batch.stage, begin_batch.projection
+        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, log_horizon());
-    SELECT max(next.position), count(*)
+    until := least(until, coalesce(horizon, log_horizon()));
+    SELECT coalesce(max(next.position), lower_position), count(*)
       INTO upper_position, events
       FROM (SELECT e.position
               FROM events e
@@ -614,14 +607,14 @@ BEGIN
                AND e.position <= begin_batch.until
              ORDER BY e.position
              LIMIT begin_batch.size) AS next;
-    IF upper_position IS NOT NULL THEN
+    IF events > 0 THEN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.shares', begin_batch.shares::text, true),
                 set_config('eventstore.lower_position', lower_position::text, true),
                 set_config('eventstore.upper_position', upper_position::text, true);
-        RETURN NEXT;
     END IF;
+    RETURN NEXT;
 END
 $$;
 
@@ -639,7 +632,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO found_role FROM pg_roles r WHERE r.rolname = bind_login.login;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no login %', quote_nullable(login)
+        RAISE EXCEPTION 'the login % does not exist', quote_nullable(login)
             USING ERRCODE = 'undefined_object', HINT = 'Create it with CREATE ROLE … LOGIN first.';
     END IF;
     IF found_role.rolsuper OR found_role.rolbypassrls
@@ -647,7 +640,7 @@ BEGIN
        OR coalesce(pg_has_role(login, to_regrole('eventstore_projector'), 'MEMBER'), false) THEN
         RAISE EXCEPTION 'the login % sees every tenant: binding it would not change that', quote_ident(login)
             USING ERRCODE = 'invalid_grant_operation',
-                  HINT = 'Bind a login that is no superuser, has no BYPASSRLS, and is no member of the owner or eventstore_projector.';
+                  HINT = 'Bind a login that is not a superuser, does not have BYPASSRLS, and is not a member of the owner or eventstore_projector.';
     END IF;
     INSERT INTO bound_logins AS b (login, tenant_id)
     VALUES (bind_login.login, bind_login.tenant)
@@ -728,7 +721,7 @@ CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
 
 CREATE FUNCTION public.conversation_problem(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is no text of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is no UUID, or source_version no number'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
 
 
 --
@@ -791,7 +784,7 @@ ALTER TABLE ONLY public.events FORCE ROW LEVEL SECURITY;
 -- Name: TABLE events; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.events IS 'Append-only log of everything that happened; written by append_events alone';
+COMMENT ON TABLE public.events IS 'Append-only log of everything that happened; written by the append functions alone';
 
 
 --
@@ -805,7 +798,7 @@ COMMENT ON COLUMN public.events."position" IS 'Orders the whole log; gaps are no
 -- Name: COLUMN events."timestamp"; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.events."timestamp" IS 'When the log took the event; when it happened is metadata.occurred_at';
+COMMENT ON COLUMN public.events."timestamp" IS 'Time of the append; the time at which it happened is metadata.occurred_at';
 
 
 --
@@ -883,7 +876,7 @@ ALTER TABLE ONLY public.conversation_members FORCE ROW LEVEL SECURITY;
 -- Name: TABLE conversation_members; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.conversation_members IS 'Who may see and write a conversation; written by the append functions alone';
+COMMENT ON TABLE public.conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
 
 
 --
@@ -933,7 +926,7 @@ DECLARE
     name text;
 BEGIN
     IF stage = 'live' THEN
-        RAISE EXCEPTION 'the live tables of % are read', projection USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'the live tables of % are in use and cannot be dropped', projection USING ERRCODE = 'invalid_parameter_value';
     END IF;
     FOR name IN
         SELECT unnest(t.tables)
@@ -958,7 +951,7 @@ CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$
 BEGIN
-    -- Equal values are the same event, in whatever order the members of their objects were sent.
+    -- The order of the members of an object does not matter.
     stored_metadata := stored_metadata - 'eventstore.member_order';
     metadata := metadata - 'eventstore.member_order';
     IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
@@ -1056,19 +1049,23 @@ $$;
 
 
 --
--- Name: eventstore_grant(text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: eventstore_grant(text, text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.eventstore_grant(privileges text, role_name text) RETURNS void
+CREATE FUNCTION public.eventstore_grant(privileges text, VARIADIC role_names text[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    role_name text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = eventstore_grant.role_name) THEN
-        EXECUTE format('GRANT %s TO %I', eventstore_grant.privileges, eventstore_grant.role_name);
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not grant % to %', session_user, privileges, role_name;
+    FOR role_name IN SELECT r.rolname FROM pg_roles r WHERE r.rolname = ANY (role_names) LOOP
+        BEGIN
+            EXECUTE format('GRANT %s TO %I', privileges, role_name);
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                RAISE WARNING '% may not grant % to %', session_user, privileges, role_name;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -1081,30 +1078,61 @@ CREATE FUNCTION public.eventstore_own(object text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'eventstore_owner') THEN
-        EXECUTE format('ALTER %s OWNER TO eventstore_owner', eventstore_own.object);
+    IF to_regrole('eventstore_owner') IS NOT NULL THEN
+        EXECUTE format('ALTER %s OWNER TO eventstore_owner', object);
     END IF;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not hand % to eventstore_owner', session_user, object;
+        RAISE WARNING '% may not make eventstore_owner the owner of %', session_user, object;
 END
 $$;
 
 
 --
--- Name: eventstore_revoke(text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: eventstore_role(text, text[], boolean); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.eventstore_revoke(privileges text, role_name text) RETURNS void
+CREATE FUNCTION public.eventstore_role(role_name text, memberships text[] DEFAULT '{}'::text[], inherits boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    membership text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = eventstore_revoke.role_name) THEN
-        EXECUTE format('REVOKE %s FROM %I', eventstore_revoke.privileges, eventstore_revoke.role_name);
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not revoke % from %', session_user, privileges, role_name;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER', role_name);
+        END IF;
+        IF NOT inherits AND (SELECT rolinherit FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('ALTER ROLE %I NOINHERIT', role_name);
+        END IF;
+    EXCEPTION
+        WHEN duplicate_object OR unique_violation THEN
+            RAISE NOTICE 'another session has just created the role %', role_name;
+        WHEN insufficient_privilege THEN
+            RAISE WARNING '% may not create or alter the role %', session_user, role_name;
+    END;
+    BEGIN
+        IF to_regrole(role_name) IS NOT NULL AND NOT pg_has_role(session_user, role_name, 'USAGE') THEN
+            EXECUTE format('GRANT %I TO %I', role_name, session_user);
+        END IF;
+    EXCEPTION
+        WHEN insufficient_privilege OR invalid_grant_operation THEN
+            RAISE NOTICE '% may not grant the role % to itself', session_user, role_name;
+    END;
+    FOR membership IN
+        SELECT r.rolname
+          FROM pg_roles r
+          JOIN pg_roles m ON m.rolname = role_name
+         WHERE r.rolname = ANY (memberships)
+           AND NOT EXISTS (SELECT FROM pg_auth_members a WHERE a.roleid = r.oid AND a.member = m.oid)
+    LOOP
+        BEGIN
+            EXECUTE format('GRANT %I TO %I', membership, role_name);
+        EXCEPTION
+            WHEN insufficient_privilege OR invalid_grant_operation THEN
+                RAISE WARNING '% may not grant the role % to %', session_user, membership, role_name;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -1263,11 +1291,11 @@ BEGIN
         RETURN false;
     END IF;
     IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
-        -- A crash that forgets the flag ends the sleepers too, so nobody waits for it to be durable.
+        -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
                 setval('consumer_slots', 1);
     END IF;
-    -- Two statements, for the second needs a snapshot taken after the first found no append in flight.
+    -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
     IF lowest_gate(lie_down.seen) IS NULL THEN
         IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
             RETURN true;
@@ -1307,8 +1335,8 @@ DECLARE
 BEGIN
     PERFORM refuse_old_snapshots();
     IF pg_is_in_recovery() THEN
-        -- A standby knows nothing of the locks of the primary. But every checkpoint was a horizon there once, and
-        -- whatever it covers was committed, and so is replayed here, before it.
+        -- A standby does not have the locks of the primary. But each checkpoint was a horizon there, and all that it
+        -- covers was committed, and is replayed here, before it.
         RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();
@@ -1332,7 +1360,7 @@ CREATE TABLE public.bound_logins (
 -- Name: TABLE bound_logins; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.bound_logins IS 'Logins that stand for one tenant, whatever they set; see bind_login';
+COMMENT ON TABLE public.bound_logins IS 'Logins that act for one tenant, whatever they set; see bind_login';
 
 
 --
@@ -1451,22 +1479,13 @@ $$;
 -- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    AS $$
-BEGIN
-    RETURN EXISTS (
-        SELECT
-          FROM conversation_members m
-         WHERE m.tenant_id = may_append.tenant_id
-           AND m.conversation_id = may_append.conversation_id
-           AND m.user_id = may_append.user_id
-           AND (m.access = 'own'
-                OR m.access = 'write'
-                   AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'))
-    );
-END
-$$;
+CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS TABLE(access text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT m.access
+    FROM public.conversation_members m
+   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text])))));
+END;
 
 
 --
@@ -1493,7 +1512,7 @@ END;
 
 CREATE FUNCTION public.message_problem(content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is no text'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is no object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is no object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is no text of 1 to 50 characters, content no text, or parts no array'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
 
 
 --
@@ -1502,7 +1521,7 @@ CREATE FUNCTION public.message_problem(content jsonb) RETURNS text
 
 CREATE FUNCTION public.metadata_problem(metadata jsonb) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is no object, or an id in it no text'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is no text of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is no ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
+    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
 
 
 --
@@ -1690,7 +1709,7 @@ ALTER TABLE ONLY public.parked FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN parked."position"; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.parked."position" IS 'Of the event that failed: it and all later ones of the conversation are not applied';
+COMMENT ON COLUMN public.parked."position" IS 'Position of the event that failed; neither it nor later events of the conversation are applied';
 
 
 --
@@ -1712,7 +1731,7 @@ CREATE TABLE public.projection_texts (
 -- Name: TABLE projection_texts; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.projection_texts IS 'By which text the tables of a stage are made';
+COMMENT ON TABLE public.projection_texts IS 'Definition by which the tables of a stage are filled';
 
 
 --
@@ -1726,7 +1745,7 @@ COMMENT ON COLUMN public.projection_texts.source IS 'SHA-256 of the projection';
 -- Name: COLUMN projection_texts.text; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.projection_texts.text IS 'Its statements; null where it is written in Python';
+COMMENT ON COLUMN public.projection_texts.text IS 'SQL of the projection; null if it is written in Python';
 
 
 --
@@ -1889,6 +1908,11 @@ BEGIN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
                             USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
     END IF;
+    IF to_regrole('eventstore_search') IS NOT NULL
+       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+        EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
+                            USING (acting_as(''eventstore_search''))', walled);
+    END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
@@ -1918,8 +1942,8 @@ CREATE FUNCTION public.refuse_change_of_events() RETURNS trigger
 BEGIN
     RAISE EXCEPTION '% on the table events is refused: the log is append-only', TG_OP
         USING ERRCODE = 'restrict_violation',
-              DETAIL = 'Events are the source of truth, the audit trail and the backup; none is ever changed.',
-              HINT = 'Append a further event that says what is different now.';
+              DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
+              HINT = 'Append another event that states the change.';
 END
 $$;
 
@@ -1952,7 +1976,7 @@ CREATE FUNCTION public.refuse_tenant(tenant_id text) RETURNS void
 BEGIN
     RAISE EXCEPTION 'this session may not append for the tenant "%"', tenant_id
         USING ERRCODE = 'insufficient_privilege',
-              DETAIL = 'It asks for another tenant: that of its login, or that of the setting eventstore.tenant.',
+              DETAIL = 'It acts for another tenant: that of its login, or that of the setting eventstore.tenant.',
               HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
 END
 $$;
@@ -2058,7 +2082,7 @@ BEGIN
     IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
         RETURN asked && search_word(labels[1]);
     END IF;
-    -- These name the tenant too.
+    -- These labels include the tenant.
     IF role IS NOT NULL OR kind = 'task' THEN
         asked := asked && search_word(labels[2]);
     END IF;
@@ -2181,7 +2205,7 @@ CREATE FUNCTION public.search_corrections(query text, tenant text, conversation 
          ORDER BY u.ordinal
          LIMIT 3
     ),
-    -- Before or behind the edit, half of the word stands as it is: that is quick to compare.
+    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
     near AS MATERIALIZED (
         SELECT u.ordinal, u.word, v.word AS correction, v.documents
           FROM unknown u
@@ -2265,7 +2289,7 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
-    -- The letters that Western European languages use; what else there is takes the longer way.
+    -- The letters of Western European languages; others take the slower way.
     folded := replace(replace(replace(replace(replace(replace(folded,
         'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
     folded := replace(replace(replace(replace(replace(replace(folded,
@@ -2291,7 +2315,7 @@ CREATE FUNCTION public.search_for(query text, tenant text, by text DEFAULT 'rele
 #variable_conflict use_column
 DECLARE
     languages text[];
-    -- A cursor is of use in the same search alone.
+    -- A cursor is valid only in the same search.
     search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
                                    only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
                                    extract(epoch FROM until)::text, query_language), 0);
@@ -2303,20 +2327,20 @@ DECLARE
     found     search_found[];
 BEGIN
     IF tenant IS DISTINCT FROM asking_tenant() THEN
-        RAISE EXCEPTION 'this transaction does not ask for the tenant %', quote_nullable(tenant)
+        RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may choose.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
                       ELSE ARRAY[search_language_named(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
-        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Say relevance or time.';
+        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
         RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
-            USING ERRCODE = 'ES005', HINT = 'Say message or task.';
+            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
     ELSIF languages[1] IS NULL THEN
-        RAISE EXCEPTION 'language: % is none that can be searched', quote_nullable(query_language)
-            USING ERRCODE = 'ES005', HINT = 'Give the code of a language, such as pt or en-US.';
+        RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
+            USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
     ELSIF page IS NULL OR page NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
     END IF;
@@ -2427,7 +2451,7 @@ DECLARE
     it    real;
     best  real;
 BEGIN
-    -- Most texts are clear at once.
+    -- Most texts are decided here.
     IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
         RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
     END IF;
@@ -2461,7 +2485,7 @@ BEGIN
                          'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
         RETURN code;
     END IF;
-    -- Some write it out; these two are those that such logs are mostly in.
+    -- Some clients write out the names of the two most frequent languages.
     RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
 END
 $_$;
@@ -2512,7 +2536,7 @@ DECLARE
     found  search_found[];
     rows   real := pg_relation_size('search_documents') / 500;
     share  real;
-    -- A user who has so few conversations has few documents: these are read, and none of anybody else's.
+    -- A user with so few conversations has few documents: only these are read.
     few    CONSTANT integer := 200;
 BEGIN
     IF numnode(asked) = 0 THEN
@@ -2583,7 +2607,7 @@ BEGIN
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
-               -- One look for each that is found, and never a join of the whole; none where nothing is hidden.
+               -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
@@ -2608,10 +2632,10 @@ CREATE FUNCTION public.search_marked(original text, prepared text, marked text, 
 DECLARE
     plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
     begins   integer := greatest(position(plain IN prepared), 1);
-    -- Of a plural that was made a singular the last letter stands behind what is marked.
+    -- The last letter of a plural that was changed to a singular follows the mark.
     piece    text := substr(original, begins, length(plain))
                      || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
-    -- ts_headline leaves the last full stop away.
+    -- ts_headline omits the last full stop.
     ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
     shown    text := '';
     rest     text := marked;
@@ -2682,7 +2706,7 @@ BEGIN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
                              coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
     END IF;
-    -- Called by itself: within the query below the planner would call it too, to know how long the array is.
+    -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
     found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
                            greatest(best, page));
     RETURN ARRAY(
@@ -2811,8 +2835,8 @@ BEGIN
     END;
     IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
        OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
-        RAISE EXCEPTION 'the cursor belongs to no page of this search'
-            USING ERRCODE = 'ES005', HINT = 'Give the cursor of the last row, with the same query and filters.';
+        RAISE EXCEPTION 'the cursor does not belong to this search'
+            USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
     END IF;
     RETURN told;
 END
@@ -2895,8 +2919,8 @@ DECLARE
     original text;
     prepared text;
     marked   text;
-    -- Before PostgreSQL 16, the time that ts_headline takes grows exponentially with the words of a phrase: of a phrase
-    -- of more than four words in three readings, the words are marked wherever they stand.
+    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
+    -- of more than four words in three readings are marked separately.
     words    tsquery := CASE WHEN numnode(asked) > 24
                              THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
                              ELSE asked
@@ -2911,7 +2935,7 @@ BEGIN
         END LOOP;
     END LOOP;
     IF length(original) <> length(prepared) THEN
-        original := prepared;  -- it has marks that combine with nothing: shown without them
+        original := prepared;  -- it has marks that combine with nothing, which are omitted
     END IF;
     marked := ts_headline(search_config(reading), prepared, words,
         format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
@@ -3068,11 +3092,11 @@ BEGIN
         prefix := NOT quoted AND found[3] LIKE '%*';
         negated := found[1] = '-';
         word := trim(search_fold(coalesce(found[2], found[3])));
-        -- Of a phrase too: the time to find one grows with the square of its words.
+        -- Also in a phrase: the time to find one grows with the square of its words.
         word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- A prefix of a letter or two is in half of all words.
+        -- Half of all words begin with a prefix of one or two letters.
         prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
-        -- In the locale C, letters beyond ASCII are letters to the text search and not to regular expressions.
+        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
         IF word ~ '\w|[^\u0001-\u007f]' THEN
             ordinal := ordinal + 1;
             said := word;
@@ -3171,7 +3195,7 @@ BEGIN
         c := h2;
         d := h3;
         e := h4;
-        -- Five rounds at a time: then the five words need not change their names in between.
+        -- Five rounds at a time, so that the five words need not be exchanged in between.
         FOR t IN 1 .. 20 BY 5 LOOP
             e := e + ((a << 5 & m) | (a >> 27)) + (d # (b & (c # d))) + 1518500249 + w[t] & m;
             b := (b << 30 & m) | (b >> 2);
@@ -3272,7 +3296,7 @@ CREATE FUNCTION public.share_of(conversation_id uuid) RETURNS smallint
 
 CREATE FUNCTION public.sharing_problem(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is no text of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
 
 
 --
@@ -3287,13 +3311,13 @@ BEGIN
         RETURN false;
     END IF;
     IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last sleeper has got up, or died. Nobody lies down until this append has ended.
+        -- The last wait has ended. No other begins before this append has ended.
         PERFORM setval('consumer_slots', 0);
         RETURN false;
     END IF;
-    -- A session that listens and reads nothing holds back the queue of notifications, which all databases share. When it is
-    -- full, the commit of whoever notifies fails. So from half on, where the server itself begins to warn, nobody is
-    -- notified: waiters look by themselves every few seconds.
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
+    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
+    -- warn: waiting sessions poll every few seconds as well.
     RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;
@@ -3405,7 +3429,7 @@ BEGIN
                        AND (t.actor = of_actor OR of_actor IS NULL)
                      GROUP BY 1) AS d
              GROUP BY d.day
-            OFFSET 0) AS n  -- a fence: the days are checked once each, and not for every row
+            OFFSET 0) AS n  -- optimisation fence: each day is checked once, not for every row
      WHERE statistics_midnight(n.day, zone) < statistics_midnight(n.day + 1, zone)
      ORDER BY n.day;
 END
@@ -3509,7 +3533,7 @@ CREATE FUNCTION public.statistics_midnight(day date, zone text) RETURNS timestam
 DECLARE
     midnight timestamptz := day::timestamp AT TIME ZONE zone;
 BEGIN
-    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also where no day is given
+    PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also without a day
     IF isfinite(midnight) AND date_bin('15 minutes', midnight, '4714-11-24 00:00+00 BC') <> midnight THEN
         RAISE EXCEPTION '% does not begin on a quarter of an hour of UTC in the time zone "%"', day, zone
             USING ERRCODE = 'invalid_parameter_value',
@@ -3538,7 +3562,7 @@ DECLARE
     last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
 BEGIN
     IF "by" NOT IN ('all', 'day', 'actor') THEN
-        RAISE EXCEPTION 'response times cannot be had by %: choose among all, day, actor', "by"
+        RAISE EXCEPTION 'response times cannot be grouped by %: choose among all, day, actor', "by"
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY
@@ -3688,11 +3712,11 @@ CREATE FUNCTION public.swap_obstacles(tables text[]) RETURNS TABLE(obstacle text
     FROM given g
    WHERE (g.oid IS NULL)
  UNION ALL
-  SELECT format('%s is no plain table'::text, g.name) AS format
+  SELECT format('%s is not an ordinary table'::text, g.name) AS format
     FROM given g
    WHERE ((g.relkind <> 'r'::"char") OR g.relispartition)
  UNION ALL
-  SELECT format('%s belongs to %s, and %s is no member of that role'::text, g.name, (g.relowner)::regrole, CURRENT_USER) AS format
+  SELECT format('%s belongs to %s, and %s is not a member of that role'::text, g.name, (g.relowner)::regrole, CURRENT_USER) AS format
     FROM given g
    WHERE (NOT pg_has_role(g.relowner, 'USAGE'::text))
  UNION ALL
@@ -3702,7 +3726,7 @@ CREATE FUNCTION public.swap_obstacles(tables text[]) RETURNS TABLE(obstacle text
    WHERE (NOT (k.conrelid IN ( SELECT given.oid
             FROM given)))
  UNION ALL
-  SELECT format('%s %s reads %s: drop it, and make it again afterwards'::text,
+  SELECT format('%s %s reads %s: drop it, and create it again afterwards'::text,
          CASE c.relkind
              WHEN 'm'::"char" THEN 'the materialized view'::text
              ELSE 'the view'::text
@@ -3712,19 +3736,19 @@ CREATE FUNCTION public.swap_obstacles(tables text[]) RETURNS TABLE(obstacle text
       JOIN pg_class c ON ((c.oid = r.ev_class)))
    WHERE ((c.relkind <> 'v'::"char") OR (NOT pg_has_role(c.relowner, 'USAGE'::text)))
  UNION ALL
-  SELECT format('%s depends on %s: drop it, and make it again afterwards'::text, pg_describe_object(d.classid, d.objid, 0), d.name) AS format
+  SELECT format('%s depends on %s: drop it, and create it again afterwards'::text, pg_describe_object(d.classid, d.objid, 0), d.name) AS format
     FROM dependents d
    WHERE ((d.classid <> ALL (ARRAY[('pg_rewrite'::regclass)::oid, ('pg_class'::regclass)::oid, ('pg_constraint'::regclass)::oid, ('pg_proc'::regclass)::oid, ('pg_trigger'::regclass)::oid])) AND (NOT ((d.classid = ('pg_policy'::regclass)::oid) AND (EXISTS ( SELECT
             FROM pg_policy p
            WHERE ((p.oid = d.objid) AND (p.polrelid IN ( SELECT given.oid
                     FROM given))))))))
  UNION ALL
-  SELECT format('the function %s reads %s, and %s is no member of its owner'::text, (f.oid)::regprocedure, d.name, CURRENT_USER) AS format
+  SELECT format('the function %s reads %s, and %s is not a member of its owner'::text, (f.oid)::regprocedure, d.name, CURRENT_USER) AS format
     FROM (dependents d
       JOIN pg_proc f ON (((d.classid = ('pg_proc'::regclass)::oid) AND (f.oid = d.objid))))
    WHERE (NOT pg_has_role(f.proowner, 'USAGE'::text))
  UNION ALL
-  SELECT format('%s uses the type of a row of %s: drop it, and make it again afterwards'::text, pg_describe_object(d.classid, d.objid, d.objsubid), g.name) AS format
+  SELECT format('%s uses the type of a row of %s: drop it, and create it again afterwards'::text, pg_describe_object(d.classid, d.objid, d.objsubid), g.name) AS format
     FROM (given g
       JOIN pg_depend d ON (((d.refclassid = ('pg_type'::regclass)::oid) AND (d.refobjid = g.reltype) AND (d.deptype = 'n'::"char"))));
 END;
@@ -3750,7 +3774,7 @@ DECLARE
     move   text[];
 BEGIN
     SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
-    -- With nothing but the system in the path, definitions name every table with its schema.
+    -- With only the system catalogs in the path, definitions qualify every table.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT array_agg(DISTINCT
                CASE
@@ -3786,7 +3810,7 @@ $$;
 
 CREATE FUNCTION public.task_problem(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is no object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is no text'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is no object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is no object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is no array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is no UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is no text of 1 to 50 characters, or message no object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is no text'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is no text, parts no array, or last_chunk no boolean'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
 
 
 --
@@ -3857,14 +3881,15 @@ BEGIN
     IF EXISTS (SELECT
                  FROM pg_attribute a
                 WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
-        -- One look for each row, however many conversations are his, but for those of the one that the query names.
+        -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
+        -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
                                         FROM conversation_members m
                                        WHERE m.conversation_id = asked_conversation())
                            OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
     END IF;
-    -- In this shape no index can be taken for it, and the planner believes that it holds for all rows: which way leads
-    -- to the rows of a query that names its tenant is not for the wall to say.
+    -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
+    -- not the policy, decide how its rows are found.
     RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
                   tenant_of_wall(), of_user);
 END
@@ -3886,9 +3911,9 @@ BEGIN
         RETURN bound;
     END IF;
     IF NOT chooses_tenant() THEN
-        RAISE EXCEPTION 'the login % may append for no tenant', session_user
+        RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may choose.';
+                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
     RETURN nullif(current_setting('eventstore.tenant', true), '');
 END
@@ -3914,14 +3939,14 @@ ALTER TABLE ONLY public.answer_leases FORCE ROW LEVEL SECURITY;
 -- Name: TABLE answer_leases; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.answer_leases IS 'Messages that a process is answering just now';
+COMMENT ON TABLE public.answer_leases IS 'Messages that a process is answering';
 
 
 --
 -- Name: COLUMN answer_leases.holder; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.answer_leases.holder IS 'A manager, by an id that it made for itself';
+COMMENT ON COLUMN public.answer_leases.holder IS 'Id that the manager has generated for itself';
 
 
 --
@@ -3975,21 +4000,21 @@ ALTER TABLE ONLY public.conversations FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN conversations.version; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.conversations.version IS 'Version of the last event that this row holds';
+COMMENT ON COLUMN public.conversations.version IS 'Version of the last event applied to the row';
 
 
 --
 -- Name: COLUMN conversations.given_id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.conversations.given_id IS 'The id as the client gave it, where that was not a UUID';
+COMMENT ON COLUMN public.conversations.given_id IS 'Id that the client gave, if it was not a UUID';
 
 
 --
 -- Name: COLUMN conversations.member_order; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.conversations.member_order IS 'Order of the members in the values of other columns, by column: see eventstore/memberorder.py; jsonb keeps none';
+COMMENT ON COLUMN public.conversations.member_order IS 'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/memberorder.py';
 
 
 --
@@ -4028,14 +4053,14 @@ COMMENT ON COLUMN public.idempotency_keys.id IS 'Derived from the tenant, the ca
 -- Name: COLUMN idempotency_keys.request; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.idempotency_keys.request IS 'SHA-256 of what was sent';
+COMMENT ON COLUMN public.idempotency_keys.request IS 'SHA-256 of the request';
 
 
 --
 -- Name: COLUMN idempotency_keys.status; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.idempotency_keys.status IS 'Of the answer; null: there is none yet';
+COMMENT ON COLUMN public.idempotency_keys.status IS 'Status of the response; null: there is none yet';
 
 
 --
@@ -4063,7 +4088,7 @@ CREATE TABLE public.identity_keys (
 -- Name: COLUMN identity_keys.user_id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.identity_keys.user_id IS 'Who bears it; null: a key that acts for the whole tenant';
+COMMENT ON COLUMN public.identity_keys.user_id IS 'Its holder; null if the key acts for the whole tenant';
 
 
 --
@@ -4077,7 +4102,7 @@ COMMENT ON COLUMN public.identity_keys.hash IS 'SHA-256 of the secret';
 -- Name: COLUMN identity_keys.last_used_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.identity_keys.last_used_at IS 'When it was last used; up to a minute late';
+COMMENT ON COLUMN public.identity_keys.last_used_at IS 'Last use; up to a minute late';
 
 
 --
@@ -4097,7 +4122,7 @@ CREATE TABLE public.identity_tenants (
 -- Name: COLUMN identity_tenants.suspended_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.identity_tenants.suspended_at IS 'Since when nobody of the tenant is let in; null: all are';
+COMMENT ON COLUMN public.identity_tenants.suspended_at IS 'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
 
 
 --
@@ -4145,21 +4170,21 @@ ALTER TABLE ONLY public.messages FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN messages.content; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.messages.content IS 'The text; that of the parts where the message was sent as parts';
+COMMENT ON COLUMN public.messages.content IS 'Text; if the message was sent as parts, that of the parts';
 
 
 --
 -- Name: COLUMN messages.extra; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.messages.extra IS 'Members of the message as sent that no other column gives back';
+COMMENT ON COLUMN public.messages.extra IS 'Members of the message that no other column holds';
 
 
 --
 -- Name: COLUMN messages.member_order; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.messages.member_order IS 'As in conversations; "sent" is that of the message itself';
+COMMENT ON COLUMN public.messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
 
 
 --
@@ -4234,28 +4259,28 @@ ALTER TABLE ONLY public.search_documents FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN search_documents.kind; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (what was said of it) or artifact';
+COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (its message) or artifact';
 
 
 --
 -- Name: COLUMN search_documents.id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.id IS 'Of the message, or of the task';
+COMMENT ON COLUMN public.search_documents.id IS 'Id of the message or task';
 
 
 --
 -- Name: COLUMN search_documents.words; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels by which a search is narrowed: see search_labels';
+COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
 
 
 --
 -- Name: COLUMN search_documents.plain_words; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: what misspelt words are corrected to';
+COMMENT ON COLUMN public.search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 
 --
@@ -4299,42 +4324,42 @@ ALTER TABLE ONLY public.statistics_activity FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN statistics_activity.quarter_hour; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour in which it happened';
+COMMENT ON COLUMN public.statistics_activity.quarter_hour IS 'Beginning of the quarter of an hour';
 
 
 --
 -- Name: COLUMN statistics_activity.role; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_activity.role IS 'Of the messages; empty for all other events';
+COMMENT ON COLUMN public.statistics_activity.role IS 'Role of the messages; empty for all other events';
 
 
 --
 -- Name: COLUMN statistics_activity.bytes; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_activity.bytes IS 'Of the text of the messages, in UTF-8';
+COMMENT ON COLUMN public.statistics_activity.bytes IS 'Size of the text of the messages, in UTF-8';
 
 
 --
 -- Name: COLUMN statistics_activity.parts_bytes; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_activity.parts_bytes IS 'Of the parts of the messages, as JSON';
+COMMENT ON COLUMN public.statistics_activity.parts_bytes IS 'Size of the parts of the messages, as JSON';
 
 
 --
 -- Name: COLUMN statistics_activity.artifacts; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes: of their parts, as JSON';
+COMMENT ON COLUMN public.statistics_activity.artifacts IS 'Chunks of artifacts of tasks; artifact_bytes is the size of their parts, as JSON';
 
 
 --
 -- Name: COLUMN statistics_activity.largest_text; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_activity.largest_text IS 'Bytes; of one message, and so on for parts and artifact';
+COMMENT ON COLUMN public.statistics_activity.largest_text IS 'Bytes of the largest text of a message; likewise for parts and artifact';
 
 
 --
@@ -4384,7 +4409,7 @@ ALTER TABLE ONLY public.statistics_conversations FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN statistics_conversations.question_version; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_conversations.question_version IS 'The oldest message of a user that nobody has answered yet';
+COMMENT ON COLUMN public.statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 
 
 --
@@ -4408,7 +4433,7 @@ ALTER TABLE ONLY public.statistics_stays FORCE ROW LEVEL SECURITY;
 -- Name: TABLE statistics_stays; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.statistics_stays IS 'How long a task was in a status that it has left';
+COMMENT ON TABLE public.statistics_stays IS 'Time that a task spent in a status that it has left';
 
 
 --
@@ -4434,14 +4459,14 @@ ALTER TABLE ONLY public.statistics_tasks FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN statistics_tasks.entered_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_tasks.entered_at IS 'When the task came into the status that it has; version: by which event';
+COMMENT ON COLUMN public.statistics_tasks.entered_at IS 'When the task entered its status; version is that of the event';
 
 
 --
 -- Name: COLUMN statistics_tasks.actor; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.statistics_tasks.actor IS 'Who caused the first event of the task';
+COMMENT ON COLUMN public.statistics_tasks.actor IS 'Actor of the first event of the task';
 
 
 --
@@ -4480,6 +4505,13 @@ COMMENT ON COLUMN public.task_artifacts.member_order IS 'As in conversations';
 
 
 --
+-- Name: COLUMN task_artifacts.continues_text; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.task_artifacts.continues_text IS 'The text of the first part continues that of the last part of the chunk before';
+
+
+--
 -- Name: tasks; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -4510,7 +4542,7 @@ ALTER TABLE ONLY public.tasks FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN tasks.version; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.tasks.version IS 'Version of the last event that this row holds';
+COMMENT ON COLUMN public.tasks.version IS 'Version of the last event applied to the row';
 
 
 --
@@ -4524,21 +4556,21 @@ COMMENT ON COLUMN public.tasks.member_order IS 'As in conversations';
 -- Name: COLUMN tasks.extra; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.tasks.extra IS 'Members of the task as its agent showed it that no other column gives back';
+COMMENT ON COLUMN public.tasks.extra IS 'Members of the task that no other column holds';
 
 
 --
 -- Name: COLUMN tasks.status_extra; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.tasks.status_extra IS 'Members of its status that no other column gives back';
+COMMENT ON COLUMN public.tasks.status_extra IS 'Members of the status that no other column holds';
 
 
 --
 -- Name: COLUMN tasks.added_history; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.tasks.added_history IS 'Messages that came to the history in extra, with the order of their members';
+COMMENT ON COLUMN public.tasks.added_history IS 'Messages added to the history in extra, with the order of their members';
 
 
 --
@@ -5823,44 +5855,13 @@ END IS NOT NULL));
 --
 
 INSERT INTO public.eventstore_migrations (version) VALUES
-    ('20261122000100'),
-    ('20261122000200'),
-    ('20261122000300'),
-    ('20261122000350'),
-    ('20261122000400'),
-    ('20261122000500'),
-    ('20261122000600'),
-    ('20261122000700'),
-    ('20261122000900'),
-    ('20261122000950'),
-    ('20261122001000'),
-    ('20261122001050'),
-    ('20261122001100'),
-    ('20261122001110'),
-    ('20261122001120'),
-    ('20261122001130'),
-    ('20261122001140'),
-    ('20261122001150'),
-    ('20261122001160'),
-    ('20261122001170'),
-    ('20261122001200'),
-    ('20261122001300'),
-    ('20261123001400'),
-    ('20261123001410'),
-    ('20261123001500'),
-    ('20261123001510'),
-    ('20261123001520'),
-    ('20261123001525'),
-    ('20261123001530'),
-    ('20261123001540'),
-    ('20261123001550'),
-    ('20261123001560'),
-    ('20261123001570'),
-    ('20261123001580'),
-    ('20261123001600'),
-    ('20261123001605'),
-    ('20261123001606'),
-    ('20261123001610'),
-    ('20261123001620'),
-    ('20261123001700'),
-    ('20261123001740');
+    ('20261129000100'),
+    ('20261129000200'),
+    ('20261129000300'),
+    ('20261129000400'),
+    ('20261129000500'),
+    ('20261129000600'),
+    ('20261129000700'),
+    ('20261129000800'),
+    ('20261129000900'),
+    ('20261129001000');

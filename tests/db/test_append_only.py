@@ -59,7 +59,7 @@ def refuses(connection: psycopg.Connection[tuple[Any, ...]], change: str) -> Non
     assert refused.value.diag.message_primary is not None
     assert "on the table events is refused: the log is append-only" in refused.value.diag.message_primary
     assert "source of truth" in (refused.value.diag.message_detail or "")
-    assert "Append a further event" in (refused.value.diag.message_hint or "")
+    assert "Append another event" in (refused.value.diag.message_hint or "")
     assert connection.execute("SELECT * FROM events ORDER BY position").fetchall() == before
 
 

@@ -66,7 +66,7 @@ def go_up_and_down_beside_public(url: str, direct: str) -> None:
         connection.execute("SELECT set_config('search_path', 'conv', false)")
         append_raw(connection, 2)
     for _ in known_versions():
-        if max(m.version for m in migrations.status() if m.applied) == "20261122000200":
+        if max(m.version for m in migrations.status() if m.applied) == "20261129000300":
             break
         assert migrations.down() is not None
     with pytest.raises(MigrationFailed, match="would destroy the log, and it holds events"):

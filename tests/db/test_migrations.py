@@ -203,6 +203,7 @@ def test_down_refuses_to_destroy_a_log_with_events(database_url: str) -> None:
     with pytest.raises(MigrationFailed, match=r"would destroy the log.*--destroy-events"):
         down_to_the_end(migrations)
     with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT set_config('eventstore.tenant', 'default', false)")
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
     down_all(migrations)
     with psycopg.connect(database_url) as connection, pytest.raises(psycopg.errors.UndefinedTable):

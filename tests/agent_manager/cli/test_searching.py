@@ -59,8 +59,8 @@ def test_it_says_that_a_word_was_corrected_and_that_there_is_more(said: Eventsto
         (("--since", "yesterday"), "--since yesterday: is no time: write it as 2026-01-31"),
         (("--by", "luck"), "by: 'luck' is unknown: choose among relevance, time"),
         (("--kind", "memo"), "kind: 'memo' is unknown"),
-        (("--language", "klingon"), "language: 'klingon' is none that can be searched"),
-        (("--after", "nonsense"), "the cursor belongs to no page of this search"),
+        (("--language", "klingon"), "language: 'klingon' is not a language that can be searched"),
+        (("--after", "nonsense"), "the cursor does not belong to this search"),
         (("--conversation", "nowhere"), "no conversation has the id 'nowhere'"),
     ],
 )

@@ -131,7 +131,7 @@ async def test_a_bound_login_is_no_service_though_it_has_the_services_role(
 async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, login: str) -> None:
     with pytest.raises(NotFound, match="no tenant globex"):
         await directory.bind_login("globex", login)
-    with pytest.raises(NotFound, match="no login 'nobody'"):
+    with pytest.raises(NotFound, match="login 'nobody' does not exist"):
         await directory.bind_login("acme", "nobody")
     with pytest.raises(ConflictError, match="sees every tenant"):
         await directory.bind_login("acme", "eventstore_projector")

@@ -1,0 +1,343 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- file: scope/bound_logins.sql
+-- Logins that act for one tenant, whatever they set; see bind_login. Each of them sees its own row, which policies read
+-- on its behalf.
+--
+-- All other logins of the service set a tenant and, within it, a user, for one transaction at a time, so that a
+-- connection, also of a pooler, can be shared by all callers:
+--
+--     SELECT set_config('eventstore.tenant', 'acme', true), set_config('eventstore.user', 'ana', true)
+--
+-- Without a tenant a transaction sees and writes nothing; without a user it acts for the whole tenant.
+CREATE TABLE bound_logins (
+    login     name NOT NULL,
+    tenant_id varchar(255) COLLATE "C" NOT NULL,
+    CONSTRAINT bound_logins_pkey PRIMARY KEY (login),
+    CONSTRAINT bound_logins_tenant_check CHECK (tenant_id <> '')
+);
+
+COMMENT ON TABLE bound_logins IS 'Logins that act for one tenant, whatever they set; see bind_login';
+
+ALTER TABLE bound_logins ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
+
+SELECT eventstore_own('TABLE bound_logins');
+SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');
+
+-- file: scope/chooses_tenant.sql
+-- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without
+-- the role eventstore_app (the login that migrated could not create it) every login is taken for the service.
+--
+-- The owner's name is part of the text, so that it does not matter who runs it and the planner can inline it in
+-- policies.
+DO $$
+BEGIN
+    EXECUTE format(
+        'CREATE FUNCTION chooses_tenant() RETURNS boolean
+         LANGUAGE sql STABLE PARALLEL SAFE
+         RETURN coalesce(pg_has_role(session_user, to_regrole(''eventstore_app''), ''MEMBER''), true)
+                OR coalesce(pg_has_role(session_user, to_regrole(%L), ''MEMBER''), false)',
+        (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = 'bound_logins'::regclass)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION chooses_tenant');
+
+-- file: scope/asking_tenant.sql
+-- The tenant of this transaction; null if it has none. It depends on the login of the session, which SET ROLE does not
+-- change.
+CREATE FUNCTION asking_tenant() RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    bound text;
+BEGIN
+    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
+    IF FOUND THEN
+        RETURN bound;
+    END IF;
+    IF chooses_tenant() THEN
+        RETURN nullif(current_setting('eventstore.tenant', true), '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION asking_tenant');
+
+-- file: scope/asking_user.sql
+-- The user of this transaction; null if it acts for the whole tenant.
+CREATE FUNCTION asking_user() RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN nullif(current_setting('eventstore.user', true), '');
+
+SELECT eventstore_own('FUNCTION asking_user');
+
+-- file: scope/writing_tenant.sql
+-- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
+CREATE FUNCTION writing_tenant() RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    bound text;
+BEGIN
+    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
+    IF FOUND THEN
+        RETURN bound;
+    END IF;
+    IF NOT chooses_tenant() THEN
+        RAISE EXCEPTION 'the login % may not append for any tenant', session_user
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
+    END IF;
+    RETURN nullif(current_setting('eventstore.tenant', true), '');
+END
+$$;
+
+SELECT eventstore_own('FUNCTION writing_tenant');
+REVOKE ALL ON FUNCTION writing_tenant FROM PUBLIC;
+
+-- file: scope/refuse_tenant.sql
+-- Raise the error of an append for a tenant that is not the transaction's own.
+CREATE FUNCTION refuse_tenant(tenant_id text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RAISE EXCEPTION 'this session may not append for the tenant "%"', tenant_id
+        USING ERRCODE = 'insufficient_privilege',
+              DETAIL = 'It acts for another tenant: that of its login, or that of the setting eventstore.tenant.',
+              HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
+END
+$$;
+
+SELECT eventstore_own('FUNCTION refuse_tenant');
+REVOKE ALL ON FUNCTION refuse_tenant FROM PUBLIC;
+
+-- file: scope/bind_login.sql
+-- Bind a login to a tenant: from now on it acts for that tenant, whatever it sets.
+CREATE FUNCTION bind_login(login name, tenant text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    found_role pg_roles;
+BEGIN
+    SELECT r.* INTO found_role FROM pg_roles r WHERE r.rolname = bind_login.login;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the login % does not exist', quote_nullable(login)
+            USING ERRCODE = 'undefined_object', HINT = 'Create it with CREATE ROLE … LOGIN first.';
+    END IF;
+    IF found_role.rolsuper OR found_role.rolbypassrls
+       OR pg_has_role(login, (SELECT c.relowner FROM pg_class c WHERE c.oid = 'events'::regclass), 'MEMBER')
+       OR coalesce(pg_has_role(login, to_regrole('eventstore_projector'), 'MEMBER'), false) THEN
+        RAISE EXCEPTION 'the login % sees every tenant: binding it would not change that', quote_ident(login)
+            USING ERRCODE = 'invalid_grant_operation',
+                  HINT = 'Bind a login that is not a superuser, does not have BYPASSRLS, and is not a member of the owner or eventstore_projector.';
+    END IF;
+    INSERT INTO bound_logins AS b (login, tenant_id)
+    VALUES (bind_login.login, bind_login.tenant)
+        ON CONFLICT ON CONSTRAINT bound_logins_pkey DO UPDATE SET tenant_id = excluded.tenant_id;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION bind_login');
+REVOKE ALL ON FUNCTION bind_login FROM PUBLIC;
+
+-- file: scope/unbind_login.sql
+-- Remove the binding of a login; false if it had none.
+CREATE FUNCTION unbind_login(login name) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM bound_logins b WHERE b.login = unbind_login.login;
+    RETURN FOUND;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION unbind_login');
+REVOKE ALL ON FUNCTION unbind_login FROM PUBLIC;
+
+-- file: scope/login_is_bound.sql
+-- Whether the login of the session is bound to one tenant. Such a login may not use the tables of the service, even if
+-- it has the service's role: it could create a key of another tenant. The owner passes, because foreign keys are
+-- checked in its name.
+CREATE FUNCTION login_is_bound() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
+RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
+
+SELECT eventstore_own('FUNCTION login_is_bound');
+REVOKE ALL ON FUNCTION login_is_bound FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION login_is_bound', 'eventstore_app');
+
+-- file: scope/tenant_of_wall.sql
+-- The tenant of a transaction, as an expression for policies: asking_tenant without the call, which takes as long as
+-- reading thirty rows.
+CREATE FUNCTION tenant_of_wall() RETURNS text
+LANGUAGE sql STABLE
+RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
+                         CASE WHEN chooses_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
+
+SELECT eventstore_own('FUNCTION tenant_of_wall');
+REVOKE ALL ON FUNCTION tenant_of_wall FROM PUBLIC;
+
+-- file: scope/asked_conversation.sql
+-- The conversation that a query names as its only one, by the setting eventstore.about: policies then look up its
+-- members once instead of once a row. It is a hint; naming a conversation shows no more rows, and naming none shows no
+-- fewer.
+CREATE FUNCTION asked_conversation() RETURNS uuid
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN nullif(current_setting('eventstore.about', true), '')::uuid;
+
+SELECT eventstore_own('FUNCTION asked_conversation');
+
+-- file: row_security/acting_as.sql
+-- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its
+-- value: then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index.
+-- This is only right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it
+-- was made for.
+CREATE FUNCTION acting_as(role name) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN current_user = role;
+
+SELECT eventstore_own('FUNCTION acting_as');
+
+-- file: row_security/lower_wall.sql
+-- Drop the policies of raise_wall; other policies stay, and row-level security stays enabled.
+CREATE FUNCTION lower_wall(walled regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    policy name;
+BEGIN
+    FOR policy IN
+        SELECT p.polname
+          FROM pg_policy p
+         WHERE p.polrelid = walled
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+    LOOP
+        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION lower_wall');
+REVOKE ALL ON FUNCTION lower_wall FROM PUBLIC;
+
+-- file: row_security/wall_of.sql
+-- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
+-- tenant: the policy of conversation_members does.
+CREATE FUNCTION wall_of(walled regclass, conversation_column name) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    of_user text := '';
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+BEGIN
+    IF EXISTS (SELECT
+                 FROM pg_attribute a
+                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+        -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
+        -- query names.
+        of_user := format('OR %1$s = (SELECT m.conversation_id
+                                        FROM conversation_members m
+                                       WHERE m.conversation_id = asked_conversation())
+                           OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
+    END IF;
+    -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
+    -- not the policy, decide how its rows are found.
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  tenant_of_wall(), of_user);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION wall_of');
+REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;
+
+-- file: row_security/raise_wall.sql
+-- Enable row-level security on a table. It holds for everybody but superusers, even for the owner of the table.
+--
+-- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
+-- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
+--
+-- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
+-- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
+-- nothing, and in one without tenant_id nobody does but the three roles.
+CREATE FUNCTION raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    owner_name  name;
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+BEGIN
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
+    PERFORM lower_wall(walled);
+    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (acting_as(%L)) WITH CHECK (acting_as(%L))',
+                   walled, owner_name, owner_name, owner_name);
+    IF to_regrole('eventstore_projector') IS NOT NULL THEN
+        EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
+                            USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
+    END IF;
+    IF to_regrole('eventstore_search') IS NOT NULL
+       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+        EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
+                            USING (acting_as(''eventstore_search''))', walled);
+    END IF;
+    IF NOT has_tenant THEN
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, wall_of(walled, conversation_column));
+END
+$$;
+
+SELECT eventstore_own('FUNCTION raise_wall');
+REVOKE ALL ON FUNCTION raise_wall FROM PUBLIC;
+
+-- file: members/conversation_members.sql
+-- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the
+-- append, so that sharing and unsharing take effect when the append returns. The log can recreate it (members_of_log).
+CREATE TABLE conversation_members (
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    user_id         varchar(255) COLLATE "C" NOT NULL,
+    access          text COLLATE "C" NOT NULL,
+    CONSTRAINT conversation_members_pkey PRIMARY KEY (tenant_id, conversation_id, user_id),
+    CONSTRAINT conversation_members_access_check CHECK (access IN ('own', 'write', 'read')),
+    CONSTRAINT conversation_members_user_check CHECK (user_id <> '')
+);
+
+CREATE INDEX idx_conversation_members_user_id ON conversation_members (tenant_id, user_id, conversation_id);
+
+COMMENT ON TABLE conversation_members IS
+    'Users who may see and append to a conversation; written by the append functions alone';
+COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; write: also append; read';
+
+SELECT eventstore_own('TABLE conversation_members');
+SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE conversation_members',
+                        'eventstore_auditor', 'eventstore_reader');
+SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');
+
+-- Users see their own memberships, which the policies of other tables read. Those of others are shown by members_of.
+SELECT raise_wall('conversation_members', '');
+DO $$
+BEGIN
+    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT asking_user()))',
+                   tenant_of_wall());
+END
+$$;
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP TABLE conversation_members;
+DROP FUNCTION raise_wall;
+DROP FUNCTION wall_of;
+DROP FUNCTION lower_wall;
+DROP FUNCTION acting_as;
+DROP FUNCTION asked_conversation;
+DROP FUNCTION tenant_of_wall;
+DROP FUNCTION login_is_bound;
+DROP FUNCTION unbind_login;
+DROP FUNCTION bind_login;
+DROP FUNCTION refuse_tenant;
+DROP FUNCTION writing_tenant;
+DROP FUNCTION asking_user;
+DROP FUNCTION asking_tenant;
+DROP FUNCTION chooses_tenant;
+DROP TABLE bound_logins;

@@ -1,0 +1,400 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- file: log/events_position.sql
+-- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (see eventstore/ORDER.md).
+CREATE SEQUENCE events_position AS bigint CACHE 1;
+
+SELECT eventstore_own('SEQUENCE events_position');
+
+-- file: log/refuse_change_of_events.sql
+-- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
+-- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for
+-- no rows.
+CREATE FUNCTION refuse_change_of_events() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION '% on the table events is refused: the log is append-only', TG_OP
+        USING ERRCODE = 'restrict_violation',
+              DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
+              HINT = 'Append another event that states the change.';
+END
+$$;
+
+SELECT eventstore_own('FUNCTION refuse_change_of_events');
+
+-- file: log/events.sql
+-- The log: all events in order of position. The only source of truth.
+--
+-- The columns of fixed size come first, which saves padding in every row. No unique key has less than the tenant and
+-- the conversation, so that the table can be distributed by conversation; no foreign key leaves it.
+CREATE TABLE events (
+    position        bigint      NOT NULL,
+    timestamp       timestamptz NOT NULL,
+    version         integer     NOT NULL,
+    schema_version  smallint    NOT NULL,
+    conversation_id uuid        NOT NULL,
+    id              uuid        NOT NULL,
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    event_type      varchar(100) COLLATE "C" NOT NULL,
+    actor           varchar(255) NOT NULL DEFAULT '',
+    content         jsonb       NOT NULL,
+    metadata        jsonb       NOT NULL DEFAULT '{}',
+    salt            bytea,
+    digest          bytea       NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (tenant_id, conversation_id, version),
+    CONSTRAINT events_id_key UNIQUE (tenant_id, conversation_id, id),
+    CONSTRAINT events_version_check CHECK (version > 0 AND schema_version > 0),
+    CONSTRAINT events_names_check CHECK (tenant_id <> '' AND event_type <> ''),
+    CONSTRAINT events_digest_check CHECK (octet_length(digest) = 32)
+);
+
+CREATE INDEX idx_events_position ON events (position);
+CREATE INDEX idx_events_conversation_id ON events (conversation_id);
+CREATE INDEX idx_events_timestamp ON events (timestamp DESC);
+
+COMMENT ON TABLE events IS 'Append-only log of everything that happened; written by the append functions alone';
+COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
+COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
+COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
+COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
+
+CREATE TRIGGER events_are_append_only
+    BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_events();
+
+ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
+
+-- For changes through a table of which this one was made a child or a partition.
+CREATE TRIGGER event_is_append_only
+    BEFORE UPDATE OR DELETE ON events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
+
+ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
+
+-- Finds the last deletion of a conversation of any length. It holds few events, so it is small.
+CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version)
+ WHERE event_type IN ('conversation.deleted', 'conversation.reactivated');
+
+ALTER TABLE events ALTER COLUMN salt SET STATISTICS 0;
+ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
+
+SELECT eventstore_own('TABLE events');
+SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
+SELECT raise_wall('events');
+
+-- file: log/low_32_bits.sql
+-- The low 32 bits of a position as a signed integer: the second key of an advisory lock.
+CREATE FUNCTION low_32_bits(value bigint) RETURNS integer
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (((value & 4294967295) # 2147483648) - 2147483648)::integer;
+
+SELECT eventstore_own('FUNCTION low_32_bits');
+
+-- file: log/last_position.sql
+-- The highest position that the sequence has given out; 0 if none.
+CREATE FUNCTION last_position() RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END FROM events_position s;
+END;
+
+SELECT eventstore_own('FUNCTION last_position');
+REVOKE ALL ON FUNCTION last_position FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION last_position',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader', 'eventstore_search');
+
+-- file: log/refuse_old_snapshots.sql
+-- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just
+-- committed.
+CREATE FUNCTION refuse_old_snapshots() RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'the log cannot be used in a % transaction', upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'ES003',
+                  DETAIL = 'Its snapshot is older than the locks that order the log: events would be missed silently.',
+                  HINT = 'Use a READ COMMITTED transaction, the default of PostgreSQL.';
+    END IF;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION refuse_old_snapshots');
+
+-- file: log/hold_gate.sql
+-- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
+-- eventstore/ORDER.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
+CREATE FUNCTION hold_gate() RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    anybody boolean;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM refuse_old_snapshots();
+    END IF;
+    SELECT CASE
+               WHEN pg_advisory_xact_lock_shared(
+                        'events_position'::regclass::oid::bigint::bit(32)::integer,
+                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
+                    ) IS NOT NULL
+                   THEN (SELECT c.last_value > 0 FROM consumer_slots c)
+           END
+      INTO anybody
+      FROM events_position s;
+    RETURN anybody;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION hold_gate');
+REVOKE ALL ON FUNCTION hold_gate FROM PUBLIC;
+
+-- file: log/lowest_gate.sql
+-- The lowest position after which an append in progress may still take one; null if none is in progress.
+CREATE FUNCTION lowest_gate(reference bigint) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    -- A lock's key is the low half of a position near the reference: locks just above it are routine.
+    SELECT min(lowest_gate.reference + low_32_bits(l.objid::bigint - lowest_gate.reference))
+      FROM pg_locks l
+     WHERE l.locktype = 'advisory'
+       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+       AND l.classid = 'events_position'::regclass::oid
+       AND l.objsubid = 2
+       AND l.granted;
+END;
+
+SELECT eventstore_own('FUNCTION lowest_gate');
+REVOKE ALL ON FUNCTION lowest_gate FROM PUBLIC;
+
+-- file: log/log_horizon.sql
+-- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its
+-- checkpoint. The caller reads events in a later statement.
+CREATE FUNCTION log_horizon() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    last bigint;
+BEGIN
+    PERFORM refuse_old_snapshots();
+    IF pg_is_in_recovery() THEN
+        -- A standby does not have the locks of the primary. But each checkpoint was a horizon there, and all that it
+        -- covers was committed, and is replayed here, before it.
+        RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
+    END IF;
+    last := last_position();
+    RETURN least(last, lowest_gate(last));
+END
+$$;
+
+SELECT eventstore_own('FUNCTION log_horizon');
+REVOKE ALL ON FUNCTION log_horizon FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+
+-- file: log/positions_after.sql
+-- The positions of the next events after a position, in order.
+CREATE FUNCTION positions_after(seen bigint, most integer) RETURNS SETOF bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 100 AS $$
+BEGIN
+    RETURN QUERY
+        SELECT e.position FROM events e WHERE e.position > seen ORDER BY e.position LIMIT most;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION positions_after');
+REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+
+-- file: log/event_not_above.sql
+-- The position of the last event at or below a position; 0 if there is none.
+CREATE FUNCTION event_not_above(highest bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION event_not_above');
+REVOKE ALL ON FUNCTION event_not_above FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+
+-- file: log/event_not_below.sql
+-- The position of the first event at or above a position; the highest possible one if there is none.
+CREATE FUNCTION event_not_below(lowest bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION event_not_below');
+REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+
+-- file: log/positions_in_time.sql
+-- The positions of the first event at or after a time, and of the last one before another time; null if there is none.
+CREATE FUNCTION positions_in_time(since timestamptz, until timestamptz, OUT low bigint, OUT high bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    low := (SELECT e.position FROM events e WHERE e.timestamp >= since ORDER BY e.timestamp ASC LIMIT 1);
+    high := (SELECT e.position FROM events e WHERE e.timestamp < until ORDER BY e.timestamp DESC LIMIT 1);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION positions_in_time');
+REVOKE ALL ON FUNCTION positions_in_time FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION positions_in_time',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
+
+-- file: log/conversation_is_deleted.sql
+-- Whether a conversation is deleted. The append functions ask under the lock of the conversation, so that no writer
+-- overlooks a deletion that was committed before.
+CREATE FUNCTION conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce((
+        SELECT e.event_type = 'conversation.deleted'
+          FROM events e
+         WHERE e.tenant_id = conversation_is_deleted.tenant_id
+           AND e.conversation_id = conversation_is_deleted.conversation_id
+           AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+         ORDER BY e.version DESC
+         LIMIT 1
+    ), false);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION conversation_is_deleted');
+REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
+
+-- file: log/accepted_when_deleted.sql
+-- Whether a deleted conversation accepts events of a type. It accepts nothing but
+--
+-- - conversation.reactivated, which ends the deletion;
+-- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
+-- - conversation.unshared: its owner can withdraw access without showing it to everybody again.
+--   conversation.shared is refused: nobody is given access to what is hidden.
+--
+-- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
+CREATE FUNCTION accepted_when_deleted(event_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
+
+SELECT eventstore_own('FUNCTION accepted_when_deleted');
+REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
+
+-- file: waiting/consumer_slots.sql
+-- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
+-- sequence, because a changed value is visible at once.
+CREATE SEQUENCE consumer_slots AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
+SELECT setval('consumer_slots', 1);
+
+SELECT eventstore_own('SEQUENCE consumer_slots');
+
+-- file: waiting/wake_channel.sql
+-- The channel on which appends notify waiting sessions.
+CREATE FUNCTION wake_channel() RETURNS text
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+RETURN 'eventstore_' || current_schema();
+
+SELECT eventstore_own('FUNCTION wake_channel');
+
+-- file: waiting/lie_down.sql
+-- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
+-- to read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
+-- eventstore/ORDER.md.
+CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+-- Outdated statistics must not lead to a scan of the whole log for events that are not there. Before PostgreSQL 18 this
+-- makes reading a sequence look so expensive that the query would be JIT-compiled.
+SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;
+BEGIN
+    PERFORM refuse_old_snapshots();
+    IF NOT pg_try_advisory_lock_shared(class, 0) THEN
+        RETURN false;
+    END IF;
+    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+        -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
+        PERFORM set_config('synchronous_commit', 'off', true),
+                setval('consumer_slots', 1);
+    END IF;
+    -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
+    IF lowest_gate(lie_down.seen) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
+            RETURN true;
+        END IF;
+    END IF;
+    PERFORM pg_advisory_unlock_shared(class, 0);
+    RETURN false;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION lie_down');
+REVOKE ALL ON FUNCTION lie_down FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION lie_down', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
+
+-- file: waiting/get_up.sql
+-- End a wait that lie_down has begun.
+CREATE FUNCTION get_up() RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT pg_advisory_unlock_shared('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0);
+END;
+
+SELECT eventstore_own('FUNCTION get_up');
+REVOKE ALL ON FUNCTION get_up FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION get_up', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
+
+-- file: waiting/somebody_sleeps.sql
+-- Whether a session waits for events. An append asks after it has registered.
+CREATE FUNCTION somebody_sleeps() RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+        RETURN false;
+    END IF;
+    IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('consumer_slots', 0);
+        RETURN false;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
+    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
+    -- warn: waiting sessions poll every few seconds as well.
+    RETURN pg_notification_queue_usage() < 0.5;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION somebody_sleeps');
+REVOKE ALL ON FUNCTION somebody_sleeps FROM PUBLIC;
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP FUNCTION somebody_sleeps;
+DROP FUNCTION get_up;
+DROP FUNCTION lie_down;
+DROP FUNCTION wake_channel;
+DROP SEQUENCE consumer_slots;
+DROP FUNCTION accepted_when_deleted;
+DROP FUNCTION conversation_is_deleted;
+DROP FUNCTION positions_in_time;
+DROP FUNCTION event_not_below;
+DROP FUNCTION event_not_above;
+DROP FUNCTION positions_after;
+DROP FUNCTION log_horizon;
+DROP FUNCTION lowest_gate;
+DROP FUNCTION hold_gate;
+DROP FUNCTION refuse_old_snapshots;
+DROP FUNCTION last_position;
+DROP FUNCTION low_32_bits;
+DROP TABLE events;
+DROP FUNCTION refuse_change_of_events;
+DROP SEQUENCE events_position;

@@ -1,0 +1,1118 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- file: validation/sha1.sql
+-- The SHA-1 of a message (RFC 3174), for UUIDs of version 5; in PostgreSQL only an extension has it. It takes about 25
+-- microseconds for 64 bytes.
+CREATE FUNCTION sha1(message bytea) RETURNS bytea
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    m      constant bigint := 4294967295;
+    padded bytea := message || '\x80'
+                    || decode(repeat('00', 63 - (length(message) + 8) % 64), 'hex')
+                    || int8send(length(message)::bigint * 8);
+    h0     bigint := 1732584193;
+    h1     bigint := 4023233417;
+    h2     bigint := 2562383102;
+    h3     bigint := 271733878;
+    h4     bigint := 3285377520;
+    a      bigint;
+    b      bigint;
+    c      bigint;
+    d      bigint;
+    e      bigint;
+    w      bigint[];
+    x      bigint;
+    place  integer := 0;
+BEGIN
+    FOR block IN 1 .. length(padded) / 64 LOOP
+        FOR t IN 1 .. 16 LOOP
+            w[t] := (get_byte(padded, place)::bigint << 24) + (get_byte(padded, place + 1) << 16)
+                    + (get_byte(padded, place + 2) << 8) + get_byte(padded, place + 3);
+            place := place + 4;
+        END LOOP;
+        FOR t IN 17 .. 80 LOOP
+            x := w[t - 3] # w[t - 8] # w[t - 14] # w[t - 16];
+            w[t] := (x << 1 & m) | (x >> 31);
+        END LOOP;
+        a := h0;
+        b := h1;
+        c := h2;
+        d := h3;
+        e := h4;
+        -- Five rounds at a time, so that the five words need not be exchanged in between.
+        FOR t IN 1 .. 20 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + (d # (b & (c # d))) + 1518500249 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + (c # (a & (b # c))) + 1518500249 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + (b # (e & (a # b))) + 1518500249 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + (a # (d & (e # a))) + 1518500249 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + (e # (c & (d # e))) + 1518500249 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        FOR t IN 21 .. 40 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + (b # c # d) + 1859775393 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + (a # b # c) + 1859775393 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + (e # a # b) + 1859775393 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + (d # e # a) + 1859775393 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + (c # d # e) + 1859775393 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        FOR t IN 41 .. 60 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + ((b & c) | (b & d) | (c & d)) + 2400959708 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + ((a & b) | (a & c) | (b & c)) + 2400959708 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + ((e & a) | (e & b) | (a & b)) + 2400959708 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + ((d & e) | (d & a) | (e & a)) + 2400959708 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + ((c & d) | (c & e) | (d & e)) + 2400959708 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        FOR t IN 61 .. 80 BY 5 LOOP
+            e := e + ((a << 5 & m) | (a >> 27)) + (b # c # d) + 3395469782 + w[t] & m;
+            b := (b << 30 & m) | (b >> 2);
+            d := d + ((e << 5 & m) | (e >> 27)) + (a # b # c) + 3395469782 + w[t + 1] & m;
+            a := (a << 30 & m) | (a >> 2);
+            c := c + ((d << 5 & m) | (d >> 27)) + (e # a # b) + 3395469782 + w[t + 2] & m;
+            e := (e << 30 & m) | (e >> 2);
+            b := b + ((c << 5 & m) | (c >> 27)) + (d # e # a) + 3395469782 + w[t + 3] & m;
+            d := (d << 30 & m) | (d >> 2);
+            a := a + ((b << 5 & m) | (b >> 27)) + (c # d # e) + 3395469782 + w[t + 4] & m;
+            c := (c << 30 & m) | (c >> 2);
+        END LOOP;
+        h0 := h0 + a & m;
+        h1 := h1 + b & m;
+        h2 := h2 + c & m;
+        h3 := h3 + d & m;
+        h4 := h4 + e & m;
+    END LOOP;
+    RETURN substring(int8send(h0) FROM 5) || substring(int8send(h1) FROM 5) || substring(int8send(h2) FROM 5)
+           || substring(int8send(h3) FROM 5) || substring(int8send(h4) FROM 5);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION sha1');
+
+-- file: validation/conversation_uuid.sql
+-- The id of the conversation that a client calls by a text: the same as conversation_uuid in eventstore/ids.py.
+CREATE FUNCTION conversation_uuid(tenant_id text, given_id text) RETURNS uuid
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    hash bytea;
+BEGIN
+    IF given_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        RETURN given_id::uuid;
+    END IF;
+    hash := sha1(
+        '\x6c0a1f0e5a5b5d0c9a430f6f1d0b7f2e'
+        || convert_to(format('12:conversation%s:%s%s:%s', length(tenant_id), tenant_id, length(given_id), given_id), 'UTF8')
+    );
+    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
+    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
+    RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION conversation_uuid');
+
+-- file: validation/given_id_problem.sql
+-- What is invalid in the given_id of an event of a conversation; null if it is valid. One that belongs to another
+-- conversation would lead readers there.
+CREATE FUNCTION given_id_problem(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
+        THEN 'given_id is the name of another conversation'
+END;
+
+SELECT eventstore_own('FUNCTION given_id_problem');
+
+-- file: validation/member_is.sql
+-- Whether a member of a JSON object is absent or of a type.
+CREATE FUNCTION member_is(object jsonb, member text, type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(jsonb_typeof(object -> member) = type, true);
+
+SELECT eventstore_own('FUNCTION member_is');
+
+-- file: validation/member_is_text.sql
+-- Whether a member of a JSON object is a string of at most so many characters.
+CREATE FUNCTION member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
+
+SELECT eventstore_own('FUNCTION member_is_text');
+
+-- file: validation/member_is_uuid.sql
+-- Whether a member of a JSON object is a UUID as PostgreSQL prints one.
+CREATE FUNCTION member_is_uuid(object jsonb, member text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$', false);
+
+SELECT eventstore_own('FUNCTION member_is_uuid');
+
+-- file: validation/message_problem.sql
+-- What is invalid in the content of a message; null if it is valid.
+CREATE FUNCTION message_problem(content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
+        THEN 'its content is not an object'
+    WHEN NOT member_is(content, 'given_id', 'string')
+        THEN 'given_id is not a string'
+    WHEN NOT member_is(content, 'metadata', 'object')
+        THEN 'metadata is not an object'
+    WHEN NOT member_is(content, 'extra', 'object')
+        THEN 'extra is not an object'
+    WHEN NOT (member_is_text(content, 'role', 50) AND content ->> 'role' <> ''
+              AND member_is(content, 'content', 'string') AND member_is(content, 'parts', 'array'))
+        THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
+END;
+
+SELECT eventstore_own('FUNCTION message_problem');
+
+-- file: validation/conversation_problem.sql
+-- What is invalid in the content of an event of a conversation; null if it is valid.
+CREATE FUNCTION conversation_problem(event_type text, content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
+        THEN 'its content is not an object'
+    WHEN event_type = 'conversation.created' AND NOT member_is(content, 'given_id', 'string')
+        THEN 'given_id is not a string'
+    WHEN event_type <> 'conversation.renamed' AND NOT member_is(content, 'metadata', 'object')
+        THEN 'metadata is not an object'
+    WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT member_is_text(content, 'name', 255)
+        THEN 'name is not a string of at most 255 characters'
+    WHEN event_type = 'conversation.forked' AND NOT (
+             member_is_uuid(content, 'source_conversation_id')
+             AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
+        THEN 'source_conversation_id is not a UUID, or source_version is not a number'
+END;
+
+SELECT eventstore_own('FUNCTION conversation_problem');
+
+-- file: validation/task_problem.sql
+-- What is invalid in the content of an event of a task; null if it is valid.
+CREATE FUNCTION task_problem(event_type text, content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
+        THEN 'its content is not an object'
+    WHEN event_type = 'task.created' AND NOT member_is(content, 'given_id', 'string')
+        THEN 'given_id is not a string'
+    WHEN event_type NOT IN ('task.status_changed', 'task.described') AND NOT member_is(content, 'metadata', 'object')
+        THEN 'metadata is not an object'
+    WHEN event_type <> 'task.status_changed' AND NOT member_is(content, 'extra', 'object')
+        THEN 'extra is not an object'
+    WHEN event_type = 'task.described' AND NOT member_is(content, 'history', 'array')
+        THEN 'history is not an array'
+    WHEN NOT member_is_uuid(content, 'task_id')
+        THEN 'task_id is not a UUID in lower case'
+    WHEN event_type IN ('task.created', 'task.status_changed') AND NOT (
+             member_is_text(content, 'status', 50) AND content ->> 'status' <> ''
+             AND (event_type <> 'task.status_changed' OR member_is(content, 'message', 'object')))
+        THEN 'status is not a string of 1 to 50 characters, or message is not an object'
+    WHEN event_type IN ('task.created', 'task.described') AND NOT coalesce(
+             jsonb_typeof(content -> 'description') = 'string', event_type = 'task.described')
+        THEN 'description is not a string'
+    WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT coalesce(
+             jsonb_typeof(content -> 'artifact_id') = 'string' AND jsonb_typeof(content -> 'parts') = 'array'
+             AND jsonb_typeof(content -> 'last_chunk') = 'boolean'
+             AND member_is(content, 'name', 'string') AND member_is(content, 'description', 'string'), false)
+        THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
+END;
+
+SELECT eventstore_own('FUNCTION task_problem');
+
+-- file: validation/sharing_problem.sql
+-- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
+CREATE FUNCTION sharing_problem(event_type text, content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
+        THEN 'its content is not an object'
+    WHEN NOT (member_is_text(content, 'user', 255) AND content ->> 'user' <> '')
+        THEN 'user is not a string of 1 to 255 characters'
+    WHEN event_type = 'conversation.shared' AND NOT coalesce(content -> 'access' IN ('"read"', '"write"'), false)
+        THEN 'access is neither read nor write'
+END;
+
+SELECT eventstore_own('FUNCTION sharing_problem');
+REVOKE ALL ON FUNCTION sharing_problem FROM PUBLIC;
+
+-- file: validation/metadata_problem.sql
+-- What is invalid in the metadata of an event; null if it is valid.
+CREATE FUNCTION metadata_problem(metadata jsonb) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN NOT coalesce(jsonb_typeof(metadata) = 'object'
+                      AND member_is(metadata, 'correlation_id', 'string')
+                      AND member_is(metadata, 'causation_id', 'string')
+                      AND member_is(metadata, 'traceparent', 'string'), false)
+        THEN 'its metadata is not an object, or an id in it is not a string'
+    WHEN metadata ? 'eventstore.owner'
+         AND NOT (member_is_text(metadata, 'eventstore.owner', 255) AND metadata ->> 'eventstore.owner' <> '')
+        THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'
+    WHEN metadata ? 'occurred_at' THEN
+        CASE
+            WHEN NOT coalesce(metadata ->> 'occurred_at'
+                              ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$', false)
+                THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'
+            -- The cast raises its own error for the 30th of February.
+            WHEN (metadata ->> 'occurred_at')::timestamptz
+                 NOT BETWEEN '0001-01-01 00:00+00'::timestamptz AND '9999-12-31 23:59:59.999999+00'::timestamptz
+                THEN 'its metadata.occurred_at lies outside the years 1 to 9999'
+        END
+END;
+
+SELECT eventstore_own('FUNCTION metadata_problem');
+
+-- file: validation/event_problem.sql
+-- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
+-- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
+-- as a single expression, the preparation alone would cost half as much as the rest of an append.
+CREATE FUNCTION event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    problem text;
+BEGIN
+    IF metadata IS DISTINCT FROM '{}' THEN
+        problem := metadata_problem(metadata);
+        IF problem IS NOT NULL THEN
+            RETURN problem;
+        END IF;
+    END IF;
+    IF event_type = 'message.added' THEN
+        RETURN message_problem(content);
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        RETURN conversation_problem(event_type, content);
+    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
+                         'task.artifact_added', 'task.artifact_extended') THEN
+        RETURN task_problem(event_type, content);
+    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        RETURN sharing_problem(event_type, content);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION event_problem');
+
+-- file: members/own_conversation.sql
+-- Make a user the owner of a conversation.
+CREATE FUNCTION own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_variable
+BEGIN
+    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+    VALUES (tenant_id, conversation_id, user_id, 'own')
+        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
+END
+$$;
+
+SELECT eventstore_own('FUNCTION own_conversation');
+REVOKE ALL ON FUNCTION own_conversation FROM PUBLIC;
+
+-- file: members/share_conversation.sql
+-- Apply an event conversation.shared or conversation.unshared. The owner stays the owner.
+CREATE FUNCTION share_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_variable
+BEGIN
+    IF event_type = 'conversation.shared' THEN
+        INSERT INTO conversation_members AS m (tenant_id, conversation_id, user_id, access)
+        VALUES (tenant_id, conversation_id, content ->> 'user', content ->> 'access')
+            ON CONFLICT ON CONSTRAINT conversation_members_pkey
+            DO UPDATE SET access = excluded.access WHERE m.access <> 'own';
+    ELSE
+        DELETE FROM conversation_members m
+         WHERE m.tenant_id = share_conversation.tenant_id
+           AND m.conversation_id = share_conversation.conversation_id
+           AND m.user_id = content ->> 'user'
+           AND m.access <> 'own';
+    END IF;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION share_conversation');
+REVOKE ALL ON FUNCTION share_conversation FROM PUBLIC;
+
+-- file: members/may_append.sql
+-- A row if a user may append an event of a type to a conversation that exists, and none otherwise.
+--
+-- It returns a set so that the planner inlines it where it is called: a function call for each event would be slower.
+CREATE FUNCTION may_append(tenant_id text, conversation_id uuid, user_id text, event_type text)
+RETURNS TABLE (access text)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT m.access
+      FROM conversation_members m
+     WHERE m.tenant_id = may_append.tenant_id
+       AND m.conversation_id = may_append.conversation_id
+       AND m.user_id = may_append.user_id
+       AND (m.access = 'own'
+            OR m.access = 'write'
+               AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'));
+END;
+
+SELECT eventstore_own('FUNCTION may_append');
+REVOKE ALL ON FUNCTION may_append FROM PUBLIC;
+
+-- file: members/members_of_log.sql
+-- The members according to the log: the owner whom the first event of a conversation names, and the users with whom it
+-- was shared since.
+CREATE FUNCTION members_of_log() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, access text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+BEGIN ATOMIC
+    WITH owners AS (
+        SELECT e.tenant_id, e.conversation_id, e.metadata ->> 'eventstore.owner' AS user_id
+          FROM events e
+         WHERE e.version = 1
+           AND e.metadata ? 'eventstore.owner'
+    ),
+    shared AS (
+        SELECT DISTINCT ON (e.tenant_id, e.conversation_id, e.content ->> 'user')
+               e.tenant_id, e.conversation_id, e.content ->> 'user' AS user_id, e.content ->> 'access' AS access,
+               e.event_type
+          FROM events e
+         WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+         ORDER BY e.tenant_id, e.conversation_id, e.content ->> 'user', e.version DESC
+    )
+    SELECT o.tenant_id, o.conversation_id, o.user_id, 'own' FROM owners o
+     UNION ALL
+    SELECT s.tenant_id, s.conversation_id, s.user_id, s.access
+      FROM shared s
+     WHERE s.event_type = 'conversation.shared'
+       AND NOT EXISTS (
+               SELECT
+                 FROM owners o
+                WHERE o.tenant_id = s.tenant_id AND o.conversation_id = s.conversation_id AND o.user_id = s.user_id
+           );
+END;
+
+SELECT eventstore_own('FUNCTION members_of_log');
+REVOKE ALL ON FUNCTION members_of_log FROM PUBLIC;
+
+-- file: members/members_of.sql
+-- The users who may see a conversation, for callers who may see it themselves.
+CREATE FUNCTION members_of(conversation uuid) RETURNS TABLE (user_id text, access text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT m.user_id, m.access
+      FROM conversation_members m
+     WHERE m.tenant_id = (SELECT asking_tenant())
+       AND m.conversation_id = members_of.conversation
+       AND ((SELECT asking_user()) IS NULL
+            OR EXISTS (
+                   SELECT
+                     FROM conversation_members own
+                    WHERE own.tenant_id = (SELECT asking_tenant())
+                      AND own.conversation_id = members_of.conversation
+                      AND own.user_id = (SELECT asking_user())
+               ))
+     ORDER BY m.access = 'own' DESC, m.user_id;
+END;
+
+SELECT eventstore_own('FUNCTION members_of');
+REVOKE ALL ON FUNCTION members_of FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_reader');
+
+-- file: members/differing_members.sql
+-- The members of all tenants that differ from those of the log; null if one of the two does not have the user.
+CREATE FUNCTION differing_members() RETURNS TABLE (tenant_id text, conversation_id uuid, user_id text, expected text, found text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT coalesce(l.tenant_id, m.tenant_id), coalesce(l.conversation_id, m.conversation_id),
+           coalesce(l.user_id, m.user_id), l.access, m.access
+      FROM members_of_log() AS l
+      FULL JOIN conversation_members m
+        ON m.tenant_id = l.tenant_id
+       AND m.conversation_id = l.conversation_id
+       AND m.user_id = l.user_id
+     WHERE m.access IS DISTINCT FROM l.access;
+END;
+
+SELECT eventstore_own('FUNCTION differing_members');
+REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');
+
+-- file: append/digest_text.sql
+-- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8. The database is
+-- in UTF-8, so these are the stored bytes; without convert_to, which is only STABLE, the planner can inline this.
+CREATE FUNCTION digest_text(value text) RETURNS bytea
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escape');
+
+SELECT eventstore_own('FUNCTION digest_text');
+
+-- file: append/event_digest.sql
+-- The digest of an event. Its byte format never changes: eventstore/DIGEST.md documents it, with test vectors.
+CREATE FUNCTION event_digest(
+    salt            bytea,
+    "position"      bigint,
+    "timestamp"     timestamptz,
+    version         integer,
+    schema_version  smallint,
+    conversation_id uuid,
+    id              uuid,
+    tenant_id       text,
+    event_type      text,
+    actor           text,
+    content         jsonb,
+    metadata        jsonb
+) RETURNS bytea
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN sha256(
+    salt
+    || int8send("position")
+    || timestamptz_send("timestamp")
+    || int4send(version)
+    || int2send(schema_version)
+    || uuid_send(conversation_id)
+    || uuid_send(id)
+    || digest_text(tenant_id)
+    || digest_text(event_type)
+    || digest_text(actor)
+    || digest_text(content::text)
+    || digest_text(metadata::text)
+);
+
+SELECT eventstore_own('FUNCTION event_digest');
+
+-- file: append/conversation_key.sql
+-- The key of the advisory lock of a conversation. Keys can collide: then two conversations share a lock.
+CREATE FUNCTION conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0));
+
+SELECT eventstore_own('FUNCTION conversation_key');
+
+-- file: append/lock_within.sql
+-- Limit the wait for locks in the rest of the transaction to a number of milliseconds (then SQLSTATE 55P03); a negative
+-- number keeps the session's own limit.
+CREATE FUNCTION lock_within(patience integer) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF patience > 0 THEN
+        PERFORM set_config('lock_timeout', patience::text, true);
+    END IF;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION lock_within');
+REVOKE ALL ON FUNCTION lock_within FROM PUBLIC;
+
+-- file: append/event_differences.sql
+-- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner
+-- in the metadata counts only if the caller names it, not if the append adds it (see append_one).
+CREATE FUNCTION event_differences(
+    stored_type           text,
+    stored_schema_version smallint,
+    stored_actor          text,
+    stored_content        jsonb,
+    stored_metadata       jsonb,
+    event_type            text,
+    schema_version        smallint,
+    actor                 text,
+    content               jsonb,
+    metadata              jsonb,
+    asking                text
+) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    -- The order of the members of an object does not matter.
+    stored_metadata := stored_metadata - 'eventstore.member_order';
+    metadata := metadata - 'eventstore.member_order';
+    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
+        stored_content := stored_content - 'sent_order';
+        content := content - 'sent_order';
+    END IF;
+    IF asking <> '' OR NOT metadata ? 'eventstore.owner' THEN
+        stored_metadata := stored_metadata - 'eventstore.owner';
+        metadata := metadata - 'eventstore.owner';
+    END IF;
+    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
+       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
+        RETURN NULL;
+    END IF;
+    RETURN concat_ws(
+        ', ',
+        CASE WHEN stored_type <> event_type THEN 'event_type' END,
+        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
+        CASE WHEN stored_actor <> actor THEN 'actor' END,
+        CASE WHEN stored_content <> content THEN 'content' END,
+        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
+           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
+          WHERE stored.value IS DISTINCT FROM given.value)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION event_differences');
+
+-- file: append/await_durability.sql
+-- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction
+-- that stored it may be committed here and not yet on a synchronous standby, if its backend was ended while it waited.
+-- A transaction that writes any record to the WAL is flushed and waits for the standby (see ORDER.md).
+CREATE FUNCTION await_durability() RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_logical_emit_message(true, 'eventstore', '');
+END
+$$;
+
+SELECT eventstore_own('FUNCTION await_durability');
+REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;
+
+-- file: append/append_one.sql
+-- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
+CREATE FUNCTION append_one(
+    tenant_id        text,
+    conversation_id  uuid,
+    expected_version integer,
+    event_id         uuid,
+    event_type       text,
+    schema_version   smallint,
+    actor            text,
+    content          jsonb,
+    metadata         jsonb,
+    patience         integer,
+    asking           text,
+    OUT outcome      "char",
+    OUT "position"   bigint,
+    OUT version      integer,
+    OUT "timestamp"  timestamptz,
+    OUT problem      text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_variable
+DECLARE
+    head   record;
+    known  record;
+    salt   bytea;
+    bound  text;
+    asleep boolean;
+BEGIN
+    IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
+                 metadata, patience, asking) > 0 THEN
+        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    bound := writing_tenant();
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    problem := coalesce(event_problem(event_type, content, metadata),
+                        given_id_problem(tenant_id, conversation_id, event_type, content));
+    IF problem IS NOT NULL THEN
+        outcome := 'r';
+        RETURN;
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        -- An acknowledged event is durable, whatever the session prefers.
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    IF patience <> 0 THEN
+        PERFORM lock_within(patience);
+        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        outcome := 'b';
+        RETURN;
+    END IF;
+    asleep := hold_gate() AND somebody_sleeps();
+
+    -- From here on each statement sees everything that was committed to this conversation.
+    SELECT h.version, h.timestamp
+      INTO head
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+              FROM events e
+             WHERE (e.tenant_id, e.conversation_id, e.version)
+                   <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+             LIMIT 1) AS h
+     WHERE h.tenant_id = append_one.tenant_id
+       AND h.conversation_id = append_one.conversation_id;
+    version := coalesce(head.version, 0);
+    IF version > 0 THEN
+        IF asking <> '' THEN
+            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, asking, event_type)) THEN
+                outcome := 'f';
+                version := NULL;
+                RETURN;
+            END IF;
+        END IF;
+        SELECT k.position, k.version, k.timestamp,
+               -- An event whose content was erased has no salt; only its id can be compared.
+               CASE WHEN k.salt IS NOT NULL THEN event_differences(
+                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
+                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
+               ) END AS differences
+          INTO known
+          FROM (SELECT e.*
+                  FROM events e
+                 WHERE (e.tenant_id, e.conversation_id, e.id)
+                       >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+                 ORDER BY e.tenant_id, e.conversation_id, e.id
+                 LIMIT 1) AS k
+         WHERE k.tenant_id = append_one.tenant_id
+           AND k.conversation_id = append_one.conversation_id
+           AND k.id = append_one.event_id;
+        IF FOUND THEN
+            position := known.position;
+            version := known.version;
+            timestamp := known.timestamp;
+            problem := known.differences;
+            IF problem IS NULL THEN
+                outcome := 'k';
+                PERFORM await_durability();
+            ELSE
+                outcome := 'i';
+            END IF;
+            RETURN;
+        END IF;
+        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+            outcome := 'd';
+            version := NULL;
+            RETURN;
+        END IF;
+    END IF;
+    IF (CASE expected_version WHEN -2 THEN false WHEN -1 THEN version = 0 ELSE expected_version <> version END) THEN
+        outcome := 'v';
+        RETURN;
+    END IF;
+
+    outcome := 'n';
+    position := nextval('events_position');
+    version := version + 1;
+    -- Never before the previous version's, even if the server's clock steps back.
+    timestamp := greatest(clock_timestamp(), head.timestamp);
+    salt := uuid_send(gen_random_uuid());
+    IF version = 1 THEN
+        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
+        IF asking <> '' THEN
+            metadata := metadata || jsonb_build_object('eventstore.owner', asking);
+        END IF;
+        IF metadata ? 'eventstore.owner' THEN
+            PERFORM own_conversation(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
+        END IF;
+    END IF;
+    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                        event_type, actor, content, metadata, salt, digest)
+    VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
+            event_type, actor, content, metadata, salt,
+            event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
+                         tenant_id, event_type, actor, content, metadata));
+    IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
+    END IF;
+    IF asleep THEN
+        PERFORM pg_notify(wake_channel(), '');
+    END IF;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION append_one');
+REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');
+
+-- file: append/append_events.sql
+-- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own
+-- that has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
+CREATE FUNCTION append_events(
+    tenant_ids        text[],
+    conversation_ids  uuid[],
+    expected_versions integer[],
+    conversation_nos  integer[],
+    event_ids         uuid[],
+    event_types       text[],
+    schema_versions   smallint[],
+    actors            text[],
+    contents          jsonb[],
+    metadatas         jsonb[]
+) RETURNS TABLE (ordinal integer, "position" bigint, version integer, "timestamp" timestamptz, is_new boolean)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+-- A plan that was made while the log was short must also serve when it is long, and planning each call would take
+-- several times as long as the append. Before PostgreSQL 18, enable_seqscan = off makes reading a sequence look so
+-- expensive that the query would be JIT-compiled in each call. (The connections of the library set this once, because a
+-- SET for each call of append_one would take a fifth of its time.)
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    event  record;
+    target integer;
+    asked  text := asking_tenant();
+BEGIN
+    IF asked IS NULL THEN
+        RAISE EXCEPTION 'this transaction has not set a tenant'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
+    END IF;
+    PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> asked;
+    FOR event IN
+        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem, g.ordinality::integer AS ordinal
+          FROM append_group(
+                   tenant_ids, conversation_ids, expected_versions,
+                   array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
+                   schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
+                   -1
+               ) WITH ORDINALITY AS g
+         ORDER BY CASE g.outcome
+                      WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'd' THEN 4 WHEN 'v' THEN 5 ELSE 6
+                  END, g.ordinality
+    LOOP
+        target := conversation_nos[event.ordinal];
+        CASE event.outcome
+            WHEN 'r' THEN
+                RAISE EXCEPTION 'event % of the append (%) cannot be stored: %',
+                                event.ordinal, event_types[event.ordinal], event.problem
+                    USING ERRCODE = 'ES005';
+            WHEN 'f' THEN
+                RAISE EXCEPTION 'the user may not append this to conversation %', conversation_ids[target]
+                    USING ERRCODE = 'ES007',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text;
+            WHEN 'd' THEN
+                RAISE EXCEPTION 'conversation % is deleted', conversation_ids[target]
+                    USING ERRCODE = 'ES008',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target])::text,
+                          HINT = 'Append conversation.reactivated to it first.';
+            WHEN 'v' THEN
+                RAISE EXCEPTION 'conversation % is at version %, not at the expected one',
+                                conversation_ids[target], event.version
+                    USING ERRCODE = 'ES001',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target],
+                                                      'expected', expected_versions[target],
+                                                      'actual', event.version)::text;
+            WHEN 'i' THEN
+                RAISE EXCEPTION 'conversation % already holds another event under the id %: they differ in %',
+                                conversation_ids[target], event_ids[event.ordinal], event.problem
+                    USING ERRCODE = 'ES002',
+                          DETAIL = jsonb_build_object('conversation_id', conversation_ids[target],
+                                                      'event_id', event_ids[event.ordinal],
+                                                      'differences', event.problem)::text;
+            ELSE
+                ordinal := event.ordinal;
+                position := event.position;
+                version := event.version;
+                timestamp := event.timestamp;
+                is_new := event.outcome = 'n';
+                RETURN NEXT;
+        END CASE;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION append_events');
+REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');
+
+-- file: append/append_group.sql
+-- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One
+-- row for each event, in the given order. Its outcome is
+--
+--   n  new
+--   k  known: it is stored already
+--   v  the conversation is not at the expected version
+--   i  another event has this id; problem names what differs
+--   r  refused: problem names what is invalid
+--   f  forbidden: the user may not append this to the conversation; nothing of what it holds is shown
+--   d  the conversation is deleted
+--   b  busy: another append holds the lock of the conversation, and patience is 0
+--   x  another event of the same append was refused
+--
+-- Appends may share a conversation if all of them expect ANY, for the same user; then they follow each other in it.
+CREATE FUNCTION append_group(
+    tenant_ids        text[],     -- for each conversation
+    conversation_ids  uuid[],
+    expected_versions integer[],
+    append_nos        integer[],  -- for each event: its append, any number
+    conversation_nos  integer[],  --   its conversation, from 1
+    event_ids         uuid[],
+    event_types       text[],
+    schema_versions   smallint[],
+    actors            text[],
+    contents          jsonb[],
+    metadatas         jsonb[],
+    users             text[],
+    patience          integer
+) RETURNS TABLE (outcome "char", "position" bigint, version integer, "timestamp" timestamptz, problem text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    busy        integer[];
+    bound       text;
+    has_users   boolean := '' <> ANY (users);
+    deletes     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    has_known   boolean := false;
+    number      integer;
+    shares      boolean;
+    asleep      boolean;
+BEGIN
+    IF NOT coalesce(
+           cardinality(append_nos) > 0 AND patience IS NOT NULL
+           AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
+           AND cardinality(append_nos) = ALL (ARRAY[
+                   cardinality(conversation_nos), cardinality(event_ids), cardinality(event_types),
+                   cardinality(schema_versions), cardinality(actors), cardinality(contents), cardinality(metadatas),
+                   cardinality(users)
+               ])
+           AND array_position(expected_versions, NULL) IS NULL
+           AND array_position(append_nos, NULL) IS NULL
+           AND array_position(users, NULL) IS NULL, false) THEN
+        RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF -2 <> ANY (expected_versions) AND EXISTS (
+           SELECT
+             FROM unnest(append_nos, conversation_nos) AS e (append_no, conversation_no)
+            WHERE expected_versions[e.conversation_no] <> -2
+            GROUP BY e.conversation_no
+           HAVING min(e.append_no) <> max(e.append_no)) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF has_users AND EXISTS (
+           SELECT
+             FROM unnest(conversation_nos, users) AS e (conversation_no, asking)
+            GROUP BY e.conversation_no
+           HAVING min(e.asking) <> max(e.asking)) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation under different users'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF deletes AND EXISTS (
+           SELECT
+             FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
+            GROUP BY e.conversation_no
+           HAVING min(e.append_no) <> max(e.append_no)
+              AND bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated'))) THEN
+        RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    bound := writing_tenant();
+    IF bound <> ANY (tenant_ids) THEN
+        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    IF patience <> 0 THEN
+        PERFORM lock_within(patience);
+        -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
+        PERFORM pg_advisory_xact_lock(k.key)
+           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+                   FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
+                  ORDER BY key) AS k;
+    ELSE
+        SELECT array_agg(c.no)
+          INTO busy
+          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+    END IF;
+    asleep := hold_gate() AND somebody_sleeps();
+
+    -- This statement sees everything that was committed to these conversations.
+    FOR number, shares, outcome, "position", version, "timestamp", problem IN
+    WITH heads AS MATERIALIZED (
+        SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
+               -- Never before the previous version's, even if the server's clock steps back.
+               greatest(clock_timestamp(), head.timestamp) AS timestamp,
+               head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
+          FROM unnest(tenant_ids, conversation_ids, expected_versions)
+                   WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
+          LEFT JOIN LATERAL (
+                   SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+                     FROM events e
+                    WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                    ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                    LIMIT 1
+               ) AS head
+            ON head.tenant_id = c.tenant_id
+           AND head.conversation_id = c.conversation_id
+    ),
+    judged AS (
+        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS now,
+               known.position, known.version, known.timestamp, compared.differences,
+               CASE
+                   WHEN n.problem IS NOT NULL THEN 'r'
+                   WHEN n.conversation_no = ANY (busy) THEN 'b'
+                   WHEN n.asking <> '' AND h.version > 0
+                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type))
+                       THEN 'f'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT accepted_when_deleted(n.event_type)
+                        AND CASE
+                                WHEN deletes THEN coalesce((  -- the last one that this append adds before it, else the log
+                                    SELECT b.event_type = 'conversation.deleted'
+                                      FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
+                                               AS b (conversation_no, event_type, id, ordinal)
+                                     WHERE b.conversation_no = n.conversation_no
+                                       AND b.ordinal < n.ordinal
+                                       AND b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                       AND NOT EXISTS (
+                                               SELECT
+                                                 FROM events e
+                                                WHERE e.tenant_id = h.tenant_id
+                                                  AND e.conversation_id = h.conversation_id
+                                                  AND e.id = b.id
+                                           )
+                                     ORDER BY b.ordinal DESC
+                                     LIMIT 1
+                                ), h.is_deleted)
+                                ELSE h.is_deleted
+                            END THEN 'd'
+                   WHEN CASE h.expected
+                            WHEN -2 THEN false
+                            WHEN -1 THEN h.version = 0
+                            ELSE h.expected <> h.version
+                        END THEN 'v'
+                   ELSE 'n'
+               END AS verdict
+          FROM (SELECT e.*,
+                       coalesce(event_problem(e.event_type, e.content, e.metadata),
+                                given_id_problem(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                                                 e.event_type, e.content)) AS problem
+                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                              metadatas, users)
+                           WITH ORDINALITY
+                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                                 asking, ordinal)
+                OFFSET 0) AS n
+          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
+          LEFT JOIN heads h ON h.no = n.conversation_no
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE h.version > 0
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = h.tenant_id
+           AND known.conversation_id = h.conversation_id
+           AND known.id = n.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt; only its id can be compared.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
+                          ) END AS differences
+               ) AS compared
+    ),
+    decided AS (
+        SELECT j.*,
+               j.verdict = 'n' AND bool_and(j.verdict IN ('n', 'k')) OVER (PARTITION BY j.append_no) AS is_new
+          FROM judged j
+    ),
+    placed AS MATERIALIZED (
+        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS place,
+               uuid_send(gen_random_uuid()) AS salt,
+               CASE
+                   WHEN o.next = 1 AND o.asking <> ''
+                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.asking)
+                   ELSE o.metadata
+               END AS about
+          FROM (SELECT d.*,
+                       (d.head + count(*) FILTER (WHERE d.is_new)
+                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS next
+                  FROM decided d
+                 ORDER BY d.ordinal
+                OFFSET 0) AS o
+    ),
+    inserted AS (
+        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                            event_type, actor, content, metadata, salt, digest)
+        SELECT p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id, p.tenant_id,
+               p.event_type, p.actor, p.content, p.about, p.salt,
+               event_digest(p.salt, p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id,
+                            p.tenant_id, p.event_type, p.actor, p.content, p.about)
+          FROM placed p
+         WHERE p.is_new
+    ),
+    owning AS (
+        -- The conversation has no other member yet: this is its first event.
+        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+        SELECT p.tenant_id, p.conversation_id, p.about ->> 'eventstore.owner', 'own'
+          FROM placed p
+         WHERE p.is_new
+           AND p.next = 1
+           AND p.about ? 'eventstore.owner'
+    )
+    -- A busy or forbidden conversation shows nothing of what it holds.
+    SELECT p.ordinal,
+           p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
+           (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
+           CASE WHEN p.is_new THEN p.place WHEN p.verdict IN ('k', 'i') THEN p.position END,
+           CASE WHEN p.is_new THEN p.next WHEN p.verdict IN ('k', 'i') THEN p.version WHEN p.verdict = 'v' THEN p.head END,
+           CASE WHEN p.is_new THEN p.now WHEN p.verdict IN ('k', 'i') THEN p.timestamp END,
+           CASE p.verdict WHEN 'r' THEN p.problem WHEN 'i' THEN p.differences END
+      FROM placed p
+    LOOP
+        has_known := has_known OR outcome = 'k';
+        IF shares THEN
+            PERFORM share_conversation(
+                tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
+                event_types[number], contents[number]
+            );
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+
+    IF has_known THEN
+        PERFORM await_durability();
+    END IF;
+    IF asleep THEN
+        PERFORM pg_notify(wake_channel(), '');
+    END IF;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION append_group');
+REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP FUNCTION append_group;
+DROP FUNCTION append_events;
+DROP FUNCTION append_one;
+DROP FUNCTION await_durability;
+DROP FUNCTION event_differences;
+DROP FUNCTION lock_within;
+DROP FUNCTION conversation_key;
+DROP FUNCTION event_digest;
+DROP FUNCTION digest_text;
+DROP FUNCTION differing_members;
+DROP FUNCTION members_of;
+DROP FUNCTION members_of_log;
+DROP FUNCTION may_append;
+DROP FUNCTION share_conversation;
+DROP FUNCTION own_conversation;
+DROP FUNCTION event_problem;
+DROP FUNCTION metadata_problem;
+DROP FUNCTION sharing_problem;
+DROP FUNCTION task_problem;
+DROP FUNCTION conversation_problem;
+DROP FUNCTION message_problem;
+DROP FUNCTION member_is_uuid;
+DROP FUNCTION member_is_text;
+DROP FUNCTION member_is;
+DROP FUNCTION given_id_problem;
+DROP FUNCTION conversation_uuid;
+DROP FUNCTION sha1;

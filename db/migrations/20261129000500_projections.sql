@@ -1,0 +1,616 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- file: projections/checkpoints.sql
+-- The position up to which each projection has applied the log, for each share of the conversations.
+--
+-- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
+CREATE TABLE checkpoints (
+    projection text COLLATE "C" NOT NULL,
+    share      smallint NOT NULL,
+    position   bigint NOT NULL DEFAULT 0,
+    updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    stage      text COLLATE "C" NOT NULL DEFAULT 'live',
+    CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, share),
+    CONSTRAINT checkpoints_share_check CHECK (share BETWEEN 0 AND 15),
+    CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
+);
+
+SELECT eventstore_own('TABLE checkpoints');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
+
+-- file: projections/share_of.sql
+-- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
+-- share.
+CREATE FUNCTION share_of(conversation_id uuid) RETURNS smallint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (uuid_hash(conversation_id) & 15)::smallint;
+
+SELECT eventstore_own('FUNCTION share_of');
+
+-- file: projections/text_of_parts.sql
+-- The text of a message with parts: one line for each text part; null if it has none.
+CREATE FUNCTION text_of_parts(parts jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT string_agg(p.part ->> 'text', E'\n' ORDER BY p.ordinal)
+      FROM jsonb_array_elements(
+               CASE WHEN jsonb_typeof(text_of_parts.parts) = 'array' THEN text_of_parts.parts END
+           ) WITH ORDINALITY AS p (part, ordinal)
+     WHERE jsonb_typeof(p.part -> 'text') = 'string';
+END;
+
+SELECT eventstore_own('FUNCTION text_of_parts');
+
+-- file: projections/occurred_at.sql
+-- When an event happened, if the metadata says so; otherwise when it was appended.
+CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
+
+SELECT eventstore_own('FUNCTION occurred_at');
+
+-- file: projections/projection_texts.sql
+-- The definition by which the tables of each stage of a projection are filled.
+CREATE TABLE projection_texts (
+    projection text COLLATE "C" NOT NULL,
+    stage      text COLLATE "C" NOT NULL,
+    source     text NOT NULL,
+    text       text,
+    tables     text[] NOT NULL,
+    made_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT projection_texts_pkey PRIMARY KEY (projection, stage),
+    CONSTRAINT projection_texts_stage_check CHECK (stage IN ('live', 'next', 'previous'))
+);
+
+COMMENT ON TABLE projection_texts IS 'Definition by which the tables of a stage are filled';
+COMMENT ON COLUMN projection_texts.source IS 'SHA-256 of the projection';
+COMMENT ON COLUMN projection_texts.text IS 'SQL of the projection; null if it is written in Python';
+
+SELECT eventstore_own('TABLE projection_texts');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_texts', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE projection_texts', 'eventstore_reader');
+
+-- file: projections/parked.sql
+-- Conversations to which a projection applies no further events, because it failed on one of them.
+CREATE TABLE parked (
+    projection      text COLLATE "C" NOT NULL,
+    stage           text COLLATE "C" NOT NULL,
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    position        bigint NOT NULL,
+    version         integer NOT NULL,
+    event_id        uuid NOT NULL,
+    event_type      text NOT NULL,
+    sqlstate        text NOT NULL,
+    error           text NOT NULL,
+    tries           integer NOT NULL DEFAULT 1,
+    parked_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id)
+);
+
+COMMENT ON COLUMN parked.position IS
+    'Position of the event that failed; neither it nor later events of the conversation are applied';
+
+ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
+
+SELECT eventstore_own('TABLE parked');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
+SELECT raise_wall('parked');
+
+-- file: projections/begin_batch.sql
+-- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
+-- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
+-- range is empty.
+--
+-- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
+-- locks.
+--
+-- horizon: log_horizon(), if the caller has read it; null reads it once the checkpoints are locked.
+CREATE FUNCTION begin_batch(
+    projection text,
+    stage      text,
+    source     text,
+    shares     smallint[],
+    size       integer,
+    until      bigint,
+    horizon    bigint DEFAULT NULL
+) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+BEGIN
+    SELECT min(locked.position)
+      INTO lower_position
+      FROM (SELECT c.position
+              FROM checkpoints c
+             WHERE c.projection = begin_batch.projection
+               AND c.stage = begin_batch.stage
+               AND c.share = ANY (begin_batch.shares)
+             ORDER BY c.share
+               FOR UPDATE) AS locked;
+    IF lower_position IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (
+           SELECT
+             FROM projection_texts t
+            WHERE t.projection = begin_batch.projection
+              AND t.stage = begin_batch.stage
+              AND t.source = begin_batch.source) THEN
+        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
+            USING ERRCODE = 'ES006';
+    END IF;
+    until := least(until, coalesce(horizon, log_horizon()));
+    SELECT coalesce(max(next.position), lower_position), count(*)
+      INTO upper_position, events
+      FROM (SELECT e.position
+              FROM events e
+             WHERE e.position > lower_position
+               AND e.position <= begin_batch.until
+             ORDER BY e.position
+             LIMIT begin_batch.size) AS next;
+    IF events > 0 THEN
+        PERFORM set_config('eventstore.projection', begin_batch.projection, true),
+                set_config('eventstore.stage', begin_batch.stage, true),
+                set_config('eventstore.shares', begin_batch.shares::text, true),
+                set_config('eventstore.lower_position', lower_position::text, true),
+                set_config('eventstore.upper_position', upper_position::text, true);
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION begin_batch');
+REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
+
+-- file: rebuild/rebuild_key.sql
+-- The key of the advisory lock under which the tables of a projection are created, filled and swapped. A session lock,
+-- so that it ends with the session.
+CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+RETURN ('projection_texts'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
+
+SELECT eventstore_own('FUNCTION rebuild_key');
+
+-- file: rebuild/stage_schema.sql
+-- The schema of the tables of a stage.
+CREATE FUNCTION stage_schema(stage text) RETURNS text
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+RETURN CASE stage
+    WHEN 'live' THEN current_schema()::text
+    ELSE left(current_schema(), 54) || '_' || stage
+END;
+
+SELECT eventstore_own('FUNCTION stage_schema');
+
+-- The schemas of the other stages.
+DO $$
+DECLARE
+    side text;
+BEGIN
+    FOREACH side IN ARRAY ARRAY[stage_schema('next'), stage_schema('previous')] LOOP
+        BEGIN
+            EXECUTE format('CREATE SCHEMA %I', side);
+            EXECUTE format('COMMENT ON SCHEMA %I IS %L', side, 'Read tables of ' || current_schema() || ' while they are rebuilt');
+        EXCEPTION
+            WHEN duplicate_schema THEN
+                RAISE EXCEPTION 'the schema "%" exists already: rename it, or set EVENTSTORE_SCHEMA to another name', side
+                    USING ERRCODE = 'duplicate_schema';
+            WHEN insufficient_privilege THEN
+                RAISE WARNING '% may not create the schema %: until somebody does, read tables cannot be rebuilt', session_user, side;
+                CONTINUE;
+        END;
+        PERFORM eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', side), 'eventstore_owner');
+        PERFORM eventstore_grant(format('USAGE ON SCHEMA %I', side), 'eventstore_projector');
+    END LOOP;
+END
+$$;
+
+-- file: rebuild/role_shown.sql
+-- The name of a role in a GRANT; 0 is PUBLIC.
+CREATE FUNCTION role_shown(role oid) RETURNS text
+LANGUAGE sql STABLE
+RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
+
+SELECT eventstore_own('FUNCTION role_shown');
+
+-- file: rebuild/swap_obstacles.sql
+-- What prevents a swap of tables; no rows if nothing does.
+CREATE FUNCTION swap_obstacles(tables text[]) RETURNS TABLE (obstacle text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+BEGIN ATOMIC
+    WITH given AS (
+        SELECT t.name, c.oid, c.relkind, c.relispartition, c.reltype, c.relowner
+          FROM unnest(swap_obstacles.tables) AS t (name)
+          LEFT JOIN pg_class c
+            ON c.relname = t.name
+           AND c.relnamespace = stage_schema('live')::regnamespace
+    ),
+    dependents AS (
+        SELECT DISTINCT g.name, d.classid, d.objid
+          FROM given g
+          JOIN pg_depend d
+            ON d.refclassid = 'pg_class'::regclass
+           AND d.refobjid = g.oid
+           AND d.deptype = 'n'
+    )
+    SELECT format('%s is missing', g.name) FROM given g WHERE g.oid IS NULL
+     UNION ALL
+    SELECT format('%s is not an ordinary table', g.name) FROM given g WHERE g.relkind <> 'r' OR g.relispartition
+     UNION ALL
+    SELECT format('%s belongs to %s, and %s is not a member of that role', g.name, g.relowner::regrole, current_user)
+      FROM given g
+     WHERE NOT pg_has_role(g.relowner, 'USAGE')
+     UNION ALL
+    SELECT format('the foreign key %I of %s refers to %s: drop it', k.conname, k.conrelid::regclass, g.name)
+      FROM given g
+      JOIN pg_constraint k ON k.confrelid = g.oid AND k.contype = 'f'
+     WHERE k.conrelid NOT IN (SELECT oid FROM given)
+     UNION ALL
+    SELECT format('%s %s reads %s: drop it, and create it again afterwards',
+                  CASE c.relkind WHEN 'm' THEN 'the materialized view' ELSE 'the view' END, c.oid::regclass, d.name)
+      FROM dependents d
+      JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+      JOIN pg_class c ON c.oid = r.ev_class
+     WHERE c.relkind <> 'v'
+        OR NOT pg_has_role(c.relowner, 'USAGE')
+     UNION ALL
+    SELECT format('%s depends on %s: drop it, and create it again afterwards',
+                  pg_describe_object(d.classid, d.objid, 0), d.name)
+      FROM dependents d
+     WHERE d.classid NOT IN ('pg_rewrite'::regclass, 'pg_class'::regclass, 'pg_constraint'::regclass,
+                             'pg_proc'::regclass, 'pg_trigger'::regclass)
+       AND NOT (d.classid = 'pg_policy'::regclass
+                AND EXISTS (SELECT FROM pg_policy p WHERE p.oid = d.objid AND p.polrelid IN (SELECT oid FROM given)))
+     UNION ALL
+    SELECT format('the function %s reads %s, and %s is not a member of its owner', f.oid::regprocedure, d.name, current_user)
+      FROM dependents d
+      JOIN pg_proc f ON d.classid = 'pg_proc'::regclass AND f.oid = d.objid
+     WHERE NOT pg_has_role(f.proowner, 'USAGE')
+     UNION ALL
+    SELECT format('%s uses the type of a row of %s: drop it, and create it again afterwards',
+                  pg_describe_object(d.classid, d.objid, d.objsubid), g.name)
+      FROM given g
+      JOIN pg_depend d
+        ON d.refclassid = 'pg_type'::regclass
+       AND d.refobjid = g.reltype
+       AND d.deptype = 'n';
+END;
+
+SELECT eventstore_own('FUNCTION swap_obstacles');
+REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;
+
+-- file: rebuild/make_shadows.sql
+-- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
+-- (missing_in_shadows).
+--
+-- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a
+-- trigger) are there afterwards as well. Its functions are called by the login itself, which must own the tables or be
+-- a member of their owner.
+CREATE FUNCTION make_shadows(tables text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    live   text := stage_schema('live');
+    next   text := stage_schema('next');
+    name   text;
+    shown  text;
+    source pg_class;
+    more   text;
+BEGIN
+    FOREACH name IN ARRAY tables LOOP
+        shown := format('%I.%I', next, name);
+        SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
+        EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
+                       shown, live, name);
+        FOR more IN
+            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
+             UNION ALL
+            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
+             WHERE source.reloptions IS NOT NULL
+             UNION ALL
+            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
+             WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
+             UNION ALL
+            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
+                          CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
+             WHERE source.relreplident IN ('f', 'n')
+             UNION ALL
+            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
+              FROM pg_attribute a
+             WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
+             UNION ALL
+            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM aclexplode(source.relacl) AS g
+             WHERE g.grantee <> source.relowner
+             UNION ALL
+            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM pg_attribute a, aclexplode(a.attacl) AS g
+             WHERE a.attrelid = source.oid AND a.attnum > 0
+        LOOP
+            EXECUTE more;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION make_shadows');
+REVOKE ALL ON FUNCTION make_shadows FROM PUBLIC;
+
+-- file: rebuild/move_tables.sql
+-- Move the tables of one stage to the schema of another. Statistics objects are moved separately.
+CREATE FUNCTION move_tables(tables text[], stage text, to_stage text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        SELECT format('ALTER STATISTICS %I.%I SET SCHEMA %I', stage_schema(stage), s.stxname, stage_schema(to_stage))
+          FROM unnest(tables) AS t (name)
+          JOIN pg_statistic_ext s ON s.stxrelid = format('%I.%I', stage_schema(stage), t.name)::regclass
+         UNION ALL
+        SELECT format('ALTER TABLE %I.%I SET SCHEMA %I', stage_schema(stage), t.name, stage_schema(to_stage))
+          FROM unnest(tables) AS t (name)
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION move_tables');
+REVOKE ALL ON FUNCTION move_tables FROM PUBLIC;
+
+-- file: rebuild/move_stage.sql
+-- Rename a stage in the checkpoints, definitions and parked conversations of a projection.
+CREATE FUNCTION move_stage(projection text, stage text, to_stage text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    UPDATE projection_texts t SET stage = to_stage WHERE t.projection = move_stage.projection AND t.stage = move_stage.stage;
+    UPDATE checkpoints c SET stage = to_stage WHERE c.projection = move_stage.projection AND c.stage = move_stage.stage;
+    UPDATE parked p SET stage = to_stage WHERE p.projection = move_stage.projection AND p.stage = move_stage.stage;
+END;
+
+SELECT eventstore_own('FUNCTION move_stage');
+REVOKE ALL ON FUNCTION move_stage FROM PUBLIC;
+
+-- file: rebuild/swap_tables.sql
+-- Replace the live tables by those of a stage (next or previous); the live ones become the previous. Views and SQL
+-- functions that read the live tables read the new ones afterwards. The locks that block readers are held from LOCK
+-- TABLE to the end of the transaction, which should follow at once; the caller limits the wait for them.
+CREATE FUNCTION swap_tables(projection text, tables text[], stage text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    home   text := current_setting('search_path');
+    moves  text[][] := CASE stage
+                           WHEN 'next' THEN '{{live,previous},{next,live}}'
+                           ELSE '{{live,next},{previous,live},{next,previous}}'
+                       END;
+    old    oid[];
+    remake text[];
+    again  text;
+    move   text[];
+BEGIN
+    SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
+    -- With only the system catalogs in the path, definitions qualify every table.
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    SELECT array_agg(DISTINCT
+               CASE
+                   WHEN d.classid = 'pg_proc'::regclass THEN pg_get_functiondef(d.objid)
+                   ELSE format('CREATE OR REPLACE VIEW %s%s AS %s', c.oid::regclass,
+                               ' WITH (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
+               END)
+      INTO remake
+      FROM pg_depend d
+      LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+      LEFT JOIN pg_class c ON c.oid = r.ev_class
+     WHERE d.refclassid = 'pg_class'::regclass
+       AND d.refobjid = ANY (old)
+       AND d.deptype = 'n'
+       AND (c.relkind = 'v' OR d.classid = 'pg_proc'::regclass);
+    PERFORM set_config('search_path', home, true);
+
+    EXECUTE 'LOCK TABLE ' || (SELECT string_agg(o::regclass::text, ', ') FROM unnest(old) AS o)
+            || ' IN ACCESS EXCLUSIVE MODE';
+    FOREACH move SLICE 1 IN ARRAY moves LOOP
+        PERFORM move_tables(tables, move[1], move[2]), move_stage(projection, move[1], move[2]);
+    END LOOP;
+    FOREACH again IN ARRAY coalesce(remake, '{}') LOOP
+        EXECUTE again;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION swap_tables');
+REVOKE ALL ON FUNCTION swap_tables FROM PUBLIC;
+
+-- file: rebuild/drop_stage.sql
+-- Drop the tables of a stage that is not live, with its checkpoints and parked conversations.
+CREATE FUNCTION drop_stage(projection text, stage text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    name text;
+BEGIN
+    IF stage = 'live' THEN
+        RAISE EXCEPTION 'the live tables of % are in use and cannot be dropped', projection USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR name IN
+        SELECT unnest(t.tables)
+          FROM projection_texts t
+         WHERE t.projection = drop_stage.projection
+           AND t.stage = drop_stage.stage
+    LOOP
+        EXECUTE format('DROP TABLE IF EXISTS %I.%I', stage_schema(stage), name);
+    END LOOP;
+    DELETE FROM projection_texts t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
+    DELETE FROM checkpoints c WHERE c.projection = drop_stage.projection AND c.stage = drop_stage.stage;
+    DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION drop_stage');
+REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;
+
+-- file: rebuild/missing_in_shadows.sql
+-- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not
+-- check writes, so they are added as well.
+CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+BEGIN ATOMIC
+    WITH pair AS (
+        SELECT t.name, format('%I.%I', stage_schema('next'), t.name) AS shown, l.oid AS live, n.oid AS next,
+               l.relrowsecurity, l.relforcerowsecurity, n.relrowsecurity AS has_security,
+               n.relforcerowsecurity AS has_forced
+          FROM unnest(missing_in_shadows.tables) AS t (name)
+          JOIN pg_class l ON l.relname = t.name AND l.relnamespace = stage_schema('live')::regnamespace
+          JOIN pg_class n ON n.relname = t.name AND n.relnamespace = stage_schema('next')::regnamespace
+    )
+    SELECT m.what, m.statement, m.step = 1
+      FROM (
+        SELECT CASE k.contype WHEN 'f' THEN 3 ELSE 1 END AS step, k.conname::text AS what,
+               format('ALTER TABLE %s ADD CONSTRAINT %I %s', p.shown, k.conname, pg_get_constraintdef(k.oid, true)) AS statement
+          FROM pair p
+          JOIN pg_constraint k ON k.conrelid = p.live AND k.contype IN ('p', 'u', 'x', 'f')
+         WHERE NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conrelid = p.next AND o.conname = k.conname)
+         UNION ALL
+        SELECT CASE WHEN i.indisunique THEN 1 ELSE 2 END, c.relname::text, pg_get_indexdef(i.indexrelid, 0, true)
+          FROM pair p
+          JOIN pg_index i ON i.indrelid = p.live AND i.indisvalid
+          JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
+           AND NOT EXISTS (
+                   SELECT
+                     FROM pg_index o
+                     JOIN pg_class oc ON oc.oid = o.indexrelid
+                    WHERE o.indrelid = p.next AND oc.relname = c.relname)
+         UNION ALL
+        SELECT 4, s.stxname::text,
+               replace(pg_get_statisticsobjdef(s.oid), format('%I.%I', stage_schema('live'), s.stxname),
+                       format('%I.%I', stage_schema('next'), s.stxname))
+          FROM pair p
+          JOIN pg_statistic_ext s ON s.stxrelid = p.live
+         WHERE NOT EXISTS (SELECT FROM pg_statistic_ext o WHERE o.stxrelid = p.next AND o.stxname = s.stxname)
+         UNION ALL
+        SELECT 5, g.tgname::text,
+               pg_get_triggerdef(g.oid, true)
+               || CASE g.tgenabled
+                      WHEN 'D' THEN format('; ALTER TABLE %s DISABLE TRIGGER %I', p.shown, g.tgname)
+                      WHEN 'A' THEN format('; ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p.shown, g.tgname)
+                      WHEN 'R' THEN format('; ALTER TABLE %s ENABLE REPLICA TRIGGER %I', p.shown, g.tgname)
+                      ELSE ''
+                  END
+          FROM pair p
+          JOIN pg_trigger g ON g.tgrelid = p.live AND NOT g.tgisinternal
+         WHERE NOT EXISTS (SELECT FROM pg_trigger o WHERE o.tgrelid = p.next AND o.tgname = g.tgname)
+         UNION ALL
+        SELECT 6, y.polname::text,
+               format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', y.polname, p.shown,
+                      CASE WHEN y.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+                      CASE y.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                                    WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+                      (SELECT string_agg(role_shown(r), ', ') FROM unnest(y.polroles) AS r))
+               || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid) || ')', '')
+               || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')
+          FROM pair p
+          JOIN pg_policy y ON y.polrelid = p.live
+         WHERE NOT EXISTS (SELECT FROM pg_policy o WHERE o.polrelid = p.next AND o.polname = y.polname)
+         UNION ALL
+        SELECT 7, 'row level security', format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', p.shown)
+          FROM pair p
+         WHERE p.relrowsecurity AND NOT p.has_security
+         UNION ALL
+        SELECT 8, 'forced row level security', format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', p.shown)
+          FROM pair p
+         WHERE p.relforcerowsecurity AND NOT p.has_forced
+         UNION ALL
+        SELECT 9, 'replica identity', format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', p.shown, c.relname)
+          FROM pair p
+          JOIN pg_index i ON i.indrelid = p.live AND i.indisreplident
+          JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE NOT EXISTS (SELECT FROM pg_index o WHERE o.indrelid = p.next AND o.indisreplident)
+      ) AS m
+     ORDER BY m.step, m.what;
+END;
+
+SELECT eventstore_own('FUNCTION missing_in_shadows');
+REVOKE ALL ON FUNCTION missing_in_shadows FROM PUBLIC;
+
+-- file: row_security/projected_tables.sql
+-- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to
+-- the next one with the table.
+CREATE FUNCTION projected_tables() RETURNS TABLE (projected regclass, conversation_column name)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT c.oid::regclass, CASE c.relname WHEN 'conversations' THEN 'id' ELSE 'conversation_id' END
+      FROM pg_class c
+     WHERE c.relkind = 'r'
+       AND c.relnamespace IN (to_regnamespace(quote_ident(stage_schema('live'))),
+                              to_regnamespace(quote_ident(stage_schema('previous'))))
+       AND c.relname IN (
+               SELECT unnest(t.tables) FROM projection_texts t
+                UNION ALL
+               SELECT unnest(ARRAY['conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors',
+                                   'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity',
+                                   'statistics_conversations', 'statistics_answers', 'statistics_tasks',
+                                   'statistics_stays'])
+           );
+END;
+
+SELECT eventstore_own('FUNCTION projected_tables');
+REVOKE ALL ON FUNCTION projected_tables FROM PUBLIC;
+
+-- file: log/positions_are_sound.sql
+-- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at
+-- or above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event
+-- means that events are missing, as after restoring a dump that row-level security has filtered.
+CREATE FUNCTION positions_are_sound(
+    OUT is_sound        boolean,
+    OUT is_ahead        boolean,
+    OUT last_event      bigint,
+    OUT last_checkpoint bigint
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT s.seqcache = 1 AND s.seqincrement = 1 AND NOT s.seqcycle, last_position() >= e.position, e.position, c.position
+      FROM pg_sequence s
+     CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM events) AS e
+     CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM checkpoints) AS c
+     WHERE s.seqrelid = 'events_position'::regclass;
+END;
+
+SELECT eventstore_own('FUNCTION positions_are_sound');
+REVOKE ALL ON FUNCTION positions_are_sound FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION positions_are_sound', 'eventstore_app');
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP FUNCTION positions_are_sound;
+DROP FUNCTION projected_tables;
+DROP FUNCTION missing_in_shadows;
+DROP FUNCTION drop_stage;
+DROP FUNCTION swap_tables;
+DROP FUNCTION move_stage;
+DROP FUNCTION move_tables;
+DROP FUNCTION make_shadows;
+DROP FUNCTION swap_obstacles;
+DROP FUNCTION role_shown;
+DO $$
+BEGIN
+    EXECUTE format('DROP SCHEMA IF EXISTS %I, %I CASCADE', stage_schema('next'), stage_schema('previous'));
+END
+$$;
+DROP FUNCTION stage_schema;
+DROP FUNCTION rebuild_key;
+DROP FUNCTION begin_batch;
+DROP TABLE parked;
+DROP TABLE projection_texts;
+DROP FUNCTION occurred_at;
+DROP FUNCTION text_of_parts;
+DROP FUNCTION share_of;
+DROP TABLE checkpoints;

@@ -1,0 +1,1253 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- file: search/search_documents.sql
+-- The searchable documents: one for each event with text, filled by the projection search. The text itself is not
+-- stored again: a page of results reads it from the log, by conversation and version.
+CREATE TABLE search_documents (
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    version         integer NOT NULL,
+    position        bigint NOT NULL,
+    kind            varchar(20) COLLATE "C" NOT NULL,
+    id              uuid NOT NULL,
+    role            varchar(50),
+    actor           varchar(255) NOT NULL DEFAULT '',
+    created_at      timestamptz NOT NULL,
+    language        varchar(20) COLLATE "C" NOT NULL,
+    words           tsvector NOT NULL,
+    plain_words     text NOT NULL DEFAULT '',
+    CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
+);
+
+-- A search reads pending entries one by one: the list is short, so that searches stay fast while rows arrive.
+CREATE INDEX idx_search_documents_words ON search_documents USING gin (words) WITH (gin_pending_list_limit = 256);
+CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, created_at, position);
+
+-- A new description of a task replaces its former one.
+CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversation_id, id) WHERE kind = 'task';
+
+COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
+COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
+COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
+COMMENT ON COLUMN search_documents.plain_words IS
+    'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
+
+SELECT eventstore_own('TABLE search_documents');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search');
+SELECT raise_wall('search_documents');
+
+-- file: search/search_conversations.sql
+-- What a search needs to know of conversations. A row only for those that name a language or were ever deleted.
+CREATE TABLE search_conversations (
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    language        varchar(20) COLLATE "C",
+    language_from   integer,
+    is_deleted      boolean NOT NULL DEFAULT false,
+    CONSTRAINT search_conversations_pkey PRIMARY KEY (tenant_id, conversation_id)
+);
+
+CREATE INDEX idx_search_conversations_deleted ON search_conversations (tenant_id) WHERE is_deleted;
+CREATE INDEX idx_search_conversations_language ON search_conversations (tenant_id, language) WHERE language IS NOT NULL;
+
+COMMENT ON COLUMN search_conversations.language_from IS
+    'Version of the event that named the language: it holds for what follows';
+
+SELECT eventstore_own('TABLE search_conversations');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
+                        'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
+SELECT raise_wall('search_conversations');
+
+-- file: search/search_fold.sql
+-- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b,
+-- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
+-- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
+-- it. The chain of replace() is ten times faster than translate().
+CREATE FUNCTION search_fold(given text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(given),
+        '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
+        chr(1), ' '), chr(2), ' ');
+BEGIN
+    IF octet_length(folded) = length(folded) THEN
+        RETURN folded;
+    END IF;
+    -- The letters of Western European languages; others take the slower way.
+    folded := replace(replace(replace(replace(replace(replace(folded,
+        'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
+    folded := replace(replace(replace(replace(replace(replace(folded,
+        'ó', 'o'), 'ê', 'e'), 'ú', 'u'), 'â', 'a'), 'à', 'a'), 'ô', 'o');
+    IF folded ~ '[^\u0001-\u007f\u2010-\u203a]' THEN
+        folded := replace(replace(replace(replace(folded, 'ø', 'o'), 'ł', 'l'), 'đ', 'd'), 'ı', 'i');
+        folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC));
+    END IF;
+    RETURN folded;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_fold');
+
+-- file: search/search_language_named.sql
+-- The code of a language that a text such as "pt", "pt-BR" or "en_US" names; null if it is unknown.
+CREATE FUNCTION search_language_named(given text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    code text := lower(substring(given FROM '^([A-Za-z]{2})(?:[-_].*)?$'));
+BEGIN
+    IF code = ANY (ARRAY['ar', 'ca', 'da', 'de', 'el', 'en', 'es', 'eu', 'fi', 'fr', 'ga', 'hi', 'hu', 'hy', 'id', 'it',
+                         'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
+        RETURN code;
+    END IF;
+    -- Some clients write out the names of the two most frequent languages.
+    RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_language_named');
+
+-- file: search/search_config.sql
+-- The text search configuration of a language; each server from version 15 on has these.
+CREATE FUNCTION search_config(language text) RETURNS regconfig
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN CASE language
+        WHEN 'pt' THEN 'pg_catalog.portuguese'::regconfig
+        WHEN 'en' THEN 'pg_catalog.english'::regconfig
+        WHEN 'es' THEN 'pg_catalog.spanish'::regconfig
+        WHEN 'fr' THEN 'pg_catalog.french'::regconfig
+        WHEN 'de' THEN 'pg_catalog.german'::regconfig
+        WHEN 'it' THEN 'pg_catalog.italian'::regconfig
+        WHEN 'ar' THEN 'pg_catalog.arabic'::regconfig
+        WHEN 'ca' THEN 'pg_catalog.catalan'::regconfig
+        WHEN 'da' THEN 'pg_catalog.danish'::regconfig
+        WHEN 'el' THEN 'pg_catalog.greek'::regconfig
+        WHEN 'eu' THEN 'pg_catalog.basque'::regconfig
+        WHEN 'fi' THEN 'pg_catalog.finnish'::regconfig
+        WHEN 'ga' THEN 'pg_catalog.irish'::regconfig
+        WHEN 'hi' THEN 'pg_catalog.hindi'::regconfig
+        WHEN 'hu' THEN 'pg_catalog.hungarian'::regconfig
+        WHEN 'hy' THEN 'pg_catalog.armenian'::regconfig
+        WHEN 'id' THEN 'pg_catalog.indonesian'::regconfig
+        WHEN 'lt' THEN 'pg_catalog.lithuanian'::regconfig
+        WHEN 'ne' THEN 'pg_catalog.nepali'::regconfig
+        WHEN 'nl' THEN 'pg_catalog.dutch'::regconfig
+        WHEN 'no' THEN 'pg_catalog.norwegian'::regconfig
+        WHEN 'ro' THEN 'pg_catalog.romanian'::regconfig
+        WHEN 'ru' THEN 'pg_catalog.russian'::regconfig
+        WHEN 'sr' THEN 'pg_catalog.serbian'::regconfig
+        WHEN 'sv' THEN 'pg_catalog.swedish'::regconfig
+        WHEN 'ta' THEN 'pg_catalog.tamil'::regconfig
+        WHEN 'tr' THEN 'pg_catalog.turkish'::regconfig
+        WHEN 'yi' THEN 'pg_catalog.yiddish'::regconfig
+        ELSE 'pg_catalog.simple'::regconfig
+    END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_config');
+
+-- file: search/search_prepare.sql
+-- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções",
+-- not "cao" and "coes", and few of the plurals that change a letter (viagens, hotéis, animais). These endings become
+-- singular, with the accent, whether or not it was typed. A space replaces a removed letter.
+CREATE FUNCTION search_prepare(folded text, language text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    prepared text := folded;
+BEGIN
+    IF language = 'pt' THEN
+        prepared := regexp_replace(prepared, 'oes\M', 'ao ', 'g');
+        prepared := regexp_replace(prepared, '([^\Wm])aes\M', '\1ao ', 'g');
+        prepared := regexp_replace(prepared, 'cao\M', 'ção', 'g');
+        prepared := regexp_replace(prepared, 'ao\M', 'ão', 'g');
+        prepared := regexp_replace(prepared, '([aeiou])ns\M', '\1m ', 'g');
+        prepared := regexp_replace(prepared, 'ceis\M', 'cil ', 'g');
+        prepared := regexp_replace(prepared, '([a-z]{2}[ae])is\M', '\1l ', 'g');
+    END IF;
+    RETURN prepared;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_prepare');
+
+-- file: search/search_vote.sql
+-- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
+-- a share of the list, much faster than a join.
+CREATE FUNCTION search_vote(words tsvector, language text) RETURNS real
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN CASE language
+        WHEN 'pt' THEN 43 * ts_rank('{1,1,1,1}', words,
+            'nao | uma | um | com | em | do | dos | na | no | ao | os | voce | eu | meu | minha | isso |
+             foi | sao | mais | pelo | pela | ou | ola | qual | tem | seu | sua | obrigado | quando |
+             muito | ele | ela | dela | dele | mas | ja | tambem | aqui | porque | preciso | quero | esse |
+             essa')
+        WHEN 'en' THEN 43 * ts_rank('{1,1,1,1}', words,
+            'the | and | of | to | is | you | for | it | that | with | was | i | my | have | this | are |
+             not | be | on | can | your | what | please | from | how | at | an | or | we | but | they |
+             there | would | when | he | she | if | all | me | does | has | were | by')
+        WHEN 'es' THEN 25 * ts_rank('{1,1,1,1}', words,
+            'el | los | las | una | y | en | del | con | mi | pero | esta | usted | su | muy | hola |
+             gracias | hay | yo | lo | es | puedo | donde | cuando | tiene | quiero')
+        WHEN 'fr' THEN 28 * ts_rank('{1,1,1,1}', words,
+            'le | les | des | est | et | une | dans | pour | je | vous | pas | du | au | ce | sur | avec |
+             mon | nous | il | qui | bonjour | merci | votre | sont | ne | cette | elle | plus')
+        WHEN 'de' THEN 30 * ts_rank('{1,1,1,1}', words,
+            'der | und | ist | nicht | ich | ein | eine | mit | zu | auf | den | sie | wie | fur | von |
+             im | bitte | wir | dem | auch | haben | kann | mein | aber | danke | das | die | es | wenn |
+             sich')
+        WHEN 'it' THEN 30 * ts_rank('{1,1,1,1}', words,
+            'il | di | che | non | sono | della | gli | per | mi | questo | una | nel | ho | ciao |
+             grazie | alla | anche | come | piu | dei | con | vorrei | sul | essere | dove | la | le | si |
+             ma | quando')
+    END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_vote');
+
+-- file: search/search_language.sql
+-- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least
+-- a twentieth of all words (JSON data has a few by accident); otherwise 'und'.
+CREATE FUNCTION search_language(folded text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    words tsvector := to_tsvector('pg_catalog.simple'::regconfig, left(folded, 250));
+    pt    real := search_vote(words, 'pt');
+    en    real := search_vote(words, 'en');
+    es    real;
+    fr    real;
+    de    real;
+    it    real;
+    best  real;
+BEGIN
+    -- Most texts are decided here.
+    IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
+        RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
+    END IF;
+    es := search_vote(words, 'es');
+    fr := search_vote(words, 'fr');
+    de := search_vote(words, 'de');
+    it := search_vote(words, 'it');
+    best := greatest(pt, en, es, fr, de, it, 0.05 * length(words)) * 0.99;
+    RETURN CASE (pt > best)::integer + (en > best)::integer + (es > best)::integer + (fr > best)::integer
+                + (de > best)::integer + (it > best)::integer
+        WHEN 1 THEN
+            CASE WHEN pt > best THEN 'pt' WHEN en > best THEN 'en' WHEN es > best THEN 'es'
+                 WHEN fr > best THEN 'fr' WHEN de > best THEN 'de' ELSE 'it' END
+        ELSE 'und'
+    END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_language');
+
+-- file: search/search_stems.sql
+-- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they
+-- are; search_query does the same.
+CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF language = 'und' THEN
+        RETURN to_tsvector('pg_catalog.simple'::regconfig, folded)
+            || to_tsvector('pg_catalog.english'::regconfig, folded)
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(folded, 'pt'));
+    END IF;
+    RETURN to_tsvector(search_config(language), search_prepare(folded, language));
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_stems');
+
+-- file: search/search_document.sql
+-- The tsvector of a folded text: its stems and the labels, within the limit of a tsvector (1,048,575 bytes of words and
+-- positions). Three readings of 100,000 bytes always fit: a word with its separator takes at most 2.5 times its bytes,
+-- positions included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
+-- enter the exception block before PostgreSQL 17.
+CREATE FUNCTION search_document(folded text, language text, labels text[]) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    fitting text := folded;
+BEGIN
+    WHILE octet_length(fitting) > 100000 LOOP
+        BEGIN
+            RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+        EXCEPTION
+            WHEN program_limit_exceeded THEN
+                fitting := left(fitting, length(fitting) * 3 / 4);
+        END;
+    END LOOP;
+    RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_document');
+
+-- file: search/search_labels.sql
+-- The filters of a search, as words that no text can contain, so that one index serves all of them. The search also
+-- compares the columns, so a label may be truncated.
+CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];
+
+SELECT eventstore_own('FUNCTION search_labels');
+
+-- file: search/search_json_text.sql
+-- JSON as a readable string, such as the arguments of a tool call: "\u00e3" becomes a letter that can be found. Neither
+-- this nor its callers are parallel safe: a parallel query cannot enter the exception block before PostgreSQL 17.
+CREATE FUNCTION search_json_text(given text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    IF position('\' IN given) = 0 THEN
+        RETURN given;
+    END IF;
+    RETURN given::jsonb::text;
+EXCEPTION
+    WHEN OTHERS THEN
+        RETURN given;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_json_text');
+
+-- file: search/search_text_of_parts.sql
+-- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The
+-- contents of files are not included.
+CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    IF jsonb_typeof(parts) <> 'array' THEN
+        RETURN CASE jsonb_typeof(parts) WHEN 'string' THEN parts #>> '{}' WHEN 'object' THEN (parts - 'bytes')::text END;
+    END IF;
+    RETURN (
+        SELECT string_agg(
+                   CASE jsonb_typeof(p.part)
+                       WHEN 'string' THEN p.part #>> '{}'
+                       WHEN 'object' THEN
+                           concat_ws(' ',
+                               p.part ->> 'name',
+                               CASE WHEN jsonb_typeof(p.part -> 'text') = 'string' THEN p.part ->> 'text' END,
+                               CASE WHEN jsonb_typeof(p.part -> 'data') IN ('object', 'array') THEN p.part ->> 'data' END,
+                               p.part #>> '{file,name}',
+                               p.part ->> 'filename',
+                               p.part ->> 'input',
+                               p.part ->> 'result',
+                               search_json_text(p.part ->> 'arguments'),
+                               CASE WHEN jsonb_typeof(p.part -> 'content') = 'string' THEN p.part ->> 'content'
+                                    WHEN jsonb_typeof(p.part -> 'content') = 'array' THEN
+                                        (SELECT string_agg(c.part ->> 'text', ' ' ORDER BY c.ordinal)
+                                           FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
+                                          WHERE jsonb_typeof(c.part) = 'object')
+                               END)
+                   END, E'\n' ORDER BY p.ordinal)
+          FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_text_of_parts');
+
+-- file: search/search_text.sql
+-- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not
+-- fit. Null if the event has no text.
+CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    said text;
+BEGIN
+    IF event_type = 'message.added' THEN
+        said := content ->> 'content';
+        IF content ? 'parts' THEN
+            said := concat_ws(E'\n', said, search_text_of_parts(content -> 'parts'));
+        END IF;
+        IF content ? 'extra' THEN
+            said := concat_ws(E'\n', said,
+                search_text_of_parts(content #> '{extra,content}'),
+                search_text_of_parts(content #> '{extra,parts}'),
+                (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
+                                             c.call ->> 'name', c.call ->> 'args', c.call ->> 'input',
+                                             search_json_text(c.call ->> 'arguments')),
+                                   E'\n' ORDER BY c.ordinal)
+                   FROM jsonb_array_elements(CASE WHEN jsonb_typeof(content #> '{extra,tool_calls}') = 'array'
+                                                  THEN content #> '{extra,tool_calls}' END)
+                        WITH ORDINALITY AS c (call, ordinal)),
+                content #>> '{extra,function_call,name}',
+                search_json_text(content #>> '{extra,function_call,arguments}'),
+                content #>> '{extra,name}');
+        END IF;
+    ELSIF event_type IN ('task.created', 'task.described') THEN
+        said := content ->> 'description';
+    ELSIF event_type = 'task.status_changed' THEN
+        said := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+                          search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
+    ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
+        said := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+    END IF;
+    RETURN nullif(left(said, 100000), '');
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_text');
+
+-- file: search/search_word.sql
+-- One word as a tsquery that matches exactly it, whatever its characters.
+CREATE FUNCTION search_word(word text) RETURNS tsquery
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
+
+SELECT eventstore_own('FUNCTION search_word');
+
+-- file: search/search_units.sql
+-- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are.
+-- Limited to a thousand characters and forty words.
+CREATE FUNCTION search_units(query text)
+RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    found text[];
+    word  text;
+BEGIN
+    ordinal := 0;
+    side := 0;
+    FOR found IN
+        SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
+    LOOP
+        IF lower(found[3]) = 'or' AND found[1] = '' THEN
+            side := side + 1;
+            CONTINUE;
+        END IF;
+        quoted := found[2] IS NOT NULL;
+        prefix := NOT quoted AND found[3] LIKE '%*';
+        negated := found[1] = '-';
+        word := trim(search_fold(coalesce(found[2], found[3])));
+        -- Also in a phrase: the time to find one grows with the square of its words.
+        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        -- Half of all words begin with a prefix of one or two letters.
+        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
+        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
+        IF word ~ '\w|[^\u0001-\u007f]' THEN
+            ordinal := ordinal + 1;
+            said := word;
+            RETURN NEXT;
+            EXIT WHEN ordinal = 40;
+        END IF;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_units');
+
+-- file: search/search_prefix.sql
+-- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
+-- completed with the usual endings.
+CREATE FUNCTION search_prefix(prefix text, language text) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    found tsquery := (search_word(prefix)::text || ':*')::tsquery;
+    word  text;
+BEGIN
+    FOR word IN
+        SELECT DISTINCT s.lexeme
+          FROM unnest(CASE language
+                   WHEN 'pt' THEN ARRAY['', 'o', 'a', 'ao', 'm', 'em', 'r', 'ar', 'er', 'ir', 's', 'os', 'as', 'do', 'ado',
+                                        'ndo', 'mente', 'ento', 'l', 'el', 'ia', 'ncia', 'cao', 'dade', 'e', 'es', 'vel']
+                   WHEN 'en' THEN ARRAY['', 's', 'e', 'es', 'ed', 'd', 'ing', 'ng', 'ion', 'on', 'tion', 'ation', 'er', 'r', 'ly',
+                                        'y', 'ment', 'ent', 'al', 'ies', 'ness', 'n', 't', 'able', 'ive', 'ity']
+                   ELSE ARRAY['', 'a', 'e', 'o', 's', 'n', 'en', 'er', 'es']
+               END) AS ending,
+               LATERAL unnest(to_tsvector(search_config(language), search_prepare(prefix || ending, language))) AS s
+         WHERE NOT starts_with(s.lexeme, prefix)
+    LOOP
+        found := found || search_word(word);
+    END LOOP;
+    RETURN found;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_prefix');
+
+-- file: search/search_unit.sql
+-- One unit of a query in the words of a language; empty if it consists of stop words.
+CREATE FUNCTION search_unit(said text, prefix boolean, language text) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    last_word text;
+    before    tsquery;
+BEGIN
+    IF NOT prefix THEN
+        RETURN phraseto_tsquery(search_config(language), search_prepare(said, language));
+    END IF;
+    last_word := left(substring(said FROM '[^\W_]+(?=\W*$)'), 100);
+    before := phraseto_tsquery(search_config(language), search_prepare(substring(said FROM '^(.*?)[^\W_]+\W*$'), language));
+    RETURN before && search_prefix(last_word, language);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_unit');
+
+-- file: search/search_query.sql
+-- A query in the words of a language. For texts of unknown language, all readings of the query are combined.
+--
+-- shown: the query for marking matches in a text instead: all words that are not negated.
+CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    whole tsquery := '';
+    part  tsquery := '';
+    one   tsquery;
+    unit  record;
+    at    integer := 0;
+BEGIN
+    IF language = 'und' THEN
+        RETURN search_query(query, 'simple', shown) || search_query(query, 'en', shown) || search_query(query, 'pt', shown);
+    END IF;
+    FOR unit IN SELECT u.side, u.negated, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
+        IF unit.side > at THEN
+            whole := whole || part;
+            part := '';
+            at := unit.side;
+        END IF;
+        one := search_unit(unit.said, unit.prefix, language);
+        CONTINUE WHEN numnode(one) = 0 OR (shown AND unit.negated);
+        part := CASE WHEN shown THEN part || one WHEN unit.negated THEN part && !!one ELSE part && one END;
+    END LOOP;
+    RETURN whole || part;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_query');
+
+-- file: search/search_languages.sql
+-- The possible languages of a tenant's documents: those that are detected, and those that its conversations name.
+CREATE FUNCTION search_languages(tenant text) RETURNS text[]
+LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE named (language) AS (
+            SELECT min(c.language::text) FROM search_conversations c
+             WHERE c.tenant_id = search_languages.tenant AND c.language IS NOT NULL
+            UNION ALL
+            SELECT (SELECT min(c.language::text) FROM search_conversations c
+                     WHERE c.tenant_id = search_languages.tenant AND c.language > n.language)
+              FROM named n
+             WHERE n.language IS NOT NULL
+        )
+        SELECT array_agg(DISTINCT l.language)
+          FROM (SELECT n.language FROM named n
+                 UNION ALL
+                SELECT unnest(ARRAY['und', 'pt', 'en', 'es', 'fr', 'de', 'it'])) AS l
+         WHERE l.language IS NOT NULL
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_languages');
+REVOKE ALL ON FUNCTION search_languages FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_languages', 'eventstore_search');
+
+-- file: search/search_found.sql
+-- A document that was found, with its rank.
+CREATE TYPE search_found AS (
+    conversation_id uuid,
+    version         integer,
+    "position"      bigint,
+    kind            text,
+    id              uuid,
+    role            text,
+    actor           text,
+    created_at      timestamptz,
+    language        text,
+    rank            real
+);
+
+SELECT eventstore_own('TYPE search_found');
+
+-- file: search/search_asked.sql
+-- The query for the index of words: the query in each language, and the labels (see search_labels).
+CREATE FUNCTION search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    asked   tsquery := '';
+    reading tsquery;
+    labels  text[];
+BEGIN
+    FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
+        asked := asked || reading;
+    END LOOP;
+    IF numnode(asked) = 0 THEN
+        RETURN asked;
+    END IF;
+    labels := search_labels(tenant, role, actor);
+    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
+        RETURN asked && search_word(labels[1]);
+    END IF;
+    -- These labels include the tenant.
+    IF role IS NOT NULL OR kind = 'task' THEN
+        asked := asked && search_word(labels[2]);
+    END IF;
+    IF actor IS NOT NULL THEN
+        asked := asked && search_word(labels[3]);
+    END IF;
+    RETURN asked;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_asked');
+
+-- file: search/search_is_short.sql
+-- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
+-- when it runs: a rebuild replaces them.
+CREATE FUNCTION search_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path FROM CURRENT
+SET enable_seqscan = off SET jit = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN NOT EXISTS (
+        SELECT
+          FROM search_documents d
+         WHERE d.tenant_id = search_is_short.tenant
+           AND d.created_at >= search_is_short.since
+           AND (d.created_at, d.position) < (search_is_short.below, search_is_short.below_position)
+         ORDER BY d.created_at DESC, d.position DESC
+        OFFSET search_is_short.budget
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_is_short');
+REVOKE ALL ON FUNCTION search_is_short FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_is_short', 'eventstore_search');
+
+-- file: search/search_page.sql
+-- The documents of one page. `told` is the content of the cursor, null for the first page.
+CREATE FUNCTION search_page(
+    by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
+    since timestamptz, until timestamptz, up_to bigint, told json, page integer
+) RETURNS search_found[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    best  CONSTANT integer := 400;
+    found search_found[];
+BEGIN
+    IF by = 'time' THEN
+        RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
+                             coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
+    END IF;
+    -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
+    found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
+                           greatest(best, page));
+    RETURN ARRAY(
+        SELECT f
+          FROM unnest(found) AS f
+         WHERE told IS NULL OR (f.rank, f.position) < ((told ->> 3)::real, (told ->> 4)::bigint)
+         ORDER BY f.rank DESC, f.position DESC
+         LIMIT page
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_page');
+REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
+
+-- file: search/search_marked.sql
+-- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same
+-- length in characters, so pieces of one are cut out of the other.
+CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
+    begins   integer := greatest(position(plain IN prepared), 1);
+    -- The last letter of a plural that was changed to a singular follows the mark.
+    piece    text := substr(original, begins, length(plain))
+                     || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
+    -- ts_headline omits the last full stop.
+    ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
+    shown    text := '';
+    rest     text := marked;
+    is_open  boolean := false;
+    size     integer;
+BEGIN
+    LOOP
+        size := strpos(rest, CASE WHEN is_open THEN chr(2) ELSE chr(1) END);
+        EXIT WHEN size = 0;
+        shown := shown || left(piece, size - 1);
+        piece := substr(piece, size);
+        rest := substr(rest, size + 1);
+        IF is_open THEN
+            size := length(substring(piece FROM '^[[:alnum:]]?'));
+            shown := shown || left(piece, size) || closing;
+            piece := substr(piece, size + 1);
+            rest := substr(rest, size + 1);
+        ELSE
+            shown := shown || opening;
+        END IF;
+        is_open := NOT is_open;
+    END LOOP;
+    RETURN shown || piece || rtrim(ending);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_marked');
+
+-- file: search/search_snippet.sql
+-- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long
+-- texts: it gets only the first window that has a match.
+CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    reading  text;
+    original text;
+    prepared text;
+    marked   text;
+    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
+    -- of more than four words in three readings are marked separately.
+    words    tsquery := CASE WHEN numnode(asked) > 24
+                             THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
+                             ELSE asked
+                        END;
+BEGIN
+    <<windows>>
+    FOR at IN 0 .. length(said) / 1000 LOOP
+        original := normalize(substr(said, at * 1000 + 1, 1200), NFC);
+        FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
+            prepared := search_prepare(search_fold(original), reading);
+            EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
+        END LOOP;
+    END LOOP;
+    IF length(original) <> length(prepared) THEN
+        original := prepared;  -- it has marks that combine with nothing, which are omitted
+    END IF;
+    marked := ts_headline(search_config(reading), prepared, words,
+        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
+               chr(1), chr(2), chr(3)));
+    RETURN (
+        SELECT string_agg(search_marked(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
+          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_snippet');
+
+-- file: search/search_plain_words.sql
+-- The distinct words at the beginning of a folded text, as search_documents keeps them.
+CREATE FUNCTION search_plain_words(folded text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, left(folded, 1000))), ' ');
+
+SELECT eventstore_own('FUNCTION search_plain_words');
+
+-- file: search/search_near.sql
+-- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
+CREATE FUNCTION search_near(word text) RETURNS text[]
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT array_agg(DISTINCT p.pattern)
+      FROM generate_series(0, length(search_near.word)) AS i,
+           LATERAL (VALUES (left(word, i), substr(word, i + 1))) AS cut (before, behind),
+           LATERAL (
+               VALUES (cut.before || '_' || cut.behind),
+                      (CASE WHEN cut.behind <> '' THEN cut.before || '_' || substr(cut.behind, 2) END),
+                      (CASE WHEN cut.behind <> '' THEN cut.before || substr(cut.behind, 2) END),
+                      (CASE WHEN length(cut.behind) > 1 THEN
+                          cut.before || substr(cut.behind, 2, 1) || substr(cut.behind, 1, 1) || substr(cut.behind, 3)
+                       END)
+           ) AS p (pattern)
+     WHERE p.pattern IS NOT NULL;
+END;
+
+SELECT eventstore_own('FUNCTION search_near');
+
+-- file: search/search_sample.sql
+-- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
+-- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
+CREATE FUNCTION search_sample(
+    tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
+) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
+LANGUAGE plpgsql STABLE
+SET search_path FROM CURRENT
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+AS $$
+DECLARE
+    documents     CONSTANT integer := 2000;
+    bytes         CONSTANT integer := 200000;
+    conversations CONSTANT integer := 400;
+    own           uuid[];
+BEGIN
+    IF asking_user() IS NOT NULL THEN
+        own := ARRAY(SELECT m.conversation_id
+                       FROM conversation_members m
+                      WHERE m.tenant_id = search_sample.tenant
+                        AND m.user_id = asking_user()
+                        AND (conversation IS NULL OR m.conversation_id = conversation)
+                      LIMIT conversations);
+    ELSIF conversation IS NOT NULL THEN
+        own := ARRAY[conversation];
+    END IF;
+    IF own = '{}' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
+           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
+                   FROM (%s) AS d
+                  WHERE d.created_at >= $3
+                    AND d.created_at < $4
+                    AND d.position <= $5
+                    AND (SELECT c.is_deleted
+                           FROM search_conversations c
+                          WHERE c.tenant_id = $1
+                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
+          WHERE s.bytes <= $7',
+        CASE WHEN own IS NULL THEN
+            'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
+               FROM search_documents d
+              WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
+              ORDER BY d.created_at DESC, d.position DESC
+              LIMIT $6'
+        ELSE
+            'SELECT latest.*
+               FROM unnest($2) AS o (conversation_id),
+                    LATERAL (SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language,
+                                    d.plain_words
+                               FROM search_documents d
+                              WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
+                              ORDER BY d.version DESC
+                              LIMIT $6 / cardinality($2)) AS latest'
+        END)
+    USING tenant, own, since, until, up_to, documents, bytes;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_sample');
+REVOKE ALL ON FUNCTION search_sample FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search');
+
+-- file: search/search_corrections.sql
+-- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
+-- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
+CREATE FUNCTION search_corrections(
+    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
+    up_to bigint
+) RETURNS TABLE (ordinal integer, correction text)
+LANGUAGE sql STABLE
+SET search_path FROM CURRENT
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+AS $$
+    WITH sample AS MATERIALIZED (
+        SELECT s.language, s.plain_words,
+               (search_corrections.kind IS NULL OR (s.kind = 'message') = (search_corrections.kind = 'message'))
+               AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
+               AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
+          FROM search_sample(tenant, conversation, since, until, up_to) AS s
+    ),
+    vocabulary AS MATERIALIZED (
+        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
+          FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
+         WHERE length(w.word) BETWEEN 3 AND 31
+         GROUP BY w.word
+    ),
+    unknown AS MATERIALIZED (
+        SELECT u.ordinal, u.said AS word, length(u.said) AS size, search_near(u.said) AS patterns
+          FROM search_units(query) AS u
+         WHERE NOT (u.negated OR u.quoted OR u.prefix)
+           AND length(u.said) BETWEEN 4 AND 30
+           AND u.said !~ '[0-9[:space:][:punct:]]'
+           AND u.said NOT IN (SELECT v.word FROM vocabulary v)
+         ORDER BY u.ordinal
+         LIMIT 3
+    ),
+    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
+    near AS MATERIALIZED (
+        SELECT u.ordinal, u.word, v.word AS correction, v.documents
+          FROM unknown u
+          JOIN vocabulary v
+            ON v.size BETWEEN u.size - 1 AND u.size + 1
+           AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
+                OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
+           AND v.word LIKE ANY (u.patterns)
+         WHERE v.documents > 0
+    ),
+    alike AS MATERIALIZED (
+        SELECT u.ordinal, u.word, v.word AS other
+          FROM unknown u,
+               LATERAL (SELECT v.word
+                          FROM vocabulary v
+                         WHERE starts_with(v.word, left(u.word, greatest(3, u.size / 2)))
+                         LIMIT 20) AS v
+         WHERE u.ordinal IN (SELECT n.ordinal FROM near n)
+    )
+    SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
+      FROM near n
+     WHERE n.correction !~ '[0-9[:punct:]]'
+       AND NOT EXISTS (
+               SELECT
+                 FROM alike a,
+                      (SELECT DISTINCT r.language
+                         FROM sample s,
+                              unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
+                WHERE a.ordinal = n.ordinal
+                  AND search_unit(a.word, false, l.language) = search_unit(a.other, false, l.language)
+           )
+     ORDER BY n.ordinal, n.documents DESC, n.correction
+$$;
+
+SELECT eventstore_own('FUNCTION search_corrections');
+REVOKE ALL ON FUNCTION search_corrections FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_search');
+
+-- file: search/search_corrected.sql
+-- The query with its misspelt words corrected; null if there are none.
+CREATE FUNCTION search_corrected(
+    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
+    up_to bigint
+) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    unit    record;
+    words   text := '';
+    at      integer := 0;
+    changed boolean := false;
+BEGIN
+    FOR unit IN
+        SELECT u.side, u.negated, u.quoted, u.prefix, u.said, c.correction
+          FROM search_units(query) AS u
+          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
+            ON c.ordinal = u.ordinal
+         ORDER BY u.ordinal
+    LOOP
+        changed := changed OR unit.correction IS NOT NULL;
+        words := concat_ws(' ', nullif(words, ''), CASE WHEN unit.side > at THEN 'or' END,
+                           CASE WHEN unit.negated THEN '-' ELSE '' END
+                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"'
+                                   ELSE coalesce(unit.correction, unit.said)
+                              END
+                           || CASE WHEN unit.prefix THEN '*' ELSE '' END);
+        at := unit.side;
+    END LOOP;
+    RETURN CASE WHEN changed THEN words END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_corrected');
+REVOKE ALL ON FUNCTION search_corrected FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected', 'eventstore_search');
+
+-- file: search/search_cursor.sql
+-- The cursor of a row: its place in the order, and the search to which it belongs. Opaque to clients.
+CREATE FUNCTION search_cursor(search text, up_to bigint, query text, key text, "position" bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN translate(encode(convert_to(json_build_array(search, up_to, query, key, "position")::text, 'UTF8'), 'base64'), E'\n', '');
+
+SELECT eventstore_own('FUNCTION search_cursor');
+
+-- file: search/search_resumed.sql
+-- The content of a cursor; an error if it is not a cursor of this search.
+CREATE FUNCTION search_resumed(cursor text, search text) RETURNS json
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    told json;
+BEGIN
+    BEGIN
+        told := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
+        PERFORM (told ->> 1)::bigint, (told ->> 4)::bigint,
+                CASE left(search, 1) WHEN 't' THEN (told ->> 3)::timestamptz::text ELSE (told ->> 3)::real::text END;
+    EXCEPTION
+        WHEN OTHERS THEN
+            told := NULL;
+    END;
+    IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
+       OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
+        RAISE EXCEPTION 'the cursor does not belong to this search'
+            USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
+    END IF;
+    RETURN told;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_resumed');
+
+-- file: search/search_look.sql
+-- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings,
+-- and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
+--
+-- words:        by the index of words: reads all matches;
+-- time:         along the times: reads at most `budget` documents;
+-- conversation: reads all documents of one conversation.
+--
+-- The rank is ts_rank normalised by length: a word counts less in a longer text.
+--
+-- queries: the query in each of the languages, in their order. Each document is matched in its own language.
+-- asked:   the query for the index of words, with labels.
+-- below:   only documents before this time or, at this time, below this position.
+CREATE FUNCTION search_look(
+    way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text,
+    actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer, wanted integer
+) RETURNS SETOF search_found
+LANGUAGE plpgsql STABLE
+SET search_path FROM CURRENT
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+AS $$
+DECLARE
+    columns CONSTANT text :=
+        'd.conversation_id, d.version, d.position, d.kind, d.id, d.role, d.actor, d.created_at, d.language, d.words';
+    first CONSTANT text := CASE way
+        WHEN 'words' THEN 'd.words @@ $4'
+        WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
+                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
+        WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
+        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(SELECT m.conversation_id FROM conversation_members m
+                          WHERE m.tenant_id = $5 AND m.user_id = $16))'
+    END;
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT f.conversation_id, f.version, f.position, f.kind::text, f.id, f.role::text, f.actor::text, f.created_at,
+                f.language::text,
+                (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
+           FROM (SELECT %1$s
+                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                  WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
+                    AND d.position <= $13 %3$s
+                    AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
+                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
+        columns, first,
+        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
+               CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
+               CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
+               -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
+               CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
+                   ' AND (SELECT c.is_deleted FROM search_conversations c
+                           WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
+               END,
+               CASE WHEN asking_user() IS NOT NULL THEN
+                   ' AND (SELECT true FROM conversation_members m
+                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
+               END))
+    USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
+          budget, wanted, asking_user();
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_look');
+REVOKE ALL ON FUNCTION search_look FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_look', 'eventstore_search');
+
+-- file: search/search_latest.sql
+-- The latest matches, found in the cheaper way: frequent words by scanning along the times, rare ones by the index of
+-- words. The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or
+-- outdated, are not used. Reading a row by the index costs as much as scanning eight along the times, which are
+-- adjacent.
+CREATE FUNCTION search_latest(
+    languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
+    since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
+) RETURNS search_found[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    sample CONSTANT integer := 2000;
+    asked  tsquery := search_asked(queries, tenant, kind, role, actor);
+    way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    budget integer := sample;
+    found  search_found[];
+    rows   real := pg_relation_size('search_documents') / 500;
+    share  real;
+    -- A user with so few conversations has few documents: only these are read.
+    few    CONSTANT integer := 200;
+BEGIN
+    IF numnode(asked) = 0 THEN
+        RETURN ARRAY[]::search_found[];
+    END IF;
+    IF way = 'time' AND asking_user() IS NOT NULL
+       AND (SELECT count(*)
+              FROM (SELECT
+                      FROM conversation_members m
+                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = asking_user()
+                     LIMIT few + 1) AS m) <= few THEN
+        way := 'own';
+    END IF;
+    LOOP
+        found := ARRAY(SELECT f FROM search_look(way, languages, queries, asked, tenant, conversation, kind, role, actor, since,
+                                                 below, below_position, up_to, budget, wanted) AS f);
+        IF cardinality(found) >= wanted OR way <> 'time' OR search_is_short(tenant, since, below, below_position, budget) THEN
+            RETURN found;
+        END IF;
+        way := 'words';
+        share := cardinality(found)::real / sample;
+        IF budget = sample AND cardinality(found) > 2 THEN
+            IF wanted / share < share * rows * 8 THEN
+                way := 'time';
+                budget := 2 * wanted / share;
+            END IF;
+        END IF;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_latest');
+REVOKE ALL ON FUNCTION search_latest FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_latest', 'eventstore_search');
+
+-- file: search/search_for.sql
+-- Search the messages and tasks of a tenant.
+--
+-- query:    words; "a phrase"; -without; one or another; begins*
+-- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
+-- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts. only_role,
+-- only_actor, only_conversation, since (inclusive), until (exclusive): null means all. query_language: the language of
+-- the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
+-- page:     the maximum number of rows.
+-- after:    the cursor of the last row of the previous page.
+-- opening, closing: the marks around matches in snippets.
+--
+-- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words
+-- corrected.
+CREATE FUNCTION search_for(
+    query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
+    only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
+    until timestamptz DEFAULT NULL, query_language text DEFAULT NULL, page integer DEFAULT 20, after text DEFAULT NULL,
+    opening text DEFAULT '«', closing text DEFAULT '»'
+) RETURNS TABLE (
+    kind text, id uuid, conversation_id uuid, version integer, "position" bigint, role text, actor text,
+    created_at timestamptz, language text, rank real, snippet text, searched text, cursor text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET client_min_messages = warning AS $$
+#variable_conflict use_column
+DECLARE
+    languages text[];
+    -- A cursor is valid only in the same search.
+    search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
+                                   only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
+                                   extract(epoch FROM until)::text, query_language), 0);
+    told      json;
+    up_to     bigint;
+    used      text := query;
+    queries   tsquery[];
+    shown     tsquery[];
+    found     search_found[];
+BEGIN
+    IF tenant IS DISTINCT FROM asking_tenant() THEN
+        RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
+    END IF;
+    languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
+                      ELSE ARRAY[search_language_named(query_language), 'und'] END;
+    IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
+        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
+    ELSIF only_kind NOT IN ('message', 'task') THEN
+        RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
+            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
+    ELSIF languages[1] IS NULL THEN
+        RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
+            USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
+    ELSIF page IS NULL OR page NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
+    END IF;
+    IF after IS NOT NULL THEN
+        told := search_resumed(after, search);
+        up_to := told ->> 1;
+        used := told ->> 2;
+    ELSE
+        up_to := last_position();
+    END IF;
+    LOOP
+        queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                          ORDER BY l.n);
+        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
+        EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
+        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
+        EXIT WHEN used IS NULL;
+    END LOOP;
+    shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                    ORDER BY l.n);
+    RETURN QUERY
+    SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
+           search_snippet(search_text(e.event_type, e.content), shown[array_position(languages, f.language)], f.language,
+                          opening, closing),
+           used,
+           search_cursor(search, up_to, used,
+                         CASE by WHEN 'time' THEN to_char(f.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF') ELSE f.rank::text END,
+                         f.position)
+      FROM unnest(found) WITH ORDINALITY AS f (conversation_id, version, "position", kind, id, role, actor, created_at,
+                                               language, rank, n)
+      LEFT JOIN events e
+        ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
+     ORDER BY f.n;
+END
+$$;
+
+REVOKE ALL ON FUNCTION search_for FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_for', 'eventstore_reader', 'eventstore_search');
+
+-- eventstore_search may create nothing in the schema, except at the moment at which it becomes the owner.
+DO $$
+BEGIN
+    IF to_regrole('eventstore_search') IS NOT NULL THEN
+        EXECUTE format('GRANT CREATE ON SCHEMA %I TO eventstore_search', current_schema());
+        ALTER FUNCTION search_for OWNER TO eventstore_search;
+        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM eventstore_search', current_schema());
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE WARNING '% may not make eventstore_search the owner of search_for', session_user;
+END
+$$;
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP FUNCTION search_for;
+DROP FUNCTION search_latest;
+DROP FUNCTION search_look;
+DROP FUNCTION search_resumed;
+DROP FUNCTION search_cursor;
+DROP FUNCTION search_corrected;
+DROP FUNCTION search_corrections;
+DROP FUNCTION search_sample;
+DROP FUNCTION search_near;
+DROP FUNCTION search_plain_words;
+DROP FUNCTION search_snippet;
+DROP FUNCTION search_marked;
+DROP FUNCTION search_page;
+DROP FUNCTION search_is_short;
+DROP FUNCTION search_asked;
+DROP TYPE search_found;
+DROP FUNCTION search_languages;
+DROP FUNCTION search_query;
+DROP FUNCTION search_unit;
+DROP FUNCTION search_prefix;
+DROP FUNCTION search_units;
+DROP FUNCTION search_word;
+DROP FUNCTION search_text;
+DROP FUNCTION search_text_of_parts;
+DROP FUNCTION search_json_text;
+DROP FUNCTION search_labels;
+DROP FUNCTION search_document;
+DROP FUNCTION search_stems;
+DROP FUNCTION search_language;
+DROP FUNCTION search_vote;
+DROP FUNCTION search_prepare;
+DROP FUNCTION search_config;
+DROP FUNCTION search_language_named;
+DROP FUNCTION search_fold;
+DROP TABLE search_conversations;
+DROP TABLE search_documents;

@@ -1,0 +1,150 @@
+-- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
+CREATE FUNCTION append_one(
+    tenant_id        text,
+    conversation_id  uuid,
+    expected_version integer,
+    event_id         uuid,
+    event_type       text,
+    schema_version   smallint,
+    actor            text,
+    content          jsonb,
+    metadata         jsonb,
+    patience         integer,
+    asking           text,
+    OUT outcome      "char",
+    OUT "position"   bigint,
+    OUT version      integer,
+    OUT "timestamp"  timestamptz,
+    OUT problem      text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_variable
+DECLARE
+    head   record;
+    known  record;
+    salt   bytea;
+    bound  text;
+    asleep boolean;
+BEGIN
+    IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
+                 metadata, patience, asking) > 0 THEN
+        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    bound := writing_tenant();
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    problem := coalesce(event_problem(event_type, content, metadata),
+                        given_id_problem(tenant_id, conversation_id, event_type, content));
+    IF problem IS NOT NULL THEN
+        outcome := 'r';
+        RETURN;
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        -- An acknowledged event is durable, whatever the session prefers.
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    IF patience <> 0 THEN
+        PERFORM lock_within(patience);
+        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        outcome := 'b';
+        RETURN;
+    END IF;
+    asleep := hold_gate() AND somebody_sleeps();
+
+    -- From here on each statement sees everything that was committed to this conversation.
+    SELECT h.version, h.timestamp
+      INTO head
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+              FROM events e
+             WHERE (e.tenant_id, e.conversation_id, e.version)
+                   <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+             LIMIT 1) AS h
+     WHERE h.tenant_id = append_one.tenant_id
+       AND h.conversation_id = append_one.conversation_id;
+    version := coalesce(head.version, 0);
+    IF version > 0 THEN
+        IF asking <> '' THEN
+            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, asking, event_type)) THEN
+                outcome := 'f';
+                version := NULL;
+                RETURN;
+            END IF;
+        END IF;
+        SELECT k.position, k.version, k.timestamp,
+               -- An event whose content was erased has no salt; only its id can be compared.
+               CASE WHEN k.salt IS NOT NULL THEN event_differences(
+                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
+                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
+               ) END AS differences
+          INTO known
+          FROM (SELECT e.*
+                  FROM events e
+                 WHERE (e.tenant_id, e.conversation_id, e.id)
+                       >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+                 ORDER BY e.tenant_id, e.conversation_id, e.id
+                 LIMIT 1) AS k
+         WHERE k.tenant_id = append_one.tenant_id
+           AND k.conversation_id = append_one.conversation_id
+           AND k.id = append_one.event_id;
+        IF FOUND THEN
+            position := known.position;
+            version := known.version;
+            timestamp := known.timestamp;
+            problem := known.differences;
+            IF problem IS NULL THEN
+                outcome := 'k';
+                PERFORM await_durability();
+            ELSE
+                outcome := 'i';
+            END IF;
+            RETURN;
+        END IF;
+        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+            outcome := 'd';
+            version := NULL;
+            RETURN;
+        END IF;
+    END IF;
+    IF (CASE expected_version WHEN -2 THEN false WHEN -1 THEN version = 0 ELSE expected_version <> version END) THEN
+        outcome := 'v';
+        RETURN;
+    END IF;
+
+    outcome := 'n';
+    position := nextval('events_position');
+    version := version + 1;
+    -- Never before the previous version's, even if the server's clock steps back.
+    timestamp := greatest(clock_timestamp(), head.timestamp);
+    salt := uuid_send(gen_random_uuid());
+    IF version = 1 THEN
+        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
+        IF asking <> '' THEN
+            metadata := metadata || jsonb_build_object('eventstore.owner', asking);
+        END IF;
+        IF metadata ? 'eventstore.owner' THEN
+            PERFORM own_conversation(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
+        END IF;
+    END IF;
+    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                        event_type, actor, content, metadata, salt, digest)
+    VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
+            event_type, actor, content, metadata, salt,
+            event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
+                         tenant_id, event_type, actor, content, metadata));
+    IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
+    END IF;
+    IF asleep THEN
+        PERFORM pg_notify(wake_channel(), '');
+    END IF;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION append_one');
+REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');

@@ -1,0 +1,14 @@
+-- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
+-- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for
+-- no rows.
+CREATE FUNCTION refuse_change_of_events() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION '% on the table events is refused: the log is append-only', TG_OP
+        USING ERRCODE = 'restrict_violation',
+              DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
+              HINT = 'Append another event that states the change.';
+END
+$$;
+
+SELECT eventstore_own('FUNCTION refuse_change_of_events');

@@ -1,0 +1,13 @@
+-- Make a user the owner of a conversation.
+CREATE FUNCTION own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_variable
+BEGIN
+    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+    VALUES (tenant_id, conversation_id, user_id, 'own')
+        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
+END
+$$;
+
+SELECT eventstore_own('FUNCTION own_conversation');
+REVOKE ALL ON FUNCTION own_conversation FROM PUBLIC;

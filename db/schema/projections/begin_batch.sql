@@ -1,0 +1,63 @@
+-- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
+-- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
+-- range is empty.
+--
+-- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
+-- locks.
+--
+-- horizon: log_horizon(), if the caller has read it; null reads it once the checkpoints are locked.
+CREATE FUNCTION begin_batch(
+    projection text,
+    stage      text,
+    source     text,
+    shares     smallint[],
+    size       integer,
+    until      bigint,
+    horizon    bigint DEFAULT NULL
+) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+BEGIN
+    SELECT min(locked.position)
+      INTO lower_position
+      FROM (SELECT c.position
+              FROM checkpoints c
+             WHERE c.projection = begin_batch.projection
+               AND c.stage = begin_batch.stage
+               AND c.share = ANY (begin_batch.shares)
+             ORDER BY c.share
+               FOR UPDATE) AS locked;
+    IF lower_position IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (
+           SELECT
+             FROM projection_texts t
+            WHERE t.projection = begin_batch.projection
+              AND t.stage = begin_batch.stage
+              AND t.source = begin_batch.source) THEN
+        RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
+            USING ERRCODE = 'ES006';
+    END IF;
+    until := least(until, coalesce(horizon, log_horizon()));
+    SELECT coalesce(max(next.position), lower_position), count(*)
+      INTO upper_position, events
+      FROM (SELECT e.position
+              FROM events e
+             WHERE e.position > lower_position
+               AND e.position <= begin_batch.until
+             ORDER BY e.position
+             LIMIT begin_batch.size) AS next;
+    IF events > 0 THEN
+        PERFORM set_config('eventstore.projection', begin_batch.projection, true),
+                set_config('eventstore.stage', begin_batch.stage, true),
+                set_config('eventstore.shares', begin_batch.shares::text, true),
+                set_config('eventstore.lower_position', lower_position::text, true),
+                set_config('eventstore.upper_position', upper_position::text, true);
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION begin_batch');
+REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');

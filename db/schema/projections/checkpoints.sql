@@ -1,0 +1,18 @@
+-- The position up to which each projection has applied the log, for each share of the conversations.
+--
+-- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
+CREATE TABLE checkpoints (
+    projection text COLLATE "C" NOT NULL,
+    share      smallint NOT NULL,
+    position   bigint NOT NULL DEFAULT 0,
+    updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    stage      text COLLATE "C" NOT NULL DEFAULT 'live',
+    CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, share),
+    CONSTRAINT checkpoints_share_check CHECK (share BETWEEN 0 AND 15),
+    CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
+);
+
+SELECT eventstore_own('TABLE checkpoints');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');

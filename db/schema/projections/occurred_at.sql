@@ -1,0 +1,6 @@
+-- When an event happened, if the metadata says so; otherwise when it was appended.
+CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
+
+SELECT eventstore_own('FUNCTION occurred_at');

@@ -1,0 +1,35 @@
+-- The messages of conversations.
+CREATE TABLE messages (
+    id              uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    version         integer NOT NULL,
+    role            varchar(50) NOT NULL,
+    content         text NOT NULL,
+    parts           jsonb,
+    created_at      timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    actor           varchar(255) NOT NULL DEFAULT '',
+    given_id        text,
+    extra           jsonb,
+    metadata        jsonb,
+    member_order    jsonb,
+    CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+);
+
+CREATE INDEX idx_messages_id ON messages (id);
+CREATE INDEX idx_messages_conversation_id ON messages (conversation_id, version);
+CREATE INDEX idx_messages_created_at ON messages (created_at DESC);
+
+COMMENT ON COLUMN messages.content IS 'Text; if the message was sent as parts, that of the parts';
+COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
+COMMENT ON COLUMN messages.extra IS 'Members of the message that no other column holds';
+
+CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
+
+ALTER TABLE messages ALTER COLUMN content SET STATISTICS 0;
+ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
+
+SELECT eventstore_own('TABLE messages');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE messages', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE messages', 'eventstore_reader');
+SELECT raise_wall('messages');

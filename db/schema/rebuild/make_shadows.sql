@@ -1,0 +1,56 @@
+-- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
+-- (missing_in_shadows).
+--
+-- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a
+-- trigger) are there afterwards as well. Its functions are called by the login itself, which must own the tables or be
+-- a member of their owner.
+CREATE FUNCTION make_shadows(tables text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    live   text := stage_schema('live');
+    next   text := stage_schema('next');
+    name   text;
+    shown  text;
+    source pg_class;
+    more   text;
+BEGIN
+    FOREACH name IN ARRAY tables LOOP
+        shown := format('%I.%I', next, name);
+        SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
+        EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
+                       shown, live, name);
+        FOR more IN
+            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
+             UNION ALL
+            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
+             WHERE source.reloptions IS NOT NULL
+             UNION ALL
+            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
+             WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
+             UNION ALL
+            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
+                          CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
+             WHERE source.relreplident IN ('f', 'n')
+             UNION ALL
+            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
+              FROM pg_attribute a
+             WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
+             UNION ALL
+            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM aclexplode(source.relacl) AS g
+             WHERE g.grantee <> source.relowner
+             UNION ALL
+            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM pg_attribute a, aclexplode(a.attacl) AS g
+             WHERE a.attrelid = source.oid AND a.attnum > 0
+        LOOP
+            EXECUTE more;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION make_shadows');
+REVOKE ALL ON FUNCTION make_shadows FROM PUBLIC;

@@ -1,0 +1,19 @@
+-- Drop the policies of raise_wall; other policies stay, and row-level security stays enabled.
+CREATE FUNCTION lower_wall(walled regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    policy name;
+BEGIN
+    FOR policy IN
+        SELECT p.polname
+          FROM pg_policy p
+         WHERE p.polrelid = walled
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+    LOOP
+        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+    END LOOP;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION lower_wall');
+REVOKE ALL ON FUNCTION lower_wall FROM PUBLIC;

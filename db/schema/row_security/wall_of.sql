@@ -1,0 +1,27 @@
+-- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
+-- tenant: the policy of conversation_members does.
+CREATE FUNCTION wall_of(walled regclass, conversation_column name) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    of_user text := '';
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+BEGIN
+    IF EXISTS (SELECT
+                 FROM pg_attribute a
+                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+        -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
+        -- query names.
+        of_user := format('OR %1$s = (SELECT m.conversation_id
+                                        FROM conversation_members m
+                                       WHERE m.conversation_id = asked_conversation())
+                           OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
+    END IF;
+    -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
+    -- not the policy, decide how its rows are found.
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  tenant_of_wall(), of_user);
+END
+$$;
+
+SELECT eventstore_own('FUNCTION wall_of');
+REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;

@@ -1,0 +1,106 @@
+-- Search the messages and tasks of a tenant.
+--
+-- query:    words; "a phrase"; -without; one or another; begins*
+-- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
+-- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts. only_role,
+-- only_actor, only_conversation, since (inclusive), until (exclusive): null means all. query_language: the language of
+-- the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
+-- page:     the maximum number of rows.
+-- after:    the cursor of the last row of the previous page.
+-- opening, closing: the marks around matches in snippets.
+--
+-- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words
+-- corrected.
+CREATE FUNCTION search_for(
+    query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
+    only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
+    until timestamptz DEFAULT NULL, query_language text DEFAULT NULL, page integer DEFAULT 20, after text DEFAULT NULL,
+    opening text DEFAULT '«', closing text DEFAULT '»'
+) RETURNS TABLE (
+    kind text, id uuid, conversation_id uuid, version integer, "position" bigint, role text, actor text,
+    created_at timestamptz, language text, rank real, snippet text, searched text, cursor text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET client_min_messages = warning AS $$
+#variable_conflict use_column
+DECLARE
+    languages text[];
+    -- A cursor is valid only in the same search.
+    search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
+                                   only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
+                                   extract(epoch FROM until)::text, query_language), 0);
+    told      json;
+    up_to     bigint;
+    used      text := query;
+    queries   tsquery[];
+    shown     tsquery[];
+    found     search_found[];
+BEGIN
+    IF tenant IS DISTINCT FROM asking_tenant() THEN
+        RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
+    END IF;
+    languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
+                      ELSE ARRAY[search_language_named(query_language), 'und'] END;
+    IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
+        RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
+    ELSIF only_kind NOT IN ('message', 'task') THEN
+        RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
+            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
+    ELSIF languages[1] IS NULL THEN
+        RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
+            USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
+    ELSIF page IS NULL OR page NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
+    END IF;
+    IF after IS NOT NULL THEN
+        told := search_resumed(after, search);
+        up_to := told ->> 1;
+        used := told ->> 2;
+    ELSE
+        up_to := last_position();
+    END IF;
+    LOOP
+        queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                          ORDER BY l.n);
+        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
+        EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
+        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
+        EXIT WHEN used IS NULL;
+    END LOOP;
+    shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                    ORDER BY l.n);
+    RETURN QUERY
+    SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
+           search_snippet(search_text(e.event_type, e.content), shown[array_position(languages, f.language)], f.language,
+                          opening, closing),
+           used,
+           search_cursor(search, up_to, used,
+                         CASE by WHEN 'time' THEN to_char(f.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF') ELSE f.rank::text END,
+                         f.position)
+      FROM unnest(found) WITH ORDINALITY AS f (conversation_id, version, "position", kind, id, role, actor, created_at,
+                                               language, rank, n)
+      LEFT JOIN events e
+        ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
+     ORDER BY f.n;
+END
+$$;
+
+REVOKE ALL ON FUNCTION search_for FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_for', 'eventstore_reader', 'eventstore_search');
+
+-- eventstore_search may create nothing in the schema, except at the moment at which it becomes the owner.
+DO $$
+BEGIN
+    IF to_regrole('eventstore_search') IS NOT NULL THEN
+        EXECUTE format('GRANT CREATE ON SCHEMA %I TO eventstore_search', current_schema());
+        ALTER FUNCTION search_for OWNER TO eventstore_search;
+        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM eventstore_search', current_schema());
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE WARNING '% may not make eventstore_search the owner of search_for', session_user;
+END
+$$;

@@ -1,0 +1,35 @@
+-- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The
+-- contents of files are not included.
+CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    IF jsonb_typeof(parts) <> 'array' THEN
+        RETURN CASE jsonb_typeof(parts) WHEN 'string' THEN parts #>> '{}' WHEN 'object' THEN (parts - 'bytes')::text END;
+    END IF;
+    RETURN (
+        SELECT string_agg(
+                   CASE jsonb_typeof(p.part)
+                       WHEN 'string' THEN p.part #>> '{}'
+                       WHEN 'object' THEN
+                           concat_ws(' ',
+                               p.part ->> 'name',
+                               CASE WHEN jsonb_typeof(p.part -> 'text') = 'string' THEN p.part ->> 'text' END,
+                               CASE WHEN jsonb_typeof(p.part -> 'data') IN ('object', 'array') THEN p.part ->> 'data' END,
+                               p.part #>> '{file,name}',
+                               p.part ->> 'filename',
+                               p.part ->> 'input',
+                               p.part ->> 'result',
+                               search_json_text(p.part ->> 'arguments'),
+                               CASE WHEN jsonb_typeof(p.part -> 'content') = 'string' THEN p.part ->> 'content'
+                                    WHEN jsonb_typeof(p.part -> 'content') = 'array' THEN
+                                        (SELECT string_agg(c.part ->> 'text', ' ' ORDER BY c.ordinal)
+                                           FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
+                                          WHERE jsonb_typeof(c.part) = 'object')
+                               END)
+                   END, E'\n' ORDER BY p.ordinal)
+          FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_text_of_parts');
