@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from agent_manager.manager.folding import ConversationFold
@@ -19,6 +19,11 @@ _READERS = 3
 """Statements under way at a time for those who ask for one conversation."""
 _TOGETHER = 100
 """Conversations that one statement reads."""
+_FIRST_PAGE = 200
+"""Events that the first statement reads; further ones as many as fit :data:`_STATEMENT_BYTES`."""
+_STATEMENT_BYTES = 2 * 1024 * 1024
+_BREATH = 20
+"""After so many events other coroutines run."""
 
 
 def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
@@ -40,6 +45,7 @@ class Folds:
         self._log = log
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._page = min(PAGE, _FIRST_PAGE)
         self._kept: OrderedDict[UUID, ConversationFold] = OrderedDict()
         self._asked: dict[UUID, asyncio.Future[ConversationFold | None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
@@ -88,33 +94,54 @@ class Folds:
 
     async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
         """Several, in the order given; one that is kept at the version named there is taken as it is."""
-        found: dict[UUID, ConversationFold] = {}
-        behind = []
+        return {fold.id: fold async for fold in self.each(versions)}
+
+    async def each(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
+        """The same one after the other: little more is held than what is kept anyway, however many there are."""
+        group: dict[UUID, ConversationFold | None] = {}
+        events = 0
         for conversation_id, version in versions.items():
             kept = self._kept.get(conversation_id)
             if kept is not None and version is not None and kept.version >= version:
                 self._kept.move_to_end(conversation_id)
-                found[conversation_id] = kept
+                group[conversation_id] = kept
             else:
-                behind.append(conversation_id)
-        for start in range(0, len(behind), _TOGETHER):
-            found |= await self._read(behind[start : start + _TOGETHER])
+                group[conversation_id] = None
+                events += 1 if version is None else version - (0 if kept is None else kept.version)
+            if events >= self._page or len(group) == _TOGETHER:
+                for fold in await self._found(group):
+                    yield fold
+                group, events = {}, 0
+        for fold in await self._found(group):
+            yield fold
+
+    async def _found(self, group: Mapping[UUID, ConversationFold | None]) -> list[ConversationFold]:
+        behind = [each for each, fold in group.items() if fold is None]
+        read = await self._read(behind) if behind else {}
         self._shrink()
-        return {each: found[each] for each in versions if each in found}
+        found = (fold or read.get(each) for each, fold in group.items())
+        return [fold for fold in found if fold is not None]
 
     async def _read(self, conversations: Sequence[UUID]) -> dict[UUID, ConversationFold]:
         folds = {each: self._kept.get(each) or ConversationFold(each) for each in conversations}
         behind = list(conversations)
         while behind:
             read: Counter[UUID] = Counter()
-            for event in await self._log.events_of({each: folds[each].version for each in behind}):
+            limit = self._page
+            events = await self._log.events_of({each: folds[each].version for each in behind}, limit)
+            for number, event in enumerate(events, 1):
                 fold = folds[event.conversation_id]
                 read[fold.id] += 1
                 if event.version == fold.version + 1:  # another coroutine may have applied it meanwhile
                     before = fold.bytes
                     fold.apply(event)
-                    self._bytes += fold.bytes - before if fold.id in self._kept else 0
-            behind = [each for each in behind if read[each] == PAGE]
+                    self._bytes += fold.bytes - before if self._kept.get(fold.id) is fold else 0
+                if number % _BREATH == 0:
+                    await asyncio.sleep(0)
+            behind = [each for each in behind if read[each] == limit]
+            if events:
+                average = sum(event.size for event in events) // len(events) + 1
+                self._page = max(1, min(PAGE, 2 * limit, _STATEMENT_BYTES // average))
         return {each: self._keep(fold) for each, fold in folds.items() if fold.version}
 
     def _keep(self, fold: ConversationFold) -> ConversationFold:
@@ -161,7 +188,8 @@ class SeenFolds(Folds):
         """Applies what was appended here, where nothing lacks before it."""
         self._folds.learn(conversation_id, events, result)
 
-    async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
+    async def each(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
         """Those of several that are seen, in the order given."""
         seen = await self._sees(versions.keys())
-        return await self._folds.all_of({each: version for each, version in versions.items() if each in seen})
+        async for fold in self._folds.each({each: version for each, version in versions.items() if each in seen}):
+            yield fold
