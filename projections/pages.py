@@ -89,8 +89,8 @@ async def read_page(
         return await fetch_at_least(store, caller, text, given, listing.projections, asked.at_least, timeout)
 
     if limit is None:
-        rows = await fetch_all(fetch, listing, asked.filters, place, newest_first=asked.newest_first)
-        return Page(map(listing.make, rows))
+        all_rows = await fetch_all(fetch, listing, asked.filters, place, newest_first=asked.newest_first)
+        return Page(map(listing.make, all_rows))
     rows: list[TupleRow] = []
     size, is_full = 0, False
     async for stretch in stretches(

@@ -251,8 +251,10 @@ class Reader:
         time: datetime | None = None,
     ) -> AsyncIterator[ConversationSnapshot]:
         """The same, read a stretch at a time until the end of the block. See :meth:`conversation_at`."""
-        given = {"version": version, "position": position, "time": time}
-        async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), **given) as found:
+        candidates = self.candidates(conversation)
+        async with snapshot_as_of(
+            self.store, self.caller, candidates, version=version, position=position, time=time
+        ) as found:
             if found is None:
                 raise not_found(conversation)
             yield found

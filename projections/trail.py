@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from eventstore import Caller, Event, EventStore
@@ -42,13 +41,12 @@ async def read_trail(
         read = _of_conversation(store, caller, conversation_id, which, place, newest_first, wanted)
     events: list[Event] = []
     size, is_full = 0, False
-    async with aclosing(read):
-        async for event in read:
-            events.append(event)
-            size += event.size
-            is_full = limit is not None and (len(events) > limit or size > PAGE_BYTES)
-            if is_full:
-                break
+    async for event in read:
+        events.append(event)
+        size += event.size
+        is_full = limit is not None and (len(events) > limit or size > PAGE_BYTES)
+        if is_full:
+            break
     if not is_full:
         return Page(events)
     del events[limit:]
@@ -63,7 +61,7 @@ def _of_conversation(
     place: int | None,
     newest_first: bool,
     wanted: int | None,
-) -> AsyncGenerator[Event, None]:
+) -> AsyncIterator[Event]:
     first, last = _bounds(place, newest_first, HIGHEST_VERSION)
     source = conversation_source(caller.tenant, conversation_id, which, backwards=newest_first)
     return pages(store.log(caller), source, first, last, wanted)
@@ -71,7 +69,7 @@ def _of_conversation(
 
 def _of_tenant(
     store: EventStore, caller: Caller, which: Filter, place: int | None, newest_first: bool, wanted: int | None
-) -> AsyncGenerator[Event, None]:
+) -> AsyncIterator[Event]:
     first, last = _bounds(place, newest_first, _HIGHEST_POSITION)
     return store.read_log(
         after=first - 1, until_position=last, backwards=newest_first, limit=wanted, types=which.types,

@@ -169,16 +169,19 @@ class BodyWriter:
     def __init__(self, spool: Spool, tenant: str, previous: tuple[StoredBody, Any] | None = None) -> None:
         self._spool = spool
         self._tenant = tenant
-        self._digest = hashlib.sha256()
-        self._pending = bytearray()
-        self._in_file = 0
-        self._file: int | None = None
-        self._reserved = 0
+        self._begin()
         self._slice = TimeSlice()
         self.previous = previous
         self.index: Any = None
         self.index_bytes = 0
         self.cursor: str | None = None
+
+    def _begin(self) -> None:
+        self._digest = hashlib.sha256()
+        self._pending = bytearray()
+        self._in_file = 0
+        self._file: int | None = None
+        self._reserved = 0
 
     @property
     def size(self) -> int:
@@ -232,13 +235,13 @@ class BodyWriter:
         body = StoredBody(self.size, self._digest.digest(), memory, self._file)
         self._spool.in_memory += len(memory)
         weakref.finalize(body, self._spool.release, self._tenant, self._reserved, len(memory), self._file)
-        self._file, self._reserved = None, 0
+        self._begin()
         return body
 
     def discard(self) -> None:
-        """Give up a body that is not finished."""
+        """Give up what was written, so that the body may be written anew."""
         self._spool.release(self._tenant, self._reserved, 0, self._file)
-        self._file, self._reserved = None, 0
+        self._begin()
 
     async def _flush(self) -> None:
         text = bytes(self._pending)

@@ -96,8 +96,13 @@ class Folds:
         """Several, in the order given; one that is kept at the version named there is taken as it is."""
         return {fold.id: fold async for fold in self.each(versions)}
 
-    async def each(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
-        """The same one after the other: little more is held than what is kept anyway, however many there are."""
+    async def each(self, versions: Mapping[UUID, int | None], *, keep: bool = True) -> AsyncIterator[ConversationFold]:
+        """The same one after the other.
+
+        Args:
+            keep: whether those that are read are kept. Who goes through all there are reads each once, and holds
+                little; and does not take the place of those that are read again and again.
+        """
         group: dict[UUID, ConversationFold | None] = {}
         events = 0
         for conversation_id, version in versions.items():
@@ -109,20 +114,20 @@ class Folds:
                 group[conversation_id] = None
                 events += 1 if version is None else version - (0 if kept is None else kept.version)
             if events >= self._page or len(group) == _TOGETHER:
-                for fold in await self._found(group):
+                for fold in await self._found(group, keep=keep):
                     yield fold
                 group, events = {}, 0
-        for fold in await self._found(group):
+        for fold in await self._found(group, keep=keep):
             yield fold
 
-    async def _found(self, group: Mapping[UUID, ConversationFold | None]) -> list[ConversationFold]:
+    async def _found(self, group: Mapping[UUID, ConversationFold | None], *, keep: bool) -> list[ConversationFold]:
         behind = [each for each, fold in group.items() if fold is None]
-        read = await self._read(behind) if behind else {}
+        read = await self._read(behind, keep=keep) if behind else {}
         self._shrink()
         found = (fold or read.get(each) for each, fold in group.items())
         return [fold for fold in found if fold is not None]
 
-    async def _read(self, conversations: Sequence[UUID]) -> dict[UUID, ConversationFold]:
+    async def _read(self, conversations: Sequence[UUID], *, keep: bool) -> dict[UUID, ConversationFold]:
         folds = {each: self._kept.get(each) or ConversationFold(each) for each in conversations}
         behind = list(conversations)
         while behind:
@@ -142,7 +147,8 @@ class Folds:
             if events:
                 average = sum(event.size for event in events) // len(events) + 1
                 self._page = max(1, min(PAGE, 2 * limit, _STATEMENT_BYTES // average))
-        return {each: self._keep(fold) for each, fold in folds.items() if fold.version}
+        begun = {each: fold for each, fold in folds.items() if fold.version}
+        return {each: self._keep(fold) if keep or each in self._kept else fold for each, fold in begun.items()}
 
     def _keep(self, fold: ConversationFold) -> ConversationFold:
         kept = self._kept.get(fold.id)
@@ -188,8 +194,9 @@ class SeenFolds(Folds):
         """Applies what was appended here, where nothing lacks before it."""
         self._folds.learn(conversation_id, events, result)
 
-    async def each(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
+    async def each(self, versions: Mapping[UUID, int | None], *, keep: bool = True) -> AsyncIterator[ConversationFold]:
         """Those of several that are seen, in the order given."""
         seen = await self._sees(versions.keys())
-        async for fold in self._folds.each({each: version for each, version in versions.items() if each in seen}):
+        visible = {each: version for each, version in versions.items() if each in seen}
+        async for fold in self._folds.each(visible, keep=keep):
             yield fold

@@ -275,8 +275,8 @@ class Manager:
         return await self._log.conversations()
 
     def folds(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
-        """Conversations at these versions or later, one after the other, in the order given."""
-        return self._folds.each(versions)
+        """Conversations at these versions or later, one after the other, in the order given; none is kept."""
+        return self._folds.each(versions, keep=False)
 
     async def register_agent(self, url_or_card: str | Json, *, allow_private: bool = True) -> Json:
         """Register an agent by the URL of its card, or by the card itself; return the card.

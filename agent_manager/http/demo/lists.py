@@ -7,8 +7,7 @@ read and encoded. Events never change, and a conversation changes only with its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from datetime import UTC
 from operator import itemgetter
 from typing import NamedTuple
@@ -41,7 +40,7 @@ class _Part(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """Of a list by conversation: the shape it is in, the version of each conversation, and where its parts are."""
+    """Of a list of tasks: the shape it is in, the version of each conversation, and where its tasks stand."""
 
     shape: Shape
     conversations: dict[UUID, tuple[int, list[_Part]]]
@@ -52,37 +51,77 @@ class _Index(NamedTuple):
         return parts if (self.shape, before) == (shape, version) else None
 
 
+class _Listed(NamedTuple):
+    """A conversation in the list of all: what is known of it, and where it stands; nowhere if it is deleted."""
+
+    summary: Summary
+    start: int
+    end: int
+
+
+class _Conversations(NamedTuple):
+    """The index of the list of all conversations, which is in a shape."""
+
+    shape: Shape
+    listed: dict[UUID, _Listed]
+
+
 async def write_conversations(out: BodyWriter, here: HereAndNow, asked: Shape | None) -> None:
     """Write all conversations with their messages, in the order in which they began; not the deleted ones."""
-    seen = await here.backend.summaries.read(here.manager)
-    shape = asked or shape_of_list(seen.values())
-    body, before = out.previous or (None, _Index(shape, {}))
-    index = _Index(shape, {})
-    shown = {each: one for each, one in seen.items() if not one.is_deleted}
-    changed = {each: one.version for each, one in shown.items() if before.known(shape, one.version, each) is None}
-    folds = here.manager.folds(changed)
+    versions = await here.manager.versions()
+    shape = asked or (out.previous[1].shape if out.previous is not None else None)
+    while True:
+        index = await _try_conversations(out, here, versions, shape, is_guess=asked is None)
+        right = asked or shape_of_list(one.summary for one in index.listed.values())
+        if index.shape == right:
+            break
+        shape = right
+        out.discard()
+    out.index, out.index_bytes = index, _ENTRY_BYTES * len(index.listed)
+
+
+async def _try_conversations(
+    out: BodyWriter, here: HereAndNow, versions: Mapping[UUID, int], shape: Shape | None, *, is_guess: bool
+) -> _Conversations:
+    """Write the conversations in a shape, or, if it is None, in that of the first of them.
+
+    Args:
+        is_guess: stop as soon as it turns out to be the wrong one.
+    """
+    body, before = out.previous or (None, None)
+    known: dict[UUID, _Listed] = {}
+    if before is not None and before.shape == shape:
+        known = {each: one for each, one in before.listed.items() if one.summary.version == versions.get(each)}
+    folds = here.manager.folds({each: version for each, version in versions.items() if each not in known})
+    coming = await anext(folds, None)
+    listed: dict[UUID, _Listed] = {}
     separator = b"["
-    for conversation_id, one in shown.items():
-        fold: ConversationFold | None = None
-        if conversation_id in changed:
-            fold = await anext(folds, None)
-            while fold is not None and fold.id != conversation_id:  # pragma: no cover - seen a moment ago
-                fold = await anext(folds, None)
-            if fold is None:
-                continue
-        await out.write(separator)
-        separator = b","
-        start = out.size
+    for conversation_id in versions:
+        fold = coming if coming is not None and coming.id == conversation_id else None
         if fold is not None:
-            await _write_conversation(out, fold, shape)
-        else:
-            assert body is not None
-            [part] = before.conversations[conversation_id][1]
-            await out.copy(body, part.start, part.end)
-        version = one.version if fold is None else fold.version
-        index.conversations[conversation_id] = version, [_Part(0, start, out.size)]
+            coming = await anext(folds, None)
+            summary = here.backend.summaries.add(here.caller.tenant, fold)
+        elif conversation_id in known:
+            summary = known[conversation_id].summary
+        else:  # not seen any more
+            continue
+        shape = shape or (None if summary.is_deleted else summary.shape)
+        start = end = out.size
+        if not summary.is_deleted:
+            await out.write(separator)
+            separator = b","
+            start = out.size
+            if fold is not None:
+                await _write_conversation(out, fold, shape or "0.3")
+            else:
+                assert body is not None
+                await out.copy(body, known[conversation_id].start, known[conversation_id].end)
+            end = out.size
+        listed[conversation_id] = _Listed(summary, start, end)
+        if is_guess and shape == "1.0" and summary.shape == "0.3" and not summary.is_deleted:
+            break
     await out.write(b"[]" if separator == b"[" else b"]")
-    out.index, out.index_bytes = index, _ENTRY_BYTES * len(index.conversations)
+    return _Conversations(shape or "0.3", listed)
 
 
 async def _write_conversation(out: BodyWriter, fold: ConversationFold, shape: Shape) -> None:
@@ -212,22 +251,16 @@ async def write_messages(out: BodyWriter, here: HereAndNow, conversation_id: UUI
     if out.previous is not None:
         body, (version, number, shape) = out.previous
         await out.copy(body, 1, body.size - 1)
-    async with aclosing(_messages(here, conversation_id, version)) as messages:
-        async for event, data in messages:
-            version = event.version
-            sent = sent_message(data)
+    events = here.store.read(
+        conversation_id, after=version, types=["message.added"], tenant=here.caller.tenant, user=here.caller.user
+    )
+    async for event in events:
+        version = event.version
+        if isinstance(event.data, MessageAdded):
+            sent = sent_message(event.data)
             shape = shape or shape_of(sent)
             message = as_message(sent, shape, unnamed(conversation_id, number))
             await out.write((b"," if number else b"") + to_json(listed(message, conversation_id, version)))
             number += 1
     await out.write(b"]")
     out.index, out.index_bytes = _MessagesIndex(version, number, shape), _ENTRY_BYTES
-
-
-async def _messages(here: HereAndNow, conversation_id: UUID, after: int) -> AsyncIterator[tuple[Event, MessageAdded]]:
-    caller = here.caller
-    async for event in here.store.read(
-        conversation_id, after=after, types=["message.added"], tenant=caller.tenant, user=caller.user
-    ):
-        if isinstance(event.data, MessageAdded):
-            yield event, event.data

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
+from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.happened import Summary, summary
 from agent_manager.manager.manager import Manager
 
@@ -34,7 +35,12 @@ class SummaryCache:
             else:
                 missing[conversation_id] = version
         async for fold in manager.folds(missing):
-            found[fold.id] = made = summary(fold)
-            if 1 + len(made.tasks) <= self._kept.maxsize:
-                self._kept[manager.tenant, fold.id] = made
+            found[fold.id] = self.add(manager.tenant, fold)
         return {each: one for each, one in found.items() if one is not None}
+
+    def add(self, tenant: str, fold: ConversationFold) -> Summary:
+        """Return the summary of a conversation that was read, and keep it."""
+        made = summary(fold)
+        if 1 + len(made.tasks) <= self._kept.maxsize:
+            self._kept[tenant, fold.id] = made
+        return made
