@@ -96,9 +96,12 @@ async def read_page(
     async for stretch in stretches(
         fetch, listing, asked.filters, place, newest_first=asked.newest_first, limit=limit + 1
     ):
-        rows += stretch
-        size += row_bytes(stretch)
-        is_full = len(rows) > limit or size > PAGE_BYTES
+        for row in stretch:
+            rows.append(row)
+            size += row_bytes([row])
+            is_full = len(rows) > limit or size > PAGE_BYTES
+            if is_full:
+                break
         if is_full:
             break
     further = None

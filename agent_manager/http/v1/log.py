@@ -25,7 +25,7 @@ from agent_manager.http.models.events import (
     event_out,
 )
 from agent_manager.http.spool import BodyWriter
-from agent_manager.http.streams import EventStream, of_conversation, resumed_after
+from agent_manager.http.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
 from agent_manager.http.v1.given import new_event
 from eventstore import ANY, Event
@@ -122,7 +122,9 @@ async def stream_log(here: Here, request: Request, asked: Annotated[LogStreamQue
     Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(here, request, asked)
     tenant, user = here.caller.tenant, here.caller.user
-    events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user)
+    events = here.store.subscribe(
+        after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
+    )
     return here.stream(request, events, after)
 
 
