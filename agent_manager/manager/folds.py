@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from uuid import UUID
 
 from agent_manager.manager.folding import ConversationFold
-from agent_manager.manager.log import PAGE, Log
+from agent_manager.manager.log import Log
 from eventstore import Appended, AppendResult, Event, NewEvent
 from eventstore.errors import StoreClosed
 from eventstore.jsontext import load, to_json
@@ -19,8 +19,10 @@ _READERS = 3
 """Statements under way at a time for those who ask for one conversation."""
 _TOGETHER = 100
 """Conversations that one statement reads."""
-_FIRST_PAGE = 200
-"""Events that the first statement reads; further ones as many as fit :data:`_STATEMENT_BYTES`."""
+_FIRST_PAGE, _LARGEST_PAGE = 100, 300
+"""Events of a conversation that a statement reads: at first, and at most. Between these as many as fit
+:data:`_STATEMENT_BYTES`; more would hold up the event loop while they are taken from the driver.
+"""
 _STATEMENT_BYTES = 2 * 1024 * 1024
 _BREATH = 20
 """After so many events other coroutines run."""
@@ -45,7 +47,7 @@ class Folds:
         self._log = log
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._page = min(PAGE, _FIRST_PAGE)
+        self._page = _FIRST_PAGE
         self._kept: OrderedDict[UUID, ConversationFold] = OrderedDict()
         self._asked: dict[UUID, asyncio.Future[ConversationFold | None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
@@ -146,7 +148,7 @@ class Folds:
             behind = [each for each in behind if read[each] == limit]
             if events:
                 average = sum(event.size for event in events) // len(events) + 1
-                self._page = max(1, min(PAGE, 2 * limit, _STATEMENT_BYTES // average))
+                self._page = max(1, min(_LARGEST_PAGE, 2 * limit, _STATEMENT_BYTES // average))
         begun = {each: fold for each, fold in folds.items() if fold.version}
         return {each: self._keep(fold) if keep or each in self._kept else fold for each, fold in begun.items()}
 
