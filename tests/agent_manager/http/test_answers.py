@@ -86,7 +86,7 @@ async def test_answers_that_nobody_reads_take_no_memory(
     url = next(word for word in up.out.split() if word.startswith("http://")).rstrip(";")
     port = httpx.URL(url).port or 0
     process = psutil.Process(up.pid)
-    conversation = await fill(store, 10_000, 500)
+    conversation = await fill(store, 6_000, 900)
     path = f"/v1/conversations/{conversation}/state"
     async with httpx.AsyncClient(timeout=60) as client:
         assert len((await client.get(url + path)).content) > 12_000_000
@@ -367,3 +367,16 @@ async def test_a_large_event_is_sent_on_a_stream_in_pieces(here: Served) -> None
     async with EventSource(here.address, f"/v1/conversations/{trip}/stream") as stream:
         await here.store.append(UUID(trip), [ApplicationEvent("big", "x" * 900_000)])
         assert len((await stream.next()).data["content"]) == 900_000
+
+
+async def test_streams_read_a_log_of_small_and_large_events_in_small_batches(here: Served) -> None:
+    random = Random(7)
+    trip = UUID(await here.begin())
+    sizes = [random.choice([1, 50, 20_000, 70_000, 200_000]) for _ in range(60)]
+    result = await here.store.append(trip, [ApplicationEvent("sized", "x" * size) for size in sizes])
+    for path in (f"/v1/conversations/{trip}/stream?after=0", "/v1/log/stream?after=0&type=sized"):
+        async with EventSource(here.address, path) as stream:
+            seen = []
+            while not seen or seen[-1].id < result.position:
+                seen.append(await stream.next())
+        assert [len(one.data["content"]) for one in seen if one.name == "sized"] == sizes
