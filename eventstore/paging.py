@@ -6,8 +6,10 @@ While the events of a page are handed out, the next page is fetched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from psycopg import AsyncCursor
@@ -28,6 +30,7 @@ _LAST_EVENT = query("eventstore", "last_event")
 _FIRST_PAGE, _LARGEST_PAGE = 100, 2000
 _PAGE_BYTES = 2 * 1024 * 1024
 """About what one page may hold in memory; there may be two."""
+_FIRST_BATCH, _LARGEST_BATCH = 10, 200
 _BREATH = 200
 """After so many events other coroutines run, the one that fetches the next page among them."""
 
@@ -91,6 +94,33 @@ async def pages(
             await end([coming])
             if not coming.cancelled():
                 coming.exception()  # nobody waits for the page any more, nor for why there is none
+
+
+async def in_batches(
+    read: Callable[[int, int], AsyncIterator[Event]], after: int, place: Callable[[Event], int], held_bytes: int
+) -> AsyncGenerator[Event, None]:
+    """Events for a consumer that may be slow: while it deals with one, no more is held than a small batch.
+
+    Args:
+        read: the events beyond a position or version, at most so many.
+        place: of an event, its position or version.
+        held_bytes: of contents in a batch, unless a single event takes more.
+    """
+    limit = _FIRST_BATCH
+    while True:
+        batch = [event async for event in read(after, limit)]
+        is_last = len(batch) < limit
+        sizes = list(accumulate(event.size for event in batch))
+        fitting = max(1, bisect_right(sizes, held_bytes))
+        if fitting < len(batch):
+            del batch[fitting:]
+            is_last = False
+        limit = min(2 * limit, _LARGEST_BATCH) if fitting >= len(sizes) else fitting
+        for event in batch:
+            yield event
+            after = place(event)
+        if is_last:
+            return
 
 
 class Walk:

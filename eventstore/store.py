@@ -285,6 +285,7 @@ class EventStore:
         tenant: str | None = None,
         user: str | None = None,
         all_tenants: bool = False,
+        held_bytes: int | None = None,
     ) -> AsyncIterator[Event]:
         """All events after a position, those to come included: in order, each once, none missing.
 
@@ -294,6 +295,8 @@ class EventStore:
         Args:
             user: only what this user may see, from when they may; None is the whole tenant. What was appended to a
                 conversation before it was shared with them is read with :meth:`read`.
+            held_bytes: of events that were read and not taken yet, about. None reads some megabytes ahead, which is
+                faster; give a number if there are many subscribers, and some may be slow.
         """
         whose = self._whose(tenant, user, all_tenants)
         events = follow(
@@ -303,6 +306,7 @@ class EventStore:
             None if whose is EVERYBODY else whose.tenant,
             _not_negative(after, "after"),
             Filter(types, actor),
+            held_bytes,
         )
         async with aclosing(events):
             async for event in events:

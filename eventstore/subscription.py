@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from operator import attrgetter
 
 from eventstore.database.pool import View
 from eventstore.errors import ConnectionLost, ServerUnreachable
 from eventstore.events import Event
+from eventstore.paging import in_batches
 from eventstore.read import Filter, horizon, last_event, read_log
 from eventstore.watch import News
 
@@ -22,6 +24,7 @@ async def follow(
     tenant: str | None,
     position: int,
     which: Filter,
+    held_bytes: int | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Events beyond a position, for good.
 
@@ -30,14 +33,26 @@ async def follow(
         wait: returns when there may be events beyond a position, and brings them along where it can.
         revive: starts a server that is away, where that is ours to do.
         tenant: whose events; None is everybody's.
+        held_bytes: of events that were read and not taken yet, about; None reads pages ahead.
     """
+
+    def read(first: int, final: int) -> AsyncIterator[Event]:
+        if held_bytes is None:
+            return read_log(log, tenant, first, final, which, limit=None)
+        return in_batches(
+            lambda after, limit: read_log(log, tenant, after + 1, final, which, limit=limit),
+            first - 1,
+            attrgetter("position"),
+            held_bytes,
+        )
+
     filtered = not which.is_empty or tenant is not None
     news: News | None = None
     while True:
         try:
             if news is None or not news.are_all:
                 final = max(await horizon(log), news.position if news is not None else 0)
-                async for event in read_log(log, tenant, position + 1, final, which, limit=None):
+                async for event in read(position + 1, final):
                     yield event
                     position = event.position
                 if filtered and final > position:

@@ -1,6 +1,5 @@
 """The read side: projections from the log to read tables, the worker that maintains them, and reading them."""
 
-from projections.as_of import ConversationState
 from projections.cache import ConversationCache
 from projections.checkpoints import applied_position, wait_for
 from projections.compare import Difference
@@ -14,6 +13,7 @@ from projections.rebuild import Rebuild, RebuildProgress, Rebuilt, rebuild, undo
 from projections.retrying import Retried, retry
 from projections.rows import Conversation, Message, Task
 from projections.search import Hit, Search, SearchPage
+from projections.snapshot import ConversationState
 from projections.statistics import Statistics
 from projections.status import Status, read_status
 from projections.sync_reading import SyncReader

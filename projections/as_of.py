@@ -8,47 +8,30 @@ anything of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg import sql
-from psycopg.rows import TupleRow
 
 from eventstore import Caller, EventStore
 from eventstore.database.connection import PROJECTOR, Connection, take_role
 from eventstore.database.queries import query, query_without
 from eventstore.database.translate import translated
 from eventstore.errors import InputError, NotFound
-from eventstore.paging import RawRows
-from projections.lists import MESSAGES, TASKS
-from projections.pages import fetch_all
 from projections.projection import named
-from projections.rows import Conversation, Message, Task
+from projections.snapshot import ConversationSnapshot
 
 _PROJECTIONS = named(["conversations", "messages", "tasks"])
 _LIMITS = frozenset(("version", "position", "time"))
 _VERSIONS = query("projections", "as_of_versions")
 _BATCH = query("projections", "as_of_batch")
-_CONVERSATION = query("projections", "conversation")
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationState:
-    """A conversation with all its messages and tasks, in the orders in which the Reader gives them."""
-
-    conversation: Conversation
-    messages: tuple[Message, ...]
-    tasks: tuple[Task, ...]
-
-    @property
-    def version(self) -> int:
-        """The conversation's version."""
-        return self.conversation.version
-
-
-async def state_as_of(
+@asynccontextmanager
+async def snapshot_as_of(
     store: EventStore,
     caller: Caller,
     candidates: list[UUID],
@@ -56,8 +39,8 @@ async def state_as_of(
     version: int | None = None,
     position: int | None = None,
     time: datetime | None = None,
-) -> ConversationState | None:
-    """The first of the candidates that exists, as it was; None where none exists.
+) -> AsyncIterator[ConversationSnapshot | None]:
+    """The first of the candidates that exists, as it was, until the end of the block; None where none exists.
 
     Raises:
         InputError: not exactly one of the three limits is given, or it is none.
@@ -69,7 +52,8 @@ async def state_as_of(
     versions: dict[UUID, int] = dict(await store.log(caller).fetch(_VERSIONS, {"tenant": tenant, "ids": candidates}))
     found = next((candidate for candidate in candidates if candidate in versions), None)
     if found is None:
-        return None
+        yield None
+        return
     if version is not None and version > versions[found]:
         raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {version}")
     async with await store.connect(PROJECTOR) as connection:
@@ -82,22 +66,9 @@ async def state_as_of(
                     raise NotFound(f"conversation {found} had not begun at {words} {value}")
                 for projection in _PROJECTIONS:
                     await projection.fold(connection)
-                return await read_state(connection, tenant, found)
-
-
-async def read_state(connection: Connection, tenant: str, conversation_id: UUID) -> ConversationState | None:
-    """What the tables that the connection sees hold of a conversation."""
-
-    async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
-        return await (await RawRows(connection).execute(text.encode(), given)).fetchall()
-
-    rows = await fetch(_CONVERSATION, {"tenant": tenant, "ids": [conversation_id]})
-    if not rows:
-        return None
-    asked = {"tenant": tenant, "conversation_id": conversation_id}
-    messages = map(Message.from_row, await fetch_all(fetch, MESSAGES, asked))
-    tasks = map(Task.from_row, await fetch_all(fetch, TASKS, asked))
-    return ConversationState(Conversation.from_row(rows[0]), tuple(messages), tuple(tasks))
+                snapshot = await ConversationSnapshot.open(connection, tenant, found)
+                assert snapshot is not None
+                yield snapshot
 
 
 async def _make_tables(connection: Connection, schema: str) -> None:

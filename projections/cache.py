@@ -18,22 +18,23 @@ One cache belongs to one event loop and serves all its coroutines. The states ar
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 from uuid import UUID
 
+from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
 from eventstore import Caller
-from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.database.translate import translated
 from eventstore.errors import InputError
-from eventstore.paging import RawRows
-from projections.as_of import ConversationState, read_state
 from projections.checkpoints import LAGGING, wait_for_written
 from projections.position import fetch_at_least
 from projections.projection import named
 from projections.reading import Reader, not_found
+from projections.snapshot import ConversationSnapshot, ConversationState, fetch_rows
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -45,11 +46,24 @@ _ROW_BYTES = 1000
 """About what Python's objects around a row take."""
 
 
+class ConversationMark(NamedTuple):
+    """What a state of a conversation was read from: another mark, perhaps another state.
+
+    Attributes:
+        id: of the conversation.
+        version: of the conversation, as its row has it.
+        tables: their files, and what of the conversation is parked.
+    """
+
+    id: UUID
+    version: int
+    tables: tuple[object, ...]
+
+
 class _Kept(NamedTuple):
     """A state, and what it was read from."""
 
-    version: int
-    marks: tuple[object, ...]
+    mark: ConversationMark
     state: ConversationState
     size: int
 
@@ -101,68 +115,83 @@ class ConversationCache:
             NotFound: there is none.
             NotCaughtUp: the workers have not come far enough within the reader's time.
         """
-        reader = self._reader
-        given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
-        rows = await fetch_at_least(reader.store, reader.caller, _CACHED, given, _READ_FROM, at_least, reader.timeout)
-        if not rows:
-            raise not_found(conversation)
-        found, version, *marks = rows[0]
-        key = (reader.caller, found)
+        found = await conversation_mark(self._reader, conversation, at_least=at_least)
+        key = (self._reader.caller, found.id)
         kept = self._kept.get(key)
-        if kept is not None and (kept.version, kept.marks) == (version, tuple(marks)):
+        if kept is not None and kept.mark == found:
             self.hits += 1
             return kept.state
         self.misses += 1
-        return await self._read(key, conversation)
+        async with whole_snapshot(self._reader, found.id) as (mark, snapshot):
+            state = await snapshot.read()
+        read = _Kept(mark, state, _size(state))
+        before = self._kept.get(key)
+        if before is None or before.mark.tables != mark.tables or before.mark.version <= mark.version:
+            self._kept.pop(key, None)
+            if read.size <= self._kept.maxsize:
+                self._kept[key] = read
+        return state
 
-    async def _read(self, key: _Key, conversation: UUID | str) -> ConversationState:
-        while True:
-            read = await self._whole(*key)
-            if read is None:
-                raise not_found(conversation)
-            if isinstance(read, int):
-                store, timeout = self._reader.store, self._reader.timeout
-                await wait_for_written(store, named(list(_READ_FROM)), {key[1]: read}, timeout=timeout)
-                continue
-            before = self._kept.get(key)
-            if before is None or before.marks != read.marks or before.version <= read.version:
-                self._kept.pop(key, None)
-                if read.size <= self._kept.maxsize:
-                    self._kept[key] = read
-            return read.state
 
-    async def _whole(self, caller: Caller, conversation_id: UUID) -> _Kept | int | None:
-        """The state in one snapshot; where it is not whole the position that is lacking; None where it is gone."""
-        store, tenant = self._reader.store, caller.tenant
+async def conversation_mark(
+    reader: Reader, conversation: UUID | str, *, at_least: int | None = None
+) -> ConversationMark:
+    """Return what tells whether a state of a conversation that was read before is still the present one.
+
+    Raises:
+        NotFound: there is no such conversation.
+        NotCaughtUp: the projections have not applied ``at_least`` within the reader's time.
+    """
+    given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
+    rows = await fetch_at_least(reader.store, reader.caller, _CACHED, given, _READ_FROM, at_least, reader.timeout)
+    if not rows:
+        raise not_found(conversation)
+    return _mark(rows[0])
+
+
+@asynccontextmanager
+async def whole_snapshot(
+    reader: Reader, conversation_id: UUID
+) -> AsyncIterator[tuple[ConversationMark, ConversationSnapshot]]:
+    """A whole conversation, see the module, until the end of the block, and its mark.
+
+    Raises:
+        NotFound: there is no such conversation.
+        NotCaughtUp: the workers have not come far enough within the reader's time.
+    """
+    store, caller = reader.store, reader.caller
+    while True:
         with translated():
             async with store.parts.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
-                row = await _one(connection, _CACHED, {"tenant": tenant, "ids": [conversation_id]})
-                if row is None:
-                    return None
-                _, version, *marks = row
-                event = {"tenant": tenant, "conversation_id": conversation_id, "version": Int8(version)}
+                rows = await fetch_rows(connection, _CACHED, {"tenant": caller.tenant, "ids": [conversation_id]})
+                if not rows:
+                    raise not_found(conversation_id)
+                mark = _mark(rows[0])
+                event = {
+                    "tenant": caller.tenant,
+                    "conversation_id": conversation_id,
+                    "version": Int8(mark.version),
+                }
                 found = await store.log(caller).fetch(_EVENT, event)  # it never changes, whoever looks when
                 if not found:  # the caller may see it no longer
-                    return None
+                    raise not_found(conversation_id)
                 [(position,)] = found
                 missing = {
                     "projections": list(_READ_FROM),
                     "conversations": [conversation_id],
                     "positions": [Int8(position)],
                 }
-                if await _one(connection, LAGGING, missing) is not None:
-                    return int(position)
-                state = await read_state(connection, tenant, conversation_id)
-        if state is None:
-            return None
-        state = ConversationState(
-            state.conversation, tuple(m for m in state.messages if m.version <= version), state.tasks
-        )
-        return _Kept(version, tuple(marks), state, _size(state))
+                if not await fetch_rows(connection, LAGGING, missing):
+                    snapshot = await ConversationSnapshot.open(connection, caller.tenant, conversation_id)
+                    if snapshot is None:
+                        raise not_found(conversation_id)
+                    yield mark, snapshot
+                    return
+        await wait_for_written(store, named(list(_READ_FROM)), {conversation_id: int(position)}, timeout=reader.timeout)
 
 
-async def _one(connection: Connection, text: str, given: dict[str, Any]) -> tuple[Any, ...] | None:
-    return await (await RawRows(connection).execute(text.encode(), given)).fetchone()
+def _mark(row: TupleRow) -> ConversationMark:
+    return ConversationMark(row[0], row[1], tuple(row[2:]))
 
 
 def _size(state: ConversationState) -> int:

@@ -24,8 +24,14 @@ P = ParamSpec("P")
 
 PAGE = 500
 """Rows that :func:`every` reads at a time."""
-_STRETCH = 1000
-"""Rows of a statement where a list is read as a whole."""
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page that takes more ends there, whatever its limit."""
+_FIRST_STRETCH, _LONGEST_STRETCH = 51, 1000
+"""Rows of a statement where more than a page is read: few at first, because nobody knows yet how large they are."""
+_STRETCH_BYTES = 2 * 1024 * 1024
+"""About what such a statement may return."""
+
+_ROW_BYTES = 1000
 
 Fetch = Callable[[str, dict[str, Any]], Awaitable[list[TupleRow]]]
 """Runs a statement with its parameters."""
@@ -63,7 +69,8 @@ class Asked:
 async def read_page(
     store: EventStore, caller: Caller, listing: Listing[Row], asked: Asked, timeout: float
 ) -> Page[Row]:
-    """Reads a page, in one statement, unless it has to wait for the projections.
+    """Reads a page: in one statement unless it has many rows, or has to wait for the projections. It ends before its
+    limit where its rows take more than :data:`PAGE_BYTES`.
 
     Raises:
         InvalidCursor: ``after`` is no cursor of this list.
@@ -82,12 +89,23 @@ async def read_page(
         return await fetch_at_least(store, caller, text, given, listing.projections, asked.at_least, timeout)
 
     if limit is None:
-        rows = await fetch_all(fetch, listing, asked.filters, place, newest_first=asked.newest_first)
-        return Page(map(listing.make, rows))
-    text, given = listing.statement(asked.filters, place, newest_first=asked.newest_first, limit=Int8(limit + 1))
-    rows = await fetch(text, given)
+        all_rows = await fetch_all(fetch, listing, asked.filters, place, newest_first=asked.newest_first)
+        return Page(map(listing.make, all_rows))
+    rows: list[TupleRow] = []
+    size, is_full = 0, False
+    async for stretch in stretches(
+        fetch, listing, asked.filters, place, newest_first=asked.newest_first, limit=limit + 1
+    ):
+        for row in stretch:
+            rows.append(row)
+            size += row_bytes([row])
+            is_full = len(rows) > limit or size > PAGE_BYTES
+            if is_full:
+                break
+        if is_full:
+            break
     further = None
-    if len(rows) > limit:
+    if is_full:
         del rows[limit:]
         further = purpose.write(_place(listing, rows[-1]))
     return Page(_made(listing, rows), further)
@@ -102,14 +120,42 @@ async def fetch_all(
     newest_first: bool = False,
 ) -> list[TupleRow]:
     """The rows of a list from a place on to its end, a stretch at a time: no statement is long."""
-    rows: list[TupleRow] = []
-    while True:
-        text, given = listing.statement(filters, place, newest_first=newest_first, limit=Int8(_STRETCH))
+    read = stretches(fetch, listing, filters, place, newest_first=newest_first)
+    return [row async for stretch in read for row in stretch]
+
+
+async def stretches(
+    fetch: Fetch,
+    listing: Listing[Any],
+    filters: Mapping[str, Any],
+    place: Sequence[Any] | None = None,
+    *,
+    newest_first: bool = False,
+    limit: int | None = None,
+) -> AsyncIterator[list[TupleRow]]:
+    """The rows of a list from a place on, as many in a statement as fit :data:`_STRETCH_BYTES`, judging by the last.
+
+    Args:
+        limit: rows in all; None reads to the end of the list.
+    """
+    size = _FIRST_STRETCH
+    while limit is None or limit > 0:
+        asked = size if limit is None else min(size, limit)
+        text, given = listing.statement(filters, place, newest_first=newest_first, limit=Int8(asked))
         stretch = await fetch(text, given)
-        rows += stretch
-        if len(stretch) < _STRETCH:
-            return rows
+        if stretch:
+            yield stretch
+        if len(stretch) < asked:
+            return
+        if limit is not None:
+            limit -= len(stretch)
         place = _place(listing, stretch[-1])
+        size = max(1, min(_LONGEST_STRETCH, 4 * size, _STRETCH_BYTES * len(stretch) // row_bytes(stretch)))
+
+
+def row_bytes(rows: Iterable[TupleRow]) -> int:
+    """About what rows take: the texts and JSON in them, and the objects around them."""
+    return sum(_ROW_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes)) for row in rows)
 
 
 def _place(listing: Listing[Any], row: TupleRow) -> list[Any]:

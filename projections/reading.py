@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
@@ -12,7 +13,7 @@ from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter
-from projections.as_of import ConversationState, state_as_of
+from projections.as_of import snapshot_as_of
 from projections.asking import caller_of
 from projections.lists import (
     ALL_MESSAGES,
@@ -26,6 +27,7 @@ from projections.lists import (
 from projections.pages import Asked, Page, Row, check_flag, read_page
 from projections.position import fetch_at_least
 from projections.rows import Conversation, Message, Task
+from projections.snapshot import ConversationSnapshot, ConversationState
 from projections.trail import read_trail
 
 By: TypeAlias = Literal["updated", "created"]
@@ -236,12 +238,26 @@ class Reader:
         Raises:
             NotFound: there is no such conversation, or there was none then, or it has not come to that version.
         """
-        found = await state_as_of(
-            self.store, self.caller, self.candidates(conversation), version=version, position=position, time=time
-        )
-        if found is None:
-            raise not_found(conversation)
-        return found
+        async with self.snapshot_at(conversation, version=version, position=position, time=time) as snapshot:
+            return await snapshot.read()
+
+    @asynccontextmanager
+    async def snapshot_at(
+        self,
+        conversation: UUID | str,
+        *,
+        version: int | None = None,
+        position: int | None = None,
+        time: datetime | None = None,
+    ) -> AsyncIterator[ConversationSnapshot]:
+        """The same, read a stretch at a time until the end of the block. See :meth:`conversation_at`."""
+        candidates = self.candidates(conversation)
+        async with snapshot_as_of(
+            self.store, self.caller, candidates, version=version, position=position, time=time
+        ) as found:
+            if found is None:
+                raise not_found(conversation)
+            yield found
 
     def candidates(self, conversation: UUID | str) -> list[UUID]:
         """The ids of the conversations that a text may name: a UUID in any of its forms, or a client's own id."""

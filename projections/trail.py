@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from uuid import UUID
 
-from psycopg.types.numeric import Int8
-
 from eventstore import Caller, Event, EventStore
-from eventstore.paging import RawRows
+from eventstore.paging import pages
 from eventstore.read import HIGHEST_VERSION, Filter, conversation_source
 from projections.cursors import Purpose
-from projections.pages import Page, check_flag, checked_limit
+from projections.pages import PAGE_BYTES, Page, check_flag, checked_limit
 
 _HIGHEST_POSITION = 2**63 - 1
 
@@ -24,7 +23,9 @@ async def read_trail(
     limit: int | None,
     after: str | None,
 ) -> Page[Event]:
-    """A page of a conversation's trail, in one statement; or of a tenant's, as the log is read."""
+    """A page of a conversation's trail, or of a tenant's, as the log is read. It ends before its limit where its events
+    take more than :data:`~projections.pages.PAGE_BYTES`.
+    """
     checked_limit(limit)
     check_flag(newest_first, "newest_first")
     filters = {"tenant": caller.tenant, "conversation_id": conversation_id, **which.parameters()}
@@ -35,16 +36,24 @@ async def read_trail(
         return Page([], after)
     wanted = None if limit is None else limit + 1
     if conversation_id is None:
-        events = await _of_tenant(store, caller, which, place, newest_first, wanted)
+        read = _of_tenant(store, caller, which, place, newest_first, wanted)
     else:
-        events = await _of_conversation(store, caller, conversation_id, which, place, newest_first, wanted)
-    if limit is None or len(events) <= limit:
+        read = _of_conversation(store, caller, conversation_id, which, place, newest_first, wanted)
+    events: list[Event] = []
+    size, is_full = 0, False
+    async for event in read:
+        events.append(event)
+        size += event.size
+        is_full = limit is not None and (len(events) > limit or size > PAGE_BYTES)
+        if is_full:
+            break
+    if not is_full:
         return Page(events)
-    last = events[limit - 1]
-    return Page(events[:limit], purpose.write([last.position if conversation_id is None else last.version]))
+    del events[limit:]
+    return Page(events, purpose.write([events[-1].position if conversation_id is None else events[-1].version]))
 
 
-async def _of_conversation(
+def _of_conversation(
     store: EventStore,
     caller: Caller,
     conversation_id: UUID,
@@ -52,23 +61,20 @@ async def _of_conversation(
     place: int | None,
     newest_first: bool,
     wanted: int | None,
-) -> list[Event]:
+) -> AsyncIterator[Event]:
     first, last = _bounds(place, newest_first, HIGHEST_VERSION)
     source = conversation_source(caller.tenant, conversation_id, which, backwards=newest_first)
-    bounds = {"first": Int8(first), "last": Int8(last), "limit": Int8(wanted or HIGHEST_VERSION)}
-    rows = await store.log(caller).fetch(source.text, source.given | bounds, cursor=RawRows)
-    return [Event.from_row(row) for row in rows]
+    return pages(store.log(caller), source, first, last, wanted)
 
 
-async def _of_tenant(
+def _of_tenant(
     store: EventStore, caller: Caller, which: Filter, place: int | None, newest_first: bool, wanted: int | None
-) -> list[Event]:
+) -> AsyncIterator[Event]:
     first, last = _bounds(place, newest_first, _HIGHEST_POSITION)
-    events = store.read_log(
+    return store.read_log(
         after=first - 1, until_position=last, backwards=newest_first, limit=wanted, types=which.types,
         actor=which.actor, since=which.since, until=which.until, tenant=caller.tenant, user=caller.user,
     )  # fmt: skip
-    return [event async for event in events]
 
 
 def _bounds(place: int | None, newest_first: bool, highest: int) -> tuple[int, int]:

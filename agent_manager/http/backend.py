@@ -9,13 +9,12 @@ from typing import Any
 from agent_manager.http.asking import Gate, Identifies
 from agent_manager.http.bodies import Bodies
 from agent_manager.http.counting import Counters
-from agent_manager.http.demo.listing import Messages
+from agent_manager.http.demo.summaries import SummaryCache
 from agent_manager.http.desks import Desk, Desks
 from agent_manager.http.hurrying import Hurry
 from agent_manager.http.idempotency import Idempotency
 from agent_manager.http.limits import Limits
 from agent_manager.http.sealing import Sealing
-from agent_manager.http.states import States
 from agent_manager.manager.core import AsyncManager
 from agent_manager.manager.views import Accepted
 from eventstore import EventStore
@@ -63,9 +62,8 @@ class Backend:
         self.counters = Counters()
         self.desks = Desks(store, manager)
         self.reader = Reader(store)
-        self.bodies = Bodies()
-        self.messages = Messages()
-        self.states = States()
+        self.bodies = Bodies(store.settings.answer_bytes, store.settings.request_seconds)
+        self.summaries = SummaryCache()
         self.closing = asyncio.Event()
         self.hurry = Hurry(store)
         self.idempotency = Idempotency(store)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID, uuid4
 
 from fastapi import Depends
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.asking import Asking, shares_of
 from agent_manager.http.backend import Backend
-from agent_manager.http.bodies import NO_FRAME, Body, Frame, Make
+from agent_manager.http.bodies import NO_FRAME, Frame, Make
 from agent_manager.http.desks import Desk
 from agent_manager.http.idempotency import Claim
 from agent_manager.http.looking import HIGHEST_POSITION, READ_TABLES, mark_of_log, seen_of
+from agent_manager.http.models.common import Out
 from agent_manager.http.refusals import NotAllowed
+from agent_manager.http.spool import BodyWriter
 from agent_manager.http.streams import EventStream
 from agent_manager.identity import Identity, Scope
 from agent_manager.manager.manager import Manager
@@ -28,6 +31,8 @@ from agent_manager.manager.views import Accepted
 from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from projections import Reader, Search, Statistics
+
+Row = TypeVar("Row")
 
 CLAIMED = "claimed_actor"
 """Where the metadata of an event keep whom a request names as its actor, if that is not who made the request."""
@@ -189,8 +194,9 @@ class HereAndNow:
     async def read(
         self,
         request: Request,
-        make: Callable[[], Awaitable[BaseModel | Body]],
+        make: Make,
         *,
+        asked: object = "",
         projections: Sequence[str] = READ_TABLES,
         at_least: str | None = None,
         of_found: bool = False,
@@ -198,17 +204,18 @@ class HereAndNow:
         """The answer to a read of the tables of some projections; not made anew where they are as they were.
 
         Args:
+            asked: what is asked of the endpoint: the values of all that it knows.
             of_found: what is read is of a conversation that was found for the caller in this request.
         """
         mark = await self.caught_up(projections, self._position_of(at_least), of_found=of_found)
-        return await self.given(request, mark, lambda: _body(make))
+        return await self.given(request, mark, make, asked=asked)
 
     async def read_log(
-        self, request: Request, make: Callable[[], Awaitable[BaseModel]], *, mark: object = None
+        self, request: Request, make: Make, *, asked: object = "", mark: object = None, is_large: bool = False
     ) -> Response:
         """The answer to a read of the log itself, which is as it was while the mark is: that of all if left out."""
         mark = await mark_of_log(self.store) if mark is None else mark
-        return await self.given(request, str(mark), lambda: _body(make))
+        return await self.given(request, str(mark), make, asked=asked, is_large=is_large)
 
     def stream(self, request: Request, events: AsyncIterator[Event], after: int) -> EventStream:
         """The endless answer that says these events, as long as whoever asks may listen."""
@@ -222,7 +229,14 @@ class HereAndNow:
         )
 
     async def given(
-        self, request: Request, mark: str, make: Make, *, asked: str = "", frame: Frame = NO_FRAME
+        self,
+        request: Request,
+        mark: str,
+        make: Make,
+        *,
+        asked: object = "",
+        frame: Frame = NO_FRAME,
+        is_large: bool = False,
     ) -> Response:
         """The answer of this caller alone, see :meth:`Bodies.answer`."""
         return await self.backend.bodies.answer(
@@ -231,14 +245,35 @@ class HereAndNow:
             make,
             whose=self.identity,
             seal=partial(self.backend.sealing.seal_cursor, self.caller),
-            asked=asked,
+            asked=repr(asked),
             frame=frame,
+            is_large=is_large,
         )
 
 
-async def _body(make: Callable[[], Awaitable[BaseModel | Body]]) -> Body:
-    made = await make()
-    return made if isinstance(made, Body) else Body(made.model_dump_json().encode())
+def writes(make: Callable[[], Awaitable[BaseModel]]) -> Make:
+    """Return what writes a body that is one small model."""
+
+    async def write(out: BodyWriter) -> None:
+        await out.write((await make()).model_dump_json().encode())
+
+    return write
+
+
+async def write_page(out: BodyWriter, rows: Iterable[Row], encode: Callable[[Row], bytes], next: str | None) -> None:
+    """Write a page of a list.
+
+    Args:
+        next: the cursor of the page after it.
+    """
+    await out.write(b'{"next":' + to_json(next) + b',"items":[')
+    await out.write_items(rows, encode)
+    await out.write(b"]}")
+
+
+def encoder(model: type[Out]) -> Callable[[object], bytes]:
+    """Return what encodes an object as a model of answers has it."""
+    return lambda row: model.model_validate(row).model_dump_json().encode()
 
 
 def backend_of(request: Request) -> Backend:

@@ -14,10 +14,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent_manager.http.connections import ConnectionLimit
 from agent_manager.http.counting import Counters
+from agent_manager.http.deadline import ABORT
 from agent_manager.http.problems import problem
 
-TAKE_SECONDS = 60.0
-"""A client that takes nothing of its answer for so long is let go."""
+TAKE_SECONDS = 30.0
+"""A client that takes less than about 100 KiB of its answer in so long is let go."""
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
 _NO_HTTP = problem(400, "this is no HTTP/1.1, or a head beyond 16 KiB: send less in the address and the headers").body
@@ -43,6 +44,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.app_state = {**self.app_state, ABORT: transport.abort}
             if limit.add(self._displace, self.client[0] if self.client else ""):
                 self._look()
             else:
@@ -70,8 +72,9 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:
+            """Begin to wait: the buffer is full, and is to be nearly empty (16 KiB) in time."""
             super().pause_writing()
-            self._await_taking()
+            self._stuck = self.loop.call_later(TAKE_SECONDS, self._let_go)
 
         def resume_writing(self) -> None:
             self._take()
@@ -106,19 +109,12 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
             self.transport.write(_LATE)
             self.transport.close()
 
-        def _await_taking(self) -> None:
-            left = self.transport.get_write_buffer_size()
-            self._stuck = self.loop.call_later(TAKE_SECONDS, self._see_whether_taken, left)
-
         def _take(self) -> None:
             if self._stuck is not None:
                 self._stuck.cancel()
                 self._stuck = None
 
-        def _see_whether_taken(self, left: int) -> None:
-            if self.transport.get_write_buffer_size() < left:
-                self._await_taking()
-                return
+        def _let_go(self) -> None:
             counters.add("http_refused", reason="slow reader")
             self.transport.abort()
 

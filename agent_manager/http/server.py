@@ -14,6 +14,7 @@ import uvicorn
 
 from agent_manager.http.app import create_app
 from agent_manager.http.backend import Backend
+from agent_manager.http.deadline import Deadline
 from agent_manager.http.guard import names_of
 from agent_manager.http.headers import Headed
 from agent_manager.http.protocol import patient_protocol
@@ -133,7 +134,9 @@ def _config(backend: Backend, listening: socket.socket, tls: ssl.SSLContext | No
     # Where a token is needed, a page that calls this machine by another name gets nothing by it; and a proxy may do so.
     names = None if backend.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
-        Headed(create_app(backend, names=names), backend.counters),
+        Headed(
+            Deadline(create_app(backend, names=names), settings.request_seconds, backend.counters), backend.counters
+        ),
         http=patient_protocol(settings.body_seconds, settings.max_connections, backend.counters),
         lifespan="off",
         log_config=None,

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack, aclosing
+from operator import attrgetter
 from typing import cast
 from uuid import UUID
 
@@ -23,12 +24,15 @@ from agent_manager.http.models.events import event_out
 from eventstore import Event
 from eventstore.ending import end
 from eventstore.errors import InputError
+from eventstore.paging import in_batches
 from projections import Reader
 
 KEEP_ALIVE_SECONDS = 15.0
 """Of silence, after which a comment is sent: so a broken connection is noticed, and no proxy takes it for idle."""
 LOOK_SECONDS = 1.0
 """How long who listens may go on once their token is worth nothing."""
+HELD_BYTES = 64 * 1024
+"""Of events that were read for a stream and that its client has not taken yet, unless a single one takes more."""
 _RETRY_MILLISECONDS = 1000
 _MOST_DIGITS = len(str(HIGHEST_POSITION))
 
@@ -49,6 +53,11 @@ def resumed_after(request: Request, asked: int | None) -> int | None:
 
 async def of_conversation(reader: Reader, hub: Hub, conversation_id: UUID, after: int) -> AsyncGenerator[Event, None]:
     """The events of a conversation beyond a position, those to come included."""
+
+    def read(version: int, limit: int) -> AsyncIterator[Event]:
+        caller = reader.caller
+        return reader.store.read(conversation_id, after=version, limit=limit, tenant=caller.tenant, user=caller.user)
+
     await hub.open()
     with hub.changes(conversation_id) as changed:
         before = await come_to(reader, conversation_id, after)
@@ -56,8 +65,7 @@ async def of_conversation(reader: Reader, hub: Hub, conversation_id: UUID, after
         while True:
             changed.clear()
             before_read = version
-            user = reader.caller.user
-            async for event in reader.store.read(conversation_id, after=version, tenant=reader.tenant, user=user):
+            async for event in in_batches(read, version, attrgetter("version"), HELD_BYTES):
                 yield event
                 version = event.version
             if version == before_read and not await seen_of(reader, [conversation_id]):

@@ -12,7 +12,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agent_manager.manager.differences import Differences
-from agent_manager.manager.log import Key, Leased, Log, PendingRow
+from agent_manager.manager.log import PAGE, Key, Leased, Log, PendingRow
 from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.errors import EventStoreError
 
@@ -45,12 +45,12 @@ class BothLog:
             await self._pay(conversation_id, result.version)
             return result
 
-    async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
+    async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
         """See :class:`Log`; compared event by event, as far as nobody wrote meanwhile."""
         before = {one: self._writes_of[one] for one in versions}
         busy = {one for one in versions if one in self._locks}
-        main = await self._main.events_of(versions)
-        other = _by_conversation(await self._from_other(self._other.events_of(versions), []))
+        main = await self._main.events_of(versions, limit)
+        other = _by_conversation(await self._from_other(self._other.events_of(versions, limit), []))
         of_main = _by_conversation(main)
         for one in versions:
             if one in busy or one in self._locks or before[one] != self._writes_of[one]:

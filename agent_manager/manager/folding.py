@@ -6,7 +6,7 @@ events some times a second only. What was folded is kept, so that a further read
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
@@ -61,6 +61,10 @@ class ConversationFold:
         self.requests: dict[UUID, tuple[str, int]] = {}
         """Of the messages that clients sent to be answered: actor and position."""
         self.bytes = 0
+        self._places: dict[str, int] = {}
+        """Of the messages, by the ids of their events."""
+        self._events_of_task: defaultdict[str, list[str]] = defaultdict(list)
+        """Of the messages that name a task, by the name that it has from its agent."""
         self._times_given: Counter[str] = Counter()
         self._task_of: dict[str, UUID] = {}
         self._caused: Counter[str] = Counter()
@@ -161,12 +165,11 @@ class ConversationFold:
 
     def wire(self, task: TaskFold) -> Json:
         """One of its tasks, with the messages that belong to it."""
-        belong = (
-            message
-            for event_id, message in self.messages.items()
-            if str(event_id) == task.asked_by or message.get("taskId") == task.given_id
-        )
-        return task.wire(list(belong))
+        belong = set(self._events_of_task.get(task.given_id, ()))
+        if task.asked_by in self._places:
+            belong.add(task.asked_by)
+        messages = (self.messages[UUID(event_id)] for event_id in sorted(belong, key=self._places.__getitem__))
+        return task.wire(list(messages))
 
     def reply_to(self, event_id: UUID) -> Json | None:
         """The last message of the answer to a message."""
@@ -195,7 +198,11 @@ class ConversationFold:
 
     def _said(self, event: Event, data: MessageAdded) -> None:
         message = sent_message(data)
+        event_id = str(event.id)
+        self._places.setdefault(event_id, len(self._places))
         self.messages[event.id] = message
+        if isinstance(message.get("taskId"), str):
+            self._events_of_task[message["taskId"]].append(event_id)
         if data.awaits_answer:
             self.requests[event.id] = event.actor, event.position
         self._times_given[data.given_id or ""] += 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from agent_manager.manager.folding import ConversationFold
-from agent_manager.manager.log import PAGE, Log
+from agent_manager.manager.log import Log
 from eventstore import Appended, AppendResult, Event, NewEvent
 from eventstore.errors import StoreClosed
 from eventstore.jsontext import load, to_json
@@ -19,6 +19,13 @@ _READERS = 3
 """Statements under way at a time for those who ask for one conversation."""
 _TOGETHER = 100
 """Conversations that one statement reads."""
+_FIRST_PAGE, _LARGEST_PAGE = 100, 300
+"""Events of a conversation that a statement reads: at first, and at most. Between these as many as fit
+:data:`_STATEMENT_BYTES`; more would hold up the event loop while they are taken from the driver.
+"""
+_STATEMENT_BYTES = 2 * 1024 * 1024
+_BREATH = 20
+"""After so many events other coroutines run."""
 
 
 def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
@@ -40,6 +47,7 @@ class Folds:
         self._log = log
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._page = _FIRST_PAGE
         self._kept: OrderedDict[UUID, ConversationFold] = OrderedDict()
         self._asked: dict[UUID, asyncio.Future[ConversationFold | None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
@@ -88,34 +96,61 @@ class Folds:
 
     async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
         """Several, in the order given; one that is kept at the version named there is taken as it is."""
-        found: dict[UUID, ConversationFold] = {}
-        behind = []
+        return {fold.id: fold async for fold in self.each(versions)}
+
+    async def each(self, versions: Mapping[UUID, int | None], *, keep: bool = True) -> AsyncIterator[ConversationFold]:
+        """The same one after the other.
+
+        Args:
+            keep: whether those that are read are kept. Who goes through all there are reads each once, and holds
+                little; and does not take the place of those that are read again and again.
+        """
+        group: dict[UUID, ConversationFold | None] = {}
+        events = 0
         for conversation_id, version in versions.items():
             kept = self._kept.get(conversation_id)
             if kept is not None and version is not None and kept.version >= version:
                 self._kept.move_to_end(conversation_id)
-                found[conversation_id] = kept
+                group[conversation_id] = kept
             else:
-                behind.append(conversation_id)
-        for start in range(0, len(behind), _TOGETHER):
-            found |= await self._read(behind[start : start + _TOGETHER])
-        self._shrink()
-        return {each: found[each] for each in versions if each in found}
+                group[conversation_id] = None
+                events += 1 if version is None else version - (0 if kept is None else kept.version)
+            if events >= self._page or len(group) == _TOGETHER:
+                for fold in await self._found(group, keep=keep):
+                    yield fold
+                group, events = {}, 0
+        for fold in await self._found(group, keep=keep):
+            yield fold
 
-    async def _read(self, conversations: Sequence[UUID]) -> dict[UUID, ConversationFold]:
+    async def _found(self, group: Mapping[UUID, ConversationFold | None], *, keep: bool) -> list[ConversationFold]:
+        behind = [each for each, fold in group.items() if fold is None]
+        read = await self._read(behind, keep=keep) if behind else {}
+        self._shrink()
+        found = (fold or read.get(each) for each, fold in group.items())
+        return [fold for fold in found if fold is not None]
+
+    async def _read(self, conversations: Sequence[UUID], *, keep: bool) -> dict[UUID, ConversationFold]:
         folds = {each: self._kept.get(each) or ConversationFold(each) for each in conversations}
         behind = list(conversations)
         while behind:
             read: Counter[UUID] = Counter()
-            for event in await self._log.events_of({each: folds[each].version for each in behind}):
+            limit = self._page
+            events = await self._log.events_of({each: folds[each].version for each in behind}, limit)
+            for number, event in enumerate(events, 1):
                 fold = folds[event.conversation_id]
                 read[fold.id] += 1
                 if event.version == fold.version + 1:  # another coroutine may have applied it meanwhile
                     before = fold.bytes
                     fold.apply(event)
-                    self._bytes += fold.bytes - before if fold.id in self._kept else 0
-            behind = [each for each in behind if read[each] == PAGE]
-        return {each: self._keep(fold) for each, fold in folds.items() if fold.version}
+                    self._bytes += fold.bytes - before if self._kept.get(fold.id) is fold else 0
+                if number % _BREATH == 0:
+                    await asyncio.sleep(0)
+            behind = [each for each in behind if read[each] == limit]
+            if events:
+                average = sum(event.size for event in events) // len(events) + 1
+                self._page = max(1, min(_LARGEST_PAGE, 2 * limit, _STATEMENT_BYTES // average))
+        begun = {each: fold for each, fold in folds.items() if fold.version}
+        return {each: self._keep(fold) if keep or each in self._kept else fold for each, fold in begun.items()}
 
     def _keep(self, fold: ConversationFold) -> ConversationFold:
         kept = self._kept.get(fold.id)
@@ -161,7 +196,9 @@ class SeenFolds(Folds):
         """Applies what was appended here, where nothing lacks before it."""
         self._folds.learn(conversation_id, events, result)
 
-    async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
+    async def each(self, versions: Mapping[UUID, int | None], *, keep: bool = True) -> AsyncIterator[ConversationFold]:
         """Those of several that are seen, in the order given."""
         seen = await self._sees(versions.keys())
-        return await self._folds.all_of({each: version for each, version in versions.items() if each in seen})
+        visible = {each: version for each, version in versions.items() if each in seen}
+        async for fold in self._folds.each(visible, keep=keep):
+            yield fold

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agent_manager.agents.shapes import text_part
@@ -21,12 +21,37 @@ from eventstore import (
 )
 
 
-def event_view(event: Event, fold: ConversationFold) -> EventView | None:
-    """The event as it is listed; None for one that says nothing.
+class Summary(NamedTuple):
+    """What lists of events need to know of a conversation.
 
-    Args:
-        fold: its conversation.
+    Attributes:
+        version: of the conversation that this is true of.
+        given_id: as its client gave it.
+        shape: of its first message; None if it has no messages.
+        tasks: the ids of its tasks as their agents gave them.
     """
+
+    version: int
+    given_id: str
+    is_deleted: bool
+    shape: Shape | None
+    tasks: dict[UUID, str]
+
+
+def summary(fold: ConversationFold) -> Summary:
+    """Return the summary of a conversation."""
+    first = next(iter(fold.messages.values()), None)
+    return Summary(
+        fold.version,
+        fold.given_id,
+        fold.is_deleted,
+        None if first is None else shape_of(first),
+        {task_id: task.given_id for task_id, task in fold.tasks.items()},
+    )
+
+
+def event_view(event: Event, conversation: Summary) -> EventView | None:
+    """The event as it is listed; None for one that says nothing."""
     match event.data:
         case MessageAdded() as data:
             content = sent_message(data)
@@ -36,24 +61,24 @@ def event_view(event: Event, fold: ConversationFold) -> EventView | None:
             word = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
             shape: Shape = shape_of({"status": {"state": word}})
             text = str(readable_state(state_word(data.status, shape) if word is None else word))
-            content = _said(event, fold, data.task_id, [text_part(text, shape)], shape)
+            content = _said(event, conversation, data.task_id, [text_part(text, shape)], shape)
         case TaskArtifactAdded() | TaskArtifactExtended() as data:
             is_old = any(isinstance(part, dict) and "kind" in part for part in data.parts)
-            content = _said(event, fold, data.task_id, data.parts, "0.3" if is_old else "1.0")
+            content = _said(event, conversation, data.task_id, data.parts, "0.3" if is_old else "1.0")
         case _:
             return None
     return EventView(
-        str(event.id), event.actor, event.event_type, fold.given_id, content, event.occurred_at, event.position
+        str(event.id), event.actor, event.event_type, conversation.given_id, content, event.occurred_at, event.position
     )
 
 
-def _said(event: Event, fold: ConversationFold, task_id: UUID, parts: list[Any], shape: Shape) -> Json:
+def _said(event: Event, conversation: Summary, task_id: UUID, parts: list[Any], shape: Shape) -> Json:
     message: Json = {
         "role": agent_role(shape),
         "parts": parts,
         "messageId": str(event.id),
-        "contextId": fold.given_id,
-        "taskId": fold.tasks[task_id].given_id,
+        "contextId": conversation.given_id,
+        "taskId": conversation.tasks[task_id],
     }
     return message | {"kind": "message"} if shape == "0.3" else message
 

@@ -31,7 +31,7 @@ TAIL = 20_000
 """Events beyond the tables that a list looks at; tables that are behind by more positions are waited for."""
 WAIT_SECONDS = 60.0
 PAGE = 1000
-"""Events of a conversation that are read at a time."""
+"""Events of a conversation that are read at a time, at most."""
 
 LISTED = ("message.added", "task.created", "task.status_changed", "task.artifact_added", "task.artifact_extended")
 """Types of the events that applications list."""
@@ -92,8 +92,8 @@ class Log(Protocol):
     ) -> AppendResult:
         """See :meth:`eventstore.EventStore.append`."""
 
-    async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
-        """Of each of these conversations the events beyond its version, at most :data:`PAGE`, in order."""
+    async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
+        """Of each of these conversations the events beyond its version, at most ``limit``, in order."""
 
     async def conversations(self) -> dict[UUID, int]:
         """Conversations in the order in which they began, with their versions."""
@@ -179,13 +179,13 @@ class ServerLog:
                 self.written.note(result)
                 return result
 
-    async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
-        """Of each of these conversations the events beyond its version, at most :data:`PAGE`, in order."""
+    async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
+        """Of each of these conversations the events beyond its version, at most ``limit``, in order."""
         given = {
             "tenant": self.tenant,
             "conversations": list(versions),
             "versions": [Int4(version) for version in versions.values()],
-            "limit": Int4(PAGE),
+            "limit": Int4(limit),
         }
         rows = await self.store.log(self.caller).fetch(_EVENTS_OF, given, cursor=RawRows)
         return [Event.from_row(row) for row in rows]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Self, cast
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
@@ -19,9 +21,9 @@ from agent_manager.manager.answers import Answered, Earlier, Session, answer_onc
 from agent_manager.manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager.folding import ConversationFold
 from agent_manager.manager.folds import MAX_BYTES, Folds
-from agent_manager.manager.happened import event_view, pending_view
+from agent_manager.manager.happened import event_view, pending_view, summary
 from agent_manager.manager.leases import Lease, Leases
-from agent_manager.manager.log import ClosableLog, Leased, Log
+from agent_manager.manager.log import ClosableLog, Leased, Log, PendingRow
 from agent_manager.manager.registry import Registry
 from agent_manager.manager.sessions import LogSession, answered_event
 from agent_manager.manager.views import Accepted, ConversationView, EventView, Json, Pending
@@ -186,9 +188,16 @@ class Manager:
     async def pending(self) -> list[Pending]:
         """The messages that await an answer, of whichever process, oldest first; none of a deleted conversation."""
         rows = await self._log.pending()
-        folds = await self._folds.all_of(dict.fromkeys(row.conversation for row in rows))
-        listed = ((row, folds.get(row.conversation)) for row in rows)
-        return [pending_view(row, fold) for row, fold in listed if fold is not None and not fold.is_deleted]
+        waiting: defaultdict[UUID, list[PendingRow]] = defaultdict(list)
+        for row in rows:
+            waiting[row.conversation].append(row)
+        views = [
+            pending_view(row, fold)
+            async for fold in self._folds.each(dict.fromkeys(waiting))
+            if not fold.is_deleted
+            for row in waiting[fold.id]
+        ]
+        return sorted(views, key=attrgetter("position"))
 
     async def accepted(self, pending: Pending) -> Accepted:
         """A pending message, such as one that a killed process left behind, so that it can be answered.
@@ -255,10 +264,19 @@ class Manager:
             if not isinstance(value, int) or value < 0:
                 raise InputError(f"{name}: {value!r:.80} is not a number of 0 or more")
         events = await self._log.latest(after, limit)
-        folds = await self._folds.all_of({event.conversation_id: event.version for event in events})
-        listed = ((event, folds.get(event.conversation_id)) for event in events)
-        views = [event_view(event, fold) for event, fold in listed if fold is not None and not fold.is_deleted]
+        found = self._folds.each({event.conversation_id: event.version for event in events})
+        summaries = {fold.id: summary(fold) async for fold in found}
+        listed = ((event, summaries.get(event.conversation_id)) for event in events)
+        views = [event_view(event, one) for event, one in listed if one is not None and not one.is_deleted]
         return [view for view in views if view is not None]
+
+    async def versions(self) -> dict[UUID, int]:
+        """The conversations in the order in which they began, with their versions."""
+        return await self._log.conversations()
+
+    def folds(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
+        """Conversations at these versions or later, one after the other, in the order given; none is kept."""
+        return self._folds.each(versions, keep=False)
 
     async def register_agent(self, url_or_card: str | Json, *, allow_private: bool = True) -> Json:
         """Register an agent by the URL of its card, or by the card itself; return the card.

@@ -61,12 +61,12 @@ class MemoryLog:
             ]
         )
 
-    async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
-        """Of each of these conversations the events beyond its version, at most :data:`PAGE`, in order."""
+    async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
+        """Of each of these conversations the events beyond its version, at most ``limit``, in order."""
         return [
             event
             for conversation_id, version in versions.items()
-            for event in self._conversations.get(conversation_id, [])[version : version + PAGE]
+            for event in self._conversations.get(conversation_id, [])[version : version + limit]
         ]
 
     async def conversations(self) -> dict[UUID, int]:

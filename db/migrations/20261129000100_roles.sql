@@ -116,7 +116,7 @@ SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_own
 SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_own, eventstore_grant', 'eventstore_owner');
 
 -- file: roles/eventstore_migrator.sql
--- For logins that migrate: a member of the owner. See eventstore/ROLES.md for all roles.
+-- For logins that migrate: a member of the owner. See docs/concepts/roles.md for all roles.
 SELECT eventstore_role('eventstore_migrator', ARRAY['eventstore_owner']);
 SELECT eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', current_schema()), 'eventstore_migrator');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE eventstore_migrations', 'eventstore_migrator');

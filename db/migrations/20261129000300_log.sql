@@ -3,7 +3,7 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: log/events_position.sql
--- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (see eventstore/ORDER.md).
+-- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (see docs/concepts/order.md).
 CREATE SEQUENCE events_position AS bigint CACHE 1;
 
 SELECT eventstore_own('SEQUENCE events_position');
@@ -58,7 +58,7 @@ COMMENT ON TABLE events IS 'Append-only log of everything that happened; written
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
 COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
 COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
-COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
+COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
 
 CREATE TRIGGER events_are_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON events
@@ -124,7 +124,7 @@ SELECT eventstore_own('FUNCTION refuse_old_snapshots');
 
 -- file: log/hold_gate.sql
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
--- eventstore/ORDER.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
+-- docs/concepts/order.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
 CREATE FUNCTION hold_gate() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -305,7 +305,7 @@ SELECT eventstore_own('FUNCTION wake_channel');
 -- file: waiting/lie_down.sql
 -- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
 -- to read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
--- eventstore/ORDER.md.
+-- docs/concepts/order.md.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 -- Outdated statistics must not lead to a scan of the whole log for events that are not there. Before PostgreSQL 18 this

@@ -457,7 +457,7 @@ RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escap
 SELECT eventstore_own('FUNCTION digest_text');
 
 -- file: append/event_digest.sql
--- The digest of an event. Its byte format never changes: eventstore/DIGEST.md documents it, with test vectors.
+-- The digest of an event. Its byte format never changes: docs/concepts/digest.md documents it, with test vectors.
 CREATE FUNCTION event_digest(
     salt            bytea,
     "position"      bigint,
@@ -564,7 +564,7 @@ SELECT eventstore_own('FUNCTION event_differences');
 -- file: append/await_durability.sql
 -- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction
 -- that stored it may be committed here and not yet on a synchronous standby, if its backend was ended while it waited.
--- A transaction that writes any record to the WAL is flushed and waits for the standby (see ORDER.md).
+-- A transaction that writes any record to the WAL is flushed and waits for the standby (see docs/concepts/order.md).
 CREATE FUNCTION await_durability() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     max_requests: Annotated[int, Field(ge=1, le=100_000, description="at a time")] = 256
     max_streams: Annotated[int, Field(ge=1, le=100_000, description="endless answers at a time")] = 500
     max_connections: Annotated[int, Field(ge=1, le=100_000, description="of HTTP")] = 800
+    answer_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**50, description="of all answers under way")] = 2**30
+    request_seconds: Annotated[float, Field(gt=0, le=86_400, description="for an answer to begin")] = 120
     body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
     statement_seconds: Annotated[float, Field(gt=0, le=86_400, description="for a statement that reads")] = 30
     append_seconds: Annotated[float, Field(ge=2, le=86_400, description="for an append")] = 30
@@ -184,6 +186,8 @@ _VARIABLES = {
     "max_requests": "EVENTSTORE_MAX_REQUESTS",
     "max_streams": "EVENTSTORE_MAX_STREAMS",
     "max_connections": "EVENTSTORE_MAX_CONNECTIONS",
+    "answer_bytes": "EVENTSTORE_ANSWER_BYTES",
+    "request_seconds": "EVENTSTORE_REQUEST_SECONDS",
     "body_seconds": "EVENTSTORE_BODY_SECONDS",
     "statement_seconds": "EVENTSTORE_STATEMENT_SECONDS",
     "append_seconds": "EVENTSTORE_APPEND_SECONDS",

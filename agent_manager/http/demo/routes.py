@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,21 +11,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.agents.cardshapes import readable_card
-from agent_manager.agents.shapes import task_in_shape
 from agent_manager.agents.wire import Shape
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.bodies import Body
 from agent_manager.http.data_kinds import Data, needs
 from agent_manager.http.demo import files
+from agent_manager.http.demo.lists import (
+    conversation_head,
+    write_conversations,
+    write_events,
+    write_messages,
+    write_tasks,
+)
 from agent_manager.http.demo.rpc import RpcRoute, frame_of, read_call, success
-from agent_manager.http.demo.shaping import as_message, asked_shape, messages_of, shape_of_list
+from agent_manager.http.demo.shaping import asked_shape, messages_of
 from agent_manager.http.demo.wire import read_message
 from agent_manager.http.here import Here, HereAndNow
 from agent_manager.http.looking import come_to, mark_of_log
 from agent_manager.http.models.common import Json
+from agent_manager.http.spool import BodyWriter
 from agent_manager.http.v1.answers import Answers, errors, read_errors
 from agent_manager.manager.registry import checked_conversation
-from agent_manager.manager.views import ConversationView, EventView
 from eventstore.errors import InputError
 
 router = APIRouter(tags=["demo"], route_class=RpcRoute)
@@ -93,22 +98,13 @@ async def create_conversation(here: Here, request: Request) -> Response:
     """Begins a conversation."""
     await read_call(request)
     view = await here.manager.create_conversation(conversation_id=str(here.new_id("conversation")))
-    return success(request, _conversation(view, "0.3"))
+    return success(request, conversation_head(view) | {"messages": messages_of(view, "0.3")})
 
 
 @router.post("/conversation/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_conversations(here: Here, request: Request) -> Response:
     """All conversations with their messages, in the order in which they began; not the hidden ones."""
-    await read_call(request)
-
-    shape = asked_shape(request)
-
-    async def make() -> Body:
-        views = await here.manager.conversations()
-        told = shape or shape_of_list(views)
-        return Body(to_json([_conversation(each, told) for each in views]))
-
-    return await _listed(here, request, make)
+    return await _listed(here, request, write_conversations)
 
 
 @router.post("/message/send", openapi_extra=_takes(_OBJECT) | needs(Data.CONVERSATION), responses=_gives(_OBJECT))
@@ -135,10 +131,12 @@ async def list_messages(here: Here, request: Request) -> Response:
         return success(request, [])
     shape = asked_shape(request)
 
-    async def make() -> Body:
-        return Body(b"[" + await here.backend.messages.listed(here.reader, found.id, shape) + b"]")
+    async def make(out: BodyWriter) -> None:
+        await write_messages(out, here, found.id, shape)
 
-    return await here.given(request, str(found.version), make, asked=f"{found.id.hex} {shape}", frame=frame_of(request))
+    return await here.given(
+        request, str(found.version), make, asked=(found.id, shape), frame=frame_of(request), is_large=True
+    )
 
 
 @router.post(
@@ -148,40 +146,23 @@ async def list_messages(here: Here, request: Request) -> Response:
 )
 async def pending_messages(here: Here, request: Request) -> Response:
     """The messages that wait for an answer: id, and what is known of it."""
-    await read_call(request)
 
-    async def make() -> Body:
-        return Body(to_json([(each.message_id, each.status) for each in await here.manager.pending()]))
+    async def write(out: BodyWriter, here: HereAndNow, _: Shape | None) -> None:
+        await _write(out, [(each.message_id, each.status) for each in await here.manager.pending()])
 
-    return await _listed(here, request, make)
+    return await _listed(here, request, write)
 
 
 @router.post("/events/get", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def get_events(here: Here, request: Request) -> Response:
     """What happened, oldest first."""
-    await read_call(request)
-
-    shape = asked_shape(request)
-
-    async def make() -> Body:
-        told = shape or shape_of_list(await here.manager.conversations())
-        return Body(to_json([_event(each, told) for each in await here.manager.events()]))
-
-    return await _listed(here, request, make)
+    return await _listed(here, request, write_events)
 
 
 @router.post("/task/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_tasks(here: Here, request: Request) -> Response:
     """All tasks, in the order in which they began."""
-    await read_call(request)
-
-    shape = asked_shape(request)
-
-    async def make() -> Body:
-        told = shape or shape_of_list(await here.manager.conversations())
-        return Body(to_json([task_in_shape(task, told) for task in await here.manager.tasks()]))
-
-    return await _listed(here, request, make)
+    return await _listed(here, request, write_tasks)
 
 
 @router.post(
@@ -202,12 +183,11 @@ async def register_agent(here: Here, request: Request) -> Response:
 @router.post("/agent/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
 async def list_agents(here: Here, request: Request) -> Response:
     """The cards of the registered agents."""
-    await read_call(request)
 
-    async def make() -> Body:
-        return Body(to_json([readable_card(card) for card in await here.manager.agents()]))
+    async def write(out: BodyWriter, here: HereAndNow, _: Shape | None) -> None:
+        await _write(out, map(readable_card, await here.manager.agents()))
 
-    return await _listed(here, request, make)
+    return await _listed(here, request, write)
 
 
 @plain.get(
@@ -230,27 +210,23 @@ async def update_api_key(request: Request) -> dict[str, str]:
     return {"status": "success"}
 
 
-async def _listed(here: HereAndNow, request: Request, make: Any) -> Response:
+Write = Callable[[BodyWriter, HereAndNow, Shape | None], Awaitable[None]]
+"""Writes a list in the shape that a client names; None if it names none."""
+
+
+async def _listed(here: HereAndNow, request: Request, write: Write) -> Response:
     """A list of everything: made anew only where the log has gone on."""
+    await read_call(request)
+    shape = asked_shape(request)
     mark = await mark_of_log(here.store)
-    asked = str(asked_shape(request))
-    return await here.given(request, mark, make, asked=asked, frame=frame_of(request))
+
+    async def make(out: BodyWriter) -> None:
+        await write(out, here, shape)
+
+    return await here.given(request, mark, make, asked=shape, frame=frame_of(request), is_large=True)
 
 
-def _conversation(view: ConversationView, shape: Shape) -> Json:
-    return {
-        "conversation_id": view.conversation_id,
-        "is_active": view.is_active,
-        "name": view.name,
-        "task_ids": view.task_ids,
-        "messages": messages_of(view, shape),
-    }
-
-
-def _event(view: EventView, shape: Shape) -> Json:
-    return {
-        "id": view.id,
-        "actor": view.actor,
-        "content": as_message(view.content, shape, view.id),
-        "timestamp": view.timestamp.astimezone(UTC).timestamp(),
-    }
+async def _write(out: BodyWriter, items: Iterable[Any]) -> None:
+    await out.write(b"[")
+    await out.write_items(items, to_json)
+    await out.write(b"]")

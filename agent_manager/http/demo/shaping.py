@@ -9,7 +9,7 @@ client without a version speaks. And conversations that were imported, or writte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -17,8 +17,9 @@ from starlette.requests import Request
 
 from agent_manager.agents.shapes import message_in_shape, text_part
 from agent_manager.agents.validity import fault_of
-from agent_manager.agents.wire import Shape, agent_role, shape_of
+from agent_manager.agents.wire import Shape, agent_role
 from agent_manager.http.models.common import Json
+from agent_manager.manager.happened import Summary
 from agent_manager.manager.shapes.repair import repaired
 from agent_manager.manager.views import ConversationView
 from eventstore.errors import InputError
@@ -61,20 +62,15 @@ def unnamed(conversation_id: UUID, number: int) -> str:
     return str(derived_uuid("message without an id", str(conversation_id), number))
 
 
-def shape_of_first(messages: Any) -> Shape:
-    """The shape of the first of some messages; 0.3 where there is none."""
-    return next((shape_of(message) for message in messages), "0.3")
-
-
-def shape_of_list(views: Iterable[ConversationView]) -> Shape:
+def shape_of_list(conversations: Iterable[Summary]) -> Shape:
     """The shape of a list of many conversations, for clients that read one: 1.x where all are in it, else 0.3."""
-    own = {shape_of_first(view.messages) for view in views if view.messages}
+    own = {one.shape for one in conversations if one.shape is not None and not one.is_deleted}
     return "1.0" if own == {"1.0"} else "0.3"
 
 
-def messages_of(view: ConversationView, shape: Shape) -> list[Json]:
+def messages_of(view: ConversationView, shape: Shape) -> Iterator[Json]:
     """The messages of a conversation in that shape."""
-    return [as_message(message, shape, unnamed(view.id, n)) for n, message in enumerate(view.messages)]
+    return (as_message(message, shape, unnamed(view.id, n)) for n, message in enumerate(view.messages))
 
 
 def _parts(content: Any, shape: Shape) -> list[Json]:

@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
 from agent_manager.http.data_kinds import Data, needs
-from agent_manager.http.here import Here, HereAndNow
+from agent_manager.http.here import Here, HereAndNow, encoder, write_page, writes
 from agent_manager.http.looking import existing
-from agent_manager.http.models.common import AtLeast, PageOut
+from agent_manager.http.models.common import AtLeast
 from agent_manager.http.models.conversations import (
     Actor,
     ConversationChange,
@@ -23,10 +23,13 @@ from agent_manager.http.models.conversations import (
     ConversationPage,
     ConversationQuery,
     ConversationRef,
+    MessageOut,
     NewConversation,
     StateOut,
     StateQuery,
+    TaskOut,
 )
+from agent_manager.http.spool import BodyWriter
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
 from agent_manager.identity import Scope
 from agent_manager.manager.registry import checked_conversation
@@ -42,6 +45,8 @@ from eventstore import (
 )
 from eventstore.errors import ConflictError, ConversationIsDeleted, Forbidden, WrongExpectedVersion
 from eventstore.ids import is_canonical_uuid
+from projections.cache import conversation_mark, whole_snapshot
+from projections.snapshot import ConversationSnapshot
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=WalledRoute)
 _READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
@@ -50,12 +55,13 @@ _READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
 @router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
 async def list_conversations(here: Here, request: Request, asked: Annotated[ConversationQuery, Query()]) -> Response:
     """Conversations, the latest updated first."""
+    which = asked.model_dump(exclude={"at_least"})
 
-    async def page() -> PageOut:
-        found = await here.reader.conversations(**asked.model_dump(exclude={"at_least"}))
-        return ConversationPage.model_validate({"items": list(found), "next": found.next}, from_attributes=True)
+    async def page(out: BodyWriter) -> None:
+        found = await here.reader.conversations(**which)
+        await write_page(out, found, encoder(ConversationOut), found.next)
 
-    return await here.read(request, page, at_least=asked.at_least)
+    return await here.read(request, page, asked=which, at_least=asked.at_least)
 
 
 @router.post(
@@ -93,7 +99,7 @@ async def get_conversation(
     async def make() -> ConversationOut:
         return ConversationOut.model_validate(await here.reader.conversation(conversation))
 
-    return await here.read(request, make, projections=("conversations",), at_least=at_least)
+    return await here.read(request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least)
 
 
 @router.patch(
@@ -144,15 +150,28 @@ async def get_state(here: Here, request: Request, conversation: str, asked: Anno
     found = await existing(here.reader, conversation)
     limits = asked.model_dump(exclude_none=True)
 
-    async def as_it_is() -> StateOut:
-        return StateOut.model_validate(await here.backend.states.of(here.reader).conversation(found.id))
+    async def as_it_is(out: BodyWriter) -> None:
+        async with whole_snapshot(here.reader, found.id) as (_, snapshot):
+            await _write_state(out, snapshot)
 
-    async def as_it_was() -> StateOut:
-        return StateOut.model_validate(await here.reader.conversation_at(found.id, **limits))
+    async def as_it_was(out: BodyWriter) -> None:
+        async with here.reader.snapshot_at(found.id, **limits) as snapshot:
+            await _write_state(out, snapshot)
 
     if limits:
-        return await here.read_log(request, as_it_was, mark=found.version)
-    return await here.read(request, as_it_is, of_found=True)
+        return await here.read_log(request, as_it_was, asked=(found.id, limits), mark=found.version, is_large=True)
+    await here.caught_up(of_found=True)
+    mark = await conversation_mark(here.reader, found.id)
+    return await here.given(request, str(mark), as_it_is, asked=(found.id, limits), is_large=True)
+
+
+async def _write_state(out: BodyWriter, snapshot: ConversationSnapshot) -> None:
+    """Write a :class:`StateOut`, as its parts are read."""
+    await out.write(b'{"conversation":' + encoder(ConversationOut)(snapshot.conversation) + b',"messages":[')
+    await out.write_rows(snapshot.messages(), encoder(MessageOut))
+    await out.write(b'],"tasks":[')
+    await out.write_rows(snapshot.tasks(), encoder(TaskOut))
+    await out.write(b"]}")
 
 
 def _taken(given: str, more: str = "") -> ConflictError:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
 from agent_manager.http.data_kinds import Data, needs
-from agent_manager.http.here import Here, HereAndNow
+from agent_manager.http.here import Here, HereAndNow, write_page
 from agent_manager.http.looking import end_of_log, existing
 from agent_manager.http.models.events import (
     AppendOut,
@@ -24,11 +24,13 @@ from agent_manager.http.models.events import (
     append_out,
     event_out,
 )
-from agent_manager.http.streams import EventStream, of_conversation, resumed_after
+from agent_manager.http.spool import BodyWriter
+from agent_manager.http.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
 from agent_manager.http.v1.given import new_event
-from eventstore import ANY
+from eventstore import ANY, Event
 from eventstore.read import Filter, horizon
+from projections.pages import PAGE_BYTES
 
 router = APIRouter(tags=["log"], route_class=WalledRoute)
 
@@ -47,11 +49,11 @@ async def history(here: Here, request: Request, conversation: str, asked: Annota
     """The audit trail of a conversation, from the log itself."""
     found = await existing(here.reader, conversation)
 
-    async def page() -> EventPage:
+    async def page(out: BodyWriter) -> None:
         events = await here.reader.history(found.id, types=asked.type, **asked.model_dump(exclude={"type"}))
-        return EventPage.model_construct(items=[event_out(event) for event in events], next=events.next)
+        await write_page(out, events, _encode, events.next)
 
-    return await here.read_log(request, page, mark=found.version)
+    return await here.read_log(request, page, asked=(found.id, asked.model_dump()), mark=found.version)
 
 
 @router.post(
@@ -92,14 +94,20 @@ async def read_log(here: Here, request: Request, asked: Annotated[LogQuery, Quer
     """The events of all conversations, in the order of the log, as far as it is final."""
     final = await horizon(here.store.log(here.caller))
 
-    async def page() -> LogPage:
+    async def page(out: BodyWriter) -> None:
         which = asked.model_dump(exclude={"type"})
         which |= {"tenant": here.caller.tenant, "user": here.caller.user}
-        read = here.store.read_log(types=asked.type, until_position=final, **which)
-        events = [event_out(event) async for event in read]
-        return LogPage.model_construct(items=events, next=events[-1].position if events else asked.after)
+        position = asked.after
+        await out.write(b'{"items":[')
+        before = b""
+        async for event in here.store.read_log(types=asked.type, until_position=final, **which):
+            await out.write(before + _encode(event))
+            before, position = b",", event.position
+            if out.size > PAGE_BYTES:
+                break
+        await out.write(b'],"next":%d}' % position)
 
-    return await here.read_log(request, page, mark=final)
+    return await here.read_log(request, page, asked=asked.model_dump(), mark=final)
 
 
 @router.get(
@@ -114,8 +122,14 @@ async def stream_log(here: Here, request: Request, asked: Annotated[LogStreamQue
     Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(here, request, asked)
     tenant, user = here.caller.tenant, here.caller.user
-    events = here.store.subscribe(after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user)
+    events = here.store.subscribe(
+        after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
+    )
     return here.stream(request, events, after)
+
+
+def _encode(event: Event) -> bytes:
+    return event_out(event).model_dump_json().encode()
 
 
 async def _beginning(here: HereAndNow, request: Request, asked: StreamQuery) -> int:

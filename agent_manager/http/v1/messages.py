@@ -10,20 +10,23 @@ from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
 from agent_manager.http.data_kinds import Data, needs
-from agent_manager.http.here import Here
+from agent_manager.http.here import Here, encoder, write_page
 from agent_manager.http.looking import existing
-from agent_manager.http.models.common import Json, PageOut
+from agent_manager.http.models.common import Json
 from agent_manager.http.models.conversations import (
     AllMessageQuery,
     AllTaskQuery,
     AppendMessageQuery,
     ConversationMessageQuery,
+    MessageOut,
     MessagePage,
+    TaskOut,
     TaskPage,
     TaskQuery,
 )
 from agent_manager.http.models.events import AppendOut, append_out
 from agent_manager.http.models.others import AcceptedOut
+from agent_manager.http.spool import BodyWriter
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
 from eventstore import ANY, message_from_sent
 
@@ -52,11 +55,15 @@ async def list_messages(
     """The messages of a conversation, in its order."""
     found = await existing(here.reader, conversation)
 
-    async def page() -> PageOut:
-        rows = await here.reader.messages(found.id, **asked.model_dump(exclude={"at_least"}))
-        return MessagePage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+    which = asked.model_dump(exclude={"at_least"})
 
-    return await here.read(request, page, projections=("messages",), at_least=asked.at_least, of_found=True)
+    async def page(out: BodyWriter) -> None:
+        rows = await here.reader.messages(found.id, **which)
+        await write_page(out, rows, encoder(MessageOut), rows.next)
+
+    return await here.read(
+        request, page, asked=(found.id, which), projections=("messages",), at_least=asked.at_least, of_found=True
+    )
 
 
 @router.post(
@@ -110,33 +117,41 @@ async def list_conversation_tasks(
     """The tasks of a conversation, in the order in which they were created."""
     found = await existing(here.reader, conversation)
 
-    async def page() -> PageOut:
-        rows = await here.reader.tasks(found.id, **asked.model_dump(exclude={"at_least"}))
-        return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+    which = asked.model_dump(exclude={"at_least"})
 
-    return await here.read(request, page, projections=("tasks",), at_least=asked.at_least, of_found=True)
+    async def page(out: BodyWriter) -> None:
+        rows = await here.reader.tasks(found.id, **which)
+        await write_page(out, rows, encoder(TaskOut), rows.next)
+
+    return await here.read(
+        request, page, asked=(found.id, which), projections=("tasks",), at_least=asked.at_least, of_found=True
+    )
 
 
 @router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
 async def list_all_messages(here: Here, request: Request, asked: Annotated[AllMessageQuery, Query()]) -> Response:
     """The messages of all conversations, by the time when they happened."""
+    which = asked.model_dump(exclude={"at_least"})
 
-    async def page() -> PageOut:
-        rows = await here.reader.messages(**asked.model_dump(exclude={"at_least"}))
-        return MessagePage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+    async def page(out: BodyWriter) -> None:
+        rows = await here.reader.messages(**which)
+        await write_page(out, rows, encoder(MessageOut), rows.next)
 
-    return await here.read(request, page, projections=("messages", "conversations"), at_least=asked.at_least)
+    read = ("messages", "conversations")
+    return await here.read(request, page, asked=which, projections=read, at_least=asked.at_least)
 
 
 @router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
 async def list_tasks(here: Here, request: Request, asked: Annotated[AllTaskQuery, Query()]) -> Response:
     """The tasks of all conversations, in the order in which they were created."""
+    which = asked.model_dump(exclude={"at_least"})
 
-    async def page() -> PageOut:
-        rows = await here.reader.tasks(**asked.model_dump(exclude={"at_least"}))
-        return TaskPage.model_validate({"items": list(rows), "next": rows.next}, from_attributes=True)
+    async def page(out: BodyWriter) -> None:
+        rows = await here.reader.tasks(**which)
+        await write_page(out, rows, encoder(TaskOut), rows.next)
 
-    return await here.read(request, page, projections=("tasks", "conversations"), at_least=asked.at_least)
+    read = ("tasks", "conversations")
+    return await here.read(request, page, asked=which, projections=read, at_least=asked.at_least)
 
 
 def _id_of(message: Json) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.http.admission import WalledRoute
-from agent_manager.http.bodies import Body
 from agent_manager.http.data_kinds import Data, needs
-from agent_manager.http.here import Here
+from agent_manager.http.here import Here, writes
 from agent_manager.http.looking import existing
 from agent_manager.http.models.common import Json
 from agent_manager.http.models.others import (
@@ -26,6 +26,7 @@ from agent_manager.http.models.others import (
     StatisticsOut,
     StatisticsQuery,
 )
+from agent_manager.http.spool import BodyWriter
 from agent_manager.http.v1.answers import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, errors, read_errors
 from agent_manager.identity import Scope
 
@@ -47,13 +48,16 @@ async def search(here: Here, request: Request, asked: Annotated[SearchQuery, Que
 
     which["after"] = here.opened(asked.after)
 
-    async def page() -> Body:
+    async def page(out: BodyWriter) -> None:
         found = await here.search.page(asked.q, **which)
-        hits = [HitOut.model_validate(hit).told(here.position) for hit in found.hits]
-        told = SearchOut(items=hits, next=None, searched=found.searched)
-        return Body(told.model_dump_json().encode(), found.cursor)
+        await out.write(b'{"searched":' + to_json(found.searched) + b',"items":[')
+        await out.write_items(
+            found.hits, lambda hit: HitOut.model_validate(hit).told(here.position).model_dump_json().encode()
+        )
+        out.cursor = found.cursor
+        await out.write(b"]" if found.cursor is not None else b'],"next":null}')
 
-    return await here.read(request, page, projections=("search",), at_least=asked.at_least)
+    return await here.read(request, page, asked=(asked.q, which), projections=("search",), at_least=asked.at_least)
 
 
 @router.get(
@@ -81,7 +85,7 @@ async def statistics(here: Here, request: Request, asked: Annotated[StatisticsQu
             sizes=await read.sizes(**which),
         )
 
-    return await here.read(request, make, projections=("statistics",), at_least=asked.at_least)
+    return await here.read(request, writes(make), asked=which, projections=("statistics",), at_least=asked.at_least)
 
 
 @router.get(
@@ -93,7 +97,7 @@ async def list_agents(here: Here, request: Request) -> Response:
     async def make() -> AgentsOut:
         return AgentsOut(items=await here.manager.agents())
 
-    return await here.read_log(request, make)
+    return await here.read_log(request, writes(make))
 
 
 @router.post(
@@ -135,4 +139,4 @@ async def pending(here: Here, request: Request) -> Response:
         waiting = [PendingMessage.model_validate(each) for each in await here.manager.pending()]
         return PendingOut(items=[each.told(here.position) for each in waiting])
 
-    return await here.read_log(request, make)
+    return await here.read_log(request, writes(make))

@@ -1,4 +1,4 @@
--- The digest of an event. Its byte format never changes: eventstore/DIGEST.md documents it, with test vectors.
+-- The digest of an event. Its byte format never changes: docs/concepts/digest.md documents it, with test vectors.
 CREATE FUNCTION event_digest(
     salt            bytea,
     "position"      bigint,

@@ -31,7 +31,7 @@ COMMENT ON TABLE events IS 'Append-only log of everything that happened; written
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
 COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
 COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
-COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
+COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
 
 CREATE TRIGGER events_are_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON events

@@ -1,5 +1,5 @@
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
--- eventstore/ORDER.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
+-- docs/concepts/order.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
 CREATE FUNCTION hold_gate() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

@@ -1,6 +1,6 @@
 -- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
 -- to read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
--- eventstore/ORDER.md.
+-- docs/concepts/order.md.
 CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 -- Outdated statistics must not lead to a scan of the whole log for events that are not there. Before PostgreSQL 18 this

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from support.callers import People
+from support.processes import Commands, commands
 from support.serving import Served, served
 
 from eventstore import EventStore
@@ -38,3 +40,10 @@ async def people(walled: Served) -> AsyncIterator[People]:
     people = People(walled.store, walled.url)
     yield people
     await people.close()
+
+
+@pytest.fixture
+def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
+    """Starts commands, and ends them after the test."""
+    with commands(tmp_path) as started:
+        yield started

@@ -1,0 +1,323 @@
+"""Bodies of answers: stored within a budget of bytes, and sent at the pace of those who read them.
+
+An answer can be as large as a tenant's data, and a client need not read what it asked for. So the memory of the server
+must depend neither on how large answers are nor on how many of them are under way:
+
+1. A body is written piece by piece while it is made, and a large one goes to a temporary file that has no name. Of all
+   bodies together at most :data:`MEMORY_BYTES` are in memory.
+2. A body is sent in pieces of :data:`PIECE_BYTES`; a piece is read from the file only when the connection has taken the
+   one before. So a client that does not read holds one piece, beside what asyncio buffers: less than 160 KiB.
+3. All bodies, in memory and in files, count against one budget from when they are made until nobody sends or caches
+   them any more. A tenant may use half of it, so that another tenant always finds room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import tempfile
+import time
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agent_manager.http.limits import TENANT_SHARE
+from agent_manager.http.refusals import Busy, TooMany
+from eventstore.ending import end
+from eventstore.errors import DiskFull, InputError
+
+MEMORY_BYTES = 64 * 1024 * 1024
+"""Of bodies that are in memory; those beyond it are in files, however small they are."""
+LARGE_BYTES = 256 * 1024
+"""A body beyond this is in a file."""
+PIECE_BYTES = 64 * 1024
+"""Sent at a time."""
+SLICE_SECONDS = 0.002
+"""For which one answer is made before the event loop serves others."""
+
+_T = TypeVar("_T")
+
+
+class TimeSlice:
+    """Gives way to the other tasks of the event loop after each :data:`SLICE_SECONDS` of work."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def give_way(self) -> None:
+        """Let the others run if the slice is over."""
+        if time.perf_counter() - self._began > SLICE_SECONDS:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
+
+
+class StoredBody:
+    """A body that is complete.
+
+    Attributes:
+        size: in bytes.
+        digest: SHA-256 of the bytes.
+    """
+
+    def __init__(self, size: int, digest: bytes, memory: bytes, file: int | None) -> None:
+        self.size = size
+        self.digest = digest
+        self._memory = memory
+        self._file = file
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether it is in a file, not in memory."""
+        return self._file is not None
+
+    async def pieces(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of the body from one place to another, at most :data:`PIECE_BYTES` at a time."""
+        end = self.size if end is None else end
+        for place in range(start, end, PIECE_BYTES):
+            length = min(PIECE_BYTES, end - place)
+            if self._file is None:
+                yield self._memory[place : place + length]
+            else:
+                yield await _in_thread(os.pread, self._file, length, place)
+
+
+class Spool:
+    """All bodies of one server.
+
+    Args:
+        max_bytes: of all bodies together; half of it for one tenant.
+        make_room: drops a body that is cached, if there is one: of the tenant that is named, or of any.
+
+    Attributes:
+        used: bytes of all bodies.
+        in_memory: of these, in memory.
+    """
+
+    def __init__(self, max_bytes: int, make_room: Callable[[str | None], bool]) -> None:
+        self._max_bytes = max_bytes
+        self._of_tenant = max_bytes // TENANT_SHARE
+        self._make_room = make_room
+        self._used_by: Counter[str] = Counter()
+        self.used = 0
+        self.in_memory = 0
+
+    def reserve(self, tenant: str, size: int, *, body_size: int) -> None:
+        """Count bytes of a tenant's body.
+
+        Args:
+            body_size: of the whole body, with these bytes.
+
+        Raises:
+            InputError: the body alone is larger than a tenant's part.
+            TooMany: the tenant's bodies take its part of the budget.
+            Busy: all bodies together take the whole budget.
+        """
+        if body_size > self._of_tenant:
+            raise InputError(
+                f"the answer takes more than {self._of_tenant:,} bytes: read it in pages (under /v1, with limit and "
+                "after), or raise EVENTSTORE_ANSWER_BYTES"
+            )
+        while self._used_by[tenant] + size > self._of_tenant:
+            if not self._make_room(tenant):
+                raise TooMany(
+                    f"your answers under way take {self._of_tenant:,} bytes already: read them to their end first, or "
+                    "raise EVENTSTORE_ANSWER_BYTES",
+                    "answer bytes",
+                )
+        while self.used + size > self._max_bytes:
+            if not self._make_room(None):
+                raise Busy(
+                    f"answers under way take {self._max_bytes:,} bytes already: come again, or raise "
+                    "EVENTSTORE_ANSWER_BYTES",
+                    "answer bytes",
+                )
+        self._used_by[tenant] += size
+        self.used += size
+
+    def release(self, tenant: str, size: int, in_memory: int, file: int | None) -> None:
+        """Count a body no longer."""
+        if file is not None:
+            os.close(file)
+        self.used -= size
+        self.in_memory -= in_memory
+        self._used_by[tenant] -= size
+        if not self._used_by[tenant]:
+            del self._used_by[tenant]
+
+
+class BodyWriter:
+    """A body that is being made.
+
+    Args:
+        tenant: whose budget it takes.
+        previous: the body that was made last for the same question, and its index.
+
+    Attributes:
+        index: what helps to make the next body of the same question out of this one: nobody else reads it.
+        index_bytes: about what it takes in memory.
+        cursor: of the next page, if it must be sealed anew for each answer. Then the body ends before its member
+            ``next``, and each answer adds that and the closing brace.
+    """
+
+    def __init__(self, spool: Spool, tenant: str, previous: tuple[StoredBody, Any] | None = None) -> None:
+        self._spool = spool
+        self._tenant = tenant
+        self._begin()
+        self._slice = TimeSlice()
+        self.previous = previous
+        self.index: Any = None
+        self.index_bytes = 0
+        self.cursor: str | None = None
+
+    def _begin(self) -> None:
+        self._digest = hashlib.sha256()
+        self._pending = bytearray()
+        self._in_file = 0
+        self._file: int | None = None
+        self._reserved = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that were written so far."""
+        return self._in_file + len(self._pending)
+
+    async def write(self, text: bytes) -> None:
+        """Add to the body.
+
+        Raises:
+            InputError, TooMany, Busy: see :meth:`Spool.reserve`.
+            DiskFull: there is no room for temporary files.
+        """
+        self._spool.reserve(self._tenant, len(text), body_size=self.size + len(text))
+        self._reserved += len(text)
+        self._pending += text
+        if len(self._pending) > LARGE_BYTES:
+            await self._flush()
+        await self._slice.give_way()
+
+    async def copy(self, body: StoredBody, start: int, end: int) -> None:
+        """Add the bytes of another body from one place to another."""
+        async for piece in body.pieces(start, end):
+            await self.write(piece)
+
+    def another(self) -> BodyWriter:
+        """Return a writer of a body that this one is made of."""
+        return BodyWriter(self._spool, self._tenant)
+
+    async def write_items(self, items: Iterable[_T], encode: Callable[[_T], bytes]) -> None:
+        """Add the items of a list, encoded one by one, with commas between them."""
+        separator = b""
+        for item in items:
+            await self.write(separator + encode(item))
+            separator = b","
+
+    async def write_rows(self, rows: AsyncIterable[_T], encode: Callable[[_T], bytes]) -> None:
+        """Add rows as :meth:`write_items` does, as they are read. A large row is encoded in a thread."""
+        separator = b""
+        async for row in rows:
+            text = await _in_thread(encode, row) if getattr(row, "size", 0) > LARGE_BYTES else encode(row)
+            await self.write(separator + text)
+            separator = b","
+
+    async def finish(self) -> StoredBody:
+        """Return the body."""
+        if self._file is not None or self._spool.in_memory + len(self._pending) > MEMORY_BYTES:
+            await self._flush()
+        memory = bytes(self._pending)
+        self._digest.update(memory)
+        body = StoredBody(self.size, self._digest.digest(), memory, self._file)
+        self._spool.in_memory += len(memory)
+        weakref.finalize(body, self._spool.release, self._tenant, self._reserved, len(memory), self._file)
+        self._begin()
+        return body
+
+    def discard(self) -> None:
+        """Give up what was written, so that the body may be written anew."""
+        self._spool.release(self._tenant, self._reserved, 0, self._file)
+        self._begin()
+
+    async def _flush(self) -> None:
+        text = bytes(self._pending)
+        # In a thread: it may wait for the disk, and neither lets others wait.
+        await _in_thread(self._to_file, text)
+        self._pending.clear()
+        self._in_file += len(text)
+
+    def _to_file(self, text: bytes) -> None:
+        self._digest.update(text)
+        try:
+            if self._file is None:
+                self._file = _open_unnamed()
+            view = memoryview(text)
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE):
+                raise
+            raise DiskFull(
+                f"the server's folder for temporary files ({tempfile.gettempdir()}): {os.strerror(error.errno)}: "
+                "free space there, or name another in TMPDIR"
+            ) from None
+
+
+async def _in_thread(work: Callable[..., _T], *given: object) -> _T:
+    """Run a function in a thread. Even if the caller is cancelled, it has ended on return: its file is still open."""
+    running = asyncio.get_running_loop().run_in_executor(None, work, *given)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
+
+
+def _open_unnamed() -> int:
+    with tempfile.TemporaryFile(prefix="eventstore-", buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+class BodyResponse(Response):
+    """An answer whose body is sent piece by piece, the next when the connection has taken the one before.
+
+    Args:
+        before, after: stand around the body, and are of this request alone.
+    """
+
+    def __init__(self, body: StoredBody, before: bytes, after: bytes, headers: Mapping[str, str]) -> None:
+        length = len(before) + body.size + len(after)
+        super().__init__(headers={**headers, "Content-Length": str(length)}, media_type="application/json")
+        self._stored = body
+        self._before = before
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, until its end or until the client has left."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._stored.size <= PIECE_BYTES:
+            text = [piece async for piece in self._stored.pieces()]
+            await send({"type": "http.response.body", "body": b"".join((self._before, *text, self._after))})
+            return
+        left = asyncio.create_task(_disconnected(receive))
+        try:
+            await send({"type": "http.response.body", "body": self._before, "more_body": True})
+            async for piece in self._stored.pieces():
+                if left.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": self._after})
+        finally:
+            with suppress(asyncio.CancelledError):
+                await end([left])
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
