@@ -46,6 +46,12 @@ class Backpressure:
         else:
             self._waiting.append(append)
 
+    def weigh(self, append: PendingAppend) -> None:
+        """Count the bytes of an append, which are known once it is prepared."""
+        if append.is_admitted:
+            self._bytes += append.size
+            append.is_weighed = True
+
     def is_alone(self, append: PendingAppend) -> bool:
         """Return whether no other append is admitted."""
         return self._events == append.events
@@ -55,7 +61,8 @@ class Backpressure:
         if append.is_admitted:
             append.is_admitted = False
             self._events -= append.events
-            self._bytes -= append.size
+            if append.is_weighed:
+                self._bytes -= append.size
             for key in append.conversations:
                 self._events_of[key] -= append.events
                 if not self._events_of[key]:
@@ -79,7 +86,6 @@ class Backpressure:
         for key in append.conversations:
             self._events_of[key] += append.events
         self._on_admitted(append)
-        self._bytes += append.size
 
     def _admit_waiting(self) -> None:
         """Admit what fits, in order. No append overtakes another of the same conversation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 
 from psycopg.pq.abc import PGresult
 
@@ -59,14 +59,15 @@ class PendingAppend:
     """An append whose outcome is not known yet.
 
     Attributes:
-        make_batch: checks and serialises its events.
-        batch: its serialised events, from admission on.
+        batch: its serialised events, once it is prepared.
         conversations: the conversations that it writes to.
         events: number of events.
-        size: serialised size in bytes, from admission on.
+        size: serialised size in bytes, once it is prepared.
         deadline: when it ends at the latest, by the clock of the event loop.
         result: the outcomes of its events; cancelled if the caller gave up.
+        is_prepared: its events are checked and serialised.
         is_admitted: it holds capacity (see :mod:`eventstore.backpressure`).
+        is_weighed: the capacity that it holds includes its bytes.
         is_given_up: its error is being made, so it must not be sent any more.
         is_alone: it is sent by itself, because it was sent in a group that failed.
         is_in_flight: it was sent, and the answer is not there yet.
@@ -75,36 +76,52 @@ class PendingAppend:
     """
 
     __slots__ = (
-        "_batch", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up", "is_in_flight",
-        "losses", "make_batch", "may_be_stored", "result", "size",
+        "_batch", "_given", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up",
+        "is_in_flight", "is_weighed", "losses", "may_be_stored", "result", "size", "tenant",
     )  # fmt: skip
 
     def __init__(
         self,
-        conversations: Sequence[ConversationKey],
-        events: int,
-        make_batch: Callable[[], Batch],
+        given: tuple[str, Sequence[Append], int, str, str],
         deadline: float,
         result: asyncio.Future[Sequence[Outcome]],
     ) -> None:
-        self.conversations = conversations
-        self.events = events
-        self.make_batch = make_batch
+        """Create an append that is not prepared.
+
+        Args:
+            given: what its :class:`~eventstore.append.Batch` is made of.
+        """
+        self.tenant, appends, *_ = self._given = given
+        self.conversations = keys_of(self.tenant, appends)
+        self.events = sum(len(append.events) for append in appends)
         self.deadline = deadline
         self.result = result
         self.size = 0
         self.losses = 0
-        self.is_admitted = self.is_alone = self.is_given_up = self.is_in_flight = False
+        self.is_admitted = self.is_weighed = self.is_alone = self.is_given_up = self.is_in_flight = False
         self.may_be_stored = False
         self._batch: Batch | None = None
 
     @property
     def batch(self) -> Batch:
-        """The serialised events; there are none before admission."""
-        if self._batch is None:
-            self._batch = self.make_batch()
-            self.size = self._batch.size
+        assert self._batch is not None
         return self._batch
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._batch is not None
+
+    def prepare(self) -> None:
+        """Check and serialise the events. Raises what :class:`~eventstore.append.Batch` raises."""
+        self._keep(Batch(*self._given))
+
+    async def prepare_in_slices(self) -> None:
+        """Prepare, a few events at a time."""
+        self._keep(await Batch.in_slices(*self._given))
+
+    def _keep(self, batch: Batch) -> None:
+        self._batch = batch
+        self.size = batch.size
 
     @property
     def is_over(self) -> bool:
@@ -120,10 +137,12 @@ Group = list[PendingAppend]
 def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey], most: int) -> Group:
     """Take from the queue, in its order, the appends that can be sent together now.
 
+    An append that is not prepared stays in the queue, and with it those that follow it in its conversations.
+
     A conversation belongs to one append of a group, or to several that all expect ANY. An append to a reserved
     conversation stays in the queue, and no append overtakes another of the same conversation.
     """
-    if len(queue) == 1 and not reserved and not queue[0].is_over:
+    if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].is_prepared:
         return [queue.popleft()]
     group: Group = []
     kept: list[PendingAppend] = []
@@ -134,6 +153,10 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
         append = queue[0]
         if append.is_over:
             queue.popleft()
+            continue
+        if not append.is_prepared:
+            blocked.update(append.conversations)
+            kept.append(queue.popleft())
             continue
         if group and (
             append.is_alone

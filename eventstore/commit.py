@@ -34,13 +34,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from uuid import UUID
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
-from eventstore.append import BUSY, Append, Batch
+from eventstore.append import BUSY, SLICE_EVENTS, Append
 from eventstore.backpressure import Backpressure
 from eventstore.batching import (
     SAY_ROLE,
@@ -48,7 +47,6 @@ from eventstore.batching import (
     ConversationKey,
     Group,
     PendingAppend,
-    keys_of,
     next_group,
     outcomes,
     statement,
@@ -133,6 +131,7 @@ class Committer:
         self._in_flight = {False: 0, True: 0}  # by whether they wait for locks
         self._overdue_locked: list[PendingAppend] = []
         self._backpressure = Backpressure(self._admit)
+        self._preparing: set[asyncio.Task[None]] = set()
         self._lanes: list[Lane] = []
         self._role = b""
         self._says_role = False
@@ -158,9 +157,7 @@ class Committer:
         if self._is_closed:
             raise StoreClosed
         append = PendingAppend(
-            keys_of(caller.tenant, appends),
-            sum(len(append.events) for append in appends),
-            partial(Batch, caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
+            (caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
             self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
             self._loop.create_future(),
         )
@@ -197,22 +194,41 @@ class Committer:
             lane.close()
         if self._explaining is not None:
             await end([self._explaining])
+        await end(list(self._preparing))
         await self._is_idle.wait()  # every append has its result, and its caller is about to have it
         if self._timer is not None:
             self._timer.cancel()
 
     def _admit(self, append: PendingAppend) -> None:
         is_alone = self._backpressure.is_alone(append)
+        if append.events > SLICE_EVENTS:
+            self._queue.append(append)  # its place in the order of its conversations
+            task = asyncio.create_task(self._prepare(append), name="eventstore-prepare")
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
+            return
         try:
-            _ = append.batch
+            append.prepare()
         except Exception as error:
             append.result.set_exception(error)
             return
+        self._backpressure.weigh(append)
         self._queue.append(append)
         if is_alone:
             self._send_next()
         else:
             self._be_due()  # together with all that arrive in this turn of the event loop
+
+    async def _prepare(self, append: PendingAppend) -> None:
+        """Prepare a large append while others are sent."""
+        try:
+            await append.prepare_in_slices()
+        except Exception as error:
+            if not append.result.done():
+                append.result.set_exception(error)
+        else:
+            self._backpressure.weigh(append)
+        self._be_due()
 
     def _be_due(self) -> None:
         if not self._is_due:

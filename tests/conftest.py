@@ -32,6 +32,7 @@ _CHOICE = pytest.StashKey[Choice]()
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the marker by which a second run, on another PostgreSQL, leaves out what it cannot change."""
     config.addinivalue_line("markers", "any_server: the same whatever PostgreSQL is under test, or in need of none")
+    config.addinivalue_line("markers", "slow: takes minutes; run with -m slow")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

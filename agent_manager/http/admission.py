@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -39,6 +40,7 @@ class WalledRoute(APIRoute):
         extra = named.get("openapi_extra")
         self.requirement = Requirement(extra)
         self.needed = self.requirement.scope
+        self.appends = self.needed in (Access.WRITE, Access.ADMIN)
         super().__init__(*given, **named)
         if self.takes_key:
             self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
@@ -46,7 +48,7 @@ class WalledRoute(APIRoute):
     @property
     def takes_key(self) -> bool:
         """Whether the endpoint honours an idempotency key: it does if it is a POST that may change something."""
-        return "POST" in (self.methods or ()) and self.needed not in (None, Access.READ, Access.AUDIT)
+        return "POST" in (self.methods or ()) and self.appends
 
     def get_route_handler(self) -> Handler:
         """Answers; a repetition of a request with an idempotency key as the first."""
@@ -55,8 +57,11 @@ class WalledRoute(APIRoute):
             return handle
 
         async def handle_once(request: Request) -> Response:
-            once = request.app.state.backend.idempotency.once
-            answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
+            backend = request.app.state.backend
+            once = backend.idempotency.once
+            async with request.state.desk.turn_for(await _size_of(request)):
+                backend.limits.events.check(shares_of(request.state.identity))  # one before it may have spent them
+                answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
             return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
 
         return handle_once
@@ -95,11 +100,16 @@ class WalledRoute(APIRoute):
         """Let a request in; return whose shares of the limits it takes."""
         backend = request.app.state.backend
         limits: Limits = backend.limits
-        with limits.identifying.one(network_of(request.client.host if request.client else "")):
+        with ExitStack() as identifying:
+            if not backend.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
+                network = network_of(request.client.host if request.client else "")
+                identifying.enter_context(limits.identifying.one(network))
             identity = await backend.gate.identify(request.headers)
         shares = shares_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)
+        if self.appends:
+            limits.events.check(shares)  # before the body is read, which costs more than anything else
         places.enter_context(limits.requests.one(*shares))
         for needed in self.requirement.scopes(request.query_params):
             if not identity.may(needed):
@@ -111,3 +121,11 @@ class WalledRoute(APIRoute):
     def refusal(self, request: Request, error: Refused | EventStoreError) -> Response:
         """How it is said that nobody gets in."""
         return problem_of_refusal(error) if isinstance(error, Refused) else problem_of(error)
+
+
+async def _size_of(request: Request) -> int:
+    """Return the size of a body, which is kept for whoever reads it next."""
+    try:
+        return len(await request.body())
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection was closed before the body was complete") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 from agent_manager.agents.apart import Apart
 from agent_manager.http.hub import Hub
@@ -14,6 +15,8 @@ from eventstore import EventStore
 
 MOST = 200
 """Tenants for whom something is kept; more only while so many are served at the same time."""
+LARGE_BYTES = 64 * 1024
+"""Requests with larger bodies are carried out one at a time for each tenant."""
 FOLD_BYTES = 2 * 1024 * 1024
 """Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
 
@@ -31,6 +34,7 @@ class Desk:
         self.manager = manager
         self.hub = Hub(store, manager.tenant)
         self._users = 0
+        self._large = asyncio.Lock()
 
     @property
     def is_idle(self) -> bool:
@@ -45,6 +49,17 @@ class Desk:
             yield
         finally:
             self._users -= 1
+
+    @asynccontextmanager
+    async def turn_for(self, body_bytes: int) -> AsyncIterator[None]:
+        """Carry out the block, after the others if the body is large.
+
+        A large body takes memory and the event loop's time: ten thousand events are a second of it. One at a time, a
+        tenant's requests hold one such body in parsed form, and the others are refused as soon as that has spent the
+        tenant's events.
+        """
+        async with self._large if body_bytes > LARGE_BYTES else nullcontext():
+            yield
 
     @property
     def written(self) -> Written:

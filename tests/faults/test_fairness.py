@@ -1,0 +1,190 @@
+"""One tenant does the worst that its limits allow, and another one notices little: it waits no longer, and is refused
+nothing.
+
+The server is a process of its own, and so is the attacker, which runs at the lowest priority: it stands for another
+machine. Measurements at rest and under attack alternate, so that both see the same noise.
+
+``EVENTSTORE_TEST_ATTACK_SECONDS`` is the length of the long test's attacks together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import psutil
+import pytest
+from support.environment import child_environment
+from support.plainhttp import PlainClient
+from support.processes import Commands, Running
+
+from agent_manager.identity import Directory, Scope
+from eventstore import EventStore, Settings
+
+KINDS = ("search", "body", "stream", "bulk", "page")
+ATTACK_SECONDS = float(os.environ.get("EVENTSTORE_TEST_ATTACK_SECONDS", "60"))
+KEYS = 4
+TEXTS = ("the train to Lisbon was late", "a boat to Porto", "we fly to Faro tomorrow", "o comboio para Coimbra")
+ATTACKER = (sys.executable, "-m", "support.attacker")
+PAUSE_SECONDS = 0.015
+"""From one request of the other tenant to the next, which keeps within the rate of a key."""
+TIMES = 3
+"""What an attack may cost: so many times the time at rest."""
+FLOOR_SECONDS = 0.05
+"""Times at rest are not taken for shorter than this: on a busy machine of two processors, the scheduler alone makes
+one request in a hundred so slow."""
+
+
+@dataclass
+class Times:
+    """What one tenant measured.
+
+    Attributes:
+        seconds: of the requests, by what they were.
+        refused: answers that were refusals.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    refused: list[str] = field(default_factory=list)
+
+    def percentile(self, what: str, percent: int = 99) -> float:
+        """Return the seconds within which so many of a hundred requests were answered."""
+        return sorted(self.seconds[what])[-(-len(self.seconds[what]) * percent // 100) - 1]
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{what} {1000 * self.percentile(what, 50):.0f}/{1000 * self.percentile(what):.0f} ms ({len(seconds)})"
+            for what, seconds in self.seconds.items()
+        )
+
+
+@dataclass
+class Site:
+    """A server, an attacker's keys, and another tenant's client.
+
+    Attributes:
+        target: the attacker's conversation.
+    """
+
+    process: Running
+    address: tuple[str, int]
+    tokens: list[str]
+    target: str
+    client: PlainClient
+    conversation: str
+
+    async def measure(self, seconds: float, times: Times) -> None:
+        """Append, read and search for so long, as the other tenant."""
+        end = perf_counter() + seconds
+        number = 0
+        while perf_counter() < end:
+            number += 1
+            path = f"/v1/conversations/{self.conversation}/messages"
+            said = {"role": "user", "content": f"{TEXTS[number % len(TEXTS)]} {number}"}
+            for what, request in (
+                ("append", ("POST", path, said)),
+                ("page", ("GET", f"{path}?limit=50&newest_first=true", None)),
+                ("search", ("GET", f"/v1/search?q={('Lisbon', 'Porto', 'comboio')[number % 3]}+{number}", None)),
+            ):
+                began = perf_counter()
+                answer = await self.client.request(*request)
+                took = perf_counter() - began
+                times.seconds[what].append(took)
+                if answer.status not in (200, 201):
+                    times.refused.append(f"{what}: {answer.status} {answer.body[:200]!r}")
+                await asyncio.sleep(PAUSE_SECONDS - took)
+
+    async def attacked(self, kinds: Iterable[str], seconds: float, times: Times) -> str:
+        """Measure while the attacker attacks; return what the attacker was answered."""
+        attacker = await asyncio.create_subprocess_exec(
+            "nice", "-n", "19", *ATTACKER, *map(str, self.address), ",".join(kinds), self.target, *self.tokens,
+            stdout=asyncio.subprocess.PIPE, env=child_environment(), limit=2**20,
+        )  # fmt: skip
+        try:
+            assert attacker.stdout is not None
+            assert await asyncio.wait_for(attacker.stdout.readline(), 60) == b"attacking\n"
+            await self.measure(seconds, times)
+            attacker.send_signal(signal.SIGTERM)
+            return (await asyncio.wait_for(attacker.stdout.read(), 30)).decode().strip()
+        finally:
+            with suppress(ProcessLookupError):
+                attacker.kill()
+            await attacker.wait()
+
+
+@pytest.fixture
+async def site(settings: Settings, started: Commands) -> AsyncIterator[Site]:
+    """A server with two tenants."""
+    assert settings.database_url is not None
+    process = started.start(
+        "up", "--port", "0", "--require-tokens", DATABASE_URL=settings.database_url.get_secret_value()
+    )
+    process.until_said("Ctrl-C")
+    port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", process.out)[0])
+    address = ("127.0.0.1", port)
+    scopes = (Scope.READ, Scope.WRITE, Scope.AUDIT)
+    async with EventStore(settings) as store:
+        directory = Directory(store)
+        for tenant in ("attacker", "other"):
+            await directory.add_tenant(tenant)
+        tokens = [
+            (await directory.add_key(tenant, "tests", scopes=scopes)).token.get_secret_value()
+            for tenant in ("attacker",) * KEYS + ("other",)
+        ]
+    *attackers, other = tokens
+    client, attacker = PlainClient(address, other), PlainClient(address, attackers[0])
+    made = [(await one.request("POST", "/v1/conversations", {})).json()["id"] for one in (client, attacker)]
+    attacker.close()
+    site = Site(process, address, attackers, made[1], client, made[0])
+    try:
+        await site.measure(2, Times())  # statements are prepared, connections made, the read tables filled
+        yield site
+    finally:
+        client.close()
+
+
+def is_fair(at_rest: Times, under_attack: Times, times: float) -> list[str]:
+    """Return what was not fair."""
+    wrong = under_attack.refused[:3]
+    for what in at_rest.seconds:
+        bound = times * max(FLOOR_SECONDS, at_rest.percentile(what))
+        if (took := under_attack.percentile(what)) > bound:
+            wrong.append(f"{what}: {took:.3f} s, more than {bound:.3f} s")
+    return wrong
+
+
+async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
+    at_rest, under_attack = Times(), Times()
+    answers = []
+    for _ in range(2):
+        await site.measure(1.5, at_rest)
+        answers.append(await site.attacked(KINDS, 3, under_attack))
+    report = f"at rest {at_rest}; under attack {under_attack}; the attacker was answered {answers}"
+    assert not is_fair(at_rest, under_attack, 2 * TIMES), report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600 + 4 * ATTACK_SECONDS)
+async def test_each_attack_and_all_together_for_long(site: Site) -> None:
+    phases = [(kind,) for kind in KINDS] + [KINDS]
+    measured = {phase: Times() for phase in phases}
+    at_rest = Times()
+    seconds = ATTACK_SECONDS / len(phases)
+    rounds = max(1, round(seconds / 20))
+    for _ in range(rounds):
+        for phase in phases:
+            await site.measure(seconds / rounds / 2, at_rest)
+            answers = await site.attacked(phase, seconds / rounds, measured[phase])
+            memory = psutil.Process(site.process.pid).memory_info().rss / 2**20
+            print(f"{'+'.join(phase)}: {measured[phase]}; answers {answers}; memory {memory:.0f} MB")
+    print(f"at rest: {at_rest}")
+    wrong = {"+".join(phase): is_fair(at_rest, times, TIMES) for phase, times in measured.items()}
+    assert not any(wrong.values()), wrong
