@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Container, Sequence
+from itertools import zip_longest
 
 from psycopg.pq.abc import PGresult
 
@@ -66,6 +67,7 @@ class PendingAppend:
         deadline: when it ends at the latest, by the clock of the event loop.
         result: the outcomes of its events; cancelled if the caller gave up.
         is_prepared: its events are checked and serialised.
+        tenant: to whom its conversations belong.
         is_admitted: it holds capacity (see :mod:`eventstore.backpressure`).
         is_weighed: the capacity that it holds includes its bytes.
         is_given_up: its error is being made, so it must not be sent any more.
@@ -92,7 +94,7 @@ class PendingAppend:
             given: what its :class:`~eventstore.append.Batch` is made of.
         """
         self.tenant, appends, *_ = self._given = given
-        self.conversations = keys_of(self.tenant, appends)
+        self.conversations: Sequence[ConversationKey] = keys_of(self.tenant, appends)
         self.events = sum(len(append.events) for append in appends)
         self.deadline = deadline
         self.result = result
@@ -124,6 +126,11 @@ class PendingAppend:
         self.size = batch.size
 
     @property
+    def is_large(self) -> bool:
+        """Whether it has more events than a group of several may have."""
+        return self.events > GROUP_EVENTS
+
+    @property
     def is_over(self) -> bool:
         """Whether it must not be sent any more."""
         return self.is_given_up or self.result.done()
@@ -134,8 +141,28 @@ _DELETIONS = frozenset(with_length(word) for word in (b"conversation.deleted", b
 Group = list[PendingAppend]
 
 
-def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey], most: int) -> Group:
+def in_turn(queue: deque[PendingAppend]) -> deque[PendingAppend]:
+    """Return the appends so that tenants take turns, the one that has waited longest first.
+
+    Those of one tenant, and with them those of one conversation, keep their order.
+    """
+    by_tenant: dict[str, deque[PendingAppend]] = {}
+    for append in queue:
+        by_tenant.setdefault(append.tenant, deque()).append(append)
+    if len(by_tenant) < 2:
+        return queue
+    rounds = zip_longest(*by_tenant.values())
+    return deque(append for one_of_each in rounds for append in one_of_each if append is not None)
+
+
+def next_group(
+    queue: deque[PendingAppend], reserved: Container[ConversationKey], most: int, *, takes_large: bool = True
+) -> Group:
     """Take from the queue, in its order, the appends that can be sent together now.
+
+    Args:
+        most: appends in the group.
+        takes_large: whether it may be an append that is larger than a group; if not, that stays in the queue.
 
     An append that is not prepared stays in the queue, and with it those that follow it in its conversations.
 
@@ -143,7 +170,7 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
     conversation stays in the queue, and no append overtakes another of the same conversation.
     """
     if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].is_prepared:
-        return [queue.popleft()]
+        return [queue.popleft()] if takes_large or not queue[0].is_large else []
     group: Group = []
     kept: list[PendingAppend] = []
     blocked: set[ConversationKey] = set()
@@ -154,7 +181,7 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
         if append.is_over:
             queue.popleft()
             continue
-        if not append.is_prepared:
+        if not append.is_prepared or (append.is_large and not takes_large):
             blocked.update(append.conversations)
             kept.append(queue.popleft())
             continue

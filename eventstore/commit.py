@@ -9,6 +9,10 @@ and whosever they are.
 set aside its conversations are *reserved*: later appends to them stay in the queue. An append that goes back to the
 queue goes to its front.
 
+**Fairness.** Tenants take turns: whatever one has in the queue, the next append of each other one is in the next group.
+An append that is larger than a group goes out only if no other such one is in flight, so a connection is always left
+for the small ones, and events of more than a few appends are serialised in slices, between which the others go on.
+
 **Locked conversations.** A group only tries the locks of its conversations. An append to a conversation that another
 transaction holds is set aside and sent again by itself, on a connection that waits for the lock. The others go on.
 
@@ -47,6 +51,7 @@ from eventstore.batching import (
     ConversationKey,
     Group,
     PendingAppend,
+    in_turn,
     next_group,
     outcomes,
     statement,
@@ -129,6 +134,7 @@ class Committer:
         self._reserved: set[ConversationKey] = set()
         self._locked: set[ConversationKey] = set()  # found locked when they were last tried
         self._in_flight = {False: 0, True: 0}  # by whether they wait for locks
+        self._large_in_flight = 0
         self._overdue_locked: list[PendingAppend] = []
         self._backpressure = Backpressure(self._admit)
         self._preparing: set[asyncio.Task[None]] = set()
@@ -238,10 +244,11 @@ class Committer:
     def _send_next(self) -> None:
         """Send everything that can be sent now."""
         self._is_due = False
+        self._queue = in_turn(self._queue)
         while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (lane := self._idle_lane()):
             ways = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(lane.is_idle for lane in self._lanes))
             share = -(-len(self._queue) // ways)  # as much on each, so that client and server work at the same time
-            group = next_group(self._queue, self._reserved, share)
+            group = next_group(self._queue, self._reserved, share, takes_large=not self._large_in_flight)
             if not group:
                 break
             self._send(lane, group)
@@ -262,6 +269,7 @@ class Committer:
             self._reserved.update(append.conversations)
             append.is_in_flight = True
         self._in_flight[waits] += 1
+        self._large_in_flight += group[0].is_large
         milliseconds = 0
         if waits:
             left = group[0].deadline - self._loop.time()
@@ -277,6 +285,7 @@ class Committer:
         self, group: Group, answer: PGresult | psycopg.Error, lane: Lane, *, waits: bool, said_role: bool
     ) -> None:
         self._in_flight[waits] -= 1
+        self._large_in_flight -= group[0].is_large
         for append in group:
             self._reserved.difference_update(append.conversations)
             append.is_in_flight = False

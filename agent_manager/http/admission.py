@@ -5,6 +5,7 @@ It also makes a POST that changes something repeatable (:mod:`agent_manager.http
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from agent_manager.http.asking import shares_of
-from agent_manager.http.connections import network_of
+from agent_manager.http.connections import SET_DISPLACEABLE, network_of
 from agent_manager.http.data_kinds import Requirement
 from agent_manager.http.idempotency import PARAMETER, Kept
 from agent_manager.http.limits import Limits
@@ -83,6 +84,7 @@ class WalledRoute(APIRoute):
             except (Refused, EventStoreError) as error:
                 if isinstance(error, Refused):
                     request.app.state.backend.counters.add("http_refused", reason=error.reason)
+                await _wait_to_refuse(request)
                 await self.refusal(request, error)(scope, receive, send)
                 return
             request.state.desk = desk = await request.app.state.backend.desks.of(request.state.identity.tenant)
@@ -102,10 +104,9 @@ class WalledRoute(APIRoute):
         limits: Limits = backend.limits
         with ExitStack() as identifying:
             if not backend.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
-                network = network_of(request.client.host if request.client else "")
-                identifying.enter_context(limits.identifying.one(network))
+                identifying.enter_context(limits.identifying.one(_network_of(request)))
             identity = await backend.gate.identify(request.headers)
-        shares = shares_of(identity)
+        shares = request.state.shares = shares_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)
         if self.appends:
@@ -123,9 +124,23 @@ class WalledRoute(APIRoute):
         return problem_of_refusal(error) if isinstance(error, Refused) else problem_of(error)
 
 
+async def _wait_to_refuse(request: Request) -> None:
+    """Wait until a refusal may be answered. Meanwhile another connection may take the place of this one."""
+    shares: Sequence[str] = getattr(request.state, "shares", ())
+    key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
+    seconds = request.app.state.backend.limits.refusals.delay(key, asyncio.get_running_loop().time())
+    if seconds > 0:
+        request.scope.get(SET_DISPLACEABLE, lambda: None)()
+        await asyncio.sleep(seconds)
+
+
+def _network_of(request: Request) -> str:
+    return network_of(request.client.host if request.client else "")
+
+
 async def _size_of(request: Request) -> int:
     """Return the size of a body, which is kept for whoever reads it next."""
     try:
         return len(await request.body())
-    except ClientDisconnect:
-        raise HTTPException(400, "the connection was closed before the body was complete") from None
+    except (ClientDisconnect, Refused) as error:  # of the guard, which makes the answer to its refusals itself
+        raise HTTPException(400, f"the body is not complete: {error}") from None

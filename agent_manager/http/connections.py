@@ -12,6 +12,8 @@ import ipaddress
 from collections.abc import Callable
 
 Close = Callable[[], None]
+SET_DISPLACEABLE = "eventstore.set_displaceable"
+"""The member of a request's ASGI scope that, when called, lets its connection be displaced as if it were idle."""
 
 
 class ConnectionLimit:

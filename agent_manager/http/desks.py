@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 
 from agent_manager.agents.apart import Apart
 from agent_manager.http.hub import Hub
@@ -77,10 +78,19 @@ class Desks:
 
     Args:
         manager: of the store's own tenant, which stays; whoever gives it closes it.
+        count: called with a tenant and the number of events that its manager has appended for answers.
     """
 
-    def __init__(self, store: EventStore, manager: AsyncManager, most: int = MOST) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        manager: AsyncManager,
+        count: Callable[[str, int], None] = lambda tenant, events: None,
+        most: int = MOST,
+    ) -> None:
         self._store = store
+        self._count = count
+        manager.count_with(partial(count, manager.tenant))
         self._most = most
         self.own = Desk(store, manager)
         self._others: OrderedDict[str, Desk] = OrderedDict()
@@ -114,6 +124,7 @@ class Desks:
         answer = self.own.manager.agent
         apart = None if answer is None else Apart(answer)
         manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
+        manager.count_with(partial(self._count, tenant))
         desk = Desk(self._store, manager)
         desk.written.note_position(self._written.pop(tenant, 0))
         return desk

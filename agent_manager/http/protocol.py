@@ -8,11 +8,12 @@ client nothing, would hold all there are.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent_manager.http.connections import ConnectionLimit
+from agent_manager.http.connections import SET_DISPLACEABLE, ConnectionLimit
 from agent_manager.http.counting import Counters
 from agent_manager.http.problems import problem
 
@@ -86,6 +87,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def _look(self) -> None:
             """Loses patience from now on, unless a request is under way, or patience is being lost already."""
             if self._is_answering():
+                cast("dict[str, Any]", self.scope)[SET_DISPLACEABLE] = partial(limit.set_idle, self._displace)
                 limit.set_busy(self._displace)
                 self._rest()
                 return

@@ -328,5 +328,5 @@ async def _waits(store: EventStore, waiting: list[asyncio.Future[Any]]) -> bool:
 
 async def test_a_read_that_waits_in_vain_says_so(store: EventStore) -> None:
     result = await store.append(uuid4(), [said("x", 1)])
-    with pytest.raises(NotCaughtUp, match=f"not yet {result.position}"):
+    with pytest.raises(NotCaughtUp, match=f"not applied position {result.position} after"):
         await Reader(store, timeout=0.05).messages(at_least=result.position)
