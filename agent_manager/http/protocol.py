@@ -58,7 +58,8 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def on_response_complete(self) -> None:
             super().on_response_complete()  # which may begin to answer the next request
             if not self._is_answering():
-                limit.set_idle(self._displace)
+                limit.set_busy(self._displace)  # it may have waited for a refusal
+                limit.set_idle(self._displace, was_answered=True)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
+import socket
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -36,6 +38,10 @@ TEXTS = ("the train to Lisbon was late", "a boat to Porto", "we fly to Faro tomo
 ATTACKER = (sys.executable, "-m", "support.attacker")
 PAUSE_SECONDS = 0.015
 """From one request of the other tenant to the next, which keeps within the rate of a key."""
+HALF_OPEN = 10_000
+OTHER_FILES = 100
+"""That a server has open besides the connections of its clients."""
+LONGEST_WAIT_SECONDS = 3.0
 TIMES = 3
 """What an attack may cost: so many times the time at rest."""
 FLOOR_SECONDS = 0.05
@@ -72,6 +78,7 @@ class Site:
 
     Attributes:
         target: the attacker's conversation.
+        token: of the other tenant.
     """
 
     process: Running
@@ -80,6 +87,7 @@ class Site:
     target: str
     client: PlainClient
     conversation: str
+    token: str
 
     async def measure(self, seconds: float, times: Times) -> None:
         """Append, read and search for so long, as the other tenant."""
@@ -143,12 +151,63 @@ async def site(settings: Settings, started: Commands) -> AsyncIterator[Site]:
     client, attacker = PlainClient(address, other), PlainClient(address, attackers[0])
     made = [(await one.request("POST", "/v1/conversations", {})).json()["id"] for one in (client, attacker)]
     attacker.close()
-    site = Site(process, address, attackers, made[1], client, made[0])
+    site = Site(process, address, attackers, made[1], client, made[0], other)
     try:
         await site.measure(2, Times())  # statements are prepared, connections made, the read tables filled
         yield site
     finally:
         client.close()
+
+
+@pytest.fixture
+def most_files() -> Iterator[int]:
+    """How many files this process may have open, raised as far as it may raise it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def half_open(address: tuple[str, int], source: str, number: int, opened: list[socket.socket]) -> None:
+    """Open connections that send half a head each."""
+    for _ in range(number):
+        opened.append(socket.create_connection(address, timeout=30, source_address=(source, 0)))
+        with suppress(OSError):  # the server may have closed it already
+            opened[-1].sendall(b"GET /v1/conversations HTTP/1.1\r\nHost: 127")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
+async def test_half_open_connections_of_one_address_leave_others_served(
+    site: Site, most_files: int, record_property: Callable[[str, object], None]
+) -> None:
+    number = min(HALF_OPEN, most_files - 1000)
+    record_property("half-open connections", number)
+    server = psutil.Process(site.process.pid)
+    memory = server.memory_info().rss
+    opened: list[socket.socket] = []
+    waits: dict[str, list[float]] = {"127.0.0.2": [], "127.0.0.3": []}
+    try:
+        flood = asyncio.create_task(asyncio.to_thread(half_open, site.address, "127.0.0.2", number, opened))
+        while not flood.done() or len(waits["127.0.0.3"]) < 10:
+            for source in waits:
+                began = perf_counter()
+                client = PlainClient(site.address, site.token, source)
+                answer = await client.request("GET", f"/v1/conversations/{site.conversation}/messages?limit=50")
+                client.close()
+                assert answer.status == 200, (source, len(opened), answer)
+                waits[source].append(perf_counter() - began)
+                assert server.num_fds() < Settings().max_connections + OTHER_FILES
+                await asyncio.sleep(PAUSE_SECONDS)
+        await flood
+    finally:
+        for each in opened:
+            each.close()
+    grown = (server.memory_info().rss - memory) / 2**20
+    print(f"{number} half-open connections; the longest waits {max(waits['127.0.0.3']):.3f} s for another address, "
+          f"{max(waits['127.0.0.2']):.3f} s for the same one; the server has grown by {grown:.0f} MB")  # fmt: skip
+    assert len(opened) == number
+    assert max(waits["127.0.0.3"]) < LONGEST_WAIT_SECONDS
+    assert grown < 100
 
 
 def is_fair(at_rest: Times, under_attack: Times, times: float) -> list[str]:
