@@ -41,7 +41,8 @@ PAUSE_SECONDS = 0.015
 HALF_OPEN = 10_000
 OTHER_FILES = 100
 """That a server has open besides the connections of its clients."""
-LONGEST_WAIT_SECONDS = 3.0
+LONGEST_SECONDS = 5.0
+"""That any request may take on a busy machine."""
 TIMES = 3
 """What an attack may cost: so many times the time at rest."""
 FLOOR_SECONDS = 0.05
@@ -206,28 +207,31 @@ async def test_half_open_connections_of_one_address_leave_others_served(
     print(f"{number} half-open connections; the longest waits {max(waits['127.0.0.3']):.3f} s for another address, "
           f"{max(waits['127.0.0.2']):.3f} s for the same one; the server has grown by {grown:.0f} MB")  # fmt: skip
     assert len(opened) == number
-    assert max(waits["127.0.0.3"]) < LONGEST_WAIT_SECONDS
+    assert max(waits["127.0.0.3"]) < LONGEST_SECONDS
     assert grown < 100
 
 
-def is_fair(at_rest: Times, under_attack: Times, times: float) -> list[str]:
+def what_is_unfair(at_rest: Times, under_attack: Times) -> list[str]:
     """Return what was not fair."""
     wrong = under_attack.refused[:3]
     for what in at_rest.seconds:
-        bound = times * max(FLOOR_SECONDS, at_rest.percentile(what))
+        bound = TIMES * max(FLOOR_SECONDS, at_rest.percentile(what))
         if (took := under_attack.percentile(what)) > bound:
             wrong.append(f"{what}: {took:.3f} s, more than {bound:.3f} s")
     return wrong
 
 
 async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
+    """A short attack, of which the beginning is a large part, on a machine that may be busy: so it looks at medians."""
     at_rest, under_attack = Times(), Times()
-    answers = []
-    for _ in range(2):
-        await site.measure(1.5, at_rest)
-        answers.append(await site.attacked(KINDS, 3, under_attack))
+    await site.measure(2, at_rest)
+    answers = await site.attacked(KINDS, 6, under_attack)
     report = f"at rest {at_rest}; under attack {under_attack}; the attacker was answered {answers}"
-    assert not is_fair(at_rest, under_attack, 2 * TIMES), report
+    assert not under_attack.refused, report
+    for what in at_rest.seconds:
+        bound = TIMES * max(FLOOR_SECONDS, at_rest.percentile(what))
+        assert under_attack.percentile(what, 50) < bound, report
+        assert under_attack.percentile(what, 100) < LONGEST_SECONDS, report
 
 
 @pytest.mark.slow
@@ -245,5 +249,5 @@ async def test_each_attack_and_all_together_for_long(site: Site) -> None:
             memory = psutil.Process(site.process.pid).memory_info().rss / 2**20
             print(f"{'+'.join(phase)}: {measured[phase]}; answers {answers}; memory {memory:.0f} MB")
     print(f"at rest: {at_rest}")
-    wrong = {"+".join(phase): is_fair(at_rest, times, TIMES) for phase, times in measured.items()}
+    wrong = {"+".join(phase): what_is_unfair(at_rest, times) for phase, times in measured.items()}
     assert not any(wrong.values()), wrong
