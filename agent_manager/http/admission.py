@@ -52,20 +52,23 @@ class WalledRoute(APIRoute):
         return "POST" in (self.methods or ()) and self.appends
 
     def get_route_handler(self) -> Handler:
-        """Answers; a repetition of a request with an idempotency key as the first."""
+        """Return what answers: in the tenant's turn, and a repetition with an idempotency key as the first request."""
         handle = super().get_route_handler()
-        if not self.takes_key:
+        if self.needed is None:
             return handle
 
-        async def handle_once(request: Request) -> Response:
-            backend = request.app.state.backend
-            once = backend.idempotency.once
-            async with request.state.desk.turn_for(await _size_of(request)):
-                backend.limits.events.check(shares_of(request.state.identity))  # one before it may have spent them
+        async def handle_in_turn(request: Request) -> Response:
+            size = await _size_of(request)
+            async with request.state.desk.turn_for(size, appends=self.appends):
+                if not self.takes_key:
+                    return await handle(request)
+                backend = request.app.state.backend
+                backend.limits.events.check(request.state.shares)  # one before it may have spent them
+                once = backend.idempotency.once
                 answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
             return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
 
-        return handle_once
+        return handle_in_turn
 
     async def repeated(self, request: Request, kept: Kept) -> Response:
         """The answer to a repetition."""

@@ -16,6 +16,8 @@ from eventstore import EventStore
 
 MOST = 200
 """Tenants for whom something is kept; more only while so many are served at the same time."""
+RUNNING = 8
+"""Requests of a tenant that read, and that append, are carried out so many at a time: as many as its connections."""
 LARGE_BYTES = 64 * 1024
 """Requests with larger bodies are carried out one at a time for each tenant."""
 FOLD_BYTES = 2 * 1024 * 1024
@@ -36,6 +38,7 @@ class Desk:
         self.hub = Hub(store, manager.tenant)
         self._users = 0
         self._large = asyncio.Lock()
+        self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
 
     @property
     def is_idle(self) -> bool:
@@ -52,14 +55,17 @@ class Desk:
             self._users -= 1
 
     @asynccontextmanager
-    async def turn_for(self, body_bytes: int) -> AsyncIterator[None]:
-        """Carry out the block, after the others if the body is large.
+    async def turn_for(self, body_bytes: int, *, appends: bool) -> AsyncIterator[None]:
+        """Carry out the block when it is the request's turn among those of the tenant.
+
+        Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
+        none of another tenant waits for long; those that read wait for workers, and must not hold up those that append.
 
         A large body takes memory and the event loop's time: ten thousand events are a second of it. One at a time, a
         tenant's requests hold one such body in parsed form, and the others are refused as soon as that has spent the
         tenant's events.
         """
-        async with self._large if body_bytes > LARGE_BYTES else nullcontext():
+        async with self._large if body_bytes > LARGE_BYTES else nullcontext(), self._running[appends]:
             yield
 
     @property
