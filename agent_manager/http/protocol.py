@@ -19,6 +19,8 @@ from agent_manager.http.problems import problem
 
 TAKE_SECONDS = 60.0
 """A client that takes nothing of its answer for so long is let go."""
+LINGERING, LINGER_SECONDS = 50, 1.0
+"""So many connections beyond the limit are kept for so long before they are ended."""
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
 _NO_HTTP = problem(400, "this is no HTTP/1.1, or a head beyond 16 KiB: send less in the address and the headers").body
@@ -37,6 +39,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         most: connections at a time.
     """
     limit = ConnectionLimit(most)
+    lingering = set[asyncio.Protocol]()
 
     class Patient(H11Protocol):
         _patience: asyncio.TimerHandle | None = None
@@ -50,10 +53,23 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
                 self._displace()
 
         def _displace(self) -> None:
-            """End a connection for which there is no place, or not any more."""
+            """End a connection for which there is no place, or not any more; not at once, if few are being ended.
+
+            Whoever connects anew when it is ended would otherwise be ended and connect again without a pause.
+            """
             counters.add("http_refused", reason="connections")
-            self.transport.write(_FULL)
-            self.transport.close()
+            if len(lingering) < LINGERING:
+                lingering.add(self)
+                self.transport.pause_reading()
+                self.loop.call_later(LINGER_SECONDS, self._refuse_connection)
+            else:
+                self._refuse_connection()
+
+        def _refuse_connection(self) -> None:
+            lingering.discard(self)
+            if not self.transport.is_closing():
+                self.transport.write(_FULL)
+                self.transport.close()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()  # which may begin to answer the next request
@@ -67,6 +83,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
         def connection_lost(self, exc: Exception | None) -> None:
             limit.remove(self._displace)
+            lingering.discard(self)
             self._rest()
             self._take()
             super().connection_lost(exc)
