@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 
 from psycopg_pool import PoolTimeout
 
-
 ALONE_SECONDS = 10.0
 """So long after another tenant wanted a connection, a tenant counts as alone."""
 
