@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from os import urandom
 from struct import Struct
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from eventstore.caller import checked_tenant
@@ -70,6 +71,10 @@ class Append:
             raise InputError(f"events: expected a list of events, got a {type(self.events).__name__}")
 
 
+SLICE_EVENTS = 50
+"""Events that are serialised before the event loop may do something else: about a millisecond's work."""
+
+
 class Batch:
     """One append, checked and in the binary format in which it travels; and its outcome, back from the server.
 
@@ -101,6 +106,22 @@ class Batch:
     def __init__(
         self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
     ) -> None:
+        self._begin(tenant, appends, max_content_bytes, actor, user)
+        for _ in self._slices():
+            pass
+
+    @classmethod
+    async def in_slices(
+        cls, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
+    ) -> Self:
+        """Return the same, made a few events at a time, so that the event loop goes on with everything else."""
+        batch = cls.__new__(cls)
+        batch._begin(tenant, appends, max_content_bytes, actor, user)
+        for _ in batch._slices():
+            await asyncio.sleep(0)
+        return batch
+
+    def _begin(self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str, user: str) -> None:
         self._limit = max_content_bytes
         self.user = user
         self._actor = actor
@@ -113,7 +134,10 @@ class Batch:
         self.targets: list[int] = []
         self.rows: list[Row] = []
         self.size = 0
-        for target, append in enumerate(appends):
+
+    def _slices(self) -> Iterator[None]:
+        """Add all events; stop after each :data:`SLICE_EVENTS`."""
+        for target, append in enumerate(self._appends):
             conversation_id = parse_uuid(append.conversation_id, "conversation_id")
             if target and conversation_id in self.conversations:
                 raise InputError(f"conversation {conversation_id} stands twice in one append: put its events together")
@@ -121,10 +145,10 @@ class Batch:
                 raise InputError(f"the append to conversation {conversation_id} has no events: give at least one")
             self.expected.append(encode_expected(append.expected))
             self.conversations.append(conversation_id)
-            self._add(append.events, target)
+            yield from self._add(append.events, target)
         self._check_size()
 
-    def _add(self, events: Sequence[EventData | NewEvent], target: int) -> None:
+    def _add(self, events: Sequence[EventData | NewEvent], target: int) -> Iterator[None]:
         first = len(self.rows)
         of = self.conversations[target]
         for index, given in enumerate(events):
@@ -133,6 +157,8 @@ class Batch:
             else:
                 row = self._row(index, _data(given, index), of, _fresh_id(), self._actor, PLAIN)
             self.rows.append(row)
+            if len(self.rows) % SLICE_EVENTS == 0:
+                yield
         self.targets += [target] * len(events)
         if len(events) > 1:
             seen: set[bytes] = set()

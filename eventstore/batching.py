@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
+from itertools import zip_longest
 
 from psycopg.pq.abc import PGresult
 
@@ -59,14 +60,16 @@ class PendingAppend:
     """An append whose outcome is not known yet.
 
     Attributes:
-        make_batch: checks and serialises its events.
-        batch: its serialised events, from admission on.
+        batch: its serialised events, once it is prepared.
         conversations: the conversations that it writes to.
         events: number of events.
-        size: serialised size in bytes, from admission on.
+        size: serialised size in bytes, once it is prepared.
         deadline: when it ends at the latest, by the clock of the event loop.
         result: the outcomes of its events; cancelled if the caller gave up.
+        is_prepared: its events are checked and serialised.
+        tenant: to whom its conversations belong.
         is_admitted: it holds capacity (see :mod:`eventstore.backpressure`).
+        is_weighed: the capacity that it holds includes its bytes.
         is_given_up: its error is being made, so it must not be sent any more.
         is_alone: it is sent by itself, because it was sent in a group that failed.
         is_in_flight: it was sent, and the answer is not there yet.
@@ -75,36 +78,57 @@ class PendingAppend:
     """
 
     __slots__ = (
-        "_batch", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up", "is_in_flight",
-        "losses", "make_batch", "may_be_stored", "result", "size",
+        "_batch", "_given", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up",
+        "is_in_flight", "is_weighed", "losses", "may_be_stored", "result", "size", "tenant",
     )  # fmt: skip
 
     def __init__(
         self,
-        conversations: Sequence[ConversationKey],
-        events: int,
-        make_batch: Callable[[], Batch],
+        given: tuple[str, Sequence[Append], int, str, str],
         deadline: float,
         result: asyncio.Future[Sequence[Outcome]],
     ) -> None:
-        self.conversations = conversations
-        self.events = events
-        self.make_batch = make_batch
+        """Create an append that is not prepared.
+
+        Args:
+            given: what its :class:`~eventstore.append.Batch` is made of.
+        """
+        self.tenant, appends, *_ = self._given = given
+        self.conversations: Sequence[ConversationKey] = keys_of(self.tenant, appends)
+        self.events = sum(len(append.events) for append in appends)
         self.deadline = deadline
         self.result = result
         self.size = 0
         self.losses = 0
-        self.is_admitted = self.is_alone = self.is_given_up = self.is_in_flight = False
+        self.is_admitted = self.is_weighed = self.is_alone = self.is_given_up = self.is_in_flight = False
         self.may_be_stored = False
         self._batch: Batch | None = None
 
     @property
     def batch(self) -> Batch:
-        """The serialised events; there are none before admission."""
-        if self._batch is None:
-            self._batch = self.make_batch()
-            self.size = self._batch.size
+        assert self._batch is not None
         return self._batch
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._batch is not None
+
+    def prepare(self) -> None:
+        """Check and serialise the events. Raises what :class:`~eventstore.append.Batch` raises."""
+        self._keep(Batch(*self._given))
+
+    async def prepare_in_slices(self) -> None:
+        """Prepare, a few events at a time."""
+        self._keep(await Batch.in_slices(*self._given))
+
+    def _keep(self, batch: Batch) -> None:
+        self._batch = batch
+        self.size = batch.size
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has more events than a group of several may have."""
+        return self.events > GROUP_EVENTS
 
     @property
     def is_over(self) -> bool:
@@ -117,14 +141,36 @@ _DELETIONS = frozenset(with_length(word) for word in (b"conversation.deleted", b
 Group = list[PendingAppend]
 
 
-def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey], most: int) -> Group:
+def in_turn(queue: deque[PendingAppend]) -> deque[PendingAppend]:
+    """Return the appends so that tenants take turns, the one that has waited longest first.
+
+    Those of one tenant, and with them those of one conversation, keep their order.
+    """
+    by_tenant: dict[str, deque[PendingAppend]] = {}
+    for append in queue:
+        by_tenant.setdefault(append.tenant, deque()).append(append)
+    if len(by_tenant) < 2:
+        return queue
+    rounds = zip_longest(*by_tenant.values())
+    return deque(append for one_of_each in rounds for append in one_of_each if append is not None)
+
+
+def next_group(
+    queue: deque[PendingAppend], reserved: Container[ConversationKey], most: int, *, takes_large: bool = True
+) -> Group:
     """Take from the queue, in its order, the appends that can be sent together now.
+
+    Args:
+        most: appends in the group.
+        takes_large: whether it may be an append that is larger than a group; if not, that stays in the queue.
+
+    An append that is not prepared stays in the queue, and with it those that follow it in its conversations.
 
     A conversation belongs to one append of a group, or to several that all expect ANY. An append to a reserved
     conversation stays in the queue, and no append overtakes another of the same conversation.
     """
-    if len(queue) == 1 and not reserved and not queue[0].is_over:
-        return [queue.popleft()]
+    if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].is_prepared:
+        return [queue.popleft()] if takes_large or not queue[0].is_large else []
     group: Group = []
     kept: list[PendingAppend] = []
     blocked: set[ConversationKey] = set()
@@ -134,6 +180,10 @@ def next_group(queue: deque[PendingAppend], reserved: Container[ConversationKey]
         append = queue[0]
         if append.is_over:
             queue.popleft()
+            continue
+        if not append.is_prepared or (append.is_large and not takes_large):
+            blocked.update(append.conversations)
+            kept.append(queue.popleft())
             continue
         if group and (
             append.is_alone

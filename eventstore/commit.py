@@ -9,6 +9,10 @@ and whosever they are.
 set aside its conversations are *reserved*: later appends to them stay in the queue. An append that goes back to the
 queue goes to its front.
 
+**Fairness.** Tenants take turns: whatever one has in the queue, the next append of each other one is in the next group.
+An append that is larger than a group goes out only if no other such one is in flight, so a connection is always left
+for the small ones, and events of more than a few appends are serialised in slices, between which the others go on.
+
 **Locked conversations.** A group only tries the locks of its conversations. An append to a conversation that another
 transaction holds is set aside and sent again by itself, on a connection that waits for the lock. The others go on.
 
@@ -34,13 +38,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from uuid import UUID
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
-from eventstore.append import BUSY, Append, Batch
+from eventstore.append import BUSY, SLICE_EVENTS, Append
 from eventstore.backpressure import Backpressure
 from eventstore.batching import (
     SAY_ROLE,
@@ -48,7 +51,7 @@ from eventstore.batching import (
     ConversationKey,
     Group,
     PendingAppend,
-    keys_of,
+    in_turn,
     next_group,
     outcomes,
     statement,
@@ -131,8 +134,10 @@ class Committer:
         self._reserved: set[ConversationKey] = set()
         self._locked: set[ConversationKey] = set()  # found locked when they were last tried
         self._in_flight = {False: 0, True: 0}  # by whether they wait for locks
+        self._large_in_flight = 0
         self._overdue_locked: list[PendingAppend] = []
         self._backpressure = Backpressure(self._admit)
+        self._preparing: set[asyncio.Task[None]] = set()
         self._lanes: list[Lane] = []
         self._role = b""
         self._says_role = False
@@ -158,9 +163,7 @@ class Committer:
         if self._is_closed:
             raise StoreClosed
         append = PendingAppend(
-            keys_of(caller.tenant, appends),
-            sum(len(append.events) for append in appends),
-            partial(Batch, caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
+            (caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
             self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
             self._loop.create_future(),
         )
@@ -197,22 +200,41 @@ class Committer:
             lane.close()
         if self._explaining is not None:
             await end([self._explaining])
+        await end(list(self._preparing))
         await self._is_idle.wait()  # every append has its result, and its caller is about to have it
         if self._timer is not None:
             self._timer.cancel()
 
     def _admit(self, append: PendingAppend) -> None:
         is_alone = self._backpressure.is_alone(append)
+        if append.events > SLICE_EVENTS:
+            self._queue.append(append)  # its place in the order of its conversations
+            task = asyncio.create_task(self._prepare(append), name="eventstore-prepare")
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
+            return
         try:
-            _ = append.batch
+            append.prepare()
         except Exception as error:
             append.result.set_exception(error)
             return
+        self._backpressure.weigh(append)
         self._queue.append(append)
         if is_alone:
             self._send_next()
         else:
             self._be_due()  # together with all that arrive in this turn of the event loop
+
+    async def _prepare(self, append: PendingAppend) -> None:
+        """Prepare a large append while others are sent."""
+        try:
+            await append.prepare_in_slices()
+        except Exception as error:
+            if not append.result.done():
+                append.result.set_exception(error)
+        else:
+            self._backpressure.weigh(append)
+        self._be_due()
 
     def _be_due(self) -> None:
         if not self._is_due:
@@ -222,10 +244,11 @@ class Committer:
     def _send_next(self) -> None:
         """Send everything that can be sent now."""
         self._is_due = False
+        self._queue = in_turn(self._queue)
         while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (lane := self._idle_lane()):
             ways = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(lane.is_idle for lane in self._lanes))
             share = -(-len(self._queue) // ways)  # as much on each, so that client and server work at the same time
-            group = next_group(self._queue, self._reserved, share)
+            group = next_group(self._queue, self._reserved, share, takes_large=not self._large_in_flight)
             if not group:
                 break
             self._send(lane, group)
@@ -246,6 +269,7 @@ class Committer:
             self._reserved.update(append.conversations)
             append.is_in_flight = True
         self._in_flight[waits] += 1
+        self._large_in_flight += group[0].is_large
         milliseconds = 0
         if waits:
             left = group[0].deadline - self._loop.time()
@@ -261,6 +285,7 @@ class Committer:
         self, group: Group, answer: PGresult | psycopg.Error, lane: Lane, *, waits: bool, said_role: bool
     ) -> None:
         self._in_flight[waits] -= 1
+        self._large_in_flight -= group[0].is_large
         for append in group:
             self._reserved.difference_update(append.conversations)
             append.is_in_flight = False

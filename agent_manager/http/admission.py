@@ -5,17 +5,19 @@ It also makes a POST that changes something repeatable (:mod:`agent_manager.http
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from agent_manager.http.asking import shares_of
-from agent_manager.http.connections import network_of
+from agent_manager.http.connections import SET_DISPLACEABLE, network_of
 from agent_manager.http.data_kinds import Requirement
 from agent_manager.http.idempotency import PARAMETER, Kept
 from agent_manager.http.limits import Limits
@@ -39,6 +41,7 @@ class WalledRoute(APIRoute):
         extra = named.get("openapi_extra")
         self.requirement = Requirement(extra)
         self.needed = self.requirement.scope
+        self.appends = self.needed in (Access.WRITE, Access.ADMIN)
         super().__init__(*given, **named)
         if self.takes_key:
             self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
@@ -46,20 +49,26 @@ class WalledRoute(APIRoute):
     @property
     def takes_key(self) -> bool:
         """Whether the endpoint honours an idempotency key: it does if it is a POST that may change something."""
-        return "POST" in (self.methods or ()) and self.needed not in (None, Access.READ, Access.AUDIT)
+        return "POST" in (self.methods or ()) and self.appends
 
     def get_route_handler(self) -> Handler:
-        """Answers; a repetition of a request with an idempotency key as the first."""
+        """Return what answers: in the tenant's turn, and a repetition with an idempotency key as the first request."""
         handle = super().get_route_handler()
-        if not self.takes_key:
+        if self.needed is None:
             return handle
 
-        async def handle_once(request: Request) -> Response:
-            once = request.app.state.backend.idempotency.once
-            answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
+        async def handle_in_turn(request: Request) -> Response:
+            size = await _size_of(request)
+            async with request.state.desk.turn_for(size, appends=self.appends):
+                if not self.takes_key:
+                    return await handle(request)
+                backend = request.app.state.backend
+                backend.limits.events.check(request.state.shares)  # one before it may have spent them
+                once = backend.idempotency.once
+                answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
             return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
 
-        return handle_once
+        return handle_in_turn
 
     async def repeated(self, request: Request, kept: Kept) -> Response:
         """The answer to a repetition."""
@@ -78,6 +87,7 @@ class WalledRoute(APIRoute):
             except (Refused, EventStoreError) as error:
                 if isinstance(error, Refused):
                     request.app.state.backend.counters.add("http_refused", reason=error.reason)
+                await _wait_to_refuse(request)
                 await self.refusal(request, error)(scope, receive, send)
                 return
             request.state.desk = desk = await request.app.state.backend.desks.of(request.state.identity.tenant)
@@ -95,11 +105,15 @@ class WalledRoute(APIRoute):
         """Let a request in; return whose shares of the limits it takes."""
         backend = request.app.state.backend
         limits: Limits = backend.limits
-        with limits.identifying.one(network_of(request.client.host if request.client else "")):
+        with ExitStack() as identifying:
+            if not backend.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
+                identifying.enter_context(limits.identifying.one(_network_of(request)))
             identity = await backend.gate.identify(request.headers)
-        shares = shares_of(identity)
+        shares = request.state.shares = shares_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)
+        if self.appends:
+            limits.events.check(shares)  # before the body is read, which costs more than anything else
         places.enter_context(limits.requests.one(*shares))
         for needed in self.requirement.scopes(request.query_params):
             if not identity.may(needed):
@@ -111,3 +125,25 @@ class WalledRoute(APIRoute):
     def refusal(self, request: Request, error: Refused | EventStoreError) -> Response:
         """How it is said that nobody gets in."""
         return problem_of_refusal(error) if isinstance(error, Refused) else problem_of(error)
+
+
+async def _wait_to_refuse(request: Request) -> None:
+    """Wait until a refusal may be answered. Meanwhile another connection may take the place of this one."""
+    shares: Sequence[str] = getattr(request.state, "shares", ())
+    key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
+    seconds = request.app.state.backend.limits.refusals.delay(key, asyncio.get_running_loop().time())
+    if seconds > 0:
+        request.scope.get(SET_DISPLACEABLE, lambda: None)()
+        await asyncio.sleep(seconds)
+
+
+def _network_of(request: Request) -> str:
+    return network_of(request.client.host if request.client else "")
+
+
+async def _size_of(request: Request) -> int:
+    """Return the size of a body, which is kept for whoever reads it next."""
+    try:
+        return len(await request.body())
+    except (ClientDisconnect, Refused) as error:  # of the guard, which makes the answer to its refusals itself
+        raise HTTPException(400, f"the body is not complete: {error}") from None

@@ -55,6 +55,9 @@ class Identifies(Protocol):
     def identify(self, token: str) -> Awaitable[Identity]:
         """See :meth:`agent_manager.identity.Gatekeeper.identify`."""
 
+    def has_admitted(self, token: str) -> bool:
+        """See :meth:`agent_manager.identity.Gatekeeper.has_admitted`."""
+
 
 class Gate:
     """Tells who sends a request.
@@ -81,13 +84,19 @@ class Gate:
             NoToken, BadToken: nobody who may ask.
             ServerError: it cannot be said now.
         """
-        said = headers.getlist("authorization")
-        if not said and self.is_own(headers):
+        if self._needs_none(headers):
             return everything_of(self._tenant)
-        scheme, _, token = said[0].strip().partition(" ") if len(said) == 1 else ("", "", "")
-        if scheme.lower() != "bearer" or not token.strip():
+        token = _bearer_token(headers)
+        if not token:
             raise NoToken
-        return await self.identify_again(token.strip())
+        return await self.identify_again(token)
+
+    def knows(self, headers: Headers) -> bool:
+        """Return whether a request with these headers needs no token, or shows one that was valid before."""
+        return self._needs_none(headers) or self._gatekeeper.has_admitted(_bearer_token(headers))
+
+    def _needs_none(self, headers: Headers) -> bool:
+        return "authorization" not in headers and self.is_own(headers)
 
     async def identify_again(self, token: str) -> Identity:
         """Who bears a token now.
@@ -114,6 +123,13 @@ class Gate:
                 return True  # nobody can say now, and nothing is told meanwhile
 
         return is_worth_it
+
+
+def _bearer_token(headers: Headers) -> str:
+    """Return the bearer token of a request; empty if there is not exactly one."""
+    values = headers.getlist("authorization")
+    scheme, _, token = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def bearer(identity: Identity) -> str | None:

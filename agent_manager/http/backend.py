@@ -60,7 +60,7 @@ class Backend:
         self.limits = Limits(store.settings)
         self.allows_private = allows_private
         self.counters = Counters()
-        self.desks = Desks(store, manager)
+        self.desks = Desks(store, manager, self._count_answers)
         self.reader = Reader(store)
         self.bodies = Bodies(store.settings.answer_bytes, store.settings.request_seconds)
         self.summaries = SummaryCache()
@@ -83,6 +83,11 @@ class Backend:
         except Exception:
             # What an agent raises is stored as the outcome; this is the store itself. The message stays pending.
             _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
+
+    def _count_answers(self, tenant: str, events: int) -> None:
+        """Count what answers append for a tenant: it cannot be refused, but what is requested next can."""
+        if self.gate.requires_tokens:
+            self.limits.events.spend([tenant], events)
 
     def close_streams(self) -> None:
         """Ends the endless answers."""

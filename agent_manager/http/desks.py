@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 
 from agent_manager.agents.apart import Apart
 from agent_manager.http.hub import Hub
@@ -14,6 +16,10 @@ from eventstore import EventStore
 
 MOST = 200
 """Tenants for whom something is kept; more only while so many are served at the same time."""
+RUNNING = 8
+"""Requests of a tenant that read, and that append, are carried out so many at a time: as many as its connections."""
+LARGE_BYTES = 64 * 1024
+"""Requests with larger bodies are carried out one at a time for each tenant."""
 FOLD_BYTES = 2 * 1024 * 1024
 """Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
 
@@ -31,6 +37,8 @@ class Desk:
         self.manager = manager
         self.hub = Hub(store, manager.tenant)
         self._users = 0
+        self._large = asyncio.Lock()
+        self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
 
     @property
     def is_idle(self) -> bool:
@@ -45,6 +53,20 @@ class Desk:
             yield
         finally:
             self._users -= 1
+
+    @asynccontextmanager
+    async def turn_for(self, body_bytes: int, *, appends: bool) -> AsyncIterator[None]:
+        """Carry out the block when it is the request's turn among those of the tenant.
+
+        Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
+        none of another tenant waits for long; those that read wait for workers, and must not hold up those that append.
+
+        A large body takes memory and the event loop's time: ten thousand events are a second of it. One at a time, a
+        tenant's requests hold one such body in parsed form, and the others are refused as soon as that has spent the
+        tenant's events.
+        """
+        async with self._large if body_bytes > LARGE_BYTES else nullcontext(), self._running[appends]:
+            yield
 
     @property
     def written(self) -> Written:
@@ -62,10 +84,19 @@ class Desks:
 
     Args:
         manager: of the store's own tenant, which stays; whoever gives it closes it.
+        count: called with a tenant and the number of events that its manager has appended for answers.
     """
 
-    def __init__(self, store: EventStore, manager: AsyncManager, most: int = MOST) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        manager: AsyncManager,
+        count: Callable[[str, int], None] = lambda tenant, events: None,
+        most: int = MOST,
+    ) -> None:
         self._store = store
+        self._count = count
+        manager.count_with(partial(count, manager.tenant))
         self._most = most
         self.own = Desk(store, manager)
         self._others: OrderedDict[str, Desk] = OrderedDict()
@@ -99,6 +130,7 @@ class Desks:
         answer = self.own.manager.agent
         apart = None if answer is None else Apart(answer)
         manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
+        manager.count_with(partial(self._count, tenant))
         desk = Desk(self._store, manager)
         desk.written.note_position(self._written.pop(tenant, 0))
         return desk

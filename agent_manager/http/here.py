@@ -58,6 +58,11 @@ class HereAndNow:
         self.reader = Reader(backend.store, caller=self.caller, timeout=backend.reader.timeout)
 
     @cached_property
+    def shares(self) -> Sequence[str]:
+        """Whose shares of the limits the request takes."""
+        return shares_of(self.identity)
+
+    @cached_property
     def search(self) -> Search:
         """Searches what the caller may see."""
         return Search(self.store, caller=self.caller)
@@ -74,7 +79,9 @@ class HereAndNow:
         async def sees(conversations: Collection[UUID]) -> set[UUID]:
             return await seen_of(self.reader, conversations)
 
-        return self.desk.manager.acting_for(self.caller.user, self.identity.actor, sees)
+        return self.desk.manager.acting_for(
+            self.caller.user, self.identity.actor, sees, partial(self.backend.limits.events.spend, self.shares)
+        )
 
     def new_id(self, *names: str | int) -> UUID:
         """An id for something that the request makes; the same whenever one with an idempotency key is repeated."""
@@ -111,7 +118,7 @@ class HereAndNow:
             TooMany: the caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
-        self.backend.limits.events.take(shares_of(self.identity), len(events))
+        self.backend.limits.events.take(self.shares, len(events))
         result = await self.store.append(
             conversation_id,
             [self._caused(event, claimed, number) for number, event in enumerate(events)],
@@ -177,12 +184,13 @@ class HereAndNow:
         Raises:
             NotCaughtUp: they do not within the reader's time.
         """
-        written = self.desk.written.by_conversation
-        if at_least:
-            written[None] = max(at_least, written.get(None, 0))
+        written = self.desk.written
+        at_least = max(at_least, written.earlier)
         timeout = self.reader.timeout
         try:
-            return await self.backend.hurry.mark(projections, written, timeout, self.caller, of_found=of_found)
+            return await self.backend.hurry.mark(
+                projections, written.by_conversation, timeout, self.caller, at_least=at_least, of_found=of_found
+            )
         except NotCaughtUp:
             if self.sees_positions:
                 raise
@@ -224,7 +232,7 @@ class HereAndNow:
             events,
             after,
             closing=backend.closing,
-            place=backend.limits.streams.one(*shares_of(self.identity)),
+            place=backend.limits.streams.one(*self.shares),
             is_let_in=backend.gate.still(request.headers, self.identity),
         )
 

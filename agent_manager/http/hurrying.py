@@ -22,6 +22,7 @@ from eventstore.errors import EventStoreError
 from projections import Projection, applied_position, named
 from projections.apply import Applier
 from projections.checkpoints import lagging, wait_for_written
+from projections.position import written_between
 from projections.projection import SHARES
 
 FAR = 5_000
@@ -40,17 +41,19 @@ class Hurry:
     async def mark(
         self,
         projections: Sequence[str],
-        written: Mapping[UUID | None, int],
+        written: Mapping[UUID, int],
         timeout: float,
         caller: Caller,
         *,
+        at_least: int = 0,
         of_found: bool = False,
     ) -> str:
         """Return what the tables of the projections hold for a caller, as a mark, once they hold what was written.
 
         Args:
-            written: positions by conversation, None is any: only the shares of these conversations are waited for, so
-                that nobody waits for what others write.
+            written: positions by conversation: only the shares of these conversations are waited for, so that nobody
+                waits for what others write.
+            at_least: a position; all that the caller's tenant wrote up to there was written, too.
             of_found: see :func:`looking.mark_of_tables`.
 
         Raises:
@@ -58,16 +61,20 @@ class Hurry:
         """
         known = named(list(projections))
         position, mark = await looking.mark_of_tables(self._store, known, caller, of_found=of_found)
-        if position >= max(written.values(), default=0):
+        if position >= max(at_least, *written.values(), 0):
             return mark
-        missing = await lagging(self._store, known, written)
+        awaited: dict[UUID | None, int] = dict(written.items())
+        if at_least > position:
+            for conversation, there in (await written_between(self._store, caller.tenant, position, at_least)).items():
+                awaited[conversation] = max(there, awaited.get(conversation, 0))
+        missing = await lagging(self._store, known, awaited)
         until = max(missing.values(), default=0)
         if missing and (until - position) * len(missing) / SHARES <= FAR:
             task = asyncio.create_task(self._round(known, sorted(missing), until))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
-        await wait_for_written(self._store, known, written, timeout=timeout)
+        await wait_for_written(self._store, known, awaited, timeout=timeout)
         # The first mark may be older than what was waited for.
         return (await looking.mark_of_tables(self._store, known, caller, of_found=of_found))[1]
 

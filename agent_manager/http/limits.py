@@ -27,6 +27,8 @@ TENANT_SHARE = 2
 """A tenant has at most this fraction of the server's places: another tenant always finds some."""
 CALLER_SHARE = 2
 """A caller has at most this fraction of its tenant's share."""
+REFUSALS_PER_SECOND, REFUSAL_SECONDS = 50, 5.0
+"""Refusals of a tenant or an address are answered so many a second, and none later than after so many seconds."""
 TENANT_RATE = 4
 """A tenant may send as many requests as so many of its callers."""
 
@@ -122,6 +124,34 @@ class SharedRates:
             rates.spend("\0".join(shares[: level + 1]), amount)
 
 
+class Refusals:
+    """The pace at which refusals are answered.
+
+    A refusal costs the server almost as much as a small answer, and nothing limits how often somebody repeats what is
+    refused. So the refusals of each tenant, or of an address that has not shown a valid token, are answered one after
+    another at a bounded rate. The first is answered at once; a client that waits as it is told never notices.
+
+    Args:
+        per_second: refusals of one key.
+        longest: seconds that one waits at most.
+    """
+
+    def __init__(self, per_second: float, longest: float, keys: int = KEYS) -> None:
+        self._seconds = 1 / per_second
+        self._longest = longest
+        self._next: LRUCache[str, float] = LRUCache(keys)
+
+    def delay(self, key: str, now: float) -> float:
+        """Return the seconds after which a refusal is to be answered.
+
+        Args:
+            now: by a clock that only grows.
+        """
+        at = min(max(now, self._next.get(key, now)), now + self._longest)
+        self._next[key] = at + self._seconds
+        return at - now
+
+
 class Places:
     """Things at a time, of which each key may have a part.
 
@@ -190,6 +220,7 @@ class Limits:
         identifying: requests whose token is being looked up, by address.
         requests: that are under way.
         streams: endless answers.
+        refusals: the pace at which they are answered.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -206,6 +237,7 @@ class Limits:
             "EVENTSTORE_MAX_REQUESTS",
         )  # fmt: skip
         self.requests = Places("requests under way", most, _parts(most), "EVENTSTORE_MAX_REQUESTS")
+        self.refusals = Refusals(REFUSALS_PER_SECOND, REFUSAL_SECONDS)
         self.streams = Places("open streams", streams, _parts(streams), "EVENTSTORE_MAX_STREAMS")
 
 

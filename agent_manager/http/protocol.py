@@ -8,17 +8,20 @@ client nothing, would hold all there are.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent_manager.http.connections import ConnectionLimit
+from agent_manager.http.connections import SET_DISPLACEABLE, ConnectionLimit
 from agent_manager.http.counting import Counters
 from agent_manager.http.deadline import ABORT
 from agent_manager.http.problems import problem
 
 TAKE_SECONDS = 30.0
 """A client that takes less than about 100 KiB of its answer in so long is let go."""
+LINGERING, LINGER_SECONDS = 50, 1.0
+"""So many connections beyond the limit are kept for so long before they are ended."""
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
 _NO_HTTP = problem(400, "this is no HTTP/1.1, or a head beyond 16 KiB: send less in the address and the headers").body
@@ -37,6 +40,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         most: connections at a time.
     """
     limit = ConnectionLimit(most)
+    lingering = set[asyncio.Protocol]()
 
     class Patient(H11Protocol):
         _patience: asyncio.TimerHandle | None = None
@@ -51,15 +55,29 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
                 self._displace()
 
         def _displace(self) -> None:
-            """End a connection for which there is no place, or not any more."""
+            """End a connection for which there is no place, or not any more; not at once, if few are being ended.
+
+            Whoever connects anew when it is ended would otherwise be ended and connect again without a pause.
+            """
             counters.add("http_refused", reason="connections")
-            self.transport.write(_FULL)
-            self.transport.close()
+            if len(lingering) < LINGERING:
+                lingering.add(self)
+                self.transport.pause_reading()
+                self.loop.call_later(LINGER_SECONDS, self._refuse_connection)
+            else:
+                self._refuse_connection()
+
+        def _refuse_connection(self) -> None:
+            lingering.discard(self)
+            if not self.transport.is_closing():
+                self.transport.write(_FULL)
+                self.transport.close()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()  # which may begin to answer the next request
             if not self._is_answering():
-                limit.set_idle(self._displace)
+                limit.set_busy(self._displace)  # it may have waited for a refusal
+                limit.set_idle(self._displace, was_answered=True)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -67,6 +85,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
         def connection_lost(self, exc: Exception | None) -> None:
             limit.remove(self._displace)
+            lingering.discard(self)
             self._rest()
             self._take()
             super().connection_lost(exc)
@@ -89,6 +108,7 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def _look(self) -> None:
             """Loses patience from now on, unless a request is under way, or patience is being lost already."""
             if self._is_answering():
+                cast("dict[str, Any]", self.scope)[SET_DISPLACEABLE] = partial(limit.set_idle, self._displace)
                 limit.set_busy(self._displace)
                 self._rest()
                 return

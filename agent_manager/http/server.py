@@ -27,10 +27,21 @@ from eventstore.errors import SettingsError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _GRACE_SECONDS = 5
+BACKLOG = 2048
+"""Connections that the kernel keeps until they are accepted."""
+ACCEPTED_AT_ONCE = 32
+"""Connections that are accepted in one turn of the event loop. Each has a file of its own before the limit of
+connections sees it, and holds up all requests for a moment."""
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs the loop."""
+    """A server that leaves signals to its caller, and accepts few connections at a time."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen. asyncio takes one number for the kernel's queue and for what it accepts at once."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -64,7 +75,7 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def _listening(family: int, address: str, port: int) -> socket.socket:
-    made = socket.create_server((address, port), family=family, backlog=512)
+    made = socket.create_server((address, port), family=family, backlog=BACKLOG)
     # asyncio turns Nagle's algorithm off only where a socket names its protocol. With it, a small answer, which goes
     # out in two pieces, waits some 40 ms for the client's delayed acknowledgement.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, made.detach())
@@ -144,6 +155,7 @@ def _config(backend: Backend, listening: socket.socket, tls: ssl.SSLContext | No
         log_level="error",  # what is no HTTP is answered; a line for each would let strangers fill the log
         server_header=False,
         ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     config.load()

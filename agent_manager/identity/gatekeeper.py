@@ -86,6 +86,10 @@ class Gatekeeper:
         """Notes the last uses that were not noted yet."""
         await asyncio.gather(self._keys.close(), self._users.close(), self._uses.close())
 
+    def has_admitted(self, token: str) -> bool:
+        """Return whether the token was valid when it was last looked up."""
+        return _digest(token) in self._known
+
     async def identify(self, token: str) -> Identity:
         """Who bears the token.
 
@@ -93,7 +97,7 @@ class Gatekeeper:
             Unauthorized: nobody does, or not any more.
             ServerError: it cannot be said now, because PostgreSQL or the issuer of JWT is away.
         """
-        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        digest = _digest(token)
         known = self._known.get(digest)
         if known is None or known.until <= time.monotonic():
             shown = SecretStr(token)
@@ -102,6 +106,7 @@ class Gatekeeper:
                 raise Unauthorized
             if (known := await self._look(shown)) is None:
                 self._refused[digest] = None
+                self._known.pop(digest, None)
                 raise Unauthorized
             self._known[digest] = known
             if known.identity.key is not None:
@@ -155,3 +160,7 @@ class Gatekeeper:
 
     async def _note_uses(self, keys: list[str]) -> None:
         await self._store.pool.fetch(_NOTE_USES, {"ids": keys})
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

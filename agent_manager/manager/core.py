@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
 from typing import Self
@@ -46,7 +46,9 @@ class AsyncManager(Manager):
         self._runs_worker = runs_worker
         self._stack = AsyncExitStack()
 
-    def acting_for(self, user: str | None, actor: str, sees: Sees) -> Manager:
+    def acting_for(
+        self, user: str | None, actor: str, sees: Sees, count: Callable[[int], None] = lambda events: None
+    ) -> Manager:
         """The same manager, as a user works with it.
 
         Of the tenant's conversations it has those that the user sees. What is begun is the user's own, and nothing is
@@ -56,15 +58,20 @@ class AsyncManager(Manager):
             user: None is the whole tenant.
             actor: who causes what is written; empty leaves it to the manager to say.
             sees: says which conversations the user may see; not asked for the whole tenant.
+            count: called with the number of events of each append.
         """
         if user is None and not actor:
             return self
         same = copy(self)
-        same._log = log = ActingLog(self._server, user, actor)
+        same._log = log = ActingLog(self._server, user, actor, count)
         same._folds = folds = self._folds if user is None else SeenFolds(self._folds, sees)
         same._writer = Writer(log, folds)
         same._registry = Registry(log, self._folds)
         return same
+
+    def count_with(self, count: Callable[[int], None]) -> None:
+        """Have a function called with the number of events of each append, those of answers included."""
+        self._server.count = count
 
     @property
     def written(self) -> Written:

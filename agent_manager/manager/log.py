@@ -8,7 +8,7 @@ tables first, and then the log from where they were.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
@@ -28,7 +28,8 @@ from projections.asking import caller_of
 from projections.position import fetch_with_position
 
 TAIL = 20_000
-"""Events beyond the tables that a list looks at; tables that are behind by more positions are waited for."""
+"""Events beyond the tables that a list looks at; if tables are behind by more positions, what the tenant itself wrote
+before these is waited for."""
 WAIT_SECONDS = 60.0
 PAGE = 1000
 """Events of a conversation that are read at a time, at most."""
@@ -138,6 +139,7 @@ class ServerLog:
 
     Attributes:
         written: what was appended through it.
+        count: called with the number of events of each append.
     """
 
     def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
@@ -147,6 +149,7 @@ class ServerLog:
         self.user = self.caller.user or ""
         self.actor = ""
         self.written = Written()
+        self.count: Callable[[int], None] = lambda events: None
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
@@ -177,6 +180,7 @@ class ServerLog:
                 await asyncio.sleep(pause)
             else:
                 self.written.note(result)
+                self.count(len(events))
                 return result
 
     async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
@@ -255,7 +259,7 @@ class ServerLog:
         return await self.store.pool.fetch(text, given, caller=Caller(self.tenant))
 
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
-        """What the tables hold, and the position that they have applied at least."""
+        """Return what the tables hold, and the position up to which they hold the tenant's events."""
         text, given = query("agent_manager.manager", name), {"tenant": self.tenant}
         at_least = max(0, self.written.position - TAIL)
         return await fetch_with_position(self.store, self.caller, text, given, projections, at_least, WAIT_SECONDS)
@@ -272,11 +276,13 @@ class ActingLog(ServerLog):
     Args:
         user: None is the whole tenant.
         actor: who causes what is written; empty leaves that to the events.
+        count: called with the number of events of each append.
     """
 
-    def __init__(self, log: ServerLog, user: str | None, actor: str) -> None:
+    def __init__(self, log: ServerLog, user: str | None, actor: str, count: Callable[[int], None]) -> None:
         super().__init__(log.store, caller=Caller(log.tenant, user))
         self.written = log.written
+        self.count = count
         self.actor = actor
 
     async def append(

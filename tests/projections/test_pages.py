@@ -30,7 +30,9 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
-from projections import Page, Reader, catch_up, every
+from projections import PROJECTIONS, Page, Reader, applied_position, catch_up, every
+from projections.apply import Applier
+from projections.own import prepare
 
 pytestmark = pytest.mark.shared_database
 
@@ -342,5 +344,30 @@ async def _waits(store: EventStore, waiting: list[asyncio.Future[Any]]) -> bool:
 
 async def test_a_read_that_waits_in_vain_says_so(store: EventStore) -> None:
     result = await store.append(uuid4(), [said("x", 1)])
-    with pytest.raises(NotCaughtUp, match=f"not yet {result.position}"):
+    with pytest.raises(NotCaughtUp, match=f"not applied position {result.position} after"):
         await Reader(store, timeout=0.05).messages(at_least=result.position)
+
+
+async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) -> None:
+    own, foreign = uuid4(), uuid4()
+    await prepare(store, PROJECTIONS)
+    first = await store.append(own, [said("mine", 1)], tenant="acme")
+    for _ in range(20):  # conversations of all partitions, until one of them is behind
+        await store.append(foreign, [said("theirs", 1)], tenant="globex")
+        foreign = uuid4()
+    last = await store.append(own, [said("mine again", 2)], tenant="acme")
+    [[share]] = await store.parts.reader.fetch("SELECT share_of(%(own)s)", {"own": own})
+    applier = await Applier.open(store)
+    try:
+        for projection in PROJECTIONS:
+            await applier.register(projection)
+        await applier.catch_up(PROJECTIONS, shares=[share])
+    finally:
+        await applier.close()
+    assert await applied_position(store) == 0, "most partitions are behind"
+    reader = Reader(store, "acme", timeout=0.2)
+    for position in (first.position, last.position):
+        assert len(await reader.messages(own, at_least=position)) == 2
+        assert len(await reader.conversations(at_least=position)) == 1
+    with pytest.raises(NotCaughtUp):
+        await Reader(store, "globex", timeout=0.2).conversations(at_least=last.position)

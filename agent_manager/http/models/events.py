@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, SkipValidation
 
 from agent_manager.http.models.common import (
     In,
@@ -107,7 +107,8 @@ class EventIn(In):
 class EventsIn(In):
     """Events to append to one conversation: all of them or none."""
 
-    events: list[EventIn] = Field(min_length=1, max_length=10_000)
+    events: list[SkipValidation[EventIn]] = Field(min_length=1, max_length=10_000)
+    """Not validated yet: see :func:`agent_manager.http.v1.given.new_events`."""
     expected_version: ExpectedVersion = None
 
 

@@ -27,7 +27,7 @@ from agent_manager.http.models.events import (
 from agent_manager.http.spool import BodyWriter
 from agent_manager.http.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
 from agent_manager.http.v1.answers import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
-from agent_manager.http.v1.given import new_event
+from agent_manager.http.v1.given import new_events
 from eventstore import ANY, Event
 from eventstore.read import Filter, horizon
 from projections.pages import PAGE_BYTES
@@ -65,9 +65,7 @@ async def history(here: Here, request: Request, conversation: str, asked: Annota
 )
 async def append_events(here: Here, conversation: str, given: EventsIn) -> AppendOut:
     """Appends events of any kind to a conversation, all of them or none."""
-    events = [
-        new_event(event, f"events[{number}]", here.new_id("event", number)) for number, event in enumerate(given.events)
-    ]
+    events = await new_events(given.events, here.new_id)
     found = await existing(here.reader, conversation)
     expected = ANY if given.expected_version is None else given.expected_version
     return append_out(await here.append(found.id, events, expected=expected), here.position)

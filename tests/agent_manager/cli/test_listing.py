@@ -165,7 +165,7 @@ def test_a_read_waits_until_the_workers_have_come_so_far(empty: Eventstore, sett
     asyncio.run(_append(settings))
     behind = empty("messages", "--at-least", "1", "--timeout", "0.1")
     assert behind.code == 1
-    assert "not yet 1" in behind.err
+    assert "not applied position" in behind.err
     asyncio.run(_catch_up(settings))
     for command in ("conversations", "messages", "tasks"):
         assert len(rows_of(empty, command, "--at-least", "1")) == 1

@@ -208,21 +208,30 @@ async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(s
         source.cut()
 
 
-async def test_more_connections_than_there_may_be_are_closed_with_an_answer(settings: Settings) -> None:
+async def test_of_more_connections_than_there_may_be_the_oldest_silent_one_is_closed_with_an_answer(
+    settings: Settings,
+) -> None:
+    request = "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     async with limited(settings, max_connections=3) as here, AsyncExitStack() as stack:
-        open_ones = [await stack.enter_async_context(connected(here)) for _ in range(3)]
+        silent = [await stack.enter_async_context(connected(here)) for _ in range(3)]
+        async with connected(here, request) as (reader, _):
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+            ended = await asyncio.wait_for(silent[0][0].read(), 10)
+        assert ended.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in ended
 
-        async def says() -> bytes:
-            async with connected(here, "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as (reader, _):
-                return await asyncio.wait_for(reader.read(), 10)
+        answering = [await stack.enter_async_context(connected(here, HALF.format(""))) for _ in range(3)]
 
-        full = await says()
-        assert full.startswith(b"HTTP/1.1 503 ")
-        assert b"Retry-After: 1" in full
-        open_ones[0][1].transport.abort()
+        async def are_taken() -> bool:
+            return here.backend.limits.requests.taken == 3
+
+        await until_async(are_taken, "all connections are being answered")
+        async with connected(here, request) as (reader, _):
+            assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503 ")
+        answering[0][1].transport.abort()
 
         async def is_let_in() -> bool:
-            async with connected(here, "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as (reader, _):
+            async with connected(here, request) as (reader, _):
                 return b" 200 " in await asyncio.wait_for(reader.readline(), 10)
 
         await until_async(is_let_in, "the place is free again")

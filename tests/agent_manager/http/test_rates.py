@@ -116,6 +116,7 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
 ) -> None:
     limit = ConnectionLimit(most)
     is_idle: dict[Callable[[], None], bool] = {}
+    was_answered: set[Callable[[], None]] = set()
     networks: dict[Callable[[], None], str] = {}
     displaced: list[int] = []
     numbers: dict[int, Callable[[], None]] = {}
@@ -137,11 +138,14 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
                 if was_full:
                     victim = numbers[displaced.pop()]
                     assert is_idle.pop(victim)
-                    assert counts[networks[victim]] == max(counts.values()) > counts[address]
+                    assert counts[networks[victim]] == max(counts.values())
+                    assert victim not in was_answered or counts[networks[victim]] > counts[address]
                 is_idle[close] = True
             else:
                 assert was_full
                 assert counts[address] == max(counts.values())
+                own = [each for each in is_idle if is_idle[each] and networks[each] == address]
+                assert was_answered.issuperset(own)
             assert not displaced
         elif is_idle:
             chosen = list(is_idle)[place % len(is_idle)]
@@ -149,8 +153,12 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
                 limit.remove(chosen)
                 del is_idle[chosen]
             else:
+                if what == "busy":
+                    limit.set_busy(chosen)
+                elif not is_idle[chosen]:
+                    limit.set_idle(chosen, was_answered=True)
+                    was_answered.add(chosen)
                 is_idle[chosen] = what == "idle"
-                (limit.set_idle if what == "idle" else limit.set_busy)(chosen)
         assert len(limit) == len(is_idle) <= most
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg_pool import PoolTimeout
 
+from eventstore.database import fairness
 from eventstore.database.fairness import FairQueue
 
 LONG = 60.0
@@ -74,6 +75,19 @@ async def test_a_tenant_alone_has_all_and_beside_another_a_quarter() -> None:
     assert callers.served[9:] == ["a8"]
     await callers.ask("b2", "b3")
     assert callers.served[10:] == ["b2"]  # at once, although a waits
+
+
+async def test_a_tenant_that_is_alone_again_has_all_but_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fairness, "ALONE_SECONDS", 0.0)
+    callers = Callers(FairQueue(8))
+    await callers.ask("b1", *(f"a{number}" for number in range(8)))
+    assert callers.served == ["b1", "a0", "a1"], "b holds a connection"
+    await callers.stop("b1")
+    assert callers.served[3:] == ["a2", "a3", "a4", "a5"]
+    await callers.ask("b2", "c1")
+    assert callers.served[7:] == ["b2", "c1"], "at once, although a waits"
+    await callers.stop("a0", "a1", "a2", "a3", "a4")
+    assert callers.served[9:] == ["a6"], "once it holds less than its quarter"
 
 
 async def test_work_of_no_tenant_is_not_limited() -> None:

@@ -1,0 +1,42 @@
+"""Lists of the manager while the read tables are far behind."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from support.raw import note
+
+from agent_manager.manager import log
+from agent_manager.manager.core import AsyncManager
+from eventstore import EventStore, conversation_uuid
+from projections import PROJECTIONS, applied_position
+from projections.apply import Applier
+from projections.own import prepare
+
+
+async def test_lists_wait_for_what_the_tenant_wrote_and_not_for_others(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "TAIL", 3)
+    monkeypatch.setattr(log, "WAIT_SECONDS", 0.2)
+    await prepare(store, PROJECTIONS)
+    async with AsyncManager(store, tenant="acme", runs_worker=False) as manager:
+        await manager.create_conversation("trip", "trip")
+        for _ in range(20):
+            await store.append(uuid4(), [note()] * 10, tenant="globex")
+        for number in range(4):
+            await manager.save_message({"role": "user", "content": str(number)}, "trip")
+        given = {"trip": conversation_uuid("acme", "trip")}
+        [[share]] = await store.parts.reader.fetch("SELECT share_of(%(trip)s)", given)
+        applier = await Applier.open(store)
+        try:
+            for projection in PROJECTIONS:
+                await applier.register(projection)
+            await applier.catch_up(PROJECTIONS, shares=[share])
+        finally:
+            await applier.close()
+        assert await applied_position(store) == 0, "most partitions are behind"
+        assert [view.conversation_id for view in await manager.conversations()] == ["trip"]
+        assert await manager.tasks() == []
+        assert await manager.pending() == []
