@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
 from support.examples import WHOLE, fewer
 from support.leftovers import TemporaryFolder
-from support.servers import Choice, DatabaseServer, choose, embedded_server, open_folder
+from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
 from support.tenants import TenantStore
 
 from eventstore import EventStore, Settings
@@ -107,7 +107,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
 @pytest.fixture
 def own_server() -> Iterator[EmbeddedServer]:
     """An embedded server of the test's own, which it may kill; it has the database ``flowagents``, empty."""
-    with open_folder() as folder, embedded_server(folder / "server") as own:
+    with open_folder(memory_folder()) as folder, embedded_server(folder / "server") as own:
         yield own
 
 

@@ -88,7 +88,7 @@ class Manager:
 
     def __init__(self) -> None:
         self._conversations: list[Conversation] = []
-        self.all_messages: list[Message] = []
+        self._messages: list[Message] = []
         self._tasks: list[Task] = []
         self._agents: list[AgentCard] = []
         self._events: list[Event] = []
@@ -126,7 +126,7 @@ class Manager:
     def say(self, wire: Json) -> Message:
         """Takes a message in."""
         message = Message.model_validate(wire)
-        self.all_messages.append(message)
+        self._messages.append(message)
         for conversation in self._conversations:
             if conversation.conversation_id == message.context_id:
                 conversation.messages.append(message)

@@ -30,6 +30,7 @@ class TemporaryFolder:
         while (processes := self._processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
         files = [str(file) for file in self.path.iterdir() if not file.name.startswith("pytest-of-")]
+        files += map(str, self._in_memory())
         return [f"process {process.pid}: {_command(process)}" for process in processes] + files
 
     def close(self, *, keep: bool) -> None:
@@ -40,7 +41,11 @@ class TemporaryFolder:
         else:
             os.environ["TMPDIR"] = self._before
         if not keep:
-            shutil.rmtree(self.path, ignore_errors=True)
+            for folder in (self.path, *self._in_memory()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _in_memory(self) -> list[Path]:
+        return list(Path("/dev/shm").glob(f"{self.path.name}-*"))
 
     def _processes(self) -> list[psutil.Process]:
         """Processes that inherited the folder's name, or whose working directory is in it, as PostgreSQL's is."""
@@ -51,7 +56,7 @@ class TemporaryFolder:
         with suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            inside = Path(process.cwd()).is_relative_to(self.path)
+            inside = any(map(Path(process.cwd()).is_relative_to, (self.path, *self._in_memory())))
             return inside or process.environ().get("TMPDIR") == str(self.path)
         return False
 

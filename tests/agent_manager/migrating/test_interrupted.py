@@ -76,6 +76,7 @@ def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
         yield running
 
 
+@pytest.mark.slow
 async def test_killed_in_the_middle(
     manager: Manager, url: str, started: Commands, database_url: str, backups: Path, settings: Settings
 ) -> None:

@@ -130,7 +130,6 @@ async def test_a_file_that_only_the_server_has_is_named(manager: Manager, store:
     assert report.is_clean
 
 
-@pytest.mark.own_database
 async def test_messages_of_unknown_contexts_and_tasks_of_none_are_kept(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
@@ -250,7 +249,7 @@ async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(
 async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store: EventStore, backups: Path) -> None:
     await over(manager, store, backups)
     forgotten = manager.conversations[0].messages[:2]
-    for messages in (manager.conversations[0].messages, manager.all_messages):
+    for messages in (manager.conversations[0].messages, manager._messages):
         messages[:] = [one for one in messages if not any(one is other for other in forgotten)]
     manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
     report = await over(manager, store, backups)
@@ -290,7 +289,6 @@ async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(st
         await over(as_uuid, store, backups)
 
 
-@pytest.mark.own_database
 async def test_two_sources_of_one_tenant_do_not_mix_what_has_no_context(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
