@@ -16,7 +16,9 @@ from projections.cursors import Purpose
 
 TYPES = (datetime, UUID, int)
 places = st.tuples(
-    st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC)), st.uuids(), st.integers(0, 2**63 - 1)
+    st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC)),
+    st.uuids(),
+    st.integers(0, 2**63 - 1),
 )
 PURPOSE = Purpose("messages", "newest first", {"tenant": "default", "role": None}, TYPES)
 CURSOR = PURPOSE.write((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=7), 7))
