@@ -812,7 +812,7 @@ COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one convers
 -- Name: COLUMN events.digest; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte format of eventstore/DIGEST.md';
+COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
 
 
 --
