@@ -62,7 +62,6 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
             counters.add("http_refused", reason="connections")
             if len(lingering) < LINGERING:
                 lingering.add(self)
-                self.transport.pause_reading()
                 self.loop.call_later(LINGER_SECONDS, self._refuse_connection)
             else:
                 self._refuse_connection()
@@ -80,6 +79,8 @@ def patient_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
                 limit.set_idle(self._displace, was_answered=True)
 
         def data_received(self, data: bytes) -> None:
+            if self in lingering:
+                return  # read all the same: the kernel answers a close before unread data with a reset
             super().data_received(data)
             self._look()
 
