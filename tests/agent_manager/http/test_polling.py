@@ -138,6 +138,7 @@ async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -
     await asyncio.gather(*(live(number) for number in range(8)))
 
 
+@pytest.mark.own_database
 async def test_a_read_waits_for_what_its_tenant_wrote_and_for_nothing_else(
     store: EventStore, superuser_url: str
 ) -> None:
