@@ -157,6 +157,6 @@ SELECT c.relname
  ORDER BY c.relname
 
 -- name: without_gate
--- For a schema in which the same appends are measured without the gate: they order nothing, and find nobody asleep.
+-- For a schema in which the same appends are measured without the gate: they keep no order, and notify no subscriber.
 CREATE OR REPLACE FUNCTION hold_gate() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;
 CREATE OR REPLACE FUNCTION somebody_sleeps() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;

@@ -92,6 +92,11 @@ class Proxy:
         link.drops_replies = True
         return link
 
+    def drop_all_replies(self) -> None:
+        """Drop the server's replies on every present connection from now on."""
+        for link in self._links:
+            link.drops_replies = True
+
     def freeze(self) -> None:
         """Accept everything from now on, in both directions and from new clients, and forward nothing."""
         self._is_frozen = True

@@ -64,8 +64,7 @@ async def test_a_connection_whose_answers_are_lost_is_given_up_alone(through: Se
         async with await store.connect() as other:
             one = await store.connect()
             before = monotonic()
-            for link in list(proxy._links):
-                link.is_deaf = True
+            proxy.drop_all_replies()
             with pytest.raises(psycopg.OperationalError, match="the answer of the server was lost"):
                 await one.execute("SELECT 1")
             assert monotonic() - before < SILENCE + PROBE + 5
