@@ -1,13 +1,11 @@
-"""What applications and people touch: managers of conversations, imports, the HTTP API, the command line."""
+"""Conversations of A2A applications: managers, agents, importers, the HTTP server and the command line."""
 
-from agent_manager.manager import (
-    AnswerFailed,
-    ApplicationManager,
-    AsyncManager,
-    ManagerClosed,
-    application_manager,
-    async_manager,
-)
+from agent_manager.errors import AnswerFailed
+from agent_manager.application import ApplicationManager
+from agent_manager.factory import AsyncManager
+from agent_manager.errors import ManagerClosed
+from agent_manager.factory import application_manager
+from agent_manager.factory import async_manager
 
 __all__ = [
     "AnswerFailed",

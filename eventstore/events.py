@@ -12,10 +12,15 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
-from eventstore.eventdata import EventData
-from eventstore.jsontext import load
-from eventstore.memberorder import MEMBER, restore, restore_members
-from eventstore.vocabulary import SCHEMA_VERSION, UnknownEvent, parse, parse_json
+from eventstore.vocabulary import EventData
+from eventstore.json_text import load
+from eventstore.member_order import MEMBER
+from eventstore.member_order import restore
+from eventstore.member_order import restore_members
+from eventstore.vocabulary import SCHEMA_VERSION
+from eventstore.vocabulary import UnknownEvent
+from eventstore.vocabulary import parse
+from eventstore.vocabulary import parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
 """Expected version: the conversation has no events yet."""
@@ -30,7 +35,7 @@ ExpectedVersion: TypeAlias = int | Literal["NO_STREAM", "EXISTS", "ANY"]
 class Metadata(BaseModel):
     """What is known about an event beside its content. Members of the application's own are kept.
 
-    The member ``eventstore.member_order`` is the store's (:mod:`eventstore.memberorder`); one that is given is ignored.
+    The member ``eventstore.member_order`` is the store's (:mod:`eventstore.member_order`); one that is given is ignored.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -119,7 +124,7 @@ class Event:
         version: 1, 2, 3 … within its conversation.
         content: what is stored, as plain JSON values; :attr:`data` is the same, typed.
         raw_metadata: what is stored beside the content; :attr:`metadata` is the same, typed, without the order of the
-            members (:mod:`eventstore.memberorder`), which :attr:`content` and :attr:`data` have already.
+            members (:mod:`eventstore.member_order`), which :attr:`content` and :attr:`data` have already.
         salt: random bytes of its own; None once its content was erased.
         digest: SHA-256 in the byte format of ``docs/concepts/digest.md``.
     """

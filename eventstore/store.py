@@ -10,25 +10,44 @@ from typing import Self
 from uuid import UUID
 
 from eventstore.append import Append
-from eventstore.caller import EVERYBODY, Caller, Whose, checked_tenant
-from eventstore.database.connection import APP, WRITER, Connection, check_login, connect
+from eventstore.scope import ALL_TENANTS
+from eventstore.scope import Caller
+from eventstore.scope import Scope
+from eventstore.scope import checked_tenant
+from eventstore.database.connection import APP
+from eventstore.database.connection import WRITER
+from eventstore.database.connection import Connection
+from eventstore.database.connection import check_login
+from eventstore.database.connection import connect
 from eventstore.database.forking import abandon_in_child
-from eventstore.database.pool import Pool, View
-from eventstore.database.pooler import check_pooler
+from eventstore.database.pools import Pool
+from eventstore.database.pools import View
+from eventstore.database.pooler_check import check_pooler
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
-from eventstore.database.translate import translated
-from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed
-from eventstore.eventdata import EventData
-from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
+from eventstore.errors import translated
+from eventstore.errors import InputError
+from eventstore.errors import ServerError
+from eventstore.errors import SettingsError
+from eventstore.errors import StoreClosed
+from eventstore.vocabulary import EventData
+from eventstore.events import ANY
+from eventstore.events import AppendResult
+from eventstore.events import Event
+from eventstore.events import ExpectedVersion
+from eventstore.events import NewEvent
 from eventstore.ids import parse_uuid
-from eventstore.jsontext import check_text
-from eventstore.opening import check_schema
-from eventstore.parts import Parts
-from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
-from eventstore.subscription import follow
-from eventstore.wake import LOOK_EVENTS
-from eventstore.watch import News
+from eventstore.json_text import check_text
+from eventstore.schema_check import check_schema
+from eventstore.store_connections import StoreConnections
+from eventstore.read import HIGHEST_VERSION
+from eventstore.read import Filter
+from eventstore.read import horizon
+from eventstore.read import read_conversation
+from eventstore.read import read_log
+from eventstore.subscribe import follow
+from eventstore.notifier import LOOK_EVENTS
+from eventstore.notifier import EventBatch
 
 _HIGHEST_POSITION = 2**63 - 1
 
@@ -51,9 +70,9 @@ class EventStore:
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
-        self._parts: Parts | None = None
+        self._parts: StoreConnections | None = None
         self._has_acquired = self._is_forked = False
-        self._parts_of_parent: Parts | None = None  # kept, so that nothing of it is finalised here
+        self._parts_of_parent: StoreConnections | None = None  # kept, so that nothing of it is finalised here
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -83,7 +102,7 @@ class EventStore:
                         with translated():
                             await check_pooler(connection, other, self.settings.db_schema)
                 await check_schema(connection, self.settings)
-            self._parts = Parts(self.server, self.settings)
+            self._parts = StoreConnections(self.server, self.settings)
             await self._parts.open()
         except BaseException:
             await self.close()
@@ -117,7 +136,7 @@ class EventStore:
         return await connect(self.server.url, self.settings, role)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> StoreConnections:
         """The connections of the store, by role.
 
         Raises:
@@ -136,12 +155,12 @@ class EventStore:
         """
         return self.parts.service
 
-    def log(self, whose: Whose) -> View:
-        """The log as a caller sees it, or ``EVERYBODY``: for queries of one's own."""
+    def log(self, whose: Scope) -> View:
+        """The log as a caller sees it, or ``ALL_TENANTS``: for queries of one's own."""
         return self.parts.log(whose)
 
-    def tables(self, whose: Whose) -> View:
-        """The read tables as a caller sees them, or ``EVERYBODY``: for queries of one's own."""
+    def tables(self, whose: Scope) -> View:
+        """The read tables as a caller sees them, or ``ALL_TENANTS``: for queries of one's own."""
         return self.parts.tables(whose)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
@@ -266,7 +285,7 @@ class EventStore:
         final = await horizon(log)
         events = read_log(
             log,
-            None if whose is EVERYBODY else whose.tenant,
+            None if whose is ALL_TENANTS else whose.tenant,
             first,
             final if last is None else min(final, last),
             Filter(types, actor, since, until),
@@ -303,7 +322,7 @@ class EventStore:
             self.log(whose),
             lambda seen: self._wait(seen, LOOK_EVENTS, whose),
             self.revive,
-            None if whose is EVERYBODY else whose.tenant,
+            None if whose is ALL_TENANTS else whose.tenant,
             _not_negative(after, "after"),
             Filter(types, actor),
             held_bytes,
@@ -316,7 +335,7 @@ class EventStore:
         """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
         await self._wait(_not_negative(seen, "seen"), 0)
 
-    async def _wait(self, seen: int, limit: int, whose: Whose | None = None) -> News | None:
+    async def _wait(self, seen: int, limit: int, whose: Scope | None = None) -> EventBatch | None:
         return await self.parts.waker.wait(seen, limit, whose)
 
     async def revive(self) -> None:
@@ -324,12 +343,12 @@ class EventStore:
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
 
-    def _whose(self, tenant: str | None, user: str | None, all_tenants: bool) -> Whose:
+    def _whose(self, tenant: str | None, user: str | None, all_tenants: bool) -> Scope:
         if not all_tenants:
             return self.caller(tenant, user)
         if user is not None:
             raise InputError(f"user: {user!r} is one of a tenant, not of all: leave out one of user and all_tenants")
-        return EVERYBODY
+        return ALL_TENANTS
 
 
 def _not_negative(value: int, what: str) -> int:

@@ -1,9 +1,17 @@
-"""Applying the log to read tables, a batch at a time, rows and checkpoints in one transaction.
+"""Applying events to read tables in batches, rows and checkpoint in one transaction.
+
+At rest and in a thin stream, what a batch costs is not its rows but the statements around them: beginning, planning,
+committing. So the session keeps each built-in text as a function, and a procedure applies the next small batch of each
+projection. It locks the checkpoints and takes its bounds from them as every batch does, rows and checkpoints in one
+transaction (:mod:`projections.apply`). An error undoes the batch of the projection that failed; then each projection is
+applied by itself, where errors are dealt with.
+
+The call is handed to libpq (``psycopg.pq``): a cursor would add a tenth to the time until a row is there.
 
 A batch begins by locking the checkpoints of its shares and takes its lower bound from them; it ends by moving them, in
 the same transaction as the rows. So a worker that is killed at any instant has applied a batch wholly or not at all,
 and two workers never apply one batch twice: the second waits for the first and then starts where that one ended. That
-each share has a worker of its own (:mod:`projections.shares`) only spreads the work; nothing here rests on it.
+each share has a worker of its own (:mod:`projections.worker`) only spreads the work; nothing here rests on it.
 
 The text that is applied is the one that the tables are made by. Another version of this package may have rebuilt them
 by another; the server tells (SQLSTATE ES006), once the checkpoints are locked.
@@ -11,20 +19,127 @@ by another; the server tells (SQLSTATE ES006), once the checkpoints are locked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from eventstore import EventStore
+from eventstore.database.connection import Connection
+from eventstore.database.connection import PROJECTOR
+from eventstore.database.connection import statement_name
+from eventstore.database.queries import query
+from eventstore.errors import translated
 from functools import partial
+from projections.parking import fold_carefully
+from projections.parking import may_be_of_an_event
+from projections.projection import PARTITIONS
+from projections.projection import Projection
+from projections.projection import StoredProjection
+from psycopg import IsolationLevel
+from psycopg import generators
+from psycopg import sql
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 from time import monotonic
 from typing import Literal
+from typing import NamedTuple
 
-from psycopg import IsolationLevel
 
-from eventstore import EventStore
-from eventstore.database.connection import PROJECTOR, Connection
-from eventstore.database.queries import query
-from eventstore.database.translate import translated
-from projections.parking import fold_carefully, may_be_of_an_event
-from projections.projection import SHARES, Projection, StoredProjection
+# Small batches in one round trip for all projections of a connection, by plans that are kept
+
+SMALL_BATCH_EVENTS = 100
+"""Of the log that a small batch goes over at most."""
+
+_FOLD = query("projections", "quick_fold")
+_MAKE = query("projections", "quick_apply")
+_APPLY = sql.SQL(query("projections", "apply_quickly"))
+"""With its values in the text: they hardly ever change, and need not travel."""
+
+
+class Step(NamedTuple):
+    """How far a projection is after a small batch, and the events of the log that the batch went over."""
+
+    position: int
+    events: int
+
+
+class SmallBatches:
+    """The small batches of one connection.
+
+    Attributes:
+        size: events of the log that one goes over at most.
+    """
+
+    def __init__(self, connection: Connection, size: int = SMALL_BATCH_EVENTS) -> None:
+        self._connection = connection
+        self.size = size
+        self._is_made = False
+        self._kept: set[str] = set()
+        self._calls: dict[tuple[tuple[Projection, ...], tuple[int, ...]], bytes] = {}
+        """The names of the calls that are prepared, for which projections and shares."""
+
+    async def apply(self, projections: Sequence[Projection], shares: Sequence[int]) -> list[Step]:
+        """Applies the next small batch of each of these projections to its live tables.
+
+        Args:
+            projections: built-in ones, by the texts that this version has.
+            shares: whose events.
+
+        Returns:
+            A step for each projection.
+
+        Raises:
+            EventStoreError: one of them failed, and with it those after it; what was before it is applied.
+        """
+        with translated():
+            await self._keep(projections)
+            call = await self._prepared(projections, shares)
+            result = await self._run(partial(self._connection.pgconn.send_query_prepared, call, None))
+            return list(map(Step, _numbers(result.get_value(0, 0)), _numbers(result.get_value(0, 1))))
+
+    async def _prepared(self, projections: Sequence[Projection], shares: Sequence[int]) -> bytes:
+        which = (tuple(projections), tuple(shares))
+        if which not in self._calls:
+            text = _APPLY.format(
+                projections=sql.Literal([projection.name for projection in projections]),
+                sources=sql.Literal([projection.source for projection in projections]),
+                shares=sql.Literal(list(shares)),
+                size=sql.Literal(self.size),
+            ).as_bytes(self._connection)
+            name = statement_name(text, (), b"eventstore_quick")
+            await self._run(partial(self._connection.pgconn.send_prepare, name, text))
+            self._calls[which] = name
+        return self._calls[which]
+
+    async def _run(self, send: Callable[[], None]) -> PGresult:
+        async with self._connection.lock:
+            send()
+            results: list[PGresult] = await self._connection.wait(generators.execute(self._connection.pgconn))
+        result = results[-1]
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise error_from_result(result, self._connection.info.encoding)
+        return result
+
+    async def _keep(self, projections: Sequence[Projection]) -> None:
+        if not self._is_made:
+            await self._connection.execute(_MAKE.encode())
+            self._is_made = True
+        for projection in projections:
+            if projection.name not in self._kept:
+                text = _FOLD.format(
+                    function=sql.Identifier(f"fold_{projection.name}").as_string(), text=projection.text
+                )
+                await self._connection.execute(text.encode())
+                self._kept.add(projection.name)
+
+
+def _numbers(array: bytes | None) -> list[int]:
+    """Of an array as the server writes it."""
+    return [int(number) for number in (array or b"{}").strip(b"{}").split(b",") if number]
+
+
+# Applying the log to read tables, a batch at a time, rows and checkpoints in one transaction
 
 BATCH_SIZE = 10_000
 """Events in one transaction at most."""
@@ -32,7 +147,7 @@ BATCH_SIZE = 10_000
 Stage = Literal["live", "next", "previous"]
 """Of read tables: those that are read, those that a rebuild fills, those that it has replaced."""
 
-ALL_SHARES = tuple(range(SHARES))
+ALL_PARTITIONS = tuple(range(PARTITIONS))
 _NO_BOUND = 2**63 - 1
 
 _BATCH_VIEW = query("projections", "batch")
@@ -119,7 +234,7 @@ class Applier:
         projection: Projection,
         *,
         stage: Stage = "live",
-        shares: Sequence[int] = ALL_SHARES,
+        shares: Sequence[int] = ALL_PARTITIONS,
         size: int | None = None,
         until: int = _NO_BOUND,
         is_persistent: bool = False,
@@ -187,7 +302,7 @@ class Applier:
         progress: Progress = lambda name, position: None,
         *,
         stage: Stage = "live",
-        shares: Sequence[int] = ALL_SHARES,
+        shares: Sequence[int] = ALL_PARTITIONS,
         until: int = _NO_BOUND,
     ) -> None:
         """Applies batches until there are no more."""

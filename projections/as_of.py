@@ -16,13 +16,18 @@ from uuid import UUID
 
 from psycopg import sql
 
-from eventstore import Caller, EventStore
-from eventstore.database.connection import PROJECTOR, Connection, take_role
-from eventstore.database.queries import query, query_without
-from eventstore.database.translate import translated
-from eventstore.errors import InputError, NotFound
+from eventstore import Caller
+from eventstore import EventStore
+from eventstore.database.connection import PROJECTOR
+from eventstore.database.connection import Connection
+from eventstore.database.connection import set_role
+from eventstore.database.queries import query
+from eventstore.database.queries import query_without
+from eventstore.errors import translated
+from eventstore.errors import InputError
+from eventstore.errors import NotFound
 from projections.projection import named
-from projections.snapshot import ConversationSnapshot
+from projections.conversation_snapshot import ConversationSnapshot
 
 _PROJECTIONS = named(["conversations", "messages", "tasks"])
 _LIMITS = frozenset(("version", "position", "time"))
@@ -59,7 +64,7 @@ async def snapshot_as_of(
     async with await store.connect(PROJECTOR) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
-                await take_role(connection, store.settings, PROJECTOR)  # a pooler may lend it another session
+                await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend it another session
                 await _make_tables(connection, store.settings.db_schema)
                 if not await _fill_batch(connection, {"tenant": tenant, "conversation_id": found} | limit):
                     [(words, value)] = limit.items()

@@ -9,7 +9,9 @@ from uuid import UUID
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.errors import NotCaughtUp
-from projections.projection import PROJECTIONS, SHARES, Projection
+from projections.projection import PROJECTIONS
+from projections.projection import PARTITIONS
+from projections.projection import Projection
 
 _POSITION = query("projections", "position")
 LAGGING = query("projections", "lagging")
@@ -20,7 +22,7 @@ Written = Mapping[UUID | None, int]
 
 
 async def applied_position(
-    store: EventStore, projections: Sequence[Projection] = PROJECTIONS, shares: Sequence[int] = tuple(range(SHARES))
+    store: EventStore, projections: Sequence[Projection] = PROJECTIONS, shares: Sequence[int] = tuple(range(PARTITIONS))
 ) -> int:
     """The position that all of the projections have applied, for some shares of the conversations or for all."""
     names = [projection.name for projection in projections]

@@ -14,11 +14,13 @@ from uuid import UUID
 from psycopg import errors, sql
 
 from eventstore import EventStore
-from eventstore.database.connection import PROJECTOR, Connection
+from eventstore.database.connection import PROJECTOR
+from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.database.translate import translated
+from eventstore.errors import translated
 from eventstore.errors import RebuildError
-from projections.apply import ALL_SHARES, Applier
+from projections.apply import ALL_PARTITIONS
+from projections.apply import Applier
 from projections.projection import Projection
 
 MOST_DIFFERENCES = 100
@@ -105,7 +107,7 @@ async def _meet(
             await (await locking.execute(_LOCK_LIVE, {"projection": projection.name})).fetchall()
         )
         for position in set(live.values()):
-            shares = [share for share in ALL_SHARES if live.get(share) == position]
+            shares = [share for share in ALL_PARTITIONS if live.get(share) == position]
             await applier.catch_up([projection], stage="next", shares=shares, until=position)
         await snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         both = {"projection": projection.name}

@@ -29,8 +29,10 @@ import psycopg
 from eventstore import EventStore
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.errors import EventStoreError, printable
-from projections.projection import PROJECTIONS, Projection
+from eventstore.errors import EventStoreError
+from eventstore.errors import printable
+from projections.projection import PROJECTIONS
+from projections.projection import Projection
 
 OF_THE_DATA = ("21", "22", "23", "38", "39", "54", "P0")
 """Classes of SQLSTATE: cardinality, data, constraints, routines, program limits, PL/pgSQL."""
@@ -52,7 +54,7 @@ _PARKED = query("projections", "parked")
 _LONGEST_ERROR = 2000
 
 
-class Undigestible(Exception):
+class UnprocessableEvent(Exception):
     """A projection in Python raised something of itself."""
 
 
@@ -101,7 +103,7 @@ def may_be_of_an_event(error: BaseException, *, is_persistent: bool = False) -> 
     while isinstance(error, EventStoreError) and error.__cause__ is not None:
         error = error.__cause__
     if not isinstance(error, psycopg.Error):
-        return isinstance(error, Undigestible)
+        return isinstance(error, UnprocessableEvent)
     state = error.sqlstate
     return state is not None and (is_persistent or state[:2] not in OF_THE_SERVER or state in MAY_BE_OF_AN_EVENT)
 
@@ -182,19 +184,19 @@ class _Isolation:
         if await self._fold(upper, upper) is not None:
             raise failure
 
-    async def _fold(self, lower: int, upper: int) -> psycopg.Error | Undigestible | None:
+    async def _fold(self, lower: int, upper: int) -> psycopg.Error | UnprocessableEvent | None:
         """The error of the projection, which is undone; None if it succeeds."""
         await self._connection.execute(_BOUNDS, {"lower": str(lower), "upper": str(upper)})
         try:
             async with self._connection.transaction():
                 await self._projection.fold(self._connection)
-        except (psycopg.Error, Undigestible) as error:
+        except (psycopg.Error, UnprocessableEvent) as error:
             if not may_be_of_an_event(error, is_persistent=self._is_persistent):
                 raise
             return error
         return None
 
-    async def _park(self, failure: psycopg.Error | Undigestible) -> None:
+    async def _park(self, failure: psycopg.Error | UnprocessableEvent) -> None:
         """Park the conversation of the one event that the batch shows."""
         if isinstance(failure, psycopg.Error) and (failure.sqlstate or "")[:2] not in OF_THE_DATA:
             self._unclear.append(failure)

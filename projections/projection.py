@@ -12,7 +12,7 @@ from importlib.resources import files
 from eventstore.database.connection import Connection
 from eventstore.errors import NotFound
 
-SHARES = 16
+PARTITIONS = 16
 """Parts of the conversations that have checkpoints of their own; the function ``share_of`` tells which."""
 
 

@@ -1,34 +1,77 @@
-"""Reading the read tables: conversations, messages, tasks and the audit trail, filtered, in pages."""
+"""Reading conversations, messages, tasks and the audit trail: filtered, in pages, asynchronous and synchronous."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Coroutine
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
-from uuid import UUID
-
-from eventstore import Caller, Event, EventStore, Role, TaskStatus, conversation_uuid
+from eventstore import Caller
+from eventstore import Event
+from eventstore import EventStore
+from eventstore import Role
+from eventstore import SyncEventStore
+from eventstore import TaskStatus
+from eventstore import conversation_uuid
 from eventstore.database.queries import query
-from eventstore.errors import InputError, NotFound
+from eventstore.errors import InputError
+from eventstore.errors import NotFound
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter
+from functools import wraps
 from projections.as_of import snapshot_as_of
-from projections.asking import caller_of
-from projections.lists import (
-    ALL_MESSAGES,
-    ALL_TASKS,
-    ALL_TASKS_IN_STATUS,
-    MESSAGES,
-    TASKS,
-    Listing,
-    conversations,
-)
-from projections.pages import Asked, Page, Row, check_flag, read_page
-from projections.position import fetch_at_least
-from projections.rows import Conversation, Message, Task
-from projections.snapshot import ConversationSnapshot, ConversationState
-from projections.trail import read_trail
+from projections.audit import read_audit_trail
+from projections.conversation_snapshot import ConversationSnapshot
+from projections.conversation_snapshot import ConversationState
+from projections.pages import ALL_MESSAGES
+from projections.pages import ALL_TASKS
+from projections.pages import ALL_TASKS_IN_STATUS
+from projections.pages import Listing
+from projections.pages import MESSAGES
+from projections.pages import Page
+from projections.pages import PageRequest
+from projections.pages import Row
+from projections.pages import TASKS
+from projections.pages import check_flag
+from projections.pages import conversations
+from projections.pages import read_page
+from projections.read_your_writes import fetch_at_least
+from projections.rows import Conversation
+from projections.rows import Message
+from projections.rows import Task
+from typing import Any
+from typing import Concatenate
+from typing import Literal
+from typing import ParamSpec
+from typing import TypeAlias
+from typing import TypeVar
+from uuid import UUID
+
+
+# For whom the read side asks: given as a tenant, or as a caller
+
+def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:
+    """The caller that was given, or the whole of a tenant, which is the store's own if left out.
+
+    Raises:
+        InputError: both are given, or the store is not an EventStore.
+        InvalidEvent: the tenant is no name.
+    """
+    if not isinstance(store, EventStore):
+        raise InputError(f"store: expected an EventStore, got a {type(store).__name__}")
+    if caller is None:
+        return store.caller(tenant)
+    if not isinstance(caller, Caller):
+        raise InputError(f"caller: expected a Caller, got a {type(caller).__name__}")
+    if tenant is not None:
+        raise InputError(f"tenant: {tenant!r} is given beside a caller, who names one: leave out one of them")
+    return caller
+
+
+# Reading the read tables: conversations, messages, tasks and the audit trail, filtered, in pages
 
 By: TypeAlias = Literal["updated", "created"]
 """The time by which conversations are ordered."""
@@ -216,7 +259,7 @@ class Reader:
         """
         which = Filter(types, actor, since, until)
         conversation = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
-        return await read_trail(self.store, self.caller, conversation, which, newest_first, limit, after)
+        return await read_audit_trail(self.store, self.caller, conversation, which, newest_first, limit, after)
 
     async def conversation_at(
         self,
@@ -278,7 +321,7 @@ class Reader:
         after: str | None,
         at_least: int | None,
     ) -> Awaitable[Page[Row]]:
-        asked = Asked({"tenant": self.tenant, **filters}, newest_first, limit, after, at_least)
+        asked = PageRequest({"tenant": self.tenant, **filters}, newest_first, limit, after, at_least)
         return read_page(self.store, self.caller, listing, asked, self.timeout)
 
 
@@ -303,3 +346,51 @@ def _checked(actor: str | None, since: datetime | None, until: datetime | None) 
 def _known(word: str | None, words: type[Role] | type[TaskStatus], what: str) -> None:
     if word is not None and word not in list(words):
         raise InputError(f"{what}: {word!r} is unknown: choose among {', '.join(words)}")
+
+
+# The reader for synchronous code; every method does what its namesake in :class:`Reader` does
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _synchronous(
+    method: Callable[Concatenate[Reader, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncReader, P], T]:
+    """The same method, which returns when it is done: one signature for both."""
+
+    @wraps(method)
+    def call(reader: SyncReader, /, *what: P.args, **which: P.kwargs) -> T:
+        return reader.store.portal.call(method(reader.asynchronous, *what, **which))
+
+    return call
+
+
+class SyncReader:
+    """Reads what one tenant has, from any thread.
+
+    Args:
+        tenant: the store's own if left out.
+        timeout: seconds to wait at most for a position that a read must have seen.
+        caller: the tenant, and the user where only what they may see is to be read; in the place of ``tenant``.
+    """
+
+    def __init__(
+        self,
+        store: SyncEventStore,
+        tenant: str | None = None,
+        *,
+        timeout: float = WAIT_SECONDS,
+        caller: Caller | None = None,
+    ) -> None:
+        if not isinstance(store, SyncEventStore):
+            raise InputError(f"store: expected a SyncEventStore, got a {type(store).__name__}")
+        self.store = store
+        self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller)
+
+    conversations = _synchronous(Reader.conversations)
+    conversation = _synchronous(Reader.conversation)
+    messages = _synchronous(Reader.messages)
+    tasks = _synchronous(Reader.tasks)
+    history = _synchronous(Reader.history)
+    conversation_at = _synchronous(Reader.conversation_at)

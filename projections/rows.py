@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from eventstore.jsontext import load
-from eventstore.memberorder import restore, restore_members
-from eventstore.sent import sent_from_row
+from eventstore.json_text import load
+from eventstore.member_order import restore
+from eventstore.member_order import restore_members
+from eventstore.message_format import sent_from_row
 
 _new, _set = object.__new__, object.__setattr__
 
@@ -21,7 +22,7 @@ _new, _set = object.__new__, object.__setattr__
 class _Kept:
     """An object that keeps the values of its fields as one list.
 
-    A row that was read ends with the orders of the members in its JSON columns (:mod:`eventstore.memberorder`).
+    A row that was read ends with the orders of the members in its JSON columns (:mod:`eventstore.member_order`).
     """
 
     _row: list[Any]

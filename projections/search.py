@@ -8,12 +8,14 @@ from datetime import datetime
 from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
-from eventstore import Caller, EventStore, Role
+from eventstore import Caller
+from eventstore import EventStore
+from eventstore import Role
 from eventstore.database.queries import query as sql_text
 from eventstore.errors import InputError
 from eventstore.ids import parse_uuid
-from eventstore.jsontext import check_text
-from projections.asking import caller_of
+from eventstore.json_text import check_text
+from projections.reading import caller_of
 
 _SEARCH = sql_text("projections", "search")
 

@@ -12,11 +12,13 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import psycopg
 
-from eventstore import Caller, EventStore
+from eventstore import Caller
+from eventstore import EventStore
 from eventstore.database.queries import query
-from eventstore.errors import EventStoreError, InputError
-from eventstore.jsontext import check_text
-from projections.asking import caller_of
+from eventstore.errors import EventStoreError
+from eventstore.errors import InputError
+from eventstore.json_text import check_text
+from projections.reading import caller_of
 
 Row = TypeVar("Row")
 
@@ -162,7 +164,7 @@ class Size:
     largest_bytes: int
 
 
-class Which(TypedDict, total=False):
+class StatisticsFilter(TypedDict, total=False):
     """What of a tenant's data is counted; what is left out, or None, means all.
 
     Attributes:
@@ -195,44 +197,44 @@ class Statistics:
         self._store = store
         self._caller = caller_of(store, tenant, caller)
 
-    async def by_day(self, **which: Unpack[Which]) -> list[DayCounts]:
+    async def by_day(self, **which: Unpack[StatisticsFilter]) -> list[DayCounts]:
         """The days on which anything happened, in their order."""
         return await self._rows(DayCounts, _BY_DAY, which)
 
-    async def by_role(self, **which: Unpack[Which]) -> list[RoleCounts]:
+    async def by_role(self, **which: Unpack[StatisticsFilter]) -> list[RoleCounts]:
         """The roles, that of most messages first."""
         return await self._rows(RoleCounts, _BY_ROLE, which)
 
-    async def by_actor(self, **which: Unpack[Which]) -> list[ActorCounts]:
+    async def by_actor(self, **which: Unpack[StatisticsFilter]) -> list[ActorCounts]:
         """The actors, that of most events first."""
         return await self._rows(ActorCounts, _BY_ACTOR, which)
 
-    async def by_status(self, **which: Unpack[Which]) -> list[StatusCount]:
+    async def by_status(self, **which: Unpack[StatisticsFilter]) -> list[StatusCount]:
         """The conversations begun, and the tasks created, by the status that they have now."""
         return await self._rows(StatusCount, _BY_STATUS, which)
 
-    async def response_times(self, **which: Unpack[Which]) -> ResponseTimes:
+    async def response_times(self, **which: Unpack[StatisticsFilter]) -> ResponseTimes:
         """Of all questions; ``actor`` is the one who answers."""
         found = await self._rows(ResponseTimes, _RESPONSE_TIMES, which, by="all")
         return found[0] if found else ResponseTimes("all", 0, 0, 0, None, None, None, None)
 
-    async def response_times_by_day(self, **which: Unpack[Which]) -> list[ResponseTimes]:
+    async def response_times_by_day(self, **which: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
         """By the day of the question; ``actor`` is the one who answers."""
         return await self._rows(ResponseTimes, _RESPONSE_TIMES, which, by="day")
 
-    async def response_times_by_actor(self, **which: Unpack[Which]) -> list[ResponseTimes]:
+    async def response_times_by_actor(self, **which: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
         """By the actor who answers, the one with most answers first."""
         return await self._rows(ResponseTimes, _RESPONSE_TIMES, which, by="actor")
 
-    async def task_times(self, **which: Unpack[Which]) -> list[TaskTimes]:
+    async def task_times(self, **which: Unpack[StatisticsFilter]) -> list[TaskTimes]:
         """Of the tasks created, by status, that of most tasks first."""
         return await self._rows(TaskTimes, _TASK_TIMES, which)
 
-    async def sizes(self, **which: Unpack[Which]) -> list[Size]:
+    async def sizes(self, **which: Unpack[StatisticsFilter]) -> list[Size]:
         """Of texts, parts and artifacts."""
         return await self._rows(Size, _SIZES, which)
 
-    async def _rows(self, kind: type[Row], text: Any, which: Which, **more: str) -> list[Row]:
+    async def _rows(self, kind: type[Row], text: Any, which: StatisticsFilter, **more: str) -> list[Row]:
         parameters = {"tenant": self._caller.tenant} | _checked(**which) | more
         rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_refused)
         return [kind(*row) for row in rows]

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from eventstore import EventStore
 from eventstore.database.queries import query
-from eventstore.database.translate import translated
+from eventstore.errors import translated
 from eventstore.read import horizon
-from projections.projection import PROJECTIONS, Projection
+from projections.projection import PROJECTIONS
+from projections.projection import Projection
 
 _LOG = query("projections", "status_log")
 _PROJECTIONS = query("projections", "status_projections")

@@ -21,7 +21,7 @@ WITH folded AS MATERIALIZED (
                FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'metadata'))[1] AS metadata,
            (array_agg(b.content -> 'extra' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('task.created', 'task.described') AND b.content ? 'extra'))[1] AS extra,
-           -- Of the columns that the batch sets; null where the order is that of jsonb (eventstore/memberorder.py).
+           -- Of the columns that the batch sets; null where the order is that of jsonb (eventstore/member_order.py).
            CASE WHEN bool_or(b.event_type = 'task.status_changed')
                 THEN jsonb_build_object(
                          'status_message',

@@ -1,4 +1,4 @@
-"""Proving that read tables equal the log, or naming the rows that do not.
+"""Verifying that read tables equal the log; differing rows are named.
 
 The log is replayed into temporary tables, which nobody else sees and which are gone with the connection, by the text
 that the live tables are made by, up to exactly where they are; then both are compared in one snapshot. The replay needs
@@ -7,21 +7,58 @@ no lock and stops nobody. Of a conversation that is parked, only what stands bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from psycopg import sql
-
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
 from eventstore import EventStore
-from eventstore.database.connection import APP, Connection
+from eventstore.database.connection import APP
+from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.database.translate import translated
 from eventstore.errors import RebuildError
-from eventstore.opening import check_schema
-from projections.apply import ALL_SHARES, Applier
-from projections.compare import Difference, compare_tables
-from projections.projection import PROJECTIONS, Projection
+from eventstore.errors import translated
+from eventstore.read import horizon
+from eventstore.schema_check import check_schema
+from projections.apply import ALL_PARTITIONS
+from projections.apply import Applier
+from projections.compare import Difference
+from projections.compare import compare_tables
+from projections.projection import PROJECTIONS
+from projections.projection import Projection
+from psycopg import sql
+from typing import Any
+from uuid import UUID
+
+
+# Proving that who may see which conversation is what the log says, of all tenants at once
+
+NAME = "members"
+"""In the place of a projection's name: the table is written by appends, and by no projection."""
+_TABLE = "conversation_members"
+_DIFFERING = query("projections", "differing_members")
+
+
+async def verify_members(store: EventStore) -> Verified:
+    """Verifies the members of all conversations, in one snapshot; of a conversation those are counted that differ."""
+    position = await horizon(store.parts.projector)
+    found = await store.parts.projector.fetch(_DIFFERING)
+    counts: dict[tuple[str, UUID], Counter[str]] = {}
+    rows = []
+    for tenant, conversation, user, expected, is_found in found:
+        count = counts.setdefault((tenant, conversation), Counter())
+        for side, access in (("expected", expected), ("rows", is_found)):
+            if access is not None:
+                count[side] += 1
+                rows.append(Row(_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})"))
+    differences = [
+        Difference(_TABLE, tenant, conversation, count["rows"], count["expected"])
+        for (tenant, conversation), count in counts.items()
+    ]
+    return Verified(NAME, position, 0, differences, rows)
+
+
+# Proving that read tables equal the log, or naming the rows that do not
 
 MOST_ROWS = 20
 """Named of each table."""
@@ -128,7 +165,7 @@ class _Replay:
         self._connection = connection
         self._projection = projection
         self._tell = tell
-        self._at = dict.fromkeys(ALL_SHARES, 0)
+        self._at = dict.fromkeys(ALL_PARTITIONS, 0)
         self.position = self.events = 0
 
     async def run(self) -> None:
@@ -136,9 +173,9 @@ class _Replay:
         names: dict[str, Any] = {"projection": self._projection.name}
         targets: dict[int, int] = dict(await (await self._connection.execute(_TARGETS, names)).fetchall())
         self.position = max(targets.values(), default=0)
-        ways = {(self._at[share], targets.get(share, 0)) for share in ALL_SHARES}
+        ways = {(self._at[share], targets.get(share, 0)) for share in ALL_PARTITIONS}
         for lower, target in sorted(ways):
-            shares = [share for share in ALL_SHARES if (self._at[share], targets.get(share, 0)) == (lower, target)]
+            shares = [share for share in ALL_PARTITIONS if (self._at[share], targets.get(share, 0)) == (lower, target)]
             await self._apply(shares, lower, target)
 
     async def _apply(self, shares: list[int], lower: int, target: int) -> None:

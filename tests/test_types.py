@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.pages import PAGES, blocks
+from support.pages import PAGES
+from support.pages import blocks
 
 import eventstore
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable, InvalidUpdate
-from agent_manager.agents.respelling import respell
-from agent_manager.agents.sdk.failures import translated
-from agent_manager.agents.wire import Json
-from eventstore.errors import InputError, SettingsError
-from eventstore.urls import check_url, show_name, show_url
+from agent_manager.agents.errors import AgentError
+from agent_manager.agents.errors import AgentRefused
+from agent_manager.agents.errors import AgentStalled
+from agent_manager.agents.errors import AgentUnreachable
+from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.agents.updates import respell
+from agent_manager.agents.a2a_client import translated
+from agent_manager.a2a import Json
+from eventstore.errors import InputError
+from eventstore.errors import SettingsError
+from eventstore.urls import check_url
+from eventstore.urls import show_name
+from eventstore.urls import show_url
 
 if TYPE_CHECKING:  # imported when it is used: it takes about as long as all the rest
     import httpx
@@ -68,12 +75,12 @@ def http_client(
     at once: some versions of a2a-sdk look for events before they look at the status.
 
     Args:
-        refused: for answers to messages, see :func:`~agent_manager.agents.respelling.respell`.
-        allow_private, trusted_host: see :func:`~agent_manager.fetching.open_client`.
+        refused: for answers to messages, see :func:`~agent_manager.agents.updates.respell`.
+        allow_private, trusted_host: see :func:`~agent_manager.http_client.open_client`.
     """
     import httpx
 
-    from agent_manager.fetching import open_client
+    from agent_manager.http_client import open_client
 
     async def refuse_errors(response: httpx.Response) -> None:
         if response.is_error:
@@ -139,7 +146,7 @@ async def _first(places: list[str], http: httpx.AsyncClient) -> Json:
 
 async def _card(place: str, http: httpx.AsyncClient) -> Json:
     body = b""
-    from agent_manager.fetching import load_json
+    from agent_manager.http_client import load_json
 
     shown = show_url(place)
     with translated(shown):

@@ -8,23 +8,31 @@ from contextlib import aclosing, nullcontext
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from agent_manager.agents.answering import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.closing import with_reply
+from agent_manager.agents.agent import ArtifactUpdate
+from agent_manager.agents.agent import Context
+from agent_manager.agents.agent import Reply
+from agent_manager.agents.agent import StatusUpdate
+from agent_manager.agents.agent import TaskSeen
+from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import with_reply
 from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.shapes import text_part
-from agent_manager.agents.updates import understood, update_from_wire
-from agent_manager.agents.wire import Json, agent_role, shape_of
+from agent_manager.a2a import text_part
+from agent_manager.agents.updates import understood
+from agent_manager.agents.updates import update_from_wire
+from agent_manager.a2a import Json
+from agent_manager.a2a import agent_role
+from agent_manager.a2a import version_of
 from eventstore.errors import InputError
 
-Said: TypeAlias = Update | Json | str | None
-Function: TypeAlias = Callable[..., Awaitable[Said] | AsyncIterator[Said]]
+AgentResult: TypeAlias = Update | Json | str | None
+Function: TypeAlias = Callable[..., Awaitable[AgentResult] | AsyncIterator[AgentResult]]
 
 
 def from_callable(function: Function) -> CallableAgent:
     """A function of the application's own: ``async def f(message)`` or ``async def f(message, context)``.
 
     It returns, or as an async generator yields, a text, a message, a task or an update as JSON in the shape of A2A 0.3
-    or 1.x, an :data:`~agent_manager.agents.answering.Update`, or None, which says nothing.
+    or 1.x, an :data:`~agent_manager.agents.agent.Update`, or None, which says nothing.
 
     Raises:
         InputError: it is no such function.
@@ -84,7 +92,7 @@ class CallableAgent:
 
 def reply_to(message: Json, context: Context, parts: list[Any]) -> Json:
     """A message of the agent's with these parts, in the shape of the message that it answers."""
-    shape = shape_of(message)
+    shape = version_of(message)
     head: Json = {"kind": "message"} if shape == "0.3" else {}
     reply = head | {"messageId": str(uuid4()), "role": agent_role(shape), "parts": parts}
     context_id = message.get("contextId") or context.conversation_id
@@ -94,15 +102,15 @@ def reply_to(message: Json, context: Context, parts: list[Any]) -> Json:
 async def _echo(message: Json, context: Context) -> Json:
     parts = message.get("parts")
     if not isinstance(parts, list):
-        parts = [text_part(str(message.get("content", "")), shape_of(message))]
+        parts = [text_part(str(message.get("content", "")), version_of(message))]
     return reply_to(message, context, parts)
 
 
-def _update(said: Said, message: Json, context: Context) -> Update:
+def _update(said: AgentResult, message: Json, context: Context) -> Update:
     if isinstance(said, Reply | TaskSeen | StatusUpdate | ArtifactUpdate):
         return understood(said)
     if isinstance(said, str):
-        return Reply(reply_to(message, context, [text_part(said, shape_of(message))]))
+        return Reply(reply_to(message, context, [text_part(said, version_of(message))]))
     update = update_from_wire(said)
     if isinstance(update, Reply):  # what every message has and a function need not write
         return Reply(reply_to(message, context, []) | update.message)

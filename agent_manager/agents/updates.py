@@ -1,26 +1,47 @@
-"""Updates from their JSON on the wire: in either shape, bare, or in the envelopes of JSON-RPC and of 1.x's streams.
+"""Updates of agents parsed from JSON, of either A2A version.
 
 JSON of protobuf may spell a member as its field (``task_id``), a role or a state as its number, and in 0.3's protobuf
 the parts of a message are its ``content``. What is meant is plain, so it is read as what every client understands. What
 is not plain is refused, with the place: it would be kept as something that the agent did not say.
+
+The SDK of 1.x silently leaves out what it does not know, such as a state that is spelled ``CANCELLED``, and that of 0.3
+gives up on the whole stream. So what is plain is respelled here, and what is not is refused before it is lost.
 """
 
 from __future__ import annotations
 
+from agent_manager.a2a import Json
+from agent_manager.a2a import STATE_WORDS
+from agent_manager.a2a import Version
+from agent_manager.a2a import artifact_in_version
+from agent_manager.a2a import known_status
+from agent_manager.a2a import message_in_version
+from agent_manager.a2a import status_in_version
+from agent_manager.a2a import task_in_version
+from agent_manager.a2a import text_part
+from agent_manager.a2a import version_of
+from agent_manager.agents.agent import ArtifactUpdate
+from agent_manager.agents.agent import Reply
+from agent_manager.agents.agent import StatusUpdate
+from agent_manager.agents.agent import TaskSeen
+from agent_manager.agents.agent import Update
+from agent_manager.agents.errors import AgentRefused
+from agent_manager.agents.errors import InvalidUpdate
+from collections.abc import AsyncIterable
+from collections.abc import AsyncIterator
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from typing import TYPE_CHECKING
+from typing import cast
+import json
+from typing import TYPE_CHECKING
 
-from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.errors import AgentRefused, InvalidUpdate
-from agent_manager.agents.shapes import (
-    artifact_in_shape,
-    message_in_shape,
-    status_in_shape,
-    task_in_shape,
-    text_part,
-)
-from agent_manager.agents.wire import STATE_WORDS, Json, Shape, known_status, shape_of
+if TYPE_CHECKING:
+    import httpx
+
+
+# Updates from their JSON on the wire: in either shape, bare, or in the envelopes of JSON-RPC and of 1.x's streams
 
 _ENVELOPES = {
     "message": "message", "msg": "message",
@@ -102,19 +123,19 @@ def respelled_update(sent: Json) -> Json:
         kind = _kind(sent)
     except InvalidUpdate:
         return sent
-    return _in_shape(kind, sent, "0.3" if "kind" in sent else shape_of(sent))
+    return _in_shape(kind, sent, "0.3" if "kind" in sent else version_of(sent))
 
 
-def _in_shape(kind: str, given: Json, shape: Shape) -> Json:
+def _in_shape(kind: str, given: Json, shape: Version) -> Json:
     sent = _respelled(given)
     match kind:
         case "message":
-            return message_in_shape(_message(sent), shape)
+            return message_in_version(_message(sent), shape)
         case "task":
-            return task_in_shape(_task(sent), shape)
+            return task_in_version(_task(sent), shape)
         case "status-update":
-            return sent | {"status": status_in_shape(_status(_object(sent.get("status"), "status", kind), kind), shape)}
-    return sent | {"artifact": artifact_in_shape(_artifact(_object(sent.get("artifact"), "artifact", kind)), shape)}
+            return sent | {"status": status_in_version(_status(_object(sent.get("status"), "status", kind), kind), shape)}
+    return sent | {"artifact": artifact_in_version(_artifact(_object(sent.get("artifact"), "artifact", kind)), shape)}
 
 
 def _result(sent: Json) -> Any:
@@ -229,7 +250,7 @@ def _with_parts(sent: Json) -> Json:
     if not sent.get("parts") and isinstance(content, list | str):
         sent = {name: value for name, value in sent.items() if name not in ("content", "parts")}
         if isinstance(content, str):
-            sent["parts"] = [text_part(content, shape_of(sent))]
+            sent["parts"] = [text_part(content, version_of(sent))]
         else:
             sent["parts"] = [_without_wrapper(part) for part in content]
     if isinstance(sent.get("parts"), list):
@@ -273,3 +294,71 @@ def _object(value: Any, name: str, kind: str) -> Json:
 
 def _rest(sent: Json, known: frozenset[str]) -> Json | None:
     return {name: value for name, value in sent.items() if name not in known} or None
+
+
+# Answers of JSON-RPC agents before a2a-sdk reads them: in the spelling that it knows
+
+def respell(response: httpx.Response, refused: list[InvalidUpdate]) -> None:
+    """Respell an answer while it is read.
+
+    Args:
+        refused: gets the errors for what is left out of a stream. What is refused in an answer at once is raised.
+    """
+    import httpx
+
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "content-encoding" in response.headers or kind not in ("text/event-stream", "application/json"):
+        return
+    sent = cast("httpx.AsyncByteStream", response.stream)
+
+    class Respelled(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for piece in _events(sent, refused) if kind == "text/event-stream" else _whole(sent):
+                yield piece
+
+        async def aclose(self) -> None:
+            await sent.aclose()
+
+    response.stream = Respelled()
+
+
+async def _whole(sent: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    yield _payload(b"".join([piece async for piece in sent]))
+
+
+async def _events(sent: AsyncIterable[bytes], refused: list[InvalidUpdate]) -> AsyncIterator[bytes]:
+    """Server-sent events, each as soon as it is complete."""
+    lines: list[bytes] = []
+    rest: list[bytes] = []
+    async for piece in sent:
+        rest.append(piece)
+        if b"\n" not in piece:
+            continue
+        *complete, last = b"".join(rest).split(b"\n")
+        rest = [last]
+        for line in complete:
+            lines.append(line)
+            if not line.strip():
+                try:
+                    yield b"".join(map(_line, lines))
+                except InvalidUpdate as error:
+                    refused.append(error)
+                lines = []
+    yield b"\n".join([*lines, b"".join(rest)])
+
+
+def _line(line: bytes) -> bytes:
+    if not line.startswith(b"data:"):
+        return line + b"\n"
+    return b"data: " + _payload(line.removeprefix(b"data:").strip()) + b"\n"
+
+
+def _payload(text: bytes) -> bytes:
+    try:
+        sent = json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # the SDK says what is wrong with it
+    if not isinstance(sent, dict) or "jsonrpc" not in sent or not isinstance(sent.get("result"), dict):
+        return text
+    result = respelled_update(sent["result"])
+    return text if result == sent["result"] else json.dumps(sent | {"result": result}).encode()

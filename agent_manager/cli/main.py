@@ -1,16 +1,73 @@
-"""The entry point: assembles the commands, and turns errors into a line or two and an exit code."""
+"""The entry point: assembles the commands and prints errors in a line or two."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from eventstore.errors import EventStoreError
+from importlib import import_module
+from typer.core import TyperGroup
+from typing import Any
 import io
 import logging
 import os
 import sys
-
 import typer
 
-from agent_manager.cli.commands import CommandGroup
-from eventstore.errors import EventStoreError
+
+# Which module has which commands; it is imported only when one of them is wanted, for some take a second
+
+MODULES = {
+    "serve": ("up",),
+    "project": ("project",),
+    "imports": ("import", "rollback"),
+    "conversations": ("conversations", "messages", "tasks", "history", "conversation", "pending"),
+    "log": ("tail", "status"),
+    "statistics": ("stats",),
+    "search": ("search",),
+    "schema": ("migrate", "seed"),
+    "read_tables": ("rebuild", "verify", "parked", "retry"),
+    "directory": ("tenants", "users", "keys"),
+}
+"""Of this package, with their commands, in the order in which the help lists them."""
+
+
+def commands_of(module: str) -> dict[str, Any]:
+    """The commands that a module of this package adds, by name."""
+    app = typer.Typer(rich_markup_mode=None)
+    import_module(f"agent_manager.cli.{module}").add_to(app)
+    group: Any = typer.main.get_group(app)
+    return dict(group.commands)
+
+
+class Commands(Mapping[str, Any]):
+    """All commands by name."""
+
+    def __init__(self) -> None:
+        self._modules = {name: module for module, names in MODULES.items() for name in names}
+        self._known: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._known:
+            self._known |= commands_of(self._modules[name])
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+class CommandGroup(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = Commands()
+
+
+# The entry point: assembles the commands, and turns errors into a line or two and an exit code
 
 app = typer.Typer(
     name="eventstore",

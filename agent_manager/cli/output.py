@@ -1,19 +1,56 @@
-"""Printing: tables for people, JSON for programs."""
+"""Printing: tables, JSON, charts."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import sys
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
-from typing import Any
-from uuid import UUID
-
+from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import date
+from datetime import datetime
+from projections import Message
+from projections import Task
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typing import Any
+from uuid import UUID
+import dataclasses
+import json
+import sys
+
+
+# Small charts out of characters, and durations in words
+
+_WIDTH = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_UNITS = (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0))
+
+
+def bars(values: list[int]) -> list[str]:
+    """A bar for each value, the longest for the largest; none for zero, and at least a trace for anything else."""
+    most = max(values, default=0)
+    return [_bar(value / most) if value else "" for value in values]
+
+
+def _bar(share: float) -> str:
+    if "utf" not in (sys.stdout.encoding or "").lower():
+        return "#" * max(1, round(share * _WIDTH))
+    full, eighths = divmod(max(1, round(share * _WIDTH * 8)), 8)
+    return "█" * full + _EIGHTHS[eighths].strip()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them, in the largest unit that there is one of; empty for None."""
+    if seconds is None:
+        return ""
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 0.1 or not seconds else f"{seconds * 1000:.1f} ms"
+
+
+# Printing: tables for people, JSON for programs
 
 errors = Console(stderr=True, highlight=False)
 """Where progress and remarks go, so that standard output holds only what was asked for."""
@@ -104,3 +141,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# Rows of the read tables as the commands show them: in JSON, and in a table
+
+MESSAGE_COLUMNS = ("created", "role", "content")
+TASK_COLUMNS = ("id", "status", "description", ">artifacts", "updated")
+
+
+def row_value(row: Any) -> dict[str, Any]:
+    """A row as JSON shows it."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}
+
+
+def message_value(message: Message) -> dict[str, Any]:
+    """A message as JSON shows it, and as it was sent."""
+    return row_value(message) | {"sent": message.sent}
+
+
+def message_cells(message: Message) -> tuple[Any, ...]:
+    """A message in a table."""
+    calls = (message.extra or {}).get("tool_calls")
+    shown = message.content or (
+        f"tool calls: {json.dumps(calls, ensure_ascii=False)}" if calls else str(message.parts or message.extra or "")
+    )
+    return message.created_at, message.role, shown
+
+
+def task_cells(task: Task) -> tuple[Any, ...]:
+    """A task in a table."""
+    return task.id, task.status, task.description, len(task.artifacts), task.updated_at

@@ -1,4 +1,4 @@
-"""The command that shows statistics."""
+"""The command stats."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from typing import Annotated, Any
 
 import typer
 
-from agent_manager.cli.charts import bars, duration
-from agent_manager.cli.listing import mention_lag
-from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
-from agent_manager.cli.output import print_json, print_table
+from agent_manager.cli.output import bars
+from agent_manager.cli.output import duration
+from agent_manager.cli.conversations import mention_lag
+from agent_manager.cli.options import DataDir
+from agent_manager.cli.options import Json
+from agent_manager.cli.options import Limit
+from agent_manager.cli.options import Tenant
+from agent_manager.cli.options import read_settings
+from agent_manager.cli.options import run
+from agent_manager.cli.output import print_json
+from agent_manager.cli.output import print_table
 from eventstore import EventStore
-from eventstore.errors import InputError, printable
+from eventstore.errors import InputError
+from eventstore.errors import printable
 from projections import Statistics
-from projections.statistics import ResponseTimes, Size, TaskTimes, Which
+from projections.statistics import ResponseTimes
+from projections.statistics import Size
+from projections.statistics import TaskTimes
+from projections.statistics import StatisticsFilter
 
 _NOTHING = "nothing to count: eventstore seed or eventstore import FILE.jsonl puts something in"
 _LATEST_DAYS, _FIRST_ACTORS = 14, 10
@@ -59,7 +70,7 @@ def stats(
 
     A response is the time from a user's first unanswered message to the assistant's next one.
     """
-    which: Which = {"since": _day("--since", since), "until": _day("--until", until), "actor": actor, "zone": zone}
+    which: StatisticsFilter = {"since": _day("--since", since), "until": _day("--until", until), "actor": actor, "zone": zone}
 
     async def work(store: EventStore) -> None:
         statistics = Statistics(store)
@@ -85,21 +96,21 @@ def _day(option: str, text: str | None) -> date | None:
         raise InputError(f"{option}: {printable(repr(text))} is no day: write it as 2026-01-31") from None
 
 
-async def _days(statistics: Statistics, which: Which) -> list[dict[str, Any]]:
+async def _days(statistics: Statistics, which: StatisticsFilter) -> list[dict[str, Any]]:
     times = {row.key: row for row in await statistics.response_times_by_day(**which)}
     return [asdict(row) | {"response_times": times.get(str(row.day))} for row in await statistics.by_day(**which)]
 
 
-async def _actors(statistics: Statistics, which: Which) -> list[dict[str, Any]]:
+async def _actors(statistics: Statistics, which: StatisticsFilter) -> list[dict[str, Any]]:
     times = {row.key: row for row in await statistics.response_times_by_actor(**which)}
     return [asdict(row) | {"response_times": times.get(row.actor)} for row in await statistics.by_actor(**which)]
 
 
-async def _roles(statistics: Statistics, which: Which) -> list[dict[str, Any]]:
+async def _roles(statistics: Statistics, which: StatisticsFilter) -> list[dict[str, Any]]:
     return [asdict(row) for row in await statistics.by_role(**which)]
 
 
-async def _statuses(statistics: Statistics, which: Which) -> list[dict[str, Any]]:
+async def _statuses(statistics: Statistics, which: StatisticsFilter) -> list[dict[str, Any]]:
     counts = await statistics.by_status(**which)
     times = await statistics.task_times(**which)
     return [
@@ -172,7 +183,7 @@ def _task_times(times: TaskTimes | None) -> tuple[str, str, str, str]:
     return duration(times.median), duration(times.p95), str(times.stays), duration(times.median_stay)
 
 
-async def _show_everything(statistics: Statistics, which: Which) -> None:
+async def _show_everything(statistics: Statistics, which: StatisticsFilter) -> None:
     days = await _days(statistics, which)
     if not days:
         _show_days(days)
@@ -211,7 +222,7 @@ def _show_sizes(sizes: list[Size]) -> None:
     )  # fmt: skip
 
 
-async def _everything_as_json(statistics: Statistics, which: Which) -> None:
+async def _everything_as_json(statistics: Statistics, which: StatisticsFilter) -> None:
     print_json(
         {
             "days": await _days(statistics, which),
@@ -225,7 +236,7 @@ async def _everything_as_json(statistics: Statistics, which: Which) -> None:
 
 
 _Rows = list[dict[str, Any]]
-_ROWS: dict[By, Callable[[Statistics, Which], Coroutine[Any, Any, _Rows]]] = {
+_ROWS: dict[By, Callable[[Statistics, StatisticsFilter], Coroutine[Any, Any, _Rows]]] = {
     By.DAY: _days,
     By.ROLE: _roles,
     By.ACTOR: _actors,

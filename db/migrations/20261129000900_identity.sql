@@ -86,7 +86,7 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TA
 -- file: server/idempotency_keys.sql
 -- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response.
 -- Not part of the log: without a row here a repeated request is executed again, with the same ids, and finds what it
--- wrote (agent_manager/http/idempotency.py).
+-- wrote (agent_manager/server/idempotency.py).
 CREATE TABLE idempotency_keys (
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
     id           uuid NOT NULL,
@@ -114,7 +114,7 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE idempotency_key
 
 -- file: server/server_secrets.sql
 -- Secrets that all server processes of a store share, such as the key that seals cursors
--- (agent_manager/http/sealing.py). Not part of the log: if the row is missing, a server creates one, and what was
+-- (agent_manager/server/sealed_tokens.py). Not part of the log: if the row is missing, a server creates one, and what was
 -- sealed before can no longer be opened.
 CREATE TABLE server_secrets (
     name      text NOT NULL,

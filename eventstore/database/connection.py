@@ -1,27 +1,258 @@
-"""Connections: opened with the schema and the role that their purpose needs, and checked once."""
+"""Connections: opened with the role and schema of their purpose, with deadlines and safe statement names.
+
+A pooler may lend one server session to several clients. If it does not keep prepared statements apart, a client that
+asks for the statement ``x`` gets what another client has prepared there under that name. With names such as ``s_1``
+that is another query, whose rows look like an answer. So a name here contains a hash of the statement's text and of the
+types of its parameters: the worst that can happen is an error. A store refuses such a pooler when it opens
+(:mod:`eventstore.database.pooler_check`).
+
+libpq tries them in their order for each connection. After a failover the first one may be a machine that does not
+answer, and every new connection would wait for it in vain.
+
+A result comes in pieces of eight kilobytes. psycopg wakes its coroutine for each of them, and tells the event loop each
+time to watch the socket and to stop watching it; that takes as long as all the rest of reading a page of events. Here
+the event loop calls back instead, until the result is whole. Everything else is left to psycopg, cancellation too.
+
+No wait lasts longer than the server takes: see :mod:`eventstore.database.liveness`. How statements are named, see
+:mod:`eventstore.database.connection`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from time import monotonic
-from typing import Any
-
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
-from eventstore.caller import Caller
+from collections.abc import Generator
+from collections.abc import Sequence
 from eventstore.database.forking import disconnect_in_child
+from eventstore.database.liveness import Liveness
 from eventstore.database.liveness import SILENCE_SECONDS
 from eventstore.database.queries import query
-from eventstore.database.refusal import ACCEPTED, STARTING, refusal
+from eventstore.database.refusal import ACCEPTED
+from eventstore.database.refusal import STARTING
+from eventstore.database.refusal import refusal
 from eventstore.database.settings import Settings
-from eventstore.database.translate import translate
-from eventstore.database.waiting import WaitingConnection
-from eventstore.errors import EventStoreError, LoginRefused, ServerStarting, ServerUnreachable, UnsuitableServer
+from eventstore.errors import EventStoreError
+from eventstore.errors import LoginRefused
+from eventstore.errors import ServerStarting
+from eventstore.errors import ServerUnreachable
+from eventstore.errors import UnsuitableServer
+from eventstore.errors import translate
+from eventstore.scope import Caller
 from eventstore.urls import show_url
+from hashlib import sha256
+from psycopg._preparing import Prepare
+from psycopg._preparing import PrepareManager
+from psycopg._queries import PostgresQuery
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ConnStatus
+from psycopg.pq.abc import PGconn
+from psycopg.rows import TupleRow
+from psycopg.waiting import Ready
+from psycopg.waiting import Wait
+from time import monotonic
+from typing import Any
+from typing import Self
+from typing import TypeVar
+import asyncio
+import logging
+import psycopg
+import struct
 
-Connection = WaitingConnection
+
+# Names of prepared statements that can be mistaken for no other statement's
+
+def statement_name(text: bytes, types: Sequence[int], label: bytes = b"eventstore") -> bytes:
+    """Return the name of a statement: a label for people, and a hash."""
+    digest = sha256(struct.pack(f">{len(types)}I", *types) + text)
+    return label + b"_" + digest.hexdigest()[:24].encode()
+
+
+class HashedNames(PrepareManager):
+    """The statements that psycopg prepares on a connection, under such names.
+
+    psycopg forgets them by ``DEALLOCATE ALL``, which would also take away those that are not its own; here each is
+    closed by its name.
+    """
+
+    def get(self, query: PostgresQuery, prepare: bool | None = None) -> tuple[Prepare, bytes]:
+        """Return whether to prepare a query, and its name."""
+        decision, name = super().get(query, prepare)
+        if decision is Prepare.SHOULD:
+            name = statement_name(query.query, query.types, b"eventstore_cursor")
+        return decision, name
+
+    def clear(self) -> bool:
+        """Forget all statements. Return whether there are any to close on the server."""
+        names = list(self._names.values())
+        self._counts.clear()
+        self._names.clear()
+        self._to_flush.extend(names)
+        return bool(names)
+
+
+# Several hosts in one URL: the one that was reached last is tried first
+
+_LISTS = ("host", "hostaddr", "port")
+_reached: dict[str, int] = {}
+
+
+def reordered(conninfo: str) -> str:
+    """Return the connection string with its hosts rotated so that the one reached last comes first."""
+    first = _reached.get(conninfo, 0)
+    if not first:
+        return conninfo
+    lists = _lists(conninfo)
+    return make_conninfo(conninfo, **{name: ",".join(each[first:] + each[:first]) for name, each in lists.items()})
+
+
+def remember(conninfo: str, reached: PGconn) -> None:
+    """Note which host a connection has reached."""
+    lists = _lists(conninfo)
+    number = max(map(len, lists.values()), default=1)
+    if number < 2:
+        return
+    hosts = lists.get("host") or lists["hostaddr"]
+    ports = lists.get("port") or []
+    address = reached.host.decode(), reached.port.decode()
+    for index in range(number):
+        if address == (hosts[index], ports[index] if index < len(ports) else address[1]):
+            _reached[conninfo] = index
+            return
+
+
+def _lists(conninfo: str) -> dict[str, list[str]]:
+    given = conninfo_to_dict(conninfo)
+    # A single value, such as a port for all, is not a list.
+    return {name: str(given[name]).split(",") for name in _LISTS if "," in str(given.get(name) or "")}
+
+
+# The base of all asynchronous connections: cheap waits, with a deadline, and safe names of prepared statements
+
+_Result = TypeVar("_Result")
+
+_LOOK_SECONDS = 1.0
+"""How often a connection is looked at of which nothing is heard: somebody else may have closed it."""
+
+
+class DeadlineConnection(psycopg.AsyncConnection[TupleRow]):
+    """A connection whose waits end when the server has gone.
+
+    Attributes:
+        liveness: the watch over its server.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._prepared = HashedNames()
+        self.liveness = Liveness(self.pgconn)
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", *arguments: Any, **options: Any) -> Self:
+        """Connect as psycopg does, to the host first that was reached last."""
+        connection = await super().connect(reordered(conninfo), *arguments, **options)
+        remember(conninfo, connection.pgconn)
+        return connection
+
+    async def wait(self, gen: PQGen[_Result], *arguments: Any, **options: Any) -> _Result:
+        """Carry out an operation on the connection. Called by psycopg."""
+        if arguments or options:  # with a time limit of its own
+            return await super().wait(gen, *arguments, **options)
+        try:
+            state = next(gen)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        waiting = _Reading(gen, state, self.liveness)
+        self.liveness.begin()
+        try:
+            try:
+                if state == Wait.R:
+                    await waiting.run(self.pgconn)
+            except asyncio.CancelledError:
+                await _cancel(super().wait(waiting.rest()))
+                raise
+            return waiting.result if waiting.is_over else await super().wait(waiting.rest())
+        except psycopg.OperationalError as error:
+            if self.liveness.reason and error.sqlstate is None:
+                raise psycopg.OperationalError(self.liveness.reason) from error
+            raise
+        finally:
+            self.liveness.end()
+
+
+class _Reading:
+    """An operation as far as it only reads."""
+
+    def __init__(self, gen: PQGen[Any], state: Wait, liveness: Liveness) -> None:
+        self._gen, self._state, self._liveness = gen, state, liveness
+        self.is_over = False
+        self.result: Any = None
+
+    async def run(self, pgconn: PGconn) -> None:
+        """Goes on until the operation is over or has something to write."""
+        loop = asyncio.get_running_loop()
+        stopped = loop.create_future()
+        socket = pgconn.socket
+        timer: asyncio.TimerHandle
+
+        def step() -> None:
+            if stopped.done():
+                return
+            self._liveness.heard()
+            try:
+                self._state = self._gen.send(Ready.R)
+            except StopIteration as end:
+                self.is_over, self.result = True, end.value
+                stopped.set_result(None)
+            except Exception as error:
+                stopped.set_exception(error)
+            else:
+                if self._state != Wait.R:
+                    stopped.set_result(None)
+
+        def look() -> None:
+            nonlocal timer
+            timer = loop.call_later(_LOOK_SECONDS, look)
+            if pgconn.status != ConnStatus.OK and not stopped.done():
+                stopped.set_exception(psycopg.OperationalError("the connection was closed while it was waited for"))
+
+        timer = loop.call_later(_LOOK_SECONDS, look)
+        loop.add_reader(socket, step)
+        try:
+            await stopped
+        finally:
+            timer.cancel()
+            loop.remove_reader(socket)
+
+    def rest(self) -> Generator[Wait, Ready | int, Any]:
+        """What remains of the operation."""
+        while not self.is_over:
+            ready = yield self._state
+            if ready:
+                self._liveness.heard()
+            try:
+                self._state = self._gen.send(ready)
+            except StopIteration as end:
+                self.is_over, self.result = True, end.value
+        return self.result
+
+
+async def _cancel(waiting: Any) -> None:
+    """Lets psycopg wait, and cancels that: it knows how to end a query and leaves the connection usable or closed."""
+    task = asyncio.ensure_future(waiting)
+    asyncio.get_running_loop().call_soon(task.cancel)  # once it waits
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            continue  # the caller raises it
+    if not task.cancelled():
+        task.exception()
+
+
+# Connections: opened with the schema and the role that their purpose needs, and checked once
+
+Connection = DeadlineConnection
 _log = logging.getLogger(__name__)
 
 APP = "eventstore_app"
@@ -75,7 +306,7 @@ async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Co
     give_up_at = monotonic() + settings.connect_timeout
     while True:
         try:
-            connection = await WaitingConnection.connect(url, autocommit=True, **connect_options(settings))
+            connection = await DeadlineConnection.connect(url, autocommit=True, **connect_options(settings))
             try:
                 # A caller's own transactions, which run under the writer's role, keep the limits of the login.
                 taken = await configure(connection, settings, role, None if role == WRITER else 0)
@@ -204,7 +435,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     return taken or LOGIN
 
 
-async def take_role(connection: Connection, settings: Settings, role: str) -> None:
+async def set_role(connection: Connection, settings: Settings, role: str) -> None:
     """Takes another role, with its search path, until the transaction ends, where the login may."""
     await connection.execute(_TAKE_ROLE, _of_role(connection, settings, role))
 
@@ -219,7 +450,7 @@ def _of_role(connection: Connection, settings: Settings, role: str | None) -> di
     }
 
 
-async def say_caller(connection: Connection, caller: Caller | None, role: str) -> None:
+async def set_caller(connection: Connection, caller: Caller | None, role: str) -> None:
     """Says for whom, and as what role, the connection asks until its transaction ends; None is nobody."""
     who = {"tenant": caller.tenant if caller else "", "user": (caller and caller.user) or "", "about": ""}
     said = who | {"role": role}

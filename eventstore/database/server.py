@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from eventstore.database.migrate import Migrator
-from eventstore.database.settings import DEFAULT_DATABASE, Settings
-from eventstore.errors import ConnectionLost, DiskFull, EventStoreError, ServerUnreachable
+from eventstore.database.settings import DEFAULT_DATABASE
+from eventstore.database.settings import Settings
+from eventstore.errors import ConnectionLost
+from eventstore.errors import DiskFull
+from eventstore.errors import EventStoreError
+from eventstore.errors import ServerUnreachable
 from eventstore.urls import show_url
 
 if TYPE_CHECKING:
-    from eventstore.database.embedded import EmbeddedServer
+    from eventstore.database.embedded.embedded_server import EmbeddedServer
 
 _NO_ROOM = 32 * 1024 * 1024  # two segments of the write-ahead log: with less the server stops
 
@@ -31,7 +35,7 @@ class Server:
         named = settings.server_url()
         if named is None:
             # Imported here: an application with a server of its own needs neither the embedded one nor its packages.
-            from eventstore.database.embedded import EmbeddedServer
+            from eventstore.database.embedded.embedded_server import EmbeddedServer
 
             self.embedded = EmbeddedServer(settings.data_dir, pg_port=settings.pg_port, database=DEFAULT_DATABASE)
         self._url = named
@@ -94,7 +98,7 @@ class Server:
     def why(self, error: EventStoreError) -> EventStoreError:
         """The likelier error behind a lost connection: an embedded server without room stops."""
         if self.embedded is not None and isinstance(error, ConnectionLost | ServerUnreachable):
-            from eventstore.database.embedded import room_left
+            from eventstore.database.embedded.embedded_server import room_left
 
             data_dir = self.embedded.data_dir
             if room_left(data_dir) < _NO_ROOM:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.asking import acting_as
-from support.commandline import Eventstore, program_in_process
+from support.scoped_queries import connected_as
+from support.commandline import Eventstore
+from support.commandline import program_in_process
 
 from agent_manager.cli import main
 
@@ -28,5 +29,5 @@ def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url:
 @pytest.fixture
 def no_tenants(database_url: str) -> None:
     """Remove the tenants, users and keys that other tests have added to the same database."""
-    with acting_as(database_url, "eventstore_owner") as owner:
+    with connected_as(database_url, "eventstore_owner") as owner:
         owner.execute("TRUNCATE identity_tenants CASCADE")

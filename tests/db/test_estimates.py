@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 from psycopg import sql
-from support.asking import acting_as
-from support.logins import Logins, Session
+from support.scoped_queries import connected_as
+from support.logins import Logins
+from support.logins import Session
 
 from eventstore import EventStore
 from projections.projection import named
@@ -26,7 +27,7 @@ OF_OTHERS = UUID(int=7)
 
 def fill(database_url: str, table: str, column: str) -> None:
     """Many rows of another tenant, half of which say the same."""
-    with acting_as(database_url) as projector:
+    with connected_as(database_url) as projector:
         for number in range(200):
             given = {"tenant_id": "globex", "conversation_id": OF_OTHERS, "id": UUID(int=number)}
             given |= {
@@ -61,7 +62,7 @@ def fill(database_url: str, table: str, column: str) -> None:
 
 
 def analyze(database_url: str, table: str) -> None:
-    with acting_as(database_url, "eventstore_owner") as owner:
+    with connected_as(database_url, "eventstore_owner") as owner:
         owner.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 

@@ -9,9 +9,15 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.asking import acting_as, ask
-from support.logins import Logins, Session
-from support.saying import members, say, say_together, share, type_in
+from support.scoped_queries import connected_as
+from support.scoped_queries import ask
+from support.logins import Logins
+from support.logins import Session
+from support.sql_appends import members
+from support.sql_appends import say
+from support.sql_appends import say_together
+from support.sql_appends import share
+from support.sql_appends import type_in
 from support.waiting import until
 
 
@@ -189,15 +195,15 @@ def test_members_are_those_of_a_simple_model_and_the_log_gives_them(
             held.pop(whom, None)
             held |= {whom: access} if access else {}
     assert [members(onlooker, one) for one in conversations] == [held or {} for held in expected]
-    with acting_as(database_url) as projector:
+    with connected_as(database_url) as projector:
         assert projector.execute("SELECT * FROM differing_members()").fetchall() == []
 
 
 def test_members_that_the_log_does_not_give_are_found(service: Session, trip: UUID, database_url: str) -> None:
-    with acting_as(database_url, "eventstore_owner") as owner:
+    with connected_as(database_url, "eventstore_owner") as owner:
         owner.execute("INSERT INTO conversation_members VALUES ('acme', %s, 'eve', 'read')", (trip,))
         owner.execute("UPDATE conversation_members SET access = 'write' WHERE user_id = 'ana'")
-    with acting_as(database_url) as projector:
+    with connected_as(database_url) as projector:
         found = projector.execute("SELECT user_id, expected, found FROM differing_members() ORDER BY 1").fetchall()
     assert found == [("ana", "own", "write"), ("eve", None, "read")]
 
@@ -221,7 +227,7 @@ def test_a_busy_conversation_that_begins_meanwhile_does_not_hinder_the_others(
     busy, other = uuid4(), uuid4()
     outcomes: list[tuple[str]] = []
     owner = "eventstore_owner"
-    with acting_as(database_url, owner) as holder, acting_as(database_url, owner) as blocker:
+    with connected_as(database_url, owner) as holder, connected_as(database_url, owner) as blocker:
         with blocker.transaction(force_rollback=True), holder.transaction():
             holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
             blocker.execute(_UNSAID, (other,))
@@ -251,7 +257,7 @@ def test_a_busy_conversation_keeps_its_members(service: Session, onlooker: Sessi
     busy, other, event_id = uuid4(), uuid4(), uuid4()
     outcomes: list[tuple[str]] = []
     owner = "eventstore_owner"
-    with acting_as(database_url, owner) as holder, acting_as(database_url, owner) as blocker:
+    with connected_as(database_url, owner) as holder, connected_as(database_url, owner) as blocker:
         with blocker.transaction(force_rollback=True), holder.transaction():
             holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
             blocker.execute(_UNSAID, (other,))

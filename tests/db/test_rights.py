@@ -5,7 +5,10 @@ from __future__ import annotations
 import psycopg
 import pytest
 from support.catalog import roles_of_the_store
-from support.rights import OTHERS, ROLES, documented, granted
+from support.rights import OTHERS
+from support.rights import ROLES
+from support.rights import documented
+from support.rights import granted
 
 
 @pytest.fixture(autouse=True)

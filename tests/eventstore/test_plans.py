@@ -12,15 +12,27 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.asking import acting_as, ask
-from support.longlog import RARE, conversation, fill, time_of
-from support.plans import Kind, Plan, explain, explain_inside
+from support.scoped_queries import connected_as
+from support.scoped_queries import ask
+from support.longlog import RARE
+from support.longlog import conversation
+from support.longlog import fill
+from support.longlog import time_of
+from support.plans import Kind
+from support.plans import Plan
+from support.plans import explain
+from support.plans import explain_inside
 from support.servers import DatabaseServer
 
-from eventstore import EventStore, Settings
+from eventstore import EventStore
+from eventstore import Settings
 from eventstore.database.queries import query
-from eventstore.paging import Source, Walk
-from eventstore.read import SPAN, Filter, conversation_source, log_source
+from eventstore.read import Source
+from eventstore.read import Walk
+from eventstore.read import SPAN
+from eventstore.read import Filter
+from eventstore.read import conversation_source
+from eventstore.read import log_source
 
 SHORT, LONG = 5_000, 50_000
 LIMIT = 100
@@ -42,7 +54,7 @@ class Logs:
     def plan(self, size: int, analyzed: bool, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
         """How a query is run there: behind the wall where it names a tenant, otherwise for everybody."""
         tenant = parameters.get("tenant", "")
-        with acting_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
+        with connected_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
             return explain(ask(one, tenant), text, parameters, kind=kind)
 
     def plan_inside(self, size: int, analyzed: bool, name: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:

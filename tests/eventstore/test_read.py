@@ -13,11 +13,16 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.asking import acting_as
-from support.raw import append_raw, append_raw_async, note
+from support.scoped_queries import connected_as
+from support.raw import append_raw
+from support.raw import append_raw_async
+from support.raw import note
 
-from eventstore import EventStore, NewEvent, Settings
-from eventstore.errors import InputError, InvalidId
+from eventstore import EventStore
+from eventstore import NewEvent
+from eventstore import Settings
+from eventstore.errors import InputError
+from eventstore.errors import InvalidId
 
 pytestmark = pytest.mark.shared_database
 
@@ -95,7 +100,7 @@ SELECT p, t, p, 1, %s, gen_random_uuid(), 'default', 'noted', to_jsonb(p), sha25
 def jumping_clock(database_url: str) -> list[datetime]:
     """The timestamps of a log that was written while the server's clock was set back and forth."""
     times = random.Random(5).sample(TIMES, len(TIMES))
-    with acting_as(database_url, "eventstore_owner") as connection:
+    with connected_as(database_url, "eventstore_owner") as connection:
         connection.execute(_AT, (CONVERSATION, times))
         connection.execute("SELECT setval('events_position', %s)", (len(times),))
     return times

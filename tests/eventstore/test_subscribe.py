@@ -9,15 +9,23 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import PATIENCE, Follower, end_all_others, eventually, until_asleep
-from support.raw import append_raw_async, note
+from support.follow import PATIENCE
+from support.follow import Follower
+from support.follow import end_all_others
+from support.follow import eventually
+from support.follow import until_asleep
+from support.raw import append_raw_async
+from support.raw import note
 
-import eventstore.subscription
-import eventstore.wake
-import eventstore.watch
-from eventstore import EventStore, NewEvent, Settings
-from eventstore.errors import EventStoreError, InputError
-from eventstore.listener import Listener
+import eventstore.subscribe
+import eventstore.notifier
+import eventstore.notifier
+from eventstore import EventStore
+from eventstore import NewEvent
+from eventstore import Settings
+from eventstore.errors import EventStoreError
+from eventstore.errors import InputError
+from eventstore.notifier import Listener
 
 Admin = psycopg.AsyncConnection[Any]
 
@@ -32,14 +40,14 @@ async def admin(database_url: str) -> AsyncIterator[Admin]:
 @pytest.fixture
 def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sleepers do not look by themselves: who is not woken sleeps for good."""
-    monkeypatch.setattr(eventstore.watch, "POLL_SECONDS", 10_000.0)
+    monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 10_000.0)
 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost server is looked for again at once."""
-    monkeypatch.setattr(eventstore.wake, "RECONNECT_SECONDS", 0.01)
-    monkeypatch.setattr(eventstore.subscription, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(eventstore.notifier, "RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(eventstore.subscribe, "RETRY_SECONDS", 0.01)
 
 
 class Looks:

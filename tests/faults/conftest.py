@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.processes import Commands, commands
+from support.processes import Commands
+from support.processes import commands
 
 
 @pytest.fixture

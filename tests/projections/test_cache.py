@@ -10,22 +10,28 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from support.asking import acting_as
+from support.scoped_queries import connected_as
 from support.wire import wire_to
 
-from eventstore import (
-    ConversationCreated,
-    ConversationRenamed,
-    EventStore,
-    MessageAdded,
-    Settings,
-    TaskCreated,
-    TaskStatusChanged,
-    conversation_uuid,
-)
-from eventstore.ending import end
-from eventstore.errors import InputError, NotCaughtUp, NotFound
-from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
+from eventstore import ConversationCreated
+from eventstore import ConversationRenamed
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import Settings
+from eventstore import TaskCreated
+from eventstore import TaskStatusChanged
+from eventstore import conversation_uuid
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import InputError
+from eventstore.errors import NotCaughtUp
+from eventstore.errors import NotFound
+from projections import ConversationCache
+from projections import Reader
+from projections import Worker
+from projections import catch_up
+from projections import named
+from projections import rebuild
+from projections import retry
 
 pytestmark = pytest.mark.shared_database
 
@@ -41,7 +47,7 @@ async def working(store: EventStore, **how: Any) -> AsyncIterator[None]:
         yield
         assert not task.done()
     finally:
-        await end([task])
+        await cancel_and_wait([task])
 
 
 @pytest.fixture
@@ -144,7 +150,7 @@ async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, tri
 
 async def test_what_was_parked_is_read_once_it_is_applied(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
-    with acting_as(database_url, "eventstore_owner") as owner:
+    with connected_as(database_url, "eventstore_owner") as owner:
         owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
         await store.append(conversation, [said("poison")])
         await catch_up(store)

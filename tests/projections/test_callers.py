@@ -7,30 +7,28 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from support.asking import acting_as
+from support.scoped_queries import connected_as
 
-from eventstore import (
-    Caller,
-    ConversationCreated,
-    ConversationShared,
-    ConversationUnshared,
-    EventStore,
-    MessageAdded,
-    TaskArtifactAdded,
-    TaskCreated,
-)
-from eventstore.errors import Forbidden, InputError, NotFound
-from projections import (
-    ConversationCache,
-    InlineAppender,
-    Projection,
-    Reader,
-    Search,
-    Statistics,
-    catch_up,
-    every,
-)
-from projections.members import verify_members
+from eventstore import Caller
+from eventstore import ConversationCreated
+from eventstore import ConversationShared
+from eventstore import ConversationUnshared
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import TaskArtifactAdded
+from eventstore import TaskCreated
+from eventstore.errors import Forbidden
+from eventstore.errors import InputError
+from eventstore.errors import NotFound
+from projections import ConversationCache
+from projections import InlineAppender
+from projections import Projection
+from projections import Reader
+from projections import Search
+from projections import Statistics
+from projections import catch_up
+from projections import every
+from projections.verify import verify_members
 
 pytestmark = pytest.mark.shared_database
 
@@ -219,7 +217,7 @@ async def test_members_that_the_log_does_not_give_are_named(store: EventStore, d
     await fill(store)
     found = await verify_members(store)
     assert (found.differences, found.rows) == ([], [])
-    with acting_as(database_url, "eventstore_owner") as owner:
+    with connected_as(database_url, "eventstore_owner") as owner:
         owner.execute("INSERT INTO conversation_members VALUES ('acme', %s, 'eve', 'read')", (NAMES["ana's"],))
         owner.execute("DELETE FROM conversation_members WHERE tenant_id = 'globex' AND user_id = 'bob'")
     found = await verify_members(store)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.errors import InputError, InvalidCursor
-from projections.cursors import Purpose
+from eventstore.errors import InputError
+from eventstore.errors import InvalidCursor
+from projections.pages import Purpose
 
 TYPES = (datetime, UUID, int)
 times = st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC))

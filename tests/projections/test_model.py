@@ -9,32 +9,42 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.asking import acting_as
+from support.scoped_queries import connected_as
 from support.examples import examples
-from support.folding import FILLED_BY, KEYS, Tables, fold, stored
-from support.histories import CONVERSATIONS, new_events, sent_messages
+from support.folding import FILLED_BY
+from support.folding import KEYS
+from support.folding import Tables
+from support.folding import fold
+from support.folding import stored
+from support.histories import CONVERSATIONS
+from support.histories import new_events
+from support.histories import sent_messages
 
-from eventstore import (
-    Append,
-    ApplicationEvent,
-    ConversationCreated,
-    Event,
-    EventData,
-    EventStore,
-    MessageAdded,
-    NewEvent,
-    TaskArtifactAdded,
-    TaskCreated,
-    TaskDescribed,
-    TaskStatus,
-    TaskStatusChanged,
-    UnknownEvent,
-    message_from_sent,
-)
+from eventstore import Append
+from eventstore import ApplicationEvent
+from eventstore import ConversationCreated
+from eventstore import Event
+from eventstore import EventData
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import NewEvent
+from eventstore import TaskArtifactAdded
+from eventstore import TaskCreated
+from eventstore import TaskDescribed
+from eventstore import TaskStatus
+from eventstore import TaskStatusChanged
+from eventstore import UnknownEvent
+from eventstore import message_from_sent
 from eventstore.errors import InputError
-from projections import PROJECTIONS, Reader, applied_position, catch_up, named, rebuild
-from projections.apply import ALL_SHARES, Applier
-from projections.quick import Quick
+from projections import PROJECTIONS
+from projections import Reader
+from projections import applied_position
+from projections import catch_up
+from projections import named
+from projections import rebuild
+from projections.apply import ALL_PARTITIONS
+from projections.apply import Applier
+from projections.apply import SmallBatches
 
 pytestmark = pytest.mark.usefixtures("events_after_deletions")
 
@@ -69,7 +79,7 @@ async def apply_quickly(store: EventStore, names: tuple[str, ...], size: int) ->
         for projection in named(names):
             await applier.register(projection)
         before = await positions(store)
-        steps = await Quick(applier.connection, size).apply(named(names), ALL_SHARES)
+        steps = await SmallBatches(applier.connection, size).apply(named(names), ALL_PARTITIONS)
         after = await positions(store)
         assert [step.position for step in steps] == [after[name] for name in names]
         assert [step.events > 0 for step in steps] == [before[name] < after[name] for name in names]
@@ -139,7 +149,7 @@ async def test_every_message_reads_back_as_it_was_sent(store: EventStore, sent: 
 
 
 def all_columns(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    with acting_as(url) as connection:
+    with connected_as(url) as connection:
         return {
             table: connection.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key)}").fetchall()  # type: ignore[arg-type]
             for table, key in KEYS.items()

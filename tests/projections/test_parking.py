@@ -11,14 +11,25 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.asking import acting_as
+from support.scoped_queries import connected_as
 from support.examples import examples
 from support.waiting import until_async
 
-from eventstore import EventStore, MessageAdded
-from eventstore.ending import end
-from eventstore.errors import EventStoreError, NotCaughtUp
-from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import EventStoreError
+from eventstore.errors import NotCaughtUp
+from projections import Projection
+from projections import Reader
+from projections import Worker
+from projections import catch_up
+from projections import named
+from projections import parked
+from projections import rebuild
+from projections import retry
+from projections import verify
+from projections import wait_for
 from projections.apply import Applier
 
 Sync = psycopg.Connection[tuple[object, ...]]
@@ -32,7 +43,7 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with acting_as(database_url, "eventstore_owner") as connection:
+    with connected_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -132,7 +143,7 @@ async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore,
         owner.execute("GRANT INSERT ON messages TO eventstore_projector")
         await wait_for(store, result.position + 1, timeout=30)
     finally:
-        await end([task])
+        await cancel_and_wait([task])
     assert await texts(store, conversation) == ["x", "later"]
 
 
@@ -217,7 +228,7 @@ async def test_a_worker_parks_what_always_meets_the_state_of_the_server_if_other
     try:
         await wait_for(store, last.position, projections=[raising], timeout=60)
     finally:
-        await end([task])
+        await cancel_and_wait([task])
     assert {one.sqlstate: one.conversation_id for one in await parked(store, [raising])} == sick
 
 
@@ -268,7 +279,7 @@ async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore
 
         await until_async(all_parked, "five are parked")
     finally:
-        await end([task])
+        await cancel_and_wait([task])
     for number, conversation in enumerate(conversations):
         applied = number // 4 if number % 4 == 0 else 10
         assert await texts(store, conversation) == [str(turn) for turn in range(applied)]

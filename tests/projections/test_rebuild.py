@@ -11,27 +11,28 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from support.asking import acting_as, asking_async
+from support.scoped_queries import connected_as
+from support.scoped_queries import asking_async
 from support.catalog import belongings
 from support.waiting import until_async
 
-from eventstore import EventStore, MessageAdded
-from eventstore.ending import end
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import RebuildError
-from projections import (
-    PROJECTIONS,
-    Projection,
-    Worker,
-    applied_position,
-    catch_up,
-    named,
-    rebuild,
-    undo,
-    verify,
-    wait_for,
-)
-from projections.rebuild import Rebuild, RebuildProgress
-from projections.shadows import Shadows
+from projections import PROJECTIONS
+from projections import Projection
+from projections import Worker
+from projections import applied_position
+from projections import catch_up
+from projections import named
+from projections import rebuild
+from projections import undo
+from projections import verify
+from projections import wait_for
+from projections.rebuild import Rebuild
+from projections.rebuild import RebuildProgress
+from projections.rebuild import StagingTables
 
 Sync = psycopg.Connection[tuple[object, ...]]
 [MESSAGES] = named(["messages"])
@@ -43,7 +44,7 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with acting_as(database_url, "eventstore_owner") as connection:
+    with connected_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -63,7 +64,7 @@ async def working(store: EventStore, projections: tuple[Projection, ...] = PROJE
         yield
         assert not task.done()
     finally:
-        await end([task])
+        await cancel_and_wait([task])
 
 
 def changed(projection: Projection = MESSAGES) -> Projection:
@@ -225,14 +226,14 @@ async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_ur
     async with await asking_async(database_url, autocommit=False) as reader:
         work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
 
-        compared = Shadows.swap
+        compared = StagingTables.swap
 
-        async def swap(self: Shadows, *arguments: object) -> None:
+        async def swap(self: StagingTables, *arguments: object) -> None:
             await reader.execute("SELECT FROM messages LIMIT 1")  # holds its lock until the transaction ends
             await compared(self, *arguments)  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Shadows, "swap", swap)
+            patch.setattr(StagingTables, "swap", swap)
             task = asyncio.create_task(work.run())
 
             async def swapping() -> bool:
@@ -256,7 +257,7 @@ async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: S
 
     task = asyncio.create_task(Rebuild(filled, MESSAGES, tell=tell).run())
     await first.wait()
-    await end([task])
+    await cancel_and_wait([task])
     stage = owner.execute("SELECT min(position) FROM checkpoints WHERE stage = 'next'").fetchone()
     assert stage == (await applied_position(filled),)
     marked = owner.execute("UPDATE projection_texts SET made_at = 'epoch' WHERE stage = 'next'").rowcount

@@ -12,25 +12,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
-from support.asking import acting_as
-from support.counting import Counting, rounded
+from support.scoped_queries import connected_as
+from support.counting import Counting
+from support.counting import rounded
 from support.examples import examples
-from support.histories import CONVERSATIONS, TASKS, events_data
+from support.histories import CONVERSATIONS
+from support.histories import TASKS
+from support.histories import events_data
 
-from eventstore import (
-    Append,
-    ConversationArchived,
-    ConversationDeleted,
-    ConversationReactivated,
-    Event,
-    EventStore,
-    MessageAdded,
-    Metadata,
-    NewEvent,
-    TaskStatus,
-    TaskStatusChanged,
-)
-from projections import Statistics, catch_up, named, rebuild
+from eventstore import Append
+from eventstore import ConversationArchived
+from eventstore import ConversationDeleted
+from eventstore import ConversationReactivated
+from eventstore import Event
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import Metadata
+from eventstore import NewEvent
+from eventstore import TaskStatus
+from eventstore import TaskStatusChanged
+from projections import Statistics
+from projections import catch_up
+from projections import named
+from projections import rebuild
 from projections.apply import Applier
 
 [STATISTICS] = named(["statistics"])
@@ -93,7 +97,7 @@ async def assert_counted(store: EventStore, tenant: str, which: dict[str, Any], 
 
 def tables_of(url: str, tenant: str) -> dict[str, list[tuple[Any, ...]]]:
     """Every column of every row."""
-    with acting_as(url) as connection:
+    with connected_as(url) as connection:
         query = sql.SQL("SELECT t::text FROM {} AS t WHERE tenant_id = %s ORDER BY t::text")
         return {
             table: connection.execute(query.format(sql.Identifier(table)), (tenant,)).fetchall()

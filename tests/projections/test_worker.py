@@ -11,15 +11,27 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from support.asking import acting_as
-from support.folding import fold, stored
+from support.scoped_queries import connected_as
+from support.folding import fold
+from support.folding import stored
 from support.waiting import until_async
 
-from eventstore import EventStore, MessageAdded, Settings
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import Settings
 from eventstore.database import connection
-from eventstore.ending import end
-from eventstore.errors import NotCaughtUp, NotFound
-from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import NotCaughtUp
+from eventstore.errors import NotFound
+from projections import PROJECTIONS
+from projections import Reader
+from projections import Worker
+from projections import applied_position
+from projections import catch_up
+from projections import named
+from projections import read_status
+from projections import rebuild
+from projections import wait_for
 from projections.apply import Applier
 
 PROJECTOR = "eventstore_projector"
@@ -38,13 +50,13 @@ async def working(store: EventStore, *, workers: int = 1, batch_size: int = 10_0
         yield
         assert not any(task.done() for task in tasks), "a worker ended by itself"
     finally:
-        await end(tasks)
+        await cancel_and_wait(tasks)
 
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """The login that owns the database."""
-    with acting_as(database_url, "eventstore_owner") as connection:
+    with connected_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -202,7 +214,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
     [messages] = named(["messages"])
     applier = await Applier.open(store)
     try:
-        with acting_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
+        with connected_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
             holder.execute("SELECT FROM checkpoints WHERE share = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 
 
 class BlackHole:
@@ -58,7 +58,7 @@ class BlackHole:
             try:
                 await self._pass_on(from_client, server, link)
             finally:
-                await end([back])
+                await cancel_and_wait([back])
                 client.transport.abort()
                 if not link.is_silent:  # the server never learns that the client of a silent connection is gone
                     server.transport.abort()
@@ -74,7 +74,7 @@ class BlackHole:
 
     async def close(self) -> None:
         """End all connections."""
-        await end(self._tasks)
+        await cancel_and_wait(self._tasks)
         for server in self._servers:
             server.transport.abort()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from agent_manager.identity import Directory, Scope
+from agent_manager.auth import Directory
+from agent_manager.auth import Scope
 from eventstore import EventStore
 
 _LIMITS = httpx.Limits(keepalive_expiry=2)

@@ -22,7 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from agent_manager.migrating import restore_into
+from agent_manager.importers import restore_into
 
 Json = dict[str, Any]
 

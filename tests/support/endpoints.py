@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 
-from agent_manager.http.admission import WalledRoute
-from agent_manager.http.app import ROUTERS, V1_ROUTERS
-from agent_manager.identity import Scope
+from agent_manager.server.authorization import AuthorizedRoute
+from agent_manager.server.app import ROUTERS
+from agent_manager.server.app import V1_ROUTERS
+from agent_manager.auth import Scope
 
 MESSAGE = {"messageId": "m9", "role": "user", "parts": [{"kind": "text", "text": "let me in"}]}
 EVENT = {"event_type": "my.own", "content": 1}
@@ -86,6 +87,6 @@ def endpoints() -> list[Endpoint]:
     for prefix, routers in (("", ROUTERS), ("/v1", V1_ROUTERS)):
         for router in routers:
             for route in router.routes:
-                assert isinstance(route, WalledRoute), route
+                assert isinstance(route, AuthorizedRoute), route
                 found += [Endpoint(method, prefix + route.path, route.needed) for method in sorted(route.methods or ())]
     return found

@@ -12,9 +12,10 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from eventstore import Event, conversation_uuid
-from eventstore.memberorder import MEMBER
-from support.asking import acting_as
+from eventstore import Event
+from eventstore import conversation_uuid
+from eventstore.member_order import MEMBER
+from support.scoped_queries import connected_as
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = dict[str, dict[tuple[Any, ...], Row]]
@@ -38,7 +39,7 @@ FILLED_BY = {
 
 def stored(url: str, tenants: Iterable[str] | None = None) -> Tables:
     """The read tables as they are, every column of every row, by plain SQL."""
-    with acting_as(url) as connection:
+    with connected_as(url) as connection:
         connection.execute("SET timezone = 'UTC'")
         return {table: _rows(connection, table, tenants) for table in KEYS}
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg
 
 from eventstore import Event
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
 
 PATIENCE = 8.0
@@ -63,7 +63,7 @@ class Follower:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await end((self.task,))
+        await cancel_and_wait((self.task,))
         with suppress(asyncio.CancelledError, EventStoreError):
             await self.task
 

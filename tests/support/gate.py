@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from agent_manager.identity import Gatekeeper, Unauthorized
+from agent_manager.auth import Authenticator
+from agent_manager.auth import Unauthorized
 
-Gate: TypeAlias = Callable[..., Awaitable[Gatekeeper]]
+Gate: TypeAlias = Callable[..., Awaitable[Authenticator]]
 """Opens a gatekeeper with more settings."""
 
 
-async def is_refused(gatekeeper: Gatekeeper, token: str) -> bool:
+async def is_refused(gatekeeper: Authenticator, token: str) -> bool:
     """Whether the token lets nobody in."""
     try:
         await gatekeeper.identify(token)

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 
 _STARTUP = 196608
 _REPORTED = ("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "integer_datetimes",
@@ -143,7 +143,7 @@ class Pooler:
     async def close(self) -> None:
         """Ends everything."""
         self._server.close()
-        await end(self._tasks)
+        await cancel_and_wait(self._tasks)
         for session in self._sessions:
             session.writer.transport.abort()
             await session.connection.close()

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from eventstore import ConversationCreated, EventData, EventStore, MessageAdded
-from projections import Search, catch_up, named
+from eventstore import ConversationCreated
+from eventstore import EventData
+from eventstore import EventStore
+from eventstore import MessageAdded
+from projections import Search
+from projections import catch_up
+from projections import named
 
 SEARCH = named(["search"])
 

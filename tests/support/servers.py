@@ -20,8 +20,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore.database.cluster import LOGIN
-from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.embedded.cluster import LOGIN
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.database.settings import Settings
 from support.environment import clear_settings
@@ -218,7 +218,7 @@ def open_folder(parent: Path | None = None) -> Iterator[Path]:
 
 def _pg_dump(major: int) -> Path | None:
     """The folder of a ``pg_dump`` of that version, if there is one."""
-    from eventstore.database.binaries import wheel_bin_dir
+    from eventstore.database.embedded.installation import wheel_bin_dir
 
     for folder in (wheel_bin_dir(), *map(Path, os.environ.get("PATH", "").split(os.pathsep))):
         program = folder / "pg_dump"

@@ -10,12 +10,14 @@ from typing import Any
 
 import httpx
 
-from agent_manager.agents.answering import Answer
-from agent_manager.http.backend import Backend
-from agent_manager.http.server import listen, serving, url_of
-from agent_manager.manager.core import AsyncManager
+from agent_manager.agents.agent import Answer
+from agent_manager.server.context import ServerContext
+from agent_manager.server.serve import listen
+from agent_manager.server.serve import serving
+from agent_manager.server.serve import url_of
+from agent_manager.factory import AsyncManager
 from eventstore import EventStore
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 from projections import Worker
 
 
@@ -25,7 +27,7 @@ class Served:
 
     url: str
     client: httpx.AsyncClient
-    backend: Backend
+    backend: ServerContext
     store: EventStore
 
     @property
@@ -70,4 +72,4 @@ async def served(
             yield Served(url, client, backend, store)
     finally:
         if worker is not None:
-            await end([worker])
+            await cancel_and_wait([worker])

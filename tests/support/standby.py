@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 
 _REPLICATION = "local replication all trust\n"  # the socket lies in a private folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore import EventStore
-from eventstore.parts import Parts
+from eventstore.store_connections import StoreConnections
 
 
 class TenantStore(EventStore):
@@ -15,7 +15,7 @@ class TenantStore(EventStore):
         self.server = opened.server
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> StoreConnections:
         """The connections of the opened store."""
         return self._opened.parts
 

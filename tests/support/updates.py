@@ -8,7 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent_manager.agents.answering import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.agent import ArtifactUpdate
+from agent_manager.agents.agent import Reply
+from agent_manager.agents.agent import StatusUpdate
+from agent_manager.agents.agent import TaskSeen
+from agent_manager.agents.agent import Update
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 
 _NOTIFICATION = b"A"
 _READY = b"Z"
@@ -67,7 +67,7 @@ class Wire:
     async def close(self) -> None:
         """Ends everything."""
         self.refuse()
-        await end(self._tasks)
+        await cancel_and_wait(self._tasks)
 
     async def _accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -88,7 +88,7 @@ class Wire:
         finally:
             for writer in (to_client, to_server):
                 writer.transport.abort()
-            await end([requests, answers])
+            await cancel_and_wait([requests, answers])
             self.links.remove(link)
             self._tasks.discard(task)
 

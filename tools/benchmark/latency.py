@@ -15,20 +15,24 @@ from time import monotonic_ns, perf_counter
 from typing import Any
 
 from eventstore.database.connection import Connection
-from eventstore.ending import end
-from projections import named, wait_for
-from tools.benchmark.measurement import (
-    Benchmark,
-    Figure,
-    Target,
-    Throughput,
-    appender,
-    driver,
-    no_collection,
-    prepare_append,
-)
-from tools.benchmark.messages import conversation, streams
-from tools.benchmark.processes import CHANNEL, READ_TABLES, ChildProcess, process, workers
+from eventstore.concurrency import cancel_and_wait
+from projections import named
+from projections import wait_for
+from tools.benchmark.measurement import Benchmark
+from tools.benchmark.measurement import Figure
+from tools.benchmark.measurement import Target
+from tools.benchmark.measurement import Throughput
+from tools.benchmark.measurement import appender
+from tools.benchmark.measurement import driver
+from tools.benchmark.measurement import no_collection
+from tools.benchmark.measurement import prepare_append
+from tools.benchmark.messages import conversation
+from tools.benchmark.messages import streams
+from tools.benchmark.processes import CHANNEL
+from tools.benchmark.processes import READ_TABLES
+from tools.benchmark.processes import ChildProcess
+from tools.benchmark.processes import process
+from tools.benchmark.processes import workers
 from tools.queries import query
 
 _QUIET_SECONDS = 0.03
@@ -171,7 +175,7 @@ async def _listener(bench: Benchmark) -> AsyncIterator[asyncio.Event]:
         try:
             yield heard
         finally:
-            await end([task])
+            await cancel_and_wait([task])
 
 
 async def _in_stream(bench: Benchmark, polling: Connection, seed: str) -> float:
@@ -207,7 +211,7 @@ async def _in_stream(bench: Benchmark, polling: Connection, seed: str) -> float:
                     group.create_task(append(message))
             await _catch_up(bench, READ_TABLES)
     finally:
-        await end([polls])
+        await cancel_and_wait([polls])
     await poll()
     return quantiles(_delays(sorted(returned), applied), n=100)[98]
 

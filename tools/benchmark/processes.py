@@ -18,11 +18,13 @@ from tempfile import TemporaryFile
 from time import monotonic_ns
 from typing import IO, Any
 
-from eventstore import EventStore, Settings
-from eventstore.ending import end
+from eventstore import EventStore
+from eventstore import Settings
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ServerError
 from eventstore.read import horizon
-from projections import named, rebuild
+from projections import named
+from projections import rebuild
 
 CHANNEL = "eventstore_bench"
 READ_TABLES = ("conversations", "messages", "tasks")
@@ -65,7 +67,7 @@ class ChildProcess:
                 raise self._failure()
             await waiting
         finally:
-            await end((ended, waiting))
+            await cancel_and_wait((ended, waiting))
 
     async def stop(self) -> None:
         """Interrupt the process, as Ctrl-C would, and wait until it has ended."""

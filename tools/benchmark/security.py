@@ -7,25 +7,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
-from agent_manager.identity import Directory, Gatekeeper, Identity, Scope
-from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
-from eventstore.caller import Caller, Whose
-from eventstore.database.pool import View
-from projections import Reader, catch_up, named
-from tools.benchmark.measurement import (
-    Benchmark,
-    Figure,
-    PreparedAppend,
-    Side,
-    Target,
-    Throughput,
-    appender,
-    driver,
-    gather_or_raise,
-    prepare_append,
-)
-from tools.benchmark.messages import Message, conversation
-from tools.benchmark.read import MESSAGES, PAGE
+from agent_manager.auth import Directory
+from agent_manager.auth import Authenticator
+from agent_manager.auth import Identity
+from agent_manager.auth import Scope
+from eventstore import Append
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import NewEvent
+from eventstore import Settings
+from eventstore.scope import Caller
+from eventstore.scope import Scope as EventScope
+from eventstore.database.pools import View
+from projections import Reader
+from projections import catch_up
+from projections import named
+from tools.benchmark.measurement import Benchmark
+from tools.benchmark.measurement import Figure
+from tools.benchmark.measurement import PreparedAppend
+from tools.benchmark.measurement import Side
+from tools.benchmark.measurement import Target
+from tools.benchmark.measurement import Throughput
+from tools.benchmark.measurement import appender
+from tools.benchmark.measurement import driver
+from tools.benchmark.measurement import gather_or_raise
+from tools.benchmark.measurement import prepare_append
+from tools.benchmark.messages import Message
+from tools.benchmark.messages import conversation
+from tools.benchmark.read import MESSAGES
+from tools.benchmark.read import PAGE
 from tools.queries import query
 
 _CALLERS = 16
@@ -43,7 +53,7 @@ Check = Callable[[], Awaitable[Identity]]
 class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
-    def tables(self, whose: Whose) -> View:
+    def tables(self, whose: EventScope) -> View:
         return View(self.parts.reader, None)
 
 
@@ -112,7 +122,7 @@ async def _token_check(store: EventStore) -> AsyncIterator[Check]:
         await directory.add_user(store.tenant, _USER)
     key = await directory.add_key(store.tenant, "bench", user=_USER, scopes=[Scope.READ, Scope.WRITE])
     token = key.token.get_secret_value()
-    async with Gatekeeper(store, store.settings) as gatekeeper:
+    async with Authenticator(store, store.settings) as gatekeeper:
         yield lambda: gatekeeper.identify(token)
 
 

@@ -17,10 +17,11 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from eventstore import Settings
-from eventstore.database.connection import Connection, unreachable
+from eventstore.database.connection import Connection
+from eventstore.database.connection import unreachable
 from eventstore.database.migrate import Migrator
 from eventstore.database.server import Server
-from eventstore.database.translate import translated
+from eventstore.errors import translated
 from tools.queries import query
 
 _ROLES = [

@@ -32,11 +32,16 @@ import psycopg
 from psycopg import sql
 
 from eventstore.database.connection import TCP_TIMEOUTS
-from eventstore.ending import end
-from tools.checker.adapter import OutcomeUnknown, Reader, ReadEvent, Store, load_class
+from eventstore.concurrency import cancel_and_wait
+from tools.checker.adapter import OutcomeUnknown
+from tools.checker.adapter import Reader
+from tools.checker.adapter import ReadEvent
+from tools.checker.adapter import Store
+from tools.checker.adapter import load_class
 from tools.checker.journal import Journal
 from tools.checker.settings import ProcessTask
-from tools.checker.workload import JournalledAppends, Workload
+from tools.checker.workload import JournalledAppends
+from tools.checker.workload import Workload
 from tools.queries import query
 
 READER_KINDS = ("file", "start", "table", "tenant", "recent")
@@ -118,7 +123,7 @@ class ReaderProcess:
         try:
             await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end((*tasks, stopped))
+            await cancel_and_wait((*tasks, stopped))
             self._journal.flush()
             await self._table.close()
             await self._reader.close()
@@ -259,7 +264,7 @@ async def _run(task: ProcessTask, stop: asyncio.Event, report: Callable[[dict[st
     try:
         await worker.run(stop)
     finally:
-        await end([reporting])
+        await cancel_and_wait([reporting])
         journal.close()
         with suppress(OSError):
             report(worker.progress())
@@ -274,11 +279,11 @@ async def _main() -> None:
     second_line = asyncio.create_task(lines.readline())
     await asyncio.wait((running, second_line), return_when=asyncio.FIRST_COMPLETED)
     if second_line.done() and not await second_line:
-        await end([running])  # the checker was killed
+        await cancel_and_wait([running])  # the checker was killed
         return
     stop.set()
     await running
-    await end([second_line])
+    await cancel_and_wait([second_line])
 
 
 def _print(values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ServerUnreachable
 from tools.checker.journal import Journal
 from tools.checker.processes import ChildProcess
@@ -74,7 +74,7 @@ class FaultInjector:
         try:
             await asyncio.gather(*tasks)
         finally:
-            await end(tasks)
+            await cancel_and_wait(tasks)
 
     async def _inject_repeatedly(self, fault: Fault, mean: float) -> None:
         wait = self._rng.uniform(0.3, 0.8) * mean

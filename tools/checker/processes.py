@@ -17,15 +17,25 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from eventstore.ending import end
-from eventstore.errors import ServerError, ServerUnreachable
-from tools.checker.adapter import CheckEvent, OutcomeUnknown, Store, Write, content_of, load_class
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import ServerError
+from eventstore.errors import ServerUnreachable
+from tools.checker.adapter import CheckEvent
+from tools.checker.adapter import OutcomeUnknown
+from tools.checker.adapter import Store
+from tools.checker.adapter import Write
+from tools.checker.adapter import content_of
+from tools.checker.adapter import load_class
 from tools.checker.child import READER_KINDS
 from tools.checker.journal import Journal
 from tools.checker.proxy import Proxy
-from tools.checker.server import CheckedServer, url_via_proxy, url_with_name
-from tools.checker.settings import CheckSettings, ProcessTask
-from tools.checker.workload import JournalledAppends, Outcome
+from tools.checker.server import CheckedServer
+from tools.checker.server import url_via_proxy
+from tools.checker.server import url_with_name
+from tools.checker.settings import CheckSettings
+from tools.checker.settings import ProcessTask
+from tools.checker.workload import JournalledAppends
+from tools.checker.workload import Outcome
 from tools.queries import query
 
 TENANTS = ["check-1", "check-2", "check-3"]
@@ -127,7 +137,7 @@ class ChildProcess:
         self._stopping = self._closed = True
         self.kill()
         if self._keeping is not None and not await self.wait(10):
-            await end([self._keeping])
+            await cancel_and_wait([self._keeping])
         if self._keeping is not None and not self._keeping.cancelled():
             self._keeping.result()
 
@@ -241,7 +251,7 @@ class ProcessGroup:
             ended = await asyncio.gather(*(process.wait(self._check.patience) for process in writers))
             self.hung = [process.journal for process, is_done in zip(writers, ended, strict=True) if not is_done]
         finally:
-            await end([finishing])
+            await cancel_and_wait([finishing])
         for process in writers:
             await process.close()
         await self._server.until_it_answers()

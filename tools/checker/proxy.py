@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -73,7 +73,7 @@ class Proxy:
             self._server.close()
         for link in self._links:
             link.cut()
-        await end(self._tasks)
+        await cancel_and_wait(self._tasks)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -124,7 +124,7 @@ class Proxy:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
             link.cut()
-            await end(directions)
+            await cancel_and_wait(directions)
             self._links.discard(link)
             self._tasks.discard(task)
 

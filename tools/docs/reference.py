@@ -12,12 +12,13 @@ from typing import Any
 import typer.main
 
 from agent_manager.cli.main import app as cli_app
-from agent_manager.http.app import create_app
-from agent_manager.http.backend import Backend
-from agent_manager.http.sealing import Sealing
-from agent_manager.identity import Gatekeeper
-from agent_manager.manager.core import AsyncManager
-from eventstore import EventStore, Settings
+from agent_manager.server.app import create_app
+from agent_manager.server.context import ServerContext
+from agent_manager.server.sealed_tokens import TokenSealer
+from agent_manager.auth import Authenticator
+from agent_manager.factory import AsyncManager
+from eventstore import EventStore
+from eventstore import Settings
 
 Json = dict[str, Any]
 
@@ -27,8 +28,8 @@ MODULES = (
     "projections",
     "agent_manager",
     "agent_manager.agents",
-    "agent_manager.importing",
-    "agent_manager.migrating",
+    "agent_manager.importers",
+    "agent_manager.importers",
 )
 """The packages whose public names applications use."""
 
@@ -76,8 +77,8 @@ def _value(value: Any) -> str:
 def openapi() -> Json:
     """Return the OpenAPI document, without a server."""
     store = EventStore(Settings(_env_file=None))
-    manager, gatekeeper = AsyncManager(store, runs_worker=False), Gatekeeper(store, store.settings)
-    backend = Backend(store, manager, gatekeeper, Sealing(bytes(64)), requires_tokens=False)
+    manager, gatekeeper = AsyncManager(store, runs_worker=False), Authenticator(store, store.settings)
+    backend = ServerContext(store, manager, gatekeeper, TokenSealer(bytes(64)), requires_tokens=False)
     return create_app(backend).openapi()
 
 

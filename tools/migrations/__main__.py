@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from tools.migrations import CompositionError, Schema
+from tools.migrations import CompositionError
+from tools.migrations import Schema
 
 
 def main(arguments: list[str]) -> str | None:

@@ -25,7 +25,7 @@ CREATE INDEX idx_conversations_updated_at ON conversations (updated_at DESC);
 
 COMMENT ON COLUMN conversations.given_id IS 'Id that the client gave, if it was not a UUID';
 COMMENT ON COLUMN conversations.member_order IS
-    'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/memberorder.py';
+    'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/member_order.py';
 
 COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 

@@ -1,6 +1,6 @@
 -- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response.
 -- Not part of the log: without a row here a repeated request is executed again, with the same ids, and finds what it
--- wrote (agent_manager/http/idempotency.py).
+-- wrote (agent_manager/server/idempotency.py).
 CREATE TABLE idempotency_keys (
     tenant_id    varchar(255) COLLATE "C" NOT NULL,
     id           uuid NOT NULL,

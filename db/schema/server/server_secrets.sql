@@ -1,5 +1,5 @@
 -- Secrets that all server processes of a store share, such as the key that seals cursors
--- (agent_manager/http/sealing.py). Not part of the log: if the row is missing, a server creates one, and what was
+-- (agent_manager/server/sealed_tokens.py). Not part of the log: if the row is missing, a server creates one, and what was
 -- sealed before can no longer be opened.
 CREATE TABLE server_secrets (
     name      text NOT NULL,

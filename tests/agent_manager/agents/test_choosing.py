@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from agent_manager.agents.answering import Context, Reply
-from agent_manager.agents.choosing import choose, chosen
+from agent_manager.agents.agent import Context
+from agent_manager.agents.agent import Reply
+from agent_manager.agents.factory import choose
+from agent_manager.agents.factory import chosen
 from agent_manager.agents.local import CallableAgent
 from agent_manager.agents.remote import RemoteAgent
-from agent_manager.agents.wire import parts_text
+from agent_manager.a2a import parts_text
 from eventstore import Settings
-from eventstore.errors import InputError, SettingsError
+from eventstore.errors import InputError
+from eventstore.errors import SettingsError
 
 pytestmark = pytest.mark.any_server
 

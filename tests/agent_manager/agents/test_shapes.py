@@ -9,20 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.values import json_values, texts
+from support.values import json_values
+from support.values import texts
 
-from agent_manager.agents.shapes import message_in_shape, part_in_shape, task_in_shape, text_part
-from agent_manager.agents.wire import (
-    STATE_WORDS,
-    Shape,
-    parts_text,
-    role_in_shape,
-    shape_of,
-    state_in_shape,
-    state_word,
-    status_of,
-)
-from eventstore.eventdata import TaskStatus
+from agent_manager.a2a import message_in_version
+from agent_manager.a2a import part_in_version
+from agent_manager.a2a import task_in_version
+from agent_manager.a2a import text_part
+from agent_manager.a2a import STATE_WORDS
+from agent_manager.a2a import Version
+from agent_manager.a2a import parts_text
+from agent_manager.a2a import role_in_version
+from agent_manager.a2a import version_of
+from agent_manager.a2a import state_in_version
+from agent_manager.a2a import state_word
+from agent_manager.a2a import status_of
+from eventstore.vocabulary import TaskStatus
 
 pytestmark = pytest.mark.any_server
 
@@ -44,7 +46,7 @@ new_parts = st.one_of(
 )
 
 
-def messages(shape: Shape) -> st.SearchStrategy[dict[str, Any]]:
+def messages(shape: Version) -> st.SearchStrategy[dict[str, Any]]:
     parts, roles = (old_parts, ["user", "agent"]) if shape == "0.3" else (new_parts, ["ROLE_USER", "ROLE_AGENT"])
     head = {"kind": st.just("message")} if shape == "0.3" else {}
     return st.fixed_dictionaries(
@@ -53,7 +55,7 @@ def messages(shape: Shape) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-def tasks(shape: Shape) -> st.SearchStrategy[dict[str, Any]]:
+def tasks(shape: Version) -> st.SearchStrategy[dict[str, Any]]:
     head = {"kind": st.just("task")} if shape == "0.3" else {}
     parts = old_parts if shape == "0.3" else new_parts
     states = [words[shape] for words in STATE_WORDS.values()]
@@ -68,17 +70,17 @@ def tasks(shape: Shape) -> st.SearchStrategy[dict[str, Any]]:
 @given(messages("0.3"), messages("1.0"))
 @examples(30)
 def test_a_message_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
-    assert message_in_shape(message_in_shape(old, "1.0"), "0.3") == old
-    assert message_in_shape(message_in_shape(new, "0.3"), "1.0") == new
-    assert (shape_of(old), shape_of(new)) == ("0.3", "1.0")
+    assert message_in_version(message_in_version(old, "1.0"), "0.3") == old
+    assert message_in_version(message_in_version(new, "0.3"), "1.0") == new
+    assert (version_of(old), version_of(new)) == ("0.3", "1.0")
 
 
 @given(tasks("0.3"), tasks("1.0"))
 @examples(30)
 def test_a_task_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
-    assert task_in_shape(task_in_shape(old, "1.0"), "0.3") == old
-    assert task_in_shape(task_in_shape(new, "0.3"), "1.0") == new
-    assert (shape_of(old), shape_of(new)) == ("0.3", "1.0")
+    assert task_in_version(task_in_version(old, "1.0"), "0.3") == old
+    assert task_in_version(task_in_version(new, "0.3"), "1.0") == new
+    assert (version_of(old), version_of(new)) == ("0.3", "1.0")
 
 
 @given(messages("0.3"), messages("1.0"), tasks("0.3"), tasks("1.0"))
@@ -86,32 +88,32 @@ def test_a_task_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[s
 def test_what_is_in_the_shape_already_stays(
     old: dict[str, Any], new: dict[str, Any], old_task: dict[str, Any], new_task: dict[str, Any]
 ) -> None:
-    assert message_in_shape(old, "0.3") == old
-    assert message_in_shape(new, "1.0") == new
-    assert task_in_shape(old_task, "0.3") == old_task
-    assert task_in_shape(new_task, "1.0") == new_task
+    assert message_in_version(old, "0.3") == old
+    assert message_in_version(new, "1.0") == new
+    assert task_in_version(old_task, "0.3") == old_task
+    assert task_in_version(new_task, "1.0") == new_task
 
 
 @given(json_values)
 def test_what_is_no_part_stays(value: Any) -> None:
     if not (isinstance(value, dict) and value.keys() & {"kind", "text", "data", "raw", "url"}):
-        assert part_in_shape(value, "0.3") == value
-        assert part_in_shape(value, "1.0") == value
+        assert part_in_version(value, "0.3") == value
+        assert part_in_version(value, "1.0") == value
 
 
 @pytest.mark.parametrize("status", list(TaskStatus))
 @pytest.mark.parametrize("shape", ["0.3", "1.0"])
-def test_every_state_is_stored_and_given_back(status: TaskStatus, shape: Shape) -> None:
+def test_every_state_is_stored_and_given_back(status: TaskStatus, shape: Version) -> None:
     assert status_of(state_word(status, shape)) is status
-    other: Shape = "1.0" if shape == "0.3" else "0.3"
-    assert state_in_shape(state_word(status, other), shape) == state_word(status, shape)
+    other: Version = "1.0" if shape == "0.3" else "0.3"
+    assert state_in_version(state_word(status, other), shape) == state_word(status, shape)
 
 
 @pytest.mark.parametrize("value", ["invented", 50, None, True, 3.0, ["working"]])
 def test_a_word_of_neither_shape_stays(value: Any) -> None:
     assert status_of(value) is TaskStatus.UNKNOWN
-    assert state_in_shape(value, "1.0") == value
-    assert role_in_shape(value, "0.3") == value
+    assert state_in_version(value, "1.0") == value
+    assert role_in_version(value, "0.3") == value
 
 
 def test_text_of_parts() -> None:
@@ -130,5 +132,5 @@ def test_the_sdk_reads_what_was_put_into_its_shape(old: dict[str, Any], new: dic
     from a2a.types import Message
     from google.protobuf.json_format import ParseDict
 
-    OldMessage.model_validate(message_in_shape(new, "0.3"))
-    assert ParseDict(message_in_shape(old | {"metadata": {}}, "1.0"), Message()).message_id == old["messageId"]
+    OldMessage.model_validate(message_in_version(new, "0.3"))
+    assert ParseDict(message_in_version(old | {"metadata": {}}, "1.0"), Message()).message_id == old["messageId"]

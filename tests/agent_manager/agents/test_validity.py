@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent_manager.agents.validity import fault_of
-from agent_manager.agents.wire import Shape
+from agent_manager.a2a import fault_of
+from agent_manager.a2a import Version
 
 pytestmark = pytest.mark.any_server
 
@@ -23,7 +23,7 @@ _FILE = {"kind": "file", "file": {"uri": "u"}}
         ("1.0", {"parts": [{"text": ""}, {"data": None}, {"data": [1]}, {"url": "u", "filename": "f"}, {}]}),
     ],
 )
-def test_what_either_version_allows_is_no_fault(shape: Shape, members: dict[str, Any]) -> None:
+def test_what_either_version_allows_is_no_fault(shape: Version, members: dict[str, Any]) -> None:
     assert fault_of({"role": "user", **members}, shape) is None
 
 
@@ -46,7 +46,7 @@ def test_what_either_version_allows_is_no_fault(shape: Shape, members: dict[str,
         ("1.0", {"parts": [{"text": "a", "data": None}]}, "parts[0]"),
     ],
 )
-def test_what_no_client_reads_is_told_by_its_place(shape: Shape, members: dict[str, Any], place: str) -> None:
+def test_what_no_client_reads_is_told_by_its_place(shape: Version, members: dict[str, Any], place: str) -> None:
     fault = fault_of({"role": "user", **members}, shape)
     assert fault is not None
     assert fault.place == place

@@ -10,7 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from support.commandline import EVERYTHING, Eventstore, Result
+from support.commandline import EVERYTHING
+from support.commandline import Eventstore
+from support.commandline import Result
 from support.processes import commands
 from support.waiting import until
 

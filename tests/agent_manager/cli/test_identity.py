@@ -10,11 +10,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.commandline import STRANGE, Eventstore
+from support.commandline import STRANGE
+from support.commandline import Eventstore
 from support.gate import is_refused
 
-from agent_manager.identity import Gatekeeper, Identity
-from eventstore import EventStore, Settings
+from agent_manager.auth import Authenticator
+from agent_manager.auth import Identity
+from eventstore import EventStore
+from eventstore import Settings
 
 pytestmark = [pytest.mark.shared_database, pytest.mark.usefixtures("no_tenants")]
 
@@ -66,7 +69,7 @@ def identified(settings: Settings, token: str) -> Identity | None:
     """Who bears the token; None: nobody."""
 
     async def ask() -> Identity | None:
-        async with EventStore(settings) as store, Gatekeeper(store, settings) as gatekeeper:
+        async with EventStore(settings) as store, Authenticator(store, settings) as gatekeeper:
             return None if await is_refused(gatekeeper, token) else await gatekeeper.identify(token)
 
     return asyncio.run(ask())

@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.asking import acting_as
+from support.scoped_queries import connected_as
 from support.commandline import Eventstore
 
-from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import known_versions
 from projections import PROJECTIONS
 
@@ -84,7 +84,7 @@ def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, dat
     assert "would destroy the log, and it holds events" in refused.err
     assert "--destroy-events" in refused.err
     assert len(applied(empty)) == len(VERSIONS)  # none was reverted before it was refused
-    with acting_as(database_url, "eventstore_owner") as connection:
+    with connected_as(database_url, "eventstore_owner") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM events").fetchone() == (True,)
     assert empty("migrate", "down", "--all", "--destroy-events").code == 0
     assert applied(empty) == []
@@ -128,7 +128,7 @@ def test_the_sample_goes_to_the_tenant_named(empty: Eventstore) -> None:
 
 def test_rebuilding_refills_what_was_asked_for(empty: Eventstore, database_url: str) -> None:
     empty("seed")
-    with acting_as(database_url, "eventstore_owner") as connection:
+    with connected_as(database_url, "eventstore_owner") as connection:
         connection.execute("UPDATE messages SET content = 'wrong'")
         connection.execute("UPDATE conversations SET name = 'wrong'")
     refused = empty("rebuild", "messages")

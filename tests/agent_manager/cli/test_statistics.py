@@ -7,9 +7,11 @@ import re
 from typing import Any
 
 import pytest
-from support.commandline import STRANGE, Eventstore
+from support.commandline import STRANGE
+from support.commandline import Eventstore
 
-from agent_manager.cli.charts import bars, duration
+from agent_manager.cli.output import bars
+from agent_manager.cli.output import duration
 
 BY = ["day", "role", "actor", "status"]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from support.agents import agent
 
-from agent_manager.manager import AsyncManager
+from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 
 

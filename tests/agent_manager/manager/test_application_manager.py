@@ -15,32 +15,36 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import agent, text_of, user_message
+from support.agents import agent
+from support.agents import text_of
+from support.agents import user_message
 from support.waiting import until
 
-from agent_manager.agents.answering import Context
-from agent_manager.manager import (
-    Accepted,
-    AnswerFailed,
-    ApplicationManager,
-    BothManager,
-    ManagerClosed,
-    MemoryManager,
-    PostgreSQLManager,
-    application_manager,
-)
-from agent_manager.manager.accepted_messages import INSTANCE_BYTES, AcceptedMessages, MessageRef
-from agent_manager.manager.shapes import own
+from agent_manager.agents.agent import Context
+from agent_manager.conversation import Accepted
+from agent_manager.errors import AnswerFailed
+from agent_manager.application import ApplicationManager
+from agent_manager.factory import BothManager
+from agent_manager.errors import ManagerClosed
+from agent_manager.factory import MemoryManager
+from agent_manager.factory import PostgreSQLManager
+from agent_manager.factory import application_manager
+from agent_manager.application import INSTANCE_BYTES
+from agent_manager.application import AcceptedMessages
+from agent_manager.application import MessageRef
+from agent_manager import default_classes
 from eventstore import Settings
-from eventstore.errors import InputError, SettingsError, StoreClosed
+from eventstore.errors import InputError
+from eventstore.errors import SettingsError
+from eventstore.errors import StoreClosed
 
 pytestmark = pytest.mark.shared_database
 
-OWN = SimpleNamespace(Message=own.Message, Task=own.Task, AgentCard=own.AgentCard)
+OWN = SimpleNamespace(Message=default_classes.Message, Task=default_classes.Task, AgentCard=default_classes.AgentCard)
 
 
-def message(text: str, message_id: str = "m", context_id: str | None = None) -> own.Message:
-    return own.Message(**user_message(text, message_id, context_id))
+def message(text: str, message_id: str = "m", context_id: str | None = None) -> default_classes.Message:
+    return default_classes.Message(**user_message(text, message_id, context_id))
 
 
 @pytest.fixture(params=["memory", "postgres", "both", "both, from memory"])
@@ -71,7 +75,7 @@ def manager(make: Callable[..., ApplicationManager]) -> Iterator[ApplicationMana
 def test_as_the_servers_of_applications_call_it(manager: ApplicationManager) -> None:
     async def server() -> list[Any]:
         conversation = await manager.create_conversation()
-        assert isinstance(conversation, own.Conversation)
+        assert isinstance(conversation, default_classes.Conversation)
         given = message("task T", "m1", conversation.conversation_id)
         accepted = manager.sanitize_message(given)  # on the event loop
         assert accepted is given
@@ -107,7 +111,7 @@ def test_as_the_plan_calls_it(manager: ApplicationManager) -> None:
             manager.send_message(conversation.conversation_id, message("hello", "m2"))
         reply = await asyncio.to_thread(manager.send_message, conversation.conversation_id, message("hello", "m2"))
         assert text_of(reply.model_dump()) == "echo: hello"
-        assert type(reply) is own.Message
+        assert type(reply) is default_classes.Message
         assert len(manager.get_messages(conversation.conversation_id)) == 3
 
     asyncio.run(awaited())
@@ -263,7 +267,7 @@ def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: ApplicationManager) -> None:
-    sent = own.Message(role="user", parts=[{"kind": "text", "text": "hello"}], context_id="c")
+    sent = default_classes.Message(role="user", parts=[{"kind": "text", "text": "hello"}], context_id="c")
     manager.send_message("c", sent)
     asyncio.run(manager.process_message(sent))
     asyncio.run(manager.process_message(sent.model_copy()))
@@ -273,7 +277,7 @@ def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: Applicat
 
 
 def test_a_further_message_that_is_written_into_the_same_instance_is_stored(manager: ApplicationManager) -> None:
-    given = manager.sanitize_message(own.Message(role="user", parts=[{"kind": "text", "text": "one"}], context_id="c"))
+    given = manager.sanitize_message(default_classes.Message(role="user", parts=[{"kind": "text", "text": "one"}], context_id="c"))
     asyncio.run(manager.process_message(given))
     given.parts = [{"kind": "text", "text": "two"}]
     asyncio.run(manager.process_message(given))

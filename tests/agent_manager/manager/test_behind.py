@@ -7,19 +7,21 @@ from uuid import uuid4
 import pytest
 from support.raw import note
 
-from agent_manager.manager import log
-from agent_manager.manager.core import AsyncManager
-from eventstore import EventStore, conversation_uuid
-from projections import PROJECTIONS, applied_position
+from agent_manager import storage
+from agent_manager.factory import AsyncManager
+from eventstore import EventStore
+from eventstore import conversation_uuid
+from projections import PROJECTIONS
+from projections import applied_position
 from projections.apply import Applier
-from projections.own import prepare
+from projections.custom_projections import prepare
 
 
 async def test_lists_wait_for_what_the_tenant_wrote_and_not_for_others(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "TAIL", 3)
-    monkeypatch.setattr(log, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(storage, "TAIL", 3)
+    monkeypatch.setattr(storage, "WAIT_SECONDS", 0.2)
     await prepare(store, PROJECTIONS)
     async with AsyncManager(store, tenant="acme", runs_worker=False) as manager:
         await manager.create_conversation("trip", "trip")

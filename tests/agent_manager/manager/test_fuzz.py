@@ -14,11 +14,12 @@ from support.agents import agent
 from support.examples import examples
 
 from agent_manager import AsyncManager
-from agent_manager.manager import MemoryManager
-from agent_manager.manager.shapes import own
-from eventstore import EventStore, Settings
+from agent_manager.factory import MemoryManager
+from agent_manager import default_classes
+from eventstore import EventStore
+from eventstore import Settings
 from eventstore.errors import EventStoreError
-from eventstore.portal import Portal
+from eventstore.sync import Portal
 
 TEXTS = st.one_of(
     st.text(max_size=5),
@@ -29,7 +30,7 @@ TEXTS = st.one_of(
 VALUES = st.recursive(
     st.one_of(
         TEXTS, st.none(), st.booleans(), st.integers(), st.floats(), st.binary(max_size=3),
-        st.sampled_from([object(), {1}, own.Message(role="user"), asyncio.sleep, ConnectionError()]),
+        st.sampled_from([object(), {1}, default_classes.Message(role="user"), asyncio.sleep, ConnectionError()]),
     ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.integers(), inner, max_size=3),
     max_leaves=5,
@@ -41,7 +42,7 @@ MESSAGES = st.fixed_dictionaries(
         for name in ("role", "parts", "messageId", "contextId", "taskId", "metadata", "kind", "content")
     },
 )
-ARGUMENTS = st.one_of(TEXTS, MESSAGES, MESSAGES.map(lambda m: own.Message.model_construct(**m)), VALUES)
+ARGUMENTS = st.one_of(TEXTS, MESSAGES, MESSAGES.map(lambda m: default_classes.Message.model_construct(**m)), VALUES)
 
 SYNCHRONOUS = (
     "create_conversation", "get_conversation", "rename_conversation", "archive_conversation", "reactivate_conversation",

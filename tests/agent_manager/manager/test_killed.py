@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.agents import agent, user_message
+from support.agents import agent
+from support.agents import user_message
 from support.environment import child_environment
 from support.waiting import until
 
-from agent_manager.manager import AsyncManager
+from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 
 MESSAGES = 40
@@ -20,7 +21,7 @@ MESSAGES = 40
 PROCESS = """
 import asyncio, sys, threading
 from agent_manager.manager import PostgreSQLManager
-from agent_manager.manager.shapes.own import Message
+from agent_manager.default_classes import Message
 from support.agents import agent, user_message
 
 async def stalls(message, context):

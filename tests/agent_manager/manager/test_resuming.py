@@ -9,17 +9,24 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from support.a2a_server import Agent, agent_in_thread
-from support.agents import text_of, user_message
+from support.a2a_server import Agent
+from support.a2a_server import agent_in_thread
+from support.agents import text_of
+from support.agents import user_message
 from support.environment import child_environment
 from support.waiting import until_async
 
 from agent_manager import AsyncManager
-from agent_manager.agents import Answer, remote
-from agent_manager.agents.answering import Context, Reply, StatusUpdate, Update, resumption
-from agent_manager.agents.apart import Apart
-from agent_manager.manager.log import ServerLog
-from agent_manager.manager.manager import Manager
+from agent_manager.agents import Answer
+from agent_manager.agents import remote
+from agent_manager.agents.agent import Context
+from agent_manager.agents.agent import Reply
+from agent_manager.agents.agent import StatusUpdate
+from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import resumption
+from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
+from agent_manager.storage import ServerLog
+from agent_manager.manager import Manager
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database
@@ -114,12 +121,12 @@ async def test_an_agent_that_cannot_be_reached_any_more_has_failed(store: EventS
 
 
 async def test_another_tenant_s_agent_is_asked_after_its_task_too(agent: Agent) -> None:
-    resume = resumption(Apart(remote(agent.url)))
+    resume = resumption(TenantIsolatedAgent(remote(agent.url)))
     assert resume is not None
     agent.looks = 2
     updates = [update async for update in resume("t", Context("other", "trip"))]
     assert isinstance(updates[-1], Reply)
-    assert resumption(Apart(_replies("hello"))) is None
+    assert resumption(TenantIsolatedAgent(_replies("hello"))) is None
 
 
 def _replies(*texts: str, state: str | None = None) -> Answer:

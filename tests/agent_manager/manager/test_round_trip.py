@@ -9,10 +9,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.manager.log import ServerLog
-from agent_manager.manager.manager import Manager
-from agent_manager.manager.memorylog import MemoryLog
-from eventstore import Settings, SyncEventStore
+from agent_manager.storage import ServerLog
+from agent_manager.manager import Manager
+from agent_manager.memory_storage import MemoryLog
+from eventstore import Settings
+from eventstore import SyncEventStore
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=20)
 NUMBERS = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: x != 0)

@@ -8,15 +8,17 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import agent, text_of, user_message
+from support.agents import agent
+from support.agents import text_of
+from support.agents import user_message
 
-from agent_manager.manager.log import ServerLog
-from agent_manager.manager.manager import Manager
-from agent_manager.manager.memorylog import MemoryLog
+from agent_manager.storage import ServerLog
+from agent_manager.manager import Manager
+from agent_manager.memory_storage import MemoryLog
 from eventstore import Settings
-from eventstore.ending import end
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
-from eventstore.portal import Portal
+from eventstore.sync import Portal
 from eventstore.store import EventStore
 from projections import Worker
 
@@ -193,6 +195,6 @@ def test_memory_and_postgresql_do_the_same_and_what_the_model_says(settings: Set
     try:
         run()
     finally:
-        portal.call(end([worker]))
+        portal.call(cancel_and_wait([worker]))
         portal.call(store.close())
         portal.close()

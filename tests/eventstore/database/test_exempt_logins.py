@@ -15,9 +15,10 @@ from pydantic import SecretStr
 from support.environment import TREE
 from support.servers import DatabaseServer
 
-from eventstore import EventStore, Settings
-from eventstore.database.binaries import wheel_bin_dir
-from eventstore.database.embedded import EmbeddedServer
+from eventstore import EventStore
+from eventstore import Settings
+from eventstore.database.embedded.installation import wheel_bin_dir
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import UnsuitableServer
 from projections.status import read_warnings

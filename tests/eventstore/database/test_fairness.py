@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg_pool import PoolTimeout
 
-from eventstore.database import fairness
-from eventstore.database.fairness import FairQueue
+from eventstore.database import pools
+from eventstore.database.pools import FairQueue
 
 LONG = 60.0
 
@@ -78,7 +78,7 @@ async def test_a_tenant_alone_has_all_and_beside_another_a_quarter() -> None:
 
 
 async def test_a_tenant_that_is_alone_again_has_all_but_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fairness, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(pools, "ALONE_SECONDS", 0.0)
     callers = Callers(FairQueue(8))
     await callers.ask("b1", *(f"a{number}" for number in range(8)))
     assert callers.served == ["b1", "a0", "a1"], "b holds a connection"

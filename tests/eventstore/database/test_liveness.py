@@ -16,11 +16,18 @@ from support.pooler import pooler_to
 from support.raw import note
 from support.waiting import until_async
 
-from eventstore import EventStore, Settings
-from eventstore.database import hosts, liveness
-from eventstore.database.connection import APP, connect, connect_options
-from eventstore.errors import ConnectionLost, ServerError
-from projections import Reader, Worker, wait_for
+from eventstore import EventStore
+from eventstore import Settings
+from eventstore.database import connection
+from eventstore.database import liveness
+from eventstore.database.connection import APP
+from eventstore.database.connection import connect
+from eventstore.database.connection import connect_options
+from eventstore.errors import ConnectionLost
+from eventstore.errors import ServerError
+from projections import Reader
+from projections import Worker
+from projections import wait_for
 from tools.checker.proxy import Proxy
 
 SILENCE, PROBE, CONNECT = 0.3, 2.0, 2
@@ -143,15 +150,15 @@ def test_every_connection_has_a_deadline_of_the_kernel() -> None:
 
 
 def test_the_host_that_was_reached_last_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_reached", {})
+    monkeypatch.setattr(connection, "_reached", {})
 
     class Reached:
         host, port = b"two", b"6432"
 
     url = "postgresql://a@one:5432,two:6432,three:7432/db?target_session_attrs=read-write"
-    assert hosts.reordered(url) == url
-    hosts.remember(url, Reached())  # type: ignore[arg-type]
-    given = conninfo_to_dict(hosts.reordered(url))
+    assert connection.reordered(url) == url
+    connection.remember(url, Reached())  # type: ignore[arg-type]
+    given = conninfo_to_dict(connection.reordered(url))
     assert (given["host"], given["port"]) == ("two,three,one", "6432,7432,5432")
     assert given["target_session_attrs"] == "read-write"
-    assert hosts.reordered("postgresql://a@one/db") == "postgresql://a@one/db"
+    assert connection.reordered("postgresql://a@one/db") == "postgresql://a@one/db"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tools.benchmark.measurement import Figure, Target
+from tools.benchmark.measurement import Figure
+from tools.benchmark.measurement import Target
 
 
 def test_the_ratio_is_the_median_of_the_ratios_of_the_runs() -> None:

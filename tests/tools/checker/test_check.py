@@ -13,11 +13,16 @@ import psycopg
 import pytest
 
 from eventstore import Settings
-from eventstore.database.embedded import EmbeddedServer
-from eventstore.errors import InputError, PermissionDenied, ServerUnreachable
-from tools.checker.check import Check, Progress
-from tools.checker.report import Kind, Report
-from tools.checker.settings import CheckSettings, Fault
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.errors import InputError
+from eventstore.errors import PermissionDenied
+from eventstore.errors import ServerUnreachable
+from tools.checker.check import Check
+from tools.checker.check import Progress
+from tools.checker.report import Kind
+from tools.checker.report import Report
+from tools.checker.settings import CheckSettings
+from tools.checker.settings import Fault
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -145,7 +150,8 @@ async def test_a_named_server_is_checked_under_all_faults_where_a_command_kills_
     clean_environment: None, own_server: EmbeddedServer
 ) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from eventstore.database.embedded import EmbeddedServer;"
+        "import os, sys; from pathlib import Path; "
+        "from eventstore.database.embedded.embedded_server import EmbeddedServer;"
         "server = EmbeddedServer(Path(sys.argv[1]), bin_dir=Path(sys.argv[2])); server.acquire();"
         "os.kill(server.pid, 9); server.ensure_running(); server.release()"
     )

@@ -1,0 +1,123 @@
+"""The command project, and running workers until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
+
+import typer
+
+from agent_manager.cli.options import AllowSuperuser
+from agent_manager.cli.options import DataDir
+from agent_manager.cli.options import read_settings
+from agent_manager.cli.output import errors
+from agent_manager.cli.output import print_warnings
+from eventstore import EventStore
+from eventstore import Settings
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import ConnectionLost
+from eventstore.errors import LoginRefused
+from eventstore.errors import ServerUnreachable
+from projections import Projection
+from projections import Worker
+from projections import load
+from projections.status import read_warnings
+
+RETRY_SECONDS = 1.0
+"""Between attempts to reach a server that is away."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(project)
+
+
+def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
+    """Run only the workers that keep the read tables up with the log. Ctrl-C stops them.
+
+    Any number may run, on any machine that reaches the server.
+    """
+    asyncio.run(work(read_settings(data_dir, allow_superuser=allow_superuser), None))
+
+
+async def work(
+    settings: Settings,
+    describe: Callable[[EventStore, Sequence[Projection]], None] | None,
+    http: Callable[[EventStore], AbstractAsyncContextManager[None]] | None = None,
+) -> None:
+    """Runs workers until a signal says to stop.
+
+    Args:
+        describe: says what was started; None where only workers were.
+        http: serves beside them.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    projections = load(settings.projections)
+    store = EventStore(settings)
+    with errors.status("starting …"):
+        if describe is not None and store.server.embedded is None:
+            store.server.applied = await asyncio.to_thread(partial(store.server.migrator().up, for_service=True))
+        is_open = await _open(store, stop, waits=describe is None)
+    if not is_open:
+        return
+    try:
+        worker = asyncio.create_task(Worker(store, projections).run())
+        stopped = asyncio.create_task(stop.wait())
+        async with AsyncExitStack() as stack:
+            if describe is not None:
+                describe(store, projections)
+            else:
+                names = ", ".join(projection.name for projection in projections)
+                say("Workers", f"{names} follow the log; Ctrl-C stops")
+            with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
+                print_warnings(await read_warnings(store))
+            if http is not None:
+                await stack.enter_async_context(http(store))
+            if describe is not None:
+                say("Stop", "Ctrl-C")
+            await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await cancel_and_wait((worker, stopped))
+        if not worker.cancelled() and (failure := worker.exception()) is not None:
+            raise failure
+        errors.print("stopping …")
+    finally:
+        await store.close()
+
+
+async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
+    """Open the store.
+
+    Args:
+        waits: for a server that is away, until ``stop`` is set, saying so once.
+
+    Returns:
+        Whether the store is open.
+    """
+    has_told = False
+    while not stop.is_set():
+        try:
+            await store.open()
+            return True
+        except LoginRefused:
+            raise  # no time heals it
+        except (ServerUnreachable, ConnectionLost) as error:
+            if not waits:
+                raise
+            if not has_told:
+                errors.print(f"waiting for the server: {error}", soft_wrap=True, markup=False)
+                has_told = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await stop.wait()
+    return False
+
+
+def say(what: str, where: str) -> None:
+    """A line of what was started."""
+    typer.echo(f"{what:<11} {where}")

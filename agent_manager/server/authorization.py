@@ -1,0 +1,415 @@
+"""Authentication and authorization of requests: the scopes of endpoints, and the route class that checks them.
+
+==================  =========  ======================================================================================
+kind                scope      what belongs to it
+==================  =========  ======================================================================================
+``STATUS``          none       whether the server and PostgreSQL answer
+``CONTENT``         ``read``   conversations, messages, tasks, files, members, agents, pending messages, searches and
+                               statistics, as they are now
+``PAST``            ``audit``  a conversation as it was at a version, position or time
+``LOG``             ``audit``  events as the log holds them: positions, salts, digests, metadata; pages and streams
+``CONVERSATION``    ``write``  changes to conversations: messages, events, names, members, deletions
+``REGISTRY``        ``admin``  changes to the registered agents
+==================  =========  ======================================================================================
+
+A route declares its kind (``openapi_extra=needs(Data.CONTENT)``); the declaration is what requests are checked against
+and what the OpenAPI shows, and a route without one cannot be created. If a query parameter asks for data of another
+kind, the route declares that too: ``needs(Data.CONTENT, version=Data.PAST)``.
+
+Which scope an endpoint needs follows from its kind of data, see :mod:`agent_manager.server.authorization`.
+
+It also makes a POST that changes something repeatable (:mod:`agent_manager.server.idempotency`).
+"""
+
+from __future__ import annotations
+
+from agent_manager.auth import Identity
+from agent_manager.auth import Scope
+from agent_manager.auth import Scope as Access
+from agent_manager.auth import Unauthorized
+from agent_manager.server.errors import BadToken
+from agent_manager.server.errors import NoToken
+from agent_manager.server.errors import NotAllowed
+from agent_manager.server.errors import Rejected
+from agent_manager.server.errors import problem_of
+from agent_manager.server.errors import problem_of_refusal
+from agent_manager.server.idempotency import Kept
+from agent_manager.server.idempotency import PARAMETER
+from agent_manager.server.limits import Limits
+from agent_manager.server.middleware import decode_parameters
+from agent_manager.server.protocol import SET_DISPLACEABLE
+from agent_manager.server.protocol import network_of
+from agent_manager.server.schemas.common import Json
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Coroutine
+from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import ExitStack
+from enum import Enum
+from eventstore.errors import EventStoreError
+from fastapi import Depends
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
+from starlette.types import Receive
+from starlette.types import Scope as AsgiScope
+from starlette.types import Send
+from typing import Annotated
+from typing import Any
+from typing import Protocol
+import asyncio
+
+
+# The kinds of data that endpoints return or change, and the scope that each needs: the only place that decides it
+
+SCHEME = "token"
+"""The name of the security scheme in the OpenAPI."""
+_KIND, _BY_PARAMETER = "x-data", "x-data-by-parameter"
+
+
+class Data(Enum):
+    """A kind of data."""
+
+    STATUS = "status"
+    CONTENT = "content"
+    PAST = "past"
+    LOG = "log"
+    CONVERSATION = "conversation"
+    REGISTRY = "registry"
+
+    @property
+    def scope(self) -> Scope | None:
+        """The scope that it needs; None if no token is needed."""
+        return _SCOPES[self]
+
+
+_SCOPES = {
+    Data.STATUS: None,
+    Data.CONTENT: Scope.READ,
+    Data.PAST: Scope.AUDIT,
+    Data.LOG: Scope.AUDIT,
+    Data.CONVERSATION: Scope.WRITE,
+    Data.REGISTRY: Scope.ADMIN,
+}
+
+
+def needs(kind: Data, **by_parameter: Data) -> Json:
+    """Return the declaration of an endpoint (``openapi_extra``).
+
+    Args:
+        kind: of what it returns or changes.
+        by_parameter: kinds that query parameters ask for, by the parameters' names.
+    """
+    declared: Json = {
+        "security": [] if kind.scope is None else [{SCHEME: [kind.scope.value]}],
+        _KIND: kind.value,
+    }
+    if by_parameter:
+        declared[_BY_PARAMETER] = {name: each.value for name, each in by_parameter.items()}
+    return declared
+
+
+class Requirement:
+    """What an endpoint declares.
+
+    Args:
+        declared: its ``openapi_extra``.
+
+    Attributes:
+        scope: the scope that every request needs; None if no token is needed.
+
+    Raises:
+        TypeError: it declares no kind of data.
+    """
+
+    def __init__(self, declared: Json | None) -> None:
+        if not declared or _KIND not in declared:
+            raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
+        self.scope = Data(declared[_KIND]).scope
+        self._by_parameter = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
+
+    def scopes(self, parameters: Iterable[str]) -> list[Scope]:
+        """Return the scopes that a request with these query parameters needs."""
+        asked = [self.scope, *(self._by_parameter.get(name) for name in parameters)]
+        return [scope for scope in asked if scope is not None]
+
+
+# Who asks, and whether they may: decided before anything of a request but its head is read
+
+_PROXY_HEADERS = frozenset(
+    (
+        "forwarded", "via", "cdn-loop", "surrogate-capability", "proxy-connection", "max-forwards", "client-ip",
+        "true-client-ip", "remote-addr", "remote-user", "x-client-ip", "x-client-cert", "x-client-port",
+        "x-client-proto", "x-cluster-client-ip", "x-originating-ip", "x-proxyuser-ip", "x-host", "x-scheme",
+        "x-url-scheme", "x-rewrite-url", "front-end-https", "x-varnish", "x-bluecoat-via", "x-amzn-trace-id",
+        "x-cloud-trace-context", "wl-proxy-client-ip", "proxy-client-ip",
+    )
+)  # fmt: skip
+_PROXY_PREFIXES = (
+    "x-forwarded", "x-original-", "x-real-", "x-remote-", "x-proxy-", "x-nginx-", "x-envoy-", "x-arr-", "x-azure-",
+    "x-appengine-", "x-goog-", "x-amz-cf-", "x-vercel-", "x-nf-", "x-akamai-", "x-sucuri-", "x-ms-forwarded-",
+    "x-auth-request-", "x-ssl-", "x-tls-", "ssl-client-", "cf-", "cloudfront-", "fastly-", "fly-", "akamai-",
+    "ali-cdn-", "incap-", "tailscale-",
+)  # fmt: skip
+"""Headers, and beginnings of headers, that reverse proxies, load balancers and CDNs add to what they pass on."""
+
+
+def everything_of(tenant: str) -> Identity:
+    """Who asks without a token where none is needed: this machine's own, for the whole tenant.
+
+    Nobody has said who that is, so events are caused by whom the request names.
+    """
+    return Identity(tenant, None, "", frozenset(Scope))
+
+
+def came_through_proxy(headers: Headers) -> bool:
+    """Return whether a header shows that somebody else passed the request on, and so where it came from is unknown."""
+    names = (name.replace("_", "-") for name in headers)
+    return any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES) for name in names)
+
+
+class TokenAuthenticator(Protocol):
+    """Whatever tells who bears a token."""
+
+    def identify(self, token: str) -> Awaitable[Identity]:
+        """See :meth:`agent_manager.auth.Authenticator.identify`."""
+
+    def has_admitted(self, token: str) -> bool:
+        """See :meth:`agent_manager.auth.Authenticator.has_admitted`."""
+
+
+class RequestAuthenticator:
+    """Tells who sends a request.
+
+    Args:
+        gatekeeper: tells who bears a token.
+        tenant: of those without one.
+        requires_tokens: whether there may be none without one.
+    """
+
+    def __init__(self, gatekeeper: TokenAuthenticator, tenant: str, *, requires_tokens: bool) -> None:
+        self._gatekeeper = gatekeeper
+        self._tenant = tenant
+        self.requires_tokens = requires_tokens
+
+    def is_own(self, headers: Headers) -> bool:
+        """Return whether a request with these headers comes from this machine itself, and needs no token."""
+        return not self.requires_tokens and not came_through_proxy(headers)
+
+    async def identify(self, headers: Headers) -> Identity:
+        """Who sends a request with these headers.
+
+        Raises:
+            NoToken, BadToken: nobody who may ask.
+            ServerError: it cannot be said now.
+        """
+        if self._needs_none(headers):
+            return everything_of(self._tenant)
+        token = _bearer_token(headers)
+        if not token:
+            raise NoToken
+        return await self.identify_again(token)
+
+    def knows(self, headers: Headers) -> bool:
+        """Return whether a request with these headers needs no token, or shows one that was valid before."""
+        return self._needs_none(headers) or self._gatekeeper.has_admitted(_bearer_token(headers))
+
+    def _needs_none(self, headers: Headers) -> bool:
+        return "authorization" not in headers and self.is_own(headers)
+
+    async def identify_again(self, token: str) -> Identity:
+        """Who bears a token now.
+
+        Raises:
+            BadToken: nobody, or not any more.
+        """
+        identifying = self._gatekeeper.identify(token)
+        del token  # so that it stands in no frame of an error
+        try:
+            return await identifying
+        except Unauthorized as error:
+            raise BadToken(str(error)) from None
+
+    def still(self, headers: Headers, identity: Identity) -> Callable[[], Awaitable[bool]]:
+        """Says, whenever it is called, whether what a request came with is worth now what it was then."""
+
+        async def is_worth_it() -> bool:
+            try:
+                return await self.identify(headers) == identity
+            except (NoToken, BadToken):
+                return False
+            except EventStoreError:
+                return True  # nobody can say now, and nothing is told meanwhile
+
+        return is_worth_it
+
+
+def _bearer_token(headers: Headers) -> str:
+    """Return the bearer token of a request; empty if there is not exactly one."""
+    values = headers.getlist("authorization")
+    scheme, _, token = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def bearer(identity: Identity) -> str | None:
+    """By what limits tell callers apart: the key, or the user of a JWT; None where nobody said who asks."""
+    if identity.key is not None:
+        return identity.key
+    return f"{identity.tenant}\0{identity.user or ''}\0{identity.actor}" if identity.actor else None
+
+
+def shares_of(identity: Identity) -> tuple[str, ...]:
+    """Return the tenant and the caller that a request counts against; empty if it needs no token."""
+    key = bearer(identity)
+    return () if key is None else (identity.tenant, key)
+
+
+async def identity_of(request: Request) -> Identity:
+    """Whoever sends the request."""
+    identity: Identity = request.state.identity
+    return identity
+
+
+CurrentIdentity = Annotated[Identity, Depends(identity_of)]
+"""An endpoint's parameter: who asks."""
+
+
+def securities() -> dict[str, Any]:
+    """The security schemes, for the OpenAPI."""
+    return {
+        SCHEME: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key (eventstore keys add) or a JWT. Not needed where the server listens on its own "
+            "machine only and was not started with --require-tokens.",
+        }
+    }
+
+
+# The route class of every endpoint: authenticates, checks the scope, and applies rate and concurrency limits
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class AuthorizedRoute(APIRoute):
+    """An endpoint.
+
+    Raises:
+        TypeError: it does not declare its kind of data, see :mod:`agent_manager.server.authorization`.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        extra = named.get("openapi_extra")
+        self.requirement = Requirement(extra)
+        self.needed = self.requirement.scope
+        self.appends = self.needed in (Access.WRITE, Access.ADMIN)
+        super().__init__(*given, **named)
+        if self.takes_key:
+            self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether the endpoint honours an idempotency key: it does if it is a POST that may change something."""
+        return "POST" in (self.methods or ()) and self.appends
+
+    def get_route_handler(self) -> Handler:
+        """Return what answers: in the tenant's turn, and a repetition with an idempotency key as the first request."""
+        handle = super().get_route_handler()
+        if self.needed is None:
+            return handle
+
+        async def handle_in_turn(request: Request) -> Response:
+            size = await _size_of(request)
+            async with request.state.desk.turn_for(size, appends=self.appends):
+                if not self.takes_key:
+                    return await handle(request)
+                backend = request.app.state.backend
+                backend.limits.events.check(request.state.shares)  # one before it may have spent them
+                once = backend.idempotency.once
+                answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
+            return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
+
+        return handle_in_turn
+
+    async def repeated(self, request: Request, kept: Kept) -> Response:
+        """The answer to a repetition."""
+        return kept.response()
+
+    async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answers, or refuses."""
+        decode_parameters(scope)
+        if self.needed is None or scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope)
+        with ExitStack() as places:
+            try:
+                shares = await self._admit(request, places)
+            except (Rejected, EventStoreError) as error:
+                if isinstance(error, Rejected):
+                    request.app.state.backend.counters.add("http_refused", reason=error.reason)
+                await _wait_to_refuse(request)
+                await self.refusal(request, error)(scope, receive, send)
+                return
+            request.state.desk = desk = await request.app.state.backend.desks.of(request.state.identity.tenant)
+            limits = request.app.state.backend.limits
+
+            async def counted() -> Message:
+                message = await receive()
+                limits.bytes.spend(shares, len(message.get("body", b"")))
+                return message
+
+            with desk.in_use():
+                await super().handle(scope, counted, send)
+
+    async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
+        """Let a request in; return whose shares of the limits it takes."""
+        backend = request.app.state.backend
+        limits: Limits = backend.limits
+        with ExitStack() as identifying:
+            if not backend.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
+                identifying.enter_context(limits.identifying.one(_network_of(request)))
+            identity = await backend.gate.identify(request.headers)
+        shares = request.state.shares = shares_of(identity)
+        limits.rates.take(shares)
+        limits.bytes.check(shares)
+        if self.appends:
+            limits.events.check(shares)  # before the body is read, which costs more than anything else
+        places.enter_context(limits.requests.one(*shares))
+        for needed in self.requirement.scopes(request.query_params):
+            if not identity.may(needed):
+                raise NotAllowed(needed)
+        request.state.identity = identity
+        request.state.places = places
+        return shares
+
+    def refusal(self, request: Request, error: Rejected | EventStoreError) -> Response:
+        """How it is said that nobody gets in."""
+        return problem_of_refusal(error) if isinstance(error, Rejected) else problem_of(error)
+
+
+async def _wait_to_refuse(request: Request) -> None:
+    """Wait until a refusal may be answered. Meanwhile another connection may take the place of this one."""
+    shares: Sequence[str] = getattr(request.state, "shares", ())
+    key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
+    seconds = request.app.state.backend.limits.refusals.delay(key, asyncio.get_running_loop().time())
+    if seconds > 0:
+        request.scope.get(SET_DISPLACEABLE, lambda: None)()
+        await asyncio.sleep(seconds)
+
+
+def _network_of(request: Request) -> str:
+    return network_of(request.client.host if request.client else "")
+
+
+async def _size_of(request: Request) -> int:
+    """Return the size of a body, which is kept for whoever reads it next."""
+    try:
+        return len(await request.body())
+    except (ClientDisconnect, Rejected) as error:  # of the guard, which makes the answer to its refusals itself
+        raise HTTPException(400, f"the body is not complete: {error}") from None

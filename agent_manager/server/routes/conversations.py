@@ -1,0 +1,195 @@
+"""Conversations: begin, list, read, change, hide; and all of one, as it is or as it was."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.server.authorization import AuthorizedRoute
+from agent_manager.server.authorization import Data
+from agent_manager.server.authorization import needs
+from agent_manager.server.context import CurrentContext
+from agent_manager.server.context import RequestContext
+from agent_manager.server.context import encoder
+from agent_manager.server.context import write_page
+from agent_manager.server.context import writes
+from agent_manager.server.lookups import get_or_404
+from agent_manager.server.schemas.common import AtLeast
+from agent_manager.server.schemas.conversations import Actor
+from agent_manager.server.schemas.conversations import ConversationChange
+from agent_manager.server.schemas.conversations import ConversationOut
+from agent_manager.server.schemas.conversations import ConversationPage
+from agent_manager.server.schemas.conversations import ConversationQuery
+from agent_manager.server.schemas.conversations import ConversationRef
+from agent_manager.server.schemas.conversations import MessageOut
+from agent_manager.server.schemas.conversations import NewConversation
+from agent_manager.server.schemas.conversations import StateOut
+from agent_manager.server.schemas.conversations import StateQuery
+from agent_manager.server.schemas.conversations import TaskOut
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import CONFLICT
+from agent_manager.server.routes.openapi import NOT_FOUND
+from agent_manager.server.routes.openapi import TOO_LARGE
+from agent_manager.server.routes.openapi import errors
+from agent_manager.server.routes.openapi import read_errors
+from agent_manager.auth import Scope
+from agent_manager.agent_registry import checked_conversation
+from eventstore import ANY
+from eventstore import NO_STREAM
+from eventstore import ConversationArchived
+from eventstore import ConversationCreated
+from eventstore import ConversationDeleted
+from eventstore import ConversationReactivated
+from eventstore import ConversationRenamed
+from eventstore import EventData
+from eventstore.errors import ConflictError
+from eventstore.errors import ConversationIsDeleted
+from eventstore.errors import Forbidden
+from eventstore.errors import WrongExpectedVersion
+from eventstore.ids import is_canonical_uuid
+from projections.cache import conversation_mark
+from projections.cache import whole_snapshot
+from projections.conversation_snapshot import ConversationSnapshot
+
+router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=AuthorizedRoute)
+_READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
+
+
+@router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
+async def list_conversations(here: CurrentContext, request: Request, asked: Annotated[ConversationQuery, Query()]) -> Response:
+    """Conversations, the latest updated first."""
+    which = asked.model_dump(exclude={"at_least"})
+
+    async def page(out: BodyWriter) -> None:
+        found = await here.reader.conversations(**which)
+        await write_page(out, found, encoder(ConversationOut), found.next)
+
+    return await here.read(request, page, asked=which, at_least=asked.at_least)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ConversationOut | ConversationRef,
+    responses=errors(CONFLICT, TOO_LARGE),
+    openapi_extra=_WRITE,
+)
+async def create_conversation(
+    here: CurrentContext, response: Response, new: NewConversation
+) -> ConversationOut | ConversationRef:
+    """Begins a conversation. Callers without the scope `read` are given its id alone."""
+    given = new.id if new.id is not None else str(here.new_id("conversation"))
+    conversation_id = checked_conversation(here.caller.tenant, given)
+    event = ConversationCreated(
+        name=new.name, given_id=None if is_canonical_uuid(given) else given, metadata=new.metadata
+    )
+    try:
+        await here.append(conversation_id, [event], expected=NO_STREAM, claimed=new.actor)
+    except WrongExpectedVersion as error:
+        raise _taken(given, f", at version {error.actual}") from None
+    except Forbidden:  # somebody else's
+        raise _taken(given) from None
+    response.headers["Location"] = f"/v1/conversations/{quote(str(conversation_id))}"
+    return await _conversation(here, conversation_id)
+
+
+@router.get("/{conversation}", response_model=ConversationOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
+async def get_conversation(
+    here: CurrentContext, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
+) -> Response:
+    """A conversation, deleted or not, by its id or by the id that its client gave it."""
+
+    async def make() -> ConversationOut:
+        return ConversationOut.model_validate(await here.reader.conversation(conversation))
+
+    return await here.read(request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least)
+
+
+@router.patch(
+    "/{conversation}",
+    response_model=ConversationOut | ConversationRef,
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+    openapi_extra=_WRITE,
+)
+async def change_conversation(
+    here: CurrentContext, conversation: str, change: ConversationChange
+) -> ConversationOut | ConversationRef:
+    """Renames, archives or reactivates a conversation; reactivating takes a deletion back, too.
+
+    Callers without the scope `read` are given its id alone.
+    """
+    events: list[EventData] = []
+    if change.is_active is not None:
+        events.append(ConversationReactivated() if change.is_active else ConversationArchived())
+    if change.name is not None:
+        events.append(ConversationRenamed(name=change.name))
+    found = await get_or_404(here.reader, conversation)
+    expected = ANY if change.expected_version is None else change.expected_version
+    await here.append(found.id, events, expected=expected, claimed=change.actor)
+    return await _conversation(here, found.id)
+
+
+@router.delete(
+    "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
+)
+async def delete_conversation(here: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
+    """Deletes a conversation: lists hide it, nothing can be added; `PATCH` with `is_active` true reactivates it.
+
+    Its events stay. Deleting it again changes nothing.
+    """
+    found = await get_or_404(here.reader, conversation)
+    with suppress(ConversationIsDeleted):
+        await here.append(found.id, [ConversationDeleted()], claimed=actor)
+
+
+@router.get(
+    "/{conversation}/state",
+    response_model=StateOut,
+    responses=read_errors(NOT_FOUND),
+    openapi_extra=needs(Data.CONTENT, version=Data.PAST, position=Data.PAST, time=Data.PAST),
+)
+async def get_state(here: CurrentContext, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]) -> Response:
+    """A conversation with all its messages and tasks: as it is, or, for `audit`, at a version, position or time."""
+    found = await get_or_404(here.reader, conversation)
+    limits = asked.model_dump(exclude_none=True)
+
+    async def as_it_is(out: BodyWriter) -> None:
+        async with whole_snapshot(here.reader, found.id) as (_, snapshot):
+            await _write_state(out, snapshot)
+
+    async def as_it_was(out: BodyWriter) -> None:
+        async with here.reader.snapshot_at(found.id, **limits) as snapshot:
+            await _write_state(out, snapshot)
+
+    if limits:
+        return await here.read_log(request, as_it_was, asked=(found.id, limits), mark=found.version, is_large=True)
+    await here.caught_up(of_found=True)
+    mark = await conversation_mark(here.reader, found.id)
+    return await here.given(request, str(mark), as_it_is, asked=(found.id, limits), is_large=True)
+
+
+async def _write_state(out: BodyWriter, snapshot: ConversationSnapshot) -> None:
+    """Write a :class:`StateOut`, as its parts are read."""
+    await out.write(b'{"conversation":' + encoder(ConversationOut)(snapshot.conversation) + b',"messages":[')
+    await out.write_rows(snapshot.messages(), encoder(MessageOut))
+    await out.write(b'],"tasks":[')
+    await out.write_rows(snapshot.tasks(), encoder(TaskOut))
+    await out.write(b"]}")
+
+
+def _taken(given: str, more: str = "") -> ConflictError:
+    return ConflictError(f"there is a conversation {given!r} already{more}: choose another id, or leave it out")
+
+
+async def _conversation(here: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
+    """Return a conversation as it is after what was just appended, as far as the caller may read it."""
+    if not here.identity.may(Scope.READ):
+        return ConversationRef(id=conversation_id)
+    await here.caught_up(("conversations",), of_found=True)
+    return ConversationOut.model_validate(await here.reader.conversation(conversation_id))

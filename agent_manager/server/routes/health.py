@@ -1,0 +1,44 @@
+"""Whether the process answers, and whether it can do its work: for whatever starts and watches it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from agent_manager.server.authorization import AuthorizedRoute
+from agent_manager.server.authorization import Data
+from agent_manager.server.authorization import needs
+from agent_manager.server.context import backend_of
+from agent_manager.server.lookups import READ_TABLES
+from agent_manager.server.schemas.search_statistics_agents import HealthOut
+from agent_manager.server.schemas.search_statistics_agents import ReadyOut
+from agent_manager.server.routes.openapi import errors
+from eventstore.errors import StoreClosed
+from eventstore.read import horizon
+from projections import applied_position
+from projections import named
+
+router = APIRouter(tags=["health"], route_class=AuthorizedRoute)
+
+
+@router.get("/health", response_model=HealthOut, openapi_extra=needs(Data.STATUS))
+async def health() -> HealthOut:
+    """The process answers. It asks nobody else."""
+    return HealthOut()
+
+
+@router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=needs(Data.STATUS))
+async def ready(request: Request) -> ReadyOut:
+    """PostgreSQL answers; 503 where it does not, or where this server is about to end."""
+    backend = backend_of(request)
+    if backend.closing.is_set():
+        raise StoreClosed
+    store = backend.store
+    with backend.limits.requests.one():
+        final, applied = (
+            await horizon(store.log(store.caller())),
+            await applied_position(store, named(list(READ_TABLES))),
+        )
+    if not backend.gate.is_own(request.headers):
+        return ReadyOut(horizon=None, applied=None)  # how much there is, is not for everybody
+    return ReadyOut(horizon=final, applied=applied)

@@ -1,0 +1,225 @@
+"""The log: the history of a conversation, the log as a whole, appending events, and both as streams."""
+
+from __future__ import annotations
+
+from agent_manager.server.authorization import AuthorizedRoute
+from agent_manager.server.authorization import Data
+from agent_manager.server.authorization import needs
+from agent_manager.server.context import CurrentContext
+from agent_manager.server.context import RequestContext
+from agent_manager.server.context import write_page
+from agent_manager.server.lookups import end_of_log
+from agent_manager.server.lookups import get_or_404
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import Answers
+from agent_manager.server.routes.openapi import CONFLICT
+from agent_manager.server.routes.openapi import NOT_FOUND
+from agent_manager.server.routes.openapi import TOO_LARGE
+from agent_manager.server.routes.openapi import errors
+from agent_manager.server.routes.openapi import read_errors
+from agent_manager.server.schemas.events import AppendOut
+from agent_manager.server.schemas.events import EventIn
+from agent_manager.server.schemas.events import EventPage
+from agent_manager.server.schemas.events import EventsIn
+from agent_manager.server.schemas.events import HistoryQuery
+from agent_manager.server.schemas.events import LogPage
+from agent_manager.server.schemas.events import LogQuery
+from agent_manager.server.schemas.events import LogStreamQuery
+from agent_manager.server.schemas.events import StreamQuery
+from agent_manager.server.schemas.events import append_out
+from agent_manager.server.schemas.events import event_out
+from agent_manager.server.streams import EventStream
+from agent_manager.server.streams import HELD_BYTES
+from agent_manager.server.streams import of_conversation
+from agent_manager.server.streams import resumed_after
+from collections.abc import Callable
+from collections.abc import Sequence
+from eventstore import ANY
+from eventstore import ApplicationEvent
+from eventstore import Event
+from eventstore import EventData
+from eventstore import Metadata
+from eventstore import NewEvent
+from eventstore.errors import InvalidEvent
+from eventstore.read import Filter
+from eventstore.read import horizon
+from eventstore.vocabulary import BUILT_IN
+from eventstore.vocabulary import RESERVED_PREFIXES
+from fastapi import APIRouter
+from fastapi import Query
+from fastapi.exceptions import RequestValidationError
+from projections.pages import PAGE_BYTES
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from typing import Annotated
+from typing import Any
+from uuid import UUID
+import asyncio
+
+
+# Events as a request gives them: by type and content, and read more strictly than what a newer version wrote
+
+AT_ONCE = 10
+"""Events that are validated before the event loop may do something else: about a millisecond's work."""
+
+
+async def new_events(given: Sequence[Any], new_id: Callable[[str, int], UUID]) -> list[NewEvent]:
+    """Return the events of a body to append, a few at a time: thousands would hold up all other requests.
+
+    Raises:
+        RequestValidationError: they have not the members of an event; names all that is wrong.
+        InvalidEvent: see :func:`new_event`.
+    """
+    made: list[NewEvent] = []
+    wrong: list[Any] = []
+    for number, each in enumerate(given):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+        try:
+            event = EventIn.model_validate(each)
+        except ValidationError as error:
+            wrong += [one | {"loc": ("body", "events", number, *one["loc"])} for one in error.errors()]
+            continue
+        if not wrong:
+            made.append(new_event(event, f"events[{number}]", new_id("event", number)))
+    if wrong:
+        raise RequestValidationError(wrong)
+    return made
+
+
+def new_event(given: EventIn, path: str, new_id: UUID) -> NewEvent:
+    """The event to append.
+
+    Args:
+        path: how errors call it.
+        new_id: its id, unless it names one itself.
+
+    Raises:
+        InvalidEvent: it has not the shape of its type; names where.
+    """
+    try:
+        data = _data(given)
+        metadata = Metadata(**(given.metadata or {}))
+    except InvalidEvent as error:
+        raise InvalidEvent(f"{path}.{error.path}", error.reason) from None
+    return NewEvent(data, given.id or new_id, given.actor, metadata)
+
+
+def _data(given: EventIn) -> EventData:
+    if not given.event_type.startswith(RESERVED_PREFIXES):
+        return ApplicationEvent(given.event_type, given.content)
+    if not isinstance(given.content, dict):
+        raise InvalidEvent("content", f"is no object, which that of {given.event_type!r} is")
+    try:
+        data: EventData = BUILT_IN.validate_python({**given.content, "event_type": given.event_type})
+    except ValidationError:
+        raise InvalidEvent("event_type", f"{given.event_type!r} is no built-in type, but begins like one") from None
+    except InvalidEvent as error:  # names its class first
+        raise InvalidEvent(f"content.{error.path.partition('.')[2]}".rstrip("."), error.reason) from None
+    return data
+
+
+# The log: the trail of a conversation, the log as a whole, appending any event, and both as streams
+
+router = APIRouter(tags=["log"], route_class=AuthorizedRoute)
+
+_STREAM: Answers = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events as they come."}
+}
+
+
+@router.get(
+    "/conversations/{conversation}/events",
+    response_model=EventPage,
+    responses=read_errors(NOT_FOUND),
+    openapi_extra=needs(Data.LOG),
+)
+async def history(here: CurrentContext, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
+    """The audit trail of a conversation, from the log itself."""
+    found = await get_or_404(here.reader, conversation)
+
+    async def page(out: BodyWriter) -> None:
+        events = await here.reader.history(found.id, types=asked.type, **asked.model_dump(exclude={"type"}))
+        await write_page(out, events, _encode, events.next)
+
+    return await here.read_log(request, page, asked=(found.id, asked.model_dump()), mark=found.version)
+
+
+@router.post(
+    "/conversations/{conversation}/events",
+    status_code=201,
+    response_model=AppendOut,
+    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
+    openapi_extra=needs(Data.CONVERSATION),
+)
+async def append_events(here: CurrentContext, conversation: str, given: EventsIn) -> AppendOut:
+    """Appends events of any kind to a conversation, all of them or none."""
+    events = await new_events(given.events, here.new_id)
+    found = await get_or_404(here.reader, conversation)
+    expected = ANY if given.expected_version is None else given.expected_version
+    return append_out(await here.append(found.id, events, expected=expected), here.position)
+
+
+@router.get(
+    "/conversations/{conversation}/stream",
+    status_code=200,
+    response_class=EventStream,
+    responses=_STREAM | errors(NOT_FOUND),
+    openapi_extra=needs(Data.LOG),
+)
+async def stream_conversation(
+    here: CurrentContext, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
+) -> EventStream:
+    """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
+    found = await get_or_404(here.reader, conversation)
+    after = await _beginning(here, request, asked)
+    return here.stream(request, of_conversation(here.reader, here.desk.hub, found.id, after), after)
+
+
+@router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
+async def read_log(here: CurrentContext, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
+    """The events of all conversations, in the order of the log, as far as it is final."""
+    final = await horizon(here.store.log(here.caller))
+
+    async def page(out: BodyWriter) -> None:
+        which = asked.model_dump(exclude={"type"})
+        which |= {"tenant": here.caller.tenant, "user": here.caller.user}
+        position = asked.after
+        await out.write(b'{"items":[')
+        before = b""
+        async for event in here.store.read_log(types=asked.type, until_position=final, **which):
+            await out.write(before + _encode(event))
+            before, position = b",", event.position
+            if out.size > PAGE_BYTES:
+                break
+        await out.write(b'],"next":%d}' % position)
+
+    return await here.read_log(request, page, asked=asked.model_dump(), mark=final)
+
+
+@router.get(
+    "/log/stream",
+    status_code=200,
+    response_class=EventStream,
+    responses=_STREAM | errors(),
+    openapi_extra=needs(Data.LOG),
+)
+async def stream_log(here: CurrentContext, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
+    """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
+    Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
+    after = await _beginning(here, request, asked)
+    tenant, user = here.caller.tenant, here.caller.user
+    events = here.store.subscribe(
+        after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
+    )
+    return here.stream(request, events, after)
+
+
+def _encode(event: Event) -> bytes:
+    return event_out(event).model_dump_json().encode()
+
+
+async def _beginning(here: RequestContext, request: Request, asked: StreamQuery) -> int:
+    after = resumed_after(request, asked.after)
+    return await end_of_log(here.store) if after is None else after

@@ -1,0 +1,72 @@
+"""Checks when a store opens: the schema fits this code and positions can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import sql
+
+from eventstore.database.catalog import CATALOG
+from eventstore.database.catalog import compare_catalog
+from eventstore.database.catalog import describe
+from eventstore.database.catalog import missing_events
+from eventstore.database.catalog import remedy
+from eventstore.database.connection import APP
+from eventstore.database.connection import BOOKKEEPING
+from eventstore.database.connection import Connection
+from eventstore.database.connection import set_role
+from eventstore.database.migrate import check
+from eventstore.database.queries import query
+from eventstore.database.settings import Settings
+from eventstore.errors import translated
+from eventstore.errors import SchemaError
+from eventstore.errors import SchemaMissing
+
+_POSITION_SEQUENCE = query("eventstore", "position_sequence")
+
+
+async def check_schema(connection: Connection, settings: Settings) -> None:
+    """Refuse a schema with which events could be lost, misread or seen by others; as the service, in whatever session.
+
+    Raises:
+        SchemaError: migrations are missing or newer than this code; the schema lacks something that they make; the
+            sequence of positions was altered, or stands below the last event; or events are missing.
+    """
+    with translated():
+        async with connection.transaction():
+            await set_role(connection, settings, APP)
+            await _check(connection, settings.db_schema)
+
+
+async def _check(connection: Connection, schema: str) -> None:
+    table = sql.Identifier(schema, BOOKKEEPING)
+    try:
+        with translated():
+            cursor = await connection.execute(sql.SQL("SELECT version FROM {}").format(table))
+            rows: list[Any] = await cursor.fetchall()
+    except SchemaMissing:
+        rows = []
+    check({str(version) for (version,) in rows})
+    cursor = await connection.execute(CATALOG)
+    comparison = compare_catalog(await cursor.fetchall())
+    if differences := comparison.structural():
+        roles = f"; missing roles: {', '.join(comparison.missing_roles)}" if comparison.missing_roles else ""
+        raise SchemaError(
+            f"the schema is not as the migrations make it: {describe(differences)}{roles}: {remedy(differences)}"
+        )
+    with translated():
+        cursor = await connection.execute(_POSITION_SEQUENCE)
+        row = await cursor.fetchone()
+    is_sound, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
+    if missing := missing_events(last_event, last_checkpoint):
+        raise SchemaError(missing[0])
+    if not is_sound:
+        raise SchemaError(
+            "the sequence events_position was altered, and readers could miss events: "
+            "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"
+        )
+    if not is_ahead:
+        raise SchemaError(
+            "the sequence events_position stands below the last event, as after a copy of the rows alone: "
+            "SELECT setval('events_position', max(position)) FROM events"
+        )

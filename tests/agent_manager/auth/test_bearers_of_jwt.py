@@ -1,0 +1,80 @@
+"""JWT before the gatekeeper: who is let in, as long as tenant and user are."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from support.gate import Gate
+from support.gate import is_refused
+from support.tokens import SECRET
+from support.tokens import signed
+from support.waiting import until_async
+
+from agent_manager.auth import Directory
+from agent_manager.auth import Identity
+from agent_manager.auth import Scope
+from agent_manager.auth.jwt import LEEWAY_SECONDS
+from eventstore.scope import Caller
+
+pytestmark = pytest.mark.shared_database
+
+
+async def test_a_token_says_who_bears_it(gate: Gate) -> None:
+    identity = await (await gate(jwt_key=SECRET)).identify(signed())
+    assert identity == Identity("acme", "ana", "ana", frozenset({Scope.READ, Scope.WRITE}), None)
+    assert identity.caller == Caller("acme", "ana")
+
+
+async def test_a_token_is_refused_once_it_has_expired(gate: Gate) -> None:
+    gatekeeper = await gate(jwt_key=SECRET)
+    expires = int(time.time()) + 3 - LEEWAY_SECONDS
+    token = signed(exp=expires)
+    assert not await is_refused(gatekeeper, token)
+    await until_async(lambda: is_refused(gatekeeper, token), "expired")
+    assert 0 <= time.time() - expires - LEEWAY_SECONDS < 1
+
+
+async def test_disabled_users_and_suspended_tenants_are_refused_within_a_second(
+    directory: Directory, gate: Gate
+) -> None:
+    gatekeeper = await gate(jwt_key=SECRET)
+    ana, unknown = signed(), signed(sub="somebody of the issuer's")
+    assert not await is_refused(gatekeeper, ana)
+    assert not await is_refused(gatekeeper, unknown)
+    await directory.disable_user("acme", "ana")
+    began = time.monotonic()
+    await until_async(lambda: is_refused(gatekeeper, ana), "ana is refused")
+    assert time.monotonic() - began < 1
+    assert not await is_refused(gatekeeper, unknown)
+    await directory.suspend_tenant("acme")
+    began = time.monotonic()
+    await until_async(lambda: is_refused(gatekeeper, unknown), "everybody is refused")
+    assert time.monotonic() - began < 1
+
+
+async def test_without_a_key_no_jwt_is_accepted(gate: Gate) -> None:
+    gatekeeper = await gate()
+    assert await is_refused(gatekeeper, signed())
+    assert await is_refused(gatekeeper, signed("x" * 32))
+
+
+async def test_why_a_token_was_refused_stands_in_the_log_and_nothing_of_it(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    gatekeeper = await gate(jwt_key=SECRET)
+    token = signed(exp=1)
+    assert await is_refused(gatekeeper, token)
+    assert "a JWT was refused: ExpiredSignatureError" in caplog.text
+    assert not any(part in caplog.text for part in token.split("."))
+
+
+@pytest.mark.parametrize("tenant", ["nowhere", "acme ", "ACME", "a%", "'"])
+async def test_a_tenant_that_nobody_added_is_not_let_in(gate: Gate, tenant: str) -> None:
+    assert await is_refused(await gate(jwt_key=SECRET), signed(tenant=tenant))
+
+
+async def test_an_administrator_by_jwt_sees_the_whole_tenant(gate: Gate) -> None:
+    identity = await (await gate(jwt_key=SECRET)).identify(signed(scope="admin"))
+    assert (identity.actor, identity.caller) == ("ana", Caller("acme"))

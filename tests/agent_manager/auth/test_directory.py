@@ -1,0 +1,190 @@
+"""The directory of tenants and users; and what the service may do to its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from support.catalog import roles_of_the_store
+
+from agent_manager.auth import BoundLogin
+from agent_manager.auth import Directory
+from eventstore.errors import ConflictError
+from eventstore.errors import InvalidEvent
+from eventstore.errors import NotFound
+
+pytestmark = pytest.mark.shared_database
+
+
+@pytest.fixture
+def login(superuser_url: str) -> Iterator[str]:
+    """A login of the server without any rights."""
+    name = f"login_{uuid4().hex[:12]}"
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'test'".encode())
+        yield name
+        connection.execute(f"DROP ROLE {name}".encode())
+
+
+TABLES = ("identity_tenants", "identity_users", "identity_keys")
+
+
+async def test_tenants_are_listed_by_id(directory: Directory) -> None:
+    added = await directory.add_tenant("Ω & co", "Omega")
+    assert [tenant.id for tenant in await directory.tenants()] == ["acme", "Ω & co"]
+    assert (added.name, added.suspended_at) == ("Omega", None)
+
+
+async def test_users_and_agents_are_listed_by_id_within_their_tenant(directory: Directory) -> None:
+    await directory.add_tenant("globex")
+    assert await directory.users("globex") == []
+    await directory.add_user("globex", "ana", "Another Ana")
+    await directory.add_user("acme", "Bot", agent=True)
+    assert [(user.id, user.kind) for user in await directory.users("acme")] == [("Bot", "agent"), ("ana", "user")]
+    assert [user.name for user in await directory.users("globex")] == ["Another Ana"]
+
+
+async def test_what_is_there_already_is_not_added_again(directory: Directory) -> None:
+    with pytest.raises(ConflictError, match="a tenant acme already"):
+        await directory.add_tenant("acme", "Other")
+    with pytest.raises(ConflictError, match="a user ana already"):
+        await directory.add_user("acme", "ana", "Other", agent=True)
+    assert [(user.kind, user.name) for user in await directory.users("acme")] == [("user", "")]
+    assert [tenant.name for tenant in await directory.tenants()] == [""]
+
+
+async def test_what_is_not_there_is_said(directory: Directory) -> None:
+    for asked in (
+        directory.suspend_tenant("globex"),
+        directory.add_user("globex", "ana"),
+        directory.users("globex"),
+        directory.keys("globex"),
+        directory.disable_user("globex", "ana"),
+        directory.disable_user("acme", "bob"),
+        directory.revoke_key("acme", "nothing"),
+    ):
+        with pytest.raises(NotFound, match="eventstore "):
+            await asked
+
+
+async def test_suspending_twice_keeps_the_first_time_and_resuming_forgets_it(directory: Directory) -> None:
+    first = await directory.suspend_tenant("acme")
+    assert first.suspended_at is not None
+    assert await directory.suspend_tenant("acme") == first
+    assert (await directory.suspend_tenant("acme", suspended=False)).suspended_at is None
+    disabled = await directory.disable_user("acme", "ana")
+    assert await directory.disable_user("acme", "ana") == disabled
+    assert (await directory.disable_user("acme", "ana", disabled=False)).disabled_at is None
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "a\0b", "\ud800"])
+async def test_names_that_cannot_be_stored_are_refused(directory: Directory, name: str) -> None:
+    with pytest.raises(InvalidEvent):
+        await directory.add_tenant(name)
+    with pytest.raises(InvalidEvent):
+        await directory.add_user("acme", name)
+    with pytest.raises(InvalidEvent):
+        await directory.add_key("acme", name)
+
+
+async def test_no_user_is_called_like_a_key(directory: Directory) -> None:
+    with pytest.raises(InvalidEvent, match="begins like the actor of a key"):
+        await directory.add_user("acme", "key:billing")
+
+
+async def test_a_login_is_bound_to_a_tenant_until_it_is_unbound(
+    directory: Directory, superuser_url: str, login: str
+) -> None:
+    url = make_conninfo(superuser_url, user=login, password="test")
+    await directory.bind_login("acme", login)
+    assert BoundLogin(login, "acme") in await directory.logins()
+    with psycopg.connect(url) as connection:
+        connection.execute("SET eventstore.tenant = 'globex'")
+        assert connection.execute("SELECT asking_tenant()").fetchone() == ("acme",)
+    await directory.unbind_login(login)
+    assert await directory.logins() == []
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT asking_tenant()").fetchone() == (None,)
+    with pytest.raises(NotFound, match="is bound to no tenant"):
+        await directory.unbind_login(login)
+
+
+async def test_a_bound_login_is_no_service_though_it_has_the_services_role(
+    directory: Directory, superuser_url: str, login: str
+) -> None:
+    await directory.add_key("acme", "laptop")
+    url = make_conninfo(superuser_url, user=login, password="test")
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"GRANT eventstore_app TO {login}".encode())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET ROLE eventstore_app")
+        assert all(connection.execute(f"SELECT FROM {table}".encode()).fetchall() for table in TABLES)
+        await directory.bind_login("acme", login)
+        assert not any(connection.execute(f"SELECT FROM {table}".encode()).fetchall() for table in TABLES)
+        assert connection.execute("UPDATE identity_keys SET revoked_at = now()").rowcount == 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("INSERT INTO identity_tenants (id) VALUES ('globex')")
+    await directory.unbind_login(login)
+
+
+async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, login: str) -> None:
+    with pytest.raises(NotFound, match="no tenant globex"):
+        await directory.bind_login("globex", login)
+    with pytest.raises(NotFound, match="login 'nobody' does not exist"):
+        await directory.bind_login("acme", "nobody")
+    with pytest.raises(ConflictError, match="sees every tenant"):
+        await directory.bind_login("acme", "eventstore_projector")
+
+
+@pytest.mark.own_database
+def test_the_service_can_shut_out_and_let_in_but_change_nobody(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        if not roles_of_the_store(connection):
+            pytest.skip("the login may not create roles, so there are none")
+        connection.execute("SET ROLE eventstore_app")
+        for allowed in (
+            "INSERT INTO identity_tenants (id) VALUES ('acme')",
+            "UPDATE identity_tenants SET suspended_at = now()",
+            "UPDATE identity_users SET disabled_at = now()",
+            "UPDATE identity_keys SET revoked_at = now()",
+            "UPDATE identity_keys SET last_used_at = now()",
+        ):
+            connection.execute(allowed)
+        for refused in (
+            "UPDATE identity_keys SET hash = ''",
+            "UPDATE identity_keys SET scopes = '{admin}'",
+            "UPDATE identity_keys SET user_id = NULL",
+            "UPDATE identity_keys SET expires_at = NULL",
+            "UPDATE identity_users SET tenant_id = 'other'",
+            *(f"DELETE FROM {table}" for table in TABLES),
+            *(f"TRUNCATE {table}" for table in TABLES),
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(refused.encode())
+
+
+def test_no_other_role_reads_who_may_call(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        roles = [
+            role
+            for (role,) in connection.execute(
+                "SELECT rolname FROM pg_roles WHERE rolname LIKE 'eventstore\\_%' AND NOT rolcanlogin "
+                "AND NOT pg_has_role(rolname, 'eventstore_app', 'USAGE') "
+                "AND NOT pg_has_role(rolname, 'eventstore_owner', 'USAGE')"
+            )
+        ]
+        if not roles_of_the_store(connection):
+            pytest.skip("the login may not create roles, so there are none")
+        assert "eventstore_projector" in roles
+        for role in roles:
+            for table in TABLES:
+                rights = connection.execute(
+                    sql.SQL("SELECT has_table_privilege({role}, {table}, {rights})").format(
+                        role=role, table=table, rights="SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER"
+                    )
+                ).fetchone()
+                assert rights == (False,), (role, table)

@@ -1,0 +1,121 @@
+"""No secret stands where it could be read: in reprs, errors, tracebacks with their locals, logs, lists."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from support.gate import Gate
+from support.tokens import SECRET
+from support.tokens import rsa_issuer
+from support.tokens import signed
+
+from agent_manager.auth import Directory
+from agent_manager.auth import Authenticator
+from agent_manager.auth.keys import StaticKey
+from agent_manager.auth.jwt import configured_key
+from eventstore import EventStore
+from eventstore import Settings
+from eventstore.errors import SettingsError
+
+pytestmark = pytest.mark.shared_database
+
+
+def told(error: BaseException) -> str:
+    """All that a thorough report of an error has: its chain, and the variables of each frame of ours."""
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    lines = []
+    for part in (report, report.__cause__, report.__context__):
+        for frame in part.stack if part else ():
+            if "/tests/" not in frame.filename:
+                lines += [str(frame), repr(frame.locals)]
+    return "".join([*lines, *traceback.format_exception(error), repr(error), str(error)])
+
+
+async def refusal(gatekeeper: Authenticator, token: str) -> BaseException:
+    try:
+        await gatekeeper.identify(token)
+    except Exception as error:
+        return error
+    raise AssertionError("the token is let in")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        f"es_{'a' * 12}_{'S3cret' * 7}x",
+        "S3cret-nonsense",
+        "é S3cret",
+        "S3cret" * 2000,
+        signed("S3cret" * 8),
+        signed(exp=1, note="S3cret"),
+        signed(tenant=None, note="S3cret"),
+        rsa_issuer().token(),
+    ],
+    ids=["unknown key", "nonsense", "not ASCII", "too long", "forged", "expired", "no tenant", "another algorithm"],
+)
+async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
+    gate: Gate, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    gatekeeper = await gate(jwt_key=SECRET)
+    for _ in range(2):  # the second is remembered
+        said = told(await refusal(gatekeeper, token))
+        for hidden in {token, *(part for part in token.split(".") if len(part) > 8), "S3cret"}:
+            assert hidden not in said
+            assert hidden not in caplog.text
+
+
+@pytest.mark.own_database
+async def test_a_token_is_not_told_of_when_the_server_is_away(store: EventStore, gate: Gate) -> None:
+    gatekeeper = await gate(jwt_key=SECRET)
+    await store.close()
+    for token in (f"es_{'a' * 12}_{'S3cret' * 7}x", signed(note="S3cret")):
+        said = told(await refusal(gatekeeper, token))
+        assert "not open" in said
+        assert not any(part in said for part in ("S3cret", *token.split(".")))
+
+
+async def test_a_new_key_hides_its_token_until_it_is_asked(directory: Directory) -> None:
+    new = await directory.add_key("acme", "laptop")
+    assert new.token.get_secret_value().rpartition("_")[2] not in f"{new!r} {new} {new.key!r}"
+
+
+def test_keys_are_shown_without_their_hashes() -> None:
+    key, token = StaticKey.made()
+    assert StaticKey.shown(token) == key
+    assert repr(key) == f"StaticKey(id='{key.id}')"
+    assert SECRET not in repr(configured_key(SecretStr(SECRET)))
+
+
+async def test_the_gatekeeper_hides_its_keys(gate: Gate) -> None:
+    gatekeeper = await gate(jwt_key=SECRET)
+    await gatekeeper.identify(signed())
+    seen: set[int] = set()
+
+    def texts(value: Any) -> str:
+        """The reprs of an object and of all that it is made of."""
+        if id(value) in seen or len(seen) > 10_000:
+            return ""
+        seen.add(id(value))
+        inner = vars(value).values() if hasattr(value, "__dict__") else ()
+        return "".join([repr(value), *map(texts, inner)])
+
+    assert SECRET not in texts(gatekeeper._jwt)
+    assert SECRET not in repr(vars(gatekeeper))
+
+
+def test_settings_hide_the_key_of_jwt(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTSTORE_JWT_KEY", SECRET)
+    settings = Settings()
+    assert settings.jwt_key == SecretStr(SECRET)
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+def test_a_key_that_cannot_be_used_stands_in_no_frame(clean_environment: None) -> None:
+    with pytest.raises(SettingsError) as error:
+        configured_key(SecretStr("S3cret"))
+    assert "S3cret" not in str(error.value)

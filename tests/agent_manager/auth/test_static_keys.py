@@ -1,0 +1,249 @@
+"""Static keys: shown once, kept as a hash, expiring, revoked within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from support.gate import Gate
+from support.gate import is_refused
+from support.waiting import until_async
+
+from agent_manager.auth import Directory
+from agent_manager.auth import Identity
+from agent_manager.auth import NewKey
+from agent_manager.auth import Scope
+from agent_manager.auth import Unauthorized
+from eventstore.scope import Caller
+from eventstore.errors import InputError
+from eventstore.errors import NotFound
+
+pytestmark = pytest.mark.shared_database
+
+EFFECTIVE_SECONDS = 1.0
+"""Within which whoever is shut out is refused."""
+
+
+def text(new: NewKey) -> str:
+    return new.token.get_secret_value()
+
+
+async def seconds_until(becomes: Callable[[], Awaitable[bool]], what: str) -> float:
+    began = time.monotonic()
+    await until_async(becomes, what)
+    return time.monotonic() - began
+
+
+async def test_a_key_says_who_bears_it(directory: Directory, gate: Gate) -> None:
+    new = await directory.add_key("acme", "laptop", user="ana", scopes=[Scope.READ, Scope.AUDIT])
+    identity = await (await gate()).identify(text(new))
+    assert identity == Identity("acme", "ana", "ana", frozenset({Scope.READ, Scope.AUDIT}), new.key.id)
+    assert identity.caller == Caller("acme", "ana")
+    assert identity.may(Scope.AUDIT)
+    assert not identity.may(Scope.WRITE)
+
+
+async def test_a_key_of_no_user_acts_for_the_tenant_under_its_own_name(directory: Directory, gate: Gate) -> None:
+    identity = await (await gate()).identify(text(await directory.add_key("acme", "billing")))
+    assert (identity.user, identity.actor, identity.caller) == (None, "key:billing", Caller("acme"))
+
+
+async def test_an_administrator_sees_the_whole_tenant_and_acts_under_their_own_name(
+    directory: Directory, gate: Gate
+) -> None:
+    new = await directory.add_key("acme", "desk", user="ana", scopes=[Scope.ADMIN])
+    identity = await (await gate()).identify(text(new))
+    assert (identity.actor, identity.caller) == ("ana", Caller("acme"))
+
+
+async def test_the_secret_stands_nowhere_but_in_what_was_shown(directory: Directory, database_url: str) -> None:
+    new = await directory.add_key("acme", "laptop", user="ana")
+    prefix, key, secret = text(new).split("_", 2)
+    assert (prefix, key) == ("es", new.key.id)
+    assert len(secret) == 43
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT k::text, hash FROM identity_keys AS k").fetchall()
+    [(row, stored)] = rows
+    assert secret not in row
+    assert stored == hashlib.sha256(secret.encode()).digest()
+    assert secret not in repr(await directory.keys("acme"))
+
+
+async def test_no_two_keys_are_alike(directory: Directory) -> None:
+    made = [await directory.add_key("acme", "same") for _ in range(5)]
+    assert len({new.key.id for new in made}) == len({text(new) for new in made}) == 5
+
+
+async def test_a_revoked_key_is_refused_within_a_second(directory: Directory, gate: Gate) -> None:
+    new = await directory.add_key("acme", "laptop", user="ana")
+    gates = [await gate(), await gate()]  # as in two processes
+    for gatekeeper in gates:
+        assert not await is_refused(gatekeeper, text(new))
+    assert (await directory.revoke_key("acme", new.key.id)).state == "revoked"
+
+    async def everywhere() -> bool:
+        return all([await is_refused(gatekeeper, text(new)) for gatekeeper in gates])
+
+    assert await seconds_until(everywhere, "refused") < EFFECTIVE_SECONDS
+    first = (await directory.keys("acme"))[0].revoked_at
+    assert (await directory.revoke_key("acme", new.key.id)).revoked_at == first
+
+
+async def test_a_key_is_refused_once_it_has_expired(directory: Directory, gate: Gate) -> None:
+    new = await directory.add_key("acme", "short", lifetime=timedelta(seconds=1.5))
+    gatekeeper = await gate()
+    assert not await is_refused(gatekeeper, text(new))
+    await until_async(lambda: is_refused(gatekeeper, text(new)), "expired")
+    assert new.key.expires_at is not None
+    late = datetime.now(UTC) - new.key.expires_at
+    assert timedelta(0) <= late < timedelta(seconds=EFFECTIVE_SECONDS)
+    assert [key.state for key in await directory.keys("acme")] == ["expired"]
+
+
+async def test_nobody_of_a_suspended_tenant_is_let_in_until_it_is_resumed(directory: Directory, gate: Gate) -> None:
+    token = text(await directory.add_key("acme", "laptop", user="ana"))
+    await directory.add_tenant("globex")
+    other = text(await directory.add_key("globex", "laptop"))
+    gatekeeper = await gate()
+    assert not await is_refused(gatekeeper, token)
+    await directory.suspend_tenant("acme")
+    assert await seconds_until(lambda: is_refused(gatekeeper, token), "refused") < EFFECTIVE_SECONDS
+    assert not await is_refused(gatekeeper, other)
+    assert [key.state for key in await directory.keys("acme")] == ["suspended"]
+    await directory.suspend_tenant("acme", suspended=False)
+
+    async def let_in() -> bool:
+        return not await is_refused(gatekeeper, token)
+
+    assert await seconds_until(let_in, "let in") < EFFECTIVE_SECONDS
+
+
+async def test_a_disabled_user_is_not_let_in_until_they_are_enabled(directory: Directory, gate: Gate) -> None:
+    token = text(await directory.add_key("acme", "laptop", user="ana"))
+    other = text(await directory.add_key("acme", "billing"))
+    gatekeeper = await gate()
+    assert not await is_refused(gatekeeper, token)
+    await directory.disable_user("acme", "ana")
+    assert await seconds_until(lambda: is_refused(gatekeeper, token), "refused") < EFFECTIVE_SECONDS
+    assert not await is_refused(gatekeeper, other)
+    assert [key.state for key in await directory.keys("acme")] == ["disabled", "active"]
+    await directory.disable_user("acme", "ana", disabled=False)
+    assert not await is_refused(await gate(), token)
+
+
+async def test_a_key_is_looked_up_no_more_than_twice_a_second(
+    directory: Directory, gate: Gate, queries: list[Any]
+) -> None:
+    token = text(await directory.add_key("acme", "laptop", user="ana"))
+    gatekeeper = await gate()
+    calls, began = 0, time.monotonic()
+    while time.monotonic() - began < 1.2:
+        await gatekeeper.identify(token)
+        calls += 1
+        await asyncio.sleep(0)
+    looked = [parameters for parameters in queries if "hashes" in parameters]
+    assert calls > 20
+    assert len(looked) <= 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "", " ", "es_", "es__", "a.b.c", "é", "\udcff", "es_\x00", "Bearer x", "x" * 100_000,
+        f"es_{'a' * 12}_{'A' * 43}", f"es_{'a' * 12}_{'A' * 42}", f"es_{'A' * 12}_{'A' * 43}",
+    ],
+)  # fmt: skip
+async def test_what_is_no_key_is_refused(gate: Gate, broken: str) -> None:
+    with pytest.raises(Unauthorized):
+        await (await gate()).identify(broken)
+
+
+async def test_a_wrong_secret_is_refused_as_an_unknown_id_is(
+    directory: Directory, gate: Gate, queries: list[Any]
+) -> None:
+    """Keys are looked up by the hash of the secret: a known id is not even looked at."""
+    new = await directory.add_key("acme", "laptop", user="ana")
+    gatekeeper = await gate()
+    secret = text(new).split("_", 2)[2]
+    said = []
+    for token in (f"es_{new.key.id}_{'A' * 43}", f"es_{'a' * 12}_{'B' * 43}", f"es_{'a' * 12}_{secret}"):
+        queries.clear()
+        with pytest.raises(Unauthorized) as refusal:
+            await gatekeeper.identify(token)
+        said.append(str(refusal.value))
+        assert [list(parameters) for parameters in queries] == [["hashes"]]
+    assert len(set(said)) == 1
+
+
+async def test_all_refusals_read_alike(directory: Directory, gate: Gate) -> None:
+    revoked = await directory.add_key("acme", "revoked")
+    await directory.revoke_key("acme", revoked.key.id)
+    disabled = await directory.add_key("acme", "disabled", user="ana")
+    await directory.disable_user("acme", "ana")
+    await directory.add_tenant("globex")
+    suspended = await directory.add_key("globex", "suspended")
+    await directory.suspend_tenant("globex")
+    gatekeeper = await gate()
+    said = set()
+    for token in (text(revoked), text(disabled), text(suspended), f"es_{'a' * 12}_{'A' * 43}", "nonsense"):
+        with pytest.raises(Unauthorized) as refusal:
+            await gatekeeper.identify(token)
+        said.add(str(refusal.value))
+    assert len(said) == 1
+
+
+async def test_the_same_wrong_key_costs_a_query_now_and_then(gate: Gate, queries: list[Any]) -> None:
+    gatekeeper = await gate()
+    calls, began = 0, time.monotonic()
+    while time.monotonic() - began < 1.2:
+        assert await is_refused(gatekeeper, f"es_{'a' * 12}_{'A' * 43}")
+        calls += 1
+    assert calls > 20
+    assert len(queries) <= 3
+
+
+async def test_a_flood_of_wrong_keys_costs_few_queries_and_shuts_nobody_out(
+    directory: Directory, gate: Gate, queries: list[Any]
+) -> None:
+    token = text(await directory.add_key("acme", "laptop", user="ana"))
+    gatekeeper = await gate()
+    flood = [f"es_{number:012}_{'A' * 43}" for number in range(5000)]
+    tasks = [asyncio.create_task(is_refused(gatekeeper, wrong)) for wrong in flood]
+    await asyncio.sleep(0)  # they ask first
+    assert (await gatekeeper.identify(token)).user == "ana"
+    assert all(await asyncio.gather(*tasks))
+    assert len(queries) < 20
+
+
+@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(seconds=-1), timedelta(days=40_000)])
+async def test_a_lifetime_that_is_none_is_refused(directory: Directory, lifetime: timedelta) -> None:
+    with pytest.raises(InputError, match="lifetime"):
+        await directory.add_key("acme", "laptop", lifetime=lifetime)
+
+
+async def test_a_key_is_for_something_and_for_somebody(directory: Directory) -> None:
+    with pytest.raises(InputError, match="a key needs one"):
+        await directory.add_key("acme", "")
+    with pytest.raises(InputError, match="at least one"):
+        await directory.add_key("acme", "laptop", scopes=[])
+    with pytest.raises(NotFound, match="tenant acme has no user bob"):
+        await directory.add_key("acme", "laptop", user="bob")
+    with pytest.raises(NotFound, match="no tenant globex"):
+        await directory.add_key("globex", "laptop", user="ana")
+    with pytest.raises(NotFound, match="no tenant globex"):
+        await directory.add_key("globex", "laptop")
+    assert await directory.keys("acme") == []
+
+
+async def test_a_key_of_another_tenant_cannot_be_revoked(directory: Directory, gate: Gate) -> None:
+    await directory.add_tenant("globex")
+    new = await directory.add_key("acme", "laptop")
+    with pytest.raises(NotFound):
+        await directory.revoke_key("globex", new.key.id)
+    assert not await is_refused(await gate(), text(new))

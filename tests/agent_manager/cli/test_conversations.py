@@ -1,0 +1,212 @@
+"""Lists on the command line: filters, pages, waiting, and a conversation as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from support.commandline import EVERYTHING
+from support.commandline import STRANGE
+from support.commandline import TASK
+from support.commandline import Eventstore
+
+from eventstore import ConversationCreated
+from eventstore import ConversationDeleted
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import Settings
+from eventstore import TaskCreated
+from eventstore import conversation_uuid
+from projections import catch_up
+
+ACTOR = f"ana {STRANGE}"
+ID = str(conversation_uuid("default", EVERYTHING))
+
+LISTS = {
+    "conversations": ("conversations",),
+    "messages": ("messages", EVERYTHING),
+    "all messages": ("messages",),
+    "tasks": ("tasks", EVERYTHING),
+    "all tasks": ("tasks",),
+    "history": ("history", EVERYTHING),
+    "all history": ("history",),
+}
+every_list = pytest.mark.parametrize("arguments", LISTS.values(), ids=list(LISTS))
+
+
+def rows_of(library: Eventstore, *arguments: str) -> list[dict[str, Any]]:
+    result = library(*arguments, "--json")
+    assert (result.code, result.err) == (0, "")
+    rows = json.loads(result.out)
+    assert isinstance(rows, list)
+    return rows
+
+
+def page_of(library: Eventstore, *arguments: str) -> tuple[list[dict[str, Any]], str | None]:
+    result = library(*arguments, "--page")
+    assert (result.code, result.err) == (0, "")
+    page = json.loads(result.out)
+    assert set(page) == {"rows", "next"}
+    return page["rows"], page["next"]
+
+
+@every_list
+@pytest.mark.parametrize("order", ["--newest", "--oldest"])
+def test_pages_are_the_list_in_pieces(library: Eventstore, arguments: tuple[str, ...], order: str) -> None:
+    whole = rows_of(library, *arguments, order)
+    rows: list[dict[str, Any]] = []
+    after: str | None = None
+    while True:
+        page, after = page_of(library, *arguments, order, "--limit", "3", *(("--after", after) if after else ()))
+        rows += page
+        if after is None:
+            break
+        assert len(page) == 3
+    assert rows == whole
+    assert rows_of(library, *arguments, "--oldest" if order == "--newest" else "--newest") == whole[::-1]
+
+
+def test_a_table_says_where_it_goes_on(library: Eventstore) -> None:
+    first = library("messages", EVERYTHING, "--limit", "3")
+    assert len(first.lines) >= 4
+    words = first.err.split()
+    assert words[:-1] == ["there", "is", "more:", "--after"]
+    rest = library("messages", EVERYTHING, "--after", words[-1])
+    assert "one" in rest.out
+    assert "Olá" not in rest.out
+    assert rest.err == ""
+
+
+@every_list
+def test_a_cursor_of_something_else_is_refused(library: Eventstore, arguments: tuple[str, ...]) -> None:
+    for cursor in ("nonsense", ""):
+        result = library(*arguments, "--after", cursor)
+        assert (result.code, result.out) == (1, "")
+        assert "is damaged" in result.err
+    _, other = page_of(library, "history", EVERYTHING, "--type", "message.added", "--limit", "1")
+    assert other is not None
+    result = library(*arguments, "--after", other)
+    assert result.code == 1
+    assert "the cursor is" in result.err
+
+
+def test_conversations_are_filtered(library: Eventstore) -> None:
+    def names(*options: str) -> set[str]:
+        return {row["name"].split()[0] for row in rows_of(library, "conversations", *options)}
+
+    assert names("--active") == {"Journey"}
+    assert names("--archived") == {"Other"}
+    assert names("--user", ACTOR) == {"Journey"}
+    assert names("--user", "nobody") == set()
+    assert names("--since", "2100-01-01") == set()
+    assert names("--until", "2100-01-01", "--by", "created") == {"Journey", "Other"}
+    assert "no such conversations" in library("conversations", "--user", "nobody").err
+
+
+def test_messages_tasks_and_events_are_filtered(library: Eventstore) -> None:
+    def number(*arguments: str) -> int:
+        return len(rows_of(library, *arguments))
+
+    assert number("messages", "--role", "assistant") == 2
+    assert number("messages", "--user", ACTOR) == 4
+    assert number("messages", EVERYTHING, "--until", "2020-01-01T00:00:00Z") == 0
+    assert [row["id"] for row in rows_of(library, "tasks", "--status", "completed")] == [str(TASK)]
+    assert number("tasks", "--status", "failed") == 0
+    assert number("history", "--type", "message.added", "--type", "task.created") == 5
+    assert number("history", EVERYTHING, "--user", "nobody") == 0
+    assert number("history", "--tenant", "another") == 1
+    assert number("history", "--since", "2100-01-01") == 0
+
+
+@pytest.mark.parametrize("command", ["messages", "tasks", "history"])
+def test_a_list_of_all_says_of_which_conversation(library: Eventstore, command: str) -> None:
+    result = library(command)
+    assert "conversation" in result.lines[0]
+    assert ID in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("messages", "--since", "yesterday"), "--since yesterday: is no time"),
+        (("conversations", "--by", "name"), "by: 'name' is unknown"),
+        (("messages", "--role", "agent"), "role: 'agent' is unknown"),
+        (("conversation", "nonsense"), "no conversation has the id 'nonsense'"),
+        (("conversation", EVERYTHING, "--version", "99"), "has come to version 16 only, not to 99"),
+        (("conversation", EVERYTHING, "--version", "1", "--position", "1"), "give exactly one"),
+        (("conversation", EVERYTHING, "--time", "2000-01-01"), "had not begun at time 2000-01-01"),
+        (("messages", "--at-least", "1000", "--timeout", "0"), "not yet 1000"),
+    ],
+)
+def test_what_is_wrong_is_said(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
+    result = library(*arguments)
+    assert (result.code, result.out) == (1, "")
+    assert said in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_conversation_as_it_is_and_as_it_was(library: Eventstore) -> None:
+    now = json.loads(library("conversation", EVERYTHING, "--json").out)
+    assert set(now) == {"conversation", "messages", "tasks"}
+    assert (now["conversation"]["id"], now["conversation"]["version"]) == (ID, 16)
+    assert now["messages"] == rows_of(library, "messages", EVERYTHING)
+    assert now["tasks"] == rows_of(library, "tasks", EVERYTHING)
+    before = json.loads(library("conversation", EVERYTHING, "--version", "3", "--json").out)
+    assert (before["conversation"]["name"], len(before["messages"]), before["tasks"]) == ("Trip", 2, [])
+    table = library("conversation", ID, "--version", "8")
+    assert (table.code, table.err) == (0, "")
+    assert "completed" in table.out
+    assert "looked it up" not in table.out
+
+
+def test_a_read_waits_until_the_workers_have_come_so_far(empty: Eventstore, settings: Settings) -> None:
+    asyncio.run(_append(settings))
+    behind = empty("messages", "--at-least", "1", "--timeout", "0.1")
+    assert behind.code == 1
+    assert "not applied position" in behind.err
+    asyncio.run(_catch_up(settings))
+    for command in ("conversations", "messages", "tasks"):
+        assert len(rows_of(empty, command, "--at-least", "1")) == 1
+
+
+def test_a_list_of_all_is_short_unless_told_otherwise(empty: Eventstore, settings: Settings) -> None:
+    asyncio.run(_append(settings, 60))
+    asyncio.run(_catch_up(settings))
+    result = empty("messages")
+    assert len(result.lines) == 51
+    assert "there is more" in result.err
+    assert len(rows_of(empty, "messages", "--limit", "100")) == 60
+
+
+async def _append(settings: Settings, number: int = 1) -> None:
+    async with EventStore(settings) as store:
+        messages = [MessageAdded(role="user", content="x") for _ in range(number)]
+        await store.append(UUID(int=1), [*messages, TaskCreated(task_id=UUID(int=2), description="x")])
+
+
+async def _catch_up(settings: Settings) -> None:
+    async with EventStore(settings) as store:
+        await catch_up(store)
+
+
+def test_what_belongs_to_a_deleted_conversation_is_listed_on_request_only(
+    empty: Eventstore, settings: Settings
+) -> None:
+    async def fill() -> None:
+        async with EventStore(settings) as store:
+            trip = conversation_uuid(store.tenant, "trip")
+            said, task = MessageAdded(role="user", content="hello", awaits_answer=True), TaskCreated(task_id=TASK)
+            await store.append(trip, [ConversationCreated(given_id="trip"), said, task, ConversationDeleted()])
+            await catch_up(store)
+
+    asyncio.run(fill())
+    for command in ("conversations", "messages", "tasks"):
+        assert rows_of(empty, command) == []
+        assert len(rows_of(empty, command, "--deleted")) == 1
+    assert len(rows_of(empty, "messages", "trip")) == len(rows_of(empty, "tasks", "trip")) == 1
+    assert len(rows_of(empty, "history")) == 4
+    assert rows_of(empty, "pending") == []
+    assert "hello" not in empty("search", "hello").out

@@ -1,0 +1,379 @@
+"""Conversations from the tables of google-adk, in each layout that its versions have made."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from support.adk import CONTENTS
+from support.adk import LAYOUTS
+from support.adk import fill
+from support.adk import make_sqlite
+from support.adk import rows
+from support.adk import statements
+
+from agent_manager.importers import migrate
+from agent_manager.importers.google_adk import AdkSource
+from agent_manager.importers.google_adk import conversation_name
+from agent_manager.importers.backup import BackupMismatch
+from agent_manager.importers.backup import choose_backup
+from agent_manager.importers.backup_loader import SourceContradictsStore
+from agent_manager.importers.migration import MigrationReport
+from agent_manager.importers.source import SourceUnreadable
+from eventstore import EventStore
+from eventstore import conversation_uuid
+from eventstore.errors import InputError
+from projections import Reader
+
+pytestmark = pytest.mark.shared_database
+
+PARTS = [
+    [{"kind": "text", "text": "Olá"}, {"kind": "file", "file": {"mimeType": "image/png", "bytes": "//79+w=="}}],
+    [
+        {"kind": "text", "text": "hm", "metadata": {"adk_thought": True}},
+        {
+            "kind": "data",
+            "data": {"id": "c", "name": "f", "args": {"x": None}},
+            "metadata": {"adk_type": "function_call"},
+        },
+    ],
+    [
+        {
+            "kind": "data",
+            "data": {"id": "c", "name": "f", "response": {"ok": 1.5}},
+            "metadata": {"adk_type": "function_response"},
+        }
+    ],
+    [
+        {"kind": "file", "file": {"uri": "gs://a", "mimeType": "text/plain"}},
+        {"kind": "data", "data": {"text": "bye", "extra": 1}, "metadata": {"adk_type": "part"}},
+    ],
+]
+"""Of the messages."""
+
+
+S1 = "app/ana/s1"
+"""The id of the session's conversation."""
+
+
+async def over(url: str, store: EventStore, backups: Path, time_zone: str | None = "UTC") -> MigrationReport:
+    async with AdkSource(url, time_zone) as source:
+        return await migrate(source, store, backups=backups)
+
+
+def changed(path: Path, *statements: str) -> str:
+    """Run statements in an SQLite file; its path as a text."""
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+    return str(path)
+
+
+async def stored_events(store: EventStore) -> list[UUID]:
+    """The ids of all events of the store."""
+    return [event.id async for event in store.read_log()]
+
+
+async def dates(store: EventStore, conversation: str = S1) -> list[str]:
+    """When the messages of a conversation happened, in UTC."""
+    messages = await Reader(store).messages(conversation_uuid(store.tenant, conversation))
+    return [message.created_at.astimezone(UTC).strftime("%d %H:%M:%S") for message in messages]
+
+
+async def expect_the_session(store: EventStore) -> None:
+    """Fails unless the session is in the store."""
+    conversation = await Reader(store).conversation(S1)
+    assert conversation.given_id == S1
+    assert conversation.metadata == {"adk": {"app_name": "app", "user_id": "ana", "session_id": "s1"}}
+    messages = await Reader(store).messages(conversation.id)
+    assert [message.parts for message in messages] == PARTS
+    assert [message.role for message in messages] == ["user", "assistant", "assistant", "assistant"]
+    assert [message.given_id for message in messages] == ["e0", "e1", "e2", "e4"]
+    seconds = [second for second, (_, content) in enumerate(CONTENTS) if content is not None]
+    assert [message.created_at for message in messages] == [
+        datetime(2026, 1, 2, 3, 4, second, 250_000, UTC) for second in seconds
+    ]
+    others = [event async for event in store.read(conversation.id) if event.event_type.startswith("adk.")]
+    assert [event.event_type for event in others] == ["adk.event", "adk.state"]
+    assert others[1].content == {"a": 1, "app:v": 2, "user:lang": "pt"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_from_sqlite(store: EventStore, tmp_path: Path, backups: Path, layout: str) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, layout)
+    assert (await over(f"sqlite+aiosqlite:///{path}", store, backups)).is_clean
+    await expect_the_session(store)
+    assert (await over(str(path), store, backups)).new_events == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_from_postgresql(store: EventStore, empty_database_url: str, backups: Path, layout: str) -> None:
+    with psycopg.connect(empty_database_url) as connection:
+        for statement in statements(layout, "postgresql"):
+            connection.execute(statement.encode())
+        for table, added in rows(layout).items():
+            for row in added:
+                names, marks = ", ".join(row), ", ".join(f"%({name})s" for name in row)
+                connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})".encode(), row)
+    url = empty_database_url.replace("postgresql://", "postgresql+asyncpg://")
+    assert (await over(url, store, backups)).is_clean
+    await expect_the_session(store)
+    assert (await over(url, store, backups)).new_events == 0
+
+
+async def test_only_what_is_new_is_taken(store: EventStore, tmp_path: Path, backups: Path) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    await over(str(path), store, backups)
+    with sqlite3.connect(path) as connection:
+        fill(connection, "2.x", session="s2")
+        connection.execute("UPDATE sessions SET state = '{\"a\": 2}' WHERE id = 's1'")
+    connection.close()
+    report = await over(str(path), store, backups)
+    assert report.is_clean
+    assert report.new_events == 1 + 1 + len(CONTENTS) + 1  # a state; a conversation, its events, its state
+
+
+async def test_sessions_of_one_id_are_told_apart(store: EventStore, tmp_path: Path, backups: Path) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "1.x")
+    with sqlite3.connect(path) as connection:
+        fill(connection, "1.x", user="bob")
+    connection.close()
+    report = await over(str(path), store, backups)
+    assert report.is_clean
+    names = [conversation.given_id for conversation in await Reader(store).conversations(by="created")]
+    assert sorted(map(str, names)) == [S1, "app/bob/s1"]
+    messages = await Reader(store).messages(conversation_uuid(store.tenant, "app/bob/s1"))
+    assert len(messages) == 4
+
+
+async def test_a_session_is_the_same_whichever_other_sessions_there_are(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    with sqlite3.connect(path) as connection:
+        fill(connection, "2.x", user="bob")
+        connection.execute("UPDATE events SET event_data = replace(event_data, 'Olá', 'of bob') WHERE user_id = 'bob'")
+    connection.close()
+    await over(str(path), store, backups)
+    before = await stored_events(store)
+    without_ana = ("DELETE FROM events WHERE user_id = 'ana'", "DELETE FROM sessions WHERE user_id = 'ana'")
+    report = await over(changed(path, *without_ana), store, backups)
+    assert (report.is_clean, report.new_events, report.verified.conversations) == (True, 0, 1)
+    assert await stored_events(store) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(("a/b", "c", "d"), ("a", "b/c", "d")), (("a%2Fb", "c", "d"), ("a/b", "c", "d"))]
+)
+def test_no_two_sessions_have_one_name(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+    assert conversation_name(*one) != conversation_name(*other)
+
+
+async def test_a_session_that_was_begun_again_writes_nothing_at_all(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    first = (await over(str(path), store, backups)).backup
+    before = await stored_events(store)
+    with sqlite3.connect(path) as connection:
+        fill(connection, "2.x", session="s0")  # is new, and in order
+        connection.execute("UPDATE events SET id = 'again-' || id WHERE session_id = 's1'")
+    connection.close()
+    with pytest.raises(
+        SourceContradictsStore, match="'app/ana/s1' is another in the store: it begins with message"
+    ) as e:
+        await over(str(path), store, backups)
+    assert "nothing was written" in str(e.value)
+    assert await stored_events(store) == before
+    assert choose_backup(backups, store.tenant) == first
+
+
+async def test_a_backup_names_the_database_of_the_sessions(store: EventStore, tmp_path: Path, backups: Path) -> None:
+    for session, name in (("s1", "one.db"), ("s2", "two.db")):
+        make_sqlite(tmp_path / name, "2.x")
+        changed(tmp_path / name, f"UPDATE sessions SET id = '{session}'", f"UPDATE events SET session_id = '{session}'")
+        await over(f"sqlite:///{tmp_path / name}", store, backups)
+    with pytest.raises(BackupMismatch, match=r"several sources .*google-adk in .*/one\.db.* in .*/two\.db"):
+        choose_backup(backups, store.tenant)
+
+
+async def test_a_session_that_was_begun_again_and_is_empty_is_another(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    await over(str(path), store, backups)
+    again = ("DELETE FROM events", "UPDATE sessions SET create_time = '2026-02-02 00:00:00', state = '{}'")
+    with pytest.raises(SourceContradictsStore, match="began at 2026-02-02"):
+        await over(changed(path, *again), store, backups)
+
+
+LOCAL = "UPDATE events SET timestamp = datetime(timestamp, '-3 hours')"
+"""The times of the events as they are in Brazil; those of sessions are in UTC, in SQLite."""
+
+
+@pytest.mark.parametrize("layout", ["1.0", "1.x"])
+async def test_local_times_of_the_older_layouts_need_their_zone(
+    store: EventStore, tmp_path: Path, backups: Path, layout: str
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, layout)
+    changed(path, LOCAL)
+    with pytest.raises(SourceUnreadable, match=r"e0 has a local time without a zone .*--time-zone"):
+        await over(str(path), store, backups, None)
+    with pytest.raises(SourceUnreadable, match="in UTC, before its session began"):
+        await over(str(path), store, backups, "UTC")
+    assert await stored_events(store) == []
+    assert (await over(str(path), store, backups, "America/Sao_Paulo")).is_clean
+    assert await dates(store) == ["02 03:04:00", "02 03:04:01", "02 03:04:02", "02 03:04:04"]
+    with pytest.raises(InputError, match="time zone 'Brazil/Nowhere' is not known"):
+        await over(str(path), store, backups, "Brazil/Nowhere")
+
+
+async def test_local_times_of_a_zone_in_which_they_are_yet_to_come_are_refused(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "1.x")
+    changed(path, "UPDATE events SET timestamp = datetime('now', '+9 hours')")  # as clocks in Japan show it
+    with pytest.raises(SourceUnreadable, match="in UTC, in the future"):
+        await over(str(path), store, backups, "UTC")
+    assert (await over(str(path), store, backups, "Asia/Tokyo")).is_clean
+
+
+async def test_events_that_hold_exact_times_need_no_zone(store: EventStore, tmp_path: Path, backups: Path) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    assert (await over(changed(path, LOCAL), store, backups, None)).is_clean
+    assert (await dates(store))[0] == "02 03:04:00"
+
+
+async def test_exact_times_order_events_whose_local_times_repeat_an_hour(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    await over(changed(path, "UPDATE events SET timestamp = '2026-01-02 02:00:00' WHERE id = 'e4'"), store, backups)
+    assert await dates(store) == ["02 03:04:00", "02 03:04:01", "02 03:04:02", "02 03:04:04"]
+
+
+async def test_an_hour_that_occurs_twice_is_the_one_in_its_session(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "1.x")
+    second_pass = (
+        "UPDATE sessions SET create_time = '2025-10-26 01:10:00', update_time = '2025-10-26 01:30:04'",
+        "UPDATE events SET timestamp = '2025-10-26 02:30:0' || substr(id, 2)",
+    )
+    assert (await over(changed(path, *second_pass), store, backups, "Europe/Berlin")).is_clean
+    assert await dates(store) == ["26 01:30:00", "26 01:30:01", "26 01:30:02", "26 01:30:04"]
+
+
+async def test_a_time_that_no_clock_of_the_zone_showed_is_refused(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "1.x")
+    with pytest.raises(InputError, match="2025-03-30 02:30:00 does not exist in Europe/Berlin"):
+        await over(
+            changed(path, "UPDATE events SET timestamp = '2025-03-30 02:30:00'"), store, backups, "Europe/Berlin"
+        )
+
+
+@pytest.mark.parametrize("session_times", ["2026-01-02 03:04:00", "2026-01-02 00:04:00"], ids=["in UTC", "local"])
+async def test_sessions_in_postgresql_may_be_in_utc_or_in_local_time(
+    store: EventStore, empty_database_url: str, backups: Path, session_times: str
+) -> None:
+    with psycopg.connect(empty_database_url) as connection:
+        for statement in statements("1.x", "postgresql"):
+            connection.execute(statement.encode())
+        for table, added in rows("1.x").items():
+            for row in added:
+                names, marks = ", ".join(row), ", ".join(f"%({name})s" for name in row)
+                connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})".encode(), row)
+        connection.execute("UPDATE events SET timestamp = timestamp - interval '3 hours'")
+        connection.execute(
+            "UPDATE sessions SET create_time = %(time)s, update_time = %(time)s", {"time": session_times}
+        )
+    assert (await over(empty_database_url, store, backups, "America/Sao_Paulo")).is_clean
+    conversation = await Reader(store).conversation(S1)
+    assert conversation.created_at == datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    assert (await dates(store))[0] == "02 03:04:00"
+
+
+async def test_messages_with_times_that_cannot_be_right_are_named(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    make_sqlite(path, "2.x")
+    late = "UPDATE events SET event_data = json_set(event_data, '$.timestamp', 1e10) WHERE id = 'e4'"
+    early = "UPDATE events SET event_data = json_set(event_data, '$.timestamp', 1e9) WHERE id = 'e0'"
+    report = await over(changed(path, late, early), store, backups)
+    assert report.is_clean
+    assert [(one.place, one.reason.partition(",")[2][:14]) for one in report.misdated] == [
+        ("messages[0]", " before its co"), ("messages[3]", " in the future"),
+    ]  # fmt: skip
+
+
+async def test_what_is_no_database_of_google_adk_is_refused(
+    tmp_path: Path, empty_database_url: str, database_url: str
+) -> None:
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE events (id TEXT)")
+    connection.close()
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"no database at all, but long enough to be one" * 100)
+    wrong = {
+        str(tmp_path / "missing.db"): "is no file",
+        str(other): "not google-adk's",
+        str(broken): "not a database",
+        f"sqlite:///{tmp_path}/missing.db": "is no file",
+        empty_database_url: "not google-adk's",
+        database_url: "not google-adk's",
+        empty_database_url.rpartition("/")[0] + "/nowhere": "correct the URL",
+        "mysql://localhost/x": "neither SQLite nor PostgreSQL",
+    }
+    for url, reason in wrong.items():
+        with pytest.raises(SourceUnreadable, match=reason):
+            async with AdkSource(url):
+                pass
+
+
+SCRIPT = """
+import asyncio, sys
+from google.adk.events import Event
+from google.adk.sessions import DatabaseSessionService
+from google.genai import types
+
+async def main() -> None:
+    service = DatabaseSessionService(sys.argv[1])
+    session = await service.create_session(app_name="app", user_id="ana", session_id="s1", state={"a": 1})
+    for author, text in (("user", "hello"), ("agent", "good day")):
+        content = types.Content(role=author, parts=[types.Part(text=text)])
+        await service.append_event(session, Event(author=author, invocation_id="i", content=content))
+
+asyncio.run(main())
+"""
+
+
+async def test_from_what_google_adk_itself_writes(store: EventStore, tmp_path: Path, backups: Path) -> None:
+    pytest.importorskip("google.adk", reason="google-adk is not installed (extra: bench)")
+    url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
+    subprocess.run([sys.executable, "-c", SCRIPT, url], check=True)  # noqa: ASYNC221 - nothing else goes on
+    assert (await over(url, store, backups)).is_clean
+    messages = await Reader(store).messages(conversation_uuid(store.tenant, S1))
+    assert [message.content for message in messages] == ["hello", "good day"]

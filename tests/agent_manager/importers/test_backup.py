@@ -1,0 +1,163 @@
+"""Backups: whole or not at all, and damage is seen."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.demoapp import Manager
+
+from agent_manager.importers.backup import Backup
+from agent_manager.importers.backup import BackupDamaged
+from agent_manager.importers.backup import BackupMismatch
+from agent_manager.importers.backup import BackupSource
+from agent_manager.importers.backup import backup_path
+from agent_manager.importers.backup import choose_backup
+from agent_manager.importers.backup import open_backup
+from agent_manager.importers.backup import write_backup
+from agent_manager.importers.a2a_demo import ManagerSource
+from agent_manager.importers.source import SourceConversation
+from agent_manager.importers.source import SourceUnreadable
+
+pytestmark = pytest.mark.any_server
+
+
+async def taken(manager: Manager, folder: Path, tenant: str, source: str) -> Backup:
+    """A backup of that tenant and source, the newest of the folder."""
+    backup_of = ManagerSource(manager)
+    backup_of.name = source
+    return await write_backup(backup_of, backup_path(folder), tenant)
+
+
+def changed(path: Path, **members: object) -> None:
+    """Rewrite a backup with another first line."""
+    first, *others = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    plain = {name: value for name, value in (json.loads(first) | members).items() if value is not None}
+    path.write_bytes(gzip.compress(b"".join([json.dumps(plain).encode() + b"\n", *others])))
+    path.with_name(path.name + ".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest(), encoding="utf-8")
+
+
+def files(folder: Path) -> list[str]:
+    """The names of what lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_backup_gives_back_what_its_source_gave(manager: Manager, backups: Path) -> None:
+    given = [conversation async for conversation in ManagerSource(manager).conversations()]
+    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    assert list(backup.read()) == given
+    again = await write_backup(BackupSource(backup), backup_path(backups), "acme")
+    assert list(again.read()) == given
+    assert (again.conversations, again.messages, again.tasks) == (2, 10, 4)
+    assert choose_backup(backups, "acme").path == again.path
+
+
+async def test_its_sum_lies_beside_it(manager: Manager, backups: Path) -> None:
+    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    text = backup.path.with_name(backup.path.name + ".sha256").read_text(encoding="utf-8")
+    assert text == f"{hashlib.sha256(backup.path.read_bytes()).hexdigest()}  {backup.path.name}\n"
+    assert files(backups) == [backup.path.name, backup.path.name + ".sha256"]
+
+
+async def test_a_source_that_breaks_off_leaves_nothing(manager: Manager, backups: Path) -> None:
+    class Breaking(ManagerSource):
+        async def conversations(self) -> AsyncIterator[SourceConversation]:
+            yield SourceConversation("a")
+            raise SourceUnreadable("it broke off: start it again")
+
+    with pytest.raises(SourceUnreadable):
+        await write_backup(Breaking(manager), backup_path(backups), "acme")
+    assert files(backups) == []
+
+
+async def test_damage_is_seen(manager: Manager, backups: Path) -> None:
+    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    whole = backup.path.read_bytes()
+    backup.path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(BackupDamaged, match="SHA-256"):
+        open_backup(backup.path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", gzip.compress(b""), gzip.compress(b'{"a": 1}\n'), gzip.compress(b"[")],
+    ids=["nothing", "nothing, packed", "another object", "no JSON"],
+)
+def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(BackupDamaged, match="give a backup with its"):
+        open_backup(path)
+    path.with_name("x.jsonl.gz.sha256").write_text(hashlib.sha256(content).hexdigest(), encoding="utf-8")
+    with pytest.raises(BackupDamaged, match="is not a backup"):
+        open_backup(path)
+
+
+def test_a_folder_without_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BackupDamaged, match="there is no backup"):
+        choose_backup(tmp_path, "acme")
+
+
+async def test_the_newest_of_the_tenant_is_chosen_whatever_is_newer(manager: Manager, backups: Path) -> None:
+    own = await taken(manager, backups, "acme", "http://localhost:1")
+    await taken(manager, backups, "globex", "http://localhost:1")
+    assert choose_backup(backups, "acme") == own
+    assert (own.tenant, own.source) == ("acme", "http://localhost:1")
+    with pytest.raises(BackupMismatch, match="tenant 'acme' from http://localhost:1, tenant 'globex'"):
+        choose_backup(backups, "initech")
+
+
+async def test_of_several_sources_the_url_decides(manager: Manager, backups: Path) -> None:
+    one = await taken(manager, backups, "acme", "http://localhost:1")
+    adk = await taken(manager, backups, "acme", "google-adk")
+    two = await taken(manager, backups, "acme", "http://localhost:2")
+    assert choose_backup(backups, "acme", "http://127.0.0.1:1/") == one
+    assert choose_backup(backups, "acme", "http://localhost:2") == two
+    with pytest.raises(BackupMismatch, match="several sources"):
+        choose_backup(backups, "acme")
+    two.path.unlink()
+    one.path.unlink()
+    assert choose_backup(backups, "acme", "http://localhost:3") == adk  # it was not read by a URL
+
+
+async def test_a_backup_of_an_application_elsewhere_is_chosen_only_for_one_that_may_have_moved(
+    manager: Manager, backups: Path
+) -> None:
+    backup = await taken(manager, backups, "acme", "http://localhost:1")
+    with pytest.raises(BackupMismatch, match="no backup of tenant 'acme' from http://localhost:2"):
+        choose_backup(backups, "acme", "http://localhost:2")
+    assert choose_backup(backups, "acme", "http://localhost:2", may_have_moved=True) == backup
+
+
+async def test_a_backup_that_names_no_tenant_is_refused(manager: Manager, backups: Path) -> None:
+    backup = await taken(manager, backups, "acme", "http://localhost:1")
+    changed(backup.path, tenant=None, **{"eventstore-backup": 1})
+    with pytest.raises(BackupMismatch, match="does not name its tenant"):
+        open_backup(backup.path)
+    with pytest.raises(BackupMismatch, match="an unnamed tenant from http://localhost:1"):
+        choose_backup(backups, "acme")
+
+
+async def test_no_older_backup_takes_the_place_of_a_damaged_one(manager: Manager, backups: Path) -> None:
+    await taken(manager, backups, "acme", "http://localhost:1")
+    newest = await taken(manager, backups, "acme", "http://localhost:1")
+    newest.path.write_bytes(b"")
+    with pytest.raises(BackupDamaged, match="is damaged"):
+        choose_backup(backups, "acme")
+
+
+async def test_backups_can_be_read_by_their_owner_only(manager: Manager, backups: Path) -> None:
+    mask = os.umask(0)
+    try:
+        backup = await taken(manager, backups / "further", "acme", "google-adk")
+    finally:
+        os.umask(mask)
+    folder = backup.path.parent
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+    assert modes == {"further": 0o700, backup.path.name: 0o600, f"{backup.path.name}.sha256": 0o600}

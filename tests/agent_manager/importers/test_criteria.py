@@ -1,0 +1,187 @@
+"""The plan's criteria for the way back: lost data, and operations that take more than half as long again."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from support.commandline import Eventstore
+from support.demoapp import Application
+from support.demoapp import Manager
+from support.demoapp import serving
+from support.ports import free_port
+
+from agent_manager.importers.backup import BackupDamaged
+from agent_manager.importers.latency_baseline import SLOWER_MILLISECONDS
+from agent_manager.importers.latency_baseline import Baseline
+from agent_manager.importers.latency_baseline import baseline_path
+from agent_manager.importers.latency_baseline import compared
+from agent_manager.importers.latency_baseline import measured
+from agent_manager.importers.latency_baseline import measured_again
+from agent_manager.importers.latency_baseline import read_baseline
+from agent_manager.importers.latency_baseline import write_baseline
+
+pytestmark = pytest.mark.shared_database
+
+SLOW_SECONDS = 2 * SLOWER_MILLISECONDS / 1000
+
+
+@pytest.fixture
+def slow_url(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where an application with the same conversations answers slowly."""
+
+    class Slow(Application):
+        def result(self, method: str, params: Any) -> Any:
+            if method == "conversation/list":
+                time.sleep(SLOW_SECONDS)
+            return super().result(method, params)
+
+    with serving(manager, Slow) as url:
+        yield url
+
+
+@pytest.mark.any_server
+@pytest.mark.parametrize(("before", "now", "met"), [(200.0, 300.0, False), (200.0, 301.0, True), (7.0, 15.0, False)])
+def test_half_as_long_again_is_the_limit_if_anybody_notices(before: float, now: float, met: bool) -> None:
+    then = Baseline("t", "u", "then", {"conversation/list": before, "gone": 1.0})
+    (one,) = compared(then, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
+    assert (one.operation, one.is_met) == ("conversation/list", met)
+
+
+@pytest.mark.any_server
+async def test_what_a_connection_adds_by_chance_is_not_measured(manager: Manager) -> None:
+    class Later(Application):
+        def result(self, method: str, params: Any) -> Any:
+            time.sleep(0.015)
+            return super().result(method, params)
+
+    with serving(manager, Later) as url:  # it sends head and body in two packets
+        taken = (await measured(url, "t")).milliseconds
+    assert all(15 <= milliseconds < 40 for milliseconds in taken.values()), taken
+
+
+@pytest.mark.any_server
+async def test_measuring_takes_no_file_out_of_a_message(manager: Manager, url: str) -> None:
+    before = [one.model_copy(deep=True) for one in manager.conversations]
+    assert "message/list" not in (await measured(url, "t")).milliseconds
+    assert manager.conversations == before
+    manager.create_conversation("plain")
+    manager.say({"role": "user", "messageId": "p", "contextId": "plain", "parts": [{"kind": "text", "text": "hi"}]})
+    assert (await measured(url, "t")).conversation == "plain"
+    assert "message/list" in (await measured(url, "t")).milliseconds
+
+
+@pytest.mark.any_server
+async def test_an_application_that_still_runs_is_measured_in_turn_with_the_new_one(url: str, slow_url: str) -> None:
+    recorded = Baseline("t", slow_url, "then", {"conversation/list": 1.0})
+    before, now = await measured_again(recorded, url)
+    assert (before.url, now.url) == (slow_url, url)
+    assert before.milliseconds["conversation/list"] > SLOW_SECONDS * 1000 > now.milliseconds["conversation/list"]
+    gone = Baseline("t", f"http://127.0.0.1:{free_port()}", "then", {"conversation/list": 1.0})
+    assert (await measured_again(gone, url))[0] == gone
+    assert (await measured_again(recorded, slow_url.replace("127.0.0.1", "localhost")))[0] == recorded
+
+
+@pytest.mark.any_server
+def test_a_baseline_is_that_of_its_tenant_and_application(backups: Path) -> None:
+    ours, theirs = (Baseline(tenant, "http://a:1", "then", {"task/list": 1.0}) for tenant in ("ours", "theirs"))
+    assert write_baseline(theirs, backups) == baseline_path(backups)
+    assert read_baseline(backups, "ours", "http://a:1") is None
+    assert write_baseline(ours, backups) != baseline_path(backups)
+    assert read_baseline(backups, "ours", "http://a:1") == ours
+    assert read_baseline(backups, "ours", "google-adk") == ours
+    assert read_baseline(backups, "ours", "http://a:2") is None
+    newer = replace(ours, milliseconds={"task/list": 2.0})
+    write_baseline(newer, backups)
+    assert read_baseline(backups, "ours", "http://a:1") == newer
+    assert {stat.S_IMODE(path.stat().st_mode) for path in backups.iterdir()} == {0o600}
+    assert stat.S_IMODE(backups.stat().st_mode) == 0o700
+
+
+@pytest.mark.any_server
+def test_a_baseline_that_names_no_tenant_is_refused(tmp_path: Path) -> None:
+    baseline_path(tmp_path).write_text('{"url": "http://a", "taken_at": "then", "milliseconds": {}}', encoding="utf-8")
+    with pytest.raises(BackupDamaged, match="does not name its tenant"):
+        read_baseline(tmp_path, "t", "http://a")
+    own = Baseline("t", "http://a", "then", {})
+    write_baseline(own, tmp_path)
+    assert read_baseline(tmp_path, "t", "http://a") == own
+
+
+def test_nothing_lost_and_nothing_slower_is_no_reason(empty: Eventstore, url: str, backups: Path) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    slow = dict.fromkeys(("conversation/list", "task/list", "message/pending"), 60_000.0)
+    write_baseline(Baseline("default", url, "then", slow), backups)
+    result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
+    assert result.code == 0, result.out + result.err
+    assert "Stay" in result.out
+    assert "24 hours" in result.out
+
+
+@pytest.mark.own_database
+def test_what_takes_longer_than_the_baseline_is_a_reason(
+    empty: Eventstore, url: str, slow_url: str, backups: Path
+) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    recorded = json.loads(baseline_path(backups).read_text(encoding="utf-8"))
+    assert (recorded["tenant"], recorded["url"]) == ("default", url)
+    assert set(recorded["milliseconds"]) == {"conversation/list", "task/list", "message/pending"}
+    result = empty("rollback", "--check", "--url", slow_url, "--backups", str(backups), "--json")
+    assert result.code == 1
+    found = json.loads(result.out)
+    assert (found["roll_back"], found["too_slow"], found["data_lost"]) == (True, True, False)
+
+
+def test_a_few_milliseconds_more_are_no_reason(empty: Eventstore, url: str, backups: Path) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    write_baseline(Baseline("default", url, "then", {"conversation/list": 0.000001}), backups)
+    result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
+    assert result.code == 0, result.out + result.err
+
+
+@pytest.mark.own_database
+def test_a_baseline_of_another_tenant_does_not_count(empty: Eventstore, url: str, backups: Path) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    recorded = json.loads(baseline_path(backups).read_text(encoding="utf-8"))
+    baseline_path(backups).write_text(json.dumps(recorded | {"tenant": "another"}), encoding="utf-8")
+    result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
+    assert (result.code, result.err) == (0, "")
+    assert "of tenant 'default' is missing" in result.out
+
+
+def test_lost_data_is_a_reason(empty: Eventstore, url: str, backups: Path, superuser_url: str) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    with psycopg.connect(superuser_url) as connection:
+        connection.execute("DELETE FROM messages WHERE given_id = 'm1'")
+    result = empty("rollback", "--check", "--backups", str(backups))
+    assert result.code == 1
+    assert "ROLL BACK   data is lost" in result.out
+    assert "'first'" in result.out
+
+
+def test_what_is_no_longer_served_is_lost(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    del manager.conversations[0].messages[2]
+    result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
+    assert result.code == 1
+    assert "NOT SERVED  1 conversations" in result.out
+
+
+def test_without_a_url_the_speed_is_said_not_to_be_compared(empty: Eventstore, url: str, backups: Path) -> None:
+    assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
+    result = empty("rollback", "--check", "--backups", str(backups))
+    assert result.code == 0
+    assert "not compared: give the application's --url" in result.out
+
+
+def test_without_a_backup_there_is_no_way_back(empty: Eventstore, backups: Path) -> None:
+    result = empty("rollback", "--backups", str(backups))
+    assert (result.code, result.out) == (1, "")
+    assert "there is no backup" in result.err

@@ -1,0 +1,344 @@
+"""The way over: everything goes in as it was, only what is new goes in again, and the proof names what differs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from support.demoapp import AgentCard
+from support.demoapp import Application
+from support.demoapp import Manager
+from support.demoapp import Message
+
+from agent_manager.importers import migrate
+from agent_manager.importers import take_over
+from agent_manager.importers.backup import BackupMismatch
+from agent_manager.importers.backup import BackupSource
+from agent_manager.importers.backup import open_backup
+from agent_manager.importers.backup_loader import SourceContradictsStore
+from agent_manager.importers.a2a_demo import EndpointSource
+from agent_manager.importers.a2a_demo import ManagerSource
+from agent_manager.importers.migration import MigrationReport
+from agent_manager.importers.verify import verify_backup
+from eventstore import ConversationArchived
+from eventstore import ConversationCreated
+from eventstore import ConversationDeleted
+from eventstore import ConversationRenamed
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import TaskCreated
+from eventstore import TaskStatusChanged
+from eventstore import conversation_uuid
+from projections import Reader
+
+pytestmark = pytest.mark.shared_database
+
+
+async def over(manager: Manager, store: EventStore, backups: Path) -> MigrationReport:
+    return await migrate(ManagerSource(manager), store, backups=backups)
+
+
+async def sent(store: EventStore, conversation: str) -> list[dict[str, Any]]:
+    """The messages of a conversation as the log has them, in its order."""
+    messages = await Reader(store).messages(conversation_uuid(store.tenant, conversation))
+    return [message.sent for message in messages]
+
+
+async def test_everything_goes_in_as_it_was(manager: Manager, store: EventStore, backups: Path) -> None:
+    report = await over(manager, store, backups)
+    assert report.is_clean
+    assert (report.verified.conversations, report.verified.messages, report.verified.tasks) == (2, 10, 4)
+    for conversation in manager.conversations:
+        read = [Message.model_validate(one) for one in await sent(store, conversation.conversation_id)]
+        assert read == conversation.messages
+    assert (await sent(store, "first"))[0]["metadata"] == {"nothing": None, "one": 1.0, "yes": True}
+    second = await Reader(store).conversation("second")
+    assert (second.given_id, second.name, second.is_active, second.message_count) == ("second", "Second", False, 5)
+
+
+async def test_a_message_keeps_the_time_of_its_event(manager: Manager, store: EventStore, backups: Path) -> None:
+    report = await over(manager, store, backups)
+    assert report.is_clean
+    messages = await Reader(store).messages(conversation_uuid(store.tenant, "second"))
+    known = {event.content.message_id: event.timestamp for event in manager.events}
+    replies = [message for message in messages if message.role == "assistant"]
+    assert [one.created_at for one in replies] == [
+        datetime.fromtimestamp(known[str(one.given_id)], UTC) for one in replies
+    ]
+
+
+async def test_run_again_it_takes_only_what_is_new(manager: Manager, store: EventStore, backups: Path) -> None:
+    assert (await over(manager, store, backups)).new_events > 0
+    assert (await over(manager, store, backups)).new_events == 0
+    manager.say({"role": "user", "messageId": "m0", "contextId": "first", "parts": [{"kind": "text", "text": "again"}]})
+    manager.create_conversation("third")
+    manager.tasks[0].status |= {"state": "failed"}
+    (manager.tasks[1].artifacts or []).append({"artifactId": "more", "parts": []})
+    manager.conversations[0].name = "First"
+    manager.conversations[1].is_active = True
+    manager.agents.append(AgentCard(name="a", url="http://a"))
+    report = await over(manager, store, backups)
+    assert report.is_clean
+    kinds = [event.event_type async for event in store.read_log()][-report.new_events :]
+    assert sorted(set(kinds)) == [
+        "agent.registered", "conversation.created", "conversation.reactivated", "conversation.renamed", "message.added",
+        "task.artifact_added", "task.status_changed",
+    ]  # fmt: skip
+    assert kinds.count("message.added") == 1
+    assert [one["parts"][0]["text"] for one in await sent(store, "first")].count("again") == 2
+
+
+async def test_over_http_it_is_the_same_as_from_memory(
+    manager: Manager, url: str, store: EventStore, backups: Path
+) -> None:
+    async with EndpointSource(url) as source:
+        report = await migrate(source, store, backups=backups)
+    assert report.is_clean
+    assert (await over(manager, store, backups)).new_events == 0
+
+
+async def test_files_that_the_server_put_aside_are_fetched_back(
+    manager: Manager, url: str, store: EventStore, backups: Path
+) -> None:
+    async with EndpointSource(url) as source:
+        await source.ask("message/list", "first")
+        report = await migrate(source, store, backups=backups)
+    assert report.is_clean
+    parts = [part for message in await sent(store, "first") for part in message["parts"] if "file" in part]
+    assert {part["file"]["bytes"] for part in parts} == {"//777w=="}
+    assert all(part["file"]["mimeType"] == "image/png" for part in parts)
+
+
+async def test_files_that_are_put_aside_later_are_no_new_messages(
+    manager: Manager, url: str, store: EventStore, backups: Path
+) -> None:
+    await over(manager, store, backups)
+    async with EndpointSource(url) as source:
+        await source.ask("message/list", "first")
+        report = await migrate(source, store, backups=backups)
+    assert report.is_clean
+    assert report.new_events == 0
+
+
+async def test_a_file_that_only_the_server_has_is_named(manager: Manager, store: EventStore, backups: Path) -> None:
+    application = Application(manager)
+    application.result("message/list", "first")
+    report = await over(manager, store, backups)
+    assert {problem.conversation for problem in report.problems} == {"first"}
+    assert "files=" in report.problems[0].reason
+    parts = {key: {"file": file} for key, file in application.files.items()}
+    report = await migrate(ManagerSource(manager, parts), store, backups=backups, tenant="another")
+    assert report.is_clean
+
+
+async def test_messages_of_unknown_contexts_and_tasks_of_none_are_kept(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.answer(manager.say({"role": "user", "messageId": "s", "contextId": "nowhere", "parts": []}))
+    manager.answer(manager.say({"role": "user", "messageId": "t", "contextId": "", "parts": []}))
+    report = await over(manager, store, backups)
+    assert report.is_clean
+    assert report.verified.conversations == 4
+    assert (await sent(store, "nowhere"))[0]["messageId"] == "s"
+    assert (await sent(store, "without-context"))[0]["messageId"] == "t"
+
+
+async def test_a_task_that_became_another_is_taken_over_whole(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    await over(manager, store, backups)
+    manager.tasks[0] = manager.tasks[0].model_copy(
+        update={"status": {"state": "odd"}, "history": None, "artifacts": []}
+    )
+    assert (await over(manager, store, backups)).is_clean
+    assert (await over(manager, store, backups)).new_events == 0
+
+
+async def test_two_artifacts_of_one_id_are_both_kept(manager: Manager, store: EventStore, backups: Path) -> None:
+    artifacts = [{"artifactId": "a", "parts": [{"kind": "text", "text": text}]} for text in ("one", "two")]
+    manager.tasks[0].artifacts = artifacts
+    assert (await over(manager, store, backups)).is_clean
+    assert (await over(manager, store, backups)).new_events == 0
+
+
+async def test_a_long_name_is_kept_whole(manager: Manager, store: EventStore, backups: Path) -> None:
+    manager.conversations[0].name = "n" * 300
+    assert (await over(manager, store, backups)).is_clean
+    row = await Reader(store).conversation("first")
+    assert row.name == "n" * 255
+    assert row.metadata == {"name": "n" * 300}
+
+
+async def test_what_the_stores_users_changed_since_is_left_as_it_is(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    await over(manager, store, backups)
+    first, second = (conversation_uuid(store.tenant, name) for name in ("first", "second"))
+    task = next(iter(await Reader(store).tasks(first))).id
+    await store.append(first, [ConversationRenamed(name="Ours"), TaskStatusChanged(task_id=task, status="failed")])
+    await store.append(first, [ConversationArchived()])
+    await store.append(second, [MessageAdded(role="user", content="ours", given_id="m9")])
+    report = await over(manager, store, backups)
+    assert report.is_clean
+    assert report.new_events == 0
+    assert list(report.verified.changed) == ["first"]
+    assert (await Reader(store).conversation("first")).name == "Ours"
+
+
+async def test_a_message_that_cannot_be_stored_is_named_and_its_conversation_left_out(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.say({"role": "user", "messageId": "x", "contextId": "first", "parts": [{"text": "a\0b"}]})
+    report = await over(manager, store, backups)
+    assert not report.is_clean
+    assert [problem.conversation for problem in report.problems] == ["first"]
+    assert "NUL" in report.problems[0].reason
+    assert report.verified.differing == ["first"]
+    assert len(await sent(store, "second")) == 5
+
+
+async def test_ids_that_the_manager_keeps_for_itself_are_refused(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.create_conversation("eventstore:agents")
+    report = await over(manager, store, backups)
+    assert [problem.conversation for problem in report.problems] == ["eventstore:agents"]
+
+
+async def test_messages_that_are_being_answered_are_counted(manager: Manager, store: EventStore, backups: Path) -> None:
+    manager.pending = [("m0", ""), ("m1", "")]
+    report = await over(manager, store, backups)
+    assert any("2 message(s) were being answered" in line for line in report.lines())
+
+
+@pytest.mark.own_database
+async def test_a_backup_can_be_taken_over_again(manager: Manager, store: EventStore, backups: Path) -> None:
+    first = await over(manager, store, backups)
+    found = open_backup(first.backup.path)
+    assert (await take_over(found, store)).new_events == 0
+    with pytest.raises(BackupMismatch, match="of tenant 'default' from Manager, not of 'another'"):
+        await take_over(found, store, tenant="another")
+    report = await migrate(BackupSource(found), store, backups=backups, tenant="another")
+    assert report.is_clean
+    assert report.new_events == first.new_events
+    assert (report.backup.tenant, report.backup.source) == ("another", "Manager")
+
+
+@pytest.mark.parametrize("place", [0, 2], ids=["the first", "a later one"])
+async def test_a_message_that_was_edited_writes_nothing_at_all(
+    manager: Manager, store: EventStore, backups: Path, place: int
+) -> None:
+    before = await over(manager, store, backups)
+    manager.create_conversation("third")
+    manager.conversations[0].messages[place].role = "system"
+    with pytest.raises(SourceContradictsStore, match="'first' is another in the store"):
+        await over(manager, store, backups)
+    assert sum([1 async for _ in store.read_log()]) == before.new_events
+    assert (await take_over(before.backup, store)).is_clean
+
+
+async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    await over(manager, store, backups)
+    await store.append(conversation_uuid(store.tenant, "first"), [ConversationDeleted()])
+    manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
+    report = await over(manager, store, backups)
+    assert (report.is_clean, report.new_events, report.verified.hidden) == (True, 0, {"first"})
+
+
+async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store: EventStore, backups: Path) -> None:
+    await over(manager, store, backups)
+    forgotten = manager.conversations[0].messages[:2]
+    for messages in (manager.conversations[0].messages, manager._messages):
+        messages[:] = [one for one in messages if not any(one is other for other in forgotten)]
+    manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
+    report = await over(manager, store, backups)
+    assert (report.is_clean, report.new_events) == (True, 1)
+
+
+async def test_a_conversation_that_something_else_began_is_not_continued(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    ours = [ConversationCreated(given_id="second"), MessageAdded(role="user", content="ours", given_id="o")]
+    await store.append(conversation_uuid(store.tenant, "second"), ours)
+    with pytest.raises(SourceContradictsStore, match="it begins with message 'm0', there with message"):
+        await over(manager, store, backups)
+    assert sum([1 async for _ in store.read_log()]) == 2
+
+
+async def test_what_the_stores_users_began_with_is_no_contradiction(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.create_conversation("third")
+    await over(manager, store, backups)
+    await store.append(conversation_uuid(store.tenant, "third"), [MessageAdded(role="user", content="ours")])
+    manager.say({"role": "user", "messageId": "theirs", "contextId": "third", "parts": []})
+    assert (await over(manager, store, backups)).is_clean
+
+
+async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(store: EventStore, backups: Path) -> None:
+    as_text, as_uuid, both = Manager(), Manager(), Manager()
+    for manager in (as_text, both):
+        manager.create_conversation("first")
+    for manager in (as_uuid, both):
+        manager.create_conversation(str(conversation_uuid(store.tenant, "first")))
+    with pytest.raises(SourceContradictsStore, match="are one in the store"):
+        await over(both, store, backups)
+    await over(as_text, store, backups)
+    with pytest.raises(SourceContradictsStore, match="there its id is 'first'"):
+        await over(as_uuid, store, backups)
+
+
+async def test_two_sources_of_one_tenant_do_not_mix_what_has_no_context(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    other = Manager()
+    for one in (manager, other):
+        one.say({"role": "user", "messageId": f"m{id(one)}", "contextId": "", "parts": []})
+    await over(manager, store, backups)
+    with pytest.raises(SourceContradictsStore, match="'without-context' is another"):
+        await over(other, store, backups)
+
+
+async def test_times_of_tasks_without_an_offset_are_in_the_zone_that_is_given(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    manager.tasks[0].status["timestamp"] = "2026-01-02T00:04:00"
+    source = ManagerSource(manager)
+    report = await migrate(source, store, backups=backups, time_zone="America/Sao_Paulo")
+    assert report.backup.time_zone == "America/Sao_Paulo"
+    tasks = await Reader(store).tasks(conversation_uuid(store.tenant, "first"))
+    assert datetime(2026, 1, 2, 3, 4, tzinfo=UTC) in [task.created_at for task in tasks]
+
+
+async def test_what_is_lost_from_the_read_tables_is_named(
+    manager: Manager, store: EventStore, backups: Path, superuser_url: str
+) -> None:
+    report = await over(manager, store, backups)
+    with psycopg.connect(superuser_url) as connection:
+        connection.execute("DELETE FROM messages WHERE given_id = 'm1'")
+        connection.execute("UPDATE messages SET parts = '[]' WHERE version = 2")
+        connection.execute("UPDATE conversations SET name = 'x' WHERE given_id = 'second'")
+    verified = await verify_backup(store, store.tenant, report.backup)
+    assert verified.differing == ["first", "second"]
+    places = {difference.place for difference in verified.differences if difference.conversation == "second"}
+    assert {"name", "messages[0].parts", "messages[2]"} <= places
+
+
+def test_a_message_of_the_stand_in_is_written_as_a2a_writes_it() -> None:
+    wire = Message(role="user", parts=[], message_id="a").model_dump(mode="json", by_alias=True)
+    assert wire["messageId"] == "a"
+    assert wire["metadata"] is None
+
+
+async def test_a_task_that_the_store_began_is_not_begun_again(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
+    await over(manager, store, backups)
+    first = conversation_uuid(store.tenant, "first")
+    await store.append(first, [TaskCreated(task_id=first, given_id="ours", status="pending")])
+    assert (await over(manager, store, backups)).new_events == 0

@@ -1,0 +1,52 @@
+"""Instances of any application's classes as the JSON that they are on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.demoapp import Message
+
+from agent_manager import default_classes
+from agent_manager.importers.a2a_demo import plain
+from agent_manager.importers.source import SourceUnreadable
+
+pytestmark = pytest.mark.any_server
+
+
+def test_models_are_written_by_their_aliases() -> None:
+    said = plain(Message(role="user", parts=[], message_id="m"))
+    assert said["messageId"] == "m"
+
+
+@dataclass
+class Kept:
+    """A conversation of an application without pydantic."""
+
+    conversation_id: str
+    messages: list[Any]
+
+
+def test_other_classes_are_written_by_their_members() -> None:
+    assert plain(Kept("c", [SimpleNamespace(role="user", _hidden=1)])) == {
+        "conversation_id": "c",
+        "messages": [{"role": "user"}],
+    }
+
+
+def test_a_model_may_hold_what_is_none() -> None:
+    conversation = default_classes.Conversation(conversation_id="c", is_active=True, messages=[SimpleNamespace(role="user")])
+    assert plain(conversation)["messages"] == [{"role": "user"}]
+
+
+def test_protobuf_messages_are_written_as_protobuf_json() -> None:
+    timestamp_pb2 = pytest.importorskip("google.protobuf.timestamp_pb2")
+    conversation = default_classes.Conversation(conversation_id="c", is_active=True, messages=[timestamp_pb2.Timestamp(seconds=1)])
+    assert plain(conversation)["messages"] == ["1970-01-01T00:00:01Z"]
+
+
+def test_what_has_no_json_is_named() -> None:
+    with pytest.raises(SourceUnreadable, match="object has no JSON form"):
+        plain({"a": object()})

@@ -1,0 +1,86 @@
+"""Back into memory: the demo's kind of manager, and ours."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import demoapp
+from support.demoapp import AgentCard
+from support.demoapp import Manager
+
+from agent_manager.factory import MemoryManager
+from agent_manager.importers import migrate_from
+from agent_manager.importers import restore_into
+from agent_manager.importers.backup import BackupDamaged
+from agent_manager.importers.backup import backup_path
+from agent_manager.importers.backup import write_backup
+from agent_manager.importers.a2a_demo import ManagerSource
+from agent_manager.importers.restore import RestoreImpossible
+from eventstore import Settings
+
+
+async def saved(manager: Any, backups: Path) -> Path:
+    return (await write_backup(ManagerSource(manager), backup_path(backups), "default")).path
+
+
+async def all_of(manager: Any) -> list[dict[str, Any]]:
+    return [conversation.to_json() async for conversation in ManagerSource(manager).conversations()]
+
+
+async def test_a_manager_takes_back_everything(manager: Manager, backups: Path) -> None:
+    manager.agents.append(AgentCard(name="a", url="http://a"))
+    path = await saved(manager, backups)
+    other = Manager()
+    done = restore_into(other, path, types=demoapp)
+    assert (done.conversations, done.messages, done.tasks, done.agents) == (2, 10, 4, 1)
+    assert other.conversations[0].messages == manager.conversations[0].messages
+    assert await all_of(other) == await all_of(manager)
+
+
+async def test_restoring_again_adds_nothing(manager: Manager, backups: Path) -> None:
+    path = await saved(manager, backups)
+    done = restore_into(manager, path, types=demoapp)
+    assert (done.conversations, done.messages, done.tasks, done.agents) == (0, 0, 0, 0)
+
+
+async def test_the_environment_names_the_file(manager: Manager, backups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Manager()
+    assert restore_into(other, types=demoapp).conversations == 0
+    monkeypatch.setenv("EVENTSTORE_RESTORE", str(await saved(manager, backups)))
+    assert restore_into(other, types=demoapp).conversations == 2
+
+
+async def test_our_own_manager_takes_it_back_too(manager: Manager, backups: Path) -> None:
+    path = await saved(manager, backups)
+    with MemoryManager(types=demoapp) as ours:
+        assert restore_into(ours, path).messages == 10
+        assert [one.conversation_id for one in ours.conversations] == ["first", "second"]
+        assert ours.conversations[0].messages == manager.conversations[0].messages
+        assert [task.history for task in ours.tasks] == [task.history for task in manager.tasks]
+        assert [task.artifacts for task in ours.tasks] == [task.artifacts for task in manager.tasks]
+        assert restore_into(ours, path).messages == 10
+        assert len(ours.conversations[0].messages) == 5
+
+
+def test_our_own_manager_can_be_taken_over(settings: Settings, backups: Path) -> None:
+    with MemoryManager(types=demoapp) as ours:
+        conversation = ours.create_conversation("Trip")
+        ours.save_message({"role": "user", "parts": [{"text": "hi"}], "messageId": "m"}, conversation.conversation_id)
+        report = migrate_from(ours, settings=settings, backups=backups)
+        assert report.is_clean
+        assert (report.verified.conversations, report.verified.messages) == (1, 1)
+        assert migrate_from(ours, settings=settings, backups=backups).new_events == 0
+
+
+async def test_what_keeps_no_lists_is_refused(manager: Manager, backups: Path) -> None:
+    path = await saved(manager, backups)
+    with pytest.raises(RestoreImpossible, match="keeps no list of conversations"):
+        restore_into(object(), path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BackupDamaged, match=r"x\.jsonl\.gz"):
+        restore_into(Manager(), tmp_path / "x.jsonl.gz", types=sys.modules[__name__])

@@ -1,0 +1,179 @@
+"""The application's own classes: what they hold comes back equal, in either version of a2a-sdk, and translated."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.agents import agent
+from support.agents import text_of
+from support.agents import user_message
+from support.environment import child_environment
+
+from agent_manager.factory import MemoryManager
+from agent_manager.wire_classes import choose_classes
+from agent_manager import default_classes
+from agent_manager.wire_classes import is_protobuf
+from eventstore.errors import InputError
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=10)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
+OLD: dict[str, Any] = {
+    "kind": "message", "role": "agent", "messageId": "m", "contextId": "c", "extensions": ["urn:x"],
+    "referenceTaskIds": ["t"],
+}  # fmt: skip
+
+
+def a2a_sdk() -> Any:
+    return pytest.importorskip("a2a.types", reason="a2a-sdk is not installed")
+
+
+@given(text=TEXT, data=OBJECTS, metadata=OBJECTS)
+def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    types = a2a_sdk()
+    shape = choose_classes(types)
+    old = OLD | {
+        "metadata": metadata,
+        "parts": [
+            {"kind": "text", "text": text},
+            {"kind": "data", "data": data, "metadata": metadata},
+            {"kind": "file", "file": {"bytes": "aGk=", "mimeType": "text/plain", "name": text}},
+            {"kind": "file", "file": {"uri": "http://a/b"}},
+        ],
+    }
+    message = shape.to_message(old)
+    assert isinstance(message, types.Message)
+    with MemoryManager(types=types, answer=agent) as manager:
+        stored = manager.sanitize_message(message)
+        assert stored is message
+        [kept] = manager.get_messages("c")
+        assert kept == message
+        assert shape.sent(kept) == shape.sent(message)
+    if not is_protobuf(types.Message):
+        assert shape.sent(message) == old
+
+
+def test_a_message_that_fits_no_class_costs_nobody_the_others() -> None:
+    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+        manager.save_message({"role": "user", "parts": "a text"}, "c")
+        manager.save_message(user_message("hello"), "c")
+        manager.register_agent({"name": 5, "url": "http://a"})  # type: ignore[arg-type]
+        assert [one.parts[0]["text"] for one in manager.get_messages("c")] == ["a text", "hello"]
+        assert [one.conversation_id for one in manager.conversations] == ["c"]
+        assert len(manager.events) == 2
+        assert len(manager.agents) == 1
+
+
+NEVER_IMPORTED = """
+import sys
+from agent_manager.agents.a2a_client import sdk_module
+from agent_manager.manager import MemoryManager
+from agent_manager.manager.shapes import own
+
+before = MemoryManager()
+sdk_module("a2a.client")
+for manager in (before, MemoryManager()):
+    conversation = manager.create_conversation()
+    manager.save_message({"role": "user", "parts": [{"text": "a"}]}, conversation.conversation_id)
+    [message] = manager.get_messages(conversation.conversation_id)
+    assert type(message) is own.Message, type(message)
+    manager.close()
+assert "a2a.types" in sys.modules
+"""
+IMPORTED_AFTERWARDS = """
+from agent_manager.agents.a2a_client import sdk_module
+from agent_manager.manager import MemoryManager
+
+before = MemoryManager()
+from a2a.types import Message
+from agent_manager.manager.shapes import own
+sdk_module("a2a.client")
+for manager, kind in ((before, own.Message), (MemoryManager(), Message)):
+    manager.save_message({"role": "user", "messageId": "m", "parts": [{"text": "a"}]}, "c")
+    [message] = manager.get_messages("c")
+    assert type(message) is kind, type(message)
+    manager.close()
+"""
+
+
+@pytest.mark.parametrize("program", [NEVER_IMPORTED, IMPORTED_AFTERWARDS], ids=["never imported", "imported later"])
+def test_only_what_the_application_imported_decides_and_once_for_each_manager(program: str) -> None:
+    a2a_sdk()
+    subprocess.run([sys.executable, "-c", program], env=child_environment(), check=True, timeout=60)
+
+
+def test_messages_of_the_other_version_are_translated() -> None:
+    types = a2a_sdk()
+    shape = choose_classes(types)
+    new = {"role": "ROLE_USER", "messageId": "m", "contextId": "c", "parts": [{"text": "a"}, {"data": {"b": 1}}]}
+    old = user_message("a", "m", "c") | {"parts": [{"kind": "text", "text": "a"}, {"kind": "data", "data": {"b": 1}}]}
+    assert shape.to_message(new) == shape.to_message(old)
+    task = {"id": "t", "contextId": "c", "kind": "task", "status": {"state": "input-required"}, "history": [old]}
+    assert shape.to_task(task).id == "t"
+
+
+def test_tasks_and_cards_are_instances_of_its_classes() -> None:
+    types = a2a_sdk()
+    with MemoryManager(types=types, answer=agent) as manager:
+        message = choose_classes(types).to_message(user_message("task T", "m1", "c"))
+        asyncio.run(manager.process_message(manager.sanitize_message(message)))
+        [task] = manager.tasks
+        assert isinstance(task, types.Task)
+        assert (task.id, len(task.history), len(task.artifacts[0].parts)) == ("T", 3, 2)
+        assert len(manager.events) == 7
+
+
+def test_what_was_never_a_message_of_a2a_is_shown_as_the_nearest_that_there_is() -> None:
+    types = a2a_sdk()
+    shape = choose_classes(types)
+    chat = {"role": "assistant", "content": None, "tool_calls": [{"id": "call"}]}
+    for sent in (chat, {"role": "tool", "content": "42"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}):
+        assert shape.to_message(sent, "id").message_id == "id"
+
+
+def test_a_message_that_is_none_costs_nobody_the_others() -> None:
+    shape = choose_classes(a2a_sdk())
+    for wrong in ({"parts": [{"text": 5}]}, {"metadata": "x"}, {"parts": [{"kind": "song"}]}, {"extensions": 5}):
+        sent = {"role": "ROLE_AGENT", "messageId": "m", "parts": [{"text": "a"}]} | wrong
+        assert shape.to_message(sent).message_id == "m"
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"name": "n", "url": "http://a", "protocolVersion": "0.3.0", "skills": [{"id": "s"}]},
+        {"name": "n", "supportedInterfaces": [{"url": "http://a", "protocolBinding": "JSONRPC"}], "capabilities": {}},
+        {"name": "n", "url": "http://a", "description": 5, "capabilities": {"streaming": "x"}, "provider": 5},
+        {"name": "n", "url": "http://a", "securitySchemes": {"k": {"apiKeySecurityScheme": {"name": "k"}}}},
+    ],
+    ids=["of 0.3", "of 1.x", "a wrong one", "secured"],
+)
+def test_a_card_is_read_by_the_classes_of_either_version(card: dict[str, Any]) -> None:
+    read = choose_classes(a2a_sdk()).to_card(card)
+    assert read.name == "n"
+    assert "http://a" in (getattr(read, "url", ""), *(each.url for each in getattr(read, "supported_interfaces", ())))
+
+
+def test_without_any_of_its_own_an_application_works_with_ours() -> None:
+    assert choose_classes(SimpleNamespace()).message is default_classes.Message
+    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+        given = user_message("hello", "m1", "c") | {"of-tomorrow": [1, None]}
+        stored = manager.sanitize_message(given)
+        assert stored is given
+        asyncio.run(manager.process_message(stored))
+        first, reply = manager.get_messages("c")
+        assert choose_classes(SimpleNamespace()).sent(first) == given
+        assert text_of(reply.model_dump()) == "echo: hello"
+        with pytest.raises(InputError, match="is no message"):
+            manager.sanitize_message("hello")

@@ -1,0 +1,352 @@
+"""Whoever asks for too much, too fast or too slowly gets an answer that says so, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from string import ascii_lowercase
+from time import perf_counter
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from support.callers import People
+from support.callers import Person
+from support.eventsource import EventSource
+from support.serving import Served
+from support.serving import served
+from support.waiting import until_async
+
+from agent_manager.server import protocol
+from eventstore import ApplicationEvent
+from eventstore import EventStore
+from eventstore import Settings
+
+pytestmark = pytest.mark.shared_database
+
+
+@asynccontextmanager
+async def limited(settings: Settings, *, requires_tokens: bool = False, **limits: Any) -> AsyncIterator[Served]:
+    """A server with other limits."""
+    async with (
+        EventStore(settings.model_copy(update=limits)) as store,
+        served(store, works=False, requires_tokens=requires_tokens) as here,
+    ):
+        yield here
+
+
+@asynccontextmanager
+async def connected(here: Served, text: str = "") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection on which something was sent."""
+    reader, writer = await asyncio.open_connection(*here.address)
+    writer.write(text.encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+HALF = (
+    "POST /v1/conversations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    "Content-Length: 100\r\n{}\r\n{{"
+)
+"""A request whose body does not come."""
+
+
+def is_refused(answer: httpx.Response, status: int, title: str) -> None:
+    """Fails unless an answer is the refusal, said as a problem."""
+    assert (answer.status_code, answer.json()["title"]) == (status, title), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_key_that_asks_too_often_is_told_when_to_come_again(settings: Settings) -> None:
+    async with limited(settings, rate_per_second=0.01, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
+        assert (await ana.get("/v1/conversations")).status_code == 200
+        refused = await ana.get("/v1/conversations")
+        is_refused(refused, 429, "Too Many Requests")
+        assert 90 <= int(refused.headers["retry-after"]) <= 100
+        told = await ana.post("/conversation/list")
+        assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
+        assert (await bob.get("/v1/conversations")).status_code == 200
+        assert here.backend.counters.number("http_refused", reason="rate") == 2
+        await people.close()
+
+
+async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(settings: Settings) -> None:
+    async with limited(settings, max_requests=1) as here, connected(here, HALF.format("")):
+
+        async def is_taken() -> bool:
+            return here.backend.limits.requests.taken == 1
+
+        await until_async(is_taken, "the request is under way")
+        busy = await here.client.get("/v1/conversations")
+        is_refused(busy, 503, "Service Unavailable")
+        assert busy.headers["retry-after"] == "1"
+        assert (await here.client.get("/health")).status_code == 200
+        assert here.backend.counters.number("http_refused", reason="requests under way") == 1
+
+
+async def test_neither_a_key_nor_a_tenant_with_many_takes_all_places(settings: Settings) -> None:
+    async with limited(settings, max_requests=4, requires_tokens=True) as here, AsyncExitStack() as stack:
+        people = People(here.store, here.url)
+        ana, bob, cid = [await people.person("acme", name) for name in ("ana", "bob", "cid")]
+        eve = await people.person("globex", "eve")
+
+        async def hold(token: str, number: int) -> None:
+            await stack.enter_async_context(connected(here, HALF.format(f"Authorization: Bearer {token}\r\n")))
+
+            async def is_taken() -> bool:
+                return here.backend.limits.requests.taken == number
+
+            await until_async(is_taken, "the request is under way")
+
+        await hold(ana.token, 1)
+        is_refused(await ana.get("/v1/conversations"), 429, "Too Many Requests")
+        assert (await bob.get("/v1/conversations")).status_code == 200
+        await hold(bob.token, 2)
+        is_refused(await cid.get("/v1/conversations"), 429, "Too Many Requests")
+        assert (await eve.get("/v1/conversations")).status_code == 200
+        await people.close()
+
+
+async def test_events_and_bytes_are_counted_by_tenant(settings: Settings) -> None:
+    async with limited(settings, events_per_second=2, bytes_per_second=100_000, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        tenants = {"ana": "acme", "bob": "acme", "cid": "globex", "dan": "globex", "eve": "initech"}
+        ana, bob, cid, dan, eve = [await people.person(tenant, name) for name, tenant in tenants.items()]
+        made = {person: (await person.post("/v1/conversations", {})).json()["id"] for person in (ana, cid, eve)}
+
+        async def append(person: Person, number: int, size: int = 1) -> httpx.Response:
+            events = [{"event_type": "note", "content": "x" * size}] * number
+            return await person.post(f"/v1/conversations/{made[person]}/events", {"events": events})
+
+        assert (await append(ana, 1000)).status_code == 201  # what is left may be overdrawn, once
+        refused = await append(ana, 1)
+        is_refused(refused, 429, "Too Many Requests")
+        assert int(refused.headers["retry-after"]) > 100
+        is_refused(await bob.post("/v1/conversations", {}), 429, "Too Many Requests")
+        assert (await append(cid, 1, 900_000)).status_code == 201
+        for person in (cid, dan):
+            is_refused(await person.get("/v1/conversations"), 429, "Too Many Requests")
+        assert (await append(eve, 1)).status_code == 201
+        await people.close()
+
+
+async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -> None:
+    async with limited(settings, max_connections=20) as here, AsyncExitStack() as stack:
+        (host, port), opened = here.address, list[asyncio.StreamWriter]()
+
+        async def from_address(address: str, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(host, port, local_addr=(address, 0))
+            stack.callback(writer.transport.abort)
+            writer.write(text.encode())
+            opened.append(writer)
+            return reader, writer
+
+        whole = "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        trip = await here.begin()
+        source = await EventSource(here.address, f"/v1/conversations/{trip}/stream").open()
+        for _ in range(60):
+            await from_address("127.0.0.1", whole[:20])
+        for _ in range(5):
+            reader, _ = await from_address("127.0.0.2", whole)
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+        said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
+        assert (await source.next()).id == said.position, "what is being answered is not displaced"
+        source.cut()
+        assert here.backend.counters.number("http_refused", reason="connections") >= 40
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
+    async with limited(settings, body_seconds=0.3) as here:
+        async with connected(here, HALF.format("")) as (reader, writer):
+            reading = asyncio.create_task(reader.read())
+            while not reading.done():  # what trickles in does not lengthen the time
+                writer.write(b" ")
+                await asyncio.wait([reading], timeout=0.05)
+            head, _, body = reading.result().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"EVENTSTORE_BODY_SECONDS" in body
+        assert here.backend.counters.number("http_refused", reason="slow body") == 1
+        assert here.backend.limits.requests.taken == 0
+        assert (await here.client.get("/v1/conversations")).json()["items"] == []
+
+
+@pytest.mark.parametrize("sent", ["", "GET / HTTP/1.1\r\nHost: 127", "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings, sent: str) -> None:
+    """Also after a first request: bytes that begin another do not keep the connection."""
+    async with limited(settings, body_seconds=0.3) as here, connected(here, sent) as (reader, writer):
+        if sent.endswith("\r\n\r\n"):
+            await reader.readuntil(b'"ok"}')
+            writer.write(b"G")
+        said = await asyncio.wait_for(reader.read(), 10)
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert here.backend.counters.number("http_refused", reason="slow head") == 1
+
+
+@pytest.mark.parametrize("sent", ["no HTTP\r\n\r\n", "GET /v1/search?q=" + "x" * 70_000])
+async def test_what_is_no_http_or_has_too_long_a_head_is_told_so(here: Served, sent: str) -> None:
+    async with connected(here, sent) as (reader, _):
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == 400
+    assert here.backend.counters.number("http_refused", reason="no HTTP") == 1
+
+
+async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(settings: Settings) -> None:
+    async with limited(settings, body_seconds=0.2) as here:
+        trip = await here.begin()
+        source = await EventSource(here.address, f"/v1/conversations/{trip}/stream").open()
+        with pytest.raises(TimeoutError):  # longer than a head may take
+            await asyncio.wait_for(source.next(), 0.5)
+        said = await here.say(trip, "still there")
+        assert (await source.next()).id == said["position"]
+        source.cut()
+
+
+async def test_of_more_connections_than_there_may_be_the_oldest_silent_one_is_closed_with_an_answer(
+    settings: Settings,
+) -> None:
+    request = "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    async with limited(settings, max_connections=3) as here, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connected(here)) for _ in range(3)]
+        async with connected(here, request) as (reader, _):
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+            ended = await asyncio.wait_for(silent[0][0].read(), 10)
+        assert ended.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in ended
+
+        answering = [await stack.enter_async_context(connected(here, HALF.format(""))) for _ in range(3)]
+
+        async def are_taken() -> bool:
+            return here.backend.limits.requests.taken == 3
+
+        await until_async(are_taken, "all connections are being answered")
+        async with connected(here, request) as (reader, _):
+            assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503 ")
+        answering[0][1].transport.abort()
+
+        async def is_let_in() -> bool:
+            async with connected(here, request) as (reader, _):
+                return b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+
+        await until_async(is_let_in, "the place is free again")
+
+
+async def test_open_streams_are_counted_by_key_by_tenant_and_in_all(settings: Settings) -> None:
+    async with limited(settings, max_streams=4, requires_tokens=True) as here:
+        people = People(here.store, here.url)
+        tenants = {"ana": "acme", "bob": "acme", "cid": "globex", "dan": "globex", "eve": "initech", "fay": "acme"}
+        persons = [await people.person(tenant, name) for name, tenant in tenants.items()]
+        sources = []
+        for person in persons[:4]:
+            sources.append(await EventSource(here.address, "/v1/log/stream", token=person.token).open())
+            assert sources[-1].status == 200
+            if len(sources) == 1:
+                refused = await person.get("/v1/log/stream")
+                is_refused(refused, 429, "Too Many Requests")
+                assert refused.headers["retry-after"] == "1"
+        is_refused(await persons[4].get("/v1/log/stream"), 503, "Service Unavailable")
+        is_refused(await persons[5].get("/v1/log/stream"), 429, "Too Many Requests")
+        assert here.backend.limits.requests.taken == 0, "a stream is no request under way"
+        for source in sources:
+            source.cut()
+
+        async def is_free() -> bool:
+            return here.backend.limits.streams.taken == 0
+
+        await until_async(is_free, "the places are given back")
+        again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
+        assert again.status == 200
+        again.cut()
+        assert here.backend.counters.number("http_refused", reason="open streams") == 3
+        await people.close()
+
+
+async def test_who_takes_nothing_of_their_answer_is_let_go(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "TAKE_SECONDS", 0.3)
+    trip = await here.begin()
+    for _ in range(20):
+        await here.store.append(trip, [ApplicationEvent("big", "x" * 900_000)])
+    async with connected(here, f"GET /v1/conversations/{trip}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+
+        async def is_let_go() -> bool:
+            return here.backend.counters.number("http_refused", reason="slow reader") == 1
+
+        await until_async(is_let_go, "the server has given up")
+    assert (await here.client.get("/health")).status_code == 200
+
+
+async def test_a_statement_that_takes_too_long_is_ended(settings: Settings, superuser_url: str) -> None:
+    async with limited(settings, statement_seconds=0.2) as here:
+        trip = await here.begin()
+        with psycopg.connect(superuser_url) as blocking:
+            blocking.execute("LOCK TABLE conversations")
+            late = await here.client.get("/v1/conversations")
+            is_refused(late, 503, "StatementTimeout")
+            assert late.headers["retry-after"] == "5"
+            assert "EVENTSTORE_STATEMENT_SECONDS" in late.json()["detail"]
+        assert (await here.client.get("/v1/conversations")).json()["items"][0]["id"] == trip
+
+
+async def test_a_shorter_limit_of_the_server_stands(settings: Settings, superuser_url: str) -> None:
+    login = psycopg.conninfo.conninfo_to_dict(settings.server_url() or "")["user"]
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        database = superuser.info.dbname
+        superuser.execute(f'ALTER ROLE "{login}" IN DATABASE "{database}" SET statement_timeout = 1234')
+    for seconds, shown in ((30.0, "1234ms"), (0.5, "500ms")):
+        async with EventStore(settings.model_copy(update={"statement_seconds": seconds})) as store:
+            assert (await store.tables(store.caller()).fetch("SHOW statement_timeout"))[0][0] == shown
+
+
+async def test_a_body_with_two_lengths_hides_no_second_request(here: Served) -> None:
+    hidden = "GET /v1/conversations HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    head = f"Host: 127.0.0.1\r\nContent-Length: {5 + len(hidden)}\r\nTransfer-Encoding: chunked\r\n"
+    async with connected(here, f"POST /v1/conversations HTTP/1.1\r\n{head}\r\n0\r\n\r\n{hidden}") as (reader, _):
+        told = await reader.read()
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert told.count(b"HTTP/1.1") == 1
+    assert (await here.client.get("/v1/conversations")).json()["items"] == []
+
+
+async def test_expensive_searches_of_one_tenant_do_not_keep_another_waiting(settings: Settings) -> None:
+    async with limited(settings, requires_tokens=True, rate_per_second=10_000) as here:
+        people = People(here.store, here.url)
+        ana, bob = await people.person("acme", None), await people.person("globex", "bob")
+        path = f"/v1/conversations/{(await bob.post('/v1/conversations')).json()['id']}/messages"
+        source = random.Random(1)
+
+        async def search_on(stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                words = "+".join("".join(source.choices(ascii_lowercase, k=24)) for _ in range(40))
+                assert (await ana.get(f"/v1/search?q={words}")).status_code == 200
+
+        async def work() -> list[float]:
+            taken = []
+            for _ in range(10):
+                began = perf_counter()
+                posted = await bob.post(path, {"role": "user", "content": "the train"})
+                page, search = await bob.get(path), await bob.get("/v1/search?q=train")
+                taken.append(perf_counter() - began)
+                assert (posted.status_code, page.status_code, search.status_code) == (201, 200, 200)
+            return taken
+
+        await work()
+        at_rest = median(await work())
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as searches:
+            for _ in range(8):
+                searches.create_task(search_on(stop))
+            beside = median(await work())
+            stop.set()
+        # The client, the server and PostgreSQL share the cores of the machine that runs the tests.
+        assert beside < 3 * at_rest + 0.2
+        await people.close()

@@ -1,0 +1,133 @@
+"""An id in a path addresses exactly what has that id, whatever characters it has, or is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.callers import People
+from support.callers import Person
+from support.endpoints import Endpoint
+from support.endpoints import endpoints
+from support.examples import examples
+from support.serving import Served
+
+from agent_manager.server.middleware import canonical_path
+from agent_manager.auth import Scope
+
+pytestmark = pytest.mark.shared_database
+
+RESERVED = "/%?#[]@!$&'()*+,;=:. \\\"<>^`{|}~"
+IDS = st.one_of(
+    st.text("ab" + RESERVED, min_size=1, max_size=12),
+    st.lists(st.sampled_from(["x", "..", ".", "", "members", "bob", "messages", "%2F", "state", "v1"]), min_size=2).map(
+        "/".join
+    ),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12),
+).filter(lambda text: not text.startswith("eventstore:"))
+
+
+def of_conversation() -> list[Endpoint]:
+    return [each for each in endpoints() if "{conversation}" in each.path and not each.is_endless]
+
+
+async def request(here: Served, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Sends a path as it is: clients' libraries put some of them right."""
+    reader, writer = await asyncio.open_connection(*here.address)
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    whole = await reader.read()
+    writer.close()
+    return int(whole.split()[1]), whole.partition(b"\r\n\r\n")[2]
+
+
+def encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+@pytest.mark.any_server
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_every_way_to_encode_an_id_is_one_path_and_no_two_ids_share_one(text: str) -> None:
+    least = quote(text, safe="!$&'()*+,;=:@-._~")
+    most = "".join(f"%{byte:02x}" for byte in text.encode())
+    paths = {canonical_path({"raw_path": f"/a/{way}/b".encode()}) for way in (encoded(text), least, most)}
+    assert paths == {f"/a/{encoded(text)}/b"}
+    assert canonical_path({"raw_path": b"/a/%ff"}) is None
+
+
+@given(name=IDS)
+@examples(30)
+async def test_a_conversation_is_what_its_encoded_id_names_at_every_endpoint(here: Served, name: str) -> None:
+    made = await here.client.post("/v1/conversations", json={"id": name})
+    assert made.status_code in (201, 409, 422), made.text
+    if made.status_code == 422:
+        return
+    path = f"/v1/conversations/{encoded(name)}"
+    status, body = await request(here, "GET", path)
+    assert status == 200, body
+    assert name in (json.loads(body)["given_id"], json.loads(body)["id"])
+    user = encoded(name[::-1])
+    status, body = await request(here, "POST", f"{path}/members", json.dumps({"user": name[::-1]}).encode())
+    assert status == 201, body
+    status, body = await request(here, "DELETE", f"{path}/members/{user}")
+    assert status == 204, body
+    assert json.loads((await request(here, "GET", f"{path}/members"))[1])["items"] == []
+
+
+async def test_what_is_meant_for_one_resource_reaches_no_other(here: Served) -> None:
+    """Each id is made of the path of something that exists."""
+    await here.begin(id="x")
+    assert (await here.client.post("/v1/conversations/x/members", json={"user": "bob"})).status_code == 201
+    await here.say("x", "secret of x")
+    before = (await here.client.get("/v1/log")).json()["items"]
+    foreign = ("x/members/bob", "x/messages", "x/state", "x/members", "x?", "x#", "x/", "/x", "x/../x", "x%2Fmessages")
+    for endpoint in of_conversation():
+        for name in foreign:
+            answer = await endpoint.request(here.client, encoded(name))
+            assert answer.status_code == 404, (endpoint, name, answer.text)
+    assert (await here.client.get("/v1/log")).json()["items"] == before, "something was written"
+    for path in ("/v1%2Fconversations%2Fx", "/v1/conversations%2Fx", "/v1/conversations/x%2Fmembers%2Fbob"):
+        for method in ("GET", "DELETE"):
+            assert (await request(here, method, path))[0] in (404, 405), path
+    assert (await request(here, "GET", "/v1/conversations/%ff"))[0] == 400
+    assert (await request(here, "GET", "/v1/%63onversations/%78/messages"))[0] == 200, "an equivalent path"
+
+
+async def test_an_imported_id_with_slashes_can_be_used_at_every_endpoint(here: Served) -> None:
+    names = ("app/user/session", "https://agents.example/?a=b#c", "100%", "a+b c", "..", "x/members/bob", "é/ü;v=1")
+    for name in names:
+        await here.begin(id=name)
+        made = await request(here, "POST", f"/v1/conversations/{encoded(name)}/members", b'{"user": "spiffe://x/y"}')
+        assert made[0] == 201, made
+        for endpoint in sorted(of_conversation(), key=lambda each: each.method == "DELETE"):
+            if endpoint.method == "GET":
+                path = endpoint.path.replace("{conversation}", encoded(name))
+                status, body = await request(here, "GET", path)
+                assert status == 200, (path, body)
+        status, body = await request(
+            here, "DELETE", f"/v1/conversations/{encoded(name)}/members/{encoded('spiffe://x/y')}"
+        )
+        assert status == 204, body
+        members = await request(here, "GET", f"/v1/conversations/{encoded(name)}/members")
+        assert b"spiffe" not in members[1]
+        assert (await request(here, "DELETE", f"/v1/conversations/{encoded(name)}"))[0] == 204
+    kept = (await here.client.get("/v1/conversations?deleted=true&limit=1000")).json()["items"]
+    assert all(each["is_deleted"] for each in kept)
+
+
+async def test_an_idempotency_key_is_of_the_path_as_it_was_sent(walled: Served, people: People) -> None:
+    ana: Person = await people.person("acme", "ana", *Scope)
+    key = {"Idempotency-Key": "1"}
+    for name in ("x", "x/members", "x?", "x#"):
+        assert (await ana.post("/v1/conversations", {"id": name})).status_code == 201
+    said = {"role": "user", "content": "hello"}
+    told = []
+    for name in ("x", "x/members", "x?", "x#", "x"):
+        answer = await ana.post(f"/v1/conversations/{encoded(name)}/messages", said, headers=key)
+        assert answer.status_code == 201, answer.text
+        told.append(answer.json()["conversation_id"])
+    assert (len(set(told)), told[0]) == (4, told[-1])

@@ -1,0 +1,173 @@
+"""Polling is cheap: what has not changed is neither sent nor made again; and nothing old is ever served for new."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.serving import Served
+from support.serving import served
+
+from agent_manager.server.serve import listen
+from eventstore import EventStore
+from eventstore import MessageAdded
+from projections import named
+from projections import rebuild
+
+pytestmark = pytest.mark.shared_database
+
+DEMO_LISTS = ("/conversation/list", "/task/list", "/events/get", "/message/pending", "/agent/list")
+READS = (
+    "/v1/conversations", "/v1/conversations/trip", "/v1/conversations/trip/messages", "/v1/conversations/trip/tasks",
+    "/v1/conversations/trip/state", "/v1/conversations/trip/state?version=1", "/v1/conversations/trip/events",
+    "/v1/messages", "/v1/tasks", "/v1/log", "/v1/search?q=hello", "/v1/statistics", "/v1/agents", "/v1/pending",
+)  # fmt: skip
+
+
+async def ask(here: Served, path: str, tag: str | None = None) -> Any:
+    """Reads a path of either kind."""
+    headers = {} if tag is None else {"If-None-Match": tag}
+    if path.startswith("/v1"):
+        return await here.client.get(path, headers=headers)
+    params = {"params": "trip"} if path == "/message/list" else {}
+    return await here.client.post(path, json={"jsonrpc": "2.0", "id": "1", **params}, headers=headers)
+
+
+@pytest.mark.parametrize("path", [*READS, *DEMO_LISTS, "/message/list"])
+async def test_what_has_not_changed_is_neither_sent_nor_made_again(here: Served, path: str) -> None:
+    await here.begin(id="trip")
+    said = await here.say("trip", "hello")
+    await here.client.get("/v1/search", params={"q": "x", "at_least": said["position"]})
+    await here.client.get("/v1/statistics", params={"at_least": said["position"]})
+
+    first = await ask(here, path)
+    assert (first.status_code, first.headers["etag"][:3]) == (200, 'W/"')
+    made = here.backend.bodies.made
+    again = await ask(here, path)
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+    unchanged = await ask(here, path, f'"else", {first.headers["etag"]}')
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert here.backend.bodies.made == made
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/conversations/trip/messages", "/v1/messages", "/message/list", "/conversation/list"]
+)
+async def test_what_has_changed_is_sent(here: Served, path: str) -> None:
+    await here.begin(id="trip")
+    first = await ask(here, path)
+    for number in range(20):
+        await here.say("trip", f"text {number}.")
+        changed = await ask(here, path, first.headers["etag"])
+        assert (changed.status_code, f"text {number}." in changed.text) == (200, True)
+        first = changed
+
+
+async def test_one_poller_more_costs_no_more(here: Served) -> None:
+    """However many ask at once, a body is made once."""
+    await here.begin(id="trip")
+    await here.say("trip", "hello")
+    made = here.backend.bodies.made
+    answers = await asyncio.gather(*(ask(here, "/conversation/list") for _ in range(50)))
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert here.backend.bodies.made == made + 1
+
+
+async def test_a_tag_is_of_one_address_and_one_question(here: Served) -> None:
+    await here.begin(id="trip")
+    await here.begin(id="tour")
+    for path, other in (
+        ("/v1/conversations/trip/messages", "/v1/conversations/tour/messages"),
+        ("/v1/conversations/trip/messages", "/v1/conversations/trip/messages?limit=1"),
+    ):
+        tag = (await here.client.get(path)).headers["etag"]
+        assert (await here.client.get(other, headers={"If-None-Match": tag})).status_code == 200
+    tag = (await ask(here, "/message/list")).headers["etag"]
+    other = await here.client.post("/message/list", json={"params": "tour"}, headers={"If-None-Match": tag})
+    assert other.status_code == 200
+
+
+async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served, database_url: str) -> None:
+    """It holds the horizon back; what is appended meanwhile is visible all the same, and must be seen."""
+    await here.begin(id="trip")
+    with psycopg.connect(database_url) as foreign:
+        foreign.execute("SELECT hold_gate()")
+        foreign.execute("SELECT nextval('events_position')")
+        for path in ("/conversation/list", "/message/list", "/v1/conversations/trip/events"):
+            before = await ask(here, path)
+            await here.store.append(
+                (await here.client.get("/v1/conversations/trip")).json()["id"],
+                [MessageAdded(role="user", content=f"meanwhile {path}", extra={"messageId": "m"})],
+            )
+            after = await ask(here, path, before.headers["etag"])
+            assert (after.status_code, f"meanwhile {path}" in after.text) == (200, True)
+
+
+async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(here: Served, store: EventStore) -> None:
+    await here.begin(id="trip")
+    first = await here.client.get("/v1/conversations")
+    made = here.backend.bodies.made
+    await rebuild(store, named(["conversations"]))
+    again = await here.client.get("/v1/conversations", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, here.backend.bodies.made) == (304, made + 1)
+
+
+async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
+    await here.begin(id="trip")
+    tags = {path: (await ask(here, path)).headers["etag"] for path in ("/v1/conversations", "/conversation/list")}
+    await store.append(uuid4(), [MessageAdded(role="user", content="psst")], tenant="another")
+    for path, tag in tags.items():
+        assert (await ask(here, path, tag)).status_code == 304
+
+
+async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -> None:
+    """A poller that sends back its tag must find what it wrote itself, however the others hurry."""
+    await asyncio.gather(*(here.begin(id=f"c{number}") for number in range(8)))
+
+    async def live(number: int) -> None:
+        tag = None
+        for step in range(10):
+            await here.say(f"c{number}", f"{number}:{step}.")
+            path = "/conversation/list" if step % 2 else f"/v1/conversations/c{number}/messages?limit=1000"
+            answer = await ask(here, path, tag if not step % 2 else None)
+            assert answer.status_code == 200
+            assert f"{number}:{step}." in answer.text
+            tag = answer.headers["etag"] if not step % 2 else tag
+
+    await asyncio.gather(*(live(number) for number in range(8)))
+
+
+@pytest.mark.own_database
+async def test_a_read_waits_for_what_its_tenant_wrote_and_for_nothing_else(
+    store: EventStore, superuser_url: str
+) -> None:
+    async with served(store, works=False) as here:
+        await here.begin(id="trip")
+        await here.client.get("/v1/messages")
+        [trip] = (await here.client.get("/v1/conversations")).json()["items"]
+        with psycopg.connect(superuser_url) as worker:  # which is busy with all partitions but that of the conversation
+            worker.execute("SELECT FROM checkpoints WHERE share <> share_of(%s) FOR UPDATE", [trip["id"]])
+            for number in range(8):
+                await store.append(uuid4(), [MessageAdded(role="user", content=f"{number}")], tenant="another")
+            await here.say("trip", "hello")
+            for path in ("/v1/messages", "/v1/conversations/trip/messages", "/v1/conversations/trip/state"):
+                read = await here.client.get(path)
+                assert (read.status_code, "hello" in read.text) == (200, True), path
+
+
+async def test_small_answers_go_out_at_once() -> None:
+    connected = asyncio.get_running_loop().create_future()
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listening = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(accept, sock=listening):
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await connected != 0
+        writer.close()

@@ -1,0 +1,250 @@
+"""Group commit: appends at the same time travel together, and each meets its own fate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.raw import append_raw_async
+from support.raw import note
+from support.waiting import until_async
+
+from eventstore import NO_STREAM
+from eventstore import Append
+from eventstore import AppendResult
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore import NewEvent
+from eventstore import UnknownEvent
+from eventstore import batching
+from eventstore.errors import ConnectionLost
+from eventstore.errors import EventIdConflict
+from eventstore.errors import InputError
+from eventstore.errors import StoreClosed
+from eventstore.errors import WrongExpectedVersion
+
+ONE_TRANSACTION = "SELECT count(DISTINCT xmin::text) FROM events WHERE conversation_id = ANY (%s)"
+
+
+async def number(store: EventStore, query: str, *values: Any) -> int:
+    return int((await store.log(store.caller()).fetch(query, values))[0][0])  # type: ignore[arg-type]
+
+
+async def until_somebody_waits_for_a_conversation(store: EventStore, appends: int = 1) -> None:
+    async def waiting() -> bool:
+        return (
+            await number(store, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") >= appends
+        )
+
+    await until_async(waiting, "an append waits for a conversation that somebody else holds")
+
+
+async def test_appends_that_come_together_are_committed_together(store: EventStore) -> None:
+    await store.append(uuid4(), [note()])
+    conversations = [uuid4() for _ in range(100)]
+    await asyncio.gather(*(store.append(conversation, [note()]) for conversation in conversations))
+    assert await number(store, ONE_TRANSACTION, conversations) <= 6
+
+
+async def test_each_append_of_a_group_has_an_outcome_of_its_own(store: EventStore) -> None:
+    stale, known = uuid4(), uuid4()
+    first, other = NewEvent(note("first")), uuid4()
+    await store.append(stale, [note()])
+    await store.append(known, [first])
+    refused = UnknownEvent(event_type="message.added", content={"role": 1}, schema_version=2)
+    results = await asyncio.gather(
+        store.append(uuid4(), [note()], expected=NO_STREAM),
+        store.append(stale, [note()], expected=NO_STREAM),
+        store.append(known, [first], expected=NO_STREAM),
+        store.append(known, [NewEvent(note("another"), first.id)]),
+        store.append(other, [refused]),
+        store.append_all([Append(other, [note()]), Append(stale, [note()], 7)]),
+        store.append(other, [note()], tenant="somebody else"),
+        return_exceptions=True,
+    )
+    kinds = [
+        AppendResult,
+        WrongExpectedVersion,
+        AppendResult,
+        EventIdConflict,
+        InputError,
+        WrongExpectedVersion,
+        AppendResult,
+    ]
+    assert [type(result) for result in results] == kinds
+    assert "not a string" in str(results[4])
+    assert isinstance(results[2], AppendResult)
+    assert not results[2].events[0].is_new
+    assert [event async for event in store.read(other)] == []
+    assert [event.content async for event in store.read(known)] == ["first"]
+
+
+async def test_what_fails_in_the_server_fails_its_own_append_only(store: EventStore, superuser_url: str) -> None:
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(
+            """
+            CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = 'data_exception'; END $$;
+            CREATE TRIGGER fails BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.actor = 'bad') EXECUTE FUNCTION fail();
+            """
+        )
+    conversations = [uuid4() for _ in range(20)]
+    results = await asyncio.gather(
+        *(store.append(conversation, [note()]) for conversation in conversations),
+        store.append(uuid4(), [note()], actor="bad"),
+        *(store.append(conversation, [note()]) for conversation in conversations),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [AppendResult] * 20 + [InputError] + [AppendResult] * 20
+    assert "not this one" in str(results[20])
+
+
+async def test_a_locked_conversation_does_not_hold_up_the_others(store: EventStore) -> None:
+    locked = uuid4()
+    holder = await store.connect()
+    async with holder, holder.transaction():
+        await append_raw_async(holder, "theirs", conversation=locked)
+        mine = [asyncio.create_task(store.append(locked, [note(n)])) for n in range(20)]
+        await until_somebody_waits_for_a_conversation(store)
+        for _ in range(5):
+            await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(50)))
+        assert not any(task.done() for task in mine)
+    results = await asyncio.gather(*mine)
+    assert sorted(result.version for result in results) == list(range(2, 22))
+
+
+async def test_many_locked_conversations_take_turns_in_waiting(store: EventStore) -> None:
+    conversations = [uuid4() for _ in range(8)]
+    holder = await store.connect()
+    async with holder, holder.transaction():
+        for conversation in conversations:
+            await append_raw_async(holder, "theirs", conversation=conversation)
+        mine = [asyncio.create_task(store.append(conversation, [note()])) for conversation in conversations]
+        await until_somebody_waits_for_a_conversation(store, appends=2)
+        await store.append(uuid4(), [note()])
+    results = await asyncio.gather(*mine)
+    assert [result.version for result in results] == [2] * 8
+
+
+async def test_an_append_that_is_cancelled_while_it_waits_is_not_done(store: EventStore) -> None:
+    locked = uuid4()
+    holder = await store.connect()
+    event = NewEvent(note("cancelled"))
+    async with holder, holder.transaction():
+        await append_raw_async(holder, "theirs", conversation=locked)
+        under_way = asyncio.create_task(store.append(locked, [note("mine")]))
+        await until_somebody_waits_for_a_conversation(store)
+        waiting = asyncio.create_task(store.append(locked, [event]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    await under_way
+    assert [event.content async for event in store.read(locked)] == ["theirs", "mine"]
+    assert (await store.append(locked, [event])).events[0].is_new
+
+
+async def test_an_append_that_is_cancelled_under_way_is_done_wholly_or_not_at_all(store: EventStore) -> None:
+    for _ in range(40):
+        conversation, events = uuid4(), [NewEvent(note(n)) for n in range(3)]
+        task = asyncio.create_task(store.append(conversation, events))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        again = await store.append(conversation, events)
+        assert len({one.is_new for one in again.events}) == 1  # the caller learns which
+        assert [event.id async for event in store.read(conversation)] == [event.id for event in events]
+
+
+async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_WAITING_EVENTS", 80)
+    locked = uuid4()
+    holder = await store.connect()
+    async with holder, holder.transaction():
+        await append_raw_async(holder, "theirs", conversation=locked)
+        made = 0
+
+        class Counted(MessageAdded):
+            def to_content(self) -> Any:
+                nonlocal made
+                made += 1
+                return super().to_content()
+
+        mine = [asyncio.create_task(store.append(locked, [Counted(role="user", content="x")])) for _ in range(50)]
+        await until_somebody_waits_for_a_conversation(store)
+        assert made == 80 // batching.CONVERSATION_PART  # the others wait, not serialised
+        await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(200)))  # which others pass
+        for task in mine[::2]:
+            task.cancel()
+        await asyncio.sleep(0)
+    results = await asyncio.gather(*mine, return_exceptions=True)
+    assert sum(isinstance(result, AppendResult) for result in results) == 25
+    versions = [event.version async for event in store.read(locked)]
+    assert versions == list(range(1, len(versions) + 1))
+    assert len(versions) >= 26
+
+
+async def test_bytes_count_as_well(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_WAITING_BYTES", 10_000)
+    results = await asyncio.gather(
+        *(store.append(uuid4(), [MessageAdded(role="user", content="x" * 9_000)]) for _ in range(40))
+    )
+    assert len(results) == 40
+
+
+@pytest.fixture
+def cut(superuser_url: str) -> Callable[[], int]:
+    """Ends the connections of the store; returns how many."""
+
+    def cut() -> int:
+        with psycopg.connect(superuser_url, autocommit=True) as connection:
+            ended = connection.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'eventstore'"
+            ).fetchone()
+            assert ended is not None
+            return int(ended[0])
+
+    return cut
+
+
+async def test_a_connection_lost_at_rest_is_replaced_without_a_word(store: EventStore, cut: Callable[[], int]) -> None:
+    conversation = uuid4()
+    for version in range(1, 6):
+        assert (await store.append(conversation, [note()])).version == version
+        assert await asyncio.to_thread(cut) >= 1
+
+
+async def test_appends_under_way_on_a_lost_connection_happen_once(store: EventStore, cut: Callable[[], int]) -> None:
+    conversations = [uuid4() for _ in range(30)]
+    for _ in range(5):
+        tasks = [asyncio.create_task(store.append(conversation, [note()])) for conversation in conversations]
+        await asyncio.to_thread(cut)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, AppendResult | ConnectionLost) for result in results), results
+    for conversation in conversations:
+        versions = [event.version async for event in store.read(conversation)]
+        assert versions == list(range(1, len(versions) + 1))
+
+
+async def test_closing_lets_what_is_under_way_arrive_and_refuses_the_rest(store: EventStore) -> None:
+    locked = uuid4()
+    holder = await store.connect()
+    async with holder:
+        async with holder.transaction():
+            await append_raw_async(holder, "theirs", conversation=locked)
+            under_way = asyncio.create_task(store.append(locked, [note("mine")]))
+            await until_somebody_waits_for_a_conversation(store)
+            waiting = asyncio.create_task(store.append(locked, [note("too late")]))
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(store.close())
+            with pytest.raises(StoreClosed):
+                await waiting
+        await closing
+    assert (await under_way).version == 2
+    with pytest.raises(StoreClosed):
+        await store.append(locked, [note()])

@@ -1,0 +1,133 @@
+"""Small batches of several projections in one go, by plans that outlive their occasion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from support.scoped_queries import connected_as
+
+from eventstore import Append
+from eventstore import EventStore
+from eventstore import MessageAdded
+from eventstore.errors import EventStoreError
+from eventstore.errors import ProjectionChanged
+from projections import Reader
+from projections import catch_up
+from projections import named
+from projections import rebuild
+from projections.apply import ALL_PARTITIONS
+from projections.apply import Applier
+from projections.apply import SmallBatches
+from projections.apply import Step
+
+BOTH = named(["conversations", "messages"])
+
+
+def message(text: str = "x") -> MessageAdded:
+    return MessageAdded(role="user", content=text)
+
+
+@pytest.fixture
+async def applier(store: EventStore) -> AsyncIterator[Applier]:
+    applier = await Applier.open(store)
+    for projection in BOTH:
+        await applier.register(projection)
+    yield applier
+    await applier.close()
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with connected_as(database_url, "eventstore_owner") as connection:
+        yield connection
+
+
+async def counted(store: EventStore, conversation: UUID) -> tuple[int, int]:
+    row = await Reader(store).conversation(conversation)
+    return row.message_count, len(await Reader(store).messages(conversation))
+
+
+async def test_a_batch_goes_over_so_many_events_at_most(store: EventStore, applier: Applier) -> None:
+    result = await store.append(uuid4(), [message() for _ in range(5)])
+    quick = SmallBatches(applier.connection, 3)
+    last = result.position
+    assert await quick.apply(BOTH, ALL_PARTITIONS) == [Step(last - 2, 3)] * 2
+    assert await quick.apply(BOTH, ALL_PARTITIONS) == [Step(last, 2)] * 2
+    assert await quick.apply(BOTH, ALL_PARTITIONS) == [Step(last, 0)] * 2
+
+
+async def test_projections_that_stand_apart_are_applied_each_from_its_own_position(
+    store: EventStore, applier: Applier
+) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [message() for _ in range(3)])
+    await applier.apply(BOTH[1], size=2)
+    quick = SmallBatches(applier.connection)
+    assert [step.events for step in await quick.apply(BOTH, ALL_PARTITIONS)] == [3, 1]
+    assert await counted(store, conversation) == (3, 3)
+
+
+async def test_where_one_fails_its_batch_is_undone(
+    store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conversation = uuid4()
+    quick = SmallBatches(applier.connection)
+    await store.append(conversation, [message()])
+    await quick.apply(BOTH, ALL_PARTITIONS)
+    owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
+    await store.append(conversation, [message("poison")])
+    with pytest.raises(EventStoreError, match="no_poison"):
+        await quick.apply(BOTH, ALL_PARTITIONS)
+    assert await counted(store, conversation) == (2, 1)
+    owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
+    await quick.apply(BOTH, ALL_PARTITIONS)
+    assert await counted(store, conversation) == (2, 2)
+
+
+async def test_tables_of_another_text_are_left_alone(
+    store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conversation = uuid4()
+    quick = SmallBatches(applier.connection)
+    await store.append(conversation, [message()])
+    await quick.apply(BOTH, ALL_PARTITIONS)
+    owner.execute("UPDATE projection_texts SET source = 'another' WHERE projection = 'messages'")
+    await store.append(conversation, [message()])
+    with pytest.raises(ProjectionChanged, match="messages"):
+        await quick.apply(BOTH, ALL_PARTITIONS)
+    assert await counted(store, conversation) == (2, 1)
+
+
+async def test_plans_follow_the_tables_that_a_rebuild_swaps_in(store: EventStore, applier: Applier) -> None:
+    conversation = uuid4()
+    quick = SmallBatches(applier.connection)
+    for count in range(1, 4):
+        await store.append(conversation, [message()])
+        await quick.apply(BOTH, ALL_PARTITIONS)
+        assert await counted(store, conversation) == (count, count)
+        await rebuild(store, BOTH)
+
+
+async def test_plans_made_for_empty_tables_find_their_rows_by_the_keys_in_large_ones(
+    store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conversation = uuid4()
+    quick = SmallBatches(applier.connection)
+    await store.append(conversation, [message()])
+    await quick.apply(BOTH, ALL_PARTITIONS)
+    for _ in range(30):
+        await store.append_all([Append(uuid4(), [message()]) for _ in range(100)])
+    await catch_up(store)
+    large = "'conversations', 'messages', 'events'"
+    scanned = f"SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN ({large})"
+    flush = "SELECT pg_stat_force_next_flush()"
+    await applier.connection.execute(flush)
+    before = owner.execute(scanned.encode()).fetchone()
+    await store.append(conversation, [message()])
+    await quick.apply(BOTH, ALL_PARTITIONS)
+    await applier.connection.execute(flush)
+    assert owner.execute(scanned.encode()).fetchone() == before
+    assert await counted(store, conversation) == (2, 2)
