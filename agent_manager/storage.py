@@ -94,7 +94,7 @@ LISTED = ("message.added", "task.created", "task.status_changed", "task.artifact
 _PAUSES = (0.1, 0.5, 2.0)
 """Seconds before each further try of an append whose connection was lost."""
 
-_EVENTS_OF = query("agent_manager.manager", "events_of")
+_EVENTS_OF = query("agent_manager", "events_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,19 +309,19 @@ class ServerLog:
             "holder": holder,
             **more,
         }
-        text = query("agent_manager.manager", name)
+        text = query("agent_manager", name)
         return await self.store.pool.fetch(text, given, caller=Caller(self.tenant))
 
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
         """Return what the tables hold, and the position up to which they hold the tenant's events."""
-        text, given = query("agent_manager.manager", name), {"tenant": self.tenant}
+        text, given = query("agent_manager", name), {"tenant": self.tenant}
         at_least = max(0, self.written.position - TAIL)
         return await fetch_with_position(self.store, self.caller, text, given, projections, at_least, WAIT_SECONDS)
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
         """What the log holds beyond a position."""
         given = {"tenant": self.tenant, "applied": Int8(applied), "tail": Int8(TAIL)}
-        return await self.store.log(self.caller).fetch(query("agent_manager.manager", name), given)
+        return await self.store.log(self.caller).fetch(query("agent_manager", name), given)
 
 
 class ActingLog(ServerLog):

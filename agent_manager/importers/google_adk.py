@@ -217,7 +217,7 @@ def _about(part: Json, metadata: Json) -> Json:
 # Reading google-adk's tables, in SQLite or PostgreSQL: each source in one snapshot, and never written to
 
 Row: TypeAlias = dict[str, Any]
-_PACKAGE = "agent_manager.migrating.adk"
+_PACKAGE = "agent_manager.importers"
 
 
 class Tables(Protocol):

@@ -1,16 +1,33 @@
-"""SQL lives in ``.sql`` files beside the code that uses them; this loads them, once."""
+"""SQL lives in ``queries/*.sql`` beside the code that uses it, several named queries a file; this loads them."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString
+from typing import LiteralString, cast
+
+
+_SECTION = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 @cache
+def _queries(package: str) -> dict[str, LiteralString]:
+    """Return the queries of a package by name: the sections ``-- name: ...`` of its ``queries/*.sql``."""
+    found: dict[str, LiteralString] = {}
+    for file in files(package).joinpath("queries").iterdir():
+        if file.name.endswith(".sql"):
+            _, *parts = _SECTION.split(file.read_text(encoding="utf-8"))
+            for name, text in zip(parts[::2], parts[1::2], strict=True):
+                if name in found:
+                    raise ValueError(f"{package} has two queries with the name {name!r}")
+                found[name] = cast(LiteralString, text.strip("\n") + "\n")
+    return found
+
+
 def query(package: str, name: str) -> LiteralString:
-    """The text of ``sql/{name}.sql`` in the package."""
-    return files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    """Return the query of that name from ``queries/*.sql`` of the package."""
+    return _queries(package)[name]
 
 
 @cache

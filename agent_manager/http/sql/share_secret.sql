@@ -1,5 +1,0 @@
--- Stores a secret under a name, unless another process has stored one.
-INSERT INTO server_secrets AS s (name, secret)
-VALUES (%(name)s, %(secret)s)
-    ON CONFLICT ON CONSTRAINT server_secrets_pkey DO NOTHING
-RETURNING s.secret

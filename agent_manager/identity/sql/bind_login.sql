@@ -1,1 +1,0 @@
-SELECT bind_login(%(login)s, %(tenant)s)

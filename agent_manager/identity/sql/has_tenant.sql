@@ -1,1 +1,0 @@
-SELECT EXISTS (SELECT FROM identity_tenants WHERE id = %(tenant)s)

@@ -1,3 +1,0 @@
-SELECT login::text, tenant_id
-  FROM bound_logins
- ORDER BY login

@@ -1,1 +1,0 @@
-SELECT unbind_login(%(login)s)

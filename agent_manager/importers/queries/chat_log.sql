@@ -1,0 +1,21 @@
+-- name: first_events
+-- How these conversations begin in the log, those that it holds: their first event; the message that follows it, if one
+-- does; and whether the message that the given line begins with is there.
+SELECT c.conversation_id, e.id, m.id,
+       EXISTS (
+           SELECT
+             FROM events k
+            WHERE k.tenant_id = %(tenant)s
+              AND k.conversation_id = c.conversation_id
+              AND k.id = c.message_id
+       )
+  FROM unnest(%(conversations)s::uuid[], %(messages)s::uuid[]) AS c (conversation_id, message_id)
+  JOIN events e
+    ON e.tenant_id = %(tenant)s
+   AND e.conversation_id = c.conversation_id
+   AND e.version = 1
+  LEFT JOIN events m
+    ON m.tenant_id = %(tenant)s
+   AND m.conversation_id = c.conversation_id
+   AND m.version = 2
+   AND m.event_type = 'message.added'

@@ -1,3 +1,0 @@
--- What all sessions of an application share.
-SELECT app_name, state
-  FROM app_states

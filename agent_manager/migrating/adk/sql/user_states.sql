@@ -1,3 +1,0 @@
--- What all sessions of a user share.
-SELECT app_name, user_id, state
-  FROM user_states

@@ -1,0 +1,35 @@
+-- name: lease_answers
+-- Takes the leases of messages: who holds each now, until when, and the version of its conversation.
+SELECT l.conversation_id, l.message_id, l.held_by, l.expires_at, l.version
+  FROM lease_answers(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s, %(seconds)s) AS l
+
+-- name: release_answers
+-- Ends the leases of messages.
+SELECT release_answers(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s)
+
+-- name: renew_answer_leases
+-- Renews leases of a holder: the messages on which it still has them.
+SELECT r.conversation_id, r.message_id
+  FROM renew_answer_leases(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s, %(seconds)s) AS r
+
+-- name: pending
+-- The messages that await an answer, as far as the table has them.
+SELECT p.conversation_id, p.id, p.given_id, p.created_at, p.position
+  FROM pending_messages p
+ WHERE p.tenant_id = %(tenant)s
+
+-- name: tail_pending
+-- The messages beyond the tables that await an answer, and the answers that there came: a message's id, and whether it is
+-- answered.
+SELECT e.conversation_id,
+       CASE WHEN e.event_type = 'message.added' THEN e.id ELSE (e.content ->> 'message_id')::uuid END,
+       e.content ->> 'given_id', occurred_at(e.metadata, e.timestamp), e.position,
+       e.event_type = 'message.answered'
+  FROM (SELECT e.*
+          FROM events e
+         WHERE (e.position, 0) > (%(applied)s, 0)
+         ORDER BY e.position
+         LIMIT %(tail)s) AS e
+ WHERE e.tenant_id = %(tenant)s
+   AND (e.event_type = 'message.answered'
+        OR e.event_type = 'message.added' AND e.content -> 'awaits_answer' = 'true')

@@ -1,0 +1,44 @@
+-- name: conversations
+-- Conversations with their latest versions, as far as the table has them.
+SELECT c.id, c.version, c.created_at
+  FROM conversations c
+ WHERE c.tenant_id = %(tenant)s
+
+-- name: events_of
+-- The events of conversations beyond the versions that are known, some at a time.
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata, e.salt, e.digest
+  FROM unnest(%(conversations)s::uuid[], %(versions)s::int[]) AS known (conversation_id, version)
+ CROSS JOIN LATERAL (
+           SELECT e.*
+             FROM events e
+            WHERE e.tenant_id = %(tenant)s
+              AND e.conversation_id = known.conversation_id
+              AND e.version > known.version
+            ORDER BY e.version
+            LIMIT %(limit)s
+       ) AS e
+ ORDER BY e.conversation_id, e.version
+
+-- name: tail_conversations
+-- Conversations with their latest versions, from what the log holds beyond the tables.
+SELECT e.conversation_id, max(e.version), min(occurred_at(e.metadata, e.timestamp)),
+       bool_or(e.event_type LIKE 'task.%%'),
+       bool_or(e.event_type NOT IN ('agent.registered', 'agent.unregistered'))
+  FROM (SELECT e.*
+          FROM events e
+         WHERE (e.position, 0) > (%(applied)s, 0)
+         ORDER BY e.position
+         LIMIT %(tail)s) AS e
+ WHERE e.tenant_id = %(tenant)s
+ GROUP BY e.conversation_id
+
+-- name: task_conversations
+-- Conversations that have tasks, with their latest versions, as far as the tables have them.
+SELECT c.id, c.version
+  FROM conversations c
+ WHERE c.tenant_id = %(tenant)s
+   AND EXISTS (SELECT
+                 FROM tasks t
+                WHERE t.tenant_id = c.tenant_id
+                  AND t.conversation_id = c.id)

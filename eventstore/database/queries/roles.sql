@@ -1,0 +1,30 @@
+-- name: owner_of_log
+-- The login to which the log belongs; the current login if it belongs to a role.
+SELECT CASE WHEN o.rolcanlogin THEN o.rolname ELSE session_user END
+  FROM pg_class c
+  JOIN pg_roles o ON o.oid = c.relowner
+ WHERE c.oid = 'events'::regclass
+
+-- name: other_tables
+-- Tables of projections that the migrations do not make: read tables that a rebuild replaced, and those of users' own
+-- projections.
+SELECT format('%%I.%%I', n.nspname, c.relname), c.relname::text, t.conversation_column::text, n.nspname = current_schema()
+  FROM projected_tables() AS t
+  JOIN pg_class c ON c.oid = t.projected
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE (n.nspname <> current_schema() OR c.relname <> ALL (%(ours)s))
+   AND pg_get_userbyid(c.relowner) <> 'eventstore_owner'
+ ORDER BY 1
+
+-- name: does_not_inherit
+-- Whether the login may give objects to the owner's role, but would not keep the owner's rights to them.
+SELECT NOT l.rolsuper
+       AND (l.rolcreaterole AND NOT l.rolinherit
+            OR EXISTS (
+                SELECT FROM pg_roles o
+                 WHERE o.rolname = 'eventstore_owner'
+                   AND pg_has_role(l.oid, o.oid, %(right_to_set)s)
+                   AND NOT pg_has_role(l.oid, o.oid, 'USAGE')
+            ))
+  FROM pg_roles l
+ WHERE l.rolname = session_user

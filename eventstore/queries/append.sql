@@ -1,0 +1,41 @@
+-- name: append_group
+SELECT a.outcome, a.position, a.version, a.timestamp, a.problem
+  FROM append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS a
+
+-- name: append_one
+SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+
+-- name: keep_plans
+-- A plan that was made while the log was short must serve when it is long; and making one for every append would take
+-- longer than the append. Why nothing is compiled, configure.sql says; a pooler may have lent that another session.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+       set_config('enable_seqscan', 'off', false),
+       set_config('jit', 'off', false)
+
+-- name: lock_holders
+-- The transactions that hold the locks of conversations, as far as the login may see them.
+SELECT c.ordinality::integer - 1,
+       l.pid,
+       coalesce(a.application_name, p.gid, ''),
+       a.state,
+       coalesce(a.xact_start, p.prepared)
+  FROM unnest(%(tenants)s::text[], %(conversations)s::uuid[])
+           WITH ORDINALITY AS c (tenant_id, conversation_id, ordinality)
+  JOIN pg_locks l
+    ON l.locktype = 'advisory'
+   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+   AND l.objsubid = 1
+   AND l.granted
+   AND (l.classid::bigint << 32 | l.objid::bigint) = conversation_key(c.tenant_id, c.conversation_id)
+  LEFT JOIN pg_stat_activity a
+    ON a.pid = l.pid
+  LEFT JOIN pg_prepared_xacts p
+    ON l.pid IS NULL
+   AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
+
+-- name: say_role
+-- As what role, and with what plans (see keep_plans.sql), the transaction appends: for a session that a pooler lent.
+SELECT set_config('role', $1, true),
+       set_config('plan_cache_mode', 'force_generic_plan', true),
+       set_config('enable_seqscan', 'off', true),
+       set_config('jit', 'off', true)

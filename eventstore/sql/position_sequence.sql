@@ -1,1 +1,0 @@
-SELECT is_sound, is_ahead, last_event, last_checkpoint FROM positions_are_sound()

@@ -1,0 +1,202 @@
+-- name: apply_quickly
+CALL pg_temp.apply_quickly({projections}, {sources}, {shares}, {size}, '{{}}', '{{}}')
+
+-- name: quick_apply
+-- The next small batch of each of some projections, one after the other, each in a transaction of its own. It returns how
+-- far each is afterwards, and the number of events in its batch. The horizon of the log is read once for all of them.
+-- Plans are made once, here and in the folds, so they must not depend on how large the tables are at that time: a small
+-- batch finds its rows by the keys.
+CREATE OR REPLACE PROCEDURE pg_temp.apply_quickly(
+    projections text[],
+    sources     text[],
+    shares      smallint[],
+    size        integer,
+    INOUT positions bigint[],
+    INOUT sizes     bigint[]
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    horizon bigint := log_horizon();
+    upper   bigint;
+    events  bigint;
+BEGIN
+    FOR number IN 1 .. cardinality(projections) LOOP
+        PERFORM set_config('plan_cache_mode', 'force_generic_plan', true),
+                set_config('enable_seqscan', 'off', true),
+                set_config('enable_hashjoin', 'off', true),
+                set_config('enable_mergejoin', 'off', true);
+        SELECT b.upper_position, b.events
+          INTO upper, events
+          FROM begin_batch(projections[number], 'live', sources[number], shares, size, horizon, horizon) AS b;
+        IF events > 0 THEN
+            EXECUTE format('SELECT pg_temp.%I()', 'fold_' || projections[number]);
+            UPDATE checkpoints c
+               SET position = upper,
+                   updated_at = clock_timestamp()
+             WHERE c.projection = projections[number]
+               AND c.stage = 'live'
+               AND c.share = ANY (shares)
+               AND c.position < upper;
+        END IF;
+        positions[number] := coalesce(upper, 0);
+        sizes[number] := coalesce(events, 0);
+        COMMIT;
+    END LOOP;
+END
+$$
+
+-- name: quick_fold
+-- A projection's text as a function of this session, which keeps the plans of its statements.
+CREATE OR REPLACE FUNCTION pg_temp.{function}() RETURNS void
+LANGUAGE plpgsql AS $fold$
+BEGIN
+{text}
+END
+$fold$
+
+-- name: begin_batch
+SELECT b.lower_position, b.upper_position, b.events
+  FROM begin_batch(%(projection)s, %(stage)s, %(source)s, %(shares)s, %(size)s, %(until)s) AS b
+ WHERE b.events > 0
+
+-- name: end_batch
+UPDATE checkpoints
+   SET position = %(upper)s,
+       updated_at = clock_timestamp()
+ WHERE projection = %(projection)s
+   AND stage = %(stage)s
+   AND share = ANY (%(shares)s)
+   AND position < %(upper)s
+
+-- name: register
+-- Makes what is kept about a stage of a projection that the database does not know yet, and returns the text that the
+-- stage's tables are made by.
+WITH made AS (
+    INSERT INTO projection_texts (projection, stage, source, text, tables)
+    VALUES (%(projection)s, %(stage)s, %(source)s, %(text)s, %(tables)s)
+    ON CONFLICT (projection, stage) DO NOTHING
+    RETURNING source, text, tables
+),
+begun AS (
+    INSERT INTO checkpoints (projection, stage, share)
+    SELECT %(projection)s, %(stage)s, s.share
+      FROM generate_series(0, 15) AS s (share)
+    ON CONFLICT (projection, stage, share) DO NOTHING
+)
+SELECT m.source, m.text, m.tables FROM made m
+ UNION ALL
+SELECT t.source, t.text, t.tables FROM projection_texts t WHERE t.projection = %(projection)s AND t.stage = %(stage)s
+
+-- name: batch
+-- What a projection reads: the events of the open batch (see begin_batch), each share of the conversations from that
+-- share's own checkpoint on, less the conversations that are parked. Made once in each session of a worker.
+CREATE OR REPLACE TEMPORARY VIEW batch AS
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata, e.salt, e.digest
+  FROM events e
+  JOIN checkpoints c
+    ON c.projection = current_setting('eventstore.projection')
+   AND c.stage = current_setting('eventstore.stage')
+   AND c.share = ANY (current_setting('eventstore.shares')::smallint[])
+   AND c.share = share_of(e.conversation_id)
+   AND c.position < e.position
+ WHERE e.position > current_setting('eventstore.lower_position')::bigint
+   AND e.position <= current_setting('eventstore.upper_position')::bigint
+   AND NOT EXISTS (
+           SELECT
+             FROM parked p
+            WHERE p.projection = current_setting('eventstore.projection')
+              AND p.stage = current_setting('eventstore.stage')
+              AND p.tenant_id = e.tenant_id
+              AND p.conversation_id = e.conversation_id
+              AND p.position <= e.position
+       )
+
+-- name: batch_of_one
+-- What a projection reads when a parked conversation is tried again: its events alone.
+CREATE OR REPLACE TEMPORARY VIEW batch AS
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata, e.salt, e.digest
+  FROM events e
+ WHERE e.tenant_id = current_setting('eventstore.tenant')
+   AND e.conversation_id = current_setting('eventstore.conversation')::uuid
+   AND e.position > current_setting('eventstore.lower_position')::bigint
+   AND e.position <= current_setting('eventstore.upper_position')::bigint
+   AND NOT EXISTS (
+           SELECT
+             FROM parked p
+            WHERE p.projection = current_setting('eventstore.projection')
+              AND p.stage = current_setting('eventstore.stage')
+              AND p.tenant_id = e.tenant_id
+              AND p.conversation_id = e.conversation_id
+              AND p.position <= e.position
+       )
+
+-- name: batch_of_all
+-- What a projection reads when the log is replayed beside its live tables: of a parked conversation what stands before
+-- the event that failed.
+CREATE OR REPLACE TEMPORARY VIEW batch AS
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata, e.salt, e.digest
+  FROM events e
+ WHERE e.position > current_setting('eventstore.lower_position')::bigint
+   AND e.position <= current_setting('eventstore.upper_position')::bigint
+   AND share_of(e.conversation_id) = ANY (current_setting('eventstore.shares')::smallint[])
+   AND NOT EXISTS (
+           SELECT
+             FROM parked p
+            WHERE p.projection = current_setting('eventstore.projection')
+              AND p.stage = 'live'
+              AND p.tenant_id = e.tenant_id
+              AND p.conversation_id = e.conversation_id
+              AND p.position <= e.position
+       )
+
+-- name: batch_inline
+-- What a projection reads in the transaction of an append: its new events.
+CREATE OR REPLACE TEMPORARY VIEW batch AS
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata, e.salt, e.digest
+  FROM events e
+ WHERE e.position = ANY (current_setting('eventstore.positions')::bigint[])
+
+-- name: batch_events
+SELECT b.position, b.timestamp, b.version, b.schema_version, b.conversation_id, b.id, b.tenant_id, b.event_type,
+       b.actor, b.content, b.metadata, b.salt, b.digest
+  FROM batch b
+ ORDER BY b.position
+
+-- name: append_inline
+SELECT a.position, a.version, a.timestamp, a.is_new
+  FROM set_config('eventstore.tenant', %(tenant)s, true) AS asked (tenant),
+       append_events(
+           ARRAY[asked.tenant], ARRAY[%(conversation_id)s]::uuid[], ARRAY[%(expected)s]::integer[],
+           array_fill(1, ARRAY[cardinality(%(ids)s::uuid[])]), %(ids)s::uuid[], %(types)s::text[],
+           %(versions)s::smallint[], %(actors)s::text[], %(contents)s::jsonb[], %(metadatas)s::jsonb[]
+       ) AS a
+ ORDER BY a.ordinal
+
+-- name: show_positions
+SELECT set_config('eventstore.positions', (%(positions)s::bigint[])::text, true)
+
+-- name: stage_path
+-- For the rest of the transaction the tables of a stage are found before the live ones, and temporary ones before both.
+SELECT set_config('search_path',
+                  format('pg_temp, %%I, %%I', stage_schema(%(stage)s), stage_schema('live')),
+                  true)
+
+-- name: missing_tables
+SELECT t.name
+  FROM unnest(%(tables)s::text[]) AS t (name)
+ WHERE NOT EXISTS (
+           SELECT
+             FROM pg_class c
+            WHERE c.relname = t.name
+              AND c.relnamespace = stage_schema('live')::regnamespace
+       )
+
+-- name: adopt_table
+SELECT eventstore_own(format('TABLE %%I', %(table)s::text)),
+       eventstore_grant(format('SELECT ON TABLE %%I', %(table)s::text), 'eventstore_reader'),
+       eventstore_grant(format('SELECT, INSERT, UPDATE, DELETE ON TABLE %%I', %(table)s::text), 'eventstore_projector'),
+       raise_wall(format('%%I', %(table)s::text)::regclass)

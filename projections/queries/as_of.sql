@@ -1,0 +1,40 @@
+-- name: as_of_events
+-- A line whose parameter is not given is left out.
+INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
+                   content, metadata)
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = %(conversation_id)s
+   AND e.version <= %(version)s
+   AND e.position <= %(position)s
+   AND e.timestamp <= %(time)s
+ ORDER BY e.version
+
+-- name: as_of_versions
+-- The latest versions of the conversations that a text may name.
+SELECT e.conversation_id, max(e.version)
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = ANY (%(ids)s::uuid[])
+ GROUP BY e.conversation_id
+
+-- name: as_of_batch
+-- The batch of a conversation as it was: what the view of the same name is for a worker (batch.sql). An inline append may
+-- have left one in a session that a pooler lends; it is back when this is rolled back.
+DROP VIEW IF EXISTS pg_temp.batch;
+
+CREATE TEMPORARY TABLE batch (
+    position        bigint,
+    timestamp       timestamptz,
+    version         integer,
+    schema_version  smallint,
+    conversation_id uuid,
+    id              uuid,
+    tenant_id       varchar(255) COLLATE "C",
+    event_type      varchar(100) COLLATE "C",
+    actor           varchar(255),
+    content         jsonb,
+    metadata        jsonb
+)

@@ -1,0 +1,118 @@
+-- name: cached
+-- What tells whether a state read before is still the present one: the conversation's version, and the files of the tables
+-- it was read from, which are others once a table was emptied and refilled, or swapped for a new one; and what of it is
+-- parked, since its rows come later then, under a version that they have already.
+SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
+       pg_relation_filenode(to_regclass('tasks')), pg_relation_filenode(to_regclass('task_artifacts')),
+       (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection)
+          FROM parked p
+         WHERE p.stage = 'live'
+           AND p.tenant_id = c.tenant_id
+           AND p.conversation_id = c.id)
+  FROM conversations c
+ WHERE c.tenant_id = %(tenant)s
+   AND c.id = ANY (%(ids)s::uuid[])
+ ORDER BY array_position(%(ids)s::uuid[], c.id)
+ LIMIT 1
+
+-- name: conversation
+-- The first conversation that there is of those that a text may name.
+SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
+       c.message_count, c.version, c.forked_from, c.member_order
+  FROM conversations c
+ WHERE c.tenant_id = %(tenant)s
+   AND c.id = ANY (%(ids)s::uuid[])
+ ORDER BY array_position(%(ids)s::uuid[], c.id)
+ LIMIT 1
+
+-- name: conversations
+-- The words in braces are made of the list's order (lists.py). A line whose parameter is not given is left out.
+--
+-- The shape leaves the planner one sensible way, with and without statistics: along the index of the order. It knows no
+-- number of a limit that is a query, and takes it for a tenth of all rows, so that to sort is dear; and it cannot look
+-- into coalesce for conditions that another index serves.
+SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
+       c.message_count, c.version, c.forked_from, c.member_order
+  FROM conversations c
+ WHERE {within}
+   AND coalesce(true
+                AND c.is_active = %(active)s
+                AND c.is_deleted = %(deleted)s
+       , false)
+ ORDER BY {order}
+ LIMIT (SELECT %(limit)s)
+
+-- name: conversations_of_actor
+-- See conversations.sql. The table conversation_actors holds the times of the conversations, as far as the projection
+-- actors has come.
+SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
+       c.message_count, c.version, c.forked_from, c.member_order, a.updated_at AS place
+  FROM conversation_actors a
+  JOIN conversations c
+    ON c.id = a.conversation_id
+   AND coalesce(c.tenant_id = a.tenant_id, false)
+ WHERE {within}
+   AND coalesce(true
+                AND c.is_active = %(active)s
+                AND c.is_deleted = %(deleted)s
+       , false)
+ ORDER BY {order}
+ LIMIT (SELECT %(limit)s)
+
+-- name: messages
+-- Of a conversation, or of all. See conversations.sql.
+SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
+       m.version, m.actor, m.extra, m.member_order
+  FROM messages m
+ WHERE {within}
+   AND coalesce(true
+                AND m.tenant_id = %(tenant)s
+                AND m.version > %(after_version)s
+                AND m.role = %(role)s
+                AND m.actor = %(actor)s
+                AND m.created_at >= %(since)s
+                AND m.created_at < %(until)s
+                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = %(deleted)s
+       , false)
+ ORDER BY {order}
+ LIMIT (SELECT %(limit)s)
+
+-- name: one_snapshot
+-- All that a transaction reads is of one moment.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
+
+-- name: search
+SELECT s.kind, s.id, s.conversation_id, s.version, s.position, s.role, s.actor, s.created_at, s.language, s.rank,
+       s.snippet, s.searched, s.cursor
+  FROM search_for(%(query)s, %(tenant)s, by => %(by)s, only_kind => %(kind)s, only_role => %(role)s,
+                  only_actor => %(actor)s, only_conversation => %(conversation)s, since => %(since)s, until => %(until)s,
+                  query_language => %(language)s, page => %(limit)s, after => %(after)s, opening => %(opening)s,
+                  closing => %(closing)s) AS s
+
+-- name: tasks
+-- Of a conversation, or of all. See conversations.sql.
+SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated_at, t.metadata, t.tenant_id,
+       t.given_id, t.version, t.status_message,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,
+                                                     'last_chunk', a.last_chunk,
+                                                     'continues_text', a.continues_text, 'name', a.name,
+                                                     'description', a.description, 'parts', a.parts,
+                                                     'extra', a.extra, 'metadata', a.metadata,
+                                                     'member_order', a.member_order) ORDER BY a.version),
+                        '[]')
+          FROM task_artifacts a
+         WHERE a.task_id = t.id
+           AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts,
+       CASE WHEN t.added_history IS NULL THEN t.extra ELSE coalesce(t.extra, jsonb_build_object()) END AS extra,
+       t.status_extra,
+       CASE WHEN t.added_history IS NULL THEN t.member_order
+            ELSE coalesce(t.member_order, jsonb_build_object()) || jsonb_build_object('added_history', t.added_history)
+       END AS member_order
+  FROM tasks t
+ WHERE {within}
+   AND coalesce(true
+                AND t.status = %(status)s
+                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = %(deleted)s
+       , false)
+ ORDER BY {order}
+ LIMIT (SELECT %(limit)s)

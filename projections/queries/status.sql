@@ -1,0 +1,115 @@
+-- name: status_log
+-- The size of the log, and the appends in flight that hold its horizon back.
+SELECT (SELECT count(*) FROM events) AS events,
+       (SELECT coalesce(max(e.position), 0) FROM events e) AS last_position,
+       (SELECT count(DISTINCT (e.tenant_id, e.conversation_id)) FROM events e) AS conversations,
+       pg_total_relation_size('events') AS bytes,
+       current_setting('server_version') AS server_version,
+       pg_notification_queue_usage() AS notify_queue_usage
+
+-- name: status_projections
+SELECT c.projection,
+       min(c.position) AS position,
+       max(c.updated_at) AS updated_at,
+       min(t.source) AS source,
+       (SELECT count(*) FROM events e WHERE e.position > min(c.position)) AS lag_events,
+       coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))
+                   FROM events e
+                  WHERE e.position > min(c.position)
+                  ORDER BY e.position
+                  LIMIT 1), 0)::float8 AS lag_seconds,
+       (SELECT count(*) FROM parked p WHERE p.projection = c.projection AND p.stage = 'live') AS parked
+  FROM checkpoints c
+  JOIN projection_texts t
+    ON t.projection = c.projection
+   AND t.stage = c.stage
+ WHERE c.stage = 'live'
+ GROUP BY c.projection
+ ORDER BY c.projection
+
+-- name: status_workers
+-- Who follows which shares.
+SELECT l.pid,
+       coalesce(a.application_name, '') AS application,
+       coalesce(a.client_addr::text, 'local') AS client,
+       coalesce(array_agg(l.objid::integer ORDER BY l.objid) FILTER (WHERE l.objid < 16), '{}') AS shares
+  FROM pg_locks l
+  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'advisory'
+   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+   AND l.classid = 'checkpoints'::regclass::oid
+   AND l.objid <= 16
+   AND l.objsubid = 2
+   AND l.granted
+ GROUP BY l.pid, a.application_name, a.client_addr
+ ORDER BY l.pid
+
+-- name: status_holders
+-- Appends in flight, by the gate that they hold; one that stays long keeps readers from what came after it.
+SELECT l.pid,
+       coalesce(a.usename, '') AS login,
+       coalesce(a.application_name, '') AS application,
+       CASE WHEN l.pid IS NULL THEN 'prepared transaction' ELSE coalesce(a.state, 'unknown') END AS state,
+       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8 AS seconds
+  FROM pg_locks l
+  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'advisory'
+   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+   AND l.classid = 'events_position'::regclass::oid
+   AND l.objsubid = 2
+   AND l.granted
+ ORDER BY seconds DESC
+
+-- name: lagging
+-- The shares in which a projection has not applied the positions that were written to their conversations, and the highest
+-- of these. A conversation that is null stands for one of every share.
+SELECT s.share, max(w.position)
+  FROM unnest(%(conversations)s::uuid[], %(positions)s::bigint[]) AS w (conversation_id, position)
+  JOIN generate_series(0, 15) AS s (share)
+    ON w.conversation_id IS NULL OR s.share = share_of(w.conversation_id)
+ CROSS JOIN unnest(%(projections)s::text[]) AS p (name)
+  LEFT JOIN checkpoints c
+    ON c.projection = p.name
+   AND c.stage = 'live'
+   AND c.share = s.share
+ WHERE coalesce(c.position, 0) < w.position
+ GROUP BY s.share
+ ORDER BY s.share
+
+-- name: written
+-- The conversations that a tenant wrote to behind a position and up to another, and the highest of these positions in each.
+SELECT e.conversation_id, max(e.position)
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND (e.position, 0) > (%(after)s, 0)
+   AND (e.position, 0) <= (%(until)s, 0)
+ GROUP BY e.conversation_id
+
+-- name: position
+-- A projection that nobody has made known yet has applied nothing.
+SELECT CASE
+           WHEN count(DISTINCT projection) = (SELECT count(DISTINCT p.name) FROM unnest(%(projections)s::text[]) AS p (name))
+               THEN coalesce(min(position), 0)
+           ELSE 0
+       END
+  FROM checkpoints
+ WHERE projection = ANY (%(projections)s)
+   AND stage = 'live'
+   AND share = ANY (%(shares)s)
+
+-- name: at_least
+-- A page, and how far the projections are that it was read from, seen in the same snapshot; where they are not far
+-- enough there is one row without the page's.
+SELECT applied.position, page.*
+  FROM ({position}) AS applied (position)
+  LEFT JOIN LATERAL (
+{page}
+       ) AS page ON applied.position >= %(at_least)s
+
+-- name: event_position
+-- The position of one event of a conversation.
+SELECT e.position
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = %(conversation_id)s
+   AND e.version = %(version)s

@@ -1,0 +1,32 @@
+-- name: scratch
+CREATE TEMPORARY TABLE {table} (LIKE {table} INCLUDING ALL)
+
+-- name: targets
+SELECT c.share, c.position FROM checkpoints c WHERE c.projection = %(projection)s AND c.stage = 'live'
+
+-- name: range
+SELECT set_config('eventstore.projection', %(projection)s, true),
+       set_config('eventstore.stage', 'live', true),
+       set_config('eventstore.shares', (%(shares)s::smallint[])::text, true),
+       set_config('eventstore.lower_position', %(lower)s, true),
+       set_config('eventstore.upper_position', %(upper)s, true)
+
+-- name: next_position
+SELECT max(n.position), count(*)
+  FROM (SELECT e.position
+          FROM events e
+         WHERE e.position > %(lower)s
+           AND e.position <= %(target)s
+         ORDER BY e.position
+         LIMIT %(size)s) AS n
+
+-- name: differing_rows
+(SELECT false AS is_expected, t::text AS row FROM {live} t EXCEPT ALL SELECT false, t::text FROM {other} t LIMIT %(most)s)
+ UNION ALL
+(SELECT true, t::text FROM {other} t EXCEPT ALL SELECT true, t::text FROM {live} t LIMIT %(most)s)
+
+-- name: differing_members
+SELECT m.tenant_id, m.conversation_id, m.user_id, m.expected, m.found
+  FROM differing_members() AS m
+ ORDER BY m.tenant_id, m.conversation_id, m.user_id
+ LIMIT 100

@@ -1,0 +1,47 @@
+-- name: join_workers
+-- A worker holds this lock, shared, for as long as its session lives: so they can be counted.
+SELECT pg_advisory_lock_shared('checkpoints'::regclass::oid::bigint::bit(32)::integer, 16)
+
+-- name: count_workers
+SELECT count(*)
+  FROM pg_locks l
+ WHERE l.locktype = 'advisory'
+   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+   AND l.classid = 'checkpoints'::regclass::oid
+   AND l.objid = 16
+   AND l.objsubid = 2
+   AND l.granted
+
+-- name: take_shares
+-- Takes free shares, not more than wanted.
+SELECT s.share::smallint
+  FROM (SELECT g.share
+          FROM generate_series(0, 15) AS g (share)
+         WHERE g.share <> ALL (%(held)s)
+        OFFSET 0) AS s
+ WHERE pg_try_advisory_lock('checkpoints'::regclass::oid::bigint::bit(32)::integer, s.share)
+ LIMIT %(wanted)s
+
+-- name: give_shares
+SELECT pg_advisory_unlock('checkpoints'::regclass::oid::bigint::bit(32)::integer, s.share)
+  FROM unnest(%(shares)s::integer[]) AS s (share)
+
+-- name: name_worker
+SELECT set_config('application_name', left(%(name)s, 63), false)
+
+-- name: outdated
+-- Projections whose live tables are made by another text. Who took a rebuild back did not want the newer text: then it
+-- stands with the previous tables, and is left there.
+SELECT g.name
+  FROM unnest(%(projections)s::text[], %(sources)s::text[]) AS g (name, source)
+  JOIN projection_texts t
+    ON t.projection = g.name
+   AND t.stage = 'live'
+   AND t.source <> g.source
+ WHERE NOT EXISTS (
+           SELECT
+             FROM projection_texts p
+            WHERE p.projection = g.name
+              AND p.stage = 'previous'
+              AND p.source = g.source
+       )

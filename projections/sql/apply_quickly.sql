@@ -1,1 +1,0 @@
-CALL pg_temp.apply_quickly({projections}, {sources}, {shares}, {size}, '{{}}', '{{}}')

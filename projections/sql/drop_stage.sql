@@ -1,1 +1,0 @@
-SELECT drop_stage(%(projection)s, %(stage)s)

@@ -1,6 +1,0 @@
-SELECT c.share, c.position
-  FROM checkpoints c
- WHERE c.projection = %(projection)s
-   AND c.stage = 'live'
- ORDER BY c.share
-   FOR UPDATE

@@ -1,1 +1,0 @@
-SELECT set_config('application_name', left(%(name)s, 63), false)

@@ -1,1 +1,0 @@
-SELECT o.obstacle FROM swap_obstacles(%(tables)s) AS o

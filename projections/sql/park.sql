@@ -1,6 +1,0 @@
--- Parks the conversation of the one event that the batch shows.
-INSERT INTO parked (projection, stage, tenant_id, conversation_id, position, version, event_id, event_type, sqlstate,
-                    error, tries)
-SELECT %(projection)s, %(stage)s, b.tenant_id, b.conversation_id, b.position, b.version, b.id, b.event_type,
-       %(sqlstate)s, %(error)s, %(tries)s
-  FROM batch b

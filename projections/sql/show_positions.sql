@@ -1,1 +1,0 @@
-SELECT set_config('eventstore.positions', (%(positions)s::bigint[])::text, true)

@@ -1,1 +1,0 @@
-SELECT t.stage, t.source FROM projection_texts t WHERE t.projection = %(projection)s

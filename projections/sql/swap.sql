@@ -1,1 +1,0 @@
-SELECT swap_tables(%(projection)s, %(tables)s, %(stage)s)
