@@ -330,7 +330,7 @@ def readable_card(card: Json) -> Json:
     return read
 
 
-def least_card(card: Json) -> Json:
+def minimal_card(card: Json) -> Json:
     """Nothing of the card but what A2A demands."""
     read = readable_card(card)
     named = {name: read[name] for name in (*_TEXTS, *_LISTS, "url")}

@@ -121,7 +121,7 @@ class Differences:
 T = TypeVar("T")
 
 
-class BothLog:
+class DualWriteLog:
     """The log of one tenant, twice."""
 
     def __init__(self, main: Log, other: Log, differences: Differences) -> None:

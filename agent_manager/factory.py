@@ -18,7 +18,7 @@ from agent_manager.application import ApplicationManager
 from agent_manager.conversation_cache import MAX_BYTES
 from agent_manager.conversation_cache import Sees
 from agent_manager.conversation_cache import VisibleConversations
-from agent_manager.dual_write import BothLog
+from agent_manager.dual_write import DualWriteLog
 from agent_manager.dual_write import Differences
 from agent_manager.dual_write import copy_log
 from agent_manager.manager import Manager
@@ -190,7 +190,7 @@ def settings_of(given: Settings | str | None) -> Settings:
 
 # The manager of the transition: every write goes to PostgreSQL and into memory, reads come from the one chosen
 
-class BothManager(ApplicationManager):
+class DualWriteManager(ApplicationManager):
     """See :class:`ApplicationManager`.
 
     What PostgreSQL holds is copied into memory when it opens.
@@ -215,14 +215,14 @@ class BothManager(ApplicationManager):
         known = settings_of(settings)
         self.differences = Differences()
         super().__init__(
-            lambda: both_manager(known, answer, self.differences, read_from=read_from, runs_worker=runs_worker),
+            lambda: dual_write_manager(known, answer, self.differences, read_from=read_from, runs_worker=runs_worker),
             answer,
             types,
         )
 
 
 @asynccontextmanager
-async def both_manager(
+async def dual_write_manager(
     settings: Settings,
     answer: Answer | None,
     differences: Differences,
@@ -239,7 +239,7 @@ async def both_manager(
         await copy_log(server, memory, [conversation_uuid(store.tenant, AGENTS)])
         reads_memory = side == "memory"
         main, other = (memory, server) if reads_memory else (server, memory)
-        log = BothLog(main, other, differences)
+        log = DualWriteLog(main, other, differences)
         try:
             async with Manager(log, answer) as manager:
                 yield manager
@@ -284,7 +284,7 @@ def application_manager(
         case "memory":
             manager = MemoryManager(tenant=known.tenant, answer=agent, types=types)
         case "both":
-            manager = BothManager(known, answer=agent, types=types)
+            manager = DualWriteManager(known, answer=agent, types=types)
         case "postgres":
             manager = PostgreSQLManager(known, answer=agent, types=types)
         case other:
@@ -320,7 +320,7 @@ def async_manager(
         case "memory":
             return memory_manager(known.tenant, agent)
         case "both":
-            return both_manager(known, agent, Differences())
+            return dual_write_manager(known, agent, Differences())
         case "postgres":
             return postgresql_manager(known, agent)
         case other:

@@ -9,7 +9,7 @@ from agent_manager import a2a
 from agent_manager import default_classes
 from agent_manager.a2a import Version
 from agent_manager.a2a import agent_role
-from agent_manager.a2a import least_card
+from agent_manager.a2a import minimal_card
 from agent_manager.a2a import message_in_version
 from agent_manager.a2a import part_fault
 from agent_manager.a2a import readable_card
@@ -186,7 +186,7 @@ class WireClasses:
         for read in (sent, readable_card(sent)):
             with suppress(InputError):
                 return from_wire(self.card, complete(read))
-        return from_wire(self.card, complete(least_card(sent)))
+        return from_wire(self.card, complete(minimal_card(sent)))
 
     def to_conversation(self, view: ConversationView) -> Any:
         """A conversation."""

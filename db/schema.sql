@@ -54,10 +54,10 @@ CREATE FUNCTION public.accepted_when_deleted(event_type text) RETURNS boolean
 
 
 --
--- Name: acting_as(name); Type: FUNCTION; Schema: public; Owner: -
+-- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.acting_as(role name) RETURNS boolean
+CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CURRENT_USER = role);
 
@@ -77,7 +77,7 @@ CREATE FUNCTION public.append_events(tenant_ids text[], conversation_ids uuid[],
 DECLARE
     event  record;
     target integer;
-    asked  text := asking_tenant();
+    asked  text := current_tenant();
 BEGIN
     IF asked IS NULL THEN
         RAISE EXCEPTION 'this transaction has not set a tenant'
@@ -90,7 +90,7 @@ BEGIN
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
-                   schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
+                   schema_versions, actors, contents, metadatas, array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]),
                    -1
                ) WITH ORDINALITY AS g
          ORDER BY CASE g.outcome
@@ -198,7 +198,7 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    bound := writing_tenant();
+    bound := append_tenant();
     IF bound <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
     END IF;
@@ -219,7 +219,7 @@ BEGIN
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
-    asleep := hold_gate() AND somebody_sleeps();
+    asleep := register_append() AND has_waiters();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, shares, outcome, "position", version, "timestamp", problem IN
@@ -280,8 +280,8 @@ BEGIN
                    ELSE 'n'
                END AS verdict
           FROM (SELECT e.*,
-                       coalesce(event_problem(e.event_type, e.content, e.metadata),
-                                given_id_problem(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       coalesce(validate_event(e.event_type, e.content, e.metadata),
+                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
                                                  e.event_type, e.content)) AS problem
                   FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                               metadatas, users)
@@ -373,7 +373,7 @@ BEGIN
         PERFORM await_durability();
     END IF;
     IF asleep THEN
-        PERFORM pg_notify(wake_channel(), '');
+        PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;
@@ -399,12 +399,12 @@ BEGIN
                  metadata, patience, asking) > 0 THEN
         RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    bound := writing_tenant();
+    bound := append_tenant();
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    problem := coalesce(event_problem(event_type, content, metadata),
-                        given_id_problem(tenant_id, conversation_id, event_type, content));
+    problem := coalesce(validate_event(event_type, content, metadata),
+                        validate_given_id(tenant_id, conversation_id, event_type, content));
     IF problem IS NOT NULL THEN
         outcome := 'r';
         RETURN;
@@ -421,7 +421,7 @@ BEGIN
         outcome := 'b';
         RETURN;
     END IF;
-    asleep := hold_gate() AND somebody_sleeps();
+    asleep := register_append() AND has_waiters();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -495,7 +495,7 @@ BEGIN
             metadata := metadata || jsonb_build_object('eventstore.owner', asking);
         END IF;
         IF metadata ? 'eventstore.owner' THEN
-            PERFORM own_conversation(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
+            PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
         END IF;
     END IF;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
@@ -508,26 +508,26 @@ BEGIN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;
     IF asleep THEN
-        PERFORM pg_notify(wake_channel(), '');
+        PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;
 
 
 --
--- Name: asked_conversation(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: current_conversation(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.asked_conversation() RETURNS uuid
+CREATE FUNCTION public.current_conversation() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (NULLIF(current_setting('eventstore.about'::text, true), ''::text))::uuid;
+    RETURN (NULLIF(current_setting('eventstore.conversation_id'::text, true), ''::text))::uuid;
 
 
 --
--- Name: asking_tenant(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: current_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.asking_tenant() RETURNS text
+CREATE FUNCTION public.current_tenant() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -538,7 +538,7 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF chooses_tenant() THEN
+    IF may_set_tenant() THEN
         RETURN nullif(current_setting('eventstore.tenant', true), '');
     END IF;
     RETURN NULL;
@@ -547,10 +547,10 @@ $$;
 
 
 --
--- Name: asking_user(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: current_tenant_user(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.asking_user() RETURNS text
+CREATE FUNCTION public.current_tenant_user() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
 
@@ -572,7 +572,7 @@ $$;
 -- Name: begin_batch(text, text, text, smallint[], integer, bigint, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.begin_batch(projection text, stage text, source text, shares smallint[], size integer, until bigint, horizon bigint DEFAULT NULL::bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
+CREATE FUNCTION public.begin_batch(projection text, stage text, source text, partitions smallint[], size integer, until bigint, horizon bigint DEFAULT NULL::bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -583,8 +583,8 @@ BEGIN
               FROM checkpoints c
              WHERE c.projection = begin_batch.projection
                AND c.stage = begin_batch.stage
-               AND c.share = ANY (begin_batch.shares)
-             ORDER BY c.share
+               AND c.partition = ANY (begin_batch.partitions)
+             ORDER BY c.partition
                FOR UPDATE) AS locked;
     IF lower_position IS NULL THEN
         RETURN;
@@ -610,7 +610,7 @@ BEGIN
     IF events > 0 THEN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
-                set_config('eventstore.shares', begin_batch.shares::text, true),
+                set_config('eventstore.partitions', begin_batch.partitions::text, true),
                 set_config('eventstore.lower_position', lower_position::text, true),
                 set_config('eventstore.upper_position', upper_position::text, true);
     END IF;
@@ -650,10 +650,10 @@ $$;
 
 
 --
--- Name: chooses_tenant(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: may_set_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.chooses_tenant() RETURNS boolean
+CREATE FUNCTION public.may_set_tenant() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
 
@@ -716,10 +716,10 @@ CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
 
 
 --
--- Name: conversation_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_conversation(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.conversation_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
 
@@ -1018,30 +1018,30 @@ $$;
 
 
 --
--- Name: event_problem(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_event(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
+CREATE FUNCTION public.validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$
 DECLARE
     problem text;
 BEGIN
     IF metadata IS DISTINCT FROM '{}' THEN
-        problem := metadata_problem(metadata);
+        problem := validate_metadata(metadata);
         IF problem IS NOT NULL THEN
             RETURN problem;
         END IF;
     END IF;
     IF event_type = 'message.added' THEN
-        RETURN message_problem(content);
+        RETURN validate_message(content);
     ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
-        RETURN conversation_problem(event_type, content);
+        RETURN validate_conversation(event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
-        RETURN task_problem(event_type, content);
+        RETURN validate_task(event_type, content);
     ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        RETURN sharing_problem(event_type, content);
+        RETURN validate_sharing(event_type, content);
     END IF;
     RETURN NULL;
 END
@@ -1138,10 +1138,10 @@ $$;
 
 
 --
--- Name: consumer_slots; Type: SEQUENCE; Schema: public; Owner: -
+-- Name: waiter_slots; Type: SEQUENCE; Schema: public; Owner: -
 --
 
-CREATE SEQUENCE public.consumer_slots
+CREATE SEQUENCE public.waiter_slots
     AS integer
     START WITH 0
     INCREMENT BY 1
@@ -1151,31 +1151,31 @@ CREATE SEQUENCE public.consumer_slots
 
 
 --
--- Name: get_up(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: end_wait(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.get_up() RETURNS boolean
+CREATE FUNCTION public.end_wait() RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
- SELECT pg_advisory_unlock_shared((((('public.consumer_slots'::regclass)::oid)::bigint)::bit(32))::integer, 0) AS pg_advisory_unlock_shared;
+ SELECT pg_advisory_unlock_shared((((('public.waiter_slots'::regclass)::oid)::bigint)::bit(32))::integer, 0) AS pg_advisory_unlock_shared;
 END;
 
 
 --
--- Name: given_id_problem(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_given_id(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.given_id_problem(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
+CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
 
 
 --
--- Name: hold_gate(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: register_append(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.hold_gate() RETURNS boolean
+CREATE FUNCTION public.register_append() RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -1189,7 +1189,7 @@ BEGIN
                         'events_position'::regclass::oid::bigint::bit(32)::integer,
                         low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
                     ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM consumer_slots c)
+                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
            END
       INTO anybody
       FROM events_position s;
@@ -1237,7 +1237,7 @@ CREATE FUNCTION public.lease_answers(tenant_id text, conversation_ids uuid[], me
     AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
@@ -1274,30 +1274,30 @@ $$;
 
 
 --
--- Name: lie_down(bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: begin_wait(bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.lie_down(seen bigint) RETURNS boolean
+CREATE FUNCTION public.begin_wait(seen bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
 DECLARE
-    class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;
+    class integer := 'waiter_slots'::regclass::oid::bigint::bit(32)::integer;
 BEGIN
     PERFORM refuse_old_snapshots();
     IF NOT pg_try_advisory_lock_shared(class, 0) THEN
         RETURN false;
     END IF;
-    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
         -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
-                setval('consumer_slots', 1);
+                setval('waiter_slots', 1);
     END IF;
     -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
-    IF lowest_gate(lie_down.seen) IS NULL THEN
-        IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
+    IF lowest_append_in_flight(begin_wait.seen) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM events e WHERE e.position > begin_wait.seen) THEN
             RETURN true;
         END IF;
     END IF;
@@ -1340,7 +1340,7 @@ BEGIN
         RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();
-    RETURN least(last, lowest_gate(last));
+    RETURN least(last, lowest_append_in_flight(last));
 END
 $$;
 
@@ -1383,10 +1383,10 @@ CREATE FUNCTION public.low_32_bits(value bigint) RETURNS integer
 
 
 --
--- Name: lower_wall(regclass); Type: FUNCTION; Schema: public; Owner: -
+-- Name: disable_rls(regclass); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.lower_wall(walled regclass) RETURNS void
+CREATE FUNCTION public.disable_rls(walled regclass) RETURNS void
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -1405,14 +1405,14 @@ $$;
 
 
 --
--- Name: lowest_gate(bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: lowest_append_in_flight(bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.lowest_gate(reference bigint) RETURNS bigint
+CREATE FUNCTION public.lowest_append_in_flight(reference bigint) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
- SELECT min((lowest_gate.reference + public.low_32_bits(((l.objid)::bigint - lowest_gate.reference)))) AS min
+ SELECT min((lowest_append_in_flight.reference + public.low_32_bits(((l.objid)::bigint - lowest_append_in_flight.reference)))) AS min
     FROM pg_locks l
    WHERE ((l.locktype = 'advisory'::text) AND (l.database = ( SELECT d.oid
             FROM pg_database d
@@ -1421,10 +1421,10 @@ END;
 
 
 --
--- Name: make_shadows(text[]); Type: FUNCTION; Schema: public; Owner: -
+-- Name: create_staging_tables(text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.make_shadows(tables text[]) RETURNS void
+CREATE FUNCTION public.create_staging_tables(tables text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -1499,27 +1499,27 @@ CREATE FUNCTION public.members_of(conversation uuid) RETURNS TABLE(user_id text,
  SELECT m.user_id,
      m.access
     FROM public.conversation_members m
-   WHERE (((m.tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND (m.conversation_id = members_of.conversation) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (EXISTS ( SELECT
+   WHERE (((m.tenant_id)::text = ( SELECT public.current_tenant() AS current_tenant)) AND (m.conversation_id = members_of.conversation) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (EXISTS ( SELECT
             FROM public.conversation_members own
-           WHERE (((own.tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant)) AND (own.conversation_id = members_of.conversation) AND ((own.user_id)::text = ( SELECT public.asking_user() AS asking_user)))))))
+           WHERE (((own.tenant_id)::text = ( SELECT public.current_tenant() AS current_tenant)) AND (own.conversation_id = members_of.conversation) AND ((own.user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user)))))))
    ORDER BY (m.access = 'own'::text) DESC, m.user_id;
 END;
 
 
 --
--- Name: message_problem(jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_message(jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.message_problem(content jsonb) RETURNS text
+CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
 
 
 --
--- Name: metadata_problem(jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_metadata(jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.metadata_problem(metadata jsonb) RETURNS text
+CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
 
@@ -1544,10 +1544,10 @@ CREATE FUNCTION public.stage_schema(stage text) RETURNS text
 
 
 --
--- Name: missing_in_shadows(text[]); Type: FUNCTION; Schema: public; Owner: -
+-- Name: missing_in_staging(text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.missing_in_shadows(tables text[]) RETURNS TABLE(what text, statement text, is_key boolean)
+CREATE FUNCTION public.missing_in_staging(tables text[]) RETURNS TABLE(what text, statement text, is_key boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
@@ -1560,7 +1560,7 @@ CREATE FUNCTION public.missing_in_shadows(tables text[]) RETURNS TABLE(what text
              l.relforcerowsecurity,
              n.relrowsecurity AS has_security,
              n.relforcerowsecurity AS has_forced
-            FROM ((unnest(missing_in_shadows.tables) t(name)
+            FROM ((unnest(missing_in_staging.tables) t(name)
               JOIN pg_class l ON (((l.relname = t.name) AND (l.relnamespace = ((public.stage_schema('live'::text))::regnamespace)::oid))))
               JOIN pg_class n ON (((n.relname = t.name) AND (n.relnamespace = ((public.stage_schema('next'::text))::regnamespace)::oid))))
          )
@@ -1673,11 +1673,11 @@ END;
 
 CREATE TABLE public.checkpoints (
     projection text NOT NULL COLLATE pg_catalog."C",
-    share smallint NOT NULL,
+    partition smallint NOT NULL,
     "position" bigint DEFAULT 0 NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT checkpoints_share_check CHECK (((share >= 0) AND (share <= 15))),
+    CONSTRAINT checkpoints_partition_check CHECK (((partition >= 0) AND (partition <= 15))),
     CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
 );
 
@@ -1800,10 +1800,10 @@ CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with ti
 
 
 --
--- Name: own_conversation(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+CREATE FUNCTION public.add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_variable
@@ -1888,10 +1888,10 @@ END;
 
 
 --
--- Name: raise_wall(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+-- Name: enable_rls(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
+CREATE FUNCTION public.enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -1901,22 +1901,22 @@ DECLARE
 BEGIN
     SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM lower_wall(walled);
-    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (acting_as(%L)) WITH CHECK (acting_as(%L))',
+    PERFORM disable_rls(walled);
+    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    walled, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
        AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (acting_as(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', walled);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, wall_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
 END
 $$;
 
@@ -1992,7 +1992,7 @@ CREATE FUNCTION public.release_answers(tenant_id text, conversation_ids uuid[], 
     AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
@@ -2030,7 +2030,7 @@ CREATE FUNCTION public.renew_answer_leases(tenant_id text, conversation_ids uuid
     AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
@@ -2061,10 +2061,10 @@ $$;
 
 
 --
--- Name: search_asked(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_narrowed(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+CREATE FUNCTION public.search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
 DECLARE
@@ -2326,7 +2326,7 @@ DECLARE
     shown     tsquery[];
     found     search_found[];
 BEGIN
-    IF tenant IS DISTINCT FROM asking_tenant() THEN
+    IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
@@ -2530,7 +2530,7 @@ CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant
     AS $$
 DECLARE
     sample CONSTANT integer := 2000;
-    asked  tsquery := search_asked(queries, tenant, kind, role, actor);
+    asked  tsquery := search_narrowed(queries, tenant, kind, role, actor);
     way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
     budget integer := sample;
     found  search_found[];
@@ -2542,11 +2542,11 @@ BEGIN
     IF numnode(asked) = 0 THEN
         RETURN ARRAY[]::search_found[];
     END IF;
-    IF way = 'time' AND asking_user() IS NOT NULL
+    IF way = 'time' AND current_tenant_user() IS NOT NULL
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
-                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = asking_user()
+                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = current_tenant_user()
                      LIMIT few + 1) AS m) <= few THEN
         way := 'own';
     END IF;
@@ -2612,12 +2612,12 @@ BEGIN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
                END,
-               CASE WHEN asking_user() IS NOT NULL THEN
+               CASE WHEN current_tenant_user() IS NOT NULL THEN
                    ' AND (SELECT true FROM conversation_members m
                            WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted, asking_user();
+          budget, wanted, current_tenant_user();
 END
 $_$;
 
@@ -2861,11 +2861,11 @@ DECLARE
     conversations CONSTANT integer := 400;
     own           uuid[];
 BEGIN
-    IF asking_user() IS NOT NULL THEN
+    IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
                        FROM conversation_members m
                       WHERE m.tenant_id = search_sample.tenant
-                        AND m.user_id = asking_user()
+                        AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
     ELSIF conversation IS NOT NULL THEN
@@ -3282,37 +3282,37 @@ $$;
 
 
 --
--- Name: share_of(uuid); Type: FUNCTION; Schema: public; Owner: -
+-- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.share_of(conversation_id uuid) RETURNS smallint
+CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN ((uuid_hash(conversation_id) & 15))::smallint;
 
 
 --
--- Name: sharing_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_sharing(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.sharing_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
 
 
 --
--- Name: somebody_sleeps(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: has_waiters(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.somebody_sleeps() RETURNS boolean
+CREATE FUNCTION public.has_waiters() RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
         RETURN false;
     END IF;
-    IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+    IF pg_try_advisory_xact_lock('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
         -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('consumer_slots', 0);
+        PERFORM setval('waiter_slots', 0);
         RETURN false;
     END IF;
     -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
@@ -3805,22 +3805,22 @@ $$;
 
 
 --
--- Name: task_problem(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_task(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.task_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION public.validate_task(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
 
 
 --
--- Name: tenant_of_wall(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: rls_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.tenant_of_wall() RETURNS text
+CREATE FUNCTION public.rls_tenant() RETURNS text
     LANGUAGE sql STABLE
     RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
-                         CASE WHEN chooses_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
+                         CASE WHEN may_set_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
 
 
 --
@@ -3857,20 +3857,20 @@ $$;
 
 
 --
--- Name: wake_channel(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: notify_channel(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.wake_channel() RETURNS text
+CREATE FUNCTION public.notify_channel() RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
     RETURN ('eventstore_'::text || ("current_schema"())::text);
 
 
 --
--- Name: wall_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+-- Name: rls_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.wall_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION public.rls_of(walled regclass, conversation_column name) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $_$
@@ -3885,22 +3885,22 @@ BEGIN
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
                                         FROM conversation_members m
-                                       WHERE m.conversation_id = asked_conversation())
+                                       WHERE m.conversation_id = current_conversation())
                            OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
     END IF;
     -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
     -- not the policy, decide how its rows are found.
-    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
-                  tenant_of_wall(), of_user);
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT current_tenant_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  rls_tenant(), of_user);
 END
 $_$;
 
 
 --
--- Name: writing_tenant(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: append_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.writing_tenant() RETURNS text
+CREATE FUNCTION public.append_tenant() RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
 DECLARE
@@ -3910,7 +3910,7 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF NOT chooses_tenant() THEN
+    IF NOT may_set_tenant() THEN
         RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
@@ -4594,7 +4594,7 @@ ALTER TABLE ONLY public.bound_logins
 --
 
 ALTER TABLE ONLY public.checkpoints
-    ADD CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, share);
+    ADD CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, partition);
 
 
 --
@@ -5133,259 +5133,259 @@ CREATE POLICY of_itself ON public.bound_logins FOR SELECT USING ((login = SESSIO
 -- Name: answer_leases open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.answer_leases TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.answer_leases TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: conversation_actors open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.conversation_actors TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.conversation_actors TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: conversation_members open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.conversation_members TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.conversation_members TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: conversations open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.conversations TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.conversations TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: events open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.events TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.events TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: messages open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.messages TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.messages TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: parked open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.parked TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.parked TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: pending_messages open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.pending_messages TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.pending_messages TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: search_conversations open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.search_conversations TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.search_conversations TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: search_documents open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.search_documents TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.search_documents TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: statistics_activity open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.statistics_activity TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.statistics_activity TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: statistics_answers open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.statistics_answers TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.statistics_answers TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: statistics_conversations open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.statistics_conversations TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.statistics_conversations TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: statistics_stays open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.statistics_stays TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.statistics_stays TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: statistics_tasks open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.statistics_tasks TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.statistics_tasks TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: task_artifacts open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.task_artifacts TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.task_artifacts TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: tasks open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.tasks TO eventstore_owner USING (public.acting_as('eventstore_owner'::name)) WITH CHECK (public.acting_as('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.tasks TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
 -- Name: answer_leases open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.answer_leases TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.answer_leases TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: conversation_actors open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.conversation_actors TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.conversation_actors TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: conversation_members open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.conversation_members TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.conversation_members TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: conversations open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.conversations TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.conversations TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: events open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.events TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.events TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: messages open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.messages TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.messages TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: parked open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.parked TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.parked TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: pending_messages open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.pending_messages TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.pending_messages TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: search_conversations open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.search_conversations TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.search_conversations TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: search_documents open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.search_documents TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.search_documents TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: statistics_activity open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.statistics_activity TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.statistics_activity TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: statistics_answers open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.statistics_answers TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.statistics_answers TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: statistics_conversations open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.statistics_conversations TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.statistics_conversations TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: statistics_stays open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.statistics_stays TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.statistics_stays TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: statistics_tasks open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.statistics_tasks TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.statistics_tasks TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: task_artifacts open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.task_artifacts TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.task_artifacts TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: tasks open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.tasks TO eventstore_projector USING (public.acting_as('eventstore_projector'::name)) WITH CHECK (public.acting_as('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.tasks TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
 -- Name: events open_to_search; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_search ON public.events FOR SELECT TO eventstore_search USING (public.acting_as('eventstore_search'::name));
+CREATE POLICY open_to_search ON public.events FOR SELECT TO eventstore_search USING (public.is_current_role('eventstore_search'::name));
 
 
 --
 -- Name: search_conversations open_to_search; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_search ON public.search_conversations FOR SELECT TO eventstore_search USING (public.acting_as('eventstore_search'::name));
+CREATE POLICY open_to_search ON public.search_conversations FOR SELECT TO eventstore_search USING (public.is_current_role('eventstore_search'::name));
 
 
 --
 -- Name: search_documents open_to_search; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_search ON public.search_documents FOR SELECT TO eventstore_search USING (public.acting_as('eventstore_search'::name));
+CREATE POLICY open_to_search ON public.search_documents FOR SELECT TO eventstore_search USING (public.is_current_role('eventstore_search'::name));
 
 
 --
@@ -5464,7 +5464,7 @@ ALTER TABLE public.tasks ENABLE ROW LEVEL SECURITY;
 -- Name: idempotency_keys unbound; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY unbound ON public.idempotency_keys USING ((( SELECT (NOT public.login_is_bound())) OR ((tenant_id)::text = ( SELECT public.asking_tenant() AS asking_tenant))));
+CREATE POLICY unbound ON public.idempotency_keys USING ((( SELECT (NOT public.login_is_bound())) OR ((tenant_id)::text = ( SELECT public.current_tenant() AS current_tenant))));
 
 
 --
@@ -5505,11 +5505,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5526,11 +5526,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = conversation_actors.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5545,9 +5545,9 @@ CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id
            FROM public.bound_logins b
           WHERE (b.login = SESSION_USER)), (
         CASE
-            WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+            WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
             ELSE NULL::text
-        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.asking_user() AS asking_user))));
+        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user))));
 
 
 --
@@ -5560,11 +5560,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = conversations.id)))) THEN true
     ELSE NULL::boolean
@@ -5581,11 +5581,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = events.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5602,11 +5602,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = messages.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5623,11 +5623,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = parked.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5644,11 +5644,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = pending_messages.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5665,11 +5665,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = search_conversations.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5686,11 +5686,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = search_documents.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5707,11 +5707,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_activity.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5728,11 +5728,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_answers.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5749,11 +5749,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_conversations.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5770,11 +5770,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_stays.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5791,11 +5791,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = statistics_tasks.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5812,11 +5812,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = task_artifacts.conversation_id)))) THEN true
     ELSE NULL::boolean
@@ -5833,11 +5833,11 @@ CASE
                FROM public.bound_logins b
               WHERE (b.login = SESSION_USER)), (
             CASE
-                WHEN public.chooses_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.asking_user() AS asking_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
        FROM public.conversation_members m
-      WHERE (m.conversation_id = public.asked_conversation()))) OR ( SELECT true
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
     ELSE NULL::boolean

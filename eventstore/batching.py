@@ -215,7 +215,7 @@ APPEND_GROUP = Statement(
     ),
 )  # fmt: skip
 STATEMENTS = (APPEND_ONE, APPEND_GROUP)
-SAY_ROLE = Statement(b"eventstore_say_role", query("eventstore", "say_role").encode(), (binary_format.TEXT,))
+SET_APPEND_ROLE = Statement(b"eventstore_set_append_role", query("eventstore", "set_append_role").encode(), (binary_format.TEXT,))
 """For the transaction of one of them."""
 
 
@@ -553,9 +553,9 @@ class Committer:
         self._overdue_locked: list[PendingAppend] = []
         self._backpressure = Backpressure(self._admit)
         self._preparing: set[asyncio.Task[None]] = set()
-        self._lanes: list[PipelinedConnection] = []
+        self._pipelines: list[PipelinedConnection] = []
         self._role = b""
-        self._says_role = False
+        self._needs_role = False
         self._opening: asyncio.Task[None] | None = None
         self._open_again_at = 0.0
         self._explaining: asyncio.Task[None] | None = None
@@ -611,8 +611,8 @@ class Committer:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._is_idle.wait()
-        for lane in list(self._lanes):
-            lane.close()
+        for pipeline in list(self._pipelines):
+            pipeline.close()
         if self._explaining is not None:
             await cancel_and_wait([self._explaining])
         await cancel_and_wait(list(self._preparing))
@@ -660,25 +660,25 @@ class Committer:
         """Send everything that can be sent now."""
         self._is_due = False
         self._queue = in_turn(self._queue)
-        while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (lane := self._idle_lane()):
-            ways = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(lane.is_idle for lane in self._lanes))
+        while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline()):
+            ways = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(pipeline.is_idle for pipeline in self._pipelines))
             share = -(-len(self._queue) // ways)  # as much on each, so that client and server work at the same time
             group = next_group(self._queue, self._reserved, share, takes_large=not self._large_in_flight)
             if not group:
                 break
-            self._send(lane, group)
-        while self._set_aside and self._in_flight[True] < LOCK_WAITERS and (lane := self._idle_lane()):
-            self._send(lane, [self._set_aside.popleft()], waits=True)
+            self._send(pipeline, group)
+        while self._set_aside and self._in_flight[True] < LOCK_WAITERS and (pipeline := self._idle_pipeline()):
+            self._send(pipeline, [self._set_aside.popleft()], waits=True)
 
-    def _idle_lane(self) -> PipelinedConnection | None:
-        for lane in self._lanes:
-            if lane.is_idle:
-                return lane
+    def _idle_pipeline(self) -> PipelinedConnection | None:
+        for pipeline in self._pipelines:
+            if pipeline.is_idle:
+                return pipeline
         if self._opening is None and not self._is_closed:
-            self._opening = asyncio.create_task(self._open_lane(), name="eventstore-lane")
+            self._opening = asyncio.create_task(self._open_pipeline(), name="eventstore-lane")
         return None
 
-    def _send(self, lane: PipelinedConnection, group: Group, *, waits: bool = False) -> None:
+    def _send(self, pipeline: PipelinedConnection, group: Group, *, waits: bool = False) -> None:
         """Send a group, or one append that waits for its locks."""
         for append in group:
             self._reserved.update(append.conversations)
@@ -689,15 +689,15 @@ class Committer:
         if waits:
             left = group[0].deadline - self._loop.time()
             milliseconds = max(1, min(LOCK_WAIT_MS, int(1000 * left)))
-        said: Prelude | None = (SAY_ROLE, [self._role]) if self._says_role else None
-        lane.send(
+        said: Prelude | None = (SET_APPEND_ROLE, [self._role]) if self._needs_role else None
+        pipeline.send(
             *statement(group, milliseconds),
-            lambda answer: self._answered(group, answer, lane, waits=waits, said_role=said is not None),
+            lambda answer: self._answered(group, answer, pipeline, waits=waits, role_statement=said is not None),
             said,
         )
 
     def _answered(
-        self, group: Group, answer: PGresult | psycopg.Error, lane: PipelinedConnection, *, waits: bool, said_role: bool
+        self, group: Group, answer: PGresult | psycopg.Error, pipeline: PipelinedConnection, *, waits: bool, role_statement: bool
     ) -> None:
         self._in_flight[waits] -= 1
         self._large_in_flight -= group[0].is_large
@@ -717,13 +717,13 @@ class Committer:
                     self._locked.difference_update(append.conversations)
                     if not append.result.done():
                         append.result.set_result(of_append)
-        elif not said_role and is_missing_role(answer):
-            self._says_role = True
+        elif not role_statement and is_missing_role(answer):
+            self._needs_role = True
             again += group
         elif waits and answer.sqlstate == _LOCK_TIMEOUT:
             self._set_locked_aside(group[0], again)
         else:
-            self._failed(group, answer, lane, again)
+            self._failed(group, answer, pipeline, again)
         if self._is_closed:
             for append in again:
                 self._refuse(append, StoreClosed())
@@ -745,8 +745,8 @@ class Committer:
             self._reserved.update(append.conversations)
             self._set_aside.append(append)
 
-    def _failed(self, group: Group, error: psycopg.Error, lane: PipelinedConnection, again: list[PendingAppend]) -> None:
-        is_unknown = lane.is_broken or error.sqlstate is None
+    def _failed(self, group: Group, error: psycopg.Error, pipeline: PipelinedConnection, again: list[PendingAppend]) -> None:
+        is_unknown = pipeline.is_broken or error.sqlstate is None
         # Another append than that which found the queue full does not notify.
         is_lost = is_unknown or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)
         for append in group:
@@ -795,9 +795,9 @@ class Committer:
                 break
             if not (append.is_in_flight and append.deadline + TICK_SECONDS > now):  # it may wait for a lock until then
                 self._expire(append)
-        for lane in list(self._lanes):
-            if lane.sent_at is not None and lane.sent_at + self._append_seconds / 2 <= now:
-                lane.give_up()
+        for pipeline in list(self._pipelines):
+            if pipeline.sent_at is not None and pipeline.sent_at + self._append_seconds / 2 <= now:
+                pipeline.give_up()
         if self._pending or any(self._in_flight.values()):
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         else:
@@ -835,22 +835,22 @@ class Committer:
                 self._refuse(append, ConversationLocked(conversation_id, self._append_seconds, holders.get(key, ())))
         self._explaining = None
 
-    async def _open_lane(self) -> None:
+    async def _open_pipeline(self) -> None:
         """Open a connection. If there is none at all, go on trying; each append waits ``connect_seconds`` for it."""
         try:
             await asyncio.sleep(self._open_again_at - self._loop.time())
             while True:
                 try:
                     async with asyncio.timeout(self._append_seconds):
-                        self._lanes.append(await self._new_lane())
+                        self._pipelines.append(await self._new_pipeline())
                     return
                 except (EventStoreError, TimeoutError) as error:
                     self._open_again_at = self._loop.time() + RECONNECT_SECONDS
                     known = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
                     is_passing = isinstance(known, ServerUnreachable | ConnectionLost)
-                    if not self._lanes:
+                    if not self._pipelines:
                         self._refuse_waiting(self._why(known), self._connect_seconds if is_passing else 0.0)
-                    if self._lanes or not (self._queue or self._set_aside):
+                    if self._pipelines or not (self._queue or self._set_aside):
                         return
                 except Exception as error:
                     self._refuse_waiting(ServerError(f"no connection could be opened: {error!r}"))
@@ -860,7 +860,7 @@ class Committer:
             self._opening = None
             self._be_due()
 
-    async def _new_lane(self) -> PipelinedConnection:
+    async def _new_pipeline(self) -> PipelinedConnection:
         connection, role = await self._connect()
         self._role = role.encode()
         try:
@@ -869,21 +869,21 @@ class Committer:
         except BaseException:
             await connection.close()
             raise
-        lane = PipelinedConnection(connection, self._forget)
+        pipeline = PipelinedConnection(connection, self._forget)
         try:
             with translated():
-                await lane.prepare(STATEMENTS)
+                await pipeline.prepare(STATEMENTS)
         except BaseException:
-            lane.close()
+            pipeline.close()
             raise
-        return lane
+        return pipeline
 
     def _forget(self, broken: PipelinedConnection) -> None:
-        if broken in self._lanes:
-            self._lanes.remove(broken)
+        if broken in self._pipelines:
+            self._pipelines.remove(broken)
         if broken.is_unanswered:  # then the others lead nowhere, either
-            for lane in list(self._lanes):
-                lane.close()
+            for pipeline in list(self._pipelines):
+                pipeline.close()
 
 
 def _may_be_stored(append: PendingAppend, reason: EventStoreError) -> ConnectionLost:

@@ -101,7 +101,7 @@ ANSWER_SECONDS = 2.5
 POLL_SECONDS = 5.0
 """Who hears nothing looks by himself this often: a net under the notifications, and what notices a dead connection."""
 HIGHEST_QUEUE_USAGE = 0.5
-"""Of the server's queue of notifications. From here on no append notifies (``somebody_sleeps``), and listening is put
+"""Of the server's queue of notifications. From here on no append notifies (``has_waiters``), and listening is put
 off: a new listener would first read what stands in the queue."""
 IDLE_SECONDS = 6 * POLL_SECONDS
 """A session that asks nothing for so long has lost its client, and is ended by the server."""
@@ -110,11 +110,11 @@ _NOWHERE = 2**63 - 1
 _LISTEN = query("eventstore", "listen")
 _LOOK = Statement(b"eventstore_look", query("eventstore", "look").encode(), (binary_format.INT8, binary_format.INT4))
 _HORIZON = Statement(b"eventstore_horizon", query("eventstore", "horizon").encode(), ())
-_LIE_DOWN = Statement(b"eventstore_lie_down", b"SELECT lie_down($1)", (binary_format.INT8,))
-_TURN_TO = Statement(
-    b"eventstore_turn_to", query("eventstore", "turn_to").encode(), (binary_format.TEXT, binary_format.TEXT, binary_format.TEXT)
+_BEGIN_WAIT = Statement(b"eventstore_begin_wait", b"SELECT begin_wait($1)", (binary_format.INT8,))
+_SET_SCOPE = Statement(
+    b"eventstore_set_scope", query("eventstore", "set_scope").encode(), (binary_format.TEXT, binary_format.TEXT, binary_format.TEXT)
 )
-_GET_UP = Statement(b"eventstore_get_up", b"SELECT get_up()", ())
+_END_WAIT = Statement(b"eventstore_end_wait", b"SELECT end_wait()", ())
 
 
 Found = tuple[int, Event | None]
@@ -125,25 +125,25 @@ class Listener:
     """A connection that listens, with one statement at a time.
 
     Attributes:
-        whose: events it sees; None is nobody's.
+        scope: events it sees; None is nobody's.
     """
 
-    def __init__(self, connection: Connection, on_heard: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, on_notified: Callable[[], None]) -> None:
         """Takes over a connection on which ``LISTEN`` was committed.
 
         Args:
-            on_heard: called for each notification, and when the connection has ended.
+            on_notified: called for each notification, and when the connection has ended.
         """
-        self._lane = PipelinedConnection(connection, lambda _: on_heard(), on_heard)
+        self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), on_notified)
         self._reads = Transformer(_Reading(connection))
         self._is_first = True
-        self.whose: Scope | None = None
+        self.scope: Scope | None = None
         self._loop = asyncio.get_running_loop()
 
     async def prepare(self) -> None:
         """Prepares the statements."""
         with translated():
-            await self._lane.prepare((_LOOK, _HORIZON, _LIE_DOWN, _GET_UP, _TURN_TO))
+            await self._pipeline.prepare((_LOOK, _HORIZON, _BEGIN_WAIT, _END_WAIT, _SET_SCOPE))
 
     def look(self, after: int, limit: int, found: Callable[[list[Found]], None]) -> asyncio.Future[list[Found]]:
         """Looks for events after a position, the first ones first, final or not; it is under way at once.
@@ -162,28 +162,28 @@ class Listener:
 
         return self._ask(_LOOK, [binary_format.int8(after), binary_format.int4(limit)], read)
 
-    async def turn_to(self, whose: Scope | None) -> None:
+    async def set_scope(self, scope: Scope | None) -> None:
         """Looks as somebody else from now on; this session is not lent to anybody."""
-        if whose == self.whose:
+        if scope == self.scope:
             return
         tenant, user, role = "", "", PROJECTOR
-        if whose is not ALL_TENANTS:
-            tenant, user, role = (whose.tenant, whose.user or "", AUDITOR) if whose else ("", "", AUDITOR)
-        self.whose = None  # until it is done
-        await self._ask(_TURN_TO, [tenant.encode(), user.encode(), role.encode()], lambda result: None)
-        self.whose = whose
+        if scope is not ALL_TENANTS:
+            tenant, user, role = (scope.tenant, scope.user or "", AUDITOR) if scope else ("", "", AUDITOR)
+        self.scope = None  # until it is done
+        await self._ask(_SET_SCOPE, [tenant.encode(), user.encode(), role.encode()], lambda result: None)
+        self.scope = scope
 
     async def horizon(self) -> int:
         """The position up to which the log is final."""
         return int(await self._ask(_HORIZON, [], _number))
 
-    async def lie_down(self, seen: int) -> bool:
+    async def begin_wait(self, seen: int) -> bool:
         """True if from now on every append notifies, and none is waiting beyond ``seen``."""
-        return bool(await self._ask(_LIE_DOWN, [binary_format.int8(seen)], lambda result: result.get_value(0, 0) == b"\x01"))
+        return bool(await self._ask(_BEGIN_WAIT, [binary_format.int8(seen)], lambda result: result.get_value(0, 0) == b"\x01"))
 
-    async def get_up(self) -> None:
+    async def end_wait(self) -> None:
         """The opposite; does no harm to who is up."""
-        await self._ask(_GET_UP, [], lambda result: None)
+        await self._ask(_END_WAIT, [], lambda result: None)
 
     async def touch(self) -> None:
         """A round trip, which fails where the connection is dead."""
@@ -191,13 +191,13 @@ class Listener:
 
     def close(self) -> None:
         """Ends the connection without a word more than needed."""
-        self._lane.close()
+        self._pipeline.close()
 
     def _ask(
         self, statement: Statement, parameters: Sequence[bytes], read: Callable[[PGresult], Any]
     ) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = self._loop.create_future()
-        if self._lane.is_broken:
+        if self._pipeline.is_broken:
             answer.set_exception(ConnectionLost("the listening connection was lost"))
             return answer
 
@@ -209,8 +209,8 @@ class Listener:
             else:
                 answer.set_result(read(result))
 
-        self._lane.send(statement, parameters, done)
-        deadline = self._loop.call_later(ANSWER_SECONDS, self._lane.close)
+        self._pipeline.send(statement, parameters, done)
+        deadline = self._loop.call_later(ANSWER_SECONDS, self._pipeline.close)
 
         def settled(answer: asyncio.Future[Any]) -> None:
             deadline.cancel()
@@ -231,7 +231,7 @@ class _Reading:
 
 
 async def open_listener(
-    connect: Callable[[], Awaitable[Connection]], pool: Pool, on_heard: Callable[[], None], seconds: float
+    connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None], seconds: float
 ) -> Listener:
     """Connects, and makes sure that what the store's other connections notify is heard.
 
@@ -247,7 +247,7 @@ async def open_listener(
     """
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):
-            return await _open(connect, pool, on_heard)
+            return await _open(connect, pool, on_notified)
     except TimeoutError:
         raise ServerUnreachable(
             f"no listening connection could be opened within {seconds} seconds: the server, or something before it, "
@@ -255,15 +255,15 @@ async def open_listener(
         ) from None
 
 
-async def _open(connect: Callable[[], Awaitable[Connection]], pool: Pool, on_heard: Callable[[], None]) -> Listener:
+async def _open(connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None]) -> Listener:
     connection = await connect()
     try:
         with translated():
-            await _hear_a_trial(connection, pool)
+            await _receive_trial(connection, pool)
             row = await (await connection.execute(_LISTEN, {"idle": str(int(IDLE_SECONDS * 1000))})).fetchone()
             assert row is not None  # one row, whatever happens
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(row[0])))
-        listener = Listener(connection, on_heard)
+        listener = Listener(connection, on_notified)
     except BaseException:
         await connection.close()
         raise
@@ -275,7 +275,7 @@ async def _open(connect: Callable[[], Awaitable[Connection]], pool: Pool, on_hea
     return listener
 
 
-async def _hear_a_trial(connection: Connection, pool: Pool) -> None:
+async def _receive_trial(connection: Connection, pool: Pool) -> None:
     [(usage,)] = await pool.fetch("SELECT pg_notification_queue_usage()")
     if usage >= HIGHEST_QUEUE_USAGE:
         raise RetryableError(
@@ -285,13 +285,13 @@ async def _hear_a_trial(connection: Connection, pool: Pool) -> None:
     channel = sql.Identifier(name)
     await connection.execute(sql.SQL("LISTEN {}").format(channel))
     await pool.fetch("SELECT pg_notify(%s, '')", [name])
-    heard = [notify async for notify in connection.notifies(timeout=ANSWER_SECONDS, stop_after=1)]
-    if not heard:
-        raise await _why_deaf(connection, pool)
+    notified = [notify async for notify in connection.notifies(timeout=ANSWER_SECONDS, stop_after=1)]
+    if not notified:
+        raise await _why_not_listening(connection, pool)
     await connection.execute(sql.SQL("UNLISTEN {}").format(channel))
 
 
-async def _why_deaf(connection: Connection, pool: Pool) -> EventStoreError:
+async def _why_not_listening(connection: Connection, pool: Pool) -> EventStoreError:
     """Another database, or something in between. A lock is seen by everybody in the database, and by nobody else."""
     key = secrets.randbits(63)
     async with connection.transaction():
@@ -326,12 +326,12 @@ class Interest(NamedTuple):
     Attributes:
         seen: the lowest position that one of them has seen.
         limit: how many events at most.
-        whose: as whom to look; None is as nobody, who learns only that something is there.
+        scope: as whom to look; None is as nobody, who learns only that something is there.
     """
 
     seen: int
     limit: int
-    whose: Scope | None
+    scope: Scope | None
 
 
 class EventBatch(NamedTuple):
@@ -342,18 +342,18 @@ class EventBatch(NamedTuple):
         position: up to which the log is final, and an event stands there.
         events: those between that can be seen, in order.
         are_all: whether nothing was left behind them.
-        whose: as whom was looked; None is as nobody.
+        scope: as whom was looked; None is as nobody.
     """
 
     after: int
     position: int
     events: list[Event]
     are_all: bool
-    whose: Scope | None
+    scope: Scope | None
 
     def without_events(self) -> EventBatch:
         """For those who have to look for themselves."""
-        return self._replace(events=[], are_all=False, whose=None)
+        return self._replace(events=[], are_all=False, scope=None)
 
 
 class Subscribers(Protocol):
@@ -362,48 +362,48 @@ class Subscribers(Protocol):
     def demand(self) -> Interest | None:
         """What is wanted now; None where nobody waits."""
 
-    def rouse(self) -> None:
+    def notify(self) -> None:
         """Told that something has come, before it is known what."""
 
-    def hand_out(self, news: EventBatch) -> bool:
+    def deliver(self, batch: EventBatch) -> bool:
         """Takes what has come; False where nobody wanted it."""
 
 
 class LogWatcher:
     """What is known on one connection, from its beginning to its end."""
 
-    def __init__(self, audience: Subscribers, pace: PollThrottle) -> None:
-        self._audience = audience
+    def __init__(self, subscribers: Subscribers, pace: PollThrottle) -> None:
+        self._subscribers = subscribers
         self._pace = pace
         self._loop = asyncio.get_running_loop()
-        self._came = asyncio.Event()
-        self._alarm: asyncio.Future[None] | None = None
+        self._has_waiter = asyncio.Event()
+        self._wake_up: asyncio.Future[None] | None = None
         self._looking: asyncio.Future[list[Found]] | None = None
-        self._is_lying = False
-        self._stirred = False  # something may have come since the last look
+        self._is_waiting = False
+        self._must_look = False  # something may have come since the last look
         self._covered = 0  # whatever came beyond this position since the last look has been notified
         self._has_gap = False
-        self._handed_out = False
+        self._has_delivered = False
         self._back_off = 0.0
 
-    def heard(self) -> None:
+    def notified(self) -> None:
         """An append has ended, or the connection has."""
-        self._stirred = True
-        if self._alarm is not None and not self._alarm.done():
-            if self._is_lying:
-                self._audience.rouse()
-                if self._looking is None and self._audience.demand() is not None:
+        self._must_look = True
+        if self._wake_up is not None and not self._wake_up.done():
+            if self._is_waiting:
+                self._subscribers.notify()
+                if self._looking is None and self._subscribers.demand() is not None:
                     self._looking = self._begin_look()
-            self._alarm.set_result(None)
+            self._wake_up.set_result(None)
 
-    def came(self, seen: int) -> None:
+    def waiter_added(self, seen: int) -> None:
         """Somebody waits who has seen the log up to this position."""
-        self._came.set()
+        self._has_waiter.set()
         if seen < self._covered:
-            self._stirred = True
-            self._ring()
+            self._must_look = True
+            self._end_pause()
 
-    async def keep(self, listener: Listener) -> None:
+    async def run(self, listener: Listener) -> None:
         """Watches until the connection fails.
 
         Raises:
@@ -411,41 +411,41 @@ class LogWatcher:
         """
         self._listener = listener
         while True:
-            await self._until_somebody_waits()
+            await self._await_waiter()
             if pause := self._pace.pause(self._loop.time()):
-                await self._get_up()
+                await self._end_wait()
                 await asyncio.sleep(pause)
             await self._round()
 
     async def _round(self) -> None:
-        demand = self._audience.demand()
+        demand = self._subscribers.demand()
         if demand is None:
             return
-        await self._listener.turn_to(demand.whose)
-        if self._is_lying and not self._stirred and demand.seen >= self._covered:
-            await self._sleep(POLL_SECONDS)
+        await self._listener.set_scope(demand.scope)
+        if self._is_waiting and not self._must_look and demand.seen >= self._covered:
+            await self._wait(POLL_SECONDS)
             return
         if await self._look():
             self._back_off = 0.0
         elif self._has_gap:
             await self._wait_a_little()  # for an append in flight, which may notify or not
-        elif not self._is_lying:
-            await self._lie_down()
+        elif not self._is_waiting:
+            await self._begin_wait()
 
     async def _look(self) -> bool:
         """Whether something was handed out."""
         await (self._looking or self._begin_look())
         self._looking = None
-        if self._has_gap and not self._handed_out:
+        if self._has_gap and not self._has_delivered:
             final = await self._listener.horizon()
-            if self._audience.demand() is not None:
+            if self._subscribers.demand() is not None:
                 await self._begin_look(final)
         self._pace.spend(self._loop.time())
-        return self._handed_out
+        return self._has_delivered
 
     def _begin_look(self, final: int = 0) -> asyncio.Future[list[Found]]:
-        seen, limit, _ = self._audience.demand() or Interest(0, 1, None)
-        self._stirred = False
+        seen, limit, _ = self._subscribers.demand() or Interest(0, 1, None)
+        self._must_look = False
         return self._listener.look(seen, limit, partial(self._found, seen, limit, final))
 
     def _found(self, seen: int, limit: int, final: int, found: list[Found]) -> None:
@@ -460,70 +460,70 @@ class LogWatcher:
         self._covered = seen
         self._has_gap = number < len(found)
         is_full = len(found) == limit
-        self._stirred = self._stirred or self._has_gap or is_full
+        self._must_look = self._must_look or self._has_gap or is_full
         events = [event for _, event in found[:number] if event is not None]
-        news = EventBatch(after, seen, events, not is_full, self._listener.whose)
-        self._handed_out = number > 0 and self._audience.hand_out(news)
+        batch = EventBatch(after, seen, events, not is_full, self._listener.scope)
+        self._has_delivered = number > 0 and self._subscribers.deliver(batch)
 
-    async def _lie_down(self) -> None:
-        demand = self._audience.demand()
+    async def _begin_wait(self) -> None:
+        demand = self._subscribers.demand()
         if demand is None:
             return
-        self._stirred = False
-        if await self._listener.lie_down(demand.seen):
-            self._is_lying = True
+        self._must_look = False
+        if await self._listener.begin_wait(demand.seen):
+            self._is_waiting = True
             self._covered = demand.seen
             self._back_off = 0.0
         else:
             await self._wait_a_little()  # an append is in flight, or its event already waits
 
-    async def _get_up(self) -> None:
-        if self._is_lying:
-            self._is_lying = False
-            await self._listener.get_up()
+    async def _end_wait(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            await self._listener.end_wait()
 
-    async def _until_somebody_waits(self) -> None:
-        if await self._comes_within(_GRACE_SECONDS):
+    async def _await_waiter(self) -> None:
+        if await self._has_waiter_within(_GRACE_SECONDS):
             return
-        await self._get_up()  # a consumer that is busy needs no waking
-        while not await self._comes_within(POLL_SECONDS):
+        await self._end_wait()  # a consumer that is busy needs no waking
+        while not await self._has_waiter_within(POLL_SECONDS):
             await self._listener.touch()
 
-    async def _comes_within(self, seconds: float) -> bool:
-        if self._audience.demand() is not None:
+    async def _has_waiter_within(self, seconds: float) -> bool:
+        if self._subscribers.demand() is not None:
             return True
-        self._came.clear()
+        self._has_waiter.clear()
         try:
             async with asyncio.timeout(seconds):
-                await self._came.wait()
+                await self._has_waiter.wait()
         except TimeoutError:
             return False
         return True
 
     async def _wait_a_little(self) -> None:
         if self._back_off:
-            await self._sleep(self._back_off)
+            await self._wait(self._back_off)
         self._back_off = min(max(self._back_off * 2, _BACK_OFF_FIRST), _BACK_OFF_LONGEST)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Until something is heard, somebody comes who has seen less, or the time to look anyway."""
-        self._alarm = self._loop.create_future()
+        self._wake_up = self._loop.create_future()
         timer = self._loop.call_later(seconds, self._time_to_look)
         try:
-            await self._alarm
+            await self._wake_up
         finally:
             timer.cancel()
-            self._alarm = None
+            self._wake_up = None
         if self._looking is not None:
             await self._look()
 
     def _time_to_look(self) -> None:
-        self._stirred = True
-        self._ring()
+        self._must_look = True
+        self._end_pause()
 
-    def _ring(self) -> None:
-        if self._alarm is not None and not self._alarm.done():
-            self._alarm.set_result(None)
+    def _end_pause(self) -> None:
+        if self._wake_up is not None and not self._wake_up.done():
+            self._wake_up.set_result(None)
 
 
 # Waking: a consumer that has nothing to do sleeps until an append says otherwise
@@ -555,12 +555,12 @@ class Notifier:
         self._said = ""
         self._closed = False
 
-    async def wait(self, seen: int, limit: int = LOOK_EVENTS, whose: Scope | None = None) -> EventBatch | None:
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: Scope | None = None) -> EventBatch | None:
         """Returns when there may be events beyond the position ``seen``.
 
         Args:
             limit: how many events to bring along, at most; 0 for who reads by itself: it is woken before anybody looks.
-            whose: events to bring along.
+            scope: events to bring along.
 
         Returns:
             What has come; without events where others wait who see other ones; None where nobody can look for all.
@@ -573,9 +573,9 @@ class Notifier:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="eventstore-waker")
         woken: asyncio.Future[EventBatch | None] = self._loop.create_future()
-        self._waiting[woken] = Interest(seen, limit, whose if limit else None)
+        self._waiting[woken] = Interest(seen, limit, scope if limit else None)
         if self._watch is not None:
-            self._watch.came(seen)
+            self._watch.waiter_added(seen)
         try:
             return await woken
         finally:
@@ -587,7 +587,7 @@ class Notifier:
         if self._task is not None:
             await cancel_and_wait([self._task])
             self._task = None
-        self._wake_all()  # a task that was cancelled before its first step woke nobody
+        self._notify_all()  # a task that was cancelled before its first step woke nobody
 
     def demand(self) -> Interest | None:
         """What those who wait want now; None where nobody does."""
@@ -598,29 +598,29 @@ class Notifier:
             [only] = wanted
             return only if only.limit else Interest(only.seen, 1, None)
         lowest = min(each.seen for each in wanted)
-        askers = {each.whose for each in wanted if each.limit}
+        askers = {each.scope for each in wanted if each.limit}
         if len(askers) != 1:
             return Interest(lowest, 1, None)  # what one of them sees is not for the others
         return Interest(lowest, max(each.limit for each in wanted), *askers)
 
-    def rouse(self) -> None:
+    def notify(self) -> None:
         """Wakes those who read by themselves."""
         for woken in [woken for woken, demand in self._waiting.items() if not demand.limit]:
             del self._waiting[woken]
             if not woken.done():
                 woken.set_result(None)
 
-    def hand_out(self, news: EventBatch) -> bool:
+    def deliver(self, batch: EventBatch) -> bool:
         """Wakes those who have not seen all that has come; False if there is nobody.
 
         Who has not even seen what lies before it, or sees other events, is only told that something is there.
         """
-        eager = [(woken, demand) for woken, demand in self._waiting.items() if demand.seen < news.position]
+        eager = [(woken, demand) for woken, demand in self._waiting.items() if demand.seen < batch.position]
         for woken, demand in eager:
             del self._waiting[woken]
             if not woken.done():
-                fits = demand.seen >= news.after and demand.whose == news.whose
-                woken.set_result(news if fits else news.without_events())
+                fits = demand.seen >= batch.after and demand.scope == batch.scope
+                woken.set_result(batch if fits else batch.without_events())
         return bool(eager)
 
     async def _run(self) -> None:
@@ -634,11 +634,11 @@ class Notifier:
                 except (psycopg.Error, EventStoreError, OSError) as error:
                     self._say(error)
                 # Without a connection nobody can be woken: everybody looks for themselves until there is one again.
-                self._wake_all()
+                self._notify_all()
                 await asyncio.sleep(RECONNECT_SECONDS)
-                self._wake_all()
+                self._notify_all()
         finally:
-            self._wake_all()
+            self._notify_all()
 
     async def _listen_while_connected(self) -> None:
         watch = LogWatcher(self, self._pace)
@@ -646,19 +646,19 @@ class Notifier:
         try:
             self._said = ""
             self._watch = watch
-            await watch.keep(listener)
+            await watch.run(listener)
         finally:
             self._watch = None
             listener.close()
 
     async def _open(self, watch: LogWatcher) -> Listener:
         """Connects, while the consumers look for themselves."""
-        opening = asyncio.create_task(self._open_listener(watch.heard))
+        opening = asyncio.create_task(self._open_listener(watch.notified))
         try:
             while not opening.done():
                 await asyncio.wait([opening], timeout=RECONNECT_SECONDS)
                 if not opening.done():
-                    self._wake_all()
+                    self._notify_all()
             return opening.result()
         except BaseException:
             await cancel_and_wait([opening])
@@ -672,13 +672,13 @@ class Notifier:
             self._said = str(error)
             log.warning("listening: %s", error)
 
-    def _wake_all(self) -> None:
-        self._tell_all(lambda woken: woken.set_result(None))
+    def _notify_all(self) -> None:
+        self._deliver_to_all(lambda woken: woken.set_result(None))
 
     def _fail_all(self, error: Exception) -> None:
-        self._tell_all(lambda woken: woken.set_exception(error))
+        self._deliver_to_all(lambda woken: woken.set_exception(error))
 
-    def _tell_all(self, tell: Callable[[asyncio.Future[EventBatch | None]], None]) -> None:
+    def _deliver_to_all(self, tell: Callable[[asyncio.Future[EventBatch | None]], None]) -> None:
         waiting, self._waiting = self._waiting, {}
         for woken in waiting:
             if not woken.done():

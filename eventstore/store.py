@@ -155,13 +155,13 @@ class EventStore:
         """
         return self.parts.service
 
-    def log(self, whose: Scope) -> View:
+    def log(self, scope: Scope) -> View:
         """The log as a caller sees it, or ``ALL_TENANTS``: for queries of one's own."""
-        return self.parts.log(whose)
+        return self.parts.log(scope)
 
-    def tables(self, whose: Scope) -> View:
+    def tables(self, scope: Scope) -> View:
         """The read tables as a caller sees them, or ``ALL_TENANTS``: for queries of one's own."""
-        return self.parts.tables(whose)
+        return self.parts.tables(scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
         """The caller of these names.
@@ -280,12 +280,12 @@ class EventStore:
         """
         first = _not_negative(after, "after") + 1
         last = None if until_position is None else _not_negative(until_position, "until_position")
-        whose = self._whose(tenant, user, all_tenants)
-        log = self.log(whose)
+        scope = self._scope(tenant, user, all_tenants)
+        log = self.log(scope)
         final = await horizon(log)
         events = read_log(
             log,
-            None if whose is ALL_TENANTS else whose.tenant,
+            None if scope is ALL_TENANTS else scope.tenant,
             first,
             final if last is None else min(final, last),
             Filter(types, actor, since, until),
@@ -317,12 +317,12 @@ class EventStore:
             held_bytes: of events that were read and not taken yet, about. None reads some megabytes ahead, which is
                 faster; give a number if there are many subscribers, and some may be slow.
         """
-        whose = self._whose(tenant, user, all_tenants)
+        scope = self._scope(tenant, user, all_tenants)
         events = follow(
-            self.log(whose),
-            lambda seen: self._wait(seen, LOOK_EVENTS, whose),
+            self.log(scope),
+            lambda seen: self._wait(seen, LOOK_EVENTS, scope),
             self.revive,
-            None if whose is ALL_TENANTS else whose.tenant,
+            None if scope is ALL_TENANTS else scope.tenant,
             _not_negative(after, "after"),
             Filter(types, actor),
             held_bytes,
@@ -335,15 +335,15 @@ class EventStore:
         """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
         await self._wait(_not_negative(seen, "seen"), 0)
 
-    async def _wait(self, seen: int, limit: int, whose: Scope | None = None) -> EventBatch | None:
-        return await self.parts.waker.wait(seen, limit, whose)
+    async def _wait(self, seen: int, limit: int, scope: Scope | None = None) -> EventBatch | None:
+        return await self.parts.notifier.wait(seen, limit, scope)
 
     async def revive(self) -> None:
         """Starts the embedded server again if it died; for consumers that wait for a lost server."""
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
 
-    def _whose(self, tenant: str | None, user: str | None, all_tenants: bool) -> Scope:
+    def _scope(self, tenant: str | None, user: str | None, all_tenants: bool) -> Scope:
         if not all_tenants:
             return self.caller(tenant, user)
         if user is not None:

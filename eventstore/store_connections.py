@@ -38,7 +38,7 @@ class StoreConnections:
 
     Attributes:
         committer: appends.
-        waker: wakes who waits for events.
+        notifier: wakes who waits for events.
         service: sees nothing of the log or the read tables.
         reader: for the read tables.
         auditor: for the log.
@@ -64,7 +64,7 @@ class StoreConnections:
             connect_seconds=settings.connect_timeout,
             append_seconds=settings.append_seconds,
         )
-        self.waker = Notifier(self.open_listener)
+        self.notifier = Notifier(self.open_listener)
 
     async def open(self) -> None:
         """Starts to connect; returns at once."""
@@ -75,27 +75,27 @@ class StoreConnections:
         async with await connect(self._server.url, self._settings, None) as connection:
             return await lock_holders(connection, conversations)
 
-    async def open_listener(self, on_heard: Callable[[], None]) -> Listener:
+    async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
         """Opens a connection that listens; see :func:`~eventstore.notifier.open_listener`."""
         url, settings = self._settings.listening_url() or self._server.url, self._settings
         return await open_listener(
-            lambda: connect(url, settings, AUDITOR), self.auditor, on_heard, settings.connect_timeout
+            lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout
         )
 
     async def close(self) -> None:
         """Sees appends under way home, and closes all connections."""
-        await self.waker.close()
+        await self.notifier.close()
         await self.committer.close()
         for pool in (self.service, self.reader, self.auditor, self.projector):
             await pool.close()
 
-    def tables(self, whose: Scope) -> View:
+    def tables(self, scope: Scope) -> View:
         """The read tables, as somebody sees them."""
-        return self._view(self.reader, whose)
+        return self._view(self.reader, scope)
 
-    def log(self, whose: Scope) -> View:
+    def log(self, scope: Scope) -> View:
         """The log, as somebody sees it."""
-        return self._view(self.auditor, whose)
+        return self._view(self.auditor, scope)
 
-    def _view(self, pool: Pool, whose: Scope) -> View:
-        return View(self.projector, None) if whose is ALL_TENANTS else View(pool, whose)
+    def _view(self, pool: Pool, scope: Scope) -> View:
+        return View(self.projector, None) if scope is ALL_TENANTS else View(pool, scope)

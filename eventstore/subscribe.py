@@ -74,7 +74,7 @@ async def follow(
                 if _is_wanted(event, tenant, which):
                     yield event
                 position = event.position
-        if news.whose is not None:
+        if news.scope is not None:
             position = max(position, news.position)
 
 

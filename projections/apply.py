@@ -8,10 +8,10 @@ applied by itself, where errors are dealt with.
 
 The call is handed to libpq (``psycopg.pq``): a cursor would add a tenth to the time until a row is there.
 
-A batch begins by locking the checkpoints of its shares and takes its lower bound from them; it ends by moving them, in
+A batch begins by locking the checkpoints of its partitions and takes its lower bound from them; it ends by moving them, in
 the same transaction as the rows. So a worker that is killed at any instant has applied a batch wholly or not at all,
 and two workers never apply one batch twice: the second waits for the first and then starts where that one ended. That
-each share has a worker of its own (:mod:`projections.worker`) only spreads the work; nothing here rests on it.
+each partition has a worker of its own (:mod:`projections.worker`) only spreads the work; nothing here rests on it.
 
 The text that is applied is the one that the tables are made by. Another version of this package may have rebuilt them
 by another; the server tells (SQLSTATE ES006), once the checkpoints are locked.
@@ -30,8 +30,8 @@ from eventstore.database.connection import statement_name
 from eventstore.database.queries import query
 from eventstore.errors import translated
 from functools import partial
-from projections.parking import fold_carefully
-from projections.parking import may_be_of_an_event
+from projections.parking import fold_or_park
+from projections.parking import may_be_event_error
 from projections.projection import PARTITIONS
 from projections.projection import Projection
 from projections.projection import StoredProjection
@@ -51,9 +51,9 @@ from typing import NamedTuple
 SMALL_BATCH_EVENTS = 100
 """Of the log that a small batch goes over at most."""
 
-_FOLD = query("projections", "quick_fold")
-_MAKE = query("projections", "quick_apply")
-_APPLY = sql.SQL(query("projections", "apply_quickly"))
+_FOLD = query("projections", "small_batch_fold")
+_MAKE = query("projections", "small_batch_procedure")
+_APPLY = sql.SQL(query("projections", "apply_small_batch"))
 """With its values in the text: they hardly ever change, and need not travel."""
 
 
@@ -77,14 +77,14 @@ class SmallBatches:
         self._is_made = False
         self._kept: set[str] = set()
         self._calls: dict[tuple[tuple[Projection, ...], tuple[int, ...]], bytes] = {}
-        """The names of the calls that are prepared, for which projections and shares."""
+        """The names of the calls that are prepared, for which projections and partitions."""
 
-    async def apply(self, projections: Sequence[Projection], shares: Sequence[int]) -> list[Step]:
+    async def apply(self, projections: Sequence[Projection], partitions: Sequence[int]) -> list[Step]:
         """Applies the next small batch of each of these projections to its live tables.
 
         Args:
             projections: built-in ones, by the texts that this version has.
-            shares: whose events.
+            partitions: whose events.
 
         Returns:
             A step for each projection.
@@ -94,17 +94,17 @@ class SmallBatches:
         """
         with translated():
             await self._keep(projections)
-            call = await self._prepared(projections, shares)
+            call = await self._prepared(projections, partitions)
             result = await self._run(partial(self._connection.pgconn.send_query_prepared, call, None))
             return list(map(Step, _numbers(result.get_value(0, 0)), _numbers(result.get_value(0, 1))))
 
-    async def _prepared(self, projections: Sequence[Projection], shares: Sequence[int]) -> bytes:
-        which = (tuple(projections), tuple(shares))
+    async def _prepared(self, projections: Sequence[Projection], partitions: Sequence[int]) -> bytes:
+        which = (tuple(projections), tuple(partitions))
         if which not in self._calls:
             text = _APPLY.format(
                 projections=sql.Literal([projection.name for projection in projections]),
                 sources=sql.Literal([projection.source for projection in projections]),
-                shares=sql.Literal(list(shares)),
+                partitions=sql.Literal(list(partitions)),
                 size=sql.Literal(self.size),
             ).as_bytes(self._connection)
             name = statement_name(text, (), b"eventstore_quick")
@@ -166,7 +166,7 @@ class Applied:
 
     Attributes:
         position: up to which the log is applied now.
-        events: of the log that it went over, those of other shares included.
+        events: of the log that it went over, those of other partitions included.
         seconds: it took.
     """
 
@@ -234,7 +234,7 @@ class Applier:
         projection: Projection,
         *,
         stage: Stage = "live",
-        shares: Sequence[int] = ALL_PARTITIONS,
+        partitions: Sequence[int] = ALL_PARTITIONS,
         size: int | None = None,
         until: int = _NO_BOUND,
         is_persistent: bool = False,
@@ -242,7 +242,7 @@ class Applier:
         """Applies the next batch. Events that the projection fails on park their conversations.
 
         Args:
-            shares: whose events.
+            partitions: whose events.
             size: events of the log to go over, at most.
             until: the position to stop at.
             is_persistent: the projection has failed several times in a row, see :mod:`projections.parking`.
@@ -255,19 +255,19 @@ class Applier:
         """
         began = monotonic()
         try:
-            batch = await self._batch(projection, stage, shares, size or self._batch_size, until)
+            batch = await self._batch(projection, stage, partitions, size or self._batch_size, until)
         except Exception as error:
-            if self.connection.closed or not may_be_of_an_event(error, is_persistent=is_persistent):
+            if self.connection.closed or not may_be_event_error(error, is_persistent=is_persistent):
                 raise
-            fold = partial(fold_carefully, is_persistent=is_persistent)
-            batch = await self._batch(projection, stage, shares, size or self._batch_size, until, fold)
+            fold = partial(fold_or_park, is_persistent=is_persistent)
+            batch = await self._batch(projection, stage, partitions, size or self._batch_size, until, fold)
         return batch and Applied(*batch, monotonic() - began)
 
     async def _batch(
         self,
         projection: Projection,
         stage: Stage,
-        shares: Sequence[int],
+        partitions: Sequence[int],
         size: int,
         until: int,
         fold: Callable[[Connection, Projection, str, int, int], Awaitable[int]] | None = None,
@@ -277,7 +277,7 @@ class Applier:
             "projection": projection.name,
             "stage": stage,
             "source": projection.source,
-            "shares": list(shares),
+            "partitions": list(partitions),
             "size": size,
             "until": until,
         }
@@ -302,10 +302,10 @@ class Applier:
         progress: Progress = lambda name, position: None,
         *,
         stage: Stage = "live",
-        shares: Sequence[int] = ALL_PARTITIONS,
+        partitions: Sequence[int] = ALL_PARTITIONS,
         until: int = _NO_BOUND,
     ) -> None:
         """Applies batches until there are no more."""
         for projection in projections:
-            while (applied := await self.apply(projection, stage=stage, shares=shares, until=until)) is not None:
+            while (applied := await self.apply(projection, stage=stage, partitions=partitions, until=until)) is not None:
                 progress(projection.name, applied.position)

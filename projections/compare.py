@@ -107,8 +107,8 @@ async def _meet(
             await (await locking.execute(_LOCK_LIVE, {"projection": projection.name})).fetchall()
         )
         for position in set(live.values()):
-            shares = [share for share in ALL_PARTITIONS if live.get(share) == position]
-            await applier.catch_up([projection], stage="next", shares=shares, until=position)
+            partitions = [partition for partition in ALL_PARTITIONS if live.get(partition) == position]
+            await applier.catch_up([projection], stage="next", partitions=partitions, until=position)
         await snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         both = {"projection": projection.name}
         rows = await (await snapshot.execute(_POSITIONS, both)).fetchall()

@@ -34,12 +34,12 @@ from eventstore.errors import printable
 from projections.projection import PROJECTIONS
 from projections.projection import Projection
 
-OF_THE_DATA = ("21", "22", "23", "38", "39", "54", "P0")
+DATA_ERRORS = ("21", "22", "23", "38", "39", "54", "P0")
 """Classes of SQLSTATE: cardinality, data, constraints, routines, program limits, PL/pgSQL."""
-OF_THE_SERVER = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "ES", "F0")
+SERVER_ERRORS = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "ES", "F0")
 """Classes of SQLSTATE: connection, transaction state, login, database, rollback, resources, object state, operator,
 system and configuration; and what the functions of the event store refuse."""
-MAY_BE_OF_AN_EVENT = ("53200", "53400", "57014")
+POSSIBLE_EVENT_ERRORS = ("53200", "53400", "57014")
 """Of those classes, what a single event can cause: too much memory, too large temporary files, too much time."""
 NEEDS_AN_EVENT = ("42", "53", "57")
 """Classes of SQLSTATE for which success on an empty batch proves nothing."""
@@ -94,7 +94,7 @@ async def parked(
     return [Parked(*row) for row in rows]
 
 
-def may_be_of_an_event(error: BaseException, *, is_persistent: bool = False) -> bool:
+def may_be_event_error(error: BaseException, *, is_persistent: bool = False) -> bool:
     """Return whether an event may be at fault, so that the batch is worth isolating it.
 
     Args:
@@ -105,10 +105,10 @@ def may_be_of_an_event(error: BaseException, *, is_persistent: bool = False) -> 
     if not isinstance(error, psycopg.Error):
         return isinstance(error, UnprocessableEvent)
     state = error.sqlstate
-    return state is not None and (is_persistent or state[:2] not in OF_THE_SERVER or state in MAY_BE_OF_AN_EVENT)
+    return state is not None and (is_persistent or state[:2] not in SERVER_ERRORS or state in POSSIBLE_EVENT_ERRORS)
 
 
-async def fold_carefully(
+async def fold_or_park(
     connection: Connection,
     projection: Projection,
     stage: str,
@@ -179,7 +179,7 @@ class _Isolation:
         if not self._unclear or self._has_applied:
             return
         failure = self._unclear[0]
-        if self.parked > 1 or (failure.sqlstate or "")[:2] in (*NEEDS_AN_EVENT, *OF_THE_SERVER):
+        if self.parked > 1 or (failure.sqlstate or "")[:2] in (*NEEDS_AN_EVENT, *SERVER_ERRORS):
             raise failure
         if await self._fold(upper, upper) is not None:
             raise failure
@@ -191,14 +191,14 @@ class _Isolation:
             async with self._connection.transaction():
                 await self._projection.fold(self._connection)
         except (psycopg.Error, UnprocessableEvent) as error:
-            if not may_be_of_an_event(error, is_persistent=self._is_persistent):
+            if not may_be_event_error(error, is_persistent=self._is_persistent):
                 raise
             return error
         return None
 
     async def _park(self, failure: psycopg.Error | UnprocessableEvent) -> None:
         """Park the conversation of the one event that the batch shows."""
-        if isinstance(failure, psycopg.Error) and (failure.sqlstate or "")[:2] not in OF_THE_DATA:
+        if isinstance(failure, psycopg.Error) and (failure.sqlstate or "")[:2] not in DATA_ERRORS:
             self._unclear.append(failure)
         parameters = {
             "projection": self._projection.name,

@@ -13,7 +13,7 @@ from eventstore.database.connection import Connection
 from eventstore.errors import NotFound
 
 PARTITIONS = 16
-"""Parts of the conversations that have checkpoints of their own; the function ``share_of`` tells which."""
+"""Parts of the conversations that have checkpoints of their own; the function ``partition_of`` tells which."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Projection:
         statements: its text: statements that read the relation ``batch`` and write unqualified table names. None is
             the text of the file of its name in this package.
         setup: statements that make its tables, where the migrations do not.
-        is_apart: whether a worker applies it beside the others, so that they need not wait for it.
+        is_low_priority: whether a worker applies it beside the others, so that they need not wait for it.
         is_awaited: whether a worker applies it before the others: somebody waits for its rows to appear.
     """
 
@@ -34,7 +34,7 @@ class Projection:
     tables: tuple[str, ...]
     statements: str | None = None
     setup: str = ""
-    is_apart: bool = False
+    is_low_priority: bool = False
     is_awaited: bool = False
 
     @cached_property
@@ -96,9 +96,9 @@ PROJECTIONS: tuple[Projection, ...] = (
             "statistics_tasks",
             "statistics_stays",
         ),
-        is_apart=True,
+        is_low_priority=True,
     ),
-    Projection("search", ("search_documents", "search_conversations"), is_apart=True),
+    Projection("search", ("search_documents", "search_conversations"), is_low_priority=True),
 )
 """All built-in projections."""
 

@@ -26,7 +26,7 @@ from projections.checkpoints import Written
 from projections.checkpoints import wait_for_written
 from projections.projection import named
 
-OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"shares"}))
+OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
 """The position that projections have applied."""
 _WRITTEN = query("projections", "written")
 

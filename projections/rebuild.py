@@ -4,7 +4,7 @@ What is done stands in functions of the database (migration ``shadow_tables``); 
 login itself, who must own the tables.
 
 Shadow tables are filled beside the live ones, which workers keep up with the log meanwhile; several connections fill
-them, each its shares of the conversations, while they have no indexes; then they get the indexes, are followed, and
+them, each its partitions of the conversations, while they have no indexes; then they get the indexes, are followed, and
 compared with the live ones; and one short transaction swaps the two. What is done stands in the database (the
 checkpoints of the stage ``next``, the indexes that are there), so a rebuild that is killed at any instant is resumed by
 the next one, unless the projection has changed since.
@@ -87,21 +87,21 @@ class StagingTables:
         """
         connection = await store.connect(role=None)
         try:
-            shadows = cls(connection, projection)
+            staging = cls(connection, projection)
             with translated():
                 await connection.execute("SET client_min_messages = warning")
-                row = await (await connection.execute(_LOCK_REBUILD, shadows._names)).fetchone()
+                row = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchone()
                 if not row or not row[0]:
                     raise RebuildError(
                         f"projection {projection.name} is being rebuilt or taken back by another process: wait"
                     )
-                found = await (await connection.execute(_OBSTACLES, shadows._names)).fetchall()
+                found = await (await connection.execute(_OBSTACLES, staging._names)).fetchall()
             if found:
                 raise RebuildError(f"projection {projection.name} cannot be rebuilt: {'; '.join(o for (o,) in found)}")
         except BaseException:
             await connection.close()
             raise
-        return shadows
+        return staging
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -123,27 +123,27 @@ class StagingTables:
                 if self._projection.needs_keys:
                     await self._add_missing(lambda _: None, only_keys=True)
 
-    async def complete_next(self, tell: Callable[[str], None]) -> None:
+    async def complete_next(self, on_progress: Callable[[str], None]) -> None:
         """Gives the next tables the indexes, keys, triggers and policies that the live ones have and they lack yet."""
         with translated():
             await self.connection.execute("SET maintenance_work_mem = '256MB'")
-            await self._add_missing(tell)
+            await self._add_missing(on_progress)
             for table in self._projection.tables:
                 async with self.connection.transaction():
                     await self.connection.execute(_STAGE_PATH, {"stage": "next"})
                     await self.connection.execute(f'ANALYZE "{table}"'.encode())
 
-    async def _add_missing(self, tell: Callable[[str], None], *, only_keys: bool = False) -> None:
+    async def _add_missing(self, on_progress: Callable[[str], None], *, only_keys: bool = False) -> None:
         missing = await (await self.connection.execute(_MISSING, self._names)).fetchall()
         for what, statement, is_key in missing:
             if only_keys and not is_key:
                 continue
-            tell(what)
+            on_progress(what)
             async with self.connection.transaction():
                 await self.connection.execute(_STAGE_PATH, {"stage": "next"})
                 await self.connection.execute(statement.encode())
 
-    async def outlive_older(self, work: Callable[[], Awaitable[None]], tell: Callable[[str], None]) -> None:
+    async def wait_for_older_snapshots(self, work: Callable[[], Awaitable[None]], on_progress: Callable[[str], None]) -> None:
         """Returns when every transaction has ended whose snapshot does not show the new tables full.
 
         Args:
@@ -157,7 +157,7 @@ class StagingTables:
                 older = await (await self.connection.execute(_OLDER, {"mark": mark[0], "running": mark[1]})).fetchall()
                 if not older:
                     return
-                tell(f"waiting for the transaction of process {older[0][0]}")
+                on_progress(f"waiting for the transaction of process {older[0][0]}")
                 await work()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -241,20 +241,20 @@ class Rebuild:
         *,
         jobs: int = JOBS,
         accept_differences: bool = False,
-        tell: OnProgress = lambda _: None,
+        on_progress: OnProgress = lambda _: None,
     ) -> None:
         """A rebuild that has not begun.
 
         Args:
             jobs: connections that fill.
             accept_differences: swap also where the projection is the same and its rows are not.
-            tell: called with the progress.
+            on_progress: called with the progress.
         """
         self._store = store
         self._projection = projection
         self._jobs = max(1, min(jobs, len(ALL_PARTITIONS)))
         self._accept = accept_differences
-        self._tell = tell
+        self._on_progress = on_progress
         self._goal = self._position = 0
         self._appliers: list[Applier] = []
 
@@ -271,25 +271,25 @@ class Rebuild:
             for _ in range(self._jobs):
                 self._appliers.append(await Applier.open(self._store, projection.largest_batch))
             await self._appliers[0].register(projection)
-            shadows = await StagingTables.open(self._store, projection)
+            staging = await StagingTables.open(self._store, projection)
             try:
-                sources = await shadows.sources()
+                sources = await staging.sources()
                 if sources.get("next") != projection.source:
-                    await shadows.make_next()
+                    await staging.make_next()
                 is_new = sources.get("live") != projection.source
                 await self._fill()
                 self._say("indexes")
-                await shadows.complete_next(lambda what: self._say(f"index {what}"))
+                await staging.complete_next(lambda what: self._say(f"index {what}"))
                 await self._follow()
-                await shadows.outlive_older(self._follow, self._say)
+                await staging.wait_for_older_snapshots(self._follow, self._say)
                 self._say("comparing")
-                differences = await compare_stages(self._store, projection, self._appliers[0], shadows.connection)
+                differences = await compare_stages(self._store, projection, self._appliers[0], staging.connection)
                 if differences and not is_new and not self._accept:
                     raise RebuildError(_different(projection, differences))
                 self._say("swapping")
-                await shadows.swap("next", self._follow)
+                await staging.swap("next", self._follow)
             finally:
-                await shadows.close()
+                await staging.close()
         finally:
             for applier in self._appliers:
                 await applier.close()
@@ -309,7 +309,7 @@ class Rebuild:
                 await applier.connection.execute("SET enable_nestloop = off")
             way = Throttle(self._store, self._goal)
             while applied := await applier.apply(
-                self._projection, stage="next", shares=parts[number], until=self._goal, size=way.size
+                self._projection, stage="next", partitions=parts[number], until=self._goal, size=way.size
             ):
                 positions[number] = applied.position
                 self._position = min(positions)
@@ -328,7 +328,7 @@ class Rebuild:
         await self._appliers[0].catch_up([self._projection], stage="next")
 
     def _say(self, doing: str) -> None:
-        self._tell(RebuildProgress(self._projection.name, doing, self._position, self._goal))
+        self._on_progress(RebuildProgress(self._projection.name, doing, self._position, self._goal))
 
 
 async def rebuild(
@@ -337,11 +337,11 @@ async def rebuild(
     *,
     jobs: int = JOBS,
     accept_differences: bool = False,
-    tell: OnProgress = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> list[Rebuilt]:
     """Rebuilds the read tables of projections, one after the other. See :class:`Rebuild`."""
     return [
-        await Rebuild(store, projection, jobs=jobs, accept_differences=accept_differences, tell=tell).run()
+        await Rebuild(store, projection, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress).run()
         for projection in projections
     ]
 
@@ -354,9 +354,9 @@ async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTION
     """
     for projection in projections:
         applier = await Applier.open(store)
-        shadows = await StagingTables.open(store, projection)
+        staging = await StagingTables.open(store, projection)
         try:
-            if "previous" not in await shadows.sources():
+            if "previous" not in await staging.sources():
                 raise RebuildError(f"projection {projection.name} has no previous tables: nothing was rebuilt")
             made_by = await applier.register(projection, "previous")
             if made_by is None:
@@ -365,10 +365,10 @@ async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTION
                 )
             follow = partial(applier.catch_up, [made_by], stage="previous")
             await follow()
-            await shadows.outlive_older(follow, lambda _: None)
-            await shadows.swap("previous", follow)
+            await staging.wait_for_older_snapshots(follow, lambda _: None)
+            await staging.swap("previous", follow)
         finally:
-            await shadows.close()
+            await staging.close()
             await applier.close()
 
 

@@ -11,8 +11,8 @@ from eventstore.errors import translated
 from eventstore.errors import EventStoreError
 from projections.apply import Applier
 from projections.parking import Parked
-from projections.parking import fold_carefully
-from projections.parking import may_be_of_an_event
+from projections.parking import fold_or_park
+from projections.parking import may_be_event_error
 from projections.parking import parked
 from projections.projection import PROJECTIONS
 from projections.projection import Projection
@@ -37,9 +37,9 @@ class Retried:
 async def retry(
     store: EventStore, projections: Sequence[Projection] = PROJECTIONS, *, tenant: str | None = None
 ) -> Retried:
-    """Applies the events of parked conversations, in their order, up to where the others of their shares are.
+    """Applies the events of parked conversations, in their order, up to where the others of their partitions are.
 
-    Each conversation in a transaction of its own, in which nobody else applies its share.
+    Each conversation in a transaction of its own, in which nobody else applies its partition.
     """
     applied = failed = 0
     applier = await Applier.open(store, view=_BATCH_OF_ONE)
@@ -72,8 +72,8 @@ async def _retry(applier: Applier, projection: Projection, one: Parked) -> bool:
                 if row is None:  # somebody else was faster
                     return True
                 lower, upper, tries, *_ = row
-                return not await fold_carefully(connection, projection, "live", lower, upper, tries=tries + 1)
+                return not await fold_or_park(connection, projection, "live", lower, upper, tries=tries + 1)
     except EventStoreError as error:
-        if not may_be_of_an_event(error):
+        if not may_be_event_error(error):
             raise
         return False  # rolled back: it is parked as it was

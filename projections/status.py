@@ -25,7 +25,7 @@ class ProjectionStatus:
     """How far a projection is.
 
     Attributes:
-        position: applied for all shares.
+        position: applied for all partitions.
         lag_events: events that it has not applied yet.
         lag_seconds: age of the oldest of these; 0 where there is none.
         is_current: whether its tables were made by the text that this version has.
@@ -48,13 +48,13 @@ class WorkerStatus:
     Attributes:
         application: its name: host and process, unless the URL gives another.
         client: its address, or ``local``.
-        shares: of the conversations, that it follows.
+        partitions: of the conversations, that it follows.
     """
 
     pid: int
     application: str
     client: str
-    shares: list[int]
+    partitions: list[int]
 
 
 @dataclass(frozen=True, slots=True)

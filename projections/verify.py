@@ -108,12 +108,12 @@ async def verify(
     store: EventStore,
     projections: Sequence[Projection] = PROJECTIONS,
     *,
-    tell: Callable[[str, int, int], None] = lambda name, position, goal: None,
+    on_progress: Callable[[str, int, int], None] = lambda name, position, goal: None,
 ) -> list[Verified]:
     """Verify the read tables of projections, one after the other, after what a store checks when it opens.
 
     Args:
-        tell: called with a projection's name, the position replayed, and the one to come to.
+        on_progress: called with a projection's name, the position replayed, and the one to come to.
 
     Raises:
         RebuildError: the text that made the tables is not known.
@@ -121,10 +121,10 @@ async def verify(
     """
     async with await store.connect(APP) as connection:
         await check_schema(connection, store.settings)
-    return [await _verify(store, projection, tell) for projection in projections]
+    return [await _verify(store, projection, on_progress) for projection in projections]
 
 
-async def _verify(store: EventStore, projection: Projection, tell: Callable[[str, int, int], None]) -> Verified:
+async def _verify(store: EventStore, projection: Projection, on_progress: Callable[[str, int, int], None]) -> Verified:
     applier = await Applier.open(store, view="SELECT")
     try:
         made_by = await applier.register(projection)
@@ -136,7 +136,7 @@ async def _verify(store: EventStore, projection: Projection, tell: Callable[[str
         with translated():
             for table in made_by.tables:
                 await connection.execute(sql.SQL(_SCRATCH).format(table=sql.Identifier(table)))
-            replay = _Replay(connection, made_by, tell)
+            replay = _Replay(connection, made_by, on_progress)
             await connection.execute(_VIEW.encode())
             await replay.run()  # most of it, before the snapshot
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -159,12 +159,12 @@ async def _verify(store: EventStore, projection: Projection, tell: Callable[[str
 
 
 class _Replay:
-    """Fills the temporary tables, share by share, up to where the live ones are."""
+    """Fills the temporary tables, partition by partition, up to where the live ones are."""
 
-    def __init__(self, connection: Connection, projection: Projection, tell: Callable[[str, int, int], None]) -> None:
+    def __init__(self, connection: Connection, projection: Projection, on_progress: Callable[[str, int, int], None]) -> None:
         self._connection = connection
         self._projection = projection
-        self._tell = tell
+        self._on_progress = on_progress
         self._at = dict.fromkeys(ALL_PARTITIONS, 0)
         self.position = self.events = 0
 
@@ -173,12 +173,12 @@ class _Replay:
         names: dict[str, Any] = {"projection": self._projection.name}
         targets: dict[int, int] = dict(await (await self._connection.execute(_TARGETS, names)).fetchall())
         self.position = max(targets.values(), default=0)
-        ways = {(self._at[share], targets.get(share, 0)) for share in ALL_PARTITIONS}
+        ways = {(self._at[partition], targets.get(partition, 0)) for partition in ALL_PARTITIONS}
         for lower, target in sorted(ways):
-            shares = [share for share in ALL_PARTITIONS if (self._at[share], targets.get(share, 0)) == (lower, target)]
-            await self._apply(shares, lower, target)
+            partitions = [partition for partition in ALL_PARTITIONS if (self._at[partition], targets.get(partition, 0)) == (lower, target)]
+            await self._apply(partitions, lower, target)
 
-    async def _apply(self, shares: list[int], lower: int, target: int) -> None:
+    async def _apply(self, partitions: list[int], lower: int, target: int) -> None:
         while lower < target:
             bounds = {"lower": lower, "target": target, "size": self._projection.largest_batch}
             row = await (await self._connection.execute(_NEXT_POSITION, bounds)).fetchone()
@@ -186,7 +186,7 @@ class _Replay:
             async with self._connection.transaction():
                 parameters = {
                     "projection": self._projection.name,
-                    "shares": shares,
+                    "partitions": partitions,
                     "lower": str(lower),
                     "upper": str(upper),
                 }
@@ -194,6 +194,6 @@ class _Replay:
                 await self._projection.fold(self._connection)
             self.events += events
             lower = upper
-            self._tell(self._projection.name, lower, target)
-        for share in shares:
-            self._at[share] = target
+            self._on_progress(self._projection.name, lower, target)
+        for partition in partitions:
+            self._at[partition] = target

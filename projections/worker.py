@@ -1,8 +1,8 @@
 """The worker: follows the log and applies it to the read tables, partitioned among processes.
 
 A worker holds one advisory lock for as long as its session lives, shared, so that all can be counted; and one, alone,
-for each share that it follows. Everybody takes what is free, and gives up what is more than an even part. The locks
-of a worker that dies go with its session, and the others find its shares free when they look again. The locks only
+for each partition that it follows. Everybody takes what is free, and gives up what is more than an even part. The locks
+of a worker that dies go with its session, and the others find its partitions free when they look again. The locks only
 spread the work: what keeps two workers from applying one batch twice are the checkpoints (:mod:`projections.apply`).
 
 A single append wakes the worker, and its rows are visible at once. In a stream nobody wakes it, which would cost the
@@ -11,7 +11,7 @@ from the appends what the machine could give them, so in a dense stream the proj
 batches that become the larger for it. What takes long comes after the others, looks more seldom, and gives way to a
 dense stream as a rebuild does: it falls behind, and catches up when the stream is thinner.
 
-Any number may run, on any machine. Each follows some shares of the conversations (:mod:`projections.worker`), all of
+Any number may run, on any machine. Each follows some partitions of the conversations (:mod:`projections.worker`), all of
 them where it is alone, and looks every other second whether one of the others has come or gone.
 """
 
@@ -56,16 +56,16 @@ import os
 import socket
 
 
-# Which worker follows which shares of the conversations, without anybody configuring it
+# Which worker follows which partitions of the conversations, without anybody configuring it
 
 _JOIN = query("projections", "join_workers")
 _COUNT = query("projections", "count_workers")
-_TAKE = query("projections", "take_shares")
-_GIVE = query("projections", "give_shares")
+_TAKE = query("projections", "take_partitions")
+_GIVE = query("projections", "release_partitions")
 
 
 class Partitions:
-    """The shares of one worker."""
+    """The partitions of one worker."""
 
     def __init__(self, connection: Connection) -> None:
         """Locks belong to the session of the connection and end with it."""
@@ -87,14 +87,14 @@ class Partitions:
             assert row is not None
             part = -(-PARTITIONS // max(row[0], 1))
             if len(self.held) > part:
-                await self._connection.execute(_GIVE, {"shares": self.held[part:]})
+                await self._connection.execute(_GIVE, {"partitions": self.held[part:]})
                 self.held = self.held[:part]
                 return True
             if len(self.held) == part:
                 return False
             parameters = {"held": self.held, "wanted": part - len(self.held)}
             taken = await (await self._connection.execute(_TAKE, parameters)).fetchall()
-            self.held = sorted([*self.held, *(share for (share,) in taken)])
+            self.held = sorted([*self.held, *(partition for (partition,) in taken)])
             return bool(taken)
 
 
@@ -197,8 +197,8 @@ class ProjectionProgress:
         """Whether its small batches can go the quick way: its tables are made by the text that this version has."""
         return self._made_by is self.projection and self.projection.is_built_in
 
-    async def apply(self, applier: Applier, shares: Sequence[int]) -> int:
-        """Applies the next batch for these shares.
+    async def apply(self, applier: Applier, partitions: Sequence[int]) -> int:
+        """Applies the next batch for these partitions.
 
         Returns:
             The events that it went over.
@@ -210,7 +210,7 @@ class ProjectionProgress:
         applied = None
         if self._made_by is not None:
             is_persistent = self._failures >= PERSISTENT_FAILURES
-            applied = await applier.apply(self._made_by, shares=shares, size=size, is_persistent=is_persistent)
+            applied = await applier.apply(self._made_by, partitions=partitions, size=size, is_persistent=is_persistent)
             self._pause, self._failures = 0.0, 0
         events = 0 if applied is None else applied.events
         self.is_behind = events >= size
@@ -222,7 +222,7 @@ class ProjectionProgress:
         """The tables are made by something else now."""
         self._made_by = None
 
-    def put_off(self, first: float, longest: float) -> None:
+    def postpone(self, first: float, longest: float) -> None:
         """Tries again later, and ever later while it fails; in seconds."""
         self.is_behind = False
         self._failures += 1
@@ -242,7 +242,7 @@ RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
 """After an error that may pass: a server that is away, a deadlock, a full disk. Doubled while it does not."""
 
 POLL_SECONDS = 2.0
-"""How often a worker looks for shares whose worker is gone."""
+"""How often a worker looks for partitions whose worker is gone."""
 
 DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 2000, 1.0
 """A stream is dense from so many events on, over so long a time: a burst is none."""
@@ -274,56 +274,56 @@ class Runner:
         projections: Sequence[Projection],
         batch_size: int,
         *,
-        is_apart: bool,
+        is_low_priority: bool,
     ) -> None:
         """A track that has not begun.
 
         Args:
-            is_apart: whether it is for what takes long, and steps back for the others.
+            is_low_priority: whether it is for what takes long, and steps back for the others.
         """
-        self._is_apart = is_apart
+        self._is_low_priority = is_low_priority
         self._store = store
         self._applier = applier
         in_order = sorted(projections, key=lambda one: not one.is_awaited)
         self._followed = [ProjectionProgress(one, min(batch_size, one.largest_batch)) for one in in_order]
         self.connection: Connection = applier.connection
-        self._quick = SmallBatches(self.connection, min(batch_size, SMALL_BATCH_EVENTS))
+        self._small_batches = SmallBatches(self.connection, min(batch_size, SMALL_BATCH_EVENTS))
         self._pace = PollThrottle(monotonic())
         self._counted, self._counted_from, self._dense = 0, monotonic(), False
         self._is_behind = False
         self.has_applied = False
 
-    async def follow(self, shares: Partitions) -> None:
+    async def follow(self, partitions: Partitions) -> None:
         """Applies what comes, until it fails.
 
         Args:
-            shares: those of its worker. The track that is not apart looks after them, over its connection.
+            partitions: those of its worker. The track that is not apart looks after them, over its connection.
         """
         settled_at = monotonic()
         way = Throttle(self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_PART)
-        between = LOOK_IN_STREAM_APART_SECONDS if self._is_apart else LOOK_IN_STREAM_SECONDS
+        between = LOOK_IN_STREAM_APART_SECONDS if self._is_low_priority else LOOK_IN_STREAM_SECONDS
         while True:
-            if self._is_apart:
+            if self._is_low_priority:
                 await asyncio.sleep(AFTER_YOU_SECONDS)
             elif monotonic() - settled_at >= POLL_SECONDS:
                 settled_at = monotonic()
-                await shares.settle()
+                await partitions.settle()
             began = monotonic()
-            events, seen = await self._round(shares.held)
+            events, seen = await self._round(partitions.held)
             now = monotonic()
             is_dense = self._is_dense(now, events)
-            if self._is_apart:
+            if self._is_low_priority:
                 await way.after(now - began)
             elif is_dense:
                 self._pace.spend(now, now - began)
             if self._is_behind:
                 continue
-            if is_dense and not self._is_apart:
+            if is_dense and not self._is_low_priority:
                 await asyncio.sleep(self._pace.pause(now))
             if events > FEW_EVENTS:
                 await asyncio.sleep(began + between - monotonic())
             else:
-                await self._sleep(shares.held, seen)
+                await self._sleep(partitions.held, seen)
 
     def _is_dense(self, now: float, events: int) -> bool:
         self._counted += events
@@ -332,28 +332,28 @@ class Runner:
             self._counted, self._counted_from = 0, now
         return self._dense
 
-    async def _round(self, shares: Sequence[int]) -> tuple[int, int | None]:
+    async def _round(self, partitions: Sequence[int]) -> tuple[int, int | None]:
         """The next batch of each.
 
         Returns:
             The events of the log that were gone over, and the position that all have applied, where that is known.
         """
-        due = [one for one in self._followed if one.is_due] if shares else []
-        steps = await self._step(due, shares)
+        due = [one for one in self._followed if one.is_due] if partitions else []
+        steps = await self._step(due, partitions)
         events = max((step.events for step in steps.values()), default=0)
-        rest = [one for one in due if one not in steps or steps[one].events >= self._quick.size]
+        rest = [one for one in due if one not in steps or steps[one].events >= self._small_batches.size]
         for one in rest:
-            events = max(events, await self._apply(one, shares))
+            events = max(events, await self._apply(one, partitions))
         self._is_behind = any(one.is_behind for one in rest)
         return events, None if rest or not steps else min(step.position for step in steps.values())
 
-    async def _step(self, due: Sequence[ProjectionProgress], shares: Sequence[int]) -> dict[ProjectionProgress, Step]:
+    async def _step(self, due: Sequence[ProjectionProgress], partitions: Sequence[int]) -> dict[ProjectionProgress, Step]:
         """The next small batch of all that can go the quick way; nothing where one of them fails."""
         quick = [one for one in due if one.is_quick]
         if self._is_behind or not quick:
             return {}
         try:
-            steps = await self._quick.apply([one.projection for one in quick], shares)
+            steps = await self._small_batches.apply([one.projection for one in quick], partitions)
         except ConnectionLost:
             raise
         except EventStoreError as error:
@@ -364,10 +364,10 @@ class Runner:
         self.has_applied = True
         return dict(zip(quick, steps, strict=True))
 
-    async def _apply(self, one: ProjectionProgress, shares: Sequence[int]) -> int:
+    async def _apply(self, one: ProjectionProgress, partitions: Sequence[int]) -> int:
         """One projection that cannot go on does not stop the others."""
         try:
-            events = await one.apply(self._applier, shares)
+            events = await one.apply(self._applier, partitions)
             self.has_applied = True
             return events
         except ProjectionChanged:
@@ -377,19 +377,19 @@ class Runner:
         except EventStoreError as error:
             if self.connection.closed:
                 raise
-            one.put_off(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
+            one.postpone(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
             log.warning("projection %s: %s", one.projection.name, error)
         return 0
 
-    async def _sleep(self, shares: Sequence[int], seen: int | None) -> None:
+    async def _sleep(self, partitions: Sequence[int], seen: int | None) -> None:
         """Until there are events, or it is time to look after the other workers."""
         due = min([POLL_SECONDS, *(one.due_in for one in self._followed if one.due_in > 0)])
         awake = [one.projection for one in self._followed if one.is_due and one.is_known]
-        if not shares or not awake:
+        if not partitions or not awake:
             await asyncio.sleep(due)
             return
         if seen is None:
-            seen = await applied_position(self._store, awake, shares)
+            seen = await applied_position(self._store, awake, partitions)
         waiting = asyncio.create_task(self._store.wait(seen))
         try:
             await asyncio.wait((waiting,), timeout=due)
@@ -438,11 +438,11 @@ class Worker:
                 try:
                     await self._follow(renewal)
                 except (ConnectionLost, ServerUnreachable) as error:
-                    self._tell(error)
+                    self._on_progress(error)
                     await self._store.revive()
                     self._pause = min(self._pause, RETRY_AWAY_SECONDS)
                 except ServerError as error:
-                    self._tell(error)
+                    self._on_progress(error)
                     await self._store.revive()
                 except SettingsError:
                     raise  # no time heals it
@@ -453,7 +453,7 @@ class Worker:
         finally:
             await renewal.close()
 
-    def _tell(self, error: ServerError) -> None:
+    def _on_progress(self, error: ServerError) -> None:
         """Log an error once, until the worker has worked again."""
         if str(error) != self._told:
             self._told = str(error)
@@ -467,20 +467,20 @@ class Worker:
             for apart in (False, True):
                 applier = await Applier.open(self._store, self._batch_size)
                 stack.push_async_callback(applier.close)
-                projections = [projection for projection in self._projections if projection.is_apart == apart]
-                tracks.append(Runner(self._store, applier, projections, self._batch_size, is_apart=apart))
+                projections = [projection for projection in self._projections if projection.is_low_priority == apart]
+                tracks.append(Runner(self._store, applier, projections, self._batch_size, is_low_priority=apart))
             with translated():
                 name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
                 await tracks[0].connection.execute(_NAME, {"name": name})
-            shares = Partitions(tracks[0].connection)
-            await shares.settle()
+            partitions = Partitions(tracks[0].connection)
+            await partitions.settle()
             renewal.look()
-            tasks = [asyncio.create_task(track.follow(shares)) for track in tracks]
+            tasks = [asyncio.create_task(runner.follow(partitions)) for runner in tracks]
             try:
                 await asyncio.gather(*tasks)  # until one fails
             finally:
                 await cancel_and_wait(tasks)
-                if any(track.has_applied for track in tracks):
+                if any(runner.has_applied for runner in tracks):
                     self._pause = RETRY_FIRST_SECONDS
                     self._told = ""
 

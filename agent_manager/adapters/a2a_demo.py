@@ -35,8 +35,8 @@ from agent_manager.server.errors import headers_of
 from agent_manager.server.errors import members
 from agent_manager.server.errors import status_of
 from agent_manager.server.idempotency import Kept
-from agent_manager.server.lookups import come_to
-from agent_manager.server.lookups import mark_of_log
+from agent_manager.server.lookups import resolve
+from agent_manager.server.lookups import log_change_token
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.response_cache import Frame
 from agent_manager.server.response_cache import StoredBody
@@ -191,12 +191,12 @@ class _Conversations(NamedTuple):
     listed: dict[UUID, _Listed]
 
 
-async def write_conversations(out: BodyWriter, here: RequestContext, asked: Version | None) -> None:
+async def write_conversations(out: BodyWriter, context: RequestContext, asked: Version | None) -> None:
     """Write all conversations with their messages, in the order in which they began; not the deleted ones."""
-    versions = await here.manager.versions()
+    versions = await context.manager.versions()
     shape = asked or (out.previous[1].shape if out.previous is not None else None)
     while True:
-        index = await _try_conversations(out, here, versions, shape, is_guess=asked is None)
+        index = await _try_conversations(out, context, versions, shape, is_guess=asked is None)
         right = asked or shape_of_list(one.summary for one in index.listed.values())
         if index.shape == right:
             break
@@ -206,7 +206,7 @@ async def write_conversations(out: BodyWriter, here: RequestContext, asked: Vers
 
 
 async def _try_conversations(
-    out: BodyWriter, here: RequestContext, versions: Mapping[UUID, int], shape: Version | None, *, is_guess: bool
+    out: BodyWriter, context: RequestContext, versions: Mapping[UUID, int], shape: Version | None, *, is_guess: bool
 ) -> _Conversations:
     """Write the conversations in a shape, or, if it is None, in that of the first of them.
 
@@ -217,7 +217,7 @@ async def _try_conversations(
     known: dict[UUID, _Listed] = {}
     if before is not None and before.shape == shape:
         known = {each: one for each, one in before.listed.items() if one.summary.version == versions.get(each)}
-    folds = here.manager.folds({each: version for each, version in versions.items() if each not in known})
+    folds = context.manager.folds({each: version for each, version in versions.items() if each not in known})
     coming = await anext(folds, None)
     listed: dict[UUID, _Listed] = {}
     separator = b"["
@@ -225,7 +225,7 @@ async def _try_conversations(
         fold = coming if coming is not None and coming.id == conversation_id else None
         if fold is not None:
             coming = await anext(folds, None)
-            summary = here.backend.summaries.add(here.caller.tenant, fold)
+            summary = context.server_context.summaries.add(context.caller.tenant, fold)
         elif conversation_id in known:
             summary = known[conversation_id].summary
         else:  # not seen any more
@@ -265,9 +265,9 @@ def conversation_head(view: ConversationView) -> Json:
     }
 
 
-async def write_tasks(out: BodyWriter, here: RequestContext, asked: Version | None) -> None:
+async def write_tasks(out: BodyWriter, context: RequestContext, asked: Version | None) -> None:
     """Write all tasks, in the order in which they began; none of a deleted conversation."""
-    seen = await here.backend.summaries.read(here.manager)
+    seen = await context.server_context.summaries.read(context.manager)
     shape = asked or shape_of_list(seen.values())
     body, before = out.previous or (None, _Index(shape, {}))
     shown = {each: one for each, one in seen.items() if one.tasks and not one.is_deleted}
@@ -280,7 +280,7 @@ async def write_tasks(out: BodyWriter, here: RequestContext, asked: Version | No
     new = out.another()
     try:
         made: list[tuple[UUID, int, _Part]] = []
-        async for fold in here.manager.folds(changed):
+        async for fold in context.manager.folds(changed):
             version = fold.version
             for task in list(fold.tasks.values()):
                 start = new.size
@@ -317,10 +317,10 @@ class _EventsIndex(NamedTuple):
     deleted: Mapping[UUID, bool]
 
 
-async def write_events(out: BodyWriter, here: RequestContext, asked: Version | None) -> None:
+async def write_events(out: BodyWriter, context: RequestContext, asked: Version | None) -> None:
     """Write what happened, oldest first; nothing of a deleted conversation."""
-    position = await here.manager.position()
-    seen = await here.backend.summaries.read(here.manager)
+    position = await context.manager.position()
+    seen = await context.server_context.summaries.read(context.manager)
     shape = asked or shape_of_list(seen.values())
     deleted = {each: one.is_deleted for each, one in seen.items()}
     after, separator = 0, b"["
@@ -329,11 +329,11 @@ async def write_events(out: BodyWriter, here: RequestContext, asked: Version | N
         # Nothing up to there has become visible or hidden since: a conversation that was not there began later, unless
         # the caller is a user, with whom it may have been shared.
         is_same = before.deleted.items() <= deleted.items()
-        if before.shape == shape and is_same and (here.caller.user is None or len(before.deleted) == len(deleted)):
+        if before.shape == shape and is_same and (context.caller.user is None or len(before.deleted) == len(deleted)):
             after, separator = before.position, b"," if body.size > len(b"[]") else b"["
             await out.copy(body, 0, body.size - 1 if separator == b"," else 0)
-    events = here.store.read_log(
-        after=after, until_position=position, types=LISTED, tenant=here.caller.tenant, user=here.caller.user
+    events = context.store.read_log(
+        after=after, until_position=position, types=LISTED, tenant=context.caller.tenant, user=context.caller.user
     )
     async for event in events:
         conversation = seen.get(event.conversation_id)
@@ -369,15 +369,15 @@ class _MessagesIndex(NamedTuple):
     shape: Version | None
 
 
-async def write_messages(out: BodyWriter, here: RequestContext, conversation_id: UUID, asked: Version | None) -> None:
+async def write_messages(out: BodyWriter, context: RequestContext, conversation_id: UUID, asked: Version | None) -> None:
     """Write the messages of a conversation, oldest first, in the shape asked for, else in that of the first."""
     version, number, shape = 0, 0, asked
     await out.write(b"[")
     if out.previous is not None:
         body, (version, number, shape) = out.previous
         await out.copy(body, 1, body.size - 1)
-    events = here.store.read(
-        conversation_id, after=version, types=["message.added"], tenant=here.caller.tenant, user=here.caller.user
+    events = context.store.read(
+        conversation_id, after=version, types=["message.added"], tenant=context.caller.tenant, user=context.caller.user
     )
     async for event in events:
         version = event.version
@@ -454,47 +454,47 @@ _TEXT: Json = {"type": "string"}
 
 
 @router.post("/conversation/create", openapi_extra=_takes(None) | needs(Data.CONVERSATION), responses=_gives(_OBJECT))
-async def create_conversation(here: CurrentContext, request: Request) -> Response:
+async def create_conversation(context: CurrentContext, request: Request) -> Response:
     """Begins a conversation."""
     await read_call(request)
-    view = await here.manager.create_conversation(conversation_id=str(here.new_id("conversation")))
+    view = await context.manager.create_conversation(conversation_id=str(context.new_id("conversation")))
     return success(request, conversation_head(view) | {"messages": messages_of(view, "0.3")})
 
 
 @router.post("/conversation/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
-async def list_conversations(here: CurrentContext, request: Request) -> Response:
+async def list_conversations(context: CurrentContext, request: Request) -> Response:
     """All conversations with their messages, in the order in which they began; not the hidden ones."""
-    return await _listed(here, request, write_conversations)
+    return await _listed(context, request, write_conversations)
 
 
 @router.post("/message/send", openapi_extra=_takes(_OBJECT) | needs(Data.CONVERSATION), responses=_gives(_OBJECT))
-async def send_message(here: CurrentContext, request: Request) -> Response:
+async def send_message(context: CurrentContext, request: Request) -> Response:
     """Stores a message, and has it answered after this has returned."""
     call = await read_call(request)
     message = read_message(call.get("params"))
     if message.get("contextId"):
-        checked_conversation(here.caller.tenant, message["contextId"])
-    accepted = await here.manager.accept(message)
-    here.answer(accepted)
+        checked_conversation(context.caller.tenant, message["contextId"])
+    accepted = await context.manager.accept(message)
+    context.answer(accepted)
     return success(request, {"message_id": accepted.message_id, "context_id": accepted.conversation_id})
 
 
 @router.post("/message/list", openapi_extra=_takes(_TEXT) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
-async def list_messages(here: CurrentContext, request: Request) -> Response:
+async def list_messages(context: CurrentContext, request: Request) -> Response:
     """The messages of a conversation, their files as addresses; none if it does not exist, or is deleted."""
     call = await read_call(request)
     conversation = call.get("params")
     if not isinstance(conversation, str):
         raise InputError("params: is no conversation's id: send it as a text")
-    found = await come_to(here.reader, conversation)
+    found = await resolve(context.reader, conversation)
     if found is None or found.is_deleted:
         return success(request, [])
     shape = requested_version(request)
 
     async def make(out: BodyWriter) -> None:
-        await write_messages(out, here, found.id, shape)
+        await write_messages(out, context, found.id, shape)
 
-    return await here.given(
+    return await context.given(
         request, str(found.version), make, asked=(found.id, shape), frame=frame_of(request), is_large=True
     )
 
@@ -504,25 +504,25 @@ async def list_messages(here: CurrentContext, request: Request) -> Response:
     openapi_extra=_takes(None) | needs(Data.CONTENT),
     responses=_list_of({"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}),
 )
-async def pending_messages(here: CurrentContext, request: Request) -> Response:
+async def pending_messages(context: CurrentContext, request: Request) -> Response:
     """The messages that wait for an answer: id, and what is known of it."""
 
-    async def write(out: BodyWriter, here: RequestContext, _: Version | None) -> None:
-        await _write(out, [(each.message_id, each.status) for each in await here.manager.pending()])
+    async def write(out: BodyWriter, context: RequestContext, _: Version | None) -> None:
+        await _write(out, [(each.message_id, each.status) for each in await context.manager.pending()])
 
-    return await _listed(here, request, write)
+    return await _listed(context, request, write)
 
 
 @router.post("/events/get", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
-async def get_events(here: CurrentContext, request: Request) -> Response:
+async def get_events(context: CurrentContext, request: Request) -> Response:
     """What happened, oldest first."""
-    return await _listed(here, request, write_events)
+    return await _listed(context, request, write_events)
 
 
 @router.post("/task/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
-async def list_tasks(here: CurrentContext, request: Request) -> Response:
+async def list_tasks(context: CurrentContext, request: Request) -> Response:
     """All tasks, in the order in which they began."""
-    return await _listed(here, request, write_tasks)
+    return await _listed(context, request, write_tasks)
 
 
 @router.post(
@@ -530,32 +530,32 @@ async def list_tasks(here: CurrentContext, request: Request) -> Response:
     openapi_extra=_takes(_TEXT) | needs(Data.REGISTRY),
     responses=_gives({"type": ["string", "null"]}),
 )
-async def register_agent(here: CurrentContext, request: Request) -> Response:
+async def register_agent(context: CurrentContext, request: Request) -> Response:
     """Registers the agent whose card is at an address."""
     call = await read_call(request)
     url = call.get("params")
     if not isinstance(url, str) or not url:
         raise InputError("params: is no address of an agent: send it as a text")
-    await here.manager.register_agent(url, allow_private=here.backend.allows_private)
+    await context.manager.register_agent(url, allow_private=context.server_context.allows_private)
     return success(request, None)
 
 
 @router.post("/agent/list", openapi_extra=_takes(None) | needs(Data.CONTENT), responses=_list_of(_OBJECT))
-async def list_agents(here: CurrentContext, request: Request) -> Response:
+async def list_agents(context: CurrentContext, request: Request) -> Response:
     """The cards of the registered agents."""
 
-    async def write(out: BodyWriter, here: RequestContext, _: Version | None) -> None:
-        await _write(out, map(readable_card, await here.manager.agents()))
+    async def write(out: BodyWriter, context: RequestContext, _: Version | None) -> None:
+        await _write(out, map(readable_card, await context.manager.agents()))
 
-    return await _listed(here, request, write)
+    return await _listed(context, request, write)
 
 
 @plain.get(
     "/message/file/{file_id}", response_class=Response, responses=_FILE | errors(404), openapi_extra=needs(Data.CONTENT)
 )
-async def get_file(here: CurrentContext, file_id: str) -> Response:
+async def get_file(context: CurrentContext, file_id: str) -> Response:
     """A file that a message holds."""
-    return a2a_demo_messages.answer(await a2a_demo_messages.find(here.reader, file_id))
+    return a2a_demo_messages.answer(await a2a_demo_messages.find(context.reader, file_id))
 
 
 @plain.post("/api_key/update", responses=errors(413), openapi_extra=needs(Data.REGISTRY))
@@ -574,16 +574,16 @@ Write = Callable[[BodyWriter, RequestContext, Version | None], Awaitable[None]]
 """Writes a list in the shape that a client names; None if it names none."""
 
 
-async def _listed(here: RequestContext, request: Request, write: Write) -> Response:
+async def _listed(context: RequestContext, request: Request, write: Write) -> Response:
     """A list of everything: made anew only where the log has gone on."""
     await read_call(request)
     shape = requested_version(request)
-    mark = await mark_of_log(here.store)
+    change_token = await log_change_token(context.store)
 
     async def make(out: BodyWriter) -> None:
-        await write(out, here, shape)
+        await write(out, context, shape)
 
-    return await here.given(request, mark, make, asked=shape, frame=frame_of(request), is_large=True)
+    return await context.given(request, change_token, make, asked=shape, frame=frame_of(request), is_large=True)
 
 
 async def _write(out: BodyWriter, items: Iterable[Any]) -> None:

@@ -26,7 +26,7 @@ from agent_manager.conversation import ConversationView
 from agent_manager.manager import Manager
 from agent_manager.manager import Summary
 from agent_manager.manager import summary
-from agent_manager.server.lookups import seen_of
+from agent_manager.server.lookups import visible_ids
 from agent_manager.server.schemas.common import Json
 from agent_manager.wire_classes import repaired
 from cachetools import LRUCache
@@ -217,7 +217,7 @@ async def find(reader: Reader, file_id: str) -> File:
         NotFound: there is none.
     """
     place = _ID.fullmatch(file_id)
-    if place is not None and await seen_of(reader, [UUID(place[1])]):
+    if place is not None and await visible_ids(reader, [UUID(place[1])]):
         version, number = int(place[2]), int(place[3])
         caller = reader.caller
         async for event in reader.store.read(

@@ -190,7 +190,7 @@ MAX_BYTES = 256 * 1024
 """Of the artifacts' parts that are repeated in the message, as JSON; they stand whole in the task."""
 
 
-async def with_reply(updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
+async def with_final_reply(updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
     """Passes updates on, and ends with a reply if none of them was one and there is something to say."""
     task = LastTask()
     replied = False
@@ -229,18 +229,18 @@ class LastTask:
         match update:
             case TaskSeen(task):
                 context_id = task.get("contextId")
-                self._turn_to(task["id"], context_id if isinstance(context_id, str) else None)
+                self._set_scope(task["id"], context_id if isinstance(context_id, str) else None)
                 self._learn(task.get("status"))
                 artifacts = task.get("artifacts")
                 for artifact in artifacts if isinstance(artifacts, list) else []:
                     if isinstance(artifact, dict):
                         self._artifacts[str(artifact.get("artifactId"))] = artifact
             case StatusUpdate():
-                self._turn_to(update.task_id, update.context_id)
+                self._set_scope(update.task_id, update.context_id)
                 self._learn(update.status)
                 self.ended = update.final
             case ArtifactUpdate():
-                self._turn_to(update.task_id, update.context_id)
+                self._set_scope(update.task_id, update.context_id)
                 key = str(update.artifact.get("artifactId"))
                 known = self._artifacts.get(key) if update.append else None
                 self._artifacts[key] = update.artifact if known is None else joined(known, update.artifact)
@@ -258,7 +258,7 @@ class LastTask:
         context = {} if self._context_id is None else {"contextId": self._context_id}
         return said | context | {"taskId": self.task_id}
 
-    def _turn_to(self, task_id: str, context_id: str | None) -> None:
+    def _set_scope(self, task_id: str, context_id: str | None) -> None:
         if task_id != self.task_id:
             self._status, self._artifacts, self._context_id = {}, {}, None
         self.task_id, self.ended = task_id, False

@@ -10,7 +10,7 @@ from agent_manager.agents.errors import AgentRefused
 from agent_manager.agents.errors import AgentStalled
 from agent_manager.agents.errors import AgentUnreachable
 from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.updates import respell
+from agent_manager.agents.updates import normalize
 from agent_manager.agents.a2a_client import translated
 from agent_manager.a2a import Json
 from eventstore.errors import InputError
@@ -75,7 +75,7 @@ def http_client(
     at once: some versions of a2a-sdk look for events before they look at the status.
 
     Args:
-        refused: for answers to messages, see :func:`~agent_manager.agents.updates.respell`.
+        refused: for answers to messages, see :func:`~agent_manager.agents.updates.normalize`.
         allow_private, trusted_host: see :func:`~agent_manager.http_client.open_client`.
     """
     import httpx
@@ -86,7 +86,7 @@ def http_client(
         if response.is_error:
             response.raise_for_status()
         if refused is not None:
-            respell(response, refused)
+            normalize(response, refused)
 
     return open_client(
         limit=MAX_ANSWER_BYTES,

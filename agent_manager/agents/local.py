@@ -14,7 +14,7 @@ from agent_manager.agents.agent import Reply
 from agent_manager.agents.agent import StatusUpdate
 from agent_manager.agents.agent import TaskSeen
 from agent_manager.agents.agent import Update
-from agent_manager.agents.agent import with_reply
+from agent_manager.agents.agent import with_final_reply
 from agent_manager.agents.errors import InvalidUpdate
 from agent_manager.a2a import text_part
 from agent_manager.agents.updates import understood
@@ -63,7 +63,7 @@ class CallableAgent:
     async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Calls the function and gives what it says."""
         sent = context.sent(message, self.name)
-        async with aclosing(with_reply(self._said(sent, context))) as updates:
+        async with aclosing(with_final_reply(self._said(sent, context))) as updates:
             async for update in updates:
                 yield update
 

@@ -19,7 +19,7 @@ from agent_manager.agents.cards import agent_url
 from agent_manager.agents.cards import fetch_card
 from agent_manager.agents.cards import http_client
 from agent_manager.agents.agent import LastTask
-from agent_manager.agents.agent import with_reply
+from agent_manager.agents.agent import with_final_reply
 from agent_manager.agents.errors import AgentError
 from agent_manager.agents.errors import AgentRefused
 from agent_manager.agents.errors import InvalidUpdate
@@ -113,7 +113,7 @@ class RemoteAgent:
         return http_client(refused, allow_private=self._allow_private, trusted_host=host)
 
     async def _limited(self, updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
-        limited = within(with_reply(updates), silence=self._silence, total=self._total, who=self.name)
+        limited = within(with_final_reply(updates), silence=self._silence, total=self._total, who=self.name)
         async with aclosing(limited):
             async for update in limited:
                 yield update

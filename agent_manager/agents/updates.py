@@ -109,7 +109,7 @@ def understood(update: Update) -> Update:
     return checked
 
 
-def respelled_update(sent: Json) -> Json:
+def normalized_update(sent: Json) -> Json:
     """Return the JSON of an update as its version of A2A spells it; other JSON as it is.
 
     Raises:
@@ -127,7 +127,7 @@ def respelled_update(sent: Json) -> Json:
 
 
 def _in_shape(kind: str, given: Json, shape: Version) -> Json:
-    sent = _respelled(given)
+    sent = _normalized(given)
     match kind:
         case "message":
             return message_in_version(_message(sent), shape)
@@ -176,7 +176,7 @@ def _names(sent: Json) -> str:
 
 
 def _update(kind: str, given: Json) -> Update:
-    sent = _respelled(given)
+    sent = _normalized(given)
     match kind:
         case "message":
             return understood(Reply(sent))
@@ -207,7 +207,7 @@ def _update(kind: str, given: Json) -> Update:
 
 
 def _task(given: Json) -> Json:
-    task = _respelled(given)
+    task = _normalized(given)
     _text(task.get("id"), "id", "task")
     if "status" in task:
         task["status"] = _status(_object(task["status"], "status", "task"), "task")
@@ -230,7 +230,7 @@ def _status(given: Json, kind: str) -> Json:
 
 
 def _message(given: Json, *, required: bool = False) -> Json:
-    message = _respelled(given)
+    message = _normalized(given)
     role = message.get("role")
     if type(role) is int:
         message["role"] = _ROLES.get(role, role)
@@ -241,7 +241,7 @@ def _message(given: Json, *, required: bool = False) -> Json:
 
 
 def _artifact(given: Json) -> Json:
-    return _with_parts(_respelled(given))
+    return _with_parts(_normalized(given))
 
 
 def _with_parts(sent: Json) -> Json:
@@ -261,12 +261,12 @@ def _with_parts(sent: Json) -> Json:
 def _part(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
-    part = _respelled(given)
+    part = _normalized(given)
     if "kind" not in part and isinstance(file := part.get("file"), dict):
         del part["file"]
         if file.keys() & {"bytes", "uri"}:
             return {"kind": "file", "file": file, **part}
-        return _respelled(file, _OLD_FILE_FIELDS) | part
+        return _normalized(file, _OLD_FILE_FIELDS) | part
     return part
 
 
@@ -276,7 +276,7 @@ def _without_wrapper(part: Any) -> Any:
     return part | {"data": data["data"]} if isinstance(data, dict) and data.keys() == {"data"} else part
 
 
-def _respelled(sent: Json, names: Mapping[str, str] = _FIELDS) -> Json:
+def _normalized(sent: Json, names: Mapping[str, str] = _FIELDS) -> Json:
     """The members under the names that JSON has for them; one that is there under both stays."""
     return {names[name] if name in names and names[name] not in sent else name: value for name, value in sent.items()}
 
@@ -298,7 +298,7 @@ def _rest(sent: Json, known: frozenset[str]) -> Json | None:
 
 # Answers of JSON-RPC agents before a2a-sdk reads them: in the spelling that it knows
 
-def respell(response: httpx.Response, refused: list[InvalidUpdate]) -> None:
+def normalize(response: httpx.Response, refused: list[InvalidUpdate]) -> None:
     """Respell an answer while it is read.
 
     Args:
@@ -360,5 +360,5 @@ def _payload(text: bytes) -> bytes:
         return text  # the SDK says what is wrong with it
     if not isinstance(sent, dict) or "jsonrpc" not in sent or not isinstance(sent.get("result"), dict):
         return text
-    result = respelled_update(sent["result"])
+    result = normalized_update(sent["result"])
     return text if result == sent["result"] else json.dumps(sent | {"result": result}).encode()

@@ -176,8 +176,8 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
         )  # fmt: skip
         typer.echo()
         print_table(
-            ("worker", "client", ">server process", "shares of the conversations"),
-            [(w.application, w.client, w.pid, " ".join(map(str, w.shares)) or "none free") for w in now.workers],
+            ("worker", "client", ">server process", "partitions"),
+            [(w.application, w.client, w.pid, " ".join(map(str, w.partitions)) or "none free") for w in now.workers],
             nothing="no worker runs: eventstore up, or eventstore project",
         )
 

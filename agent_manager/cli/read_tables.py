@@ -74,7 +74,7 @@ def rebuild(
         with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
             bars: dict[str, TaskID] = {p.name: progress.add_task(p.name, total=None, rate="") for p in projections}
 
-            def tell(now: RebuildProgress) -> None:
+            def on_progress(now: RebuildProgress) -> None:
                 bar = bars[now.projection]
                 speed = progress.tasks[bar].speed
                 progress.update(
@@ -85,7 +85,7 @@ def rebuild(
                     rate=f"{speed:,.0f} events/s" if speed else "",
                 )
 
-            done = await rebuild_tables(store, projections, jobs=jobs, accept_differences=accept_differences, tell=tell)
+            done = await rebuild_tables(store, projections, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress)
         position = min((one.position for one in done), default=0)
         typer.echo(f"rebuilt {', '.join(p.name for p in projections)} up to position {position}")
         for one in done:
@@ -114,7 +114,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
             found = await verify_tables(
                 store,
                 projections,
-                tell=lambda name, position, goal: progress.update(bars[name], completed=position, total=max(goal, 1)),
+                on_progress=lambda name, position, goal: progress.update(bars[name], completed=position, total=max(goal, 1)),
             )
         if not names:
             found.append(await verify_members(store))

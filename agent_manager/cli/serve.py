@@ -116,7 +116,7 @@ async def _http(
     answer = choose(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
     async with (
         AsyncManager(store, answer=answer, runs_worker=False) as manager,
-        serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as backend,
+        serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as server_context,
     ):
         # What is loaded by now stays. The garbage collector would go through it, with the event loop standing still for
         # some tenths of a second, again and again while a large answer is made.
@@ -126,7 +126,7 @@ async def _http(
         say("HTTP", f"{url}; GET {url}/openapi.json describes it")
         if port is None and listening.getsockname()[1] != DEFAULT_PORT:
             say("", f"not on port {DEFAULT_PORT}, where somebody else listens: --port chooses another")
-        if backend.gate.requires_tokens:
+        if server_context.gate.requires_tokens:
             say("Tokens", "nobody is let in without one: eventstore keys add makes them")
             if tls is None and not is_own(listening):
                 say("", "they travel in the clear: --tls-cert, or a proxy that speaks TLS, keeps them secret")

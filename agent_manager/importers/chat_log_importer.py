@@ -347,7 +347,7 @@ async def continued(store: EventStore, tenant: str, ready: Checked) -> Checked:
     """Return the same without its first event, which the log holds already; with a renaming if the title is another.
 
     Raises:
-        BegunElsewhere: the stored conversation has another id as given (a text, and the UUID made from it).
+        StartsDifferently: the stored conversation has another id as given (a text, and the UUID made from it).
     """
     conversation_id = ready.conversation.id
     created = ready.conversation.events[0].data
@@ -355,7 +355,7 @@ async def continued(store: EventStore, tenant: str, ready: Checked) -> Checked:
     [stored] = [event async for event in store.read(conversation_id, limit=1, tenant=tenant)]
     if stored.content.get("given_id") != created.given_id:
         given_id = stored.content.get("given_id") or str(conversation_id)
-        raise BegunElsewhere(f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id")
+        raise StartsDifferently(f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id")
     names = store.read(
         conversation_id, types=["conversation.created", "conversation.renamed"], backwards=True, limit=1, tenant=tenant
     )
@@ -374,7 +374,7 @@ async def continued(store: EventStore, tenant: str, ready: Checked) -> Checked:
 _FIRST_EVENTS = query("agent_manager.importers", "first_events")
 
 
-class BegunElsewhere(ConflictError):
+class StartsDifferently(ConflictError):
     """The log holds another conversation of this id. Nothing of the line was written."""
 
 
@@ -385,7 +385,7 @@ async def check_beginnings(store: EventStore, tenant: str, conversations: Sequen
     message of the other, they are two conversations.
 
     Raises:
-        BegunElsewhere: one of them is another: its messages would be mixed with those of the line.
+        StartsDifferently: one of them is another: its messages would be mixed with those of the line.
     """
     lines = {conversation.id: conversation for conversation in conversations}
     given = {
@@ -396,13 +396,13 @@ async def check_beginnings(store: EventStore, tenant: str, conversations: Sequen
     for conversation_id, first, message, has_ours in await store.log(store.caller(tenant)).fetch(_FIRST_EVENTS, given):
         line = lines[conversation_id]
         if first != line.events[0].id:
-            raise BegunElsewhere(
+            raise StartsDifferently(
                 f"conversation {conversation_id} is in the store already and was not imported from a chat log: "
                 "give this one another id, or import into another tenant"
             )
         is_continued = message is None or has_ours or message in {event.id for event in line.events}
         if line.messages and not is_continued:
-            raise BegunElsewhere(
+            raise StartsDifferently(
                 f"conversation {conversation_id} begins with another message in the store: "
                 "give this one another id, or import into another tenant"
             )

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent_manager.server.routes import health
-from agent_manager.server.authorization import securities
+from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
 from agent_manager.adapters import a2a_demo
 from agent_manager.server.middleware import RequestGuard
@@ -40,7 +40,7 @@ Lists come in pages: `next` is the cursor that, as `after`, brings the next one.
 as `If-None-Match` it costs next to nothing where nothing has changed. Errors are `application/problem+json`."""
 
 
-def create_app(backend: ServerContext, *, names: Sequence[str] | None = None) -> FastAPI:
+def create_app(server_context: ServerContext, *, names: Sequence[str] | None = None) -> FastAPI:
     """The application.
 
     Args:
@@ -55,20 +55,20 @@ def create_app(backend: ServerContext, *, names: Sequence[str] | None = None) ->
         redirect_slashes=False,
         strict_content_type=False,
     )
-    app.state.backend = backend
+    app.state.server_context = server_context
     for router in ROUTERS:
         app.include_router(router)
     for router in V1_ROUTERS:
         app.include_router(router, prefix=V1)
     _tell_errors(app)
     _describe(app)
-    settings = backend.store.settings
+    settings = server_context.store.settings
     app.add_middleware(
         RequestGuard,
         max_body_bytes=2 * settings.max_content_bytes + 65536,
         body_seconds=settings.body_seconds,
         names=names,
-        counters=backend.counters,
+        counters=server_context.counters,
     )
     return app
 
@@ -84,7 +84,7 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Rejected)
     async def of_a_refusal(request: Request, error: Rejected) -> Response:
-        request.app.state.backend.counters.add("http_refused", reason=error.reason)
+        request.app.state.server_context.counters.add("http_refused", reason=error.reason)
         return problem_of_refusal(error)
 
     @app.exception_handler(HTTPException)
@@ -117,7 +117,7 @@ def _describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             described = made()
             components = described.setdefault("components", {})
-            components["securitySchemes"] = securities()
+            components["securitySchemes"] = security_schemes()
             schemas = components.setdefault("schemas", {})
             schemas.update(problem_schema())
             schemas.pop("HTTPValidationError", None)

@@ -167,7 +167,7 @@ def everything_of(tenant: str) -> Identity:
     return Identity(tenant, None, "", frozenset(Scope))
 
 
-def came_through_proxy(headers: Headers) -> bool:
+def is_proxied(headers: Headers) -> bool:
     """Return whether a header shows that somebody else passed the request on, and so where it came from is unknown."""
     names = (name.replace("_", "-") for name in headers)
     return any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES) for name in names)
@@ -187,19 +187,19 @@ class RequestAuthenticator:
     """Tells who sends a request.
 
     Args:
-        gatekeeper: tells who bears a token.
+        authenticator: tells who bears a token.
         tenant: of those without one.
         requires_tokens: whether there may be none without one.
     """
 
-    def __init__(self, gatekeeper: TokenAuthenticator, tenant: str, *, requires_tokens: bool) -> None:
-        self._gatekeeper = gatekeeper
+    def __init__(self, authenticator: TokenAuthenticator, tenant: str, *, requires_tokens: bool) -> None:
+        self._authenticator = authenticator
         self._tenant = tenant
         self.requires_tokens = requires_tokens
 
     def is_own(self, headers: Headers) -> bool:
         """Return whether a request with these headers comes from this machine itself, and needs no token."""
-        return not self.requires_tokens and not came_through_proxy(headers)
+        return not self.requires_tokens and not is_proxied(headers)
 
     async def identify(self, headers: Headers) -> Identity:
         """Who sends a request with these headers.
@@ -217,7 +217,7 @@ class RequestAuthenticator:
 
     def knows(self, headers: Headers) -> bool:
         """Return whether a request with these headers needs no token, or shows one that was valid before."""
-        return self._needs_none(headers) or self._gatekeeper.has_admitted(_bearer_token(headers))
+        return self._needs_none(headers) or self._authenticator.has_admitted(_bearer_token(headers))
 
     def _needs_none(self, headers: Headers) -> bool:
         return "authorization" not in headers and self.is_own(headers)
@@ -228,7 +228,7 @@ class RequestAuthenticator:
         Raises:
             BadToken: nobody, or not any more.
         """
-        identifying = self._gatekeeper.identify(token)
+        identifying = self._authenticator.identify(token)
         del token  # so that it stands in no frame of an error
         try:
             return await identifying
@@ -263,7 +263,7 @@ def bearer(identity: Identity) -> str | None:
     return f"{identity.tenant}\0{identity.user or ''}\0{identity.actor}" if identity.actor else None
 
 
-def shares_of(identity: Identity) -> tuple[str, ...]:
+def limit_keys_of(identity: Identity) -> tuple[str, ...]:
     """Return the tenant and the caller that a request counts against; empty if it needs no token."""
     key = bearer(identity)
     return () if key is None else (identity.tenant, key)
@@ -279,7 +279,7 @@ CurrentIdentity = Annotated[Identity, Depends(identity_of)]
 """An endpoint's parameter: who asks."""
 
 
-def securities() -> dict[str, Any]:
+def security_schemes() -> dict[str, Any]:
     """The security schemes, for the OpenAPI."""
     return {
         SCHEME: {
@@ -325,12 +325,12 @@ class AuthorizedRoute(APIRoute):
 
         async def handle_in_turn(request: Request) -> Response:
             size = await _size_of(request)
-            async with request.state.desk.turn_for(size, appends=self.appends):
+            async with request.state.tenant_context.turn_for(size, appends=self.appends):
                 if not self.takes_key:
                     return await handle(request)
-                backend = request.app.state.backend
-                backend.limits.events.check(request.state.shares)  # one before it may have spent them
-                once = backend.idempotency.once
+                server_context = request.app.state.server_context
+                server_context.limits.events.check(request.state.shares)  # one before it may have spent them
+                once = server_context.idempotency.once
                 answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
             return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
 
@@ -352,30 +352,30 @@ class AuthorizedRoute(APIRoute):
                 shares = await self._admit(request, places)
             except (Rejected, EventStoreError) as error:
                 if isinstance(error, Rejected):
-                    request.app.state.backend.counters.add("http_refused", reason=error.reason)
+                    request.app.state.server_context.counters.add("http_refused", reason=error.reason)
                 await _wait_to_refuse(request)
                 await self.refusal(request, error)(scope, receive, send)
                 return
-            request.state.desk = desk = await request.app.state.backend.desks.of(request.state.identity.tenant)
-            limits = request.app.state.backend.limits
+            request.state.tenant_context = tenant_context = await request.app.state.server_context.tenant_contexts.of(request.state.identity.tenant)
+            limits = request.app.state.server_context.limits
 
             async def counted() -> Message:
                 message = await receive()
                 limits.bytes.spend(shares, len(message.get("body", b"")))
                 return message
 
-            with desk.in_use():
+            with tenant_context.in_use():
                 await super().handle(scope, counted, send)
 
     async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
         """Let a request in; return whose shares of the limits it takes."""
-        backend = request.app.state.backend
-        limits: Limits = backend.limits
+        server_context = request.app.state.server_context
+        limits: Limits = server_context.limits
         with ExitStack() as identifying:
-            if not backend.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
+            if not server_context.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
                 identifying.enter_context(limits.identifying.one(_network_of(request)))
-            identity = await backend.gate.identify(request.headers)
-        shares = request.state.shares = shares_of(identity)
+            identity = await server_context.gate.identify(request.headers)
+        shares = request.state.shares = limit_keys_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)
         if self.appends:
@@ -397,7 +397,7 @@ async def _wait_to_refuse(request: Request) -> None:
     """Wait until a refusal may be answered. Meanwhile another connection may take the place of this one."""
     shares: Sequence[str] = getattr(request.state, "shares", ())
     key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
-    seconds = request.app.state.backend.limits.refusals.delay(key, asyncio.get_running_loop().time())
+    seconds = request.app.state.server_context.limits.refusals.delay(key, asyncio.get_running_loop().time())
     if seconds > 0:
         request.scope.get(SET_DISPLACEABLE, lambda: None)()
         await asyncio.sleep(seconds)

@@ -13,7 +13,7 @@ from agent_manager.manager import Manager
 from agent_manager.server.authorization import CurrentIdentity
 from agent_manager.server.authorization import RequestAuthenticator
 from agent_manager.server.authorization import TokenAuthenticator
-from agent_manager.server.authorization import shares_of
+from agent_manager.server.authorization import limit_keys_of
 from agent_manager.server.errors import NotAllowed
 from agent_manager.server.idempotency import Claim
 from agent_manager.server.idempotency import Idempotency
@@ -22,8 +22,8 @@ from agent_manager.server.limits import Limits
 from agent_manager.server.lookups import HIGHEST_POSITION
 from agent_manager.server.lookups import READ_TABLES
 from agent_manager.server.lookups import ReadYourWrites
-from agent_manager.server.lookups import mark_of_log
-from agent_manager.server.lookups import seen_of
+from agent_manager.server.lookups import log_change_token
+from agent_manager.server.lookups import visible_ids
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.response_cache import Frame
 from agent_manager.server.response_cache import Make
@@ -95,13 +95,13 @@ class TenantContext:
 
     Attributes:
         manager: its conversations, agents and answers.
-        hub: tells streams that their conversations have changed.
+        change_notifier: tells streams that their conversations have changed.
     """
 
     def __init__(self, store: EventStore, manager: AsyncManager) -> None:
         self.tenant = manager.tenant
         self.manager = manager
-        self.hub = ChangeNotifier(store, manager.tenant)
+        self.change_notifier = ChangeNotifier(store, manager.tenant)
         self._users = 0
         self._large = asyncio.Lock()
         self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
@@ -141,7 +141,7 @@ class TenantContext:
 
     async def close(self) -> None:
         """Ends what is under way."""
-        await self.hub.close()
+        await self.change_notifier.close()
         await self.manager.__aexit__()
 
 
@@ -176,39 +176,39 @@ class TenantContexts:
         """That of a tenant."""
         if tenant == self.own.tenant:
             return self.own
-        desk = self._others.get(tenant)
-        if desk is None:
-            desk = self._others[tenant] = self._opened(tenant)
-            with desk.in_use():
+        tenant_context = self._others.get(tenant)
+        if tenant_context is None:
+            tenant_context = self._others[tenant] = self._opened(tenant)
+            with tenant_context.in_use():
                 await self._shrink()
         else:
             self._others.move_to_end(tenant)
-        return desk
+        return tenant_context
 
     async def close(self) -> None:
         """Closes all."""
-        await self.own.hub.close()
+        await self.own.change_notifier.close()
         while self._others:
-            _, desk = self._others.popitem()
-            await desk.close()
+            _, tenant_context = self._others.popitem()
+            await tenant_context.close()
 
     def _opened(self, tenant: str) -> TenantContext:
         answer = self.own.manager.agent
         apart = None if answer is None else TenantIsolatedAgent(answer)
         manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
         manager.count_with(partial(self._count, tenant))
-        desk = TenantContext(self._store, manager)
-        desk.written.note_position(self._written.pop(tenant, 0))
-        return desk
+        tenant_context = TenantContext(self._store, manager)
+        tenant_context.written.note_position(self._written.pop(tenant, 0))
+        return tenant_context
 
     async def _shrink(self) -> None:
-        for tenant, desk in list(self._others.items()):
+        for tenant, tenant_context in list(self._others.items()):
             if len(self) <= self._most:
                 return
-            if desk.is_idle and self._others.get(tenant) is desk:
+            if tenant_context.is_idle and self._others.get(tenant) is tenant_context:
                 del self._others[tenant]
-                self._written[tenant] = desk.written.position  # later reads still hold what was written
-                await desk.close()
+                self._written[tenant] = tenant_context.written.position  # later reads still hold what was written
+                await tenant_context.close()
 
 
 # What one server works with, and what it keeps between requests
@@ -224,7 +224,7 @@ class ServerContext:
 
     Args:
         manager: of the store's own tenant.
-        gatekeeper: tells who bears a token.
+        authenticator: tells who bears a token.
         sealing: seals what callers may keep but not read.
         requires_tokens: whether nobody may ask without one.
         allows_private: whether agents' cards may be fetched from addresses that are not global.
@@ -240,38 +240,38 @@ class ServerContext:
         self,
         store: EventStore,
         manager: AsyncManager,
-        gatekeeper: TokenAuthenticator,
+        authenticator: TokenAuthenticator,
         sealing: TokenSealer,
         *,
         requires_tokens: bool,
         allows_private: bool = True,
     ) -> None:
         self.store = store
-        self.gate = RequestAuthenticator(gatekeeper, store.tenant, requires_tokens=requires_tokens)
+        self.gate = RequestAuthenticator(authenticator, store.tenant, requires_tokens=requires_tokens)
         self.sealing = sealing
         self.limits = Limits(store.settings)
         self.allows_private = allows_private
         self.counters = Counters()
-        self.desks = TenantContexts(store, manager, self._count_answers)
+        self.tenant_contexts = TenantContexts(store, manager, self._count_answers)
         self.reader = Reader(store)
-        self.bodies = ResponseCache(store.settings.answer_bytes, store.settings.request_seconds)
+        self.response_cache = ResponseCache(store.settings.answer_bytes, store.settings.request_seconds)
         self.summaries = SummaryCache()
         self.closing = asyncio.Event()
-        self.hurry = ReadYourWrites(store)
+        self.read_your_writes = ReadYourWrites(store)
         self.idempotency = Idempotency(store)
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
 
-    def answer(self, desk: TenantContext, accepted: Accepted) -> None:
+    def answer(self, tenant_context: TenantContext, accepted: Accepted) -> None:
         """Has a message answered while the server goes on."""
-        task = asyncio.create_task(self._answer(desk, accepted))
+        task = asyncio.create_task(self._answer(tenant_context, accepted))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, desk: TenantContext, accepted: Accepted) -> None:
+    async def _answer(self, tenant_context: TenantContext, accepted: Accepted) -> None:
         try:
-            with desk.in_use():
-                await desk.manager.answer(accepted)
+            with tenant_context.in_use():
+                await tenant_context.manager.answer(accepted)
         except Exception:
             # What an agent raises is stored as the outcome; this is the store itself. The message stays pending.
             _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
@@ -291,8 +291,8 @@ class ServerContext:
         if self._answering:
             await asyncio.wait(self._answering, timeout=self.answering_seconds)
         await cancel_and_wait(self._answering)
-        await self.desks.close()
-        await self.hurry.close()
+        await self.tenant_contexts.close()
+        await self.read_your_writes.close()
 
 
 # What an endpoint works with: the server's, as one caller may see and change it
@@ -313,19 +313,19 @@ class RequestContext:
         reader: reads what the caller may see.
     """
 
-    def __init__(self, backend: ServerContext, desk: TenantContext, identity: Identity, claim: Claim | None = None) -> None:
-        self.backend = backend
-        self.desk = desk
+    def __init__(self, server_context: ServerContext, tenant_context: TenantContext, identity: Identity, claim: Claim | None = None) -> None:
+        self.server_context = server_context
+        self.tenant_context = tenant_context
         self.identity = identity
         self.claim = claim
         self.caller = identity.caller
-        self.store: EventStore = backend.store
-        self.reader = Reader(backend.store, caller=self.caller, timeout=backend.reader.timeout)
+        self.store: EventStore = server_context.store
+        self.reader = Reader(server_context.store, caller=self.caller, timeout=server_context.reader.timeout)
 
     @cached_property
     def shares(self) -> Sequence[str]:
         """Whose shares of the limits the request takes."""
-        return shares_of(self.identity)
+        return limit_keys_of(self.identity)
 
     @cached_property
     def search(self) -> Search:
@@ -342,10 +342,10 @@ class RequestContext:
         """The tenant's manager, as the caller may work with it."""
 
         async def sees(conversations: Collection[UUID]) -> set[UUID]:
-            return await seen_of(self.reader, conversations)
+            return await visible_ids(self.reader, conversations)
 
-        return self.desk.manager.acting_for(
-            self.caller.user, self.identity.actor, sees, partial(self.backend.limits.events.spend, self.shares)
+        return self.tenant_context.manager.acting_for(
+            self.caller.user, self.identity.actor, sees, partial(self.server_context.limits.events.spend, self.shares)
         )
 
     def new_id(self, *names: str | int) -> UUID:
@@ -354,7 +354,7 @@ class RequestContext:
 
     def answer(self, accepted: Accepted) -> None:
         """Has a message answered after the request."""
-        self.backend.answer(self.desk, accepted)
+        self.server_context.answer(self.tenant_context, accepted)
 
     def check_writable(self, conversation_id: UUID) -> None:
         """Refuses what only administrators may write to: where agents are registered, whatever is written there.
@@ -383,7 +383,7 @@ class RequestContext:
             TooMany: the caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
-        self.backend.limits.events.take(self.shares, len(events))
+        self.server_context.limits.events.take(self.shares, len(events))
         result = await self.store.append(
             conversation_id,
             [self._caused(event, claimed, number) for number, event in enumerate(events)],
@@ -391,7 +391,7 @@ class RequestContext:
             tenant=self.caller.tenant,
             user=self.caller.user,
         )
-        self.desk.written.note(result)
+        self.tenant_context.written.note(result)
         return result
 
     def _caused(self, given: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
@@ -409,7 +409,7 @@ class RequestContext:
 
     def position(self, position: int) -> int | str:
         """Return a position as the caller is told it: the number itself, or sealed."""
-        return position if self.sees_positions else self.backend.sealing.seal_position(self.caller.tenant, position)
+        return position if self.sees_positions else self.server_context.sealing.seal_position(self.caller.tenant, position)
 
     def opened(self, cursor: str | None) -> str | None:
         """Return a cursor that was sealed for the caller.
@@ -419,7 +419,7 @@ class RequestContext:
         """
         if cursor is None:
             return None
-        opened = self.backend.sealing.open_cursor(self.caller, cursor)
+        opened = self.server_context.sealing.open_cursor(self.caller, cursor)
         if opened is None:
             raise InvalidCursor(
                 f"the cursor {printable(cursor, 60)!r} is damaged, or of another caller: give the next of a page, "
@@ -431,7 +431,7 @@ class RequestContext:
         """Return the position that a request names in ``at_least``."""
         if given is None:
             return 0
-        position = self.backend.sealing.open_position(self.caller.tenant, given)
+        position = self.server_context.sealing.open_position(self.caller.tenant, given)
         if position is None and self.sees_positions and given.isascii() and given.isdigit():
             position = int(given)
         if position is None or position > HIGHEST_POSITION:
@@ -449,11 +449,11 @@ class RequestContext:
         Raises:
             NotCaughtUp: they do not within the reader's time.
         """
-        written = self.desk.written
+        written = self.tenant_context.written
         at_least = max(at_least, written.earlier)
         timeout = self.reader.timeout
         try:
-            return await self.backend.hurry.mark(
+            return await self.server_context.read_your_writes.change_token(
                 projections, written.by_conversation, timeout, self.caller, at_least=at_least, of_found=of_found
             )
         except NotCaughtUp:
@@ -480,31 +480,31 @@ class RequestContext:
             asked: what is asked of the endpoint: the values of all that it knows.
             of_found: what is read is of a conversation that was found for the caller in this request.
         """
-        mark = await self.caught_up(projections, self._position_of(at_least), of_found=of_found)
-        return await self.given(request, mark, make, asked=asked)
+        change_token = await self.caught_up(projections, self._position_of(at_least), of_found=of_found)
+        return await self.given(request, change_token, make, asked=asked)
 
     async def read_log(
-        self, request: Request, make: Make, *, asked: object = "", mark: object = None, is_large: bool = False
+        self, request: Request, make: Make, *, asked: object = "", change_token: object = None, is_large: bool = False
     ) -> Response:
         """The answer to a read of the log itself, which is as it was while the mark is: that of all if left out."""
-        mark = await mark_of_log(self.store) if mark is None else mark
-        return await self.given(request, str(mark), make, asked=asked, is_large=is_large)
+        change_token = await log_change_token(self.store) if change_token is None else change_token
+        return await self.given(request, str(change_token), make, asked=asked, is_large=is_large)
 
     def stream(self, request: Request, events: AsyncIterator[Event], after: int) -> EventStream:
         """The endless answer that says these events, as long as whoever asks may listen."""
-        backend = self.backend
+        server_context = self.server_context
         return EventStream(
             events,
             after,
-            closing=backend.closing,
-            place=backend.limits.streams.one(*self.shares),
-            is_let_in=backend.gate.still(request.headers, self.identity),
+            closing=server_context.closing,
+            place=server_context.limits.streams.one(*self.shares),
+            is_let_in=server_context.gate.still(request.headers, self.identity),
         )
 
     async def given(
         self,
         request: Request,
-        mark: str,
+        change_token: str,
         make: Make,
         *,
         asked: object = "",
@@ -512,12 +512,12 @@ class RequestContext:
         is_large: bool = False,
     ) -> Response:
         """The answer of this caller alone, see :meth:`Bodies.answer`."""
-        return await self.backend.bodies.answer(
+        return await self.server_context.response_cache.answer(
             request,
-            mark,
+            change_token,
             make,
-            whose=self.identity,
-            seal=partial(self.backend.sealing.seal_cursor, self.caller),
+            scope=self.identity,
+            seal=partial(self.server_context.sealing.seal_cursor, self.caller),
             asked=repr(asked),
             frame=frame,
             is_large=is_large,
@@ -549,14 +549,14 @@ def encoder(model: type[Out]) -> Callable[[object], bytes]:
     return lambda row: model.model_validate(row).model_dump_json().encode()
 
 
-def backend_of(request: Request) -> ServerContext:
+def server_context_of(request: Request) -> ServerContext:
     """The server's."""
-    backend: ServerContext = request.app.state.backend
-    return backend
+    server_context: ServerContext = request.app.state.server_context
+    return server_context
 
 
 async def _here(request: Request, identity: CurrentIdentity) -> RequestContext:
-    return RequestContext(backend_of(request), request.state.desk, identity, getattr(request.state, "claim", None))
+    return RequestContext(server_context_of(request), request.state.tenant_context, identity, getattr(request.state, "claim", None))
 
 
 CurrentContext = Annotated[RequestContext, Depends(_here)]

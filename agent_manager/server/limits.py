@@ -139,7 +139,7 @@ class SharedTokenBuckets:
         self._levels = (of_tenant, of_caller)
 
     def take(self, shares: Sequence[str], amount: float = 1) -> None:
-        """Spend an amount of a tenant and its caller, as :func:`~agent_manager.server.authorization.shares_of` names them.
+        """Spend an amount of a tenant and its caller, as :func:`~agent_manager.server.authorization.limit_keys_of` names them.
 
         Raises:
             TooMany: one of them has nothing left.

@@ -4,7 +4,7 @@ A worker that follows a stream paces itself and applies new events a few times a
 just written would wait for that long. So the server applies it itself, as one more worker would: rows and checkpoints
 move in one transaction, whoever comes first. Reads that arrive meanwhile share the next round.
 
-Only the partitions ("shares") of the conversations that the tenant wrote to are applied and waited for. Each has a
+Only the partitions ("partitions") of the conversations that the tenant wrote to are applied and waited for. Each has a
 checkpoint of its own, and all events of a conversation are in one, so a checkpoint at or above the last position of
 each conversation says that the tables hold all that the tenant wrote, however far behind the other partitions are.
 
@@ -56,7 +56,7 @@ class ReadYourWrites:
         self._applier: Applier | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    async def mark(
+    async def change_token(
         self,
         projections: Sequence[str],
         written: Mapping[UUID, int],
@@ -69,18 +69,18 @@ class ReadYourWrites:
         """Return what the tables of the projections hold for a caller, as a mark, once they hold what was written.
 
         Args:
-            written: positions by conversation: only the shares of these conversations are waited for, so that nobody
+            written: positions by conversation: only the partitions of these conversations are waited for, so that nobody
                 waits for what others write.
             at_least: a position; all that the caller's tenant wrote up to there was written, too.
-            of_found: see :func:`looking.mark_of_tables`.
+            of_found: see :func:`looking.tables_change_token`.
 
         Raises:
             NotCaughtUp: they do not within ``timeout`` seconds.
         """
         known = named(list(projections))
-        position, mark = await mark_of_tables(self._store, known, caller, of_found=of_found)
+        position, change_token = await tables_change_token(self._store, known, caller, of_found=of_found)
         if position >= max(at_least, *written.values(), 0):
-            return mark
+            return change_token
         awaited: dict[UUID | None, int] = dict(written.items())
         if at_least > position:
             for conversation, there in (await written_between(self._store, caller.tenant, position, at_least)).items():
@@ -94,7 +94,7 @@ class ReadYourWrites:
             await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
         await wait_for_written(self._store, known, awaited, timeout=timeout)
         # The first mark may be older than what was waited for.
-        return (await mark_of_tables(self._store, known, caller, of_found=of_found))[1]
+        return (await tables_change_token(self._store, known, caller, of_found=of_found))[1]
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -103,20 +103,20 @@ class ReadYourWrites:
             await self._applier.close()
             self._applier = None
 
-    async def _round(self, projections: Sequence[Projection], shares: Sequence[int], until: int) -> None:
+    async def _round(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
         async with self._turn:
             for projection in projections:
-                if await applied_position(self._store, [projection], shares) < until:
-                    await self._catch_up(projection, shares, until)
+                if await applied_position(self._store, [projection], partitions) < until:
+                    await self._catch_up(projection, partitions, until)
 
-    async def _catch_up(self, projection: Projection, shares: Sequence[int], until: int) -> None:
+    async def _catch_up(self, projection: Projection, partitions: Sequence[int], until: int) -> None:
         """Errors are the worker's to report and to try again; the read goes on to wait."""
         try:
             if self._applier is None or self._applier.connection.closed:
                 self._applier = await Applier.open(self._store)
             made_by = await self._applier.register(projection)
             if made_by is not None:  # else only a rebuild can
-                await self._applier.catch_up([made_by], shares=shares, until=until)
+                await self._applier.catch_up([made_by], partitions=partitions, until=until)
         except EventStoreError:
             if self._applier is not None:
                 await self._applier.close()
@@ -130,9 +130,9 @@ READ_TABLES = ("conversations", "messages", "tasks", "actors")
 HIGHEST_POSITION = 2**63 - 1
 
 _LOOK = query("agent_manager.server", "look").replace("{position}", OF_ALL_PARTITIONS)
-_MARK_OF_LOG = query("agent_manager.server", "mark_of_log")
-_COME_TO = query("agent_manager.server", "come_to")
-_SEEN_OF = query("agent_manager.server", "seen_of")
+_LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
+_RESOLVE = query("agent_manager.server", "resolve")
+_VISIBLE_IDS = query("agent_manager.server", "visible_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class ResolvedConversation:
     is_deleted: bool
 
 
-async def mark_of_tables(
+async def tables_change_token(
     store: EventStore, projections: Sequence[Projection], caller: Caller, *, of_found: bool = False
 ) -> tuple[int, str]:
     """The position that the projections have applied, and what their tables hold for a caller, as a mark.
@@ -160,28 +160,28 @@ async def mark_of_tables(
     }
     looking = store.tables(caller).fetch(_LOOK, given)
     if caller.user is None or of_found:
-        position, mark = (await looking)[0]
+        position, change_token = (await looking)[0]
     else:
-        ((position, mark), *_), of_log = await asyncio.gather(looking, mark_of_log(store))
-        mark = f"{mark} {of_log}"
-    return int(position), str(mark)
+        ((position, change_token), *_), of_log = await asyncio.gather(looking, log_change_token(store))
+        change_token = f"{change_token} {of_log}"
+    return int(position), str(change_token)
 
 
-async def mark_of_log(store: EventStore) -> str:
+async def log_change_token(store: EventStore) -> str:
     """What can be seen of the log, as a mark."""
-    return str((await store.log(store.caller()).fetch(_MARK_OF_LOG))[0][0])
+    return str((await store.log(store.caller()).fetch(_LOG_CHANGE_TOKEN))[0][0])
 
 
-async def seen_of(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
+async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
     """Those of the conversations that the reader's caller may see."""
     caller = reader.caller
     if caller.user is None or not conversations:
         return set(conversations)
     given = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
-    return {row[0] for row in await reader.store.tables(caller).fetch(_SEEN_OF, given)}
+    return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, given)}
 
 
-async def come_to(reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION) -> ResolvedConversation | None:
+async def resolve(reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION) -> ResolvedConversation | None:
     """The conversation that a text names, and the version that it had come to at a position; None if there is none.
 
     For a user it ends at the same place, and as soon, whether there is none or it is not theirs to see.
@@ -193,7 +193,7 @@ async def come_to(reader: Reader, conversation: UUID | str, position: int = HIGH
         "ids": reader.candidates(conversation),
         "position": Int8(position),
     }
-    rows = await reader.store.log(caller).fetch(_COME_TO, given)
+    rows = await reader.store.log(caller).fetch(_RESOLVE, given)
     return ResolvedConversation(*rows[0]) if rows else None
 
 
@@ -203,7 +203,7 @@ async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConver
     Raises:
         NotFound: there is none.
     """
-    found = await come_to(reader, conversation)
+    found = await resolve(reader, conversation)
     if found is None:
         raise not_found(conversation)
     return found

@@ -148,7 +148,7 @@ class RequestGuard:
             return
         scope["path"] = path
         body = _Body(receive, self._limit, self._seconds)
-        if said_length(headers) > self._limit:
+        if declared_length(headers) > self._limit:
             body.refused = TooLarge(self._limit)
             await self._refuse(body.refused, scope, receive, send)
             return
@@ -214,7 +214,7 @@ class _Body:
         return message
 
 
-def said_length(headers: Headers) -> int:
+def declared_length(headers: Headers) -> int:
     """The length that a request says its body has; 0 where it says none."""
     said = headers.get("content-length", "0")
     return int(said[:20]) if said.isascii() and said.isdigit() else 0

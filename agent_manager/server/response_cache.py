@@ -383,7 +383,7 @@ NO_FRAME = Frame()
 
 class _Kept(NamedTuple):
     tenant: str
-    mark: str
+    change_token: str
     tag: str
     body: StoredBody
     cursor: str | None
@@ -395,12 +395,12 @@ class _Making:
     """A body that is being made, or will be.
 
     Attributes:
-        mark: of what it holds at least. Until it has begun, that of the latest request for it.
+        change_token: of what it holds at least. Until it has begun, that of the latest request for it.
         waiting: requests that wait for it; when there is none, nobody makes it.
     """
 
-    def __init__(self, mark: str, make: Make) -> None:
-        self.mark = mark
+    def __init__(self, change_token: str, make: Make) -> None:
+        self.change_token = change_token
         self.make = make
         self.has_begun = False
         self.waiting = 0
@@ -431,10 +431,10 @@ class ResponseCache:
     async def answer(
         self,
         request: Request,
-        mark: str,
+        change_token: str,
         make: Make,
         *,
-        whose: Identity,
+        scope: Identity,
         seal: Seal,
         asked: str = "",
         frame: Frame = NO_FRAME,
@@ -443,7 +443,7 @@ class ResponseCache:
         """The answer to a request for what the mark stands for.
 
         Args:
-            whose: on whose behalf it is made; nobody else is given it, nor the same caller with other scopes.
+            scope: on whose behalf it is made; nobody else is given it, nor the same caller with other scopes.
             seal: seals the cursor of the body.
             asked: what is asked of the endpoint: the values of all that it knows.
             frame: stands around the body, and is of this request alone.
@@ -453,12 +453,12 @@ class ResponseCache:
         Raises:
             InputError, TooMany, Busy: see :meth:`~agent_manager.server.response_cache.Spool.reserve`.
         """
-        caller = whose.caller
+        caller = scope.caller
         endpoint = request.scope["route"].path
-        key = repr((caller.tenant, caller.user, sorted(whose.scopes), request.method, endpoint, asked))
+        key = repr((caller.tenant, caller.user, sorted(scope.scopes), request.method, endpoint, asked))
         kept = self._kept.get(key)
-        if kept is None or kept.mark != mark:
-            kept = await self._shared(key, mark, make, caller.tenant, is_large=is_large)
+        if kept is None or kept.change_token != change_token:
+            kept = await self._shared(key, change_token, make, caller.tenant, is_large=is_large)
         elif key in self._kept:
             self._kept.move_to_end(key)
         headers = {"ETag": kept.tag, "Cache-Control": "private, no-cache"}
@@ -469,18 +469,18 @@ class ResponseCache:
             after = b',"next":"' + seal(kept.cursor).encode() + b'"}' + after
         return BodyResponse(kept.body, frame.before, after, headers)
 
-    async def _shared(self, key: str, mark: str, make: Make, tenant: str, *, is_large: bool) -> _Kept:
+    async def _shared(self, key: str, change_token: str, make: Make, tenant: str, *, is_large: bool) -> _Kept:
         """The body, made for all who ask for it meanwhile. Whoever stops waiting ends it for nobody else."""
         queue = self._making.setdefault(key, [])
-        making = next((each for each in queue if each.mark == mark or not each.has_begun), None)
+        making = next((each for each in queue if each.change_token == change_token or not each.has_begun), None)
         if making is None:
-            making = _Making(mark, make)
+            making = _Making(change_token, make)
             before = queue[-1].task if queue else None
             making.task = asyncio.create_task(self._make(key, making, before, tenant, is_large=is_large))
             making.task.add_done_callback(lambda done: done.cancelled() or done.exception())
             queue.append(making)
         elif not making.has_begun:
-            making.mark, making.make = mark, make
+            making.change_token, making.make = change_token, make
         making.waiting += 1
         try:
             return await asyncio.shield(making.task)
@@ -506,7 +506,7 @@ class ResponseCache:
             self._forget(key, making)
 
     async def _write(self, key: str, making: _Making, tenant: str) -> _Kept:
-        mark = making.mark
+        change_token = making.change_token
         before = self._kept.get(key)
         out = BodyWriter(self.spool, tenant, None if before is None else (before.body, before.index))
         try:
@@ -517,7 +517,7 @@ class ResponseCache:
             raise
         self.made += 1
         memory = _ENTRY_BYTES + len(key) + out.index_bytes + (0 if body.is_in_file else body.size)
-        kept = _Kept(tenant, mark, _tag(key, body, out.cursor), body, out.cursor, out.index, memory)
+        kept = _Kept(tenant, change_token, _tag(key, body, out.cursor), body, out.cursor, out.index, memory)
         self._drop(key)
         self._kept[key] = kept
         self._memory += kept.memory

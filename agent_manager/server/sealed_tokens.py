@@ -79,8 +79,8 @@ def _position_of(tenant: str) -> list[bytes]:
 
 
 def _cursor_of(caller: Caller) -> list[bytes]:
-    whose = b"tenant" if caller.user is None else b"user:" + caller.user.encode()
-    return [b"cursor", caller.tenant.encode(), whose]
+    scope = b"tenant" if caller.user is None else b"user:" + caller.user.encode()
+    return [b"cursor", caller.tenant.encode(), scope]
 
 
 def _encoded(data: bytes) -> str:

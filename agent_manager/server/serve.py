@@ -147,40 +147,40 @@ async def serving(
         tls: what TLS is spoken with; plain HTTP if left out.
     """
     requires_tokens = requires_tokens or not is_own(listening)
-    async with Authenticator(store, store.settings) as gatekeeper:
+    async with Authenticator(store, store.settings) as authenticator:
         sealing = await open_sealer(store)
-        backend = ServerContext(
+        server_context = ServerContext(
             store,
             manager,
-            gatekeeper,
+            authenticator,
             sealing,
             requires_tokens=requires_tokens,
             allows_private=may_fetch_private(store.settings, listening),
         )
-        server = _Server(_config(backend, listening, tls))
+        server = _Server(_config(server_context, listening, tls))
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            yield backend
+            yield server_context
         finally:
-            backend.close_streams()
+            server_context.close_streams()
             server.should_exit = True
             done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
             await cancel_and_wait([running])
-            await backend.close()
+            await server_context.close()
             listening.close()
             for task in done:
                 task.result()
 
 
-def _config(backend: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
-    settings = backend.store.settings
+def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    settings = server_context.store.settings
     # Where a token is needed, a page that calls this machine by another name gets nothing by it; and a proxy may do so.
-    names = None if backend.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
+    names = None if server_context.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
         SecurityHeaders(
-            Deadline(create_app(backend, names=names), settings.request_seconds, backend.counters), backend.counters
+            Deadline(create_app(server_context, names=names), settings.request_seconds, server_context.counters), server_context.counters
         ),
-        http=protocol_with_timeouts(settings.body_seconds, settings.max_connections, backend.counters),
+        http=protocol_with_timeouts(settings.body_seconds, settings.max_connections, server_context.counters),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -11,9 +11,9 @@ for a client that is slow: the next event is read once the connection has taken 
 from __future__ import annotations
 
 from agent_manager.server.lookups import HIGHEST_POSITION
-from agent_manager.server.lookups import come_to
+from agent_manager.server.lookups import resolve
 from agent_manager.server.lookups import end_of_log
-from agent_manager.server.lookups import seen_of
+from agent_manager.server.lookups import visible_ids
 from agent_manager.server.schemas.events import event_out
 from collections import defaultdict
 from collections.abc import AsyncGenerator
@@ -119,16 +119,16 @@ def resumed_after(request: Request, asked: int | None) -> int | None:
     return int(said)
 
 
-async def of_conversation(reader: Reader, hub: ChangeNotifier, conversation_id: UUID, after: int) -> AsyncGenerator[Event, None]:
+async def of_conversation(reader: Reader, change_notifier: ChangeNotifier, conversation_id: UUID, after: int) -> AsyncGenerator[Event, None]:
     """The events of a conversation beyond a position, those to come included."""
 
     def read(version: int, limit: int) -> AsyncIterator[Event]:
         caller = reader.caller
         return reader.store.read(conversation_id, after=version, limit=limit, tenant=caller.tenant, user=caller.user)
 
-    await hub.open()
-    with hub.changes(conversation_id) as changed:
-        before = await come_to(reader, conversation_id, after)
+    await change_notifier.open()
+    with change_notifier.changes(conversation_id) as changed:
+        before = await resolve(reader, conversation_id, after)
         version = before.version if before is not None else 0
         while True:
             changed.clear()
@@ -136,10 +136,10 @@ async def of_conversation(reader: Reader, hub: ChangeNotifier, conversation_id: 
             async for event in in_batches(read, version, attrgetter("version"), HELD_BYTES):
                 yield event
                 version = event.version
-            if version == before_read and not await seen_of(reader, [conversation_id]):
+            if version == before_read and not await visible_ids(reader, [conversation_id]):
                 return  # it is no longer shared with who listens
             await changed.wait()
-            await hub.open()
+            await change_notifier.open()
 
 
 class EventStream(Response):
@@ -182,8 +182,8 @@ class EventStream(Response):
             TooMany, Busy: there are too many streams.
         """
         with self._place:
-            request_places: ExitStack = Request(scope).state.places
-            request_places.close()
+            request_limit: ExitStack = Request(scope).state.places
+            request_limit.close()
             await self._answer(receive, send)
 
     async def _answer(self, receive: Receive, send: Send) -> None:

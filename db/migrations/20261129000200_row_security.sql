@@ -27,7 +27,7 @@ CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
 SELECT eventstore_own('TABLE bound_logins');
 SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');
 
--- file: scope/chooses_tenant.sql
+-- file: scope/may_set_tenant.sql
 -- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without
 -- the role eventstore_app (the login that migrated could not create it) every login is taken for the service.
 --
@@ -36,7 +36,7 @@ SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'e
 DO $$
 BEGIN
     EXECUTE format(
-        'CREATE FUNCTION chooses_tenant() RETURNS boolean
+        'CREATE FUNCTION may_set_tenant() RETURNS boolean
          LANGUAGE sql STABLE PARALLEL SAFE
          RETURN coalesce(pg_has_role(session_user, to_regrole(''eventstore_app''), ''MEMBER''), true)
                 OR coalesce(pg_has_role(session_user, to_regrole(%L), ''MEMBER''), false)',
@@ -45,12 +45,12 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION chooses_tenant');
+SELECT eventstore_own('FUNCTION may_set_tenant');
 
--- file: scope/asking_tenant.sql
+-- file: scope/current_tenant.sql
 -- The tenant of this transaction; null if it has none. It depends on the login of the session, which SET ROLE does not
 -- change.
-CREATE FUNCTION asking_tenant() RETURNS text
+CREATE FUNCTION current_tenant() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     bound text;
@@ -59,26 +59,26 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF chooses_tenant() THEN
+    IF may_set_tenant() THEN
         RETURN nullif(current_setting('eventstore.tenant', true), '');
     END IF;
     RETURN NULL;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION asking_tenant');
+SELECT eventstore_own('FUNCTION current_tenant');
 
--- file: scope/asking_user.sql
+-- file: scope/current_tenant_user.sql
 -- The user of this transaction; null if it acts for the whole tenant.
-CREATE FUNCTION asking_user() RETURNS text
+CREATE FUNCTION current_tenant_user() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.user', true), '');
 
-SELECT eventstore_own('FUNCTION asking_user');
+SELECT eventstore_own('FUNCTION current_tenant_user');
 
--- file: scope/writing_tenant.sql
+-- file: scope/append_tenant.sql
 -- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
-CREATE FUNCTION writing_tenant() RETURNS text
+CREATE FUNCTION append_tenant() RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     bound text;
@@ -87,7 +87,7 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF NOT chooses_tenant() THEN
+    IF NOT may_set_tenant() THEN
         RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
@@ -96,8 +96,8 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION writing_tenant');
-REVOKE ALL ON FUNCTION writing_tenant FROM PUBLIC;
+SELECT eventstore_own('FUNCTION append_tenant');
+REVOKE ALL ON FUNCTION append_tenant FROM PUBLIC;
 
 -- file: scope/refuse_tenant.sql
 -- Raise the error of an append for a tenant that is not the transaction's own.
@@ -167,41 +167,41 @@ SELECT eventstore_own('FUNCTION login_is_bound');
 REVOKE ALL ON FUNCTION login_is_bound FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION login_is_bound', 'eventstore_app');
 
--- file: scope/tenant_of_wall.sql
--- The tenant of a transaction, as an expression for policies: asking_tenant without the call, which takes as long as
+-- file: scope/rls_tenant.sql
+-- The tenant of a transaction, as an expression for policies: current_tenant without the call, which takes as long as
 -- reading thirty rows.
-CREATE FUNCTION tenant_of_wall() RETURNS text
+CREATE FUNCTION rls_tenant() RETURNS text
 LANGUAGE sql STABLE
 RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
-                         CASE WHEN chooses_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
+                         CASE WHEN may_set_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
 
-SELECT eventstore_own('FUNCTION tenant_of_wall');
-REVOKE ALL ON FUNCTION tenant_of_wall FROM PUBLIC;
+SELECT eventstore_own('FUNCTION rls_tenant');
+REVOKE ALL ON FUNCTION rls_tenant FROM PUBLIC;
 
--- file: scope/asked_conversation.sql
--- The conversation that a query names as its only one, by the setting eventstore.about: policies then look up its
+-- file: scope/current_conversation.sql
+-- The conversation that a query names as its only one, by the setting eventstore.conversation_id: policies then look up its
 -- members once instead of once a row. It is a hint; naming a conversation shows no more rows, and naming none shows no
 -- fewer.
-CREATE FUNCTION asked_conversation() RETURNS uuid
+CREATE FUNCTION current_conversation() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN nullif(current_setting('eventstore.about', true), '')::uuid;
+RETURN nullif(current_setting('eventstore.conversation_id', true), '')::uuid;
 
-SELECT eventstore_own('FUNCTION asked_conversation');
+SELECT eventstore_own('FUNCTION current_conversation');
 
--- file: row_security/acting_as.sql
+-- file: row_security/is_current_role.sql
 -- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its
 -- value: then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index.
 -- This is only right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it
 -- was made for.
-CREATE FUNCTION acting_as(role name) RETURNS boolean
+CREATE FUNCTION is_current_role(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;
 
-SELECT eventstore_own('FUNCTION acting_as');
+SELECT eventstore_own('FUNCTION is_current_role');
 
--- file: row_security/lower_wall.sql
--- Drop the policies of raise_wall; other policies stay, and row-level security stays enabled.
-CREATE FUNCTION lower_wall(walled regclass) RETURNS void
+-- file: row_security/disable_rls.sql
+-- Drop the policies of enable_rls; other policies stay, and row-level security stays enabled.
+CREATE FUNCTION disable_rls(walled regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     policy name;
@@ -217,13 +217,13 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION lower_wall');
-REVOKE ALL ON FUNCTION lower_wall FROM PUBLIC;
+SELECT eventstore_own('FUNCTION disable_rls');
+REVOKE ALL ON FUNCTION disable_rls FROM PUBLIC;
 
--- file: row_security/wall_of.sql
+-- file: row_security/rls_of.sql
 -- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
 -- tenant: the policy of conversation_members does.
-CREATE FUNCTION wall_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION rls_of(walled regclass, conversation_column name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     of_user text := '';
@@ -236,20 +236,20 @@ BEGIN
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
                                         FROM conversation_members m
-                                       WHERE m.conversation_id = asked_conversation())
+                                       WHERE m.conversation_id = current_conversation())
                            OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
     END IF;
     -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
     -- not the policy, decide how its rows are found.
-    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
-                  tenant_of_wall(), of_user);
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT current_tenant_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  rls_tenant(), of_user);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION wall_of');
-REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;
+SELECT eventstore_own('FUNCTION rls_of');
+REVOKE ALL ON FUNCTION rls_of FROM PUBLIC;
 
--- file: row_security/raise_wall.sql
+-- file: row_security/enable_rls.sql
 -- Enable row-level security on a table. It holds for everybody but superusers, even for the owner of the table.
 --
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
@@ -258,7 +258,7 @@ REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;
 -- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
 -- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
 -- nothing, and in one without tenant_id nobody does but the three roles.
-CREATE FUNCTION raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
+CREATE FUNCTION enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     owner_name  name;
@@ -266,27 +266,27 @@ DECLARE
 BEGIN
     SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM lower_wall(walled);
-    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (acting_as(%L)) WITH CHECK (acting_as(%L))',
+    PERFORM disable_rls(walled);
+    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    walled, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
        AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (acting_as(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', walled);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, wall_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
 END
 $$;
 
-SELECT eventstore_own('FUNCTION raise_wall');
-REVOKE ALL ON FUNCTION raise_wall FROM PUBLIC;
+SELECT eventstore_own('FUNCTION enable_rls');
+REVOKE ALL ON FUNCTION enable_rls FROM PUBLIC;
 
 -- file: members/conversation_members.sql
 -- The users who may see and append to a conversation. Only the append functions write here, in the transaction of the
@@ -313,11 +313,11 @@ SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE c
 SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');
 
 -- Users see their own memberships, which the policies of other tables read. Those of others are shown by members_of.
-SELECT raise_wall('conversation_members', '');
+SELECT enable_rls('conversation_members', '');
 DO $$
 BEGIN
-    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT asking_user()))',
-                   tenant_of_wall());
+    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT current_tenant_user()))',
+                   rls_tenant());
 END
 $$;
 
@@ -326,18 +326,18 @@ $$;
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP TABLE conversation_members;
-DROP FUNCTION raise_wall;
-DROP FUNCTION wall_of;
-DROP FUNCTION lower_wall;
-DROP FUNCTION acting_as;
-DROP FUNCTION asked_conversation;
-DROP FUNCTION tenant_of_wall;
+DROP FUNCTION enable_rls;
+DROP FUNCTION rls_of;
+DROP FUNCTION disable_rls;
+DROP FUNCTION is_current_role;
+DROP FUNCTION current_conversation;
+DROP FUNCTION rls_tenant;
 DROP FUNCTION login_is_bound;
 DROP FUNCTION unbind_login;
 DROP FUNCTION bind_login;
 DROP FUNCTION refuse_tenant;
-DROP FUNCTION writing_tenant;
-DROP FUNCTION asking_user;
-DROP FUNCTION asking_tenant;
-DROP FUNCTION chooses_tenant;
+DROP FUNCTION append_tenant;
+DROP FUNCTION current_tenant_user;
+DROP FUNCTION current_tenant;
+DROP FUNCTION may_set_tenant;
 DROP TABLE bound_logins;

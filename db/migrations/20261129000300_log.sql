@@ -82,7 +82,7 @@ ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 
 SELECT eventstore_own('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
-SELECT raise_wall('events');
+SELECT enable_rls('events');
 
 -- file: log/low_32_bits.sql
 -- The low 32 bits of a position as a signed integer: the second key of an advisory lock.
@@ -122,10 +122,10 @@ $$;
 
 SELECT eventstore_own('FUNCTION refuse_old_snapshots');
 
--- file: log/hold_gate.sql
+-- file: log/register_append.sql
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
 -- docs/concepts/order.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
-CREATE FUNCTION hold_gate() RETURNS boolean
+CREATE FUNCTION register_append() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     anybody boolean;
@@ -138,7 +138,7 @@ BEGIN
                         'events_position'::regclass::oid::bigint::bit(32)::integer,
                         low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
                     ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM consumer_slots c)
+                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
            END
       INTO anybody
       FROM events_position s;
@@ -146,16 +146,16 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION hold_gate');
-REVOKE ALL ON FUNCTION hold_gate FROM PUBLIC;
+SELECT eventstore_own('FUNCTION register_append');
+REVOKE ALL ON FUNCTION register_append FROM PUBLIC;
 
--- file: log/lowest_gate.sql
+-- file: log/lowest_append_in_flight.sql
 -- The lowest position after which an append in progress may still take one; null if none is in progress.
-CREATE FUNCTION lowest_gate(reference bigint) RETURNS bigint
+CREATE FUNCTION lowest_append_in_flight(reference bigint) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     -- A lock's key is the low half of a position near the reference: locks just above it are routine.
-    SELECT min(lowest_gate.reference + low_32_bits(l.objid::bigint - lowest_gate.reference))
+    SELECT min(lowest_append_in_flight.reference + low_32_bits(l.objid::bigint - lowest_append_in_flight.reference))
       FROM pg_locks l
      WHERE l.locktype = 'advisory'
        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
@@ -164,8 +164,8 @@ BEGIN ATOMIC
        AND l.granted;
 END;
 
-SELECT eventstore_own('FUNCTION lowest_gate');
-REVOKE ALL ON FUNCTION lowest_gate FROM PUBLIC;
+SELECT eventstore_own('FUNCTION lowest_append_in_flight');
+REVOKE ALL ON FUNCTION lowest_append_in_flight FROM PUBLIC;
 
 -- file: log/log_horizon.sql
 -- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its
@@ -182,7 +182,7 @@ BEGIN
         RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();
-    RETURN least(last, lowest_gate(last));
+    RETURN least(last, lowest_append_in_flight(last));
 END
 $$;
 
@@ -286,47 +286,47 @@ RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'mess
 SELECT eventstore_own('FUNCTION accepted_when_deleted');
 REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
 
--- file: waiting/consumer_slots.sql
+-- file: waiting/waiter_slots.sql
 -- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
 -- sequence, because a changed value is visible at once.
-CREATE SEQUENCE consumer_slots AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
-SELECT setval('consumer_slots', 1);
+CREATE SEQUENCE waiter_slots AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
+SELECT setval('waiter_slots', 1);
 
-SELECT eventstore_own('SEQUENCE consumer_slots');
+SELECT eventstore_own('SEQUENCE waiter_slots');
 
--- file: waiting/wake_channel.sql
+-- file: waiting/notify_channel.sql
 -- The channel on which appends notify waiting sessions.
-CREATE FUNCTION wake_channel() RETURNS text
+CREATE FUNCTION notify_channel() RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN 'eventstore_' || current_schema();
 
-SELECT eventstore_own('FUNCTION wake_channel');
+SELECT eventstore_own('FUNCTION notify_channel');
 
--- file: waiting/lie_down.sql
+-- file: waiting/begin_wait.sql
 -- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
 -- to read first. All waiting sessions share one lock, and an append reads one flag, however many wait. Argued in
 -- docs/concepts/order.md.
-CREATE FUNCTION lie_down(seen bigint) RETURNS boolean
+CREATE FUNCTION begin_wait(seen bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 -- Outdated statistics must not lead to a scan of the whole log for events that are not there. Before PostgreSQL 18 this
 -- makes reading a sequence look so expensive that the query would be JIT-compiled.
 SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    class integer := 'consumer_slots'::regclass::oid::bigint::bit(32)::integer;
+    class integer := 'waiter_slots'::regclass::oid::bigint::bit(32)::integer;
 BEGIN
     PERFORM refuse_old_snapshots();
     IF NOT pg_try_advisory_lock_shared(class, 0) THEN
         RETURN false;
     END IF;
-    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
         -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
-                setval('consumer_slots', 1);
+                setval('waiter_slots', 1);
     END IF;
     -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
-    IF lowest_gate(lie_down.seen) IS NULL THEN
-        IF NOT EXISTS (SELECT FROM events e WHERE e.position > lie_down.seen) THEN
+    IF lowest_append_in_flight(begin_wait.seen) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM events e WHERE e.position > begin_wait.seen) THEN
             RETURN true;
         END IF;
     END IF;
@@ -335,33 +335,33 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION lie_down');
-REVOKE ALL ON FUNCTION lie_down FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION lie_down', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
+SELECT eventstore_own('FUNCTION begin_wait');
+REVOKE ALL ON FUNCTION begin_wait FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 
--- file: waiting/get_up.sql
--- End a wait that lie_down has begun.
-CREATE FUNCTION get_up() RETURNS boolean
+-- file: waiting/end_wait.sql
+-- End a wait that begin_wait has begun.
+CREATE FUNCTION end_wait() RETURNS boolean
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    SELECT pg_advisory_unlock_shared('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0);
+    SELECT pg_advisory_unlock_shared('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0);
 END;
 
-SELECT eventstore_own('FUNCTION get_up');
-REVOKE ALL ON FUNCTION get_up FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION get_up', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
+SELECT eventstore_own('FUNCTION end_wait');
+REVOKE ALL ON FUNCTION end_wait FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION end_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 
--- file: waiting/somebody_sleeps.sql
+-- file: waiting/has_waiters.sql
 -- Whether a session waits for events. An append asks after it has registered.
-CREATE FUNCTION somebody_sleeps() RETURNS boolean
+CREATE FUNCTION has_waiters() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
         RETURN false;
     END IF;
-    IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+    IF pg_try_advisory_xact_lock('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
         -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('consumer_slots', 0);
+        PERFORM setval('waiter_slots', 0);
         RETURN false;
     END IF;
     -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
@@ -371,18 +371,18 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION somebody_sleeps');
-REVOKE ALL ON FUNCTION somebody_sleeps FROM PUBLIC;
+SELECT eventstore_own('FUNCTION has_waiters');
+REVOKE ALL ON FUNCTION has_waiters FROM PUBLIC;
 
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-DROP FUNCTION somebody_sleeps;
-DROP FUNCTION get_up;
-DROP FUNCTION lie_down;
-DROP FUNCTION wake_channel;
-DROP SEQUENCE consumer_slots;
+DROP FUNCTION has_waiters;
+DROP FUNCTION end_wait;
+DROP FUNCTION begin_wait;
+DROP FUNCTION notify_channel;
+DROP SEQUENCE waiter_slots;
 DROP FUNCTION accepted_when_deleted;
 DROP FUNCTION conversation_is_deleted;
 DROP FUNCTION positions_in_time;
@@ -390,8 +390,8 @@ DROP FUNCTION event_not_below;
 DROP FUNCTION event_not_above;
 DROP FUNCTION positions_after;
 DROP FUNCTION log_horizon;
-DROP FUNCTION lowest_gate;
-DROP FUNCTION hold_gate;
+DROP FUNCTION lowest_append_in_flight;
+DROP FUNCTION register_append;
 DROP FUNCTION refuse_old_snapshots;
 DROP FUNCTION last_position;
 DROP FUNCTION low_32_bits;

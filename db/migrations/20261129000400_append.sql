@@ -125,17 +125,17 @@ $$;
 
 SELECT eventstore_own('FUNCTION conversation_uuid');
 
--- file: validation/given_id_problem.sql
+-- file: validation/validate_given_id.sql
 -- What is invalid in the given_id of an event of a conversation; null if it is valid. One that belongs to another
 -- conversation would lead readers there.
-CREATE FUNCTION given_id_problem(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
         THEN 'given_id is the name of another conversation'
 END;
 
-SELECT eventstore_own('FUNCTION given_id_problem');
+SELECT eventstore_own('FUNCTION validate_given_id');
 
 -- file: validation/member_is.sql
 -- Whether a member of a JSON object is absent or of a type.
@@ -161,9 +161,9 @@ RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 
 SELECT eventstore_own('FUNCTION member_is_uuid');
 
--- file: validation/message_problem.sql
+-- file: validation/validate_message.sql
 -- What is invalid in the content of a message; null if it is valid.
-CREATE FUNCTION message_problem(content jsonb) RETURNS text
+CREATE FUNCTION validate_message(content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -179,11 +179,11 @@ RETURN CASE
         THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
 END;
 
-SELECT eventstore_own('FUNCTION message_problem');
+SELECT eventstore_own('FUNCTION validate_message');
 
--- file: validation/conversation_problem.sql
+-- file: validation/validate_conversation.sql
 -- What is invalid in the content of an event of a conversation; null if it is valid.
-CREATE FUNCTION conversation_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_conversation(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -200,11 +200,11 @@ RETURN CASE
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;
 
-SELECT eventstore_own('FUNCTION conversation_problem');
+SELECT eventstore_own('FUNCTION validate_conversation');
 
--- file: validation/task_problem.sql
+-- file: validation/validate_task.sql
 -- What is invalid in the content of an event of a task; null if it is valid.
-CREATE FUNCTION task_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_task(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -233,11 +233,11 @@ RETURN CASE
         THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
 END;
 
-SELECT eventstore_own('FUNCTION task_problem');
+SELECT eventstore_own('FUNCTION validate_task');
 
--- file: validation/sharing_problem.sql
+-- file: validation/validate_sharing.sql
 -- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
-CREATE FUNCTION sharing_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_sharing(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -248,12 +248,12 @@ RETURN CASE
         THEN 'access is neither read nor write'
 END;
 
-SELECT eventstore_own('FUNCTION sharing_problem');
-REVOKE ALL ON FUNCTION sharing_problem FROM PUBLIC;
+SELECT eventstore_own('FUNCTION validate_sharing');
+REVOKE ALL ON FUNCTION validate_sharing FROM PUBLIC;
 
--- file: validation/metadata_problem.sql
+-- file: validation/validate_metadata.sql
 -- What is invalid in the metadata of an event; null if it is valid.
-CREATE FUNCTION metadata_problem(metadata jsonb) RETURNS text
+CREATE FUNCTION validate_metadata(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN NOT coalesce(jsonb_typeof(metadata) = 'object'
@@ -276,42 +276,42 @@ RETURN CASE
         END
 END;
 
-SELECT eventstore_own('FUNCTION metadata_problem');
+SELECT eventstore_own('FUNCTION validate_metadata');
 
--- file: validation/event_problem.sql
+-- file: validation/validate_event.sql
 -- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
 -- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
 -- as a single expression, the preparation alone would cost half as much as the rest of an append.
-CREATE FUNCTION event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
+CREATE FUNCTION validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     problem text;
 BEGIN
     IF metadata IS DISTINCT FROM '{}' THEN
-        problem := metadata_problem(metadata);
+        problem := validate_metadata(metadata);
         IF problem IS NOT NULL THEN
             RETURN problem;
         END IF;
     END IF;
     IF event_type = 'message.added' THEN
-        RETURN message_problem(content);
+        RETURN validate_message(content);
     ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
-        RETURN conversation_problem(event_type, content);
+        RETURN validate_conversation(event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
-        RETURN task_problem(event_type, content);
+        RETURN validate_task(event_type, content);
     ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        RETURN sharing_problem(event_type, content);
+        RETURN validate_sharing(event_type, content);
     END IF;
     RETURN NULL;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_problem');
+SELECT eventstore_own('FUNCTION validate_event');
 
--- file: members/own_conversation.sql
+-- file: members/add_owner.sql
 -- Make a user the owner of a conversation.
-CREATE FUNCTION own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+CREATE FUNCTION add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable
 BEGIN
@@ -321,8 +321,8 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION own_conversation');
-REVOKE ALL ON FUNCTION own_conversation FROM PUBLIC;
+SELECT eventstore_own('FUNCTION add_owner');
+REVOKE ALL ON FUNCTION add_owner FROM PUBLIC;
 
 -- file: members/share_conversation.sql
 -- Apply an event conversation.shared or conversation.unshared. The owner stays the owner.
@@ -411,15 +411,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     SELECT m.user_id, m.access
       FROM conversation_members m
-     WHERE m.tenant_id = (SELECT asking_tenant())
+     WHERE m.tenant_id = (SELECT current_tenant())
        AND m.conversation_id = members_of.conversation
-       AND ((SELECT asking_user()) IS NULL
+       AND ((SELECT current_tenant_user()) IS NULL
             OR EXISTS (
                    SELECT
                      FROM conversation_members own
-                    WHERE own.tenant_id = (SELECT asking_tenant())
+                    WHERE own.tenant_id = (SELECT current_tenant())
                       AND own.conversation_id = members_of.conversation
-                      AND own.user_id = (SELECT asking_user())
+                      AND own.user_id = (SELECT current_tenant_user())
                ))
      ORDER BY m.access = 'own' DESC, m.user_id;
 END;
@@ -609,12 +609,12 @@ BEGIN
                  metadata, patience, asking) > 0 THEN
         RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    bound := writing_tenant();
+    bound := append_tenant();
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    problem := coalesce(event_problem(event_type, content, metadata),
-                        given_id_problem(tenant_id, conversation_id, event_type, content));
+    problem := coalesce(validate_event(event_type, content, metadata),
+                        validate_given_id(tenant_id, conversation_id, event_type, content));
     IF problem IS NOT NULL THEN
         outcome := 'r';
         RETURN;
@@ -631,7 +631,7 @@ BEGIN
         outcome := 'b';
         RETURN;
     END IF;
-    asleep := hold_gate() AND somebody_sleeps();
+    asleep := register_append() AND has_waiters();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -705,7 +705,7 @@ BEGIN
             metadata := metadata || jsonb_build_object('eventstore.owner', asking);
         END IF;
         IF metadata ? 'eventstore.owner' THEN
-            PERFORM own_conversation(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
+            PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
         END IF;
     END IF;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
@@ -718,7 +718,7 @@ BEGIN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;
     IF asleep THEN
-        PERFORM pg_notify(wake_channel(), '');
+        PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;
@@ -729,7 +729,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');
 
 -- file: append/append_events.sql
 -- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own
--- that has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
+-- that has set its tenant and user (current_tenant, current_tenant_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -753,7 +753,7 @@ AS $$
 DECLARE
     event  record;
     target integer;
-    asked  text := asking_tenant();
+    asked  text := current_tenant();
 BEGIN
     IF asked IS NULL THEN
         RAISE EXCEPTION 'this transaction has not set a tenant'
@@ -766,7 +766,7 @@ BEGIN
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
-                   schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
+                   schema_versions, actors, contents, metadatas, array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]),
                    -1
                ) WITH ORDINALITY AS g
          ORDER BY CASE g.outcome
@@ -901,7 +901,7 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    bound := writing_tenant();
+    bound := append_tenant();
     IF bound <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
     END IF;
@@ -922,7 +922,7 @@ BEGIN
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
-    asleep := hold_gate() AND somebody_sleeps();
+    asleep := register_append() AND has_waiters();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, shares, outcome, "position", version, "timestamp", problem IN
@@ -983,8 +983,8 @@ BEGIN
                    ELSE 'n'
                END AS verdict
           FROM (SELECT e.*,
-                       coalesce(event_problem(e.event_type, e.content, e.metadata),
-                                given_id_problem(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       coalesce(validate_event(e.event_type, e.content, e.metadata),
+                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
                                                  e.event_type, e.content)) AS problem
                   FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                               metadatas, users)
@@ -1076,7 +1076,7 @@ BEGIN
         PERFORM await_durability();
     END IF;
     IF asleep THEN
-        PERFORM pg_notify(wake_channel(), '');
+        PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;
@@ -1103,16 +1103,16 @@ DROP FUNCTION members_of;
 DROP FUNCTION members_of_log;
 DROP FUNCTION may_append;
 DROP FUNCTION share_conversation;
-DROP FUNCTION own_conversation;
-DROP FUNCTION event_problem;
-DROP FUNCTION metadata_problem;
-DROP FUNCTION sharing_problem;
-DROP FUNCTION task_problem;
-DROP FUNCTION conversation_problem;
-DROP FUNCTION message_problem;
+DROP FUNCTION add_owner;
+DROP FUNCTION validate_event;
+DROP FUNCTION validate_metadata;
+DROP FUNCTION validate_sharing;
+DROP FUNCTION validate_task;
+DROP FUNCTION validate_conversation;
+DROP FUNCTION validate_message;
 DROP FUNCTION member_is_uuid;
 DROP FUNCTION member_is_text;
 DROP FUNCTION member_is;
-DROP FUNCTION given_id_problem;
+DROP FUNCTION validate_given_id;
 DROP FUNCTION conversation_uuid;
 DROP FUNCTION sha1;

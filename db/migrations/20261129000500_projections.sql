@@ -9,12 +9,12 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
-    share      smallint NOT NULL,
+    partition      smallint NOT NULL,
     position   bigint NOT NULL DEFAULT 0,
     updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     stage      text COLLATE "C" NOT NULL DEFAULT 'live',
-    CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, share),
-    CONSTRAINT checkpoints_share_check CHECK (share BETWEEN 0 AND 15),
+    CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, partition),
+    CONSTRAINT checkpoints_partition_check CHECK (partition BETWEEN 0 AND 15),
     CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
@@ -22,14 +22,14 @@ SELECT eventstore_own('TABLE checkpoints');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
--- file: projections/share_of.sql
+-- file: projections/partition_of.sql
 -- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
 -- share.
-CREATE FUNCTION share_of(conversation_id uuid) RETURNS smallint
+CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
 
-SELECT eventstore_own('FUNCTION share_of');
+SELECT eventstore_own('FUNCTION partition_of');
 
 -- file: projections/text_of_parts.sql
 -- The text of a message with parts: one line for each text part; null if it has none.
@@ -100,7 +100,7 @@ ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 SELECT eventstore_own('TABLE parked');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
-SELECT raise_wall('parked');
+SELECT enable_rls('parked');
 
 -- file: projections/begin_batch.sql
 -- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
@@ -115,7 +115,7 @@ CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
     source     text,
-    shares     smallint[],
+    partitions     smallint[],
     size       integer,
     until      bigint,
     horizon    bigint DEFAULT NULL
@@ -128,8 +128,8 @@ BEGIN
               FROM checkpoints c
              WHERE c.projection = begin_batch.projection
                AND c.stage = begin_batch.stage
-               AND c.share = ANY (begin_batch.shares)
-             ORDER BY c.share
+               AND c.partition = ANY (begin_batch.partitions)
+             ORDER BY c.partition
                FOR UPDATE) AS locked;
     IF lower_position IS NULL THEN
         RETURN;
@@ -155,7 +155,7 @@ BEGIN
     IF events > 0 THEN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
-                set_config('eventstore.shares', begin_batch.shares::text, true),
+                set_config('eventstore.partitions', begin_batch.partitions::text, true),
                 set_config('eventstore.lower_position', lower_position::text, true),
                 set_config('eventstore.upper_position', upper_position::text, true);
     END IF;
@@ -284,14 +284,14 @@ END;
 SELECT eventstore_own('FUNCTION swap_obstacles');
 REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;
 
--- file: rebuild/make_shadows.sql
+-- file: rebuild/create_staging_tables.sql
 -- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
--- (missing_in_shadows).
+-- (missing_in_staging).
 --
 -- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a
 -- trigger) are there afterwards as well. Its functions are called by the login itself, which must own the tables or be
 -- a member of their owner.
-CREATE FUNCTION make_shadows(tables text[]) RETURNS void
+CREATE FUNCTION create_staging_tables(tables text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     live   text := stage_schema('live');
@@ -339,8 +339,8 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION make_shadows');
-REVOKE ALL ON FUNCTION make_shadows FROM PUBLIC;
+SELECT eventstore_own('FUNCTION create_staging_tables');
+REVOKE ALL ON FUNCTION create_staging_tables FROM PUBLIC;
 
 -- file: rebuild/move_tables.sql
 -- Move the tables of one stage to the schema of another. Statistics objects are moved separately.
@@ -455,17 +455,17 @@ $$;
 SELECT eventstore_own('FUNCTION drop_stage');
 REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;
 
--- file: rebuild/missing_in_shadows.sql
+-- file: rebuild/missing_in_staging.sql
 -- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not
 -- check writes, so they are added as well.
-CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
+CREATE FUNCTION missing_in_staging(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH pair AS (
         SELECT t.name, format('%I.%I', stage_schema('next'), t.name) AS shown, l.oid AS live, n.oid AS next,
                l.relrowsecurity, l.relforcerowsecurity, n.relrowsecurity AS has_security,
                n.relforcerowsecurity AS has_forced
-          FROM unnest(missing_in_shadows.tables) AS t (name)
+          FROM unnest(missing_in_staging.tables) AS t (name)
           JOIN pg_class l ON l.relname = t.name AND l.relnamespace = stage_schema('live')::regnamespace
           JOIN pg_class n ON n.relname = t.name AND n.relnamespace = stage_schema('next')::regnamespace
     )
@@ -536,8 +536,8 @@ BEGIN ATOMIC
      ORDER BY m.step, m.what;
 END;
 
-SELECT eventstore_own('FUNCTION missing_in_shadows');
-REVOKE ALL ON FUNCTION missing_in_shadows FROM PUBLIC;
+SELECT eventstore_own('FUNCTION missing_in_staging');
+REVOKE ALL ON FUNCTION missing_in_staging FROM PUBLIC;
 
 -- file: row_security/projected_tables.sql
 -- The tables of the projections that have row-level security, in the stages live and previous; a rebuild copies it to
@@ -592,12 +592,12 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION positions_are_sound;
 DROP FUNCTION projected_tables;
-DROP FUNCTION missing_in_shadows;
+DROP FUNCTION missing_in_staging;
 DROP FUNCTION drop_stage;
 DROP FUNCTION swap_tables;
 DROP FUNCTION move_stage;
 DROP FUNCTION move_tables;
-DROP FUNCTION make_shadows;
+DROP FUNCTION create_staging_tables;
 DROP FUNCTION swap_obstacles;
 DROP FUNCTION role_shown;
 DO $$
@@ -612,5 +612,5 @@ DROP TABLE parked;
 DROP TABLE projection_texts;
 DROP FUNCTION occurred_at;
 DROP FUNCTION text_of_parts;
-DROP FUNCTION share_of;
+DROP FUNCTION partition_of;
 DROP TABLE checkpoints;

@@ -45,7 +45,7 @@ ALTER TABLE conversations ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversations', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversations', 'eventstore_reader');
-SELECT raise_wall('conversations', 'id');
+SELECT enable_rls('conversations', 'id');
 
 -- file: read_tables/messages.sql
 -- The messages of conversations.
@@ -82,7 +82,7 @@ ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE messages', 'eventstore_reader');
-SELECT raise_wall('messages');
+SELECT enable_rls('messages');
 
 -- file: read_tables/tasks.sql
 -- Tasks, each in its latest state. The members of a task and of its status that no other column holds (contextId,
@@ -126,7 +126,7 @@ ALTER TABLE tasks ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE tasks', 'eventstore_reader');
-SELECT raise_wall('tasks');
+SELECT enable_rls('tasks');
 
 -- file: read_tables/task_artifacts.sql
 -- The chunks of the artifacts of tasks: rows, not a growing JSON value.
@@ -163,7 +163,7 @@ ALTER TABLE task_artifacts ALTER COLUMN description SET STATISTICS 0;
 SELECT eventstore_own('TABLE task_artifacts');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE task_artifacts', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE task_artifacts', 'eventstore_reader');
-SELECT raise_wall('task_artifacts');
+SELECT enable_rls('task_artifacts');
 
 -- file: read_tables/conversation_actors.sql
 -- The actors of each conversation, filled by the projection actors. The times are the conversation's, so that an index
@@ -189,7 +189,7 @@ SELECT eventstore_own('TABLE conversation_actors');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reader');
-SELECT raise_wall('conversation_actors');
+SELECT enable_rls('conversation_actors');
 
 -- file: read_tables/pending_messages.sql
 -- Messages that await an answer, filled by the projection pending: a restarted manager continues with them.
@@ -212,7 +212,7 @@ ALTER TABLE pending_messages ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE pending_messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE pending_messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE pending_messages', 'eventstore_reader');
-SELECT raise_wall('pending_messages');
+SELECT enable_rls('pending_messages');
 
 -- migrate:down
 

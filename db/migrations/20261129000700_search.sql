@@ -37,7 +37,7 @@ COMMENT ON COLUMN search_documents.plain_words IS
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search');
-SELECT raise_wall('search_documents');
+SELECT enable_rls('search_documents');
 
 -- file: search/search_conversations.sql
 -- What a search needs to know of conversations. A row only for those that name a language or were ever deleted.
@@ -60,7 +60,7 @@ SELECT eventstore_own('TABLE search_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
-SELECT raise_wall('search_conversations');
+SELECT enable_rls('search_conversations');
 
 -- file: search/search_fold.sql
 -- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b,
@@ -567,9 +567,9 @@ CREATE TYPE search_found AS (
 
 SELECT eventstore_own('TYPE search_found');
 
--- file: search/search_asked.sql
+-- file: search/search_narrowed.sql
 -- The query for the index of words: the query in each language, and the labels (see search_labels).
-CREATE FUNCTION search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+CREATE FUNCTION search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     asked   tsquery := '';
@@ -597,7 +597,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_asked');
+SELECT eventstore_own('FUNCTION search_narrowed');
 
 -- file: search/search_is_short.sql
 -- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
@@ -787,11 +787,11 @@ DECLARE
     conversations CONSTANT integer := 400;
     own           uuid[];
 BEGIN
-    IF asking_user() IS NOT NULL THEN
+    IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
                        FROM conversation_members m
                       WHERE m.tenant_id = search_sample.tenant
-                        AND m.user_id = asking_user()
+                        AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
     ELSIF conversation IS NOT NULL THEN
@@ -1036,12 +1036,12 @@ BEGIN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
                END,
-               CASE WHEN asking_user() IS NOT NULL THEN
+               CASE WHEN current_tenant_user() IS NOT NULL THEN
                    ' AND (SELECT true FROM conversation_members m
                            WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted, asking_user();
+          budget, wanted, current_tenant_user();
 END
 $$;
 
@@ -1061,7 +1061,7 @@ CREATE FUNCTION search_latest(
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     sample CONSTANT integer := 2000;
-    asked  tsquery := search_asked(queries, tenant, kind, role, actor);
+    asked  tsquery := search_narrowed(queries, tenant, kind, role, actor);
     way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
     budget integer := sample;
     found  search_found[];
@@ -1073,11 +1073,11 @@ BEGIN
     IF numnode(asked) = 0 THEN
         RETURN ARRAY[]::search_found[];
     END IF;
-    IF way = 'time' AND asking_user() IS NOT NULL
+    IF way = 'time' AND current_tenant_user() IS NOT NULL
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
-                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = asking_user()
+                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = current_tenant_user()
                      LIMIT few + 1) AS m) <= few THEN
         way := 'own';
     END IF;
@@ -1141,7 +1141,7 @@ DECLARE
     shown     tsquery[];
     found     search_found[];
 BEGIN
-    IF tenant IS DISTINCT FROM asking_tenant() THEN
+    IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
@@ -1229,7 +1229,7 @@ DROP FUNCTION search_snippet;
 DROP FUNCTION search_marked;
 DROP FUNCTION search_page;
 DROP FUNCTION search_is_short;
-DROP FUNCTION search_asked;
+DROP FUNCTION search_narrowed;
 DROP TYPE search_found;
 DROP FUNCTION search_languages;
 DROP FUNCTION search_query;

@@ -43,7 +43,7 @@ SELECT eventstore_own('TABLE statistics_activity');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_activity', 'eventstore_reader');
-SELECT raise_wall('statistics_activity');
+SELECT enable_rls('statistics_activity');
 
 -- file: statistics/statistics_conversations.sql
 -- The conversations, with the question of each that awaits an answer.
@@ -67,7 +67,7 @@ SELECT eventstore_own('TABLE statistics_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_conversations', 'eventstore_reader');
-SELECT raise_wall('statistics_conversations');
+SELECT enable_rls('statistics_conversations');
 
 -- file: statistics/statistics_answers.sql
 -- Answers of assistants to users, the first after each run of questions.
@@ -88,7 +88,7 @@ COMMENT ON TABLE statistics_answers IS
 SELECT eventstore_own('TABLE statistics_answers');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_answers', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_answers', 'eventstore_reader');
-SELECT raise_wall('statistics_answers');
+SELECT enable_rls('statistics_answers');
 
 -- file: statistics/statistics_tasks.sql
 -- The tasks, with the status that each has.
@@ -112,7 +112,7 @@ COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the tas
 SELECT eventstore_own('TABLE statistics_tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_tasks', 'eventstore_reader');
-SELECT raise_wall('statistics_tasks');
+SELECT enable_rls('statistics_tasks');
 
 -- file: statistics/statistics_stays.sql
 -- The time that each task spent in a status that it has left.
@@ -132,7 +132,7 @@ COMMENT ON TABLE statistics_stays IS 'Time that a task spent in a status that it
 SELECT eventstore_own('TABLE statistics_stays');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_stays', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_stays', 'eventstore_reader');
-SELECT raise_wall('statistics_stays');
+SELECT enable_rls('statistics_stays');
 
 -- file: statistics/statistics_day.sql
 -- The day of a time. Days that only some zones reach are moved to the last day that clients can read.

@@ -22,7 +22,7 @@ COMMENT ON TABLE answer_leases IS 'Messages that a process is answering';
 COMMENT ON COLUMN answer_leases.holder IS 'Id that the manager has generated for itself';
 
 SELECT eventstore_own('TABLE answer_leases');
-SELECT raise_wall('answer_leases');
+SELECT enable_rls('answer_leases');
 
 -- file: answers/lease_answers.sql
 -- Take the leases of messages, except those that another holder has and that have not expired. Returns the holder of
@@ -42,7 +42,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
@@ -95,7 +95,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
@@ -135,7 +135,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);

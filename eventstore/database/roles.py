@@ -130,7 +130,7 @@ class RolesPlan:
             self._execute(f"ALTER {kind} {name} OWNER TO {difference.expected}")
             if difference.expected == SEARCH:
                 self._execute(f"REVOKE CREATE ON SCHEMA {self._schema} FROM {SEARCH}")
-        is_login = f"acting_as({sql.Literal(self._login_name).as_string()})"
+        is_login = f"is_current_role({sql.Literal(self._login_name).as_string()})"
         for (kind, name), detail in expected_facts().items():
             table = name.rpartition(" on ")[2]
             if kind == "policy" and "<owner>" in detail and table in changed:
@@ -140,8 +140,8 @@ class RolesPlan:
         for difference in self._differences("policy"):
             if difference.expected is not None:
                 self._make_policy(difference)
-        definition = expected_facts()["definition of", "chooses_tenant()"]
-        if "chooses_tenant()" in changed or self._differences("definition of"):
+        definition = expected_facts()["definition of", "may_set_tenant()"]
+        if "may_set_tenant()" in changed or self._differences("definition of"):
             self._execute(definition.replace("<owner>", OWNER))
         self._hand_over_other_tables()
 
@@ -169,7 +169,7 @@ class RolesPlan:
                 for role, privileges in _rights(rights).items():
                     self._execute(f"GRANT {', '.join(sorted(privileges))} ON TABLE {table} TO {role}")
             arguments = sql.SQL(", ").join([sql.Literal(table), sql.Literal(column)]).as_string()
-            self._execute(f"SELECT raise_wall({arguments})")
+            self._execute(f"SELECT enable_rls({arguments})")
             search = expected_facts().get(("policy", f"open_to_search on {name}"))
             if search is not None and not is_live:
                 self._execute(f"CREATE POLICY open_to_search ON {table} {search}")

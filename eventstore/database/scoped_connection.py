@@ -93,10 +93,10 @@ class ScopedConnection(DeadlineConnection):
 
     def _say(self, caller: Caller | None, conversation: str, steps: list[Step]) -> None:
         if not self._can_say:
-            steps.append(Step(partial(self.pgconn.send_prepare, _SAY_NAME, _SAY_CALLER), self._can_say_from_now_on))
+            steps.append(Step(partial(self.pgconn.send_prepare, _SET_CALLER_NAME, _SET_CALLER), self._can_say_from_now_on))
         who = _NOBODY if caller is None else (caller.tenant.encode(), (caller.user or "").encode())
         said = [self.role.encode(), *who, conversation.encode()]
-        steps.append(Step(partial(self.pgconn.send_query_prepared, _SAY_NAME, said)))
+        steps.append(Step(partial(self.pgconn.send_query_prepared, _SET_CALLER_NAME, said)))
 
     def _can_say_from_now_on(self) -> None:
         self._can_say = True
@@ -218,5 +218,5 @@ def _numbered(text: str) -> tuple[bytes, Sequence[str]]:
     return _PLACE.sub(number, text).encode(), names
 
 
-_SAY_CALLER, _ = _numbered(sql_text("eventstore.database", "caller"))
-_SAY_NAME = statement_name(_SAY_CALLER, (), b"eventstore_say_caller")
+_SET_CALLER, _ = _numbered(sql_text("eventstore.database", "caller"))
+_SET_CALLER_NAME = statement_name(_SET_CALLER, (), b"eventstore_set_caller")

@@ -98,9 +98,9 @@ class Server:
     def why(self, error: EventStoreError) -> EventStoreError:
         """The likelier error behind a lost connection: an embedded server without room stops."""
         if self.embedded is not None and isinstance(error, ConnectionLost | ServerUnreachable):
-            from eventstore.database.embedded.embedded_server import room_left
+            from eventstore.database.embedded.embedded_server import free_space
 
             data_dir = self.embedded.data_dir
-            if room_left(data_dir) < _NO_ROOM:
+            if free_space(data_dir) < _NO_ROOM:
                 return DiskFull(f"the disk that holds {data_dir} is full: make room, then repeat the call; {error}")
         return error

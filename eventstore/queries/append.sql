@@ -33,7 +33,7 @@ SELECT c.ordinality::integer - 1,
     ON l.pid IS NULL
    AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
 
--- name: say_role
+-- name: set_append_role
 -- As what role, and with what plans (see keep_plans.sql), the transaction appends: for a session that a pooler lent.
 SELECT set_config('role', $1, true),
        set_config('plan_cache_mode', 'force_generic_plan', true),

@@ -1,7 +1,7 @@
 -- name: listen
 -- The channel, and what the listening session needs: statements that are planned once, by the index whatever the
 -- statistics say; and an end for a session whose client is gone without a word, for it would sleep for ever.
-SELECT wake_channel(),
+SELECT notify_channel(),
        set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('enable_seqscan', 'off', false),
        set_config('enable_bitmapscan', 'off', false),
@@ -20,7 +20,7 @@ SELECT p.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
     ON true
  ORDER BY p.position
 
--- name: turn_to
+-- name: set_scope
 -- For whom the listening session looks from now on: a caller, under the auditor's role, or everybody, under the
 -- projector's. A role is taken only where the login may.
 SELECT set_config('eventstore.tenant', $1, false),

@@ -1,15 +1,15 @@
--- name: apply_quickly
-CALL pg_temp.apply_quickly({projections}, {sources}, {shares}, {size}, '{{}}', '{{}}')
+-- name: apply_small_batch
+CALL pg_temp.apply_small_batch({projections}, {sources}, {partitions}, {size}, '{{}}', '{{}}')
 
--- name: quick_apply
+-- name: small_batch_procedure
 -- The next small batch of each of some projections, one after the other, each in a transaction of its own. It returns how
 -- far each is afterwards, and the number of events in its batch. The horizon of the log is read once for all of them.
 -- Plans are made once, here and in the folds, so they must not depend on how large the tables are at that time: a small
 -- batch finds its rows by the keys.
-CREATE OR REPLACE PROCEDURE pg_temp.apply_quickly(
+CREATE OR REPLACE PROCEDURE pg_temp.apply_small_batch(
     projections text[],
     sources     text[],
-    shares      smallint[],
+    partitions      smallint[],
     size        integer,
     INOUT positions bigint[],
     INOUT sizes     bigint[]
@@ -27,7 +27,7 @@ BEGIN
                 set_config('enable_mergejoin', 'off', true);
         SELECT b.upper_position, b.events
           INTO upper, events
-          FROM begin_batch(projections[number], 'live', sources[number], shares, size, horizon, horizon) AS b;
+          FROM begin_batch(projections[number], 'live', sources[number], partitions, size, horizon, horizon) AS b;
         IF events > 0 THEN
             EXECUTE format('SELECT pg_temp.%I()', 'fold_' || projections[number]);
             UPDATE checkpoints c
@@ -35,7 +35,7 @@ BEGIN
                    updated_at = clock_timestamp()
              WHERE c.projection = projections[number]
                AND c.stage = 'live'
-               AND c.share = ANY (shares)
+               AND c.partition = ANY (partitions)
                AND c.position < upper;
         END IF;
         positions[number] := coalesce(upper, 0);
@@ -45,7 +45,7 @@ BEGIN
 END
 $$
 
--- name: quick_fold
+-- name: small_batch_fold
 -- A projection's text as a function of this session, which keeps the plans of its statements.
 CREATE OR REPLACE FUNCTION pg_temp.{function}() RETURNS void
 LANGUAGE plpgsql AS $fold$
@@ -56,7 +56,7 @@ $fold$
 
 -- name: begin_batch
 SELECT b.lower_position, b.upper_position, b.events
-  FROM begin_batch(%(projection)s, %(stage)s, %(source)s, %(shares)s, %(size)s, %(until)s) AS b
+  FROM begin_batch(%(projection)s, %(stage)s, %(source)s, %(partitions)s, %(size)s, %(until)s) AS b
  WHERE b.events > 0
 
 -- name: end_batch
@@ -65,7 +65,7 @@ UPDATE checkpoints
        updated_at = clock_timestamp()
  WHERE projection = %(projection)s
    AND stage = %(stage)s
-   AND share = ANY (%(shares)s)
+   AND partition = ANY (%(partitions)s)
    AND position < %(upper)s
 
 -- name: register
@@ -78,18 +78,18 @@ WITH made AS (
     RETURNING source, text, tables
 ),
 begun AS (
-    INSERT INTO checkpoints (projection, stage, share)
-    SELECT %(projection)s, %(stage)s, s.share
-      FROM generate_series(0, 15) AS s (share)
-    ON CONFLICT (projection, stage, share) DO NOTHING
+    INSERT INTO checkpoints (projection, stage, partition)
+    SELECT %(projection)s, %(stage)s, s.partition
+      FROM generate_series(0, 15) AS s (partition)
+    ON CONFLICT (projection, stage, partition) DO NOTHING
 )
 SELECT m.source, m.text, m.tables FROM made m
  UNION ALL
 SELECT t.source, t.text, t.tables FROM projection_texts t WHERE t.projection = %(projection)s AND t.stage = %(stage)s
 
 -- name: batch
--- What a projection reads: the events of the open batch (see begin_batch), each share of the conversations from that
--- share's own checkpoint on, less the conversations that are parked. Made once in each session of a worker.
+-- What a projection reads: the events of the open batch (see begin_batch), each partition of the conversations from that
+-- partition's own checkpoint on, less the conversations that are parked. Made once in each session of a worker.
 CREATE OR REPLACE TEMPORARY VIEW batch AS
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
@@ -97,8 +97,8 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
   JOIN checkpoints c
     ON c.projection = current_setting('eventstore.projection')
    AND c.stage = current_setting('eventstore.stage')
-   AND c.share = ANY (current_setting('eventstore.shares')::smallint[])
-   AND c.share = share_of(e.conversation_id)
+   AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
+   AND c.partition = partition_of(e.conversation_id)
    AND c.position < e.position
  WHERE e.position > current_setting('eventstore.lower_position')::bigint
    AND e.position <= current_setting('eventstore.upper_position')::bigint
@@ -141,7 +141,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
   FROM events e
  WHERE e.position > current_setting('eventstore.lower_position')::bigint
    AND e.position <= current_setting('eventstore.upper_position')::bigint
-   AND share_of(e.conversation_id) = ANY (current_setting('eventstore.shares')::smallint[])
+   AND partition_of(e.conversation_id) = ANY (current_setting('eventstore.partitions')::smallint[])
    AND NOT EXISTS (
            SELECT
              FROM parked p
@@ -199,4 +199,4 @@ SELECT t.name
 SELECT eventstore_own(format('TABLE %%I', %(table)s::text)),
        eventstore_grant(format('SELECT ON TABLE %%I', %(table)s::text), 'eventstore_reader'),
        eventstore_grant(format('SELECT, INSERT, UPDATE, DELETE ON TABLE %%I', %(table)s::text), 'eventstore_projector'),
-       raise_wall(format('%%I', %(table)s::text)::regclass)
+       enable_rls(format('%%I', %(table)s::text)::regclass)

@@ -21,13 +21,13 @@ SELECT p.projection, p.tenant_id, p.conversation_id, p.position, p.version, p.ev
  ORDER BY p.parked_at, p.projection, p.position
 
 -- name: unpark
--- Opens a batch of one parked conversation: up to where the others of its share are.
+-- Opens a batch of one parked conversation: up to where the others of its partition are.
 WITH checkpoint AS MATERIALIZED (
     SELECT c.position
       FROM checkpoints c
      WHERE c.projection = %(projection)s
        AND c.stage = 'live'
-       AND c.share = share_of(%(conversation_id)s)
+       AND c.partition = partition_of(%(conversation_id)s)
        FOR UPDATE
 ),
 gone AS (

@@ -6,18 +6,18 @@ SELECT pg_try_advisory_lock(rebuild_key(%(projection)s))
 
 -- name: make_next
 WITH made AS MATERIALIZED (
-    SELECT make_shadows(%(tables)s)
+    SELECT create_staging_tables(%(tables)s)
 ),
 texts AS (
     INSERT INTO projection_texts (projection, stage, source, text, tables)
     SELECT %(projection)s, 'next', %(source)s, %(text)s, %(tables)s FROM made
 )
-INSERT INTO checkpoints (projection, stage, share)
-SELECT %(projection)s, 'next', s.share
-  FROM generate_series(0, 15) AS s (share)
+INSERT INTO checkpoints (projection, stage, partition)
+SELECT %(projection)s, 'next', s.partition
+  FROM generate_series(0, 15) AS s (partition)
 
 -- name: missing
-SELECT m.what, m.statement, m.is_key FROM missing_in_shadows(%(tables)s) AS m
+SELECT m.what, m.statement, m.is_key FROM missing_in_staging(%(tables)s) AS m
 
 -- name: drop_stage
 SELECT drop_stage(%(projection)s, %(stage)s)
@@ -26,22 +26,22 @@ SELECT drop_stage(%(projection)s, %(stage)s)
 SELECT t.stage, t.source FROM projection_texts t WHERE t.projection = %(projection)s
 
 -- name: lock_live
-SELECT c.share, c.position
+SELECT c.partition, c.position
   FROM checkpoints c
  WHERE c.projection = %(projection)s
    AND c.stage = 'live'
- ORDER BY c.share
+ ORDER BY c.partition
    FOR UPDATE
 
 -- name: swap
 SELECT swap_tables(%(projection)s, %(tables)s, %(stage)s)
 
 -- name: behind
-SELECT l.share
+SELECT l.partition
   FROM checkpoints l
   JOIN checkpoints n
     ON n.projection = l.projection
-   AND n.share = l.share
+   AND n.partition = l.partition
    AND n.stage = %(stage)s
  WHERE l.projection = %(projection)s
    AND l.stage = 'live'
@@ -72,7 +72,7 @@ SELECT l.position, n.position
   FROM checkpoints l
   JOIN checkpoints n
     ON n.projection = l.projection
-   AND n.share = l.share
+   AND n.partition = l.partition
    AND n.stage = 'next'
  WHERE l.projection = %(projection)s
    AND l.stage = 'live'

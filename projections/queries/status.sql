@@ -28,11 +28,11 @@ SELECT c.projection,
  ORDER BY c.projection
 
 -- name: status_workers
--- Who follows which shares.
+-- Who follows which partitions.
 SELECT l.pid,
        coalesce(a.application_name, '') AS application,
        coalesce(a.client_addr::text, 'local') AS client,
-       coalesce(array_agg(l.objid::integer ORDER BY l.objid) FILTER (WHERE l.objid < 16), '{}') AS shares
+       coalesce(array_agg(l.objid::integer ORDER BY l.objid) FILTER (WHERE l.objid < 16), '{}') AS partitions
   FROM pg_locks l
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
  WHERE l.locktype = 'advisory'
@@ -61,20 +61,20 @@ SELECT l.pid,
  ORDER BY seconds DESC
 
 -- name: lagging
--- The shares in which a projection has not applied the positions that were written to their conversations, and the highest
--- of these. A conversation that is null stands for one of every share.
-SELECT s.share, max(w.position)
+-- The partitions in which a projection has not applied the positions that were written to their conversations, and the highest
+-- of these. A conversation that is null stands for one of every partition.
+SELECT s.partition, max(w.position)
   FROM unnest(%(conversations)s::uuid[], %(positions)s::bigint[]) AS w (conversation_id, position)
-  JOIN generate_series(0, 15) AS s (share)
-    ON w.conversation_id IS NULL OR s.share = share_of(w.conversation_id)
+  JOIN generate_series(0, 15) AS s (partition)
+    ON w.conversation_id IS NULL OR s.partition = partition_of(w.conversation_id)
  CROSS JOIN unnest(%(projections)s::text[]) AS p (name)
   LEFT JOIN checkpoints c
     ON c.projection = p.name
    AND c.stage = 'live'
-   AND c.share = s.share
+   AND c.partition = s.partition
  WHERE coalesce(c.position, 0) < w.position
- GROUP BY s.share
- ORDER BY s.share
+ GROUP BY s.partition
+ ORDER BY s.partition
 
 -- name: written
 -- The conversations that a tenant wrote to behind a position and up to another, and the highest of these positions in each.
@@ -95,7 +95,7 @@ SELECT CASE
   FROM checkpoints
  WHERE projection = ANY (%(projections)s)
    AND stage = 'live'
-   AND share = ANY (%(shares)s)
+   AND partition = ANY (%(partitions)s)
 
 -- name: at_least
 -- A page, and how far the projections are that it was read from, seen in the same snapshot; where they are not far

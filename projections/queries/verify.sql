@@ -2,12 +2,12 @@
 CREATE TEMPORARY TABLE {table} (LIKE {table} INCLUDING ALL)
 
 -- name: targets
-SELECT c.share, c.position FROM checkpoints c WHERE c.projection = %(projection)s AND c.stage = 'live'
+SELECT c.partition, c.position FROM checkpoints c WHERE c.projection = %(projection)s AND c.stage = 'live'
 
 -- name: range
 SELECT set_config('eventstore.projection', %(projection)s, true),
        set_config('eventstore.stage', 'live', true),
-       set_config('eventstore.shares', (%(shares)s::smallint[])::text, true),
+       set_config('eventstore.partitions', (%(partitions)s::smallint[])::text, true),
        set_config('eventstore.lower_position', %(lower)s, true),
        set_config('eventstore.upper_position', %(upper)s, true)
 

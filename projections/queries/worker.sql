@@ -12,19 +12,19 @@ SELECT count(*)
    AND l.objsubid = 2
    AND l.granted
 
--- name: take_shares
--- Takes free shares, not more than wanted.
-SELECT s.share::smallint
-  FROM (SELECT g.share
-          FROM generate_series(0, 15) AS g (share)
-         WHERE g.share <> ALL (%(held)s)
+-- name: take_partitions
+-- Takes free partitions, not more than wanted.
+SELECT s.partition::smallint
+  FROM (SELECT g.partition
+          FROM generate_series(0, 15) AS g (partition)
+         WHERE g.partition <> ALL (%(held)s)
         OFFSET 0) AS s
- WHERE pg_try_advisory_lock('checkpoints'::regclass::oid::bigint::bit(32)::integer, s.share)
+ WHERE pg_try_advisory_lock('checkpoints'::regclass::oid::bigint::bit(32)::integer, s.partition)
  LIMIT %(wanted)s
 
--- name: give_shares
-SELECT pg_advisory_unlock('checkpoints'::regclass::oid::bigint::bit(32)::integer, s.share)
-  FROM unnest(%(shares)s::integer[]) AS s (share)
+-- name: release_partitions
+SELECT pg_advisory_unlock('checkpoints'::regclass::oid::bigint::bit(32)::integer, s.partition)
+  FROM unnest(%(partitions)s::integer[]) AS s (partition)
 
 -- name: name_worker
 SELECT set_config('application_name', left(%(name)s, 63), false)

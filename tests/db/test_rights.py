@@ -79,7 +79,7 @@ def test_functions_that_run_as_their_owner_find_nothing_of_anybody_else_s(databa
             "SELECT p.proname, (SELECT substr(c, 13) FROM unnest(p.proconfig) AS c WHERE c LIKE 'search_path=%')"
             "  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef"
         ).fetchall()
-    assert {"append_one", "append_group", "append_events", "asking_tenant", "search_for"} <= {name for name, _ in paths}
+    assert {"append_one", "append_group", "append_events", "current_tenant", "search_for"} <= {name for name, _ in paths}
     assert {path for _, path in paths} == {"public, pg_temp"}
 
 

@@ -118,7 +118,7 @@ def test_a_query_that_names_its_conversation_sees_no_more_and_no_less(
 ) -> None:
     for role, tables in (("auditor", ("events",)), ("reader", ("conversations", *OF_CONVERSATIONS))):
         session = of(role, "acme", user)
-        session.execute("SELECT set_config('eventstore.about', %s, false)", (str(about),))
+        session.execute("SELECT set_config('eventstore.conversation_id', %s, false)", (str(about),))
         for table in tables:
             assert seen(session, table) == expected, table
 
@@ -414,11 +414,11 @@ class TestTricks:
         trickster.execute("CREATE TEMPORARY TABLE bound_logins (login name, tenant_id text)")
         trickster.execute("INSERT INTO bound_logins VALUES (session_user, 'acme')")
         trickster.execute("CREATE TEMPORARY TABLE conversation_members AS SELECT 'acme' AS tenant_id, 'x' AS user_id")
-        trickster.execute("CREATE FUNCTION pg_temp.asking_tenant() RETURNS text LANGUAGE sql RETURN 'acme'")
-        trickster.execute("CREATE FUNCTION pg_temp.acting_as(name) RETURNS boolean LANGUAGE sql RETURN true")
+        trickster.execute("CREATE FUNCTION pg_temp.current_tenant() RETURNS text LANGUAGE sql RETURN 'acme'")
+        trickster.execute("CREATE FUNCTION pg_temp.is_current_role(name) RETURNS boolean LANGUAGE sql RETURN true")
         trickster.execute("SET search_path = pg_temp, public")
         assert seen(trickster, "messages") == {G}
-        assert trickster.execute("SELECT public.asking_tenant()").fetchone() == ("globex",)
+        assert trickster.execute("SELECT public.current_tenant()").fetchone() == ("globex",)
         trickster.execute("SET search_path = pg_temp, pg_catalog, public")
         with pytest.raises(InsufficientPrivilege):
             say(trickster, "acme", PRIVATE)

@@ -134,7 +134,7 @@ def test_what_is_there_is_looked_up_along_unique_indexes(logs: dict[tuple[int, b
         "idx_events_deletions",
     }
     assert all(
-        node["Node Type"] != "Seq Scan" or "events_position" in str(node) or "consumer_slots" in str(node)
+        node["Node Type"] != "Seq Scan" or "events_position" in str(node) or "waiter_slots" in str(node)
         for plan in plans
         for node in plan.nodes
     )
@@ -152,5 +152,5 @@ def test_functions_that_avoid_sequential_scans_are_not_compiled_for_it(database_
         rows = connection.execute(
             "SELECT proname, 'jit=off' = ANY (proconfig) FROM pg_proc WHERE 'enable_seqscan=off' = ANY (proconfig)"
         ).fetchall()
-    assert {"append_events", "lie_down"} <= {name for name, _ in rows}
+    assert {"append_events", "begin_wait"} <= {name for name, _ in rows}
     assert all(compiles_nothing for _, compiles_nothing in rows), rows

@@ -74,7 +74,7 @@ async def test_a_child_that_ends_in_order_leaves_the_connections_of_its_parent(s
     parts = store.parts
 
     def child() -> None:
-        for connection in (*parts.committer._lanes,):
+        for connection in (*parts.committer._pipelines,):
             connection.close()  # the worst that it can do
         parts.reader._pool._pool.clear()
 
@@ -82,10 +82,10 @@ async def test_a_child_that_ends_in_order_leaves_the_connections_of_its_parent(s
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode == 0
-    [lane] = parts.committer._lanes
+    [pipeline] = parts.committer._pipelines
     await store.append(conversation, [note(2)])
     assert await numbers(store, conversation) == [1, 2]
-    assert parts.committer._lanes == [lane], "the connection is the same"
+    assert parts.committer._pipelines == [pipeline], "the connection is the same"
 
 
 async def test_a_child_may_open_the_store_again(store: EventStore) -> None:

@@ -92,14 +92,14 @@ async def test_appends_at_the_same_time_do_what_they_would_do_one_after_another(
     for together in rounds:
         sent = []
         expected = []
-        for step, whose in together:
+        for step, scope in together:
             if isinstance(step, int):
                 if not done:
                     continue
                 step = done[step % len(done)]
             done.append(step)
-            expected.append(models[whose].append(step))
-            sent.append(store.append_all(step, tenant=tenants[whose]))
+            expected.append(models[scope].append(step))
+            sent.append(store.append_all(step, tenant=tenants[scope]))
         results = await asyncio.gather(*sent, return_exceptions=True)
         for result, wanted in zip(results, expected, strict=True):
             if isinstance(wanted, type):

@@ -218,8 +218,8 @@ async def test_a_gate_above_the_last_value_that_was_read_is_understood(one: Conn
     await one.execute("BEGIN")
     await append_raw_async(one, "in flight")
     # A reader that read last_value before these appends, and the locks after them.
-    assert await value(other, "SELECT lowest_gate(2)") == 5
-    assert await value(other, "SELECT least(2, lowest_gate(2))") == 2
+    assert await value(other, "SELECT lowest_append_in_flight(2)") == 5
+    assert await value(other, "SELECT least(2, lowest_append_in_flight(2))") == 2
 
 
 BOUNDARIES = [0, 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 5, 2**62, 2**63 - 1]
@@ -265,7 +265,7 @@ async def test_a_horizon_that_falls_back_repeats_nothing(store: EventStore, one:
         assert await follower.contents(2) == [5, 6]
 
 
-@pytest.mark.parametrize("call", ["log_horizon()", "lie_down(0)"])
+@pytest.mark.parametrize("call", ["log_horizon()", "begin_wait(0)"])
 async def test_old_snapshots_are_refused(one: Connection, call: str) -> None:
     await one.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     with pytest.raises(psycopg.Error, match="cannot be used in a REPEATABLE READ transaction") as refused:

@@ -60,7 +60,7 @@ def has_wall(database_url: str) -> None:
             pytest.skip("the login may not create roles, so there is no wall")
 
 
-async def take_role(pooler: Pooler, role: str) -> None:
+async def set_role(pooler: Pooler, role: str) -> None:
     """As a client of the pooler that leaves its role to whoever is lent the session next."""
     async with await psycopg.AsyncConnection.connect(pooler.url, autocommit=True) as connection:
         await connection.execute(f"SET ROLE {role}")
@@ -78,7 +78,7 @@ async def test_an_append_says_its_role_from_when_it_was_refused_for_another(
     await store.append(uuid4(), [note()])
     assert await rounds_of_an_append(store, pooler) == 1
     for role in ("eventstore_reader", "eventstore_projector", "eventstore_auditor"):
-        await take_role(pooler, role)
+        await set_role(pooler, role)
         assert await rounds_of_an_append(store, pooler) == (2 if role == "eventstore_reader" else 1)
     several = [Append(uuid4(), [note(), note()]), Append(uuid4(), [note()])]
     assert len((await store.append_all(several)).events) == 3
@@ -89,7 +89,7 @@ async def test_what_was_under_way_when_the_role_was_missed_is_done_once(
     store: EventStore, pooler: Pooler, has_wall: None
 ) -> None:
     await store.append(uuid4(), [note()])
-    await take_role(pooler, "eventstore_projector")
+    await set_role(pooler, "eventstore_projector")
     conversations = [uuid4() for _ in range(50)]
     await asyncio.gather(*(store.append(conversation, [note()]) for conversation in conversations * 3))
     for conversation in conversations:
@@ -153,18 +153,18 @@ async def test_a_conversation_as_it_was_is_folded_in_whatever_session(store: Eve
 async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UUID]:
     """One caller's appends and reads, now by one store and now by another, beside those of all others."""
     mine: list[UUID] = []
-    whose: dict[str, Any] = {"tenant": caller.tenant, "user": caller.user}
+    scope: dict[str, Any] = {"tenant": caller.tenant, "user": caller.user}
     for turn in range(ROUNDS):
         store, other = stores[(number + turn) % len(stores)], stores[turn % len(stores)]
         mine.append(conversation := uuid4())
         text = f"{caller.tenant} {caller.user}"
         said = MessageAdded(role="user", content=text)
-        await store.append(conversation, [said], expected=0, **whose)
-        await store.append_all([Append(conversation, [said, said], 1)], **whose)
-        seen = [event async for event in other.read_log(**whose)]
+        await store.append(conversation, [said], expected=0, **scope)
+        await store.append_all([Append(conversation, [said, said], 1)], **scope)
+        seen = [event async for event in other.read_log(**scope)]
         assert {event.conversation_id for event in seen} <= set(mine)  # others' appends may hold the horizon back
         assert {(event.tenant_id, event.content["content"]) for event in seen} <= {(caller.tenant, text)}
-        assert [event.version async for event in other.read(conversation, **whose)] == [1, 2, 3]
+        assert [event.version async for event in other.read(conversation, **scope)] == [1, 2, 3]
         state = await Reader(other, caller=caller).conversation_at(conversation, version=2)
         assert [message.content for message in state.messages] == [text, text]
         if turn % 3 == 0:

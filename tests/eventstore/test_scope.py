@@ -65,9 +65,9 @@ async def test_a_subscription_brings_what_the_caller_may_see(shared: EventStore,
     async with Follower(shared.subscribe(tenant="acme", user=user)) as follower:
         assert [event.id for event in await follower.take(len(mine))] == mine
         last = NewEvent(note("last"))
-        for conversation, whose in ((ANAS, "ana"), (BOBS, "bob"), (OPEN, None)):
-            await shared.append(conversation, [note("more")], tenant="globex", user=whose)
-            await shared.append(conversation, [note("more")], tenant="acme", user=whose)
+        for conversation, scope in ((ANAS, "ana"), (BOBS, "bob"), (OPEN, None)):
+            await shared.append(conversation, [note("more")], tenant="globex", user=scope)
+            await shared.append(conversation, [note("more")], tenant="acme", user=scope)
         await shared.append(uuid4(), [last], tenant="acme", user=user or "ana")
         expected = [event.id async for event in shared.read_log(tenant="acme", user=user)][len(mine) :]
         assert [event.id for event in await follower.take(len(expected))] == expected
@@ -110,8 +110,8 @@ async def test_who_is_lent_a_session_in_which_somebody_took_another_role_sees_wh
             pytest.skip("the login may not create roles, so there is no wall")
     settings = shared.settings.model_copy(update={"pool_size": 1})
     async with EventStore(settings) as store:
-        for role, whose in (("eventstore_projector", Caller("acme", "bob")), ("eventstore_reader", ALL_TENANTS)):
-            ways = {view.pool: view for view in (store.log(whose), store.tables(whose))}
+        for role, scope in (("eventstore_projector", Caller("acme", "bob")), ("eventstore_reader", ALL_TENANTS)):
+            ways = {view.pool: view for view in (store.log(scope), store.tables(scope))}
             for pool, view in ways.items():
                 await view.fetch("SELECT")
                 async with pool.connection() as session:

@@ -34,7 +34,7 @@ from eventstore.notifier import Notifier
 Admin = psycopg.AsyncConnection[Any]
 CROWD = 50
 
-_FLAG = "SELECT last_value FROM consumer_slots"
+_FLAG = "SELECT last_value FROM waiter_slots"
 _LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 
 
@@ -62,15 +62,15 @@ async def crowd(store: EventStore, count: int) -> AsyncIterator[list[Notifier]]:
     """So many consumers, each on a listening connection of its own; the connections of the pool they share."""
     async with AsyncExitStack() as stack:
         wakers = [Notifier(store.parts.open_listener) for _ in range(count)]
-        for waker in wakers:
-            stack.push_async_callback(waker.close)
+        for notifier in wakers:
+            stack.push_async_callback(notifier.close)
         yield wakers
 
 
-async def woken_at(waker: Notifier, seen: int) -> tuple[int, int]:
+async def woken_at(notifier: Notifier, seen: int) -> tuple[int, int]:
     """How often it was woken until there were news, and the last position among them."""
     times = 1
-    while (news := await waker.wait(seen)) is None:
+    while (news := await notifier.wait(seen)) is None:
         times += 1
     return times, news.position
 
@@ -80,7 +80,7 @@ async def test_one_append_wakes_fifty_consumers(store: EventStore, admin: Admin)
     async with crowd(store, CROWD) as wakers:
         seen = 0
         for n in range(4):
-            waiting = [asyncio.create_task(woken_at(waker, seen)) for waker in wakers]
+            waiting = [asyncio.create_task(woken_at(notifier, seen)) for notifier in wakers]
             await until_asleep(admin, CROWD)
             position = (await store.append(uuid4(), [note(n)])).position
             async with asyncio.timeout(5):
@@ -102,7 +102,7 @@ async def test_an_append_takes_no_more_locks_for_a_crowd(store: EventStore, admi
     alone = await locks()
     seen = int(await value(admin, "SELECT last_position()"))
     async with crowd(store, CROWD) as wakers:
-        waiting = [asyncio.create_task(waker.wait(seen)) for waker in wakers]
+        waiting = [asyncio.create_task(notifier.wait(seen)) for notifier in wakers]
         await until_asleep(admin, CROWD)
         assert await locks() == alone
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -126,7 +126,7 @@ async def until_flag(store: EventStore, admin: Admin, wanted: int) -> None:
 async def test_the_first_append_after_the_last_sleeper_died_stops_notifying(store: EventStore, admin: Admin) -> None:
     await admin.execute("LISTEN eventstore_public")
     async with crowd(store, 3) as wakers:
-        waiting = [asyncio.create_task(waker.wait(0)) for waker in wakers]
+        waiting = [asyncio.create_task(notifier.wait(0)) for notifier in wakers]
         await until_asleep(admin, 3)
         assert await value(admin, _FLAG) == 1
         for task in waiting:
@@ -140,13 +140,13 @@ async def test_the_first_append_after_the_last_sleeper_died_stops_notifying(stor
 
 
 async def test_who_is_busy_gets_up_and_is_not_notified(store: EventStore, admin: Admin) -> None:
-    async with crowd(store, 1) as [waker]:
-        waiting = asyncio.create_task(woken_at(waker, 0))
+    async with crowd(store, 1) as [notifier]:
+        waiting = asyncio.create_task(woken_at(notifier, 0))
         await until_asleep(admin)
         position = (await store.append(uuid4(), [note(1)])).position
         assert (await waiting)[1] == position
         await until_asleep(admin, 0)  # it does not come back
-        again = asyncio.create_task(woken_at(waker, position))
+        again = asyncio.create_task(woken_at(notifier, position))
         await until_asleep(admin)
         await store.append(uuid4(), [note(2)])
         assert (await again)[1] == position + 1
@@ -158,14 +158,14 @@ async def test_nobody_lies_down_while_an_append_is_in_flight_or_an_event_waits(s
     async with await login_of(store) as one, await login_of(store) as two:
         await one.execute("BEGIN")
         [position] = await append_raw_async(one, "it saw nobody asleep")
-        assert await value(two, f"SELECT lie_down({seen})") is False
+        assert await value(two, f"SELECT begin_wait({seen})") is False
         await one.execute("COMMIT")
-        assert await value(two, f"SELECT lie_down({seen})") is False
+        assert await value(two, f"SELECT begin_wait({seen})") is False
         await until_asleep(admin, 0)
-        assert await value(two, f"SELECT lie_down({position})") is True
+        assert await value(two, f"SELECT begin_wait({position})") is True
         await until_asleep(admin, 1)
-        assert await value(admin, "SELECT somebody_sleeps()") is True
-        assert await value(two, "SELECT get_up()") is True
+        assert await value(admin, "SELECT has_waiters()") is True
+        assert await value(two, "SELECT end_wait()") is True
         await until_asleep(admin, 0)
 
 
@@ -175,12 +175,12 @@ async def test_a_sleeper_that_lies_down_while_another_append_clears_the_flag_is_
 ) -> None:
     await until_flag(store, admin, 0)
     seen = int(await value(admin, "SELECT last_position()"))
-    await admin.execute("SELECT setval('consumer_slots', 1)")  # as a sleeper leaves it that died
-    async with crowd(store, 1) as [waker], await store.connect() as clears:
+    await admin.execute("SELECT setval('waiter_slots', 1)")  # as a sleeper leaves it that died
+    async with crowd(store, 1) as [notifier], await store.connect() as clears:
         await clears.execute("BEGIN")
         await append_raw_async(clears, "clears")
         assert await value(admin, _FLAG) == 0
-        waiting = asyncio.create_task(woken_at(waker, seen))
+        waiting = asyncio.create_task(woken_at(notifier, seen))
         await clears.execute("ROLLBACK")
         await until_asleep(admin)
         assert await value(admin, _FLAG) == 1

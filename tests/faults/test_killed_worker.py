@@ -92,7 +92,7 @@ async def test_another_worker_takes_over_from_one_that_dies(
     """Each worker follows its shares alone, and within seconds those of one that is gone."""
 
     async def shares() -> list[list[int]]:
-        return sorted(worker.shares for worker in (await read_status(store)).workers)
+        return sorted(worker.partitions for worker in (await read_status(store)).workers)
 
     async def spread() -> bool:
         now = await shares()

@@ -73,7 +73,7 @@ async def apply_one(store: EventStore, name: str, size: int) -> None:
         await applier.close()
 
 
-async def apply_quickly(store: EventStore, names: tuple[str, ...], size: int) -> None:
+async def apply_small_batch(store: EventStore, names: tuple[str, ...], size: int) -> None:
     applier = await Applier.open(store)
     try:
         for projection in named(names):
@@ -106,7 +106,7 @@ async def test_the_tables_are_a_fold_of_the_log(
         elif isinstance(what, str):
             await apply_one(store, what, more)
         else:
-            await apply_quickly(store, what, more)
+            await apply_small_batch(store, what, more)
     log = await log_of(store, tenants)
     assert_follows(stored(database_url, tenants), log, await positions(store))
 

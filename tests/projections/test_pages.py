@@ -362,7 +362,7 @@ async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) ->
         await store.append(foreign, [said("theirs", 1)], tenant="globex")
         foreign = uuid4()
     last = await store.append(own, [said("mine again", 2)], tenant="acme")
-    [[share]] = await store.parts.reader.fetch("SELECT share_of(%(own)s)", {"own": own})
+    [[share]] = await store.parts.reader.fetch("SELECT partition_of(%(own)s)", {"own": own})
     applier = await Applier.open(store)
     try:
         for projection in PROJECTIONS:

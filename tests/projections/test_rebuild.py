@@ -208,7 +208,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
     async with await asking_async(database_url, autocommit=False) as old:
         await old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.execute("SELECT FROM conversations LIMIT 1")
-        work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
+        work = Rebuild(filled, MESSAGES, on_progress=lambda now: told.append(now.doing))
         task = asyncio.create_task(work.run())
 
         async def waits() -> bool:
@@ -224,7 +224,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
 async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
     told: list[str] = []
     async with await asking_async(database_url, autocommit=False) as reader:
-        work = Rebuild(filled, MESSAGES, tell=lambda now: told.append(now.doing))
+        work = Rebuild(filled, MESSAGES, on_progress=lambda now: told.append(now.doing))
 
         compared = StagingTables.swap
 
@@ -251,11 +251,11 @@ async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_ur
 async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: Sync) -> None:
     first = asyncio.Event()
 
-    def tell(now: RebuildProgress) -> None:
+    def on_progress(now: RebuildProgress) -> None:
         if now.doing.startswith("index"):
             first.set()
 
-    task = asyncio.create_task(Rebuild(filled, MESSAGES, tell=tell).run())
+    task = asyncio.create_task(Rebuild(filled, MESSAGES, on_progress=on_progress).run())
     await first.wait()
     await cancel_and_wait([task])
     stage = owner.execute("SELECT min(position) FROM checkpoints WHERE stage = 'next'").fetchone()
@@ -270,7 +270,7 @@ async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: S
 
 async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventStore) -> None:
     first = asyncio.Event()
-    task = asyncio.create_task(Rebuild(filled, MESSAGES, tell=lambda _: first.set()).run())
+    task = asyncio.create_task(Rebuild(filled, MESSAGES, on_progress=lambda _: first.set()).run())
     await first.wait()
     with pytest.raises(RebuildError, match="being rebuilt or taken back by another process"):
         await rebuild(filled, [MESSAGES])

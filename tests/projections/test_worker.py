@@ -199,7 +199,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
     # Turns the rows round in the table: locks must not be taken in the order in which they happen to lie there.
     owner.execute("CREATE TEMPORARY TABLE kept AS SELECT * FROM checkpoints")
     owner.execute("TRUNCATE checkpoints")
-    owner.execute("INSERT INTO checkpoints SELECT * FROM kept ORDER BY share DESC")
+    owner.execute("INSERT INTO checkpoints SELECT * FROM kept ORDER BY partition DESC")
     owner.execute("ANALYZE checkpoints")
 
     async def waiting(count: int) -> None:
@@ -215,7 +215,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
     applier = await Applier.open(store)
     try:
         with connected_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
-            holder.execute("SELECT FROM checkpoints WHERE share = 8 FOR UPDATE")
+            holder.execute("SELECT FROM checkpoints WHERE partition = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)
             applying = asyncio.create_task(applier.apply(messages))
@@ -358,7 +358,7 @@ def test_the_plans_indexes_are_there(owner: psycopg.Connection[tuple[object, ...
 def test_a_share_never_changes(owner: psycopg.Connection[tuple[object, ...]]) -> None:
     """Checkpoints are kept by it: another hash would apply events twice or never."""
     ids = [UUID(int=0), UUID(int=1), UUID("6c0a1f0e-5a5b-5d0c-9a43-0f6f1d0b7f2e")]
-    rows = owner.execute("SELECT share_of(id) FROM unnest(%s::uuid[]) AS id", (ids,)).fetchall()
+    rows = owner.execute("SELECT partition_of(id) FROM unnest(%s::uuid[]) AS id", (ids,)).fetchall()
     assert [share for (share,) in rows] == SHARES_OF_THESE
 
 

@@ -21,7 +21,7 @@ _ASLEEP = """
 SELECT count(*)
   FROM pg_locks l
   JOIN pg_stat_activity a ON a.pid = l.pid AND a.state = 'idle'  -- who is just lying down may get up again at once
- WHERE l.locktype = 'advisory' AND l.classid = 'consumer_slots'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
+ WHERE l.locktype = 'advisory' AND l.classid = 'waiter_slots'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
    AND l.mode = 'ShareLock' AND l.granted
    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 """
@@ -90,7 +90,7 @@ async def until_nothing_is_in_flight(connection: psycopg.AsyncConnection[Any]) -
     """Returns once the log is final up to its last position."""
 
     async def at_rest() -> bool:
-        row = await (await connection.execute("SELECT lowest_gate(last_position()) IS NULL")).fetchone()
+        row = await (await connection.execute("SELECT lowest_append_in_flight(last_position()) IS NULL")).fetchone()
         return row is not None and row[0]
 
     await eventually(at_rest)

@@ -12,10 +12,10 @@ Gate: TypeAlias = Callable[..., Awaitable[Authenticator]]
 """Opens a gatekeeper with more settings."""
 
 
-async def is_refused(gatekeeper: Authenticator, token: str) -> bool:
+async def is_refused(authenticator: Authenticator, token: str) -> bool:
     """Whether the token lets nobody in."""
     try:
-        await gatekeeper.identify(token)
+        await authenticator.identify(token)
     except Unauthorized:
         return True
     return False

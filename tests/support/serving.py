@@ -27,7 +27,7 @@ class Served:
 
     url: str
     client: httpx.AsyncClient
-    backend: ServerContext
+    server_context: ServerContext
     store: EventStore
 
     @property
@@ -66,10 +66,10 @@ async def served(
     try:
         async with (
             AsyncManager(store, answer=answer, runs_worker=False) as manager,
-            serving(store, manager, listening, requires_tokens=requires_tokens) as backend,
+            serving(store, manager, listening, requires_tokens=requires_tokens) as server_context,
             httpx.AsyncClient(base_url=url, timeout=30) as client,
         ):
-            yield Served(url, client, backend, store)
+            yield Served(url, client, server_context, store)
     finally:
         if worker is not None:
             await cancel_and_wait([worker])

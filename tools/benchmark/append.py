@@ -176,7 +176,7 @@ async def gate(bench: Benchmark) -> list[Figure]:
             await connection.execute(query("tools.benchmark", "without_gate"))
         async with EventStore(settings) as without:
             if not await _holds_gates(bench, bench.store) or await _holds_gates(bench, without):
-                raise ServerError("appends do not take the gate in hold_gate(), so it cannot be left out")
+                raise ServerError("appends do not take the gate in register_append(), so it cannot be left out")
             for callers in (1, 16):
                 words = f"{callers} concurrent appends" if callers > 1 else "appends"
                 sides = [bench.appends(callers), bench.appends(callers, without)]

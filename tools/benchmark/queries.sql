@@ -158,5 +158,5 @@ SELECT c.relname
 
 -- name: without_gate
 -- For a schema in which the same appends are measured without the gate: they keep no order, and notify no subscriber.
-CREATE OR REPLACE FUNCTION hold_gate() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;
-CREATE OR REPLACE FUNCTION somebody_sleeps() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;
+CREATE OR REPLACE FUNCTION register_append() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;
+CREATE OR REPLACE FUNCTION has_waiters() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;

@@ -53,7 +53,7 @@ Check = Callable[[], Awaitable[Identity]]
 class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
-    def tables(self, whose: EventScope) -> View:
+    def tables(self, scope: EventScope) -> View:
         return View(self.parts.reader, None)
 
 

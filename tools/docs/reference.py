@@ -78,8 +78,8 @@ def openapi() -> Json:
     """Return the OpenAPI document, without a server."""
     store = EventStore(Settings(_env_file=None))
     manager, gatekeeper = AsyncManager(store, runs_worker=False), Authenticator(store, store.settings)
-    backend = ServerContext(store, manager, gatekeeper, TokenSealer(bytes(64)), requires_tokens=False)
-    return create_app(backend).openapi()
+    server_context = ServerContext(store, manager, gatekeeper, TokenSealer(bytes(64)), requires_tokens=False)
+    return create_app(server_context).openapi()
 
 
 def http() -> str:

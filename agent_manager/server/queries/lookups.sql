@@ -1,4 +1,4 @@
--- name: come_to
+-- name: resolve
 -- The first of the conversations that has events up to a position, the version that it had come to there, and whether it
 -- was deleted then. For a user
 -- it is one of which they are a member; that is asked before anything else, so that a conversation which is not theirs
@@ -34,7 +34,7 @@ SELECT i.id, latest.version,
 -- on, a table was emptied and refilled or swapped for another, something parked was applied.
 SELECT applied.position,
        md5(concat_ws('|',
-           (SELECT string_agg(c.position::text, ' ' ORDER BY c.projection, c.share)
+           (SELECT string_agg(c.position::text, ' ' ORDER BY c.projection, c.partition)
               FROM checkpoints c
              WHERE c.projection = ANY (%(projections)s)
                AND c.stage = 'live'),
@@ -47,7 +47,7 @@ SELECT applied.position,
                AND p.stage = 'live')))
   FROM ({position}) AS applied (position)
 
--- name: mark_of_log
+-- name: log_change_token
 -- A mark that changes whenever an event may have become visible: the last position that was handed out, and the appends
 -- in flight. An append takes its gate lock, then a position, commits, and lets go of the lock (docs/concepts/order.md). So
 -- an event that becomes visible after this look has its lock here and not in a later look, or a position beyond. For that
@@ -74,7 +74,7 @@ SELECT m.user_id, m.access
   FROM members_of(%(conversation)s) AS m
  ORDER BY m.access <> 'own', m.user_id
 
--- name: seen_of
+-- name: visible_ids
 -- Those of the conversations of which the user is a member. What there is not, and what others keep to themselves, is
 -- looked for in the same way, and as far.
 SELECT m.conversation_id

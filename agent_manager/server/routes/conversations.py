@@ -62,15 +62,15 @@ _READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
 
 
 @router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
-async def list_conversations(here: CurrentContext, request: Request, asked: Annotated[ConversationQuery, Query()]) -> Response:
+async def list_conversations(context: CurrentContext, request: Request, asked: Annotated[ConversationQuery, Query()]) -> Response:
     """Conversations, the latest updated first."""
     which = asked.model_dump(exclude={"at_least"})
 
     async def page(out: BodyWriter) -> None:
-        found = await here.reader.conversations(**which)
+        found = await context.reader.conversations(**which)
         await write_page(out, found, encoder(ConversationOut), found.next)
 
-    return await here.read(request, page, asked=which, at_least=asked.at_least)
+    return await context.read(request, page, asked=which, at_least=asked.at_least)
 
 
 @router.post(
@@ -81,34 +81,34 @@ async def list_conversations(here: CurrentContext, request: Request, asked: Anno
     openapi_extra=_WRITE,
 )
 async def create_conversation(
-    here: CurrentContext, response: Response, new: NewConversation
+    context: CurrentContext, response: Response, new: NewConversation
 ) -> ConversationOut | ConversationRef:
     """Begins a conversation. Callers without the scope `read` are given its id alone."""
-    given = new.id if new.id is not None else str(here.new_id("conversation"))
-    conversation_id = checked_conversation(here.caller.tenant, given)
+    given = new.id if new.id is not None else str(context.new_id("conversation"))
+    conversation_id = checked_conversation(context.caller.tenant, given)
     event = ConversationCreated(
         name=new.name, given_id=None if is_canonical_uuid(given) else given, metadata=new.metadata
     )
     try:
-        await here.append(conversation_id, [event], expected=NO_STREAM, claimed=new.actor)
+        await context.append(conversation_id, [event], expected=NO_STREAM, claimed=new.actor)
     except WrongExpectedVersion as error:
         raise _taken(given, f", at version {error.actual}") from None
     except Forbidden:  # somebody else's
         raise _taken(given) from None
     response.headers["Location"] = f"/v1/conversations/{quote(str(conversation_id))}"
-    return await _conversation(here, conversation_id)
+    return await _conversation(context, conversation_id)
 
 
 @router.get("/{conversation}", response_model=ConversationOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
 async def get_conversation(
-    here: CurrentContext, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
+    context: CurrentContext, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
 ) -> Response:
     """A conversation, deleted or not, by its id or by the id that its client gave it."""
 
     async def make() -> ConversationOut:
-        return ConversationOut.model_validate(await here.reader.conversation(conversation))
+        return ConversationOut.model_validate(await context.reader.conversation(conversation))
 
-    return await here.read(request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least)
+    return await context.read(request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least)
 
 
 @router.patch(
@@ -118,7 +118,7 @@ async def get_conversation(
     openapi_extra=_WRITE,
 )
 async def change_conversation(
-    here: CurrentContext, conversation: str, change: ConversationChange
+    context: CurrentContext, conversation: str, change: ConversationChange
 ) -> ConversationOut | ConversationRef:
     """Renames, archives or reactivates a conversation; reactivating takes a deletion back, too.
 
@@ -129,23 +129,23 @@ async def change_conversation(
         events.append(ConversationReactivated() if change.is_active else ConversationArchived())
     if change.name is not None:
         events.append(ConversationRenamed(name=change.name))
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
     expected = ANY if change.expected_version is None else change.expected_version
-    await here.append(found.id, events, expected=expected, claimed=change.actor)
-    return await _conversation(here, found.id)
+    await context.append(found.id, events, expected=expected, claimed=change.actor)
+    return await _conversation(context, found.id)
 
 
 @router.delete(
     "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
 )
-async def delete_conversation(here: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
+async def delete_conversation(context: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
     """Deletes a conversation: lists hide it, nothing can be added; `PATCH` with `is_active` true reactivates it.
 
     Its events stay. Deleting it again changes nothing.
     """
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
     with suppress(ConversationIsDeleted):
-        await here.append(found.id, [ConversationDeleted()], claimed=actor)
+        await context.append(found.id, [ConversationDeleted()], claimed=actor)
 
 
 @router.get(
@@ -154,24 +154,24 @@ async def delete_conversation(here: CurrentContext, conversation: str, actor: An
     responses=read_errors(NOT_FOUND),
     openapi_extra=needs(Data.CONTENT, version=Data.PAST, position=Data.PAST, time=Data.PAST),
 )
-async def get_state(here: CurrentContext, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]) -> Response:
+async def get_state(context: CurrentContext, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]) -> Response:
     """A conversation with all its messages and tasks: as it is, or, for `audit`, at a version, position or time."""
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
     limits = asked.model_dump(exclude_none=True)
 
     async def as_it_is(out: BodyWriter) -> None:
-        async with whole_snapshot(here.reader, found.id) as (_, snapshot):
+        async with whole_snapshot(context.reader, found.id) as (_, snapshot):
             await _write_state(out, snapshot)
 
     async def as_it_was(out: BodyWriter) -> None:
-        async with here.reader.snapshot_at(found.id, **limits) as snapshot:
+        async with context.reader.snapshot_at(found.id, **limits) as snapshot:
             await _write_state(out, snapshot)
 
     if limits:
-        return await here.read_log(request, as_it_was, asked=(found.id, limits), mark=found.version, is_large=True)
-    await here.caught_up(of_found=True)
-    mark = await conversation_mark(here.reader, found.id)
-    return await here.given(request, str(mark), as_it_is, asked=(found.id, limits), is_large=True)
+        return await context.read_log(request, as_it_was, asked=(found.id, limits), change_token=found.version, is_large=True)
+    await context.caught_up(of_found=True)
+    change_token = await conversation_mark(context.reader, found.id)
+    return await context.given(request, str(change_token), as_it_is, asked=(found.id, limits), is_large=True)
 
 
 async def _write_state(out: BodyWriter, snapshot: ConversationSnapshot) -> None:
@@ -187,9 +187,9 @@ def _taken(given: str, more: str = "") -> ConflictError:
     return ConflictError(f"there is a conversation {given!r} already{more}: choose another id, or leave it out")
 
 
-async def _conversation(here: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
+async def _conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
     """Return a conversation as it is after what was just appended, as far as the caller may read it."""
-    if not here.identity.may(Scope.READ):
+    if not context.identity.may(Scope.READ):
         return ConversationRef(id=conversation_id)
-    await here.caught_up(("conversations",), of_found=True)
-    return ConversationOut.model_validate(await here.reader.conversation(conversation_id))
+    await context.caught_up(("conversations",), of_found=True)
+    return ConversationOut.model_validate(await context.reader.conversation(conversation_id))

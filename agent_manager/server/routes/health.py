@@ -8,7 +8,7 @@ from starlette.requests import Request
 from agent_manager.server.authorization import AuthorizedRoute
 from agent_manager.server.authorization import Data
 from agent_manager.server.authorization import needs
-from agent_manager.server.context import backend_of
+from agent_manager.server.context import server_context_of
 from agent_manager.server.lookups import READ_TABLES
 from agent_manager.server.schemas.search_statistics_agents import HealthOut
 from agent_manager.server.schemas.search_statistics_agents import ReadyOut
@@ -30,15 +30,15 @@ async def health() -> HealthOut:
 @router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=needs(Data.STATUS))
 async def ready(request: Request) -> ReadyOut:
     """PostgreSQL answers; 503 where it does not, or where this server is about to end."""
-    backend = backend_of(request)
-    if backend.closing.is_set():
+    server_context = server_context_of(request)
+    if server_context.closing.is_set():
         raise StoreClosed
-    store = backend.store
-    with backend.limits.requests.one():
+    store = server_context.store
+    with server_context.limits.requests.one():
         final, applied = (
             await horizon(store.log(store.caller())),
             await applied_position(store, named(list(READ_TABLES))),
         )
-    if not backend.gate.is_own(request.headers):
+    if not server_context.gate.is_own(request.headers):
         return ReadyOut(horizon=None, applied=None)  # how much there is, is not for everybody
     return ReadyOut(horizon=final, applied=applied)

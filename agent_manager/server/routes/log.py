@@ -135,15 +135,15 @@ _STREAM: Answers = {
     responses=read_errors(NOT_FOUND),
     openapi_extra=needs(Data.LOG),
 )
-async def history(here: CurrentContext, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
+async def history(context: CurrentContext, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
     """The audit trail of a conversation, from the log itself."""
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
 
     async def page(out: BodyWriter) -> None:
-        events = await here.reader.history(found.id, types=asked.type, **asked.model_dump(exclude={"type"}))
+        events = await context.reader.history(found.id, types=asked.type, **asked.model_dump(exclude={"type"}))
         await write_page(out, events, _encode, events.next)
 
-    return await here.read_log(request, page, asked=(found.id, asked.model_dump()), mark=found.version)
+    return await context.read_log(request, page, asked=(found.id, asked.model_dump()), change_token=found.version)
 
 
 @router.post(
@@ -153,12 +153,12 @@ async def history(here: CurrentContext, request: Request, conversation: str, ask
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def append_events(here: CurrentContext, conversation: str, given: EventsIn) -> AppendOut:
+async def append_events(context: CurrentContext, conversation: str, given: EventsIn) -> AppendOut:
     """Appends events of any kind to a conversation, all of them or none."""
-    events = await new_events(given.events, here.new_id)
-    found = await get_or_404(here.reader, conversation)
+    events = await new_events(given.events, context.new_id)
+    found = await get_or_404(context.reader, conversation)
     expected = ANY if given.expected_version is None else given.expected_version
-    return append_out(await here.append(found.id, events, expected=expected), here.position)
+    return append_out(await context.append(found.id, events, expected=expected), context.position)
 
 
 @router.get(
@@ -169,33 +169,33 @@ async def append_events(here: CurrentContext, conversation: str, given: EventsIn
     openapi_extra=needs(Data.LOG),
 )
 async def stream_conversation(
-    here: CurrentContext, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
 ) -> EventStream:
     """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
-    found = await get_or_404(here.reader, conversation)
-    after = await _beginning(here, request, asked)
-    return here.stream(request, of_conversation(here.reader, here.desk.hub, found.id, after), after)
+    found = await get_or_404(context.reader, conversation)
+    after = await _beginning(context, request, asked)
+    return context.stream(request, of_conversation(context.reader, context.tenant_context.change_notifier, found.id, after), after)
 
 
 @router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
-async def read_log(here: CurrentContext, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
+async def read_log(context: CurrentContext, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
     """The events of all conversations, in the order of the log, as far as it is final."""
-    final = await horizon(here.store.log(here.caller))
+    final = await horizon(context.store.log(context.caller))
 
     async def page(out: BodyWriter) -> None:
         which = asked.model_dump(exclude={"type"})
-        which |= {"tenant": here.caller.tenant, "user": here.caller.user}
+        which |= {"tenant": context.caller.tenant, "user": context.caller.user}
         position = asked.after
         await out.write(b'{"items":[')
         before = b""
-        async for event in here.store.read_log(types=asked.type, until_position=final, **which):
+        async for event in context.store.read_log(types=asked.type, until_position=final, **which):
             await out.write(before + _encode(event))
             before, position = b",", event.position
             if out.size > PAGE_BYTES:
                 break
         await out.write(b'],"next":%d}' % position)
 
-    return await here.read_log(request, page, asked=asked.model_dump(), mark=final)
+    return await context.read_log(request, page, asked=asked.model_dump(), change_token=final)
 
 
 @router.get(
@@ -205,21 +205,21 @@ async def read_log(here: CurrentContext, request: Request, asked: Annotated[LogQ
     responses=_STREAM | errors(),
     openapi_extra=needs(Data.LOG),
 )
-async def stream_log(here: CurrentContext, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
+async def stream_log(context: CurrentContext, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
     Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
-    after = await _beginning(here, request, asked)
-    tenant, user = here.caller.tenant, here.caller.user
-    events = here.store.subscribe(
+    after = await _beginning(context, request, asked)
+    tenant, user = context.caller.tenant, context.caller.user
+    events = context.store.subscribe(
         after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
     )
-    return here.stream(request, events, after)
+    return context.stream(request, events, after)
 
 
 def _encode(event: Event) -> bytes:
     return event_out(event).model_dump_json().encode()
 
 
-async def _beginning(here: RequestContext, request: Request, asked: StreamQuery) -> int:
+async def _beginning(context: RequestContext, request: Request, asked: StreamQuery) -> int:
     after = resumed_after(request, asked.after)
-    return await end_of_log(here.store) if after is None else after
+    return await end_of_log(context.store) if after is None else after

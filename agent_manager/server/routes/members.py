@@ -33,10 +33,10 @@ _MEMBERS = query("agent_manager.server", "members")
 
 
 @router.get("", response_model=MembersOut, responses=errors(NOT_FOUND), openapi_extra=needs(Data.CONTENT))
-async def list_members(here: CurrentContext, conversation: str) -> MembersOut:
+async def list_members(context: CurrentContext, conversation: str) -> MembersOut:
     """Who may see a conversation: its owner, and those with whom it was shared."""
-    found = await get_or_404(here.reader, conversation)
-    return MembersOut(items=await _members(here, found.id))
+    found = await get_or_404(context.reader, conversation)
+    return MembersOut(items=await _members(context, found.id))
 
 
 @router.post(
@@ -46,11 +46,11 @@ async def list_members(here: CurrentContext, conversation: str) -> MembersOut:
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def share(here: CurrentContext, conversation: str, member: MemberIn) -> MemberOut:
+async def share(context: CurrentContext, conversation: str, member: MemberIn) -> MemberOut:
     """Shares a conversation with a user, or changes what they may do. Only its owner may, and administrators."""
-    found = await get_or_404(here.reader, conversation)
-    await _check_no_owner(here, found.id, member.user)
-    await here.append(found.id, [ConversationShared(user=member.user, access=member.access)])
+    found = await get_or_404(context.reader, conversation)
+    await _check_no_owner(context, found.id, member.user)
+    await context.append(found.id, [ConversationShared(user=member.user, access=member.access)])
     return MemberOut(user=member.user, access=member.access)
 
 
@@ -61,25 +61,25 @@ async def share(here: CurrentContext, conversation: str, member: MemberIn) -> Me
     responses=errors(NOT_FOUND, CONFLICT),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def unshare(here: CurrentContext, conversation: str, user: Annotated[User, Path()]) -> None:
+async def unshare(context: CurrentContext, conversation: str, user: Annotated[User, Path()]) -> None:
     """Shares a conversation with a user no longer. Its owner stays."""
-    found = await get_or_404(here.reader, conversation)
-    await _check_no_owner(here, found.id, user)
-    await here.append(found.id, [ConversationUnshared(user=user)])
+    found = await get_or_404(context.reader, conversation)
+    await _check_no_owner(context, found.id, user)
+    await context.append(found.id, [ConversationUnshared(user=user)])
 
 
-async def _members(here: CurrentContext, conversation: UUID) -> list[MemberOut]:
-    rows = await here.store.tables(here.caller).fetch(_MEMBERS, {"conversation": conversation})
+async def _members(context: CurrentContext, conversation: UUID) -> list[MemberOut]:
+    rows = await context.store.tables(context.caller).fetch(_MEMBERS, {"conversation": conversation})
     return [MemberOut(user=user, access=access) for user, access in rows]
 
 
-async def _check_no_owner(here: CurrentContext, conversation: UUID, user: str) -> None:
+async def _check_no_owner(context: CurrentContext, conversation: UUID, user: str) -> None:
     """Refuses to change what the owner may do: it would be written, and change nothing.
 
     Raises:
         ConflictError: they are the owner. Whoever may not share is refused by the append, whomever they name.
     """
-    if here.caller.user not in (None, user):
+    if context.caller.user not in (None, user):
         return
-    if MemberOut(user=user, access="own") in await _members(here, conversation):
+    if MemberOut(user=user, access="own") in await _members(context, conversation):
         raise ConflictError(f"{printable(user)} owns the conversation and stays its owner: name somebody else")

@@ -57,18 +57,18 @@ MessageIn = Annotated[
     openapi_extra=needs(Data.CONTENT),
 )
 async def list_messages(
-    here: CurrentContext, request: Request, conversation: str, asked: Annotated[ConversationMessageQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, asked: Annotated[ConversationMessageQuery, Query()]
 ) -> Response:
     """The messages of a conversation, in its order."""
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
 
     which = asked.model_dump(exclude={"at_least"})
 
     async def page(out: BodyWriter) -> None:
-        rows = await here.reader.messages(found.id, **which)
+        rows = await context.reader.messages(found.id, **which)
         await write_page(out, rows, encoder(MessageOut), rows.next)
 
-    return await here.read(
+    return await context.read(
         request, page, asked=(found.id, which), projections=("messages",), at_least=asked.at_least, of_found=True
     )
 
@@ -81,16 +81,16 @@ async def list_messages(
     openapi_extra=needs(Data.CONVERSATION),
 )
 async def append_message(
-    here: CurrentContext,
+    context: CurrentContext,
     conversation: str,
     message: MessageIn,
     asked: Annotated[AppendMessageQuery, Query()],
 ) -> AppendOut:
     """Adds a message, as it was sent. Nobody is asked to answer it."""
     data = message_from_sent(message, given_id=_id_of(message))
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
     expected = ANY if asked.expected_version is None else asked.expected_version
-    return append_out(await here.append(found.id, [data], expected=expected, claimed=asked.actor), here.position)
+    return append_out(await context.append(found.id, [data], expected=expected, claimed=asked.actor), context.position)
 
 
 @router.post(
@@ -100,16 +100,16 @@ async def append_message(
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def send_message(here: CurrentContext, conversation: str, message: MessageIn) -> AcceptedOut:
+async def send_message(context: CurrentContext, conversation: str, message: MessageIn) -> AcceptedOut:
     """Adds a message and has it answered. It is stored when this returns; the answer comes by itself."""
-    found = await get_or_404(here.reader, conversation)
-    here.check_writable(found.id)
-    manager = here.manager
+    found = await get_or_404(context.reader, conversation)
+    context.check_writable(found.id)
+    manager = context.manager
     view = await manager.get_conversation(conversation)
     name = str(found.id) if view is None else view.conversation_id
-    accepted = await manager.accept(message, name, event_id=None if here.claim is None else here.new_id("message"))
-    here.answer(accepted)
-    return AcceptedOut.model_validate(accepted).told(here.position)
+    accepted = await manager.accept(message, name, event_id=None if context.claim is None else context.new_id("message"))
+    context.answer(accepted)
+    return AcceptedOut.model_validate(accepted).told(context.position)
 
 
 @router.get(
@@ -119,46 +119,46 @@ async def send_message(here: CurrentContext, conversation: str, message: Message
     openapi_extra=needs(Data.CONTENT),
 )
 async def list_conversation_tasks(
-    here: CurrentContext, request: Request, conversation: str, asked: Annotated[TaskQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, asked: Annotated[TaskQuery, Query()]
 ) -> Response:
     """The tasks of a conversation, in the order in which they were created."""
-    found = await get_or_404(here.reader, conversation)
+    found = await get_or_404(context.reader, conversation)
 
     which = asked.model_dump(exclude={"at_least"})
 
     async def page(out: BodyWriter) -> None:
-        rows = await here.reader.tasks(found.id, **which)
+        rows = await context.reader.tasks(found.id, **which)
         await write_page(out, rows, encoder(TaskOut), rows.next)
 
-    return await here.read(
+    return await context.read(
         request, page, asked=(found.id, which), projections=("tasks",), at_least=asked.at_least, of_found=True
     )
 
 
 @router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_all_messages(here: CurrentContext, request: Request, asked: Annotated[AllMessageQuery, Query()]) -> Response:
+async def list_all_messages(context: CurrentContext, request: Request, asked: Annotated[AllMessageQuery, Query()]) -> Response:
     """The messages of all conversations, by the time when they happened."""
     which = asked.model_dump(exclude={"at_least"})
 
     async def page(out: BodyWriter) -> None:
-        rows = await here.reader.messages(**which)
+        rows = await context.reader.messages(**which)
         await write_page(out, rows, encoder(MessageOut), rows.next)
 
     read = ("messages", "conversations")
-    return await here.read(request, page, asked=which, projections=read, at_least=asked.at_least)
+    return await context.read(request, page, asked=which, projections=read, at_least=asked.at_least)
 
 
 @router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_tasks(here: CurrentContext, request: Request, asked: Annotated[AllTaskQuery, Query()]) -> Response:
+async def list_tasks(context: CurrentContext, request: Request, asked: Annotated[AllTaskQuery, Query()]) -> Response:
     """The tasks of all conversations, in the order in which they were created."""
     which = asked.model_dump(exclude={"at_least"})
 
     async def page(out: BodyWriter) -> None:
-        rows = await here.reader.tasks(**which)
+        rows = await context.reader.tasks(**which)
         await write_page(out, rows, encoder(TaskOut), rows.next)
 
     read = ("tasks", "conversations")
-    return await here.read(request, page, asked=which, projections=read, at_least=asked.at_least)
+    return await context.read(request, page, asked=which, projections=read, at_least=asked.at_least)
 
 
 def _id_of(message: Json) -> str | None:

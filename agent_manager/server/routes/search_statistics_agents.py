@@ -44,24 +44,24 @@ router = APIRouter(route_class=AuthorizedRoute)
     tags=["search"],
     openapi_extra=needs(Data.CONTENT),
 )
-async def search(here: CurrentContext, request: Request, asked: Annotated[SearchQuery, Query()]) -> Response:
+async def search(context: CurrentContext, request: Request, asked: Annotated[SearchQuery, Query()]) -> Response:
     """What messages and tasks say, in any of the words' forms. A text is found a moment after it was stored."""
     which = asked.model_dump(exclude={"q", "conversation", "after", "at_least"})
     if asked.conversation is not None:
-        which["conversation"] = (await get_or_404(here.reader, asked.conversation)).id
+        which["conversation"] = (await get_or_404(context.reader, asked.conversation)).id
 
-    which["after"] = here.opened(asked.after)
+    which["after"] = context.opened(asked.after)
 
     async def page(out: BodyWriter) -> None:
-        found = await here.search.page(asked.q, **which)
+        found = await context.search.page(asked.q, **which)
         await out.write(b'{"searched":' + to_json(found.searched) + b',"items":[')
         await out.write_items(
-            found.hits, lambda hit: HitOut.model_validate(hit).told(here.position).model_dump_json().encode()
+            found.hits, lambda hit: HitOut.model_validate(hit).told(context.position).model_dump_json().encode()
         )
         out.cursor = found.cursor
         await out.write(b"]" if found.cursor is not None else b'],"next":null}')
 
-    return await here.read(request, page, asked=(asked.q, which), projections=("search",), at_least=asked.at_least)
+    return await context.read(request, page, asked=(asked.q, which), projections=("search",), at_least=asked.at_least)
 
 
 @router.get(
@@ -71,12 +71,12 @@ async def search(here: CurrentContext, request: Request, asked: Annotated[Search
     tags=["statistics"],
     openapi_extra=needs(Data.CONTENT),
 )
-async def statistics(here: CurrentContext, request: Request, asked: Annotated[StatisticsQuery, Query()]) -> Response:
+async def statistics(context: CurrentContext, request: Request, asked: Annotated[StatisticsQuery, Query()]) -> Response:
     """Counts, sizes and times, by day, role, actor and status."""
     which = asked.model_dump(exclude={"at_least"})
 
     async def make() -> StatisticsOut:
-        read = here.statistics
+        read = context.statistics
         return StatisticsOut(
             days=await read.by_day(**which),
             roles=await read.by_role(**which),
@@ -89,19 +89,19 @@ async def statistics(here: CurrentContext, request: Request, asked: Annotated[St
             sizes=await read.sizes(**which),
         )
 
-    return await here.read(request, writes(make), asked=which, projections=("statistics",), at_least=asked.at_least)
+    return await context.read(request, writes(make), asked=which, projections=("statistics",), at_least=asked.at_least)
 
 
 @router.get(
     "/agents", response_model=AgentsOut, responses=read_errors(), tags=["agents"], openapi_extra=needs(Data.CONTENT)
 )
-async def list_agents(here: CurrentContext, request: Request) -> Response:
+async def list_agents(context: CurrentContext, request: Request) -> Response:
     """The cards of the registered agents."""
 
     async def make() -> AgentsOut:
-        return AgentsOut(items=await here.manager.agents())
+        return AgentsOut(items=await context.manager.agents())
 
-    return await here.read_log(request, writes(make))
+    return await context.read_log(request, writes(make))
 
 
 @router.post(
@@ -112,12 +112,12 @@ async def list_agents(here: CurrentContext, request: Request) -> Response:
     tags=["agents"],
     openapi_extra=needs(Data.REGISTRY),
 )
-async def register_agent(here: CurrentContext, agent: AgentIn) -> Json:
+async def register_agent(context: CurrentContext, agent: AgentIn) -> Json:
     """Registers an agent. Gives its card; to callers without the scope `read` what they sent."""
     given: str | Json | None = agent.url if agent.url is not None else agent.card
     assert given is not None
-    card = await here.manager.register_agent(given, allow_private=here.backend.allows_private)
-    return card if here.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
+    card = await context.manager.register_agent(given, allow_private=context.server_context.allows_private)
+    return card if context.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
 
 
 @router.delete(
@@ -128,19 +128,19 @@ async def register_agent(here: CurrentContext, agent: AgentIn) -> Json:
     tags=["agents"],
     openapi_extra=needs(Data.REGISTRY),
 )
-async def unregister_agent(here: CurrentContext, asked: Annotated[AgentQuery, Query()]) -> None:
+async def unregister_agent(context: CurrentContext, asked: Annotated[AgentQuery, Query()]) -> None:
     """Forgets an agent."""
-    await here.manager.unregister_agent(asked.url)
+    await context.manager.unregister_agent(asked.url)
 
 
 @router.get(
     "/pending", response_model=PendingOut, responses=read_errors(), tags=["messages"], openapi_extra=needs(Data.CONTENT)
 )
-async def pending(here: CurrentContext, request: Request) -> Response:
+async def pending(context: CurrentContext, request: Request) -> Response:
     """The messages that wait for an answer, oldest first."""
 
     async def make() -> PendingOut:
-        waiting = [PendingMessage.model_validate(each) for each in await here.manager.pending()]
-        return PendingOut(items=[each.told(here.position) for each in waiting])
+        waiting = [PendingMessage.model_validate(each) for each in await context.manager.pending()]
+        return PendingOut(items=[each.told(context.position) for each in waiting])
 
-    return await here.read_log(request, writes(make))
+    return await context.read_log(request, writes(make))

@@ -15,7 +15,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := writing_tenant();
+    bound text := append_tenant();
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);

@@ -1,5 +1,5 @@
 -- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own
--- that has set its tenant and user (asking_tenant, asking_user). It raises errors instead of returning outcomes.
+-- that has set its tenant and user (current_tenant, current_tenant_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -23,7 +23,7 @@ AS $$
 DECLARE
     event  record;
     target integer;
-    asked  text := asking_tenant();
+    asked  text := current_tenant();
 BEGIN
     IF asked IS NULL THEN
         RAISE EXCEPTION 'this transaction has not set a tenant'
@@ -36,7 +36,7 @@ BEGIN
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
-                   schema_versions, actors, contents, metadatas, array_fill(coalesce(asking_user(), ''), ARRAY[cardinality(conversation_nos)]),
+                   schema_versions, actors, contents, metadatas, array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]),
                    -1
                ) WITH ORDINALITY AS g
          ORDER BY CASE g.outcome

@@ -80,7 +80,7 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    bound := writing_tenant();
+    bound := append_tenant();
     IF bound <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
     END IF;
@@ -101,7 +101,7 @@ BEGIN
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
-    asleep := hold_gate() AND somebody_sleeps();
+    asleep := register_append() AND has_waiters();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, shares, outcome, "position", version, "timestamp", problem IN
@@ -162,8 +162,8 @@ BEGIN
                    ELSE 'n'
                END AS verdict
           FROM (SELECT e.*,
-                       coalesce(event_problem(e.event_type, e.content, e.metadata),
-                                given_id_problem(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       coalesce(validate_event(e.event_type, e.content, e.metadata),
+                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
                                                  e.event_type, e.content)) AS problem
                   FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                               metadatas, users)
@@ -255,7 +255,7 @@ BEGIN
         PERFORM await_durability();
     END IF;
     IF asleep THEN
-        PERFORM pg_notify(wake_channel(), '');
+        PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;

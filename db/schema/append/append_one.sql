@@ -31,12 +31,12 @@ BEGIN
                  metadata, patience, asking) > 0 THEN
         RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    bound := writing_tenant();
+    bound := append_tenant();
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    problem := coalesce(event_problem(event_type, content, metadata),
-                        given_id_problem(tenant_id, conversation_id, event_type, content));
+    problem := coalesce(validate_event(event_type, content, metadata),
+                        validate_given_id(tenant_id, conversation_id, event_type, content));
     IF problem IS NOT NULL THEN
         outcome := 'r';
         RETURN;
@@ -53,7 +53,7 @@ BEGIN
         outcome := 'b';
         RETURN;
     END IF;
-    asleep := hold_gate() AND somebody_sleeps();
+    asleep := register_append() AND has_waiters();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -127,7 +127,7 @@ BEGIN
             metadata := metadata || jsonb_build_object('eventstore.owner', asking);
         END IF;
         IF metadata ? 'eventstore.owner' THEN
-            PERFORM own_conversation(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
+            PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
         END IF;
     END IF;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
@@ -140,7 +140,7 @@ BEGIN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;
     IF asleep THEN
-        PERFORM pg_notify(wake_channel(), '');
+        PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;

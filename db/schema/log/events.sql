@@ -55,4 +55,4 @@ ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 
 SELECT eventstore_own('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
-SELECT raise_wall('events');
+SELECT enable_rls('events');

@@ -12,7 +12,7 @@ BEGIN
         RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
     END IF;
     last := last_position();
-    RETURN least(last, lowest_gate(last));
+    RETURN least(last, lowest_append_in_flight(last));
 END
 $$;
 

@@ -22,10 +22,10 @@ SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE c
 SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');
 
 -- Users see their own memberships, which the policies of other tables read. Those of others are shown by members_of.
-SELECT raise_wall('conversation_members', '');
+SELECT enable_rls('conversation_members', '');
 DO $$
 BEGIN
-    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT asking_user()))',
-                   tenant_of_wall());
+    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT current_tenant_user()))',
+                   rls_tenant());
 END
 $$;

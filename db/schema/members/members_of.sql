@@ -4,15 +4,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     SELECT m.user_id, m.access
       FROM conversation_members m
-     WHERE m.tenant_id = (SELECT asking_tenant())
+     WHERE m.tenant_id = (SELECT current_tenant())
        AND m.conversation_id = members_of.conversation
-       AND ((SELECT asking_user()) IS NULL
+       AND ((SELECT current_tenant_user()) IS NULL
             OR EXISTS (
                    SELECT
                      FROM conversation_members own
-                    WHERE own.tenant_id = (SELECT asking_tenant())
+                    WHERE own.tenant_id = (SELECT current_tenant())
                       AND own.conversation_id = members_of.conversation
-                      AND own.user_id = (SELECT asking_user())
+                      AND own.user_id = (SELECT current_tenant_user())
                ))
      ORDER BY m.access = 'own' DESC, m.user_id;
 END;

@@ -10,7 +10,7 @@ CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
     source     text,
-    shares     smallint[],
+    partitions     smallint[],
     size       integer,
     until      bigint,
     horizon    bigint DEFAULT NULL
@@ -23,8 +23,8 @@ BEGIN
               FROM checkpoints c
              WHERE c.projection = begin_batch.projection
                AND c.stage = begin_batch.stage
-               AND c.share = ANY (begin_batch.shares)
-             ORDER BY c.share
+               AND c.partition = ANY (begin_batch.partitions)
+             ORDER BY c.partition
                FOR UPDATE) AS locked;
     IF lower_position IS NULL THEN
         RETURN;
@@ -50,7 +50,7 @@ BEGIN
     IF events > 0 THEN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
-                set_config('eventstore.shares', begin_batch.shares::text, true),
+                set_config('eventstore.partitions', begin_batch.partitions::text, true),
                 set_config('eventstore.lower_position', lower_position::text, true),
                 set_config('eventstore.upper_position', upper_position::text, true);
     END IF;

@@ -4,12 +4,12 @@
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
-    share      smallint NOT NULL,
+    partition      smallint NOT NULL,
     position   bigint NOT NULL DEFAULT 0,
     updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     stage      text COLLATE "C" NOT NULL DEFAULT 'live',
-    CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, share),
-    CONSTRAINT checkpoints_share_check CHECK (share BETWEEN 0 AND 15),
+    CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, partition),
+    CONSTRAINT checkpoints_partition_check CHECK (partition BETWEEN 0 AND 15),
     CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 

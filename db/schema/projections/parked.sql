@@ -23,4 +23,4 @@ ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 SELECT eventstore_own('TABLE parked');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
-SELECT raise_wall('parked');
+SELECT enable_rls('parked');

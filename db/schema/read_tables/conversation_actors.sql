@@ -21,4 +21,4 @@ SELECT eventstore_own('TABLE conversation_actors');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reader');
-SELECT raise_wall('conversation_actors');
+SELECT enable_rls('conversation_actors');

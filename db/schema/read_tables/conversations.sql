@@ -40,4 +40,4 @@ ALTER TABLE conversations ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversations', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversations', 'eventstore_reader');
-SELECT raise_wall('conversations', 'id');
+SELECT enable_rls('conversations', 'id');

@@ -32,4 +32,4 @@ ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE messages', 'eventstore_reader');
-SELECT raise_wall('messages');
+SELECT enable_rls('messages');

@@ -32,4 +32,4 @@ ALTER TABLE task_artifacts ALTER COLUMN description SET STATISTICS 0;
 SELECT eventstore_own('TABLE task_artifacts');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE task_artifacts', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE task_artifacts', 'eventstore_reader');
-SELECT raise_wall('task_artifacts');
+SELECT enable_rls('task_artifacts');

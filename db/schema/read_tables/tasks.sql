@@ -39,4 +39,4 @@ ALTER TABLE tasks ALTER COLUMN given_id SET STATISTICS 0;
 SELECT eventstore_own('TABLE tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE tasks', 'eventstore_reader');
-SELECT raise_wall('tasks');
+SELECT enable_rls('tasks');

@@ -18,4 +18,4 @@ SELECT eventstore_own('TABLE search_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
-SELECT raise_wall('search_conversations');
+SELECT enable_rls('search_conversations');

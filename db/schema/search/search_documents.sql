@@ -32,4 +32,4 @@ COMMENT ON COLUMN search_documents.plain_words IS
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search');
-SELECT raise_wall('search_documents');
+SELECT enable_rls('search_documents');

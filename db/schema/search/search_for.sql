@@ -35,7 +35,7 @@ DECLARE
     shown     tsquery[];
     found     search_found[];
 BEGIN
-    IF tenant IS DISTINCT FROM asking_tenant() THEN
+    IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';

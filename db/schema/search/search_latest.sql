@@ -9,7 +9,7 @@ CREATE FUNCTION search_latest(
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     sample CONSTANT integer := 2000;
-    asked  tsquery := search_asked(queries, tenant, kind, role, actor);
+    asked  tsquery := search_narrowed(queries, tenant, kind, role, actor);
     way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
     budget integer := sample;
     found  search_found[];
@@ -21,11 +21,11 @@ BEGIN
     IF numnode(asked) = 0 THEN
         RETURN ARRAY[]::search_found[];
     END IF;
-    IF way = 'time' AND asking_user() IS NOT NULL
+    IF way = 'time' AND current_tenant_user() IS NOT NULL
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
-                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = asking_user()
+                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = current_tenant_user()
                      LIMIT few + 1) AS m) <= few THEN
         way := 'own';
     END IF;

@@ -52,12 +52,12 @@ BEGIN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
                END,
-               CASE WHEN asking_user() IS NOT NULL THEN
+               CASE WHEN current_tenant_user() IS NOT NULL THEN
                    ' AND (SELECT true FROM conversation_members m
                            WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted, asking_user();
+          budget, wanted, current_tenant_user();
 END
 $$;
 

@@ -16,11 +16,11 @@ DECLARE
     conversations CONSTANT integer := 400;
     own           uuid[];
 BEGIN
-    IF asking_user() IS NOT NULL THEN
+    IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
                        FROM conversation_members m
                       WHERE m.tenant_id = search_sample.tenant
-                        AND m.user_id = asking_user()
+                        AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
     ELSIF conversation IS NOT NULL THEN

@@ -38,4 +38,4 @@ SELECT eventstore_own('TABLE statistics_activity');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_activity', 'eventstore_reader');
-SELECT raise_wall('statistics_activity');
+SELECT enable_rls('statistics_activity');

@@ -16,4 +16,4 @@ COMMENT ON TABLE statistics_answers IS
 SELECT eventstore_own('TABLE statistics_answers');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_answers', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_answers', 'eventstore_reader');
-SELECT raise_wall('statistics_answers');
+SELECT enable_rls('statistics_answers');

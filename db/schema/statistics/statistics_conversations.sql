@@ -19,4 +19,4 @@ SELECT eventstore_own('TABLE statistics_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_conversations', 'eventstore_reader');
-SELECT raise_wall('statistics_conversations');
+SELECT enable_rls('statistics_conversations');

@@ -15,4 +15,4 @@ COMMENT ON TABLE statistics_stays IS 'Time that a task spent in a status that it
 SELECT eventstore_own('TABLE statistics_stays');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_stays', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_stays', 'eventstore_reader');
-SELECT raise_wall('statistics_stays');
+SELECT enable_rls('statistics_stays');

@@ -19,4 +19,4 @@ COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the tas
 SELECT eventstore_own('TABLE statistics_tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_tasks', 'eventstore_reader');
-SELECT raise_wall('statistics_tasks');
+SELECT enable_rls('statistics_tasks');

@@ -396,7 +396,7 @@ class EmbeddedServer:
             ) from error
 
 
-def room_left(data_dir: Path) -> int:
+def free_space(data_dir: Path) -> int:
     """Bytes that are free for an ordinary user where the data directory is, or would be made."""
     folder = data_dir.absolute()
     while not folder.exists():

@@ -118,7 +118,7 @@ SELECT 'definition of', f.name,
   FROM routine f
  CROSS JOIN schema s
  CROSS JOIN log l
- WHERE f.name = 'chooses_tenant()'
+ WHERE f.name = 'may_set_tenant()'
  UNION ALL
 SELECT 'role', r.rolname::text,
        concat_ws(' ', CASE WHEN NOT r.rolinherit THEN 'NOINHERIT' END, CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,

@@ -65,7 +65,7 @@ SELECT set_config('datestyle', 'ISO, MDY', false),
 SELECT set_config('role', %(role)s, true),
        set_config('eventstore.tenant', %(tenant)s, true),
        set_config('eventstore.user', %(user)s, true),
-       set_config('eventstore.about', %(about)s, true)
+       set_config('eventstore.conversation_id', %(about)s, true)
 
 -- name: take_role
 -- A role, and its search path, until the transaction ends; taken only where it has rights in this database; see

@@ -27,45 +27,45 @@ async def test_a_token_says_who_bears_it(gate: Gate) -> None:
 
 
 async def test_a_token_is_refused_once_it_has_expired(gate: Gate) -> None:
-    gatekeeper = await gate(jwt_key=SECRET)
+    authenticator = await gate(jwt_key=SECRET)
     expires = int(time.time()) + 3 - LEEWAY_SECONDS
     token = signed(exp=expires)
-    assert not await is_refused(gatekeeper, token)
-    await until_async(lambda: is_refused(gatekeeper, token), "expired")
+    assert not await is_refused(authenticator, token)
+    await until_async(lambda: is_refused(authenticator, token), "expired")
     assert 0 <= time.time() - expires - LEEWAY_SECONDS < 1
 
 
 async def test_disabled_users_and_suspended_tenants_are_refused_within_a_second(
     directory: Directory, gate: Gate
 ) -> None:
-    gatekeeper = await gate(jwt_key=SECRET)
+    authenticator = await gate(jwt_key=SECRET)
     ana, unknown = signed(), signed(sub="somebody of the issuer's")
-    assert not await is_refused(gatekeeper, ana)
-    assert not await is_refused(gatekeeper, unknown)
+    assert not await is_refused(authenticator, ana)
+    assert not await is_refused(authenticator, unknown)
     await directory.disable_user("acme", "ana")
     began = time.monotonic()
-    await until_async(lambda: is_refused(gatekeeper, ana), "ana is refused")
+    await until_async(lambda: is_refused(authenticator, ana), "ana is refused")
     assert time.monotonic() - began < 1
-    assert not await is_refused(gatekeeper, unknown)
+    assert not await is_refused(authenticator, unknown)
     await directory.suspend_tenant("acme")
     began = time.monotonic()
-    await until_async(lambda: is_refused(gatekeeper, unknown), "everybody is refused")
+    await until_async(lambda: is_refused(authenticator, unknown), "everybody is refused")
     assert time.monotonic() - began < 1
 
 
 async def test_without_a_key_no_jwt_is_accepted(gate: Gate) -> None:
-    gatekeeper = await gate()
-    assert await is_refused(gatekeeper, signed())
-    assert await is_refused(gatekeeper, signed("x" * 32))
+    authenticator = await gate()
+    assert await is_refused(authenticator, signed())
+    assert await is_refused(authenticator, signed("x" * 32))
 
 
 async def test_why_a_token_was_refused_stands_in_the_log_and_nothing_of_it(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    gatekeeper = await gate(jwt_key=SECRET)
+    authenticator = await gate(jwt_key=SECRET)
     token = signed(exp=1)
-    assert await is_refused(gatekeeper, token)
+    assert await is_refused(authenticator, token)
     assert "a JWT was refused: ExpiredSignatureError" in caplog.text
     assert not any(part in caplog.text for part in token.split("."))
 

@@ -104,11 +104,11 @@ async def test_a_login_is_bound_to_a_tenant_until_it_is_unbound(
     assert BoundLogin(login, "acme") in await directory.logins()
     with psycopg.connect(url) as connection:
         connection.execute("SET eventstore.tenant = 'globex'")
-        assert connection.execute("SELECT asking_tenant()").fetchone() == ("acme",)
+        assert connection.execute("SELECT current_tenant()").fetchone() == ("acme",)
     await directory.unbind_login(login)
     assert await directory.logins() == []
     with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT asking_tenant()").fetchone() == (None,)
+        assert connection.execute("SELECT current_tenant()").fetchone() == (None,)
     with pytest.raises(NotFound, match="is bound to no tenant"):
         await directory.unbind_login(login)
 

@@ -175,23 +175,23 @@ async def test_a_key_is_used_for_the_algorithm_that_it_names() -> None:
 async def test_tokens_are_checked_with_a_file(gate: Gate, tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     file.write_text(jwks(rsa_issuer(), ec_issuer("second")))
-    gatekeeper = await gate(jwt_jwks=str(file))
-    assert (await gatekeeper.identify(rsa_issuer().token())).user == "ana"
-    assert (await gatekeeper.identify(ec_issuer("second").token())).user == "ana"
-    assert await is_refused(gatekeeper, rsa_issuer("third").token())
+    authenticator = await gate(jwt_jwks=str(file))
+    assert (await authenticator.identify(rsa_issuer().token())).user == "ana"
+    assert (await authenticator.identify(ec_issuer("second").token())).user == "ana"
+    assert await is_refused(authenticator, rsa_issuer("third").token())
     # Somebody else's key under a name that is known; and another kind of key than the name stands for.
-    assert await is_refused(gatekeeper, Issuer("RS256", rsa_issuer("third").key).token())
-    assert await is_refused(gatekeeper, Issuer("RS256", rsa_issuer().key, "second").token())
+    assert await is_refused(authenticator, Issuer("RS256", rsa_issuer("third").key).token())
+    assert await is_refused(authenticator, Issuer("RS256", rsa_issuer().key, "second").token())
 
 
 async def test_a_key_that_is_put_into_the_file_is_found(gate: Gate, tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     file.write_text(jwks(rsa_issuer()))
-    gatekeeper = await gate(jwt_jwks=str(file))
-    assert not await is_refused(gatekeeper, rsa_issuer().token())
+    authenticator = await gate(jwt_jwks=str(file))
+    assert not await is_refused(authenticator, rsa_issuer().token())
     file.write_text(jwks(rsa_issuer("next")))
-    assert not await is_refused(gatekeeper, rsa_issuer("next").token())
-    assert await is_refused(gatekeeper, rsa_issuer().token(jti="not the one that is remembered"))
+    assert not await is_refused(authenticator, rsa_issuer("next").token())
+    assert await is_refused(authenticator, rsa_issuer().token(jti="not the one that is remembered"))
 
 
 class Site(ThreadingHTTPServer):
@@ -236,11 +236,11 @@ def site() -> Iterator[Site]:
 
 async def test_tokens_are_checked_with_what_a_server_says(gate: Gate, site: Site) -> None:
     site.body = jwks(rsa_issuer()).encode()
-    gatekeeper = await gate(jwt_jwks=site.url)
-    assert not await is_refused(gatekeeper, rsa_issuer().token())
+    authenticator = await gate(jwt_jwks=site.url)
+    assert not await is_refused(authenticator, rsa_issuer().token())
     site.body = jwks(ec_issuer("next")).encode()
-    assert not await is_refused(gatekeeper, ec_issuer("next").token())
-    assert await is_refused(gatekeeper, rsa_issuer().token(jti="another"))
+    assert not await is_refused(authenticator, ec_issuer("next").token())
+    assert await is_refused(authenticator, rsa_issuer().token(jti="another"))
     assert site.asked == 2
 
 
@@ -257,20 +257,20 @@ async def test_an_answer_that_is_no_set_lets_nobody_in(
     gate: Gate, site: Site, caplog: pytest.LogCaptureFixture, status: int, body: bytes, said: str
 ) -> None:
     site.status, site.body, site.location = status, body, site.url if status == 302 else ""
-    gatekeeper = await gate(jwt_jwks=site.url)
+    authenticator = await gate(jwt_jwks=site.url)
     with pytest.raises(KeysUnavailable, match="repeat the request later"):
-        await gatekeeper.identify(rsa_issuer().token())
+        await authenticator.identify(rsa_issuer().token())
     assert said in caplog.text
     assert site.asked == 1
 
 
 async def test_static_keys_go_on_where_the_issuer_is_away(gate: Gate) -> None:
-    gatekeeper = await gate(jwt_jwks=f"http://user:hidden@127.0.0.1:{free_port()}/jwks?code=hidden")
+    authenticator = await gate(jwt_jwks=f"http://user:hidden@127.0.0.1:{free_port()}/jwks?code=hidden")
     with pytest.raises(KeysUnavailable, match="cannot be read now") as error:
-        await gatekeeper.identify(rsa_issuer().token())
+        await authenticator.identify(rsa_issuer().token())
     assert "hidden" not in str(error.value)
     assert "127.0.0.1" not in str(error.value)
-    assert await is_refused(gatekeeper, f"es_{'a' * 12}_{'A' * 43}")
+    assert await is_refused(authenticator, f"es_{'a' * 12}_{'A' * 43}")
 
 
 @pytest.mark.parametrize(

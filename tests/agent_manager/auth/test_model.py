@@ -81,14 +81,14 @@ async def test_those_are_let_in_whom_the_model_lets_in(
                 await directory.disable_user(named(tenant), user, disabled=what == "disable")
                 (model.disabled.add if what == "disable" else model.disabled.discard)((tenant, user))
     jwt_settings = Settings(_env_file=None, jwt_key=SECRET)
-    async with Authenticator(store, jwt_settings) as gatekeeper:
+    async with Authenticator(store, jwt_settings) as authenticator:
         for token, (tenant, user, key) in model.keys.items():
             expected = key not in model.revoked and model.lets_in(tenant, user)
-            assert await is_refused(gatekeeper, token) is not expected
+            assert await is_refused(authenticator, token) is not expected
             if expected:
-                identity = await gatekeeper.identify(token)
+                identity = await authenticator.identify(token)
                 assert (identity.tenant, identity.user, identity.key) == (named(tenant), user, key)
         for tenant in TENANTS:
             for user in USERS:
-                refused = await is_refused(gatekeeper, signed(tenant=named(tenant), sub=user))
+                refused = await is_refused(authenticator, signed(tenant=named(tenant), sub=user))
                 assert refused is not model.lets_in(tenant, user)

@@ -35,9 +35,9 @@ def told(error: BaseException) -> str:
     return "".join([*lines, *traceback.format_exception(error), repr(error), str(error)])
 
 
-async def refusal(gatekeeper: Authenticator, token: str) -> BaseException:
+async def refusal(authenticator: Authenticator, token: str) -> BaseException:
     try:
-        await gatekeeper.identify(token)
+        await authenticator.identify(token)
     except Exception as error:
         return error
     raise AssertionError("the token is let in")
@@ -61,9 +61,9 @@ async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
     gate: Gate, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    gatekeeper = await gate(jwt_key=SECRET)
+    authenticator = await gate(jwt_key=SECRET)
     for _ in range(2):  # the second is remembered
-        said = told(await refusal(gatekeeper, token))
+        said = told(await refusal(authenticator, token))
         for hidden in {token, *(part for part in token.split(".") if len(part) > 8), "S3cret"}:
             assert hidden not in said
             assert hidden not in caplog.text
@@ -71,10 +71,10 @@ async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
 
 @pytest.mark.own_database
 async def test_a_token_is_not_told_of_when_the_server_is_away(store: EventStore, gate: Gate) -> None:
-    gatekeeper = await gate(jwt_key=SECRET)
+    authenticator = await gate(jwt_key=SECRET)
     await store.close()
     for token in (f"es_{'a' * 12}_{'S3cret' * 7}x", signed(note="S3cret")):
-        said = told(await refusal(gatekeeper, token))
+        said = told(await refusal(authenticator, token))
         assert "not open" in said
         assert not any(part in said for part in ("S3cret", *token.split(".")))
 
@@ -92,8 +92,8 @@ def test_keys_are_shown_without_their_hashes() -> None:
 
 
 async def test_the_gatekeeper_hides_its_keys(gate: Gate) -> None:
-    gatekeeper = await gate(jwt_key=SECRET)
-    await gatekeeper.identify(signed())
+    authenticator = await gate(jwt_key=SECRET)
+    await authenticator.identify(signed())
     seen: set[int] = set()
 
     def texts(value: Any) -> str:
@@ -104,8 +104,8 @@ async def test_the_gatekeeper_hides_its_keys(gate: Gate) -> None:
         inner = vars(value).values() if hasattr(value, "__dict__") else ()
         return "".join([repr(value), *map(texts, inner)])
 
-    assert SECRET not in texts(gatekeeper._jwt)
-    assert SECRET not in repr(vars(gatekeeper))
+    assert SECRET not in texts(authenticator._jwt)
+    assert SECRET not in repr(vars(authenticator))
 
 
 def test_settings_hide_the_key_of_jwt(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,12 +83,12 @@ async def test_no_two_keys_are_alike(directory: Directory) -> None:
 async def test_a_revoked_key_is_refused_within_a_second(directory: Directory, gate: Gate) -> None:
     new = await directory.add_key("acme", "laptop", user="ana")
     gates = [await gate(), await gate()]  # as in two processes
-    for gatekeeper in gates:
-        assert not await is_refused(gatekeeper, text(new))
+    for authenticator in gates:
+        assert not await is_refused(authenticator, text(new))
     assert (await directory.revoke_key("acme", new.key.id)).state == "revoked"
 
     async def everywhere() -> bool:
-        return all([await is_refused(gatekeeper, text(new)) for gatekeeper in gates])
+        return all([await is_refused(authenticator, text(new)) for authenticator in gates])
 
     assert await seconds_until(everywhere, "refused") < EFFECTIVE_SECONDS
     first = (await directory.keys("acme"))[0].revoked_at
@@ -97,9 +97,9 @@ async def test_a_revoked_key_is_refused_within_a_second(directory: Directory, ga
 
 async def test_a_key_is_refused_once_it_has_expired(directory: Directory, gate: Gate) -> None:
     new = await directory.add_key("acme", "short", lifetime=timedelta(seconds=1.5))
-    gatekeeper = await gate()
-    assert not await is_refused(gatekeeper, text(new))
-    await until_async(lambda: is_refused(gatekeeper, text(new)), "expired")
+    authenticator = await gate()
+    assert not await is_refused(authenticator, text(new))
+    await until_async(lambda: is_refused(authenticator, text(new)), "expired")
     assert new.key.expires_at is not None
     late = datetime.now(UTC) - new.key.expires_at
     assert timedelta(0) <= late < timedelta(seconds=EFFECTIVE_SECONDS)
@@ -110,16 +110,16 @@ async def test_nobody_of_a_suspended_tenant_is_let_in_until_it_is_resumed(direct
     token = text(await directory.add_key("acme", "laptop", user="ana"))
     await directory.add_tenant("globex")
     other = text(await directory.add_key("globex", "laptop"))
-    gatekeeper = await gate()
-    assert not await is_refused(gatekeeper, token)
+    authenticator = await gate()
+    assert not await is_refused(authenticator, token)
     await directory.suspend_tenant("acme")
-    assert await seconds_until(lambda: is_refused(gatekeeper, token), "refused") < EFFECTIVE_SECONDS
-    assert not await is_refused(gatekeeper, other)
+    assert await seconds_until(lambda: is_refused(authenticator, token), "refused") < EFFECTIVE_SECONDS
+    assert not await is_refused(authenticator, other)
     assert [key.state for key in await directory.keys("acme")] == ["suspended"]
     await directory.suspend_tenant("acme", suspended=False)
 
     async def let_in() -> bool:
-        return not await is_refused(gatekeeper, token)
+        return not await is_refused(authenticator, token)
 
     assert await seconds_until(let_in, "let in") < EFFECTIVE_SECONDS
 
@@ -127,11 +127,11 @@ async def test_nobody_of_a_suspended_tenant_is_let_in_until_it_is_resumed(direct
 async def test_a_disabled_user_is_not_let_in_until_they_are_enabled(directory: Directory, gate: Gate) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
     other = text(await directory.add_key("acme", "billing"))
-    gatekeeper = await gate()
-    assert not await is_refused(gatekeeper, token)
+    authenticator = await gate()
+    assert not await is_refused(authenticator, token)
     await directory.disable_user("acme", "ana")
-    assert await seconds_until(lambda: is_refused(gatekeeper, token), "refused") < EFFECTIVE_SECONDS
-    assert not await is_refused(gatekeeper, other)
+    assert await seconds_until(lambda: is_refused(authenticator, token), "refused") < EFFECTIVE_SECONDS
+    assert not await is_refused(authenticator, other)
     assert [key.state for key in await directory.keys("acme")] == ["disabled", "active"]
     await directory.disable_user("acme", "ana", disabled=False)
     assert not await is_refused(await gate(), token)
@@ -141,10 +141,10 @@ async def test_a_key_is_looked_up_no_more_than_twice_a_second(
     directory: Directory, gate: Gate, queries: list[Any]
 ) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
-    gatekeeper = await gate()
+    authenticator = await gate()
     calls, began = 0, time.monotonic()
     while time.monotonic() - began < 1.2:
-        await gatekeeper.identify(token)
+        await authenticator.identify(token)
         calls += 1
         await asyncio.sleep(0)
     looked = [parameters for parameters in queries if "hashes" in parameters]
@@ -169,13 +169,13 @@ async def test_a_wrong_secret_is_refused_as_an_unknown_id_is(
 ) -> None:
     """Keys are looked up by the hash of the secret: a known id is not even looked at."""
     new = await directory.add_key("acme", "laptop", user="ana")
-    gatekeeper = await gate()
+    authenticator = await gate()
     secret = text(new).split("_", 2)[2]
     said = []
     for token in (f"es_{new.key.id}_{'A' * 43}", f"es_{'a' * 12}_{'B' * 43}", f"es_{'a' * 12}_{secret}"):
         queries.clear()
         with pytest.raises(Unauthorized) as refusal:
-            await gatekeeper.identify(token)
+            await authenticator.identify(token)
         said.append(str(refusal.value))
         assert [list(parameters) for parameters in queries] == [["hashes"]]
     assert len(set(said)) == 1
@@ -189,20 +189,20 @@ async def test_all_refusals_read_alike(directory: Directory, gate: Gate) -> None
     await directory.add_tenant("globex")
     suspended = await directory.add_key("globex", "suspended")
     await directory.suspend_tenant("globex")
-    gatekeeper = await gate()
+    authenticator = await gate()
     said = set()
     for token in (text(revoked), text(disabled), text(suspended), f"es_{'a' * 12}_{'A' * 43}", "nonsense"):
         with pytest.raises(Unauthorized) as refusal:
-            await gatekeeper.identify(token)
+            await authenticator.identify(token)
         said.add(str(refusal.value))
     assert len(said) == 1
 
 
 async def test_the_same_wrong_key_costs_a_query_now_and_then(gate: Gate, queries: list[Any]) -> None:
-    gatekeeper = await gate()
+    authenticator = await gate()
     calls, began = 0, time.monotonic()
     while time.monotonic() - began < 1.2:
-        assert await is_refused(gatekeeper, f"es_{'a' * 12}_{'A' * 43}")
+        assert await is_refused(authenticator, f"es_{'a' * 12}_{'A' * 43}")
         calls += 1
     assert calls > 20
     assert len(queries) <= 3
@@ -212,11 +212,11 @@ async def test_a_flood_of_wrong_keys_costs_few_queries_and_shuts_nobody_out(
     directory: Directory, gate: Gate, queries: list[Any]
 ) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
-    gatekeeper = await gate()
+    authenticator = await gate()
     flood = [f"es_{number:012}_{'A' * 43}" for number in range(5000)]
-    tasks = [asyncio.create_task(is_refused(gatekeeper, wrong)) for wrong in flood]
+    tasks = [asyncio.create_task(is_refused(authenticator, wrong)) for wrong in flood]
     await asyncio.sleep(0)  # they ask first
-    assert (await gatekeeper.identify(token)).user == "ana"
+    assert (await authenticator.identify(token)).user == "ana"
     assert all(await asyncio.gather(*tasks))
     assert len(queries) < 20
 

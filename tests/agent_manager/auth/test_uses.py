@@ -22,8 +22,8 @@ async def test_the_last_use_of_a_key_is_seen(directory: Directory, gate: Gate) -
     new = await directory.add_key("acme", "laptop", user="ana")
     unused = await directory.add_key("acme", "spare")
     began = datetime.now(UTC)
-    gatekeeper = await gate()
-    await gatekeeper.identify(new.token.get_secret_value())
+    authenticator = await gate()
+    await authenticator.identify(new.token.get_secret_value())
 
     async def last_uses() -> dict[str, datetime | None]:
         return {key.id: key.last_used_at for key in await directory.keys("acme")}
@@ -40,9 +40,9 @@ async def test_uses_are_noted_once_a_minute_by_all_processes_together(
 ) -> None:
     token = (await directory.add_key("acme", "laptop")).token.get_secret_value()
     first, second = await gate(), await gate()
-    for gatekeeper in (first, second, first, second):
-        await gatekeeper.identify(token)
-        await gatekeeper.close()  # what is due is written
+    for authenticator in (first, second, first, second):
+        await authenticator.identify(token)
+        await authenticator.close()  # what is due is written
     assert len([parameters for parameters in queries if "ids" in parameters]) == 2
     [key] = await directory.keys("acme")
     with psycopg.connect(database_url) as connection:
@@ -66,10 +66,10 @@ async def test_uses_are_noted_once_a_minute_by_all_processes_together(
 async def test_a_refused_key_is_not_used(directory: Directory, gate: Gate, queries: list[Any]) -> None:
     new = await directory.add_key("acme", "laptop")
     await directory.revoke_key("acme", new.key.id)
-    gatekeeper = await gate()
+    authenticator = await gate()
     with pytest.raises(Exception, match="not valid"):
-        await gatekeeper.identify(new.token.get_secret_value())
-    await gatekeeper.close()
+        await authenticator.identify(new.token.get_secret_value())
+    await authenticator.close()
     assert not [parameters for parameters in queries if "ids" in parameters]
 
 

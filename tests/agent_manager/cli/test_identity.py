@@ -69,8 +69,8 @@ def identified(settings: Settings, token: str) -> Identity | None:
     """Who bears the token; None: nobody."""
 
     async def ask() -> Identity | None:
-        async with EventStore(settings) as store, Authenticator(store, settings) as gatekeeper:
-            return None if await is_refused(gatekeeper, token) else await gatekeeper.identify(token)
+        async with EventStore(settings) as store, Authenticator(store, settings) as authenticator:
+            return None if await is_refused(authenticator, token) else await authenticator.identify(token)
 
     return asyncio.run(ask())
 

@@ -24,7 +24,7 @@ from agent_manager.agents.agent import Context
 from agent_manager.conversation import Accepted
 from agent_manager.errors import AnswerFailed
 from agent_manager.application import ApplicationManager
-from agent_manager.factory import BothManager
+from agent_manager.factory import DualWriteManager
 from agent_manager.errors import ManagerClosed
 from agent_manager.factory import MemoryManager
 from agent_manager.factory import PostgreSQLManager
@@ -58,8 +58,8 @@ def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., Ap
             case "postgres":
                 return PostgreSQLManager(settings, answer=answer, types=OWN)
             case "both":
-                return BothManager(settings, answer=answer, types=OWN)
-        return BothManager(settings, read_from="memory", answer=answer, types=OWN)
+                return DualWriteManager(settings, answer=answer, types=OWN)
+        return DualWriteManager(settings, read_from="memory", answer=answer, types=OWN)
 
     return made
 
@@ -68,7 +68,7 @@ def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., Ap
 def manager(make: Callable[..., ApplicationManager]) -> Iterator[ApplicationManager]:
     with make() as manager:
         yield manager
-        if isinstance(manager, BothManager):
+        if isinstance(manager, DualWriteManager):
             assert manager.differences.count == 0, manager.differences
 
 
@@ -250,7 +250,7 @@ def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch
     url = settings.database_url
     assert url is not None
     monkeypatch.setenv("DATABASE_URL", url.get_secret_value())
-    for word, kind in (("memory", MemoryManager), ("postgres", PostgreSQLManager), ("both", BothManager)):
+    for word, kind in (("memory", MemoryManager), ("postgres", PostgreSQLManager), ("both", DualWriteManager)):
         monkeypatch.setenv("EVENTSTORE_STORAGE", word)
         with application_manager(answer="echo", types=OWN) as manager:
             assert type(manager) is kind
@@ -261,7 +261,7 @@ def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SettingsError, match=r"storage: 'disk' is unknown"):
         application_manager(settings, storage="disk")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"read_from: 'disk' is unknown"):
-        BothManager(settings, read_from="disk").initialize()  # type: ignore[arg-type]
+        DualWriteManager(settings, read_from="disk").initialize()  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="a int is given"):
         application_manager(5)  # type: ignore[arg-type]
 

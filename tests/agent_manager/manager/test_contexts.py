@@ -21,7 +21,7 @@ from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
 from agent_manager.application import ApplicationManager
 from agent_manager.factory import AsyncManager
-from agent_manager.factory import BothManager
+from agent_manager.factory import DualWriteManager
 from agent_manager.factory import MemoryManager
 from agent_manager.factory import PostgreSQLManager
 from agent_manager.manager import Manager
@@ -175,7 +175,7 @@ def test_no_manager_of_applications_sends_an_agent_the_ids_of_another_conversati
     made: dict[str, Callable[[], ApplicationManager]] = {
         "memory": lambda: MemoryManager(answer=answer, types=OWN),
         "postgres": lambda: PostgreSQLManager(settings, answer=answer, types=OWN),
-        "both": lambda: BothManager(settings, answer=answer, types=OWN),
+        "both": lambda: DualWriteManager(settings, answer=answer, types=OWN),
     }
     with made[kind]() as manager:
         manager.send_message("victim", user_message("victim"))

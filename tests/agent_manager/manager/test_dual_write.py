@@ -12,10 +12,10 @@ import pytest
 from support.agents import agent
 from support.agents import user_message
 
-from agent_manager.factory import BothManager
+from agent_manager.factory import DualWriteManager
 from agent_manager.dual_write import Differences
 from agent_manager.factory import PostgreSQLManager
-from agent_manager.dual_write import BothLog
+from agent_manager.dual_write import DualWriteLog
 from agent_manager.dual_write import copy_log
 from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
@@ -53,7 +53,7 @@ class Failing(MemoryLog):
 
 @pytest.mark.parametrize("side", ["memory", "postgres"])
 def test_what_another_process_wrote_is_a_difference(settings: Settings, side: Any) -> None:
-    with BothManager(settings, read_from=side, answer=agent, types=OWN) as both:
+    with DualWriteManager(settings, read_from=side, answer=agent, types=OWN) as both:
         both.send_message("c", message("hello", "m1", "c"))
         assert both.get_messages("c")
         assert both.differences.count == 0
@@ -78,7 +78,7 @@ def test_what_was_there_before_is_in_both(settings: Settings) -> None:
         before.register_agent({"url": "http://a"})  # type: ignore[arg-type]
         before.sanitize_message(message("waits", "w", "d"))
         shown = [before.conversations, before.tasks, before.get_pending_messages(), before.agents, before.events]
-    with BothManager(settings, read_from="memory", types=OWN) as both:
+    with DualWriteManager(settings, read_from="memory", types=OWN) as both:
         assert [both.conversations, both.tasks, both.get_pending_messages(), both.agents, both.events] == shown
         both.save_message(message("more", "more", "c"))
         assert both.differences.count == 0, both.differences
@@ -87,7 +87,7 @@ def test_what_was_there_before_is_in_both(settings: Settings) -> None:
 
 async def test_what_a_side_missed_is_owed_to_it_and_given_first() -> None:
     main, other, differences = MemoryLog(), Failing(), Differences()
-    manager = Manager(BothLog(main, other, differences), agent)
+    manager = Manager(DualWriteLog(main, other, differences), agent)
     await manager.send_message("c", user_message("one", "m1"))
     other.is_away = True
     await manager.send_message("c", user_message("two", "m2"))
@@ -101,7 +101,7 @@ async def test_what_a_side_missed_is_owed_to_it_and_given_first() -> None:
 
 async def test_what_is_owed_at_the_end_is_given_then() -> None:
     main, other, differences = MemoryLog(), Failing(), Differences()
-    log = BothLog(main, other, differences)
+    log = DualWriteLog(main, other, differences)
     other.is_away = True
     await Manager(log, agent).send_message("c", user_message("one", "m1"))
     other.is_away = False
@@ -111,7 +111,7 @@ async def test_what_is_owed_at_the_end_is_given_then() -> None:
 
 async def test_reads_during_writes_are_not_compared_and_no_difference_is_made_up(store: EventStore) -> None:
     server, memory, differences = ServerLog(store), MemoryLog(), Differences()
-    manager = Manager(BothLog(server, memory, differences), agent)
+    manager = Manager(DualWriteLog(server, memory, differences), agent)
 
     async def write(number: int) -> None:
         await manager.send_message(f"c{number % 3}", user_message(f"{number}", f"m{number}"))
@@ -159,7 +159,7 @@ async def test_what_is_read_while_a_write_is_under_way_is_not_compared() -> None
 
     begun: list[asyncio.Task[AppendResult]] = []
     differences, conversation = Differences(), uuid4()
-    log = BothLog(MemoryLog(), Slow(), differences)
+    log = DualWriteLog(MemoryLog(), Slow(), differences)
     assert await log.events_of({conversation: 0}) == []
     assert differences.count == 0
     assert differences.not_compared["events"] == 1

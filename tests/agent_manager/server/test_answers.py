@@ -161,7 +161,7 @@ async def test_an_answer_beyond_the_budget_is_refused_and_says_what_to_do(settin
             assert (refused.status_code, refused.json()["title"]) == (422, "InputError")
             assert "in pages" in refused.json()["detail"]
         assert (await here.client.get(f"/v1/conversations/{trip}/messages")).status_code == 200
-        assert here.backend.bodies.spool.used < 200_000
+        assert here.server_context.bodies.spool.used < 200_000
 
 
 async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served) -> None:
@@ -175,24 +175,24 @@ async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served
         ("GET", "/v1/messages", "/v1/messages?limit=50", "/v1/messages?newest_first=false&limit=050"),
     ):
         method, *addresses = paths
-        made = here.backend.bodies.made
+        made = here.server_context.bodies.made
         answers = [await here.client.request(method, address) for address in addresses]
         assert {answer.status_code for answer in answers} == {200}, answers[1].text
         assert len({answer.content for answer in answers}) == 1
-        assert here.backend.bodies.made == made + 1, addresses
+        assert here.server_context.bodies.made == made + 1, addresses
 
 
 async def test_while_others_write_a_list_is_made_once_at_a_time(here: Served) -> None:
     """Each request comes with another mark; those that arrive while the list is made share the next."""
     trip = await fill(here.store, 3000, 100)
-    made = here.backend.bodies.made
+    made = here.server_context.bodies.made
     asked = []
     for number in range(20):
         asked.append(asyncio.create_task(here.client.post("/conversation/list")))
         await here.store.append(trip, [MessageAdded(role="user", content=f"number {number}")])
     answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} == {200}
-    assert here.backend.bodies.made - made < 10
+    assert here.server_context.bodies.made - made < 10
     assert "number 19" in (await here.client.post("/conversation/list")).text
 
 
@@ -205,7 +205,7 @@ async def test_an_answer_that_does_not_begin_in_time_is_given_up(settings: Setti
                 late = await here.client.get("/v1/conversations")
             assert (late.status_code, late.json()["title"]) == (503, "Service Unavailable"), late.text
             assert "EVENTSTORE_REQUEST_SECONDS" in late.json()["detail"]
-            assert here.backend.counters.number("http_refused", reason="slow request") == 1
+            assert here.server_context.counters.number("http_refused", reason="slow request") == 1
             assert (await here.client.get("/v1/conversations")).status_code == 200
             said = await here.say(trip, "still here")
             assert (await stream.next()).id == said["position"]
@@ -231,10 +231,10 @@ async def test_who_takes_an_answer_too_slowly_is_let_go(here: Served, monkeypatc
     assert taken < 8_000_000
 
     async def is_let_go() -> bool:
-        return here.backend.counters.number("http_refused", reason="slow reader") == 1
+        return here.server_context.counters.number("http_refused", reason="slow reader") == 1
 
     await until_async(is_let_go, "the server has given up")
-    assert here.backend.limits.requests.taken == 0
+    assert here.server_context.limits.requests.taken == 0
 
 
 async def test_a_page_ends_where_it_is_large_enough(here: Served) -> None:

@@ -116,7 +116,7 @@ async def test_what_waits_when_the_server_ends_still_waits_at_the_next(store: Ev
         yield Reply({})
 
     async with served(store, answer=never) as here:
-        here.backend.answering_seconds = 0.1
+        here.server_context.answering_seconds = 0.1
         await call(here.client, "message/send", message("trip"))
     async with served(store) as here:
         assert [each[0] for each in await call(here.client, "message/pending")] == ["m1"]

@@ -27,8 +27,8 @@ STREAMS = ("/v1/log/stream", "/v1/conversations/{conversation}/stream")
 
 def described(store: EventStore) -> Json:
     """The description, without a server."""
-    manager, gatekeeper = AsyncManager(store, runs_worker=False), Authenticator(store, store.settings)
-    return create_app(ServerContext(store, manager, gatekeeper, TokenSealer(bytes(64)), requires_tokens=False)).openapi()
+    manager, authenticator = AsyncManager(store, runs_worker=False), Authenticator(store, store.settings)
+    return create_app(ServerContext(store, manager, authenticator, TokenSealer(bytes(64)), requires_tokens=False)).openapi()
 
 
 def resolve(schema: Json, whole: Json) -> Json:
@@ -176,7 +176,7 @@ async def test_whatever_it_is_asked_it_answers_as_described(here: Served, monkey
         asked.extend(some)
 
     draw()
-    here.backend.reader.timeout = 0.05
+    here.server_context.reader.timeout = 0.05
     for method, path, query, body, operation in asked:
         headers = {} if body is None else {"Content-Type": "application/json"}
         answer = await here.client.request(method, path, params=query, content=body, headers=headers)

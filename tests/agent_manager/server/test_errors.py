@@ -154,7 +154,7 @@ async def test_without_a_worker_what_was_just_written_is_read_all_the_same(store
 
 
 async def test_what_the_log_has_not_come_to_is_waited_for_and_then_said(here: Served) -> None:
-    here.backend.reader.timeout = 0.2
+    here.server_context.reader.timeout = 0.2
     for at_least in (10, 2**62):
         behind = await here.client.get("/v1/conversations", params={"at_least": at_least})
         assert (behind.status_code, behind.json()["title"], behind.headers["retry-after"]) == (503, "NotCaughtUp", "1")

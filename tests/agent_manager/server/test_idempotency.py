@@ -95,7 +95,7 @@ async def until_answered(here: Served) -> None:
 
 
 def test_every_post_that_changes_something_describes_its_key(answered: Served) -> None:
-    described = create_app(answered.backend).openapi()["paths"]
+    described = create_app(answered.server_context).openapi()["paths"]
     for endpoint in endpoints():
         operation = described[endpoint.path.replace("{user}", "{user}")][endpoint.method.lower()]
         headers = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "header"]

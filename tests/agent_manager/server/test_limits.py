@@ -75,7 +75,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(settings: Se
         told = await ana.post("/conversation/list")
         assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
         assert (await bob.get("/v1/conversations")).status_code == 200
-        assert here.backend.counters.number("http_refused", reason="rate") == 2
+        assert here.server_context.counters.number("http_refused", reason="rate") == 2
         await people.close()
 
 
@@ -83,14 +83,14 @@ async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(setti
     async with limited(settings, max_requests=1) as here, connected(here, HALF.format("")):
 
         async def is_taken() -> bool:
-            return here.backend.limits.requests.taken == 1
+            return here.server_context.limits.requests.taken == 1
 
         await until_async(is_taken, "the request is under way")
         busy = await here.client.get("/v1/conversations")
         is_refused(busy, 503, "Service Unavailable")
         assert busy.headers["retry-after"] == "1"
         assert (await here.client.get("/health")).status_code == 200
-        assert here.backend.counters.number("http_refused", reason="requests under way") == 1
+        assert here.server_context.counters.number("http_refused", reason="requests under way") == 1
 
 
 async def test_neither_a_key_nor_a_tenant_with_many_takes_all_places(settings: Settings) -> None:
@@ -103,7 +103,7 @@ async def test_neither_a_key_nor_a_tenant_with_many_takes_all_places(settings: S
             await stack.enter_async_context(connected(here, HALF.format(f"Authorization: Bearer {token}\r\n")))
 
             async def is_taken() -> bool:
-                return here.backend.limits.requests.taken == number
+                return here.server_context.limits.requests.taken == number
 
             await until_async(is_taken, "the request is under way")
 
@@ -161,7 +161,7 @@ async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -
         said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
         assert (await source.next()).id == said.position, "what is being answered is not displaced"
         source.cut()
-        assert here.backend.counters.number("http_refused", reason="connections") >= 40
+        assert here.server_context.counters.number("http_refused", reason="connections") >= 40
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
@@ -174,8 +174,8 @@ async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -
             head, _, body = reading.result().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
         assert b"EVENTSTORE_BODY_SECONDS" in body
-        assert here.backend.counters.number("http_refused", reason="slow body") == 1
-        assert here.backend.limits.requests.taken == 0
+        assert here.server_context.counters.number("http_refused", reason="slow body") == 1
+        assert here.server_context.limits.requests.taken == 0
         assert (await here.client.get("/v1/conversations")).json()["items"] == []
 
 
@@ -188,7 +188,7 @@ async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings
             writer.write(b"G")
         said = await asyncio.wait_for(reader.read(), 10)
         assert said.startswith(b"HTTP/1.1 408 ")
-        assert here.backend.counters.number("http_refused", reason="slow head") == 1
+        assert here.server_context.counters.number("http_refused", reason="slow head") == 1
 
 
 @pytest.mark.parametrize("sent", ["no HTTP\r\n\r\n", "GET /v1/search?q=" + "x" * 70_000])
@@ -198,7 +198,7 @@ async def test_what_is_no_http_or_has_too_long_a_head_is_told_so(here: Served, s
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"Content-Type: application/problem+json" in head
     assert json.loads(body)["status"] == 400
-    assert here.backend.counters.number("http_refused", reason="no HTTP") == 1
+    assert here.server_context.counters.number("http_refused", reason="no HTTP") == 1
 
 
 async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(settings: Settings) -> None:
@@ -227,7 +227,7 @@ async def test_of_more_connections_than_there_may_be_the_oldest_silent_one_is_cl
         answering = [await stack.enter_async_context(connected(here, HALF.format(""))) for _ in range(3)]
 
         async def are_taken() -> bool:
-            return here.backend.limits.requests.taken == 3
+            return here.server_context.limits.requests.taken == 3
 
         await until_async(are_taken, "all connections are being answered")
         async with connected(here, request) as (reader, _):
@@ -256,18 +256,18 @@ async def test_open_streams_are_counted_by_key_by_tenant_and_in_all(settings: Se
                 assert refused.headers["retry-after"] == "1"
         is_refused(await persons[4].get("/v1/log/stream"), 503, "Service Unavailable")
         is_refused(await persons[5].get("/v1/log/stream"), 429, "Too Many Requests")
-        assert here.backend.limits.requests.taken == 0, "a stream is no request under way"
+        assert here.server_context.limits.requests.taken == 0, "a stream is no request under way"
         for source in sources:
             source.cut()
 
         async def is_free() -> bool:
-            return here.backend.limits.streams.taken == 0
+            return here.server_context.limits.streams.taken == 0
 
         await until_async(is_free, "the places are given back")
         again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
         assert again.status == 200
         again.cut()
-        assert here.backend.counters.number("http_refused", reason="open streams") == 3
+        assert here.server_context.counters.number("http_refused", reason="open streams") == 3
         await people.close()
 
 
@@ -279,7 +279,7 @@ async def test_who_takes_nothing_of_their_answer_is_let_go(here: Served, monkeyp
     async with connected(here, f"GET /v1/conversations/{trip}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
 
         async def is_let_go() -> bool:
-            return here.backend.counters.number("http_refused", reason="slow reader") == 1
+            return here.server_context.counters.number("http_refused", reason="slow reader") == 1
 
         await until_async(is_let_go, "the server has given up")
     assert (await here.client.get("/health")).status_code == 200

@@ -46,12 +46,12 @@ async def test_what_has_not_changed_is_neither_sent_nor_made_again(here: Served,
 
     first = await ask(here, path)
     assert (first.status_code, first.headers["etag"][:3]) == (200, 'W/"')
-    made = here.backend.bodies.made
+    made = here.server_context.bodies.made
     again = await ask(here, path)
     assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
     unchanged = await ask(here, path, f'"else", {first.headers["etag"]}')
     assert (unchanged.status_code, unchanged.content) == (304, b"")
-    assert here.backend.bodies.made == made
+    assert here.server_context.bodies.made == made
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ async def test_one_poller_more_costs_no_more(here: Served) -> None:
     """However many ask at once, a body is made once."""
     await here.begin(id="trip")
     await here.say("trip", "hello")
-    made = here.backend.bodies.made
+    made = here.server_context.bodies.made
     answers = await asyncio.gather(*(ask(here, "/conversation/list") for _ in range(50)))
     assert {answer.content for answer in answers} == {answers[0].content}
-    assert here.backend.bodies.made == made + 1
+    assert here.server_context.bodies.made == made + 1
 
 
 async def test_a_tag_is_of_one_address_and_one_question(here: Served) -> None:
@@ -95,7 +95,7 @@ async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served
     """It holds the horizon back; what is appended meanwhile is visible all the same, and must be seen."""
     await here.begin(id="trip")
     with psycopg.connect(database_url) as foreign:
-        foreign.execute("SELECT hold_gate()")
+        foreign.execute("SELECT register_append()")
         foreign.execute("SELECT nextval('events_position')")
         for path in ("/conversation/list", "/message/list", "/v1/conversations/trip/events"):
             before = await ask(here, path)
@@ -110,10 +110,10 @@ async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served
 async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(here: Served, store: EventStore) -> None:
     await here.begin(id="trip")
     first = await here.client.get("/v1/conversations")
-    made = here.backend.bodies.made
+    made = here.server_context.bodies.made
     await rebuild(store, named(["conversations"]))
     again = await here.client.get("/v1/conversations", headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status_code, here.backend.bodies.made) == (304, made + 1)
+    assert (again.status_code, here.server_context.bodies.made) == (304, made + 1)
 
 
 async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
@@ -150,7 +150,7 @@ async def test_a_read_waits_for_what_its_tenant_wrote_and_for_nothing_else(
         await here.client.get("/v1/messages")
         [trip] = (await here.client.get("/v1/conversations")).json()["items"]
         with psycopg.connect(superuser_url) as worker:  # which is busy with all partitions but that of the conversation
-            worker.execute("SELECT FROM checkpoints WHERE share <> share_of(%s) FOR UPDATE", [trip["id"]])
+            worker.execute("SELECT FROM checkpoints WHERE partition <> partition_of(%s) FOR UPDATE", [trip["id"]])
             for number in range(8):
                 await store.append(uuid4(), [MessageAdded(role="user", content=f"{number}")], tenant="another")
             await here.say("trip", "hello")

@@ -62,7 +62,7 @@ def told(answer: Any) -> str:
 
 @pytest.mark.slow
 async def test_the_description_holds(walled: Served, people: People) -> None:
-    walled.backend.reader.timeout = 0.05
+    walled.server_context.reader.timeout = 0.05
     person: Person = await people.person("acme", "ana", *Scope)
     await person.post("/v1/conversations", {"id": "trip"})
     description = (await walled.client.get("/openapi.json")).json()

@@ -12,35 +12,35 @@ from eventstore import EventStore
 
 
 async def test_of_many_tenants_those_are_kept_who_asked_last(store: EventStore) -> None:
-    desks = TenantContexts(store, AsyncManager(store, runs_worker=False), most=3)
-    first = await desks.of("a")
+    tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), most=3)
+    first = await tenant_contexts.of("a")
     first.written.note_position(7)
-    assert await desks.of("a") is first
+    assert await tenant_contexts.of("a") is first
     for tenant in "bcd":
-        await desks.of(tenant)
-    assert len(desks) == 3
-    again = await desks.of("a")
+        await tenant_contexts.of(tenant)
+    assert len(tenant_contexts) == 3
+    again = await tenant_contexts.of("a")
     assert again is not first
     assert again.written.position == 7, "what was written through this server is forgotten"
-    assert await desks.of(store.tenant) is desks.own
-    await desks.close()
+    assert await tenant_contexts.of(store.tenant) is tenant_contexts.own
+    await tenant_contexts.close()
 
 
 async def test_who_is_in_use_stays(store: EventStore) -> None:
-    desks = TenantContexts(store, AsyncManager(store, runs_worker=False), most=2)
-    first = await desks.of("a")
+    tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), most=2)
+    first = await tenant_contexts.of("a")
     with first.in_use():
         for tenant in "bcd":
-            await desks.of(tenant)
-        assert await desks.of("a") is first
+            await tenant_contexts.of(tenant)
+        assert await tenant_contexts.of("a") is first
     for tenant in "bcd":
-        await desks.of(tenant)
-    assert (len(desks), await desks.of("a") is first) == (2, False)
-    await desks.close()
+        await tenant_contexts.of(tenant)
+    assert (len(tenant_contexts), await tenant_contexts.of("a") is first) == (2, False)
+    await tenant_contexts.close()
 
 
 async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(walled: Served, people: People) -> None:
-    walled.backend.desks = TenantContexts(walled.store, walled.backend.desks.own.manager, most=2)
+    walled.server_context.tenant_contexts = TenantContexts(walled.store, walled.server_context.tenant_contexts.own.manager, most=2)
     ana = await people.person("acme", "ana")
     path = f"/v1/conversations/{(await ana.post('/v1/conversations')).json()['id']}"
     async with EventSource(walled.address, f"{path}/stream", token=ana.token) as source:
@@ -50,4 +50,4 @@ async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(walled: Ser
             assert len((await other.get("/v1/conversations")).json()["items"]) == 1
         said = await ana.post(f"{path}/messages", {"role": "user", "content": "still there"})
         assert (await source.next()).id == said.json()["position"]
-    assert len(walled.backend.desks) <= 3
+    assert len(walled.server_context.tenant_contexts) <= 3

@@ -72,8 +72,8 @@ async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, 
     assert len(told) == 1, "the answer tells bad tokens apart"
     assert (await ana.get("/v1/log")).json()["items"][0]["event_type"] == "conversation.created"
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
-    assert walled.backend.counters.number("http_refused", reason="no token") > 0
-    assert walled.backend.counters.number("http_refused", reason="bad token") > 0
+    assert walled.server_context.counters.number("http_refused", reason="no token") > 0
+    assert walled.server_context.counters.number("http_refused", reason="bad token") > 0
 
 
 async def test_two_tokens_at_once_are_none(walled: Served, people: People) -> None:
@@ -167,7 +167,7 @@ async def test_every_answer_keeps_browsers_from_mischief(walled: Served, people:
         assert answer.headers["cache-control"] in ("no-store", "private, no-cache")
         assert "strict-transport-security" not in answer.headers
         assert "server" not in answer.headers
-    assert walled.backend.counters.number("http_answers", status="401") == 1
+    assert walled.server_context.counters.number("http_answers", status="401") == 1
 
 
 async def test_how_much_there_is_is_told_to_nobody_without_a_token(walled: Served, here: Served) -> None:

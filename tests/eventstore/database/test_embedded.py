@@ -22,7 +22,7 @@ from support.waiting import until
 from eventstore.database.embedded import keeper
 from eventstore.database.embedded import postmaster
 from eventstore.database.embedded.embedded_server import EmbeddedServer
-from eventstore.database.embedded.embedded_server import room_left
+from eventstore.database.embedded.embedded_server import free_space
 from eventstore.database.embedded.locks import FileLock
 from eventstore.database.embedded.locks import is_free
 from eventstore.errors import EmbeddedServerError
@@ -488,7 +488,7 @@ def test_a_long_log_is_cut_to_its_last_whole_lines(tmp_path: Path) -> None:
 
 
 def test_the_room_that_is_left_is_known_before_the_folder_exists(data_dir: Path) -> None:
-    assert room_left(data_dir / "below") > 0
+    assert free_space(data_dir / "below") > 0
 
 
 def test_who_comes_while_the_server_recovers_waits(own_server: EmbeddedServer) -> None:

@@ -22,7 +22,7 @@ from eventstore.errors import ConnectionLost
 from eventstore.errors import EventStoreError
 from eventstore.errors import InputError
 
-ASKED = "SELECT asking_tenant(), asking_user()"
+ASKED = "SELECT current_tenant(), current_tenant_user()"
 TENANTS = [f"tenant {number}" for number in range(5)]
 USERS = [None, "ana", "bob"]
 
@@ -123,7 +123,7 @@ async def test_under_load_nobody_sees_a_row_of_another(clean_environment: None, 
                     await asyncio.gather(task, return_exceptions=True)
                 else:
                     rows = await log.fetch(
-                        "SELECT asking_tenant(), asking_user(), tenant_id, conversation_id FROM events"
+                        "SELECT current_tenant(), current_tenant_user(), tenant_id, conversation_id FROM events"
                     )
                     assert {row[:2] for row in rows} <= {(caller.tenant, caller.user)}
                     assert {row[2] for row in rows} <= {caller.tenant}

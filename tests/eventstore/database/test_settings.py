@@ -124,7 +124,7 @@ def test_a_lost_embedded_server_on_a_full_disk_says_so(monkeypatch: pytest.Monke
     server = Server(Settings(data_dir=tmp_path))
     lost = ConnectionLost("gone")
     assert server.why(lost) is lost
-    monkeypatch.setattr(server_module, "room_left", lambda folder: 1000)
+    monkeypatch.setattr(server_module, "free_space", lambda folder: 1000)
     assert isinstance(server.why(lost), DiskFull)
 
 

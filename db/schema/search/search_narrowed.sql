@@ -1,5 +1,5 @@
 -- The query for the index of words: the query in each language, and the labels (see search_labels).
-CREATE FUNCTION search_asked(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+CREATE FUNCTION search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     asked   tsquery := '';
@@ -27,4 +27,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_asked');
+SELECT eventstore_own('FUNCTION search_narrowed');

@@ -6,7 +6,7 @@
 DO $$
 BEGIN
     EXECUTE format(
-        'CREATE FUNCTION chooses_tenant() RETURNS boolean
+        'CREATE FUNCTION may_set_tenant() RETURNS boolean
          LANGUAGE sql STABLE PARALLEL SAFE
          RETURN coalesce(pg_has_role(session_user, to_regrole(''eventstore_app''), ''MEMBER''), true)
                 OR coalesce(pg_has_role(session_user, to_regrole(%L), ''MEMBER''), false)',
@@ -15,7 +15,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION chooses_tenant');
+SELECT eventstore_own('FUNCTION may_set_tenant');
 
 -- migrate:down
-DROP FUNCTION chooses_tenant;
+DROP FUNCTION may_set_tenant;

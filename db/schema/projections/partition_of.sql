@@ -1,7 +1,7 @@
 -- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
 -- share.
-CREATE FUNCTION share_of(conversation_id uuid) RETURNS smallint
+CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
 
-SELECT eventstore_own('FUNCTION share_of');
+SELECT eventstore_own('FUNCTION partition_of');

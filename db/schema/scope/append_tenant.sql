@@ -1,5 +1,5 @@
 -- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
-CREATE FUNCTION writing_tenant() RETURNS text
+CREATE FUNCTION append_tenant() RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     bound text;
@@ -8,7 +8,7 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF NOT chooses_tenant() THEN
+    IF NOT may_set_tenant() THEN
         RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
@@ -17,5 +17,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION writing_tenant');
-REVOKE ALL ON FUNCTION writing_tenant FROM PUBLIC;
+SELECT eventstore_own('FUNCTION append_tenant');
+REVOKE ALL ON FUNCTION append_tenant FROM PUBLIC;

@@ -1,6 +1,6 @@
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
 -- docs/concepts/order.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
-CREATE FUNCTION hold_gate() RETURNS boolean
+CREATE FUNCTION register_append() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     anybody boolean;
@@ -13,7 +13,7 @@ BEGIN
                         'events_position'::regclass::oid::bigint::bit(32)::integer,
                         low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
                     ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM consumer_slots c)
+                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
            END
       INTO anybody
       FROM events_position s;
@@ -21,5 +21,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION hold_gate');
-REVOKE ALL ON FUNCTION hold_gate FROM PUBLIC;
+SELECT eventstore_own('FUNCTION register_append');
+REVOKE ALL ON FUNCTION register_append FROM PUBLIC;

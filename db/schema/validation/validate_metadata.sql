@@ -1,5 +1,5 @@
 -- What is invalid in the metadata of an event; null if it is valid.
-CREATE FUNCTION metadata_problem(metadata jsonb) RETURNS text
+CREATE FUNCTION validate_metadata(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN NOT coalesce(jsonb_typeof(metadata) = 'object'
@@ -22,4 +22,4 @@ RETURN CASE
         END
 END;
 
-SELECT eventstore_own('FUNCTION metadata_problem');
+SELECT eventstore_own('FUNCTION validate_metadata');

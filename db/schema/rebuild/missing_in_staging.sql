@@ -1,13 +1,13 @@
 -- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not
 -- check writes, so they are added as well.
-CREATE FUNCTION missing_in_shadows(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
+CREATE FUNCTION missing_in_staging(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH pair AS (
         SELECT t.name, format('%I.%I', stage_schema('next'), t.name) AS shown, l.oid AS live, n.oid AS next,
                l.relrowsecurity, l.relforcerowsecurity, n.relrowsecurity AS has_security,
                n.relforcerowsecurity AS has_forced
-          FROM unnest(missing_in_shadows.tables) AS t (name)
+          FROM unnest(missing_in_staging.tables) AS t (name)
           JOIN pg_class l ON l.relname = t.name AND l.relnamespace = stage_schema('live')::regnamespace
           JOIN pg_class n ON n.relname = t.name AND n.relnamespace = stage_schema('next')::regnamespace
     )
@@ -78,5 +78,5 @@ BEGIN ATOMIC
      ORDER BY m.step, m.what;
 END;
 
-SELECT eventstore_own('FUNCTION missing_in_shadows');
-REVOKE ALL ON FUNCTION missing_in_shadows FROM PUBLIC;
+SELECT eventstore_own('FUNCTION missing_in_staging');
+REVOKE ALL ON FUNCTION missing_in_staging FROM PUBLIC;

@@ -1,5 +1,5 @@
 -- Make a user the owner of a conversation.
-CREATE FUNCTION own_conversation(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+CREATE FUNCTION add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable
 BEGIN
@@ -9,5 +9,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION own_conversation');
-REVOKE ALL ON FUNCTION own_conversation FROM PUBLIC;
+SELECT eventstore_own('FUNCTION add_owner');
+REVOKE ALL ON FUNCTION add_owner FROM PUBLIC;

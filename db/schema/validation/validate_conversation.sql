@@ -1,5 +1,5 @@
 -- What is invalid in the content of an event of a conversation; null if it is valid.
-CREATE FUNCTION conversation_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_conversation(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -16,4 +16,4 @@ RETURN CASE
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;
 
-SELECT eventstore_own('FUNCTION conversation_problem');
+SELECT eventstore_own('FUNCTION validate_conversation');

@@ -1,6 +1,6 @@
 -- The tenant of this transaction; null if it has none. It depends on the login of the session, which SET ROLE does not
 -- change.
-CREATE FUNCTION asking_tenant() RETURNS text
+CREATE FUNCTION current_tenant() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     bound text;
@@ -9,11 +9,11 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF chooses_tenant() THEN
+    IF may_set_tenant() THEN
         RETURN nullif(current_setting('eventstore.tenant', true), '');
     END IF;
     RETURN NULL;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION asking_tenant');
+SELECT eventstore_own('FUNCTION current_tenant');

@@ -1,10 +1,10 @@
 -- Create tables in the schema of the stage next, like the live ones but without indexes, keys, triggers and policies
--- (missing_in_shadows).
+-- (missing_in_staging).
 --
 -- A rebuild reads everything from the catalogs, so objects that users have added to a table (an index, a policy, a
 -- trigger) are there afterwards as well. Its functions are called by the login itself, which must own the tables or be
 -- a member of their owner.
-CREATE FUNCTION make_shadows(tables text[]) RETURNS void
+CREATE FUNCTION create_staging_tables(tables text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     live   text := stage_schema('live');
@@ -52,5 +52,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION make_shadows');
-REVOKE ALL ON FUNCTION make_shadows FROM PUBLIC;
+SELECT eventstore_own('FUNCTION create_staging_tables');
+REVOKE ALL ON FUNCTION create_staging_tables FROM PUBLIC;

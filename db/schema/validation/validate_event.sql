@@ -1,29 +1,29 @@
 -- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
 -- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
 -- as a single expression, the preparation alone would cost half as much as the rest of an append.
-CREATE FUNCTION event_problem(event_type text, content jsonb, metadata jsonb) RETURNS text
+CREATE FUNCTION validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     problem text;
 BEGIN
     IF metadata IS DISTINCT FROM '{}' THEN
-        problem := metadata_problem(metadata);
+        problem := validate_metadata(metadata);
         IF problem IS NOT NULL THEN
             RETURN problem;
         END IF;
     END IF;
     IF event_type = 'message.added' THEN
-        RETURN message_problem(content);
+        RETURN validate_message(content);
     ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
-        RETURN conversation_problem(event_type, content);
+        RETURN validate_conversation(event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
-        RETURN task_problem(event_type, content);
+        RETURN validate_task(event_type, content);
     ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        RETURN sharing_problem(event_type, content);
+        RETURN validate_sharing(event_type, content);
     END IF;
     RETURN NULL;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_problem');
+SELECT eventstore_own('FUNCTION validate_event');

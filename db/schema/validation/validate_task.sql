@@ -1,5 +1,5 @@
 -- What is invalid in the content of an event of a task; null if it is valid.
-CREATE FUNCTION task_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_task(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -28,4 +28,4 @@ RETURN CASE
         THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
 END;
 
-SELECT eventstore_own('FUNCTION task_problem');
+SELECT eventstore_own('FUNCTION validate_task');

@@ -1,6 +1,6 @@
 -- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
 -- tenant: the policy of conversation_members does.
-CREATE FUNCTION wall_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION rls_of(walled regclass, conversation_column name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     of_user text := '';
@@ -13,15 +13,15 @@ BEGIN
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
                                         FROM conversation_members m
-                                       WHERE m.conversation_id = asked_conversation())
+                                       WHERE m.conversation_id = current_conversation())
                            OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
     END IF;
     -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
     -- not the policy, decide how its rows are found.
-    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT asking_user()) IS NULL %s) THEN true END IS NOT NULL',
-                  tenant_of_wall(), of_user);
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT current_tenant_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  rls_tenant(), of_user);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION wall_of');
-REVOKE ALL ON FUNCTION wall_of FROM PUBLIC;
+SELECT eventstore_own('FUNCTION rls_of');
+REVOKE ALL ON FUNCTION rls_of FROM PUBLIC;

@@ -1,5 +1,5 @@
 -- What is invalid in the content of a message; null if it is valid.
-CREATE FUNCTION message_problem(content jsonb) RETURNS text
+CREATE FUNCTION validate_message(content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -15,4 +15,4 @@ RETURN CASE
         THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
 END;
 
-SELECT eventstore_own('FUNCTION message_problem');
+SELECT eventstore_own('FUNCTION validate_message');

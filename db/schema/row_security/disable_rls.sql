@@ -1,5 +1,5 @@
--- Drop the policies of raise_wall; other policies stay, and row-level security stays enabled.
-CREATE FUNCTION lower_wall(walled regclass) RETURNS void
+-- Drop the policies of enable_rls; other policies stay, and row-level security stays enabled.
+CREATE FUNCTION disable_rls(walled regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     policy name;
@@ -15,5 +15,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION lower_wall');
-REVOKE ALL ON FUNCTION lower_wall FROM PUBLIC;
+SELECT eventstore_own('FUNCTION disable_rls');
+REVOKE ALL ON FUNCTION disable_rls FROM PUBLIC;

@@ -6,7 +6,7 @@
 -- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
 -- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
 -- nothing, and in one without tenant_id nobody does but the three roles.
-CREATE FUNCTION raise_wall(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
+CREATE FUNCTION enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     owner_name  name;
@@ -14,24 +14,24 @@ DECLARE
 BEGIN
     SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM lower_wall(walled);
-    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (acting_as(%L)) WITH CHECK (acting_as(%L))',
+    PERFORM disable_rls(walled);
+    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    walled, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (acting_as(''eventstore_projector'')) WITH CHECK (acting_as(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
        AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (acting_as(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', walled);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, wall_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
 END
 $$;
 
-SELECT eventstore_own('FUNCTION raise_wall');
-REVOKE ALL ON FUNCTION raise_wall FROM PUBLIC;
+SELECT eventstore_own('FUNCTION enable_rls');
+REVOKE ALL ON FUNCTION enable_rls FROM PUBLIC;

@@ -1,6 +1,6 @@
 -- The channel on which appends notify waiting sessions.
-CREATE FUNCTION wake_channel() RETURNS text
+CREATE FUNCTION notify_channel() RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN 'eventstore_' || current_schema();
 
-SELECT eventstore_own('FUNCTION wake_channel');
+SELECT eventstore_own('FUNCTION notify_channel');

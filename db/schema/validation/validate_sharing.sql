@@ -1,5 +1,5 @@
 -- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
-CREATE FUNCTION sharing_problem(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_sharing(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
@@ -10,5 +10,5 @@ RETURN CASE
         THEN 'access is neither read nor write'
 END;
 
-SELECT eventstore_own('FUNCTION sharing_problem');
-REVOKE ALL ON FUNCTION sharing_problem FROM PUBLIC;
+SELECT eventstore_own('FUNCTION validate_sharing');
+REVOKE ALL ON FUNCTION validate_sharing FROM PUBLIC;

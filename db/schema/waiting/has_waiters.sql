@@ -1,13 +1,13 @@
 -- Whether a session waits for events. An append asks after it has registered.
-CREATE FUNCTION somebody_sleeps() RETURNS boolean
+CREATE FUNCTION has_waiters() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF (SELECT s.last_value FROM consumer_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
         RETURN false;
     END IF;
-    IF pg_try_advisory_xact_lock('consumer_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+    IF pg_try_advisory_xact_lock('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
         -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('consumer_slots', 0);
+        PERFORM setval('waiter_slots', 0);
         RETURN false;
     END IF;
     -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
@@ -17,5 +17,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION somebody_sleeps');
-REVOKE ALL ON FUNCTION somebody_sleeps FROM PUBLIC;
+SELECT eventstore_own('FUNCTION has_waiters');
+REVOKE ALL ON FUNCTION has_waiters FROM PUBLIC;

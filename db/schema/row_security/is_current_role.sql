@@ -2,8 +2,8 @@
 -- value: then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index.
 -- This is only right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it
 -- was made for.
-CREATE FUNCTION acting_as(role name) RETURNS boolean
+CREATE FUNCTION is_current_role(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;
 
-SELECT eventstore_own('FUNCTION acting_as');
+SELECT eventstore_own('FUNCTION is_current_role');

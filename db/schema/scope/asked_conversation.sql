@@ -1,8 +1,0 @@
--- The conversation that a query names as its only one, by the setting eventstore.about: policies then look up its
--- members once instead of once a row. It is a hint; naming a conversation shows no more rows, and naming none shows no
--- fewer.
-CREATE FUNCTION asked_conversation() RETURNS uuid
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN nullif(current_setting('eventstore.about', true), '')::uuid;
-
-SELECT eventstore_own('FUNCTION asked_conversation');
