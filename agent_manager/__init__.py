@@ -1,11 +1,8 @@
 """Conversations of A2A applications: managers, agents, importers, the HTTP server and the command line."""
 
-from agent_manager.errors import AnswerFailed
 from agent_manager.application import ApplicationManager
-from agent_manager.factory import AsyncManager
-from agent_manager.errors import ManagerClosed
-from agent_manager.factory import application_manager
-from agent_manager.factory import async_manager
+from agent_manager.errors import AnswerFailed, ManagerClosed
+from agent_manager.factory import AsyncManager, application_manager, async_manager
 
 __all__ = [
     "AnswerFailed",

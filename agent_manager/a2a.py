@@ -16,16 +16,11 @@ cannot read costs it all others.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from eventstore.vocabulary import TaskArtifactAdded
-from eventstore.vocabulary import TaskArtifactExtended
-from eventstore.vocabulary import TaskStatus
-from projections import Task
-from typing import Any
-from typing import Literal
-from typing import NamedTuple
-from typing import TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
+from eventstore.vocabulary import TaskArtifactAdded, TaskArtifactExtended, TaskStatus
+from projections import Task
 
 # The words of A2A 0.3 and 1.x on the wire, and what is stored for them
 
@@ -104,7 +99,9 @@ def state_in_version(state: Any, shape: Version) -> Any:
 def readable_state(state: Any) -> Any:
     """Return a state in a word that clients know: as it is if it is one of either shape."""
     is_proto = isinstance(state, int) or str(state).upper().startswith("TASK")
-    return state if isinstance(state, str) and state in _WORDS else state_in_version(state, "1.0" if is_proto else "0.3")
+    return (
+        state if isinstance(state, str) and state in _WORDS else state_in_version(state, "1.0" if is_proto else "0.3")
+    )
 
 
 def role_in_version(role: Any, shape: Version) -> Any:
@@ -494,6 +491,7 @@ def _sent(chunk: Json) -> Json:
 
 
 # A task of the read tables as A2A task JSON, and the members of it that grow
+
 
 def task_to_wire(row: Task, shape: Version | None = None, *, context_id: str | None = None) -> Json:
     """The task as its agent showed it, with everything that has happened to it since.

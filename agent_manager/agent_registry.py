@@ -6,19 +6,14 @@ from math import inf
 from time import monotonic
 from uuid import UUID
 
-from agent_manager.agents.cards import fetch_card
 from agent_manager.a2a import RESERVED
+from agent_manager.agents.cards import fetch_card
+from agent_manager.conversation import Json
 from agent_manager.conversation_cache import FoldedConversations
 from agent_manager.storage import Log
-from agent_manager.conversation import Json
 from agent_manager.writer import checked_id
-from eventstore import AgentRegistered
-from eventstore import AgentUnregistered
-from eventstore import NewEvent
-from eventstore import conversation_uuid
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from eventstore.errors import printable
+from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
+from eventstore.errors import InputError, NotFound, printable
 
 AGENTS = RESERVED + "agents"
 """The conversation in which agents are registered."""

@@ -11,66 +11,48 @@ writing after its lease has expired. That is excluded where answers are stored, 
 
 from __future__ import annotations
 
-from agent_manager.a2a import OPEN
-from agent_manager.a2a import status_of
-from agent_manager.agents.agent import Answer
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import LastTask
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.agent import resumption
-from agent_manager.agents.errors import AgentError
-from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.errors import TaskUnknown
-from agent_manager.agents.recorder import Recording
-from agent_manager.agents.recorder import fitting
-from agent_manager.agents.recorder import storable
-from agent_manager.agents.recorder import task_uuid
-from agent_manager.agents.updates import understood
-from agent_manager.conversation import Accepted
-from agent_manager.conversation import ConversationFold
-from agent_manager.conversation import Json
-from agent_manager.errors import AnswerTaken
-from agent_manager.storage import Key
-from agent_manager.storage import Leased
-from agent_manager.storage import Log
-from agent_manager.writer import Writer
-from collections.abc import AsyncGenerator
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Sequence
-from contextlib import aclosing
-from contextlib import asynccontextmanager
-from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace
-from eventstore import MessageAnswered
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore.append import MAX_EVENTS
-from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import EventStoreError
-from eventstore.errors import EventTooLarge
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import StoreClosed
-from eventstore.errors import printable
-from eventstore.ids import derived_uuid
-from eventstore.sync import Portal
-from eventstore.vocabulary import TaskStatus
-from eventstore.vocabulary import TaskStatusChanged
-from typing import Literal
-from typing import Protocol
-from typing import TypeAlias
-from uuid import uuid4
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias
+from uuid import uuid4
 
+from agent_manager.a2a import OPEN, status_of
+from agent_manager.agents.agent import (
+    Answer,
+    ArtifactUpdate,
+    Context,
+    LastTask,
+    Reply,
+    StatusUpdate,
+    TaskSeen,
+    Update,
+    resumption,
+)
+from agent_manager.agents.errors import AgentError, InvalidUpdate, TaskUnknown
+from agent_manager.agents.recorder import Recording, fitting, storable, task_uuid
+from agent_manager.agents.updates import understood
+from agent_manager.conversation import Accepted, ConversationFold, Json
+from agent_manager.errors import AnswerTaken
+from agent_manager.storage import Key, Leased, Log
+from agent_manager.writer import Writer
+from eventstore import MessageAnswered, Metadata, NewEvent
+from eventstore.append import MAX_EVENTS
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventStoreError,
+    EventTooLarge,
+    InputError,
+    InvalidEvent,
+    StoreClosed,
+    printable,
+)
+from eventstore.ids import derived_uuid
+from eventstore.sync import Portal
+from eventstore.vocabulary import TaskStatus, TaskStatusChanged
 
 # Leases: which process is answering which message
 
@@ -489,6 +471,7 @@ def answered_event(answered: MessageAnswered) -> NewEvent:
 
 
 # A session that is used from another event loop than the manager's
+
 
 class RemoteSession:
     """Has each step of the storing done in the manager's loop."""

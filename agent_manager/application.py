@@ -21,42 +21,30 @@ asynchronous itself uses :func:`~agent_manager.factory.async_manager`.
 
 from __future__ import annotations
 
-from agent_manager.agents.agent import Answer
-from agent_manager.answering import Answered
-from agent_manager.answering import RemoteSession
-from agent_manager.answering import answer_once
-from agent_manager.conversation import Accepted
-from agent_manager.conversation import Json
-from agent_manager.conversation import Pending
-from agent_manager.errors import AnswerFailed
-from agent_manager.errors import AnswerTaken
-from agent_manager.errors import ManagerClosed
-from agent_manager.manager import Manager
-from agent_manager.wire_classes import choose_classes
-from collections import OrderedDict
-from collections import deque
-from collections.abc import Callable
-from collections.abc import Coroutine
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
-from contextlib import suppress
-from dataclasses import dataclass
-from eventstore.errors import InputError
-from eventstore.sync import Portal
-from functools import cache
-from functools import partial
-from hashlib import sha256
-from pydantic import BaseModel
-from threading import Lock
-from typing import Any
-from typing import Self
-from typing import TypeVar
-from uuid import UUID
 import asyncio
 import json
 import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from hashlib import sha256
+from threading import Lock
+from typing import Any, Self, TypeVar
+from uuid import UUID
 
+from pydantic import BaseModel
+
+from agent_manager.agents.agent import Answer
+from agent_manager.answering import Answered, RemoteSession, answer_once
+from agent_manager.conversation import Accepted, Json, Pending
+from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
+from agent_manager.manager import Manager
+from agent_manager.wire_classes import choose_classes
+from eventstore.errors import InputError
+from eventstore.sync import Portal
 
 # Results that callers may await or not: some servers await what the interface declares to be synchronous
 

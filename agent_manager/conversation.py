@@ -6,41 +6,38 @@ events some times a second only. What was folded is kept, so that a further read
 
 from __future__ import annotations
 
-from agent_manager.a2a import OPEN
-from agent_manager.a2a import described
-from agent_manager.a2a import task_to_wire
-from agent_manager.agents.recorder import Seen
-from agent_manager.agents.recorder import artifact_key
-from collections import Counter
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from eventstore import AgentRegistered
-from eventstore import AgentUnregistered
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import Event
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import Role
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from eventstore import sent_message
-from eventstore.ids import own_given_id
-from projections import Task
-from typing import Any
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
+from agent_manager.a2a import OPEN, described, task_to_wire
+from agent_manager.agents.recorder import Seen, artifact_key
+from eventstore import (
+    AgentRegistered,
+    AgentUnregistered,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    Event,
+    MessageAdded,
+    MessageAnswered,
+    Role,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
+    TaskStatusChanged,
+    sent_message,
+)
+from eventstore.ids import own_given_id
+from projections import Task
 
 # What the manager gives back, as plain values; messages, tasks and cards are plain JSON as it was on the wire
 

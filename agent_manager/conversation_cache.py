@@ -9,13 +9,9 @@ from uuid import UUID
 
 from agent_manager.conversation import ConversationFold
 from agent_manager.storage import Log
-from eventstore import Appended
-from eventstore import AppendResult
-from eventstore import Event
-from eventstore import NewEvent
+from eventstore import Appended, AppendResult, Event, NewEvent
 from eventstore.errors import StoreClosed
-from eventstore.json_text import load
-from eventstore.json_text import to_json
+from eventstore.json_text import load, to_json
 
 MAX_BYTES = 256 * 1024 * 1024
 """Of contents that are kept folded, about."""

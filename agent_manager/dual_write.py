@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from agent_manager.storage import Key
-from agent_manager.storage import Leased
-from agent_manager.storage import Log
-from agent_manager.storage import PAGE
-from agent_manager.storage import PendingRow
-from collections import Counter
-from collections import defaultdict
-from collections import deque
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import replace
-from eventstore import ANY
-from eventstore import AppendResult
-from eventstore import Event
-from eventstore import ExpectedVersion
-from eventstore import NewEvent
-from eventstore.errors import EventStoreError
-from eventstore.errors import printable
-from typing import Any
-from typing import TypeVar
-from uuid import UUID
-from weakref import WeakValueDictionary
 import asyncio
 import logging
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+from uuid import UUID
+from weakref import WeakValueDictionary
 
+from agent_manager.storage import PAGE, Key, Leased, Log, PendingRow
+from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
+from eventstore.errors import EventStoreError, printable
 
 # What differed between two logs that should hold the same, counted and kept for a report
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import StoreClosed
+from eventstore.errors import EventStoreError, InputError, StoreClosed
 
 
 class AnswerFailed(EventStoreError):

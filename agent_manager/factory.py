@@ -7,47 +7,31 @@ else of the same conversation.
 
 from __future__ import annotations
 
-from agent_manager.agent_registry import AGENTS
-from agent_manager.agent_registry import Registry
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from copy import copy
+from typing import Any, Literal, Self, TypeAlias
+
+from agent_manager.agent_registry import AGENTS, Registry
 from agent_manager.agents.agent import Answer
 from agent_manager.agents.factory import choose
-from agent_manager.agents.local import CallableAgent
-from agent_manager.agents.local import from_callable
+from agent_manager.agents.local import CallableAgent, from_callable
 from agent_manager.agents.remote import RemoteAgent
 from agent_manager.application import ApplicationManager
-from agent_manager.conversation_cache import MAX_BYTES
-from agent_manager.conversation_cache import Sees
-from agent_manager.conversation_cache import VisibleConversations
-from agent_manager.dual_write import DualWriteLog
-from agent_manager.dual_write import Differences
-from agent_manager.dual_write import copy_log
+from agent_manager.conversation_cache import MAX_BYTES, Sees, VisibleConversations
+from agent_manager.dual_write import Differences, DualWriteLog, copy_log
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ActingLog
-from agent_manager.storage import ServerLog
-from agent_manager.storage import Written
+from agent_manager.storage import ActingLog, ServerLog, Written
 from agent_manager.writer import Writer
-from collections.abc import AsyncIterator
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from contextlib import AsyncExitStack
-from contextlib import asynccontextmanager
-from copy import copy
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore import conversation_uuid
+from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import SettingsError
-from projections import Worker
-from projections import load
-from typing import Any
-from typing import Literal
-from typing import Self
-from typing import TypeAlias
-import asyncio
-
+from projections import Worker, load
 
 # The manager in memory: gone when the process ends
+
 
 class MemoryManager(ApplicationManager):
     """See :class:`ApplicationManager`."""
@@ -62,6 +46,7 @@ def memory_manager(tenant: str, answer: Answer | None) -> Manager:
 
 
 # The manager on PostgreSQL, for the coroutines of one event loop
+
 
 class AsyncManager(Manager):
     """Conversations in PostgreSQL.
@@ -145,6 +130,7 @@ async def running_worker(store: EventStore, *, runs_worker: bool) -> AsyncIterat
 
 # The manager on PostgreSQL
 
+
 class PostgreSQLManager(ApplicationManager):
     """See :class:`ApplicationManager`.
 
@@ -189,6 +175,7 @@ def settings_of(given: Settings | str | None) -> Settings:
 
 
 # The manager of the transition: every write goes to PostgreSQL and into memory, reads come from the one chosen
+
 
 class DualWriteManager(ApplicationManager):
     """See :class:`ApplicationManager`.

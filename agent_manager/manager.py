@@ -11,87 +11,60 @@ message without ``messageId``, which A2A demands, is sent with the id of its eve
 
 from __future__ import annotations
 
-from agent_manager.a2a import Version
-from agent_manager.a2a import agent_role
-from agent_manager.a2a import parts_text
-from agent_manager.a2a import readable_state
-from agent_manager.a2a import state_word
-from agent_manager.a2a import task_to_wire
-from agent_manager.a2a import text_part
-from agent_manager.a2a import version_of
-from agent_manager.agent_registry import Registry
-from agent_manager.agents.agent import Answer
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.recorder import Recording
-from agent_manager.answering import Answered
-from agent_manager.answering import Earlier
-from agent_manager.answering import Lease
-from agent_manager.answering import Leases
-from agent_manager.answering import LogSession
-from agent_manager.answering import Session
-from agent_manager.answering import answer_once
-from agent_manager.answering import answered_event
-from agent_manager.conversation import Accepted
-from agent_manager.conversation import ConversationFold
-from agent_manager.conversation import ConversationView
-from agent_manager.conversation import EventView
-from agent_manager.conversation import Json
-from agent_manager.conversation import Pending
-from agent_manager.conversation_cache import FoldedConversations
-from agent_manager.conversation_cache import MAX_BYTES
-from agent_manager.errors import AnswerFailed
-from agent_manager.errors import AnswerTaken
-from agent_manager.errors import ManagerClosed
-from agent_manager.storage import ClosableLog
-from agent_manager.storage import Leased
-from agent_manager.storage import Log
-from agent_manager.storage import PendingRow
-from agent_manager.writer import Writer
-from agent_manager.writer import checked_id
-from agent_manager.writer import checked_message
+import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import Event
-from eventstore import EventData
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
-from eventstore import sent_message
-from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from eventstore.errors import WrongExpectedVersion
-from eventstore.errors import printable
-from eventstore.ids import is_canonical_uuid
 from functools import partial
-from operator import attrgetter
-from operator import itemgetter
-from typing import Any
-from typing import NamedTuple
-from typing import Self
-from typing import cast
-from uuid import UUID
-from uuid import uuid4
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, Self, cast
+from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
-import asyncio
 
+from agent_manager.a2a import (
+    Version,
+    agent_role,
+    parts_text,
+    readable_state,
+    state_word,
+    task_to_wire,
+    text_part,
+    version_of,
+)
+from agent_manager.agent_registry import Registry
+from agent_manager.agents.agent import Answer, Context, TaskSeen
+from agent_manager.agents.recorder import Recording
+from agent_manager.answering import Answered, Earlier, Lease, Leases, LogSession, Session, answer_once, answered_event
+from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Json, Pending
+from agent_manager.conversation_cache import MAX_BYTES, FoldedConversations
+from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
+from agent_manager.storage import ClosableLog, Leased, Log, PendingRow
+from agent_manager.writer import Writer, checked_id, checked_message
+from eventstore import (
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationReactivated,
+    ConversationRenamed,
+    Event,
+    EventData,
+    MessageAdded,
+    MessageAnswered,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskStatusChanged,
+    conversation_uuid,
+    sent_message,
+)
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
+from eventstore.ids import is_canonical_uuid
 
 # What an agent is sent names the conversation that it was sent in, and no other
+
 
 def addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
     """Return the message as its agent may be sent it.
@@ -113,6 +86,7 @@ def addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
 
 
 # Events of the log as the messages that A2A applications list: what was sent, and what agents said of their tasks
+
 
 class Summary(NamedTuple):
     """What lists of events need to know of a conversation.

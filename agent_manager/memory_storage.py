@@ -8,30 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from agent_manager.conversation_cache import appended_event
-from agent_manager.storage import LISTED
-from agent_manager.storage import PAGE
-from agent_manager.storage import Key
-from agent_manager.storage import Leased
-from agent_manager.storage import PendingRow
-from eventstore import ANY
-from eventstore import Append
-from eventstore import Appended
-from eventstore import AppendResult
-from eventstore import Event
-from eventstore import ExpectedVersion
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore.append import Batch
-from eventstore.append import encode_expected
-from eventstore.scope import checked_tenant
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import EventIdConflict
-from eventstore.errors import WrongExpectedVersion
-from eventstore.json_text import equal
-from eventstore.json_text import load
-from eventstore.json_text import to_json
+from agent_manager.storage import LISTED, PAGE, Key, Leased, PendingRow
+from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
+from eventstore.append import Batch, encode_expected
+from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
+from eventstore.json_text import equal, load, to_json
 from eventstore.member_order import MEMBER
+from eventstore.scope import checked_tenant
 
 _EXISTS = encode_expected("EXISTS")
 _AGENTS = ("agent.registered", "agent.unregistered")

@@ -7,39 +7,23 @@ tables first, and then the log from where they were.
 
 from __future__ import annotations
 
-from agent_manager.errors import ManagerClosed
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from eventstore import ANY
-from eventstore import AppendResult
-from eventstore import Caller
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import ExpectedVersion
-from eventstore import NewEvent
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID
+
+from psycopg.rows import TupleRow
+from psycopg.types.numeric import Int4, Int8
+
+from agent_manager.errors import ManagerClosed
+from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
-from eventstore.errors import ConnectionLost
-from eventstore.errors import RetryableError
-from eventstore.errors import ServerError
-from eventstore.errors import ServerUnreachable
-from eventstore.read import RawRows
-from eventstore.read import horizon
+from eventstore.errors import ConnectionLost, RetryableError, ServerError, ServerUnreachable
+from eventstore.read import RawRows, horizon
 from projections.read_your_writes import fetch_with_position
 from projections.reading import caller_of
-from psycopg.rows import TupleRow
-from psycopg.types.numeric import Int4
-from psycopg.types.numeric import Int8
-from typing import Any
-from typing import Protocol
-from typing import TypeAlias
-from uuid import UUID
-import asyncio
-
 
 # What a tenant has written: the positions that its reads must hold
 

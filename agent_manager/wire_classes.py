@@ -5,37 +5,35 @@ They are stored, and given back as JSON, as they were sent. Only what a class ca
 
 from __future__ import annotations
 
-from agent_manager import a2a
-from agent_manager import default_classes
-from agent_manager.a2a import Version
-from agent_manager.a2a import agent_role
-from agent_manager.a2a import minimal_card
-from agent_manager.a2a import message_in_version
-from agent_manager.a2a import part_fault
-from agent_manager.a2a import readable_card
-from agent_manager.a2a import role_in_version
-from agent_manager.a2a import task_in_version
-from agent_manager.a2a import text_part
-from agent_manager.a2a import with_interfaces
-from agent_manager.agents.a2a_client import TYPES
-from agent_manager.agents.a2a_client import is_imported_by_application
-from agent_manager.conversation import ConversationView
-from agent_manager.conversation import EventView
-from agent_manager.conversation import Json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from eventstore.errors import InputError
-from eventstore.errors import printable
 from importlib import import_module
-from pydantic import BaseModel
-from pydantic import ValidationError
 from types import SimpleNamespace
 from typing import Any
-import sys
 
+from pydantic import BaseModel, ValidationError
+
+from agent_manager import a2a, default_classes
+from agent_manager.a2a import (
+    Version,
+    agent_role,
+    message_in_version,
+    minimal_card,
+    part_fault,
+    readable_card,
+    role_in_version,
+    task_in_version,
+    text_part,
+    with_interfaces,
+)
+from agent_manager.agents.a2a_client import TYPES, is_imported_by_application
+from agent_manager.conversation import ConversationView, EventView, Json
+from eventstore.errors import InputError, printable
 
 # Instances of pydantic models and of protobuf messages as plain JSON, and back
+
 
 def to_wire(value: Any) -> Json:
     """An instance, whatever its class, as it is on the wire. A dictionary is taken for that already.
@@ -135,6 +133,7 @@ def _part(item: Any, version: Version) -> Json:
 
 
 # One application's classes
+
 
 @dataclass(frozen=True)
 class WireClasses:

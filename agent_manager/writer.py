@@ -26,29 +26,22 @@ from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from agent_manager.a2a import RESERVED
-from agent_manager.conversation import ConversationFold
+from agent_manager.conversation import Accepted, ConversationFold, Json
 from agent_manager.conversation_cache import FoldedConversations
 from agent_manager.storage import Log
-from agent_manager.conversation import Accepted
-from agent_manager.conversation import Json
-from eventstore import ANY
-from eventstore import AppendResult
-from eventstore import ConversationCreated
-from eventstore import ExpectedVersion
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import conversation_uuid
-from eventstore import message_from_sent
-from eventstore.errors import EventIdConflict
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import InvalidId
-from eventstore.errors import WrongExpectedVersion
-from eventstore.errors import printable
-from eventstore.ids import assigned_uuid
-from eventstore.ids import derived_uuid
-from eventstore.ids import is_canonical_uuid
+from eventstore import (
+    ANY,
+    AppendResult,
+    ConversationCreated,
+    ExpectedVersion,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    conversation_uuid,
+    message_from_sent,
+)
+from eventstore.errors import EventIdConflict, InputError, InvalidEvent, InvalidId, WrongExpectedVersion, printable
+from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
 from eventstore.json_text import equal
 
 _CONFLICTS = 3

@@ -11,42 +11,24 @@ from struct import Struct
 from typing import NamedTuple, Self, TypeAlias
 from uuid import UUID
 
-from eventstore.scope import checked_tenant
-from eventstore.database.binary_format import int2
-from eventstore.database.binary_format import int4
-from eventstore.database.binary_format import jsonb
-from eventstore.database.binary_format import to_int4
-from eventstore.database.binary_format import to_timestamp
-from eventstore.database.binary_format import with_length
-from eventstore.database.binary_format import without_length
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import EventIdConflict
-from eventstore.errors import EventStoreError
-from eventstore.errors import EventTooLarge
-from eventstore.errors import Forbidden
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import WrongExpectedVersion
-from eventstore.errors import printable
-from eventstore.vocabulary import EventData
-from eventstore.events import ANY
-from eventstore.events import EXISTS
-from eventstore.events import NO_STREAM
-from eventstore.events import PLAIN
-from eventstore.events import Appended
-from eventstore.events import AppendResult
-from eventstore.events import ExpectedVersion
-from eventstore.events import Metadata
-from eventstore.events import NewEvent
-from eventstore.ids import conversation_uuid
-from eventstore.ids import parse_uuid
-from eventstore.json_text import check_text
-from eventstore.json_text import to_json
+from eventstore.database.binary_format import int2, int4, jsonb, to_int4, to_timestamp, with_length, without_length
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventIdConflict,
+    EventStoreError,
+    EventTooLarge,
+    Forbidden,
+    InputError,
+    InvalidEvent,
+    WrongExpectedVersion,
+    printable,
+)
+from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, Metadata, NewEvent
+from eventstore.ids import conversation_uuid, parse_uuid
+from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
-from eventstore.vocabulary import SCHEMA_VERSION
-from eventstore.vocabulary import ConversationCreated
-from eventstore.vocabulary import UnknownEvent
-from eventstore.vocabulary import is_built_in
+from eventstore.scope import checked_tenant
+from eventstore.vocabulary import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
 """In one append; each takes a lock, and the server's table of locks is finite."""

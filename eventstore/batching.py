@@ -38,53 +38,40 @@ What waits is bounded (:mod:`eventstore.batching`).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections import deque
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Container
-from collections.abc import Sequence
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
-from eventstore.append import ANY_VERSION
-from eventstore.append import Append
-from eventstore.append import BUSY
-from eventstore.append import Batch
-from eventstore.append import ID
-from eventstore.append import MAX_CONVERSATIONS
-from eventstore.append import Outcome
-from eventstore.append import Row
-from eventstore.append import SLICE_EVENTS
-from eventstore.append import TYPE
+from itertools import zip_longest
+from uuid import UUID
+
+import psycopg
+from psycopg.pq.abc import PGresult
+
+from eventstore.append import ANY_VERSION, BUSY, ID, MAX_CONVERSATIONS, SLICE_EVENTS, TYPE, Append, Batch, Outcome, Row
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database import binary_format
-from eventstore.database.binary_format import with_length
-from eventstore.database.binary_format import without_length
+from eventstore.database.binary_format import with_length, without_length
 from eventstore.database.connection import Connection
-from eventstore.database.pipelined_connection import PipelinedConnection
-from eventstore.database.pipelined_connection import Prelude
-from eventstore.database.pipelined_connection import Statement
+from eventstore.database.pipelined_connection import PipelinedConnection, Prelude, Statement
 from eventstore.database.queries import query
-from eventstore.errors import ConnectionLost
-from eventstore.errors import ConversationLocked
-from eventstore.errors import EventStoreError
-from eventstore.errors import Forbidden
-from eventstore.errors import LockHolder
-from eventstore.errors import ServerError
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import StoreClosed
-from eventstore.errors import is_missing_role
-from eventstore.errors import is_notify_queue_full
-from eventstore.errors import translate
-from eventstore.errors import translated
+from eventstore.errors import (
+    ConnectionLost,
+    ConversationLocked,
+    EventStoreError,
+    Forbidden,
+    LockHolder,
+    ServerError,
+    ServerUnreachable,
+    StoreClosed,
+    is_missing_role,
+    is_notify_queue_full,
+    translate,
+    translated,
+)
 from eventstore.events import AppendResult
 from eventstore.ids import parse_uuid
 from eventstore.scope import Caller
-from itertools import zip_longest
-from psycopg.pq.abc import PGresult
-from uuid import UUID
-import asyncio
-import psycopg
-
 
 # Back-pressure: bounds the events and bytes that wait to be appended, in total and per conversation
 
@@ -171,7 +158,9 @@ class Backpressure:
         """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
         waiting, self._waiting = in_turn(self._waiting), deque()
         full: set[ConversationKey] = set()
-        while waiting and (not self._events or (self._events < MAX_WAITING_EVENTS and self._bytes <= MAX_WAITING_BYTES)):
+        while waiting and (
+            not self._events or (self._events < MAX_WAITING_EVENTS and self._bytes <= MAX_WAITING_BYTES)
+        ):
             append = waiting.popleft()
             if append.is_over:
                 continue
@@ -201,21 +190,42 @@ APPEND_ONE = Statement(
     b"eventstore_append_one",
     query("eventstore", "append_one").encode(),
     (
-        binary_format.TEXT, binary_format.UUID, binary_format.INT4, binary_format.UUID, binary_format.TEXT, binary_format.INT2, binary_format.TEXT,
-        binary_format.JSONB, binary_format.JSONB, binary_format.INT4, binary_format.TEXT,
+        binary_format.TEXT,
+        binary_format.UUID,
+        binary_format.INT4,
+        binary_format.UUID,
+        binary_format.TEXT,
+        binary_format.INT2,
+        binary_format.TEXT,
+        binary_format.JSONB,
+        binary_format.JSONB,
+        binary_format.INT4,
+        binary_format.TEXT,
     ),
-)  # fmt: skip
+)
 APPEND_GROUP = Statement(
     b"eventstore_append_group",
     query("eventstore", "append_group").encode(),
     (
-        binary_format.TEXT_ARRAY, binary_format.UUID_ARRAY, binary_format.INT4_ARRAY, binary_format.INT4_ARRAY, binary_format.INT4_ARRAY,
-        binary_format.UUID_ARRAY, binary_format.TEXT_ARRAY, binary_format.INT2_ARRAY, binary_format.TEXT_ARRAY, binary_format.JSONB_ARRAY,
-        binary_format.JSONB_ARRAY, binary_format.TEXT_ARRAY, binary_format.INT4,
+        binary_format.TEXT_ARRAY,
+        binary_format.UUID_ARRAY,
+        binary_format.INT4_ARRAY,
+        binary_format.INT4_ARRAY,
+        binary_format.INT4_ARRAY,
+        binary_format.UUID_ARRAY,
+        binary_format.TEXT_ARRAY,
+        binary_format.INT2_ARRAY,
+        binary_format.TEXT_ARRAY,
+        binary_format.JSONB_ARRAY,
+        binary_format.JSONB_ARRAY,
+        binary_format.TEXT_ARRAY,
+        binary_format.INT4,
     ),
-)  # fmt: skip
+)
 STATEMENTS = (APPEND_ONE, APPEND_GROUP)
-SET_APPEND_ROLE = Statement(b"eventstore_set_append_role", query("eventstore", "set_append_role").encode(), (binary_format.TEXT,))
+SET_APPEND_ROLE = Statement(
+    b"eventstore_set_append_role", query("eventstore", "set_append_role").encode(), (binary_format.TEXT,)
+)
 """For the transaction of one of them."""
 
 
@@ -697,7 +707,13 @@ class Committer:
         )
 
     def _answered(
-        self, group: Group, answer: PGresult | psycopg.Error, pipeline: PipelinedConnection, *, waits: bool, role_statement: bool
+        self,
+        group: Group,
+        answer: PGresult | psycopg.Error,
+        pipeline: PipelinedConnection,
+        *,
+        waits: bool,
+        role_statement: bool,
     ) -> None:
         self._in_flight[waits] -= 1
         self._large_in_flight -= group[0].is_large
@@ -745,7 +761,9 @@ class Committer:
             self._reserved.update(append.conversations)
             self._set_aside.append(append)
 
-    def _failed(self, group: Group, error: psycopg.Error, pipeline: PipelinedConnection, again: list[PendingAppend]) -> None:
+    def _failed(
+        self, group: Group, error: psycopg.Error, pipeline: PipelinedConnection, again: list[PendingAppend]
+    ) -> None:
         is_unknown = pipeline.is_broken or error.sqlstate is None
         # Another append than that which found the queue full does not notify.
         is_lost = is_unknown or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from collections.abc import Iterable
-from typing import Any
-from typing import TypeVar
 import asyncio
-
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 # Ending tasks for certain
+
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels tasks until they have ended.

@@ -42,19 +42,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from psycopg_pool import PoolClosed
-from psycopg_pool import PoolTimeout
 from uuid import UUID
-import json
-import psycopg
 
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout
 
 # Every error that a user of the store can cause or meet, as one tree
+
 
 class EventStoreError(Exception):
     """Root of all errors of the event store. Its text says what was wrong and what to do."""

@@ -12,15 +12,9 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
-from eventstore.vocabulary import EventData
 from eventstore.json_text import load
-from eventstore.member_order import MEMBER
-from eventstore.member_order import restore
-from eventstore.member_order import restore_members
-from eventstore.vocabulary import SCHEMA_VERSION
-from eventstore.vocabulary import UnknownEvent
-from eventstore.vocabulary import parse
-from eventstore.vocabulary import parse_json
+from eventstore.member_order import MEMBER, restore, restore_members
+from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
 """Expected version: the conversation has no events yet."""
@@ -35,7 +29,8 @@ ExpectedVersion: TypeAlias = int | Literal["NO_STREAM", "EXISTS", "ANY"]
 class Metadata(BaseModel):
     """What is known about an event beside its content. Members of the application's own are kept.
 
-    The member ``eventstore.member_order`` is the store's (:mod:`eventstore.member_order`); one that is given is ignored.
+    The member ``eventstore.member_order`` is the store's (:mod:`eventstore.member_order`); one that is given is
+    ignored.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.vocabulary import Role
+from eventstore.errors import InputError, InvalidEvent
 from eventstore.member_order import arranged
-from eventstore.vocabulary import MessageAdded
+from eventstore.vocabulary import MessageAdded, Role
 
 ROLES = {
     "user": Role.USER,

@@ -17,46 +17,38 @@ happens on it is in ``notifier.py``; why nothing is slept through is argued in `
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Coroutine
-from collections.abc import Sequence
-from eventstore.concurrency import cancel_and_wait
-from eventstore.database import binary_format
-from eventstore.database.connection import AUDITOR
-from eventstore.database.connection import Connection
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.pipelined_connection import PipelinedConnection
-from eventstore.database.pipelined_connection import Statement
-from eventstore.database.pools import Pool
-from eventstore.database.queries import query
-from eventstore.errors import ConnectionLost
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import RetryableError
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import SettingsError
-from eventstore.errors import StoreClosed
-from eventstore.errors import translate
-from eventstore.errors import translated
-from eventstore.events import CONTENT
-from eventstore.events import Event
-from eventstore.scope import ALL_TENANTS
-from eventstore.scope import Scope
-from functools import partial
-from psycopg import sql
-from psycopg.adapt import AdaptersMap
-from psycopg.adapt import Transformer
-from psycopg.pq.abc import PGresult
-from psycopg.types.string import ByteaBinaryLoader
-from typing import Any
-from typing import NamedTuple
-from typing import Protocol
 import asyncio
 import logging
-import psycopg
 import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
+import psycopg
+from psycopg import sql
+from psycopg.adapt import AdaptersMap, Transformer
+from psycopg.pq.abc import PGresult
+from psycopg.types.string import ByteaBinaryLoader
+
+from eventstore.concurrency import cancel_and_wait
+from eventstore.database import binary_format
+from eventstore.database.connection import AUDITOR, PROJECTOR, Connection
+from eventstore.database.pipelined_connection import PipelinedConnection, Statement
+from eventstore.database.pools import Pool
+from eventstore.database.queries import query
+from eventstore.errors import (
+    ConnectionLost,
+    EventStoreError,
+    InputError,
+    RetryableError,
+    ServerUnreachable,
+    SettingsError,
+    StoreClosed,
+    translate,
+    translated,
+)
+from eventstore.events import CONTENT, Event
+from eventstore.scope import ALL_TENANTS, Scope
 
 # How often a consumer that follows a stream may look: at once after a rest, ever less often while it goes on and on
 
@@ -112,7 +104,9 @@ _LOOK = Statement(b"eventstore_look", query("eventstore", "look").encode(), (bin
 _HORIZON = Statement(b"eventstore_horizon", query("eventstore", "horizon").encode(), ())
 _BEGIN_WAIT = Statement(b"eventstore_begin_wait", b"SELECT begin_wait($1)", (binary_format.INT8,))
 _SET_SCOPE = Statement(
-    b"eventstore_set_scope", query("eventstore", "set_scope").encode(), (binary_format.TEXT, binary_format.TEXT, binary_format.TEXT)
+    b"eventstore_set_scope",
+    query("eventstore", "set_scope").encode(),
+    (binary_format.TEXT, binary_format.TEXT, binary_format.TEXT),
 )
 _END_WAIT = Statement(b"eventstore_end_wait", b"SELECT end_wait()", ())
 
@@ -179,7 +173,9 @@ class Listener:
 
     async def begin_wait(self, seen: int) -> bool:
         """True if from now on every append notifies, and none is waiting beyond ``seen``."""
-        return bool(await self._ask(_BEGIN_WAIT, [binary_format.int8(seen)], lambda result: result.get_value(0, 0) == b"\x01"))
+        return bool(
+            await self._ask(_BEGIN_WAIT, [binary_format.int8(seen)], lambda result: result.get_value(0, 0) == b"\x01")
+        )
 
     async def end_wait(self) -> None:
         """The opposite; does no harm to who is up."""

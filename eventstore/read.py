@@ -5,34 +5,29 @@ While the events of a page are handed out, the next page is fetched.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator
-from collections.abc import AsyncIterator
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from eventstore.concurrency import cancel_and_wait
-from eventstore.database.connection import Connection
-from eventstore.database.pools import Fetching
-from eventstore.database.queries import query
-from eventstore.database.queries import query_without
-from eventstore.errors import InputError
-from eventstore.events import CONTENT
-from eventstore.events import Event
-from eventstore.json_text import check_text
 from itertools import accumulate
+from typing import Any
+from uuid import UUID
+
 from psycopg import AsyncCursor
 from psycopg.pq import Format
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 from psycopg.types.string import ByteaBinaryLoader
-from typing import Any
-from uuid import UUID
-import asyncio
 
+from eventstore.concurrency import cancel_and_wait
+from eventstore.database.connection import Connection
+from eventstore.database.pools import Fetching
+from eventstore.database.queries import query, query_without
+from eventstore.errors import InputError
+from eventstore.events import CONTENT, Event
+from eventstore.json_text import check_text
 
 # Reading a page at a time: little is held however long the log is, no connection is, and each statement is short
 

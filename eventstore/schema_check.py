@@ -6,21 +6,12 @@ from typing import Any
 
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG
-from eventstore.database.catalog import compare_catalog
-from eventstore.database.catalog import describe
-from eventstore.database.catalog import missing_events
-from eventstore.database.catalog import remedy
-from eventstore.database.connection import APP
-from eventstore.database.connection import BOOKKEEPING
-from eventstore.database.connection import Connection
-from eventstore.database.connection import set_role
+from eventstore.database.catalog import CATALOG, compare_catalog, describe, missing_events, remedy
+from eventstore.database.connection import APP, BOOKKEEPING, Connection, set_role
 from eventstore.database.migrate import check
 from eventstore.database.queries import query
 from eventstore.database.settings import Settings
-from eventstore.errors import translated
-from eventstore.errors import SchemaError
-from eventstore.errors import SchemaMissing
+from eventstore.errors import SchemaError, SchemaMissing, translated
 
 _POSITION_SEQUENCE = query("eventstore", "position_sequence")
 

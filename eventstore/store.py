@@ -10,44 +10,23 @@ from typing import Self
 from uuid import UUID
 
 from eventstore.append import Append
-from eventstore.scope import ALL_TENANTS
-from eventstore.scope import Caller
-from eventstore.scope import Scope
-from eventstore.scope import checked_tenant
-from eventstore.database.connection import APP
-from eventstore.database.connection import WRITER
-from eventstore.database.connection import Connection
-from eventstore.database.connection import check_login
-from eventstore.database.connection import connect
+from eventstore.database.connection import APP, WRITER, Connection, check_login, connect
 from eventstore.database.forking import abandon_in_child
-from eventstore.database.pools import Pool
-from eventstore.database.pools import View
 from eventstore.database.pooler_check import check_pooler
+from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
-from eventstore.errors import translated
-from eventstore.errors import InputError
-from eventstore.errors import ServerError
-from eventstore.errors import SettingsError
-from eventstore.errors import StoreClosed
-from eventstore.vocabulary import EventData
-from eventstore.events import ANY
-from eventstore.events import AppendResult
-from eventstore.events import Event
-from eventstore.events import ExpectedVersion
-from eventstore.events import NewEvent
+from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
+from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
+from eventstore.notifier import LOOK_EVENTS, EventBatch
+from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
+from eventstore.scope import ALL_TENANTS, Caller, Scope, checked_tenant
 from eventstore.store_connections import StoreConnections
-from eventstore.read import HIGHEST_VERSION
-from eventstore.read import Filter
-from eventstore.read import horizon
-from eventstore.read import read_conversation
-from eventstore.read import read_log
 from eventstore.subscribe import follow
-from eventstore.notifier import LOOK_EVENTS
-from eventstore.notifier import EventBatch
+from eventstore.vocabulary import EventData
 
 _HIGHEST_POSITION = 2**63 - 1
 

@@ -8,26 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from eventstore.batching import ConversationKey
-from eventstore.scope import ALL_TENANTS
-from eventstore.scope import Scope
-from eventstore.batching import Committer
-from eventstore.database.connection import APP
-from eventstore.database.connection import AUDITOR
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.connection import READER
-from eventstore.database.connection import WRITER
-from eventstore.database.connection import connect
-from eventstore.database.connection import connect_as
-from eventstore.database.pools import Pool
-from eventstore.database.pools import View
+from eventstore.batching import Committer, ConversationKey, lock_holders
+from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, connect, connect_as
+from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.settings import Settings
 from eventstore.errors import LockHolder
-from eventstore.notifier import Listener
-from eventstore.notifier import open_listener
-from eventstore.batching import lock_holders
-from eventstore.notifier import Notifier
+from eventstore.notifier import Listener, Notifier, open_listener
+from eventstore.scope import ALL_TENANTS, Scope
 
 _OF_LOG, _OF_PROJECTOR, _OF_SERVICE = 4, 2, 2
 """Connections at most; the read tables have those that the settings allow."""

@@ -7,15 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from operator import attrgetter
 
 from eventstore.database.pools import View
-from eventstore.errors import ConnectionLost
-from eventstore.errors import ServerUnreachable
+from eventstore.errors import ConnectionLost, ServerUnreachable
 from eventstore.events import Event
-from eventstore.read import in_batches
-from eventstore.read import Filter
-from eventstore.read import horizon
-from eventstore.read import last_event
-from eventstore.read import read_log
 from eventstore.notifier import EventBatch
+from eventstore.read import Filter, horizon, in_batches, last_event, read_log
 
 RETRY_SECONDS = 0.5
 """Between attempts to reach a server that is away."""

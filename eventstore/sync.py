@@ -6,36 +6,23 @@ runs an event loop of its own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from collections.abc import Coroutine
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import Future
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from datetime import datetime
+from typing import Any, Self, TypeVar, cast
+from uuid import UUID
+
 from eventstore.append import Append
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.forking import abandon_in_child
 from eventstore.database.settings import Settings
-from eventstore.errors import InputError
-from eventstore.errors import StoreClosed
-from eventstore.events import ANY
-from eventstore.events import AppendResult
-from eventstore.events import Event
-from eventstore.events import ExpectedVersion
-from eventstore.events import NewEvent
+from eventstore.errors import InputError, StoreClosed
+from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.store import EventStore
 from eventstore.vocabulary import EventData
-from typing import Any
-from typing import Self
-from typing import TypeVar
-from typing import cast
-from uuid import UUID
-import asyncio
-import threading
-
 
 # One private event loop in a thread, through which synchronous code reaches the asynchronous store
 
@@ -157,6 +144,7 @@ class Portal:
 
 
 # The event store for synchronous code; every method does what its namesake in :class:`EventStore` does
+
 
 class SyncEventStore:
     """The log of one database, for any thread.

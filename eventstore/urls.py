@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from eventstore.errors import SettingsError
-from eventstore.errors import printable
+from eventstore.errors import SettingsError, printable
 
 _ENCODED = r"%(?!00)[0-9A-Fa-f]{2}"
 _TEXT = rf"(?:{_ENCODED}|[^%/?#@\[\]:\s\x00-\x1f\x7f])*"

@@ -9,29 +9,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import StrEnum
-from eventstore.errors import InvalidEvent
-from eventstore.json_text import check_text
-from eventstore.json_text import load
-from eventstore.member_order import encode
-from eventstore.member_order import encode_members
-from eventstore.member_order import restore
-from eventstore.member_order import restore_members
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import Field
-from pydantic import TypeAdapter
-from pydantic import ValidationError
-from typing import Annotated
-from typing import Any
-from typing import Literal
-from typing import Self
-from typing import TYPE_CHECKING
-from typing import TypeAlias
-from typing import get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, get_args
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from eventstore.errors import InvalidEvent
+from eventstore.json_text import check_text, load
+from eventstore.member_order import encode, encode_members, restore, restore_members
 
 # What all events of the vocabulary share, and the words in them
+
 
 class Role(StrEnum):
     """Who speaks. A2A's ``agent`` is stored as ``assistant``."""
@@ -94,7 +82,9 @@ class EventData(BaseModel):
         return content | self.model_extra if self.model_extra else content
 
     def member_order(self) -> Any:
-        """Return the order of the members in the content, see :mod:`eventstore.member_order`; None is the stored one."""
+        """Return the order of the members in the content, see :mod:`eventstore.member_order`; None is the stored
+        one.
+        """
         return encode_members(self.__dict__ | self.model_extra if self.model_extra else self.__dict__)
 
     def restore_order(self, order: object) -> None:
@@ -186,10 +176,10 @@ class ConversationUnshared(EventData):
 class MessageAdded(EventData):
     """A message. Its id in the read tables is the id of its event.
 
-    A message is kept as it was sent, see :mod:`eventstore.message_format`: ``content`` is its text and absent where it was
-    sent as ``parts``; ``extra`` holds the members of the message that have no place of their own; ``sent_order`` the
-    places of its members in the order sent, counted as in the sequence role, content, parts, metadata, extra, if that
-    is another. One that ``awaits_answer`` is pending until :class:`MessageAnswered`.
+    A message is kept as it was sent, see :mod:`eventstore.message_format`: ``content`` is its text and absent where it
+    was sent as ``parts``; ``extra`` holds the members of the message that have no place of their own; ``sent_order``
+    the places of its members in the order sent, counted as in the sequence role, content, parts, metadata, extra, if
+    that is another. One that ``awaits_answer`` is pending until :class:`MessageAnswered`.
     """
 
     event_type: Literal["message.added"] = "message.added"

@@ -1,43 +1,23 @@
 """The read side: projections from the log to read tables, the worker that maintains them, and reading them."""
 
 from projections.cache import ConversationCache
-from projections.checkpoints import applied_position
-from projections.checkpoints import wait_for
+from projections.checkpoints import applied_position, wait_for
 from projections.compare import Difference
-from projections.inline import InlineAppender
-from projections.custom_projections import PythonProjection
-from projections.custom_projections import load
-from projections.custom_projections import projection
-from projections.pages import Page
-from projections.pages import every
-from projections.parking import Parked
-from projections.parking import parked
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
-from projections.projection import named
-from projections.reading import Reader
-from projections.rebuild import Rebuild
-from projections.rebuild import RebuildProgress
-from projections.rebuild import Rebuilt
-from projections.rebuild import rebuild
-from projections.rebuild import undo
-from projections.retry_parked import Retried
-from projections.retry_parked import retry
-from projections.rows import Conversation
-from projections.rows import Message
-from projections.rows import Task
-from projections.search import Hit
-from projections.search import Search
-from projections.search import SearchPage
 from projections.conversation_snapshot import ConversationState
+from projections.custom_projections import PythonProjection, load, projection
+from projections.inline import InlineAppender
+from projections.pages import Page, every
+from projections.parking import Parked, parked
+from projections.projection import PROJECTIONS, Projection, named
+from projections.reading import Reader, SyncReader
+from projections.rebuild import Rebuild, RebuildProgress, Rebuilt, rebuild, undo
+from projections.retry_parked import Retried, retry
+from projections.rows import Conversation, Message, Task
+from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
-from projections.status import Status
-from projections.status import read_status
-from projections.reading import SyncReader
-from projections.verify import Verified
-from projections.verify import verify
-from projections.worker import Worker
-from projections.worker import catch_up
+from projections.status import Status, read_status
+from projections.verify import Verified, verify
+from projections.worker import Worker, catch_up
 
 __all__ = [
     "PROJECTIONS",

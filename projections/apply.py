@@ -8,8 +8,8 @@ applied by itself, where errors are dealt with.
 
 The call is handed to libpq (``psycopg.pq``): a cursor would add a tenth to the time until a row is there.
 
-A batch begins by locking the checkpoints of its partitions and takes its lower bound from them; it ends by moving them, in
-the same transaction as the rows. So a worker that is killed at any instant has applied a batch wholly or not at all,
+A batch begins by locking the checkpoints of its partitions and takes its lower bound from them; it ends by moving them,
+in the same transaction as the rows. So a worker that is killed at any instant has applied a batch wholly or not at all,
 and two workers never apply one batch twice: the second waits for the first and then starts where that one ended. That
 each partition has a worker of its own (:mod:`projections.worker`) only spreads the work; nothing here rests on it.
 
@@ -19,32 +19,23 @@ by another; the server tells (SQLSTATE ES006), once the checkpoints are locked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from eventstore import EventStore
-from eventstore.database.connection import Connection
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.connection import statement_name
-from eventstore.database.queries import query
-from eventstore.errors import translated
 from functools import partial
-from projections.parking import fold_or_park
-from projections.parking import may_be_event_error
-from projections.projection import PARTITIONS
-from projections.projection import Projection
-from projections.projection import StoredProjection
-from psycopg import IsolationLevel
-from psycopg import generators
-from psycopg import sql
+from time import monotonic
+from typing import Literal, NamedTuple
+
+from psycopg import IsolationLevel, generators, sql
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
-from time import monotonic
-from typing import Literal
-from typing import NamedTuple
 
+from eventstore import EventStore
+from eventstore.database.connection import PROJECTOR, Connection, statement_name
+from eventstore.database.queries import query
+from eventstore.errors import translated
+from projections.parking import fold_or_park, may_be_event_error
+from projections.projection import PARTITIONS, Projection, StoredProjection
 
 # Small batches in one round trip for all projections of a connection, by plans that are kept
 
@@ -307,5 +298,7 @@ class Applier:
     ) -> None:
         """Applies batches until there are no more."""
         for projection in projections:
-            while (applied := await self.apply(projection, stage=stage, partitions=partitions, until=until)) is not None:
+            while (
+                applied := await self.apply(projection, stage=stage, partitions=partitions, until=until)
+            ) is not None:
                 progress(projection.name, applied.position)

@@ -16,18 +16,12 @@ from uuid import UUID
 
 from psycopg import sql
 
-from eventstore import Caller
-from eventstore import EventStore
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.connection import Connection
-from eventstore.database.connection import set_role
-from eventstore.database.queries import query
-from eventstore.database.queries import query_without
-from eventstore.errors import translated
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from projections.projection import named
+from eventstore import Caller, EventStore
+from eventstore.database.connection import PROJECTOR, Connection, set_role
+from eventstore.database.queries import query, query_without
+from eventstore.errors import InputError, NotFound, translated
 from projections.conversation_snapshot import ConversationSnapshot
+from projections.projection import named
 
 _PROJECTIONS = named(["conversations", "messages", "tasks"])
 _LIMITS = frozenset(("version", "position", "time"))

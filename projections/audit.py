@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from eventstore import Caller
-from eventstore import Event
-from eventstore import EventStore
-from eventstore.read import pages
-from eventstore.read import HIGHEST_VERSION
-from eventstore.read import Filter
-from eventstore.read import conversation_source
-from projections.pages import Purpose
-from projections.pages import PAGE_BYTES
-from projections.pages import Page
-from projections.pages import check_flag
-from projections.pages import checked_limit
+from eventstore import Caller, Event, EventStore
+from eventstore.read import HIGHEST_VERSION, Filter, conversation_source, pages
+from projections.pages import PAGE_BYTES, Page, Purpose, check_flag, checked_limit
 
 _HIGHEST_POSITION = 2**63 - 1
 

@@ -28,17 +28,12 @@ from psycopg.types.numeric import Int8
 
 from eventstore import Caller
 from eventstore.database.queries import query
-from eventstore.errors import translated
-from eventstore.errors import InputError
-from projections.checkpoints import LAGGING
-from projections.checkpoints import wait_for_written
-from projections.read_your_writes import fetch_at_least
+from eventstore.errors import InputError, translated
+from projections.checkpoints import LAGGING, wait_for_written
+from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
 from projections.projection import named
-from projections.reading import Reader
-from projections.reading import not_found
-from projections.conversation_snapshot import ConversationSnapshot
-from projections.conversation_snapshot import ConversationState
-from projections.conversation_snapshot import fetch_rows
+from projections.read_your_writes import fetch_at_least
+from projections.reading import Reader, not_found
 
 MAX_BYTES = 64 * 1024 * 1024
 

@@ -9,9 +9,7 @@ from uuid import UUID
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.errors import NotCaughtUp
-from projections.projection import PROJECTIONS
-from projections.projection import PARTITIONS
-from projections.projection import Projection
+from projections.projection import PARTITIONS, PROJECTIONS, Projection
 
 _POSITION = query("projections", "position")
 LAGGING = query("projections", "lagging")
@@ -22,11 +20,15 @@ Written = Mapping[UUID | None, int]
 
 
 async def applied_position(
-    store: EventStore, projections: Sequence[Projection] = PROJECTIONS, partitions: Sequence[int] = tuple(range(PARTITIONS))
+    store: EventStore,
+    projections: Sequence[Projection] = PROJECTIONS,
+    partitions: Sequence[int] = tuple(range(PARTITIONS)),
 ) -> int:
     """The position that all of the projections have applied, for some partitions of the conversations or for all."""
     names = [projection.name for projection in projections]
-    return int((await store.parts.reader.fetch(_POSITION, {"projections": names, "partitions": list(partitions)}))[0][0])
+    return int(
+        (await store.parts.reader.fetch(_POSITION, {"projections": names, "partitions": list(partitions)}))[0][0]
+    )
 
 
 async def wait_for(
@@ -51,9 +53,11 @@ async def wait_for(
 
 
 async def lagging(store: EventStore, projections: Sequence[Projection], written: Written) -> dict[int, int]:
-    """Return the partitions whose conversations have positions that a projection has not applied, and the highest of these.
+    """Return the partitions whose conversations have positions that a projection has not applied, and the highest of
+    these.
 
-    What was written to the conversations of other partitions is not waited for: each partition has a checkpoint of its own.
+    What was written to the conversations of other partitions is not waited for: each partition has a checkpoint of its
+    own.
     """
     given = {
         "projections": [projection.name for projection in projections],

@@ -14,13 +14,10 @@ from uuid import UUID
 from psycopg import errors, sql
 
 from eventstore import EventStore
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.connection import Connection
+from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
-from eventstore.errors import translated
-from eventstore.errors import RebuildError
-from projections.apply import ALL_PARTITIONS
-from projections.apply import Applier
+from eventstore.errors import RebuildError, translated
+from projections.apply import ALL_PARTITIONS, Applier
 from projections.projection import Projection
 
 MOST_DIFFERENCES = 100

@@ -12,14 +12,8 @@ from psycopg.rows import TupleRow
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.read import RawRows
-from projections.pages import MESSAGES
-from projections.pages import TASKS
-from projections.pages import Listing
-from projections.pages import Row
-from projections.pages import stretches
-from projections.rows import Conversation
-from projections.rows import Message
-from projections.rows import Task
+from projections.pages import MESSAGES, TASKS, Listing, Row, stretches
+from projections.rows import Conversation, Message, Task
 
 _CONVERSATION = query("projections", "conversation")
 

@@ -18,17 +18,13 @@ from pathlib import Path
 
 import psycopg
 
-from eventstore import Event
-from eventstore import EventStore
+from eventstore import Event, EventStore
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.errors import translated
-from eventstore.errors import EventStoreError
-from eventstore.errors import SettingsError
+from eventstore.errors import EventStoreError, SettingsError, translated
 from eventstore.read import RawRows
 from projections.parking import UnprocessableEvent
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
+from projections.projection import PROJECTIONS, Projection
 
 Fold = Callable[[Connection, Sequence[Event]], Awaitable[None]]
 """Applies events, in the order of the log, over a connection that is in a transaction; it must not end that."""

@@ -13,30 +13,21 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from eventstore import ANY
-from eventstore import Appended
-from eventstore import AppendResult
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import ExpectedVersion
-from eventstore import NewEvent
-from eventstore.append import Append
-from eventstore.append import Batch
-from eventstore.append import encode_expected
+from eventstore import ANY, Appended, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent
+from eventstore.append import Append, Batch, encode_expected
 from eventstore.database.binary_format import without_length
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.connection import WRITER
-from eventstore.database.connection import Connection
-from eventstore.database.connection import set_role
+from eventstore.database.connection import PROJECTOR, WRITER, Connection, set_role
 from eventstore.database.pools import Pool
 from eventstore.database.queries import query
-from eventstore.errors import translate
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import EventIdConflict
-from eventstore.errors import EventStoreError
-from eventstore.errors import Forbidden
-from eventstore.errors import StoreClosed
-from eventstore.errors import WrongExpectedVersion
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventIdConflict,
+    EventStoreError,
+    Forbidden,
+    StoreClosed,
+    WrongExpectedVersion,
+    translate,
+)
 from eventstore.ids import parse_uuid
 from projections.custom_projections import prepare
 from projections.projection import Projection

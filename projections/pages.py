@@ -13,41 +13,25 @@ move nothing, and the thousandth page costs what the first did.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode
-from base64 import urlsafe_b64encode
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
-from eventstore import Caller
-from eventstore import EventStore
-from eventstore.database.queries import query_without
-from eventstore.errors import InputError
-from eventstore.errors import InvalidCursor
-from eventstore.errors import printable
-from functools import cache
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import cache, cached_property
 from hashlib import blake2b
-from projections.read_your_writes import fetch_at_least
-from projections.rows import Conversation
-from projections.rows import Message
-from projections.rows import Task
+from typing import Any, Generic, ParamSpec, TypeVar
+from uuid import UUID
+
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
-from typing import Any
-from typing import Generic
-from typing import ParamSpec
-from typing import TypeVar
-from uuid import UUID
-import json
 
+from eventstore import Caller, EventStore
+from eventstore.database.queries import query_without
+from eventstore.errors import InputError, InvalidCursor, printable
+from projections.read_your_writes import fetch_at_least
+from projections.rows import Conversation, Message, Task
 
 # Cursors: where a page ended, as a text that means nothing to whoever keeps it
 

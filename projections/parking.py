@@ -29,10 +29,8 @@ import psycopg
 from eventstore import EventStore
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.errors import EventStoreError
-from eventstore.errors import printable
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
+from eventstore.errors import EventStoreError, printable
+from projections.projection import PROJECTIONS, Projection
 
 DATA_ERRORS = ("21", "22", "23", "38", "39", "54", "P0")
 """Classes of SQLSTATE: cardinality, data, constraints, routines, program limits, PL/pgSQL."""

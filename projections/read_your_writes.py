@@ -16,14 +16,11 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
-from eventstore import Caller
-from eventstore import EventStore
-from eventstore.database.queries import query
-from eventstore.database.queries import query_without
+from eventstore import Caller, EventStore
+from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError
 from eventstore.read import RawRows
-from projections.checkpoints import Written
-from projections.checkpoints import wait_for_written
+from projections.checkpoints import Written, wait_for_written
 from projections.projection import named
 
 OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))

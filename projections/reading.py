@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Coroutine
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from eventstore import Caller
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import Role
-from eventstore import SyncEventStore
-from eventstore import TaskStatus
-from eventstore import conversation_uuid
-from eventstore.database.queries import query
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from eventstore.ids import parse_uuid
-from eventstore.read import Filter
 from functools import wraps
-from projections.as_of import snapshot_as_of
-from projections.audit import read_audit_trail
-from projections.conversation_snapshot import ConversationSnapshot
-from projections.conversation_snapshot import ConversationState
-from projections.pages import ALL_MESSAGES
-from projections.pages import ALL_TASKS
-from projections.pages import ALL_TASKS_IN_STATUS
-from projections.pages import Listing
-from projections.pages import MESSAGES
-from projections.pages import Page
-from projections.pages import PageRequest
-from projections.pages import Row
-from projections.pages import TASKS
-from projections.pages import check_flag
-from projections.pages import conversations
-from projections.pages import read_page
-from projections.read_your_writes import fetch_at_least
-from projections.rows import Conversation
-from projections.rows import Message
-from projections.rows import Task
-from typing import Any
-from typing import Concatenate
-from typing import Literal
-from typing import ParamSpec
-from typing import TypeAlias
-from typing import TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 from uuid import UUID
 
+from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStatus, conversation_uuid
+from eventstore.database.queries import query
+from eventstore.errors import InputError, NotFound
+from eventstore.ids import parse_uuid
+from eventstore.read import Filter
+from projections.as_of import snapshot_as_of
+from projections.audit import read_audit_trail
+from projections.conversation_snapshot import ConversationSnapshot, ConversationState
+from projections.pages import (
+    ALL_MESSAGES,
+    ALL_TASKS,
+    ALL_TASKS_IN_STATUS,
+    MESSAGES,
+    TASKS,
+    Listing,
+    Page,
+    PageRequest,
+    Row,
+    check_flag,
+    conversations,
+    read_page,
+)
+from projections.read_your_writes import fetch_at_least
+from projections.rows import Conversation, Message, Task
 
 # For whom the read side asks: given as a tenant, or as a caller
+
 
 def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:
     """The caller that was given, or the whole of a tenant, which is the store's own if left out.

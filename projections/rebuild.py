@@ -17,34 +17,27 @@ checkpoints, so no worker applies a batch to the wrong tables.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic
+
+from psycopg import errors
+
 from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.errors import RebuildError
-from eventstore.errors import translated
+from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
-from functools import partial
-from projections.apply import ALL_PARTITIONS
-from projections.apply import Applier
-from projections.apply import Stage
+from projections.apply import ALL_PARTITIONS, Applier, Stage
 from projections.checkpoints import applied_position
-from projections.compare import Difference
-from projections.compare import compare_stages
+from projections.compare import Difference, compare_stages
 from projections.custom_projections import prepare
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
+from projections.projection import PROJECTIONS, Projection
 from projections.throttle import Throttle
-from psycopg import errors
-from time import monotonic
-import asyncio
-import random
-
 
 # The tables of a stage: made beside the live ones, given what those have, swapped with them, dropped
 
@@ -143,7 +136,9 @@ class StagingTables:
                 await self.connection.execute(_STAGE_PATH, {"stage": "next"})
                 await self.connection.execute(statement.encode())
 
-    async def wait_for_older_snapshots(self, work: Callable[[], Awaitable[None]], on_progress: Callable[[str], None]) -> None:
+    async def wait_for_older_snapshots(
+        self, work: Callable[[], Awaitable[None]], on_progress: Callable[[str], None]
+    ) -> None:
         """Returns when every transaction has ended whose snapshot does not show the new tables full.
 
         Args:
@@ -341,7 +336,9 @@ async def rebuild(
 ) -> list[Rebuilt]:
     """Rebuilds the read tables of projections, one after the other. See :class:`Rebuild`."""
     return [
-        await Rebuild(store, projection, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress).run()
+        await Rebuild(
+            store, projection, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress
+        ).run()
         for projection in projections
     ]
 

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 from eventstore import EventStore
 from eventstore.database.queries import query
-from eventstore.errors import translated
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, translated
 from projections.apply import Applier
-from projections.parking import Parked
-from projections.parking import fold_or_park
-from projections.parking import may_be_event_error
-from projections.parking import parked
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
+from projections.parking import Parked, fold_or_park, may_be_event_error, parked
+from projections.projection import PROJECTIONS, Projection
 
 _BATCH_OF_ONE = query("projections", "batch_of_one")
 _UNPARK = query("projections", "unpark")

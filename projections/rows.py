@@ -12,8 +12,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from eventstore.json_text import load
-from eventstore.member_order import restore
-from eventstore.member_order import restore_members
+from eventstore.member_order import restore, restore_members
 from eventstore.message_format import sent_from_row
 
 _new, _set = object.__new__, object.__setattr__

@@ -8,9 +8,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
-from eventstore import Caller
-from eventstore import EventStore
-from eventstore import Role
+from eventstore import Caller, EventStore, Role
 from eventstore.database.queries import query as sql_text
 from eventstore.errors import InputError
 from eventstore.ids import parse_uuid

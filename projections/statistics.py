@@ -12,11 +12,9 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import psycopg
 
-from eventstore import Caller
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.database.queries import query
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
+from eventstore.errors import EventStoreError, InputError
 from eventstore.json_text import check_text
 from projections.reading import caller_of
 

@@ -11,8 +11,7 @@ from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.errors import translated
 from eventstore.read import horizon
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
+from projections.projection import PROJECTIONS, Projection
 
 _LOG = query("projections", "status_log")
 _PROJECTIONS = query("projections", "status_projections")

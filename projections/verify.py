@@ -8,28 +8,22 @@ no lock and stops nobody. Of a conversation that is parked, only what stands bef
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from eventstore import EventStore
-from eventstore.database.connection import APP
-from eventstore.database.connection import Connection
-from eventstore.database.queries import query
-from eventstore.errors import RebuildError
-from eventstore.errors import translated
-from eventstore.read import horizon
-from eventstore.schema_check import check_schema
-from projections.apply import ALL_PARTITIONS
-from projections.apply import Applier
-from projections.compare import Difference
-from projections.compare import compare_tables
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
-from psycopg import sql
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from psycopg import sql
+
+from eventstore import EventStore
+from eventstore.database.connection import APP, Connection
+from eventstore.database.queries import query
+from eventstore.errors import RebuildError, translated
+from eventstore.read import horizon
+from eventstore.schema_check import check_schema
+from projections.apply import ALL_PARTITIONS, Applier
+from projections.compare import Difference, compare_tables
+from projections.projection import PROJECTIONS, Projection
 
 # Proving that who may see which conversation is what the log says, of all tenants at once
 
@@ -161,7 +155,9 @@ async def _verify(store: EventStore, projection: Projection, on_progress: Callab
 class _Replay:
     """Fills the temporary tables, partition by partition, up to where the live ones are."""
 
-    def __init__(self, connection: Connection, projection: Projection, on_progress: Callable[[str, int, int], None]) -> None:
+    def __init__(
+        self, connection: Connection, projection: Projection, on_progress: Callable[[str, int, int], None]
+    ) -> None:
         self._connection = connection
         self._projection = projection
         self._on_progress = on_progress
@@ -175,7 +171,11 @@ class _Replay:
         self.position = max(targets.values(), default=0)
         ways = {(self._at[partition], targets.get(partition, 0)) for partition in ALL_PARTITIONS}
         for lower, target in sorted(ways):
-            partitions = [partition for partition in ALL_PARTITIONS if (self._at[partition], targets.get(partition, 0)) == (lower, target)]
+            partitions = [
+                partition
+                for partition in ALL_PARTITIONS
+                if (self._at[partition], targets.get(partition, 0)) == (lower, target)
+            ]
             await self._apply(partitions, lower, target)
 
     async def _apply(self, partitions: list[int], lower: int, target: int) -> None:

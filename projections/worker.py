@@ -11,50 +11,45 @@ from the appends what the machine could give them, so in a dense stream the proj
 batches that become the larger for it. What takes long comes after the others, looks more seldom, and gives way to a
 dense stream as a rebuild does: it falls behind, and catches up when the stream is thinner.
 
-Any number may run, on any machine. Each follows some partitions of the conversations (:mod:`projections.worker`), all of
-them where it is alone, and looks every other second whether one of the others has come or gone.
+Any number may run, on any machine. Each follows some partitions of the conversations (:mod:`projections.worker`), all
+of them where it is alone, and looks every other second whether one of the others has come or gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from eventstore import EventStore
-from eventstore.concurrency import cancel_and_wait
-from eventstore.database.connection import Connection
-from eventstore.database.queries import query
-from eventstore.errors import ConnectionLost
-from eventstore.errors import EventStoreError
-from eventstore.errors import NotCaughtUp
-from eventstore.errors import PermissionDenied
-from eventstore.errors import ProjectionChanged
-from eventstore.errors import SchemaError
-from eventstore.errors import ServerError
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import SettingsError
-from eventstore.errors import translated
-from eventstore.notifier import PollThrottle
-from eventstore.read import horizon
-from projections.apply import Applied
-from projections.apply import Applier
-from projections.apply import BATCH_SIZE
-from projections.apply import SMALL_BATCH_EVENTS
-from projections.apply import SmallBatches
-from projections.apply import Step
-from projections.checkpoints import applied_position
-from projections.custom_projections import prepare
-from projections.parking import PERSISTENT_FAILURES
-from projections.projection import PARTITIONS
-from projections.projection import PROJECTIONS
-from projections.projection import Projection
-from projections.rebuild import Rebuild
-from projections.throttle import Throttle
-from time import monotonic
 import asyncio
 import logging
 import os
 import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from time import monotonic
 
+from eventstore import EventStore
+from eventstore.concurrency import cancel_and_wait
+from eventstore.database.connection import Connection
+from eventstore.database.queries import query
+from eventstore.errors import (
+    ConnectionLost,
+    EventStoreError,
+    NotCaughtUp,
+    PermissionDenied,
+    ProjectionChanged,
+    SchemaError,
+    ServerError,
+    ServerUnreachable,
+    SettingsError,
+    translated,
+)
+from eventstore.notifier import PollThrottle
+from eventstore.read import horizon
+from projections.apply import BATCH_SIZE, SMALL_BATCH_EVENTS, Applied, Applier, SmallBatches, Step
+from projections.checkpoints import applied_position
+from projections.custom_projections import prepare
+from projections.parking import PERSISTENT_FAILURES
+from projections.projection import PARTITIONS, PROJECTIONS, Projection
+from projections.rebuild import Rebuild
+from projections.throttle import Throttle
 
 # Which worker follows which partitions of the conversations, without anybody configuring it
 
@@ -300,7 +295,9 @@ class Runner:
             partitions: those of its worker. The track that is not apart looks after them, over its connection.
         """
         settled_at = monotonic()
-        way = Throttle(self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_PART)
+        way = Throttle(
+            self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_PART
+        )
         between = LOOK_IN_STREAM_APART_SECONDS if self._is_low_priority else LOOK_IN_STREAM_SECONDS
         while True:
             if self._is_low_priority:
@@ -347,7 +344,9 @@ class Runner:
         self._is_behind = any(one.is_behind for one in rest)
         return events, None if rest or not steps else min(step.position for step in steps.values())
 
-    async def _step(self, due: Sequence[ProjectionProgress], partitions: Sequence[int]) -> dict[ProjectionProgress, Step]:
+    async def _step(
+        self, due: Sequence[ProjectionProgress], partitions: Sequence[int]
+    ) -> dict[ProjectionProgress, Step]:
         """The next small batch of all that can go the quick way; nothing where one of them fails."""
         quick = [one for one in due if one.is_quick]
         if self._is_behind or not quick:

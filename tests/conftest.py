@@ -13,23 +13,15 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from support.environment import TREE
-from support.environment import clear_settings
-from support.examples import WHOLE
-from support.examples import fewer
+from support.environment import TREE, clear_settings
+from support.examples import WHOLE, fewer
 from support.leftovers import TemporaryFolder
-from support.servers import Choice
-from support.servers import DatabaseServer
-from support.servers import choose
-from support.servers import embedded_server
-from support.servers import memory_folder
-from support.servers import open_folder
+from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
 from support.tenants import TenantStore
 
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 from projections import Worker
 
 # A database takes the time it takes; each example uses a tenant or a conversation of its own.

@@ -13,8 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from support.environment import TREE
-from support.environment import child_environment
+from support.environment import TREE, child_environment
 
 pytestmark = pytest.mark.any_server
 

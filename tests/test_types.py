@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.pages import PAGES
-from support.pages import blocks
+from support.pages import PAGES, blocks
 
 import eventstore
 

@@ -7,66 +7,44 @@ read and encoded. Events never change, and a conversation changes only with its 
 
 from __future__ import annotations
 
-from agent_manager.a2a import Version
-from agent_manager.a2a import readable_card
-from agent_manager.a2a import task_in_version
-from agent_manager.a2a import version_of
-from agent_manager.adapters import a2a_demo_messages
-from agent_manager.adapters.a2a_demo_messages import as_message
-from agent_manager.adapters.a2a_demo_messages import listed
-from agent_manager.adapters.a2a_demo_messages import messages_of
-from agent_manager.adapters.a2a_demo_messages import read_message
-from agent_manager.adapters.a2a_demo_messages import requested_version
-from agent_manager.adapters.a2a_demo_messages import shape_of_list
-from agent_manager.adapters.a2a_demo_messages import unnamed
-from agent_manager.agent_registry import checked_conversation
-from agent_manager.conversation import ConversationFold
-from agent_manager.conversation import ConversationView
-from agent_manager.manager import Summary
-from agent_manager.manager import event_view
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import Handler
-from agent_manager.server.authorization import needs
-from agent_manager.server.context import CurrentContext
-from agent_manager.server.context import RequestContext
-from agent_manager.server.errors import Rejected
-from agent_manager.server.errors import headers_of
-from agent_manager.server.errors import members
-from agent_manager.server.errors import status_of
-from agent_manager.server.idempotency import Kept
-from agent_manager.server.lookups import resolve
-from agent_manager.server.lookups import log_change_token
-from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.response_cache import Frame
-from agent_manager.server.response_cache import StoredBody
-from agent_manager.server.routes.openapi import Answers
-from agent_manager.server.routes.openapi import errors
-from agent_manager.server.routes.openapi import read_errors
-from agent_manager.server.schemas.common import Json
-from agent_manager.storage import LISTED
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC
-from eventstore import Event
-from eventstore import MessageAdded
-from eventstore import sent_message
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import printable
-from fastapi import APIRouter
 from operator import itemgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from fastapi import APIRouter
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from typing import Any
-from typing import NamedTuple
-from uuid import UUID
-import json
 
+from agent_manager.a2a import Version, readable_card, task_in_version, version_of
+from agent_manager.adapters import a2a_demo_messages
+from agent_manager.adapters.a2a_demo_messages import (
+    as_message,
+    listed,
+    messages_of,
+    read_message,
+    requested_version,
+    shape_of_list,
+    unnamed,
+)
+from agent_manager.agent_registry import checked_conversation
+from agent_manager.conversation import ConversationFold, ConversationView
+from agent_manager.manager import Summary, event_view
+from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, needs
+from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.errors import Rejected, headers_of, members, status_of
+from agent_manager.server.idempotency import Kept
+from agent_manager.server.lookups import log_change_token, resolve
+from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
+from agent_manager.server.routes.openapi import Answers, errors, read_errors
+from agent_manager.server.schemas.common import Json
+from agent_manager.storage import LISTED
+from eventstore import Event, MessageAdded, sent_message
+from eventstore.errors import EventStoreError, InputError, printable
 
 # The demo's envelope: JSON-RPC 2.0 in the body of a POST, with an HTTP status that says how it went
 
@@ -369,7 +347,9 @@ class _MessagesIndex(NamedTuple):
     shape: Version | None
 
 
-async def write_messages(out: BodyWriter, context: RequestContext, conversation_id: UUID, asked: Version | None) -> None:
+async def write_messages(
+    out: BodyWriter, context: RequestContext, conversation_id: UUID, asked: Version | None
+) -> None:
     """Write the messages of a conversation, oldest first, in the shape asked for, else in that of the first."""
     version, number, shape = 0, 0, asked
     await out.write(b"[")

@@ -15,41 +15,29 @@ after a restart and on every server, and nothing has to be remembered.
 
 from __future__ import annotations
 
-from agent_manager.a2a import Version
-from agent_manager.a2a import agent_role
-from agent_manager.a2a import fault_of
-from agent_manager.a2a import message_in_version
-from agent_manager.a2a import text_part
-from agent_manager.a2a import version_of
-from agent_manager.conversation import ConversationFold
-from agent_manager.conversation import ConversationView
-from agent_manager.manager import Manager
-from agent_manager.manager import Summary
-from agent_manager.manager import summary
-from agent_manager.server.lookups import visible_ids
-from agent_manager.server.schemas.common import Json
-from agent_manager.wire_classes import repaired
-from cachetools import LRUCache
-from collections.abc import Iterable
-from collections.abc import Iterator
-from dataclasses import dataclass
-from eventstore import MessageAdded
-from eventstore import sent_message
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import NotFound
-from eventstore.errors import printable
-from eventstore.ids import derived_uuid
-from projections import Reader
-from starlette.requests import Request
-from starlette.responses import Response
-from typing import Any
-from urllib.parse import quote
-from uuid import UUID
 import base64
 import binascii
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
 
+from cachetools import LRUCache
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.a2a import Version, agent_role, fault_of, message_in_version, text_part, version_of
+from agent_manager.conversation import ConversationFold, ConversationView
+from agent_manager.manager import Manager, Summary, summary
+from agent_manager.server.lookups import visible_ids
+from agent_manager.server.schemas.common import Json
+from agent_manager.wire_classes import repaired
+from eventstore import MessageAdded, sent_message
+from eventstore.errors import InputError, InvalidEvent, NotFound, printable
+from eventstore.ids import derived_uuid
+from projections import Reader
 
 # Messages as the demo's client sends them: it writes Python's names of the members, and A2A has others
 
@@ -101,6 +89,7 @@ def _renamed(given: Json, names: dict[str, str]) -> Json:
 
 
 # In which shape of A2A the demo's endpoints speak, and messages that were sent in no shape of A2A in one
+
 
 def requested_version(request: Request) -> Version | None:
     """The shape that the client names; None where it names none.

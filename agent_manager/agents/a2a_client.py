@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from agent_manager.a2a import Json
-from agent_manager.agents.errors import AgentError
-from agent_manager.agents.errors import AgentLost
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import AgentStalled
-from agent_manager.agents.errors import AgentUnreachable
-from agent_manager.agents.errors import AgentUnsupported
-from agent_manager.agents.errors import InvalidUpdate
-from collections.abc import AsyncGenerator
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from eventstore.errors import EventStoreError
-from eventstore.errors import printable
-from importlib import import_module
-from importlib import metadata
+from importlib import import_module, metadata
 from threading import Lock
 from types import ModuleType
-from typing import Any
-from typing import Protocol
-from typing import TYPE_CHECKING
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent_manager.a2a import Json
+from agent_manager.agents.errors import (
+    AgentError,
+    AgentLost,
+    AgentRefused,
+    AgentStalled,
+    AgentUnreachable,
+    AgentUnsupported,
+    InvalidUpdate,
+)
+from eventstore.errors import EventStoreError, printable
 
 if TYPE_CHECKING:
     import httpx

@@ -6,29 +6,16 @@ whichever their sender used. Nothing here needs a2a-sdk.
 
 from __future__ import annotations
 
-from agent_manager.a2a import OPEN
-from agent_manager.a2a import Version
-from agent_manager.a2a import agent_role
-from agent_manager.a2a import joined
-from agent_manager.a2a import status_of
-from agent_manager.a2a import version_of
-from agent_manager.agents.errors import AgentStalled
-from collections.abc import AsyncGenerator
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
-from typing import Protocol
-from typing import TypeAlias
-from typing import TypeVar
-from uuid import uuid4
 import asyncio
 import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, TypeVar
+from uuid import uuid4
 
+from agent_manager.a2a import OPEN, Version, agent_role, joined, status_of, version_of
+from agent_manager.agents.errors import AgentStalled
 
 # What answers a message, as a type: it is given a message and yields updates as they come
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from agent_manager.agents.errors import AgentError
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import AgentStalled
-from agent_manager.agents.errors import AgentUnreachable
-from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.updates import normalize
-from agent_manager.agents.a2a_client import translated
 from agent_manager.a2a import Json
-from eventstore.errors import InputError
-from eventstore.errors import SettingsError
-from eventstore.urls import check_url
-from eventstore.urls import show_name
-from eventstore.urls import show_url
+from agent_manager.agents.a2a_client import translated
+from agent_manager.agents.errors import AgentError, AgentRefused, AgentStalled, AgentUnreachable, InvalidUpdate
+from agent_manager.agents.updates import normalize
+from eventstore.errors import InputError, SettingsError
+from eventstore.urls import check_url, show_name, show_url
 
 if TYPE_CHECKING:  # imported when it is used: it takes about as long as all the rest
     import httpx

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent_manager.agents.agent import Answer
-from agent_manager.agents.local import echo
-from agent_manager.agents.local import from_callable
+from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.remote import remote
 from eventstore import Settings
-from eventstore.errors import InputError
-from eventstore.errors import SettingsError
+from eventstore.errors import InputError, SettingsError
 from eventstore.urls import show_name
 
 CHOICES = "echo, the URL of an A2A agent, or package.module:function"

@@ -8,20 +8,10 @@ from contextlib import aclosing, nullcontext
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.agent import with_final_reply
+from agent_manager.a2a import Json, agent_role, text_part, version_of
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update, with_final_reply
 from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.a2a import text_part
-from agent_manager.agents.updates import understood
-from agent_manager.agents.updates import update_from_wire
-from agent_manager.a2a import Json
-from agent_manager.a2a import agent_role
-from agent_manager.a2a import version_of
+from agent_manager.agents.updates import understood, update_from_wire
 from eventstore.errors import InputError
 
 AgentResult: TypeAlias = Update | Json | str | None

@@ -12,50 +12,40 @@ recorded, in the conversation that it answers in.
 
 from __future__ import annotations
 
-from agent_manager.a2a import FINAL
-from agent_manager.a2a import Json
-from agent_manager.a2a import agent_role
-from agent_manager.a2a import artifact_event
-from agent_manager.a2a import growth
-from agent_manager.a2a import joined
-from agent_manager.a2a import merged
-from agent_manager.a2a import state_word
-from agent_manager.a2a import status_of
-from agent_manager.a2a import version_of
-from agent_manager.agents.agent import Answer
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.errors import InvalidUpdate
-from collections.abc import Callable
-from collections.abc import Iterable
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
-from dataclasses import replace
-from eventstore import EventData
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import message_from_sent
-from eventstore.ids import derived_uuid
-from eventstore.ids import is_canonical_uuid
-from eventstore.json_text import MAX_DEPTH
-from eventstore.json_text import to_json
-from eventstore.message_format import ROLES
-from eventstore.vocabulary import TaskStatus
-from eventstore.vocabulary import TaskStatusChanged
-from typing import Any
-from typing import cast
-from uuid import UUID
-from uuid import uuid4
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+from uuid import UUID, uuid4
 
+from agent_manager.a2a import (
+    FINAL,
+    Json,
+    agent_role,
+    artifact_event,
+    growth,
+    joined,
+    merged,
+    state_word,
+    status_of,
+    version_of,
+)
+from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.errors import InvalidUpdate
+from eventstore import (
+    EventData,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    message_from_sent,
+)
+from eventstore.ids import derived_uuid, is_canonical_uuid
+from eventstore.json_text import MAX_DEPTH, to_json
+from eventstore.message_format import ROLES
+from eventstore.vocabulary import TaskStatus, TaskStatusChanged
 
 # What cannot be stored of what an agent said: a note with the reason takes its place, so that the rest is stored
 

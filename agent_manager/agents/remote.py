@@ -12,26 +12,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Update
-from agent_manager.agents.cards import CARD_SECONDS
-from agent_manager.agents.cards import agent_url
-from agent_manager.agents.cards import fetch_card
-from agent_manager.agents.cards import http_client
-from agent_manager.agents.agent import LastTask
-from agent_manager.agents.agent import with_final_reply
-from agent_manager.agents.errors import AgentError
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.errors import TaskUnknown
-from agent_manager.agents.agent import within
-from agent_manager.agents.a2a_client import SdkClient
-from agent_manager.agents.a2a_client import open_client
-from agent_manager.agents.a2a_client import TASK_NOT_FOUND
-from agent_manager.agents.a2a_client import agent_error
-from agent_manager.agents.a2a_client import translated
-from agent_manager.agents.updates import update_from_wire
 from agent_manager.a2a import Json
+from agent_manager.agents.a2a_client import TASK_NOT_FOUND, SdkClient, agent_error, open_client, translated
+from agent_manager.agents.agent import Context, LastTask, Update, with_final_reply, within
+from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
+from agent_manager.agents.errors import AgentError, AgentRefused, InvalidUpdate, TaskUnknown
+from agent_manager.agents.updates import update_from_wire
 from eventstore.urls import show_url
 
 if TYPE_CHECKING:

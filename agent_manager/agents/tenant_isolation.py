@@ -11,17 +11,18 @@ from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from agent_manager.agents.agent import Answer
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import Resume
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.agent import resumption
-from agent_manager.a2a import RESERVED
-from agent_manager.a2a import Json
+from agent_manager.a2a import RESERVED, Json
+from agent_manager.agents.agent import (
+    Answer,
+    ArtifactUpdate,
+    Context,
+    Reply,
+    Resume,
+    StatusUpdate,
+    TaskSeen,
+    Update,
+    resumption,
+)
 from eventstore.ids import derived_uuid
 
 

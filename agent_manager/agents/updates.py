@@ -10,32 +10,25 @@ gives up on the whole stream. So what is plain is respelled here, and what is no
 
 from __future__ import annotations
 
-from agent_manager.a2a import Json
-from agent_manager.a2a import STATE_WORDS
-from agent_manager.a2a import Version
-from agent_manager.a2a import artifact_in_version
-from agent_manager.a2a import known_status
-from agent_manager.a2a import message_in_version
-from agent_manager.a2a import status_in_version
-from agent_manager.a2a import task_in_version
-from agent_manager.a2a import text_part
-from agent_manager.a2a import version_of
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import InvalidUpdate
-from collections.abc import AsyncIterable
-from collections.abc import AsyncIterator
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-from typing import TYPE_CHECKING
-from typing import cast
 import json
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from agent_manager.a2a import (
+    STATE_WORDS,
+    Json,
+    Version,
+    artifact_in_version,
+    known_status,
+    message_in_version,
+    status_in_version,
+    task_in_version,
+    text_part,
+    version_of,
+)
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.errors import AgentRefused, InvalidUpdate
 
 if TYPE_CHECKING:
     import httpx
@@ -134,7 +127,9 @@ def _in_shape(kind: str, given: Json, shape: Version) -> Json:
         case "task":
             return task_in_version(_task(sent), shape)
         case "status-update":
-            return sent | {"status": status_in_version(_status(_object(sent.get("status"), "status", kind), kind), shape)}
+            return sent | {
+                "status": status_in_version(_status(_object(sent.get("status"), "status", kind), kind), shape)
+            }
     return sent | {"artifact": artifact_in_version(_artifact(_object(sent.get("artifact"), "artifact", kind)), shape)}
 
 
@@ -297,6 +292,7 @@ def _rest(sent: Json, known: frozenset[str]) -> Json | None:
 
 
 # Answers of JSON-RPC agents before a2a-sdk reads them: in the spelling that it knows
+
 
 def normalize(response: httpx.Response, refused: list[InvalidUpdate]) -> None:
     """Respell an answer while it is read.

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from agent_manager.a2a import Json, message_in_version
+from agent_manager.agents.a2a_client import PROTOCOLS, sdk_module
 from agent_manager.agents.errors import AgentUnsupported
-from agent_manager.agents.a2a_client import PROTOCOLS
-from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.a2a import message_in_version
-from agent_manager.a2a import Json
 
 if TYPE_CHECKING:
     import httpx

@@ -6,11 +6,9 @@ from collections.abc import AsyncGenerator
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from agent_manager.a2a import Json, message_in_version
+from agent_manager.agents.a2a_client import PROTOCOLS, sdk_module
 from agent_manager.agents.errors import AgentUnsupported
-from agent_manager.agents.a2a_client import PROTOCOLS
-from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.a2a import message_in_version
-from agent_manager.a2a import Json
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +31,9 @@ class Client:
     async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
         """Sends a message."""
         request = self._json_format.ParseDict(
-            {"message": message_in_version(message, "1.0")}, self._types.SendMessageRequest(), ignore_unknown_fields=True
+            {"message": message_in_version(message, "1.0")},
+            self._types.SendMessageRequest(),
+            ignore_unknown_fields=True,
         )
         async for update in self._client(streaming).send_message(request):
             yield self._json(update)

@@ -1,21 +1,13 @@
 """Authentication: tenants, users, agents, static keys and JWT."""
 
-from agent_manager.auth.directory import Directory
-from agent_manager.auth.identity import KeysUnavailable
-from agent_manager.auth.identity import Unauthorized
 from agent_manager.auth.authenticator import Authenticator
-from agent_manager.auth.identity import Identity
-from agent_manager.auth.identity import Scope
-from agent_manager.auth.directory import BoundLogin
-from agent_manager.auth.directory import Key
-from agent_manager.auth.directory import NewKey
-from agent_manager.auth.directory import Tenant
-from agent_manager.auth.directory import User
+from agent_manager.auth.directory import BoundLogin, Directory, Key, NewKey, Tenant, User
+from agent_manager.auth.identity import Identity, KeysUnavailable, Scope, Unauthorized
 
 __all__ = [
+    "Authenticator",
     "BoundLogin",
     "Directory",
-    "Authenticator",
     "Identity",
     "Key",
     "KeysUnavailable",

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from agent_manager.auth.directory import KEY_ACTOR
-from agent_manager.auth.identity import Identity
-from agent_manager.auth.identity import Scope
-from agent_manager.auth.identity import Unauthorized
-from agent_manager.auth.jwt import InvalidToken
-from agent_manager.auth.jwt import LEEWAY_SECONDS
-from agent_manager.auth.jwt import jwt_reader
-from agent_manager.auth.keys import StaticKey
-from cachetools import LRUCache
-from cachetools import TTLCache
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Hashable
-from dataclasses import dataclass
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.database.queries import query
-from eventstore.errors import EventStoreError
-from pydantic import SecretStr
-from typing import Generic
-from typing import Self
-from typing import TypeVar
 import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
 
+from cachetools import LRUCache, TTLCache
+from pydantic import SecretStr
+
+from agent_manager.auth.directory import KEY_ACTOR
+from agent_manager.auth.identity import Identity, Scope, Unauthorized
+from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, jwt_reader
+from agent_manager.auth.keys import StaticKey
+from eventstore import EventStore, Settings
+from eventstore.database.queries import query
+from eventstore.errors import EventStoreError
 
 # Questions that come while an answer is under way are asked together: one query at a time, however many ask
 

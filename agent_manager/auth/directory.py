@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from agent_manager.auth.identity import Scope
-from agent_manager.auth.keys import StaticKey
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from pydantic import SecretStr
+
+from agent_manager.auth.identity import Scope
+from agent_manager.auth.keys import StaticKey
 from eventstore import EventStore
 from eventstore.database.connection import APP
 from eventstore.database.queries import query
-from eventstore.errors import ConflictError
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import NotFound
-from eventstore.errors import printable
-from eventstore.errors import translated
+from eventstore.errors import ConflictError, InputError, InvalidEvent, NotFound, printable, translated
 from eventstore.json_text import check_text
-from eventstore.scope import Caller
-from eventstore.scope import checked_tenant
-from pydantic import SecretStr
-from typing import Any
-import psycopg
-
+from eventstore.scope import Caller, checked_tenant
 
 # Tenants, users and keys as they are listed
+
 
 @dataclass(frozen=True, slots=True)
 class Tenant:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from eventstore.errors import EventStoreError
-from eventstore.errors import ServerError
+
+from eventstore.errors import EventStoreError, ServerError
 from eventstore.scope import Caller
 
-
 # What can go wrong with a caller's identity
+
 
 class Unauthorized(EventStoreError):
     """The token is not valid. It is one text whatever the reason, so that it teaches nothing to who tries tokens."""
@@ -24,6 +23,7 @@ class KeysUnavailable(ServerError):
 
 
 # Who a caller is and what they may do: the outcome of looking at a token
+
 
 class Scope(StrEnum):
     """What a token lets its bearer do. Each stands for itself: none includes another."""

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from agent_manager.auth.directory import checked_user
-from agent_manager.auth.identity import KeysUnavailable
-from agent_manager.auth.identity import Scope
-from agent_manager.http_client import ResponseTooLarge
-from agent_manager.http_client import load_json
-from agent_manager.http_client import open_client
-from collections.abc import Awaitable
-from collections.abc import Callable
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from dataclasses import dataclass
-from dataclasses import field
-from eventstore import Settings
-from eventstore.errors import InputError
-from eventstore.errors import SettingsError
-from eventstore.errors import printable
-from eventstore.scope import checked_tenant
-from eventstore.urls import check_url
-from eventstore.urls import show_name
-from eventstore.urls import show_url
-from pathlib import Path
-from pydantic import SecretStr
-from typing import Any
-from typing import Protocol
-from urllib.parse import urlsplit
 import asyncio
-import httpx
-import jwt
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+import httpx
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pydantic import SecretStr
+
+from agent_manager.auth.directory import checked_user
+from agent_manager.auth.identity import KeysUnavailable, Scope
+from agent_manager.http_client import ResponseTooLarge, load_json, open_client
+from eventstore import Settings
+from eventstore.errors import InputError, SettingsError, printable
+from eventstore.scope import checked_tenant
+from eventstore.urls import check_url, show_name, show_url
 
 # Keys with which the signatures of JWT are checked; which algorithms each allows is a matter of its kind alone
 

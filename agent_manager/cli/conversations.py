@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+import typer
+
 from agent_manager.agents import chosen
-from agent_manager.cli.log import EVENT_COLUMNS
-from agent_manager.cli.log import event_row
-from agent_manager.cli.log import event_value
-from agent_manager.cli.options import After
-from agent_manager.cli.options import AsPage
-from agent_manager.cli.options import AtLeast
-from agent_manager.cli.options import ConversationId
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Limit
-from agent_manager.cli.options import Newest
-from agent_manager.cli.options import SHOWN
-from agent_manager.cli.options import Since
-from agent_manager.cli.options import TIMEOUT
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import Timeout
-from agent_manager.cli.options import Until
-from agent_manager.cli.options import moment
-from agent_manager.cli.options import print_page
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import MESSAGE_COLUMNS
-from agent_manager.cli.output import TASK_COLUMNS
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import message_cells
-from agent_manager.cli.output import message_value
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
-from agent_manager.cli.output import row_value
-from agent_manager.cli.output import task_cells
+from agent_manager.cli.log import EVENT_COLUMNS, event_row, event_value
+from agent_manager.cli.options import (
+    SHOWN,
+    TIMEOUT,
+    After,
+    AsPage,
+    AtLeast,
+    ConversationId,
+    DataDir,
+    Json,
+    Limit,
+    Newest,
+    Since,
+    Tenant,
+    Timeout,
+    Until,
+    moment,
+    print_page,
+    read_settings,
+    run,
+)
+from agent_manager.cli.output import (
+    MESSAGE_COLUMNS,
+    TASK_COLUMNS,
+    errors,
+    message_cells,
+    message_value,
+    print_json,
+    print_table,
+    row_value,
+    task_cells,
+)
 from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 from eventstore.errors import SettingsError
 from eventstore.read import end_of_log
-from projections import Reader
-from projections import applied_position
+from projections import Reader, applied_position
 from projections.reading import not_found
-from typing import Annotated
-from typing import Any
-from typing import Literal
-from typing import cast
-from uuid import UUID
-import typer
-
 
 # The command that shows one conversation, as it is or as it was
 
@@ -333,6 +332,7 @@ async def mention_lag(store: EventStore) -> None:
 
 
 # The command about messages that await an answer, such as those that a killed process left: pending
+
 
 def _add_pending(app: typer.Typer) -> None:
     """Adds the command."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Scope
-from agent_manager.auth import Tenant as StoredTenant
-from agent_manager.auth import User
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
-from datetime import timedelta
-from eventstore import EventStore
-from eventstore.errors import InputError
-from eventstore.errors import printable
-from typing import Annotated
 import re
 import sys
+from datetime import timedelta
+from typing import Annotated
+
 import typer
 
+from agent_manager.auth import Directory, Scope, User
+from agent_manager.auth import Tenant as StoredTenant
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import errors, print_json, print_table
+from eventstore import EventStore
+from eventstore.errors import InputError, printable
 
 # The commands about tenants: tenants add, list, suspend, resume, bind, unbind, logins
 

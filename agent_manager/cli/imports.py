@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import text
+import json
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import errors, print_json, text
 from agent_manager.cli.signals import run_stoppable
-from agent_manager.importers import ImportProgress
-from agent_manager.importers import ImportReport
-from agent_manager.importers import import_files
+from agent_manager.importers import ImportProgress, ImportReport, import_files
 from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.backup import BackupSource
-from agent_manager.importers.backup import SUFFIX
-from agent_manager.importers.backup import check_tenant
-from agent_manager.importers.backup import choose_backup
-from agent_manager.importers.backup import open_backup
-from agent_manager.importers.backup import write_private
+from agent_manager.importers.backup import SUFFIX, BackupSource, check_tenant, choose_backup, open_backup, write_private
 from agent_manager.importers.backup_loader import LoadResult
 from agent_manager.importers.chat_log import time_zone
 from agent_manager.importers.google_adk import AdkSource
-from agent_manager.importers.latency_baseline import has_baseline
-from agent_manager.importers.latency_baseline import measured
-from agent_manager.importers.latency_baseline import write_baseline
-from agent_manager.importers.migration import BACKUPS
-from agent_manager.importers.migration import Reported
-from agent_manager.importers.migration import migrate
-from agent_manager.importers.migration import take_over
-from agent_manager.importers.rollback import Commands
-from agent_manager.importers.rollback import check_criteria
-from agent_manager.importers.rollback import roll_back
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC
-from datetime import tzinfo
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.importers.latency_baseline import has_baseline, measured, write_baseline
+from agent_manager.importers.migration import BACKUPS, Reported, migrate, take_over
+from agent_manager.importers.rollback import Commands, check_criteria, roll_back
+from eventstore import EventStore, Settings
 from eventstore.scope import checked_tenant
-from pathlib import Path
 from projections import catch_up
-from rich.progress import BarColumn
-from rich.progress import DownloadColumn
-from rich.progress import Progress
-from rich.progress import TextColumn
-from rich.progress import TimeRemainingColumn
-from typing import Annotated
-import json
-import typer
-
 
 # The way over by import --from-…, and the command rollback
 
@@ -214,6 +189,7 @@ def _tell(report: Reported, as_json: bool, file: Path | None) -> None:
 
 
 # The command import
+
 
 def _add_importing(app: typer.Typer) -> None:
     """Adds the command."""

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_json_line
-from agent_manager.cli.output import print_table
-from agent_manager.cli.output import print_warnings
-from agent_manager.cli.output import text
+import json
 from collections.abc import AsyncIterator
 from dataclasses import fields
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatusChanged
-from eventstore.read import end_of_log
-from projections import load
-from projections import read_status
-from typing import Annotated
-from typing import Any
-import json
+from typing import Annotated, Any
+
 import typer
 
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import print_json, print_json_line, print_table, print_warnings, text
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    ConversationShared,
+    ConversationUnshared,
+    Event,
+    EventStore,
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+)
+from eventstore.read import end_of_log
+from projections import load, read_status
 
 # What an event changed, in a line
 

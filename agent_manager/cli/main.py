@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from eventstore.errors import EventStoreError
-from importlib import import_module
-from typer.core import TyperGroup
-from typing import Any
 import io
 import logging
 import os
 import sys
-import typer
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
+import typer
+from typer.core import TyperGroup
+
+from eventstore.errors import EventStoreError
 
 # Which module has which commands; it is imported only when one of them is wanted, for some take a second
 

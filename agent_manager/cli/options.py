@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
-from collections.abc import Callable
-from collections.abc import Coroutine
-from collections.abc import Sequence
-from datetime import datetime
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.errors import InputError
-from pathlib import Path
-from projections import Page
-from projections.reading import WAIT_SECONDS
-from typing import Annotated
-from typing import Any
-from typing import TypeVar
 import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
 import typer
 
+from agent_manager.cli.output import errors, print_json, print_table
+from eventstore import EventStore, Settings
+from eventstore.errors import InputError
+from projections import Page
+from projections.reading import WAIT_SECONDS
 
 # Options that several commands share, and opening the store as they say
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from datetime import date
-from datetime import datetime
-from projections import Message
-from projections import Task
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from typing import Any
-from uuid import UUID
-import dataclasses
-import json
-import sys
 
+from projections import Message, Task
 
 # Small charts out of characters, and durations in words
 

@@ -10,20 +10,12 @@ from functools import partial
 
 import typer
 
-from agent_manager.cli.options import AllowSuperuser
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_warnings
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
+from agent_manager.cli.output import errors, print_warnings
+from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import ConnectionLost
-from eventstore.errors import LoginRefused
-from eventstore.errors import ServerUnreachable
-from projections import Projection
-from projections import Worker
-from projections import load
+from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
+from projections import Projection, Worker, load
 from projections.status import read_warnings
 
 RETRY_SECONDS = 1.0

@@ -7,25 +7,17 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
-from agent_manager.cli.output import text
+from agent_manager.cli.options import DataDir, Json, read_settings, run
+from agent_manager.cli.output import errors, print_json, print_table, text
 from eventstore import EventStore
-from projections import RebuildProgress
-from projections import load
-from projections import named
+from projections import RebuildProgress, load, named
 from projections import parked as read_parked
 from projections import rebuild as rebuild_tables
 from projections import retry as retry_parked
 from projections import undo as undo_rebuild
 from projections import verify as verify_tables
-from projections.verify import verify_members
 from projections.rebuild import JOBS
+from projections.verify import verify_members
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Of projections; all if left out.", show_default=False)
@@ -85,7 +77,9 @@ def rebuild(
                     rate=f"{speed:,.0f} events/s" if speed else "",
                 )
 
-            done = await rebuild_tables(store, projections, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress)
+            done = await rebuild_tables(
+                store, projections, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress
+            )
         position = min((one.position for one in done), default=0)
         typer.echo(f"rebuilt {', '.join(p.name for p in projections)} up to position {position}")
         for one in done:
@@ -114,7 +108,9 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
             found = await verify_tables(
                 store,
                 projections,
-                on_progress=lambda name, position, goal: progress.update(bars[name], completed=position, total=max(goal, 1)),
+                on_progress=lambda name, position, goal: progress.update(
+                    bars[name], completed=position, total=max(goal, 1)
+                ),
             )
         if not names:
             found.append(await verify_members(store))

@@ -8,14 +8,8 @@ from typing import Annotated
 import typer
 
 from agent_manager.cli.imports import take_in
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
-from agent_manager.cli.output import print_warnings
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import print_json, print_table, print_warnings
 from eventstore import EventStore
 from eventstore.database.server import Server
 

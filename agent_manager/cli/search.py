@@ -7,21 +7,12 @@ from typing import Annotated, cast
 
 import typer
 
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import errors, print_json, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError
-from projections import Reader
-from projections import Search
-from projections.search import LARGEST_PAGE
-from projections.search import By
-from projections.search import Kind
+from projections import Reader, Search
+from projections.search import LARGEST_PAGE, By, Kind
 
 Words = Annotated[str, typer.Argument(metavar="QUERY", help="What to search for. One argument: quote it.")]
 OnlyKind = Annotated[str | None, typer.Option("--kind", help="Only a message or a task.", show_default=False)]

@@ -17,26 +17,22 @@ from typing import Annotated
 import typer
 
 from agent_manager.agents.factory import choose
-from agent_manager.cli.options import AllowSuperuser
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import PgPort
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.project import say
-from agent_manager.cli.project import work
-from agent_manager.server.serve import DEFAULT_HOST
-from agent_manager.server.serve import DEFAULT_PORT
-from agent_manager.server.serve import is_own
-from agent_manager.server.serve import listen
-from agent_manager.server.serve import may_fetch_private
-from agent_manager.server.serve import serving
-from agent_manager.server.serve import url_of
-from agent_manager.server.serve import tls_context
+from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
+from agent_manager.cli.project import say, work
 from agent_manager.factory import AsyncManager
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.server.serve import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    is_own,
+    listen,
+    may_fetch_private,
+    serving,
+    tls_context,
+    url_of,
+)
+from eventstore import EventStore, Settings
 from eventstore.errors import SettingsError
-from eventstore.urls import show_name
-from eventstore.urls import show_url
+from eventstore.urls import show_name, show_url
 from projections import Projection
 
 

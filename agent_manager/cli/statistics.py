@@ -10,25 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from agent_manager.cli.output import bars
-from agent_manager.cli.output import duration
 from agent_manager.cli.conversations import mention_lag
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import Limit
-from agent_manager.cli.options import Tenant
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.options import run
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
+from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
+from agent_manager.cli.output import bars, duration, print_json, print_table
 from eventstore import EventStore
-from eventstore.errors import InputError
-from eventstore.errors import printable
+from eventstore.errors import InputError, printable
 from projections import Statistics
-from projections.statistics import ResponseTimes
-from projections.statistics import Size
-from projections.statistics import TaskTimes
-from projections.statistics import StatisticsFilter
+from projections.statistics import ResponseTimes, Size, StatisticsFilter, TaskTimes
 
 _NOTHING = "nothing to count: eventstore seed or eventstore import FILE.jsonl puts something in"
 _LATEST_DAYS, _FIRST_ACTORS = 14, 10
@@ -70,7 +58,12 @@ def stats(
 
     A response is the time from a user's first unanswered message to the assistant's next one.
     """
-    which: StatisticsFilter = {"since": _day("--since", since), "until": _day("--until", until), "actor": actor, "zone": zone}
+    which: StatisticsFilter = {
+        "since": _day("--since", since),
+        "until": _day("--until", until),
+        "actor": actor,
+        "zone": zone,
+    }
 
     async def work(store: EventStore) -> None:
         statistics = Statistics(store)

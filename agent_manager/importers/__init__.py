@@ -10,15 +10,26 @@ that an in-memory manager takes.
 
 from __future__ import annotations
 
-from agent_manager.importers.chat_log_importer import FileUnreadable
-from agent_manager.importers.chat_log_importer import ImportProblem
-from agent_manager.importers.chat_log_importer import ImportProgress
-from agent_manager.importers.chat_log_importer import ImportReport
-from agent_manager.importers.chat_log_importer import ImportStopped
-from agent_manager.importers.chat_log_importer import import_files
-from agent_manager.importers.migration import migrate
-from agent_manager.importers.migration import migrate_from
-from agent_manager.importers.migration import take_over
+from agent_manager.importers.chat_log_importer import (
+    FileUnreadable,
+    ImportProblem,
+    ImportProgress,
+    ImportReport,
+    ImportStopped,
+    import_files,
+)
+from agent_manager.importers.migration import migrate, migrate_from, take_over
 from agent_manager.importers.restore import restore_into
 
-__all__ = ["FileUnreadable", "ImportProblem", "ImportProgress", "ImportReport", "ImportStopped", "import_files", "migrate", "migrate_from", "restore_into", "take_over"]
+__all__ = [
+    "FileUnreadable",
+    "ImportProblem",
+    "ImportProgress",
+    "ImportReport",
+    "ImportStopped",
+    "import_files",
+    "migrate",
+    "migrate_from",
+    "restore_into",
+    "take_over",
+]

@@ -8,45 +8,42 @@ Ids are free text there: a task may name a context that no conversation has, or 
 
 from __future__ import annotations
 
-from agent_manager.http_client import load_json
-from agent_manager.http_client import open_client
-from agent_manager.importers.chat_log import read_time
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import SourceMessage
-from agent_manager.importers.source import SourceUnreadable
-from agent_manager.importers.source import canonical_card
-from agent_manager.importers.source import canonical_message
-from agent_manager.importers.source import canonical_task
-from agent_manager.importers.source import context_id
-from agent_manager.importers.source import message_id
-from agent_manager.importers.source import task_id_of
-from agent_manager.importers.source import text_member
-from collections.abc import AsyncIterator
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
-from eventstore.errors import printable
-from eventstore.json_text import equal
-from eventstore.urls import check_url
-from eventstore.urls import show_name
-from eventstore.urls import show_url
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
-from types import TracebackType
-from typing import Any
-from typing import Self
-from uuid import uuid4
 import base64
 import binascii
 import dataclasses
-import httpx
 import inspect
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
 
+import httpx
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
+
+from agent_manager.http_client import load_json, open_client
+from agent_manager.importers.chat_log import read_time
+from agent_manager.importers.source import (
+    Json,
+    SourceConversation,
+    SourceMessage,
+    SourceUnreadable,
+    canonical_card,
+    canonical_message,
+    canonical_task,
+    context_id,
+    message_id,
+    task_id_of,
+    text_member,
+)
+from eventstore.errors import printable
+from eventstore.json_text import equal
+from eventstore.urls import check_url, show_name, show_url
 
 # Instances of an application's classes as plain JSON, whatever they are made with
+
 
 def plain(value: Any) -> Any:
     """The JSON of a value: of models of pydantic and protobuf as they are on the wire, and of what holds them.
@@ -259,6 +256,7 @@ class _Times:
 
 
 # The conversations of a manager that runs in this process: the demo application's own, ours, or one like them
+
 
 class ManagerSource:
     """What a manager holds, read as it stands when it is asked.

@@ -6,30 +6,25 @@ there are. A folder may hold backups of several tenants and sources: :func:`choo
 
 from __future__ import annotations
 
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import Source
-from agent_manager.importers.source import SourceConversation
-from collections.abc import AsyncIterator
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC
-from datetime import datetime
-from eventstore.errors import InputError
-from eventstore.urls import show_url
-from io import BufferedRandom
-from io import BufferedWriter
-from pathlib import Path
-from typing import IO
 import gzip
 import hashlib
 import json
 import os
 import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BufferedRandom, BufferedWriter
+from pathlib import Path
+from typing import IO
 
+from agent_manager.importers.source import Json, Source, SourceConversation
+from eventstore.errors import InputError
+from eventstore.urls import show_url
 
 # Files that hold conversations: readable by their owner only, written whole or not at all, and durable
+
 
 def make_private_folder(path: Path) -> None:
     """Make a folder that only its owner can enter. One that exists keeps its permissions."""

@@ -14,73 +14,58 @@ of one of them, nothing is written at all.
 
 from __future__ import annotations
 
-from agent_manager.agent_registry import AGENTS
-from agent_manager.agent_registry import checked_conversation
-from agent_manager.agent_registry import url_of
-from agent_manager.importers.a2a_demo import LOCAL
-from agent_manager.importers.a2a_demo import local_file
-from agent_manager.importers.a2a_demo import same_but_for_files
-from agent_manager.importers.a2a_demo import same_but_for_names
-from agent_manager.importers.backup import Backup
-from agent_manager.importers.chat_log import read_time
-from agent_manager.importers.chat_log import time_zone
-from agent_manager.importers.chat_log_importer import PART_BYTES
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import Problem
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import SourceMessage
-from agent_manager.importers.source import canonical_card
-from agent_manager.importers.source import canonical_message
-from agent_manager.importers.source import canonical_task
-from agent_manager.importers.source import fitted
-from agent_manager.importers.source import full_name
-from agent_manager.importers.source import message_id
-from agent_manager.importers.source import misdated
-from agent_manager.importers.source import text_member
-from agent_manager.importers.stored import MIGRATED
-from agent_manager.importers.stored import Stored
-from agent_manager.importers.stored import begun
-from agent_manager.importers.stored import gone_on
-from agent_manager.importers.stored import is_migrated
-from agent_manager.importers.stored import read_events
-from agent_manager.importers.stored import read_stored
-from agent_manager.storage import Log
+import json
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
-from datetime import tzinfo
-from eventstore import AgentRegistered
-from eventstore import AgentUnregistered
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import IdAssigner
-from eventstore import Metadata
-from eventstore import NO_STREAM
-from eventstore import NewEvent
-from eventstore import conversation_uuid
-from eventstore import message_from_sent
-from eventstore.append import MAX_EVENTS
-from eventstore.concurrency import gather_or_raise
-from eventstore.errors import ConflictError
-from eventstore.errors import InputError
-from eventstore.errors import RetryableError
-from eventstore.errors import printable
-from eventstore.ids import derived_uuid
-from eventstore.json_text import equal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from uuid import UUID
-import json
 
+from agent_manager.agent_registry import AGENTS, checked_conversation, url_of
+from agent_manager.importers.a2a_demo import LOCAL, local_file, same_but_for_files, same_but_for_names
+from agent_manager.importers.backup import Backup
+from agent_manager.importers.chat_log import read_time, time_zone
+from agent_manager.importers.chat_log_importer import PART_BYTES
+from agent_manager.importers.source import (
+    Json,
+    Problem,
+    SourceConversation,
+    SourceMessage,
+    canonical_card,
+    canonical_message,
+    canonical_task,
+    fitted,
+    full_name,
+    message_id,
+    misdated,
+    text_member,
+)
+from agent_manager.importers.stored import MIGRATED, Stored, begun, gone_on, is_migrated, read_events, read_stored
+from agent_manager.storage import Log
+from eventstore import (
+    NO_STREAM,
+    AgentRegistered,
+    AgentUnregistered,
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationReactivated,
+    ConversationRenamed,
+    IdAssigner,
+    Metadata,
+    NewEvent,
+    conversation_uuid,
+    message_from_sent,
+)
+from eventstore.append import MAX_EVENTS
+from eventstore.concurrency import gather_or_raise
+from eventstore.errors import ConflictError, InputError, RetryableError, printable
+from eventstore.ids import derived_uuid
+from eventstore.json_text import equal
 
 # Which messages and tasks of a source the store has already, and under which ids the others go in
+
 
 def matches(messages: Sequence[SourceMessage], sent: Sequence[Json]) -> list[int | None]:
     """For each message the place of the one among ``sent`` that it is; no place twice."""
@@ -283,6 +268,7 @@ def _named(message: Json) -> str:
 
 
 # The registered agents: in the log they are events of a reserved conversation
+
 
 def agent_url(card: Json) -> str:
     """Under what an agent is registered: the URL in its card, or its name where that has none."""

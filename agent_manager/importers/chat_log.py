@@ -9,33 +9,29 @@ two kinds come from different names, so that no id in a line can imitate a place
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
-from datetime import tzinfo
-from eventstore import ConversationCreated
-from eventstore import EventData
-from eventstore import IdAssigner
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
-from eventstore import message_from_sent
-from eventstore.errors import InputError
-from eventstore.ids import derived_uuid
-from typing import Any
-from typing import NoReturn
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
-import json
 
+from eventstore import (
+    ConversationCreated,
+    EventData,
+    IdAssigner,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskStatus,
+    TaskStatusChanged,
+    conversation_uuid,
+    message_from_sent,
+)
+from eventstore.errors import InputError
+from eventstore.ids import derived_uuid
 
 # Times in imported data, in UTC: of messages and conversations, with a time zone for those that name none
 
@@ -104,6 +100,7 @@ def in_zone(local: datetime, zone: tzinfo, not_before: datetime | None = None) -
 
 
 # A line of a file as a JSON object, read strictly: what cannot be stored as it stands is refused
+
 
 class MalformedLine(InputError):
     """A line of a chat log does not have the shape of a conversation."""

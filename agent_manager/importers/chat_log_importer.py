@@ -2,45 +2,6 @@
 
 from __future__ import annotations
 
-from agent_manager.importers.chat_log import Conversation
-from agent_manager.importers.chat_log import IMPORTER
-from agent_manager.importers.chat_log import MalformedLine
-from agent_manager.importers.chat_log import conversation_from_line
-from collections.abc import AsyncGenerator
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from contextlib import aclosing
-from contextlib import nullcontext
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from datetime import UTC
-from datetime import tzinfo
-from eventstore import Append
-from eventstore import AppendResult
-from eventstore import ConversationCreated
-from eventstore import ConversationRenamed
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore.append import Batch
-from eventstore.append import MAX_EVENTS
-from eventstore.database.queries import query
-from eventstore.errors import ConflictError
-from eventstore.errors import EventIdConflict
-from eventstore.errors import InputError
-from eventstore.errors import printable
-from eventstore.ids import derived_uuid
-from eventstore.json_text import to_json
-from eventstore.scope import checked_tenant
-from io import BufferedReader
-from pathlib import Path
-from typing import cast
-from uuid import UUID
 import asyncio
 import codecs
 import json
@@ -48,7 +9,33 @@ import os
 import re
 import stat
 import sys
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
+from io import BufferedReader
+from pathlib import Path
+from typing import cast
+from uuid import UUID
 
+from agent_manager.importers.chat_log import IMPORTER, Conversation, MalformedLine, conversation_from_line
+from eventstore import (
+    Append,
+    AppendResult,
+    ConversationCreated,
+    ConversationRenamed,
+    EventStore,
+    MessageAdded,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+)
+from eventstore.append import MAX_EVENTS, Batch
+from eventstore.database.queries import query
+from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
+from eventstore.ids import derived_uuid
+from eventstore.json_text import to_json
+from eventstore.scope import checked_tenant
 
 # Files as lines, a chunk at a time: memory is bounded by the longest line, whatever the size of the file
 
@@ -177,6 +164,7 @@ async def _readable(descriptor: int) -> None:
 
 
 # What an import tells its caller: how far it is, what it did, and which lines it could not take
+
 
 @dataclass(frozen=True, slots=True)
 class ImportProblem:
@@ -343,6 +331,7 @@ def _in_line(text: str, places: list[str]) -> str:
 
 # A conversation that was imported before, under another title or with other further members
 
+
 async def continued(store: EventStore, tenant: str, ready: Checked) -> Checked:
     """Return the same without its first event, which the log holds already; with a renaming if the title is another.
 
@@ -355,7 +344,9 @@ async def continued(store: EventStore, tenant: str, ready: Checked) -> Checked:
     [stored] = [event async for event in store.read(conversation_id, limit=1, tenant=tenant)]
     if stored.content.get("given_id") != created.given_id:
         given_id = stored.content.get("given_id") or str(conversation_id)
-        raise StartsDifferently(f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id")
+        raise StartsDifferently(
+            f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id"
+        )
     names = store.read(
         conversation_id, types=["conversation.created", "conversation.renamed"], backwards=True, limit=1, tenant=tenant
     )

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from agent_manager.importers.backup_loader import is_same_task
-from agent_manager.importers.backup_loader import matches
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import SourceMessage
-from agent_manager.importers.source import canonical_message
-from agent_manager.importers.source import canonical_task
-from agent_manager.importers.source import message_id
-from agent_manager.importers.source import text_member
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
-from eventstore.json_text import equal
-from typing import Any
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+from agent_manager.importers.backup_loader import is_same_task, matches
+from agent_manager.importers.source import (
+    Json,
+    SourceConversation,
+    SourceMessage,
+    canonical_message,
+    canonical_task,
+    message_id,
+    text_member,
+)
+from eventstore.json_text import equal
 
 # Two JSON values compared member by member: where they differ, by the path of the place
 

@@ -21,41 +21,34 @@ A session is identified by application, user and session id; the id alone may be
 
 from __future__ import annotations
 
-from agent_manager.importers.chat_log import in_zone
-from agent_manager.importers.chat_log import read_time
-from agent_manager.importers.chat_log import time_zone
-from agent_manager.importers.source import CLOCKS_DIFFER
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import SourceEvent
-from agent_manager.importers.source import SourceMessage
-from agent_manager.importers.source import SourceUnreadable
-from collections.abc import AsyncIterator
-from collections.abc import Iterator
-from contextlib import suppress
-from datetime import UTC
-from datetime import datetime
-from eventstore.database.queries import query
-from eventstore.errors import InputError
-from eventstore.errors import printable
-from eventstore.urls import check_url
-from eventstore.urls import has_password_parameter
-from eventstore.urls import show_name
-from hashlib import sha256
-from pathlib import Path
-from psycopg.rows import dict_row
-from types import TracebackType
-from typing import Any
-from typing import Protocol
-from typing import Self
-from typing import TypeAlias
-from urllib.parse import quote
 import asyncio
 import json
-import psycopg
 import re
 import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias
+from urllib.parse import quote
 
+import psycopg
+from psycopg.rows import dict_row
+
+from agent_manager.importers.chat_log import in_zone, read_time, time_zone
+from agent_manager.importers.source import (
+    CLOCKS_DIFFER,
+    Json,
+    SourceConversation,
+    SourceEvent,
+    SourceMessage,
+    SourceUnreadable,
+)
+from eventstore.database.queries import query
+from eventstore.errors import InputError, printable
+from eventstore.urls import check_url, has_password_parameter, show_name
 
 # Times of a session, in UTC
 

@@ -17,14 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.backup import is_same_source
 from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.backup import make_private_folder
-from agent_manager.importers.backup import write_private
-from agent_manager.importers.source import SourceUnreadable
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import text_member
+from agent_manager.importers.backup import BackupDamaged, is_same_source, make_private_folder, write_private
+from agent_manager.importers.source import Json, SourceUnreadable, text_member
 
 ROUNDS = 5
 CALLS = 5

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.backup import Backup
-from agent_manager.importers.backup import backup_path
-from agent_manager.importers.backup import check_tenant
-from agent_manager.importers.backup import remove_backup
-from agent_manager.importers.backup import write_backup
-from agent_manager.importers.backup_loader import BackupLoader
-from agent_manager.importers.backup_loader import Progress
-from agent_manager.importers.backup_loader import SourceContradictsStore
-from agent_manager.importers.source import Problem
-from agent_manager.importers.source import Source
-from agent_manager.importers.verify import Verified
-from agent_manager.importers.verify import verify_backup
+from agent_manager.importers.backup import Backup, backup_path, check_tenant, remove_backup, write_backup
+from agent_manager.importers.backup_loader import BackupLoader, Progress, SourceContradictsStore
+from agent_manager.importers.source import Problem, Source
+from agent_manager.importers.verify import Verified, verify_backup
 from agent_manager.storage import ServerLog
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.scope import checked_tenant
 from eventstore.sync import Portal
-from pathlib import Path
-from typing import Any
-from typing import Protocol
-
 
 # What a migration did, in words and as JSON
 

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from agent_manager.application import ApplicationManager
-from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT
-from agent_manager.importers.a2a_demo import plain
-from agent_manager.importers.backup import Backup
-from agent_manager.importers.backup import open_backup
-from agent_manager.importers.backup_loader import BackupLoader
-from agent_manager.importers.backup_loader import by_url
-from agent_manager.importers.backup_loader import is_same_task
-from agent_manager.importers.backup_loader import matches
-from agent_manager.importers.comparison import Changed
-from agent_manager.importers.comparison import Difference
-from agent_manager.importers.comparison import MISSING
-from agent_manager.importers.comparison import contained
-from agent_manager.importers.comparison import keyed
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import canonical_card
-from agent_manager.importers.source import canonical_task
-from agent_manager.importers.source import message_id
-from agent_manager.importers.store_source import StoreSource
-from agent_manager.importers.store_source import changed_since
-from agent_manager.importers.store_source import exported
-from agent_manager.importers.stored import Stored
-from agent_manager.importers.verify import Verified
-from agent_manager.wire_classes import choose_classes
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from agent_manager.application import ApplicationManager
+from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, plain
+from agent_manager.importers.backup import Backup, open_backup
+from agent_manager.importers.backup_loader import BackupLoader, by_url, is_same_task, matches
+from agent_manager.importers.comparison import MISSING, Changed, Difference, contained, keyed
+from agent_manager.importers.source import Json, SourceConversation, canonical_card, canonical_task, message_id
+from agent_manager.importers.store_source import StoreSource, changed_since, exported
+from agent_manager.importers.stored import Stored
+from agent_manager.importers.verify import Verified
+from agent_manager.wire_classes import choose_classes
 from eventstore import conversation_uuid
 from eventstore.errors import InputError
 from eventstore.ids import derived_uuid
 from eventstore.json_text import equal
-from pathlib import Path
-from typing import Any
-from uuid import UUID
-import os
-
 
 # What goes back: everything in the store, and whatever of the backup the store should have lost
+
 
 def merged(backup: SourceConversation, store: SourceConversation) -> SourceConversation:
     """The store's conversation, with the messages and tasks in it that only the backup has, each in its place."""

@@ -6,48 +6,35 @@ reason not to go is found before anything is stopped. The store is only read.
 
 from __future__ import annotations
 
-from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.backup import Backup
-from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.backup import SUFFIX
-from agent_manager.importers.backup import append_private
-from agent_manager.importers.backup import check_tenant
-from agent_manager.importers.backup import write_backup
-from agent_manager.importers.latency_baseline import SLOWER
-from agent_manager.importers.latency_baseline import SLOWER_MILLISECONDS
-from agent_manager.importers.latency_baseline import Slowness
-from agent_manager.importers.latency_baseline import baseline_path
-from agent_manager.importers.latency_baseline import compared
-from agent_manager.importers.latency_baseline import measured_again
-from agent_manager.importers.latency_baseline import read_baseline
-from agent_manager.importers.migration import shown
-from agent_manager.importers.migration import verified_lines
-from agent_manager.importers.migration import verified_values
-from agent_manager.importers.restore import MergedSource
-from agent_manager.importers.restore import RESTORE
-from agent_manager.importers.restore import verify_merged
-from agent_manager.importers.restore import written_meanwhile
-from agent_manager.importers.source import SourceUnreadable
-from agent_manager.importers.store_source import StoreSource
-from agent_manager.importers.verify import Verified
-from agent_manager.importers.verify import verify_backup
-from agent_manager.importers.verify import verify_served
-from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from eventstore import EventStore
-from eventstore.errors import InputError
-from eventstore.urls import show_url
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 import asyncio
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from agent_manager.importers.a2a_demo import EndpointSource
+from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
+from agent_manager.importers.latency_baseline import (
+    SLOWER,
+    SLOWER_MILLISECONDS,
+    Slowness,
+    baseline_path,
+    compared,
+    measured_again,
+    read_baseline,
+)
+from agent_manager.importers.migration import shown, verified_lines, verified_values
+from agent_manager.importers.restore import RESTORE, MergedSource, verify_merged, written_meanwhile
+from agent_manager.importers.source import SourceUnreadable
+from agent_manager.importers.store_source import StoreSource
+from agent_manager.importers.verify import Verified, verify_backup, verify_served
+from eventstore import EventStore
+from eventstore.errors import InputError
+from eventstore.urls import show_url
 
 # Stopping and starting the application, by the commands that its operator gives
 

@@ -6,19 +6,12 @@ belongs to the sender (``data``, ``metadata``) a null is a value like any other,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from collections.abc import Callable
-from collections.abc import Iterator
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import datetime
-from datetime import timedelta
-from eventstore.errors import InputError
-from typing import Any
-from typing import Protocol
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeAlias
 
+from eventstore.errors import InputError
 
 # A2A messages and tasks as plain JSON: what names them, and one form for what may be written in several
 
@@ -124,6 +117,7 @@ def full_name(name: str, metadata: Json | None) -> tuple[str, Json | None]:
 
 
 # Where conversations come from: every source gives them as plain JSON, in one shape
+
 
 class SourceUnreadable(InputError):
     """A source of conversations cannot be reached, or is something else than it was taken for."""

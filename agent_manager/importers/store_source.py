@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from agent_manager.storage import ServerLog
 from agent_manager.agent_registry import AGENTS
-from agent_manager.importers.backup_loader import stored_agents
-from agent_manager.importers.comparison import Changed
-from agent_manager.importers.comparison import keyed
-from agent_manager.importers.source import full_name
-from agent_manager.importers.backup_loader import EVENT_ID
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import SourceEvent
-from agent_manager.importers.source import SourceMessage
-from agent_manager.importers.stored import Stored
-from agent_manager.importers.stored import read_stored
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import canonical_card
-from agent_manager.importers.source import canonical_message
-from agent_manager.importers.source import canonical_task
-from eventstore import EventStore
-from eventstore import conversation_uuid
-from projections import Reader
-from projections import catch_up
-from projections import every
+from agent_manager.importers.backup_loader import EVENT_ID, stored_agents
+from agent_manager.importers.comparison import Changed, keyed
+from agent_manager.importers.source import (
+    Json,
+    SourceConversation,
+    SourceEvent,
+    SourceMessage,
+    canonical_card,
+    canonical_message,
+    canonical_task,
+    full_name,
+)
+from agent_manager.importers.stored import Stored, read_stored
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, conversation_uuid
+from projections import Reader, catch_up, every
 
 
 def exported(stored: Stored) -> SourceConversation:

@@ -6,43 +6,35 @@ come back from them as it was, as where two of its artifacts have one id, its ``
 
 from __future__ import annotations
 
-from agent_manager.a2a import artifact_event
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.recorder import Recording
-from agent_manager.agents.recorder import Seen
-from agent_manager.conversation import TaskEvent
-from agent_manager.conversation import TaskFold
-from agent_manager.importers.source import Json
-from agent_manager.importers.source import canonical_task
-from agent_manager.importers.source import text_member
-from agent_manager.storage import Log
-from agent_manager.storage import PAGE
-from collections.abc import AsyncIterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import Event
-from eventstore import EventData
-from eventstore import MessageAdded
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import sent_message
-from eventstore.ids import own_given_id
-from eventstore.json_text import equal
-from typing import TypeGuard
-from typing import get_args
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeGuard, get_args
 from uuid import UUID
 
+from agent_manager.a2a import artifact_event
+from agent_manager.agents.agent import StatusUpdate, TaskSeen
+from agent_manager.agents.recorder import Recording, Seen
+from agent_manager.conversation import TaskEvent, TaskFold
+from agent_manager.importers.source import Json, canonical_task, text_member
+from agent_manager.storage import PAGE, Log
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    Event,
+    EventData,
+    MessageAdded,
+    TaskCreated,
+    TaskDescribed,
+    sent_message,
+)
+from eventstore.ids import own_given_id
+from eventstore.json_text import equal
 
 # Tasks of a source as events, and back: what A2A has a place for in its place, and nothing left out
 

@@ -8,32 +8,20 @@ was, in its order.
 
 from __future__ import annotations
 
-from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT
-from agent_manager.importers.backup import Backup
-from agent_manager.importers.backup_loader import missing_agents
-from agent_manager.importers.backup_loader import stored_agents
-from agent_manager.importers.comparison import Changed
-from agent_manager.importers.comparison import Difference
-from agent_manager.importers.comparison import MISSING
-from agent_manager.importers.comparison import contained
-from agent_manager.importers.comparison import differing
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.store_source import changed_since
-from agent_manager.importers.store_source import exported
-from agent_manager.importers.stored import StoredMessage
-from agent_manager.importers.stored import read_stored
-from agent_manager.storage import ServerLog
-from dataclasses import dataclass
-from dataclasses import field
-from eventstore import EventStore
-from eventstore import conversation_uuid
-from eventstore.concurrency import gather_or_raise
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from projections import Reader
-from projections import catch_up
+from dataclasses import dataclass, field
 
+from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, EndpointSource
+from agent_manager.importers.backup import Backup
+from agent_manager.importers.backup_loader import missing_agents, stored_agents
+from agent_manager.importers.comparison import MISSING, Changed, Difference, contained, differing
+from agent_manager.importers.source import SourceConversation
+from agent_manager.importers.store_source import changed_since, exported
+from agent_manager.importers.stored import StoredMessage, read_stored
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, conversation_uuid
+from eventstore.concurrency import gather_or_raise
+from eventstore.errors import InputError, NotFound
+from projections import Reader, catch_up
 
 # Whether the store holds what a backup holds: every conversation, message and task compared, member by member
 
@@ -118,6 +106,7 @@ async def _one(reader: Reader, source: SourceConversation, verified: Verified) -
 
 
 # Whether a running application serves what it should: compared over its endpoints
+
 
 async def verify_served(url: str, backup: Backup, stored: Verified | None = None) -> Verified:
     """Compares what an application serves with a backup.

@@ -11,22 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agent_manager.server.routes import health
+from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
-from agent_manager.adapters import a2a_demo
+from agent_manager.server.errors import Rejected, problem, problem_of, problem_of_refusal, refused
 from agent_manager.server.middleware import RequestGuard
-from agent_manager.server.errors import problem
-from agent_manager.server.errors import problem_of
-from agent_manager.server.errors import problem_of_refusal
-from agent_manager.server.errors import Rejected
-from agent_manager.server.routes import conversations
-from agent_manager.server.routes import log
-from agent_manager.server.routes import members
-from agent_manager.server.routes import messages
-from agent_manager.server.routes import search_statistics_agents
+from agent_manager.server.routes import conversations, health, log, members, messages, search_statistics_agents
 from agent_manager.server.routes.openapi import problem_schema
-from agent_manager.server.errors import refused
 from eventstore.errors import EventStoreError
 
 ROUTERS = (health.router, a2a_demo.router, a2a_demo.plain)

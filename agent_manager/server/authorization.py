@@ -23,47 +23,30 @@ It also makes a POST that changes something repeatable (:mod:`agent_manager.serv
 
 from __future__ import annotations
 
-from agent_manager.auth import Identity
-from agent_manager.auth import Scope
-from agent_manager.auth import Scope as Access
-from agent_manager.auth import Unauthorized
-from agent_manager.server.errors import BadToken
-from agent_manager.server.errors import NoToken
-from agent_manager.server.errors import NotAllowed
-from agent_manager.server.errors import Rejected
-from agent_manager.server.errors import problem_of
-from agent_manager.server.errors import problem_of_refusal
-from agent_manager.server.idempotency import Kept
-from agent_manager.server.idempotency import PARAMETER
-from agent_manager.server.limits import Limits
-from agent_manager.server.middleware import decode_parameters
-from agent_manager.server.protocol import SET_DISPLACEABLE
-from agent_manager.server.protocol import network_of
-from agent_manager.server.schemas.common import Json
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Coroutine
-from collections.abc import Iterable
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from enum import Enum
-from eventstore.errors import EventStoreError
+from typing import Annotated, Any, Protocol
+
 from fastapi import Depends
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message
-from starlette.types import Receive
+from starlette.types import Message, Receive, Send
 from starlette.types import Scope as AsgiScope
-from starlette.types import Send
-from typing import Annotated
-from typing import Any
-from typing import Protocol
-import asyncio
 
+from agent_manager.auth import Identity, Scope, Unauthorized
+from agent_manager.auth import Scope as Access
+from agent_manager.server.errors import BadToken, NotAllowed, NoToken, Rejected, problem_of, problem_of_refusal
+from agent_manager.server.idempotency import PARAMETER, Kept
+from agent_manager.server.limits import Limits
+from agent_manager.server.middleware import decode_parameters
+from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
+from agent_manager.server.schemas.common import Json
+from eventstore.errors import EventStoreError
 
 # The kinds of data that endpoints return or change, and the scope that each needs: the only place that decides it
 
@@ -356,7 +339,9 @@ class AuthorizedRoute(APIRoute):
                 await _wait_to_refuse(request)
                 await self.refusal(request, error)(scope, receive, send)
                 return
-            request.state.tenant_context = tenant_context = await request.app.state.server_context.tenant_contexts.of(request.state.identity.tenant)
+            request.state.tenant_context = tenant_context = await request.app.state.server_context.tenant_contexts.of(
+                request.state.identity.tenant
+            )
             limits = request.app.state.server_context.limits
 
             async def counted() -> Message:

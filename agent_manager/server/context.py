@@ -2,81 +2,43 @@
 
 from __future__ import annotations
 
-from agent_manager.adapters.a2a_demo_messages import SummaryCache
-from agent_manager.agent_registry import AGENTS
-from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
-from agent_manager.auth import Identity
-from agent_manager.auth import Scope
-from agent_manager.conversation import Accepted
-from agent_manager.factory import AsyncManager
-from agent_manager.manager import Manager
-from agent_manager.server.authorization import CurrentIdentity
-from agent_manager.server.authorization import RequestAuthenticator
-from agent_manager.server.authorization import TokenAuthenticator
-from agent_manager.server.authorization import limit_keys_of
-from agent_manager.server.errors import NotAllowed
-from agent_manager.server.idempotency import Claim
-from agent_manager.server.idempotency import Idempotency
-from agent_manager.server.limits import Counters
-from agent_manager.server.limits import Limits
-from agent_manager.server.lookups import HIGHEST_POSITION
-from agent_manager.server.lookups import READ_TABLES
-from agent_manager.server.lookups import ReadYourWrites
-from agent_manager.server.lookups import log_change_token
-from agent_manager.server.lookups import visible_ids
-from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.response_cache import Frame
-from agent_manager.server.response_cache import Make
-from agent_manager.server.response_cache import NO_FRAME
-from agent_manager.server.response_cache import ResponseCache
-from agent_manager.server.schemas.common import Out
-from agent_manager.server.sealed_tokens import TokenSealer
-from agent_manager.server.streams import ChangeNotifier
-from agent_manager.server.streams import EventStream
-from agent_manager.storage import Written
+import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import asynccontextmanager
-from contextlib import contextmanager
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
-from eventstore import ANY
-from eventstore import AppendResult
-from eventstore import Event
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import ExpectedVersion
-from eventstore import NewEvent
-from eventstore import conversation_uuid
-from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import InputError
-from eventstore.errors import InvalidCursor
-from eventstore.errors import NotCaughtUp
-from eventstore.errors import printable
+from functools import cached_property, partial
+from typing import Annotated, Any, TypeVar
+from uuid import UUID, uuid4
+
 from fastapi import Depends
-from functools import cached_property
-from functools import partial
-from projections import Reader
-from projections import Search
-from projections import Statistics
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
-from typing import Annotated
-from typing import Any
-from typing import TypeVar
-from uuid import UUID
-from uuid import uuid4
-import asyncio
-import logging
 
+from agent_manager.adapters.a2a_demo_messages import SummaryCache
+from agent_manager.agent_registry import AGENTS
+from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
+from agent_manager.auth import Identity, Scope
+from agent_manager.conversation import Accepted
+from agent_manager.factory import AsyncManager
+from agent_manager.manager import Manager
+from agent_manager.server.authorization import CurrentIdentity, RequestAuthenticator, TokenAuthenticator, limit_keys_of
+from agent_manager.server.errors import NotAllowed
+from agent_manager.server.idempotency import Claim, Idempotency
+from agent_manager.server.limits import Counters, Limits
+from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYourWrites, log_change_token, visible_ids
+from agent_manager.server.response_cache import NO_FRAME, BodyWriter, Frame, Make, ResponseCache
+from agent_manager.server.schemas.common import Out
+from agent_manager.server.sealed_tokens import TokenSealer
+from agent_manager.server.streams import ChangeNotifier, EventStream
+from agent_manager.storage import Written
+from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
+from projections import Reader, Search, Statistics
 
 # What the server keeps for each tenant: opened when somebody of it asks, let go when it has long been idle
 
@@ -313,7 +275,13 @@ class RequestContext:
         reader: reads what the caller may see.
     """
 
-    def __init__(self, server_context: ServerContext, tenant_context: TenantContext, identity: Identity, claim: Claim | None = None) -> None:
+    def __init__(
+        self,
+        server_context: ServerContext,
+        tenant_context: TenantContext,
+        identity: Identity,
+        claim: Claim | None = None,
+    ) -> None:
         self.server_context = server_context
         self.tenant_context = tenant_context
         self.identity = identity
@@ -409,7 +377,9 @@ class RequestContext:
 
     def position(self, position: int) -> int | str:
         """Return a position as the caller is told it: the number itself, or sealed."""
-        return position if self.sees_positions else self.server_context.sealing.seal_position(self.caller.tenant, position)
+        return (
+            position if self.sees_positions else self.server_context.sealing.seal_position(self.caller.tenant, position)
+        )
 
     def opened(self, cursor: str | None) -> str | None:
         """Return a cursor that was sealed for the caller.
@@ -556,7 +526,9 @@ def server_context_of(request: Request) -> ServerContext:
 
 
 async def _here(request: Request, identity: CurrentIdentity) -> RequestContext:
-    return RequestContext(server_context_of(request), request.state.tenant_context, identity, getattr(request.state, "claim", None))
+    return RequestContext(
+        server_context_of(request), request.state.tenant_context, identity, getattr(request.state, "claim", None)
+    )
 
 
 CurrentContext = Annotated[RequestContext, Depends(_here)]

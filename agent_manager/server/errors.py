@@ -14,38 +14,41 @@
 
 from __future__ import annotations
 
-from agent_manager.agents.errors import AgentError
-from agent_manager.auth.identity import KeysUnavailable
-from eventstore.errors import ConflictError
-from eventstore.errors import ConnectionLost
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import DiskFull
-from eventstore.errors import EmbeddedServerError
-from eventstore.errors import EventStoreError
-from eventstore.errors import EventTooLarge
-from eventstore.errors import Forbidden
-from eventstore.errors import InputError
-from eventstore.errors import InvalidCursor
-from eventstore.errors import InvalidEvent
-from eventstore.errors import NotCaughtUp
-from eventstore.errors import NotFound
-from eventstore.errors import ProjectionChanged
-from eventstore.errors import RetryableError
-from eventstore.errors import SchemaError
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import StatementTimeout
-from eventstore.errors import StoreClosed
-from eventstore.errors import WrongExpectedVersion
-from eventstore.errors import printable
-from fastapi.exceptions import RequestValidationError
-from starlette.responses import Response
-from typing import Any
-from typing import ClassVar
 import json
 import re
+from typing import Any, ClassVar
 
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
+
+from agent_manager.agents.errors import AgentError
+from agent_manager.auth.identity import KeysUnavailable
+from eventstore.errors import (
+    ConflictError,
+    ConnectionLost,
+    ConversationIsDeleted,
+    DiskFull,
+    EmbeddedServerError,
+    EventStoreError,
+    EventTooLarge,
+    Forbidden,
+    InputError,
+    InvalidCursor,
+    InvalidEvent,
+    NotCaughtUp,
+    NotFound,
+    ProjectionChanged,
+    RetryableError,
+    SchemaError,
+    ServerUnreachable,
+    StatementTimeout,
+    StoreClosed,
+    WrongExpectedVersion,
+    printable,
+)
 
 # What is refused, whatever was asked: too much, too fast, too slow, or by somebody who may not
+
 
 class Rejected(Exception):
     """A request that is refused. Its text says why, and what to do.

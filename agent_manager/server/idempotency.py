@@ -1,8 +1,8 @@
 """Requests that clients may repeat: the header ``Idempotency-Key`` of draft-ietf-httpapi-idempotency-key-header.
 
-Every POST that changes something takes the header; :class:`~agent_manager.server.authorization.AuthorizedRoute` sees to it, so no
-endpoint can forget it. A key belongs to its tenant, its caller and the address of the request: nobody else can take it
-first, or learn of it.
+Every POST that changes something takes the header; :class:`~agent_manager.server.authorization.AuthorizedRoute` sees to
+it, so no endpoint can forget it. A key belongs to its tenant, its caller and the address of the request: nobody else
+can take it first, or learn of it.
 
 1. The key is claimed in the database, with a digest of the request, before anything is done. The same key with another
    request is refused (422).
@@ -32,14 +32,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.errors import status_of
-from agent_manager.server.errors import Rejected
 from agent_manager.auth import Identity
+from agent_manager.server.errors import Rejected, status_of
 from eventstore import EventStore
 from eventstore.database.queries import query
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import printable
+from eventstore.errors import EventStoreError, InputError, printable
 from eventstore.ids import derived_uuid
 
 HEADER = "Idempotency-Key"

@@ -8,19 +8,17 @@ Callers who need no token are this machine's own and are not told apart: for the
 
 from __future__ import annotations
 
-from agent_manager.server.errors import Busy
-from agent_manager.server.errors import TooMany
-from cachetools import LRUCache
-from collections import Counter
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import contextmanager
-from eventstore import Settings
-from typing import TypeAlias
 import math
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
 
+from cachetools import LRUCache
+
+from agent_manager.server.errors import Busy, TooMany
+from eventstore import Settings
 
 # Numbers of what happened, by name and labels, for whatever reads them out
 
@@ -139,7 +137,8 @@ class SharedTokenBuckets:
         self._levels = (of_tenant, of_caller)
 
     def take(self, shares: Sequence[str], amount: float = 1) -> None:
-        """Spend an amount of a tenant and its caller, as :func:`~agent_manager.server.authorization.limit_keys_of` names them.
+        """Spend an amount of a tenant and its caller, as :func:`~agent_manager.server.authorization.limit_keys_of`
+        names them.
 
         Raises:
             TooMany: one of them has nothing left.

@@ -14,32 +14,24 @@ mark, never older, so that a client whose mark is still the present one has miss
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from eventstore import Caller
-from eventstore import EventStore
+from uuid import UUID
+
+from psycopg.types.numeric import Int8
+
+from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
-from eventstore.read import horizon
-from eventstore.read import last_event
-from projections import Projection
-from projections import Reader
-from projections import applied_position
-from projections import named
+from eventstore.read import horizon, last_event
+from projections import Projection, Reader, applied_position, named
 from projections.apply import Applier
-from projections.checkpoints import lagging
-from projections.checkpoints import wait_for_written
+from projections.checkpoints import lagging, wait_for_written
 from projections.projection import PARTITIONS
-from projections.read_your_writes import OF_ALL_PARTITIONS
-from projections.read_your_writes import written_between
+from projections.read_your_writes import OF_ALL_PARTITIONS, written_between
 from projections.reading import not_found
-from psycopg.types.numeric import Int8
-from uuid import UUID
-import asyncio
-
 
 # Applying what the workers have not reached yet, if a read must hold it
 
@@ -69,7 +61,8 @@ class ReadYourWrites:
         """Return what the tables of the projections hold for a caller, as a mark, once they hold what was written.
 
         Args:
-            written: positions by conversation: only the partitions of these conversations are waited for, so that nobody
+            written: positions by conversation: only the partitions of these conversations are waited for, so that
+                nobody
                 waits for what others write.
             at_least: a position; all that the caller's tenant wrote up to there was written, too.
             of_found: see :func:`looking.tables_change_token`.
@@ -181,7 +174,9 @@ async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UU
     return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, given)}
 
 
-async def resolve(reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION) -> ResolvedConversation | None:
+async def resolve(
+    reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION
+) -> ResolvedConversation | None:
     """The conversation that a text names, and the version that it had come to at a position; None if there is none.
 
     For a user it ends at the same place, and as soon, whether there is none or it is not theirs to see.

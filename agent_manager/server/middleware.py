@@ -15,38 +15,27 @@ names; and nowhere does it let a page of another site change anything.
    a repetition with the same idempotency key finds it.
 2. It must have been taken within :data:`TAKE_SECONDS` more, and a second for each :data:`LEAST_RATE` bytes of it. Else
    the connection is closed. Only event streams (server-sent events) may go on.
-3. Whatever makes it, it is sent in pieces of :data:`~agent_manager.server.response_cache.PIECE_BYTES`, each when the connection
+3. Whatever makes it, it is sent in pieces of :data:`~agent_manager.server.response_cache.PIECE_BYTES`, each when the
+connection
    has taken the one before. A client that takes nothing is let go sooner, see :mod:`agent_manager.server.protocol`.
 """
 
 from __future__ import annotations
 
-from agent_manager.server.errors import Busy
-from agent_manager.server.errors import Rejected
-from agent_manager.server.errors import TooLarge
-from agent_manager.server.errors import TooSlow
-from agent_manager.server.errors import problem
-from agent_manager.server.errors import problem_of_refusal
-from agent_manager.server.limits import Counters
-from agent_manager.server.response_cache import PIECE_BYTES
-from collections.abc import Callable
-from collections.abc import Sequence
-from starlette.datastructures import Headers
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp
-from starlette.types import Message
-from starlette.types import Receive
-from starlette.types import Scope
-from starlette.types import Send
-from urllib.parse import quote
-from urllib.parse import unquote
-from urllib.parse import unquote_to_bytes
-from urllib.parse import urlsplit
 import asyncio
 import ipaddress
+from collections.abc import Callable, Sequence
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent_manager.server.errors import Busy, Rejected, TooLarge, TooSlow, problem, problem_of_refusal
+from agent_manager.server.limits import Counters
+from agent_manager.server.response_cache import PIECE_BYTES
 
 # Routing by the path as it was sent: a percent-encoded / is part of an id, not a separator
+
 
 def canonical_path(scope: Scope) -> str | None:
     """Return the path of a request with each segment in canonical encoding; None if a segment is not UTF-8."""

@@ -16,17 +16,17 @@ client nothing, would hold all there are.
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
 from agent_manager.server.errors import problem
 from agent_manager.server.limits import Counters
 from agent_manager.server.middleware import ABORT
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-from typing import cast
-from uvicorn.protocols.http.h11_impl import H11Protocol
-import asyncio
-import ipaddress
-
 
 # Which connections a server keeps when it has as many as it may: those being answered, and some of each network
 

@@ -27,33 +27,6 @@ body, sealed anew for every answer, and not part of the tag: it goes on with the
 
 from __future__ import annotations
 
-from agent_manager.auth import Identity
-from agent_manager.server.errors import Busy
-from agent_manager.server.errors import TooMany
-from agent_manager.server.limits import TENANT_SHARE
-from collections import Counter
-from collections import OrderedDict
-from collections.abc import AsyncIterable
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from contextlib import nullcontext
-from contextlib import suppress
-from eventstore.concurrency import cancel_and_wait
-from eventstore.database.pools import FairQueue
-from eventstore.errors import DiskFull
-from eventstore.errors import InputError
-from psycopg_pool import PoolTimeout
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive
-from starlette.types import Scope
-from starlette.types import Send
-from typing import Any
-from typing import NamedTuple
-from typing import TypeVar
 import asyncio
 import errno
 import hashlib
@@ -61,7 +34,22 @@ import os
 import tempfile
 import time
 import weakref
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
+from typing import Any, NamedTuple, TypeVar
 
+from psycopg_pool import PoolTimeout
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agent_manager.auth import Identity
+from agent_manager.server.errors import Busy, TooMany
+from agent_manager.server.limits import TENANT_SHARE
+from eventstore.concurrency import cancel_and_wait
+from eventstore.database.pools import FairQueue
+from eventstore.errors import DiskFull, InputError
 
 # Bodies of answers: stored within a budget of bytes, and sent at the pace of those who read them
 

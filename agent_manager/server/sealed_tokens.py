@@ -16,8 +16,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from eventstore import Caller
-from eventstore import EventStore
+from eventstore import Caller, EventStore
 from eventstore.database.queries import query
 
 _KEY_NAME, _KEY_BYTES = "seal", 64

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from agent_manager.auth import Authenticator
-from agent_manager.factory import AsyncManager
-from agent_manager.server.app import create_app
-from agent_manager.server.context import ServerContext
-from agent_manager.server.middleware import Deadline
-from agent_manager.server.middleware import SecurityHeaders
-from agent_manager.server.middleware import names_of
-from agent_manager.server.protocol import protocol_with_timeouts
-from agent_manager.server.sealed_tokens import open_sealer
-from collections.abc import AsyncIterator
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
-from contextlib import contextmanager
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import SettingsError
-from pathlib import Path
 import asyncio
 import errno
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
 import uvicorn
 
+from agent_manager.auth import Authenticator
+from agent_manager.factory import AsyncManager
+from agent_manager.server.app import create_app
+from agent_manager.server.context import ServerContext
+from agent_manager.server.middleware import Deadline, SecurityHeaders, names_of
+from agent_manager.server.protocol import protocol_with_timeouts
+from agent_manager.server.sealed_tokens import open_sealer
+from eventstore import EventStore, Settings
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import SettingsError
 
 # TLS by a certificate and its key
+
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     """What a server speaks TLS 1.2 and later with.
@@ -178,7 +175,8 @@ def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SS
     names = None if server_context.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
         SecurityHeaders(
-            Deadline(create_app(server_context, names=names), settings.request_seconds, server_context.counters), server_context.counters
+            Deadline(create_app(server_context, names=names), settings.request_seconds, server_context.counters),
+            server_context.counters,
         ),
         http=protocol_with_timeouts(settings.body_seconds, settings.max_connections, server_context.counters),
         lifespan="off",

@@ -10,40 +10,29 @@ for a client that is slow: the next event is read once the connection has taken 
 
 from __future__ import annotations
 
-from agent_manager.server.lookups import HIGHEST_POSITION
-from agent_manager.server.lookups import resolve
-from agent_manager.server.lookups import end_of_log
-from agent_manager.server.lookups import visible_ids
-from agent_manager.server.schemas.events import event_out
+import asyncio
+import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from contextlib import ExitStack
-from contextlib import aclosing
-from contextlib import contextmanager
-from eventstore import Event
-from eventstore import EventStore
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager
+from operator import attrgetter
+from typing import cast
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agent_manager.server.lookups import HIGHEST_POSITION, end_of_log, resolve, visible_ids
+from agent_manager.server.schemas.events import event_out
+from eventstore import Event, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError
 from eventstore.read import in_batches
-from operator import attrgetter
 from projections import Reader
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive
-from starlette.types import Scope
-from starlette.types import Send
-from typing import cast
-from uuid import UUID
-import asyncio
-import time
-
 
 # One subscription for all streams of single conversations: it tells a stream that its conversation has changed
+
 
 class ChangeNotifier:
     """Watches the log of one tenant while anybody is registered."""
@@ -119,7 +108,9 @@ def resumed_after(request: Request, asked: int | None) -> int | None:
     return int(said)
 
 
-async def of_conversation(reader: Reader, change_notifier: ChangeNotifier, conversation_id: UUID, after: int) -> AsyncGenerator[Event, None]:
+async def of_conversation(
+    reader: Reader, change_notifier: ChangeNotifier, conversation_id: UUID, after: int
+) -> AsyncGenerator[Event, None]:
     """The events of a conversation beyond a position, those to come included."""
 
     def read(version: int, limit: int) -> AsyncIterator[Event]:

@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from eventstore.database.dbmate import migrations_folder
-from eventstore.database.queries import query
 from functools import cache
 from pathlib import Path
-from psycopg import sql
-from typing import Any
-from typing import TypeAlias
-import psycopg
+from typing import Any, TypeAlias
 
+import psycopg
+from psycopg import sql
+
+from eventstore.database.dbmate import migrations_folder
+from eventstore.database.queries import query
 
 # What a database has of the schema, compared with what the migrations make
 

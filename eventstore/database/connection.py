@@ -19,47 +19,42 @@ No wait lasts longer than the server takes: see :mod:`eventstore.database.livene
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from collections.abc import Sequence
-from eventstore.database.forking import disconnect_in_child
-from eventstore.database.liveness import Liveness
-from eventstore.database.liveness import SILENCE_SECONDS
-from eventstore.database.queries import query
-from eventstore.database.refusal import ACCEPTED
-from eventstore.database.refusal import STARTING
-from eventstore.database.refusal import refusal
-from eventstore.database.settings import Settings
-from eventstore.errors import EventStoreError
-from eventstore.errors import LoginRefused
-from eventstore.errors import ServerStarting
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import UnsuitableServer
-from eventstore.errors import translate
-from eventstore.scope import Caller
-from eventstore.urls import show_url
+import asyncio
+import logging
+import struct
+from collections.abc import Generator, Sequence
 from hashlib import sha256
-from psycopg._preparing import Prepare
-from psycopg._preparing import PrepareManager
+from time import monotonic
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg._preparing import Prepare, PrepareManager
 from psycopg._queries import PostgresQuery
 from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ConnStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
-from psycopg.waiting import Ready
-from psycopg.waiting import Wait
-from time import monotonic
-from typing import Any
-from typing import Self
-from typing import TypeVar
-import asyncio
-import logging
-import psycopg
-import struct
+from psycopg.waiting import Ready, Wait
 
+from eventstore.database.forking import disconnect_in_child
+from eventstore.database.liveness import SILENCE_SECONDS, Liveness
+from eventstore.database.queries import query
+from eventstore.database.refusal import ACCEPTED, STARTING, refusal
+from eventstore.database.settings import Settings
+from eventstore.errors import (
+    EventStoreError,
+    LoginRefused,
+    ServerStarting,
+    ServerUnreachable,
+    UnsuitableServer,
+    translate,
+)
+from eventstore.scope import Caller
+from eventstore.urls import show_url
 
 # Names of prepared statements that can be mistaken for no other statement's
+
 
 def statement_name(text: bytes, types: Sequence[int], label: bytes = b"eventstore") -> bytes:
     """Return the name of a statement: a label for people, and a hash."""

@@ -24,31 +24,30 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.connection import BOOKKEEPING
-from eventstore.database.connection import LOGIN_IS_EXEMPT
-from eventstore.database.connection import connect_options
-from eventstore.database.connection import refuse_exempt
-from eventstore.database.connection import refuse_unsuitable
-from eventstore.database.connection import unreachable
-from eventstore.database.dbmate import guard_text
-from eventstore.database.dbmate import migrations_folder
-from eventstore.database.dbmate import run_dbmate
-from eventstore.database.dbmate import settings_text
 from eventstore.database.catalog import inspect
+from eventstore.database.connection import (
+    BOOKKEEPING,
+    LOGIN_IS_EXEMPT,
+    connect_options,
+    refuse_exempt,
+    refuse_unsuitable,
+    unreachable,
+)
+from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
 from eventstore.database.queries import query
-from eventstore.database.roles import LOGIN_ROLES
-from eventstore.database.roles import OWNER_OF_LOG
-from eventstore.database.roles import RolesPlan
+from eventstore.database.roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
 from eventstore.database.settings import Settings
-from eventstore.errors import translated
-from eventstore.errors import EventStoreError
-from eventstore.errors import MigrationFailed
-from eventstore.errors import PermissionDenied
-from eventstore.errors import RetryableError
-from eventstore.errors import SchemaMissing
-from eventstore.errors import SchemaTooNew
-from eventstore.errors import SchemaTooOld
-from eventstore.errors import UnsuitableServer
+from eventstore.errors import (
+    EventStoreError,
+    MigrationFailed,
+    PermissionDenied,
+    RetryableError,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    UnsuitableServer,
+    translated,
+)
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 

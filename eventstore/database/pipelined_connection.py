@@ -19,8 +19,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
-from eventstore.database.connection import Connection
-from eventstore.database.connection import statement_name
+from eventstore.database.connection import Connection, statement_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,10 @@ class PipelinedConnection:
     """
 
     def __init__(
-        self, connection: Connection, on_broken: Callable[[PipelinedConnection], None], on_notify: Callable[[], None] | None = None
+        self,
+        connection: Connection,
+        on_broken: Callable[[PipelinedConnection], None],
+        on_notify: Callable[[], None] | None = None,
     ) -> None:
         """Takes over a connection.
 
@@ -113,7 +115,9 @@ class PipelinedConnection:
             self._flush()
             await prepared
 
-    def send(self, statement: Statement, parameters: Sequence[bytes], done: ResultCallback, said: Prelude | None = None) -> None:
+    def send(
+        self, statement: Statement, parameters: Sequence[bytes], done: ResultCallback, said: Prelude | None = None
+    ) -> None:
         """Runs a prepared statement; ``done`` is called once: later, or before this returns where the lane breaks.
 
         Args:

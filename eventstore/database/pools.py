@@ -11,29 +11,21 @@ first newcomer waits for the end of one statement.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections import OrderedDict
-from collections import deque
-from collections.abc import AsyncIterator
-from collections.abc import Callable
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from eventstore.database.connection import configure
-from eventstore.database.connection import connect_options
-from eventstore.database.connection import set_caller
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from eventstore.database.connection import configure, connect_options, set_caller
 from eventstore.database.scoped_connection import ScopedConnection
 from eventstore.database.settings import Settings
-from eventstore.errors import ConnectionLost
-from eventstore.errors import EventStoreError
-from eventstore.errors import translate
+from eventstore.errors import ConnectionLost, EventStoreError, translate
 from eventstore.scope import Caller
-from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
-from psycopg_pool import PoolTimeout
-from typing import Any
-from typing import TypeAlias
-import asyncio
-import psycopg
-
 
 # Sharing the connections of a pool fairly among tenants
 
@@ -139,6 +131,7 @@ class FairQueue:
 
 
 # Connections of one purpose, shared by the coroutines of one event loop
+
 
 class Pool:
     """Connections under one role, shared fairly among the tenants that use them.

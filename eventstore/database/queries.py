@@ -7,7 +7,6 @@ from functools import cache
 from importlib.resources import files
 from typing import LiteralString, cast
 
-
 _SECTION = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 

@@ -24,12 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG
-from eventstore.database.catalog import FORMER_OWNER
-from eventstore.database.catalog import OWNER
-from eventstore.database.catalog import Difference
-from eventstore.database.catalog import compare_catalog
-from eventstore.database.catalog import expected_facts
+from eventstore.database.catalog import CATALOG, FORMER_OWNER, OWNER, Difference, compare_catalog, expected_facts
 from eventstore.database.queries import query
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]

@@ -27,11 +27,9 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
-from eventstore.scope import Caller
-from eventstore.database.connection import LOGIN
+from eventstore.database.connection import LOGIN, DeadlineConnection, statement_name
 from eventstore.database.queries import query as sql_text
-from eventstore.database.connection import statement_name
-from eventstore.database.connection import DeadlineConnection
+from eventstore.scope import Caller
 
 USES_TO_PREPARE = 5
 """A text that is asked so often on a connection is prepared there."""
@@ -93,7 +91,9 @@ class ScopedConnection(DeadlineConnection):
 
     def _say(self, caller: Caller | None, conversation: str, steps: list[Step]) -> None:
         if not self._can_say:
-            steps.append(Step(partial(self.pgconn.send_prepare, _SET_CALLER_NAME, _SET_CALLER), self._can_say_from_now_on))
+            steps.append(
+                Step(partial(self.pgconn.send_prepare, _SET_CALLER_NAME, _SET_CALLER), self._can_say_from_now_on)
+            )
         who = _NOBODY if caller is None else (caller.tenant.encode(), (caller.user or "").encode())
         said = [self.role.encode(), *who, conversation.encode()]
         steps.append(Step(partial(self.pgconn.send_query_prepared, _SET_CALLER_NAME, said)))

@@ -16,10 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from eventstore.errors import SettingsError
-from eventstore.errors import printable
-from eventstore.urls import check_url
-from eventstore.urls import has_password_parameter
+from eventstore.errors import SettingsError, printable
+from eventstore.urls import check_url, has_password_parameter
 
 DEFAULT_DATABASE = "flowagents"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from support.commandline import Eventstore, program_in_process
 from support.scoped_queries import connected_as
-from support.commandline import Eventstore
-from support.commandline import program_in_process
 
 from agent_manager.cli import main
 

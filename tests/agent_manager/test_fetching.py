@@ -19,16 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.a2a_server import serving
 
-from agent_manager.agents.cards import InvalidAgentCard
-from agent_manager.agents.cards import fetch_card
-from agent_manager.agents.errors import AgentUnreachable
-from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.http_client import MOST_NESTING
-from agent_manager.http_client import PrivateAddress
-from agent_manager.http_client import ResponseTooLarge
-from agent_manager.http_client import is_global
-from agent_manager.http_client import load_json
-from agent_manager.http_client import open_client
+from agent_manager.agents.cards import InvalidAgentCard, fetch_card
+from agent_manager.agents.errors import AgentUnreachable, InvalidUpdate
+from agent_manager.http_client import MOST_NESTING, PrivateAddress, ResponseTooLarge, is_global, load_json, open_client
 
 pytestmark = pytest.mark.any_server
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from support.catalog import roles_of_the_store
-from support.logins import Logins
-from support.logins import Session
-from support.logins import logins_of
+from support.logins import Logins, Session, logins_of
 from support.servers import DatabaseServer
 
 

@@ -11,13 +11,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from support.servers import DatabaseServer
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore.database.catalog import CATALOG
-from eventstore.database.catalog import catalog_file
-from eventstore.database.catalog import catalog_text
-from eventstore.database.catalog import compare_catalog
+from eventstore import EventStore, MessageAdded, Settings
+from eventstore.database.catalog import CATALOG, catalog_file, catalog_text, compare_catalog
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import SchemaError

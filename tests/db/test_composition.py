@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.environment import TREE
-from support.environment import child_environment
+from support.environment import TREE, child_environment
 
 OBJECTS = """
 SELECT c.relname FROM pg_class c WHERE c.relkind IN ('r', 'S', 'v', 'm') AND c.relnamespace = 'public'::regnamespace

@@ -7,9 +7,8 @@ from uuid import UUID
 
 import pytest
 from psycopg import sql
+from support.logins import Logins, Session
 from support.scoped_queries import connected_as
-from support.logins import Logins
-from support.logins import Session
 
 from eventstore import EventStore
 from projections.projection import named

@@ -9,15 +9,9 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scoped_queries import connected_as
-from support.scoped_queries import ask
-from support.logins import Logins
-from support.logins import Session
-from support.sql_appends import members
-from support.sql_appends import say
-from support.sql_appends import say_together
-from support.sql_appends import share
-from support.sql_appends import type_in
+from support.logins import Logins, Session
+from support.scoped_queries import ask, connected_as
+from support.sql_appends import members, say, say_together, share, type_in
 from support.waiting import until
 
 

@@ -16,19 +16,15 @@ from support.certificates import self_signed
 from support.pooler import pooler_to
 from support.ports import free_port
 from support.raw import append_raw
-from support.servers import DatabaseServer
-from support.servers import open_folder
+from support.servers import DatabaseServer, open_folder
 
 from eventstore import Settings
 from eventstore.database import dbmate
 from eventstore.database.catalog import CATALOG
-from eventstore.database.dbmate import dbmate_url
 from eventstore.database.connection import BOOKKEEPING
-from eventstore.database.migrate import Migrator
-from eventstore.database.migrate import known_versions
-from eventstore.errors import MigrationFailed
-from eventstore.errors import PermissionDenied
-from eventstore.errors import UnsuitableServer
+from eventstore.database.dbmate import dbmate_url
+from eventstore.database.migrate import Migrator, known_versions
+from eventstore.errors import MigrationFailed, PermissionDenied, UnsuitableServer
 
 IGNORED = "search_path,options,extra_float_digits,default_transaction_read_only"
 OTHER_SETTINGS = {

@@ -10,21 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from support.catalog import everything
-from support.environment import TREE
-from support.environment import child_environment
-from support.raw import append_raw
-from support.raw import note
+from support.environment import TREE, child_environment
+from support.raw import append_raw, note
 from support.servers import DatabaseServer
 
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.database.connection import BOOKKEEPING
-from eventstore.database.migrate import Migrator
-from eventstore.database.migrate import known_versions
-from eventstore.errors import MigrationFailed
-from eventstore.errors import SchemaMissing
-from eventstore.errors import SchemaTooNew
-from eventstore.errors import SchemaTooOld
+from eventstore.database.migrate import Migrator, known_versions
+from eventstore.errors import MigrationFailed, SchemaMissing, SchemaTooNew, SchemaTooOld
 
 SCHEMA_FILE = TREE / "db" / "schema.sql"
 FOREIGN = "CREATE TABLE diagrams (id integer PRIMARY KEY); CREATE VIEW drawn AS SELECT id FROM diagrams"

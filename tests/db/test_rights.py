@@ -5,10 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from support.catalog import roles_of_the_store
-from support.rights import OTHERS
-from support.rights import ROLES
-from support.rights import documented
-from support.rights import granted
+from support.rights import OTHERS, ROLES, documented, granted
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +76,9 @@ def test_functions_that_run_as_their_owner_find_nothing_of_anybody_else_s(databa
             "SELECT p.proname, (SELECT substr(c, 13) FROM unnest(p.proconfig) AS c WHERE c LIKE 'search_path=%')"
             "  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef"
         ).fetchall()
-    assert {"append_one", "append_group", "append_events", "current_tenant", "search_for"} <= {name for name, _ in paths}
+    assert {"append_one", "append_group", "append_events", "current_tenant", "search_for"} <= {
+        name for name, _ in paths
+    }
     assert {path for _, path in paths} == {"public, pg_temp"}
 
 

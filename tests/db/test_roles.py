@@ -12,27 +12,16 @@ import psycopg
 import pytest
 from support.catalog import roles_of_the_store
 from support.environment import TREE
-from support.raw import append_raw
-from support.raw import note
+from support.raw import append_raw, note
 from support.rights import ROLES as EVERY_ROLE
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.connection import BOOKKEEPING
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from eventstore.errors import ConnectionLost
-from eventstore.errors import PermissionDenied
-from eventstore.errors import ServerUnreachable
-from projections import PROJECTIONS
-from projections import InlineAppender
-from projections import Projection
-from projections import Worker
-from projections import rebuild
-from projections import undo
-from projections import verify
+from eventstore.errors import ConnectionLost, PermissionDenied, ServerUnreachable
+from projections import PROJECTIONS, InlineAppender, Projection, Worker, rebuild, undo, verify
 
 ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 

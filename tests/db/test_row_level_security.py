@@ -9,14 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
-from support.scoped_queries import act_as
-from support.scoped_queries import connected_as
-from support.scoped_queries import ask
-from support.logins import Logins
-from support.logins import Session
-from support.sql_appends import say
-from support.sql_appends import share
-from support.sql_appends import type_in
+from support.logins import Logins, Session
+from support.scoped_queries import act_as, ask, connected_as
+from support.sql_appends import say, share, type_in
 
 SHARED = UUID("00000000-0000-4000-8000-000000000001")
 """An id that both tenants use."""

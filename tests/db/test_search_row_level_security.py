@@ -6,15 +6,11 @@ from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
-from support.scoped_queries import act_as
-from support.scoped_queries import ask
-from support.scoped_queries import asking
-from support.logins import Logins
-from support.logins import Session
+from support.logins import Logins, Session
 from support.plans import explain_inside
-from support.sql_appends import say
-from support.sql_appends import share
+from support.scoped_queries import act_as, ask, asking
 from support.searching import SEARCH
+from support.sql_appends import say, share
 
 from eventstore import EventStore
 from projections import catch_up

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commandline import Eventstore
-from support.commandline import program_in_process
-from support.processes import Commands
-from support.processes import commands
+from support.commandline import Eventstore, program_in_process
+from support.processes import Commands, commands
 from support.servers import DatabaseServer
 
 from agent_manager.cli import main

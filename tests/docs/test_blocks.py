@@ -18,13 +18,9 @@ import pytest
 import typer.main
 from support.adk import make_sqlite
 from support.commandline import Eventstore
-from support.demoapp import Manager
-from support.demoapp import serve
+from support.demoapp import Manager, serve
 from support.environment import child_environment
-from support.pages import PAGES
-from support.pages import Block
-from support.pages import blocks
-from support.pages import shell_lines
+from support.pages import PAGES, Block, blocks, shell_lines
 from support.processes import Commands
 
 from agent_manager.cli.main import app

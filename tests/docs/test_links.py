@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.environment import TREE
-from support.pages import PAGES
-from support.pages import anchors
-from support.pages import links
+from support.pages import PAGES, anchors, links
 
 pytestmark = pytest.mark.any_server
 

@@ -11,28 +11,18 @@ import typer.main
 from fastapi.routing import APIRoute
 from pydantic_core import PydanticUndefined
 from support.environment import TREE
-from support.pages import PAGES
-from support.pages import prose
-from support.pages import text_of
+from support.pages import PAGES, prose, text_of
 
 import agent_manager
 import eventstore
 import projections
 from agent_manager import AsyncManager
 from agent_manager.cli.main import app
-from agent_manager.server.app import ROUTERS
-from agent_manager.server.app import V1
-from agent_manager.server.app import V1_ROUTERS
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore import SyncEventStore
-from projections import Reader
-from projections import Search
-from projections import Statistics
-from projections import SyncReader
+from agent_manager.server.app import ROUTERS, V1, V1_ROUTERS
+from eventstore import EventStore, Settings, SyncEventStore
+from projections import Reader, Search, Statistics, SyncReader
 from tools.docs import reference
-from tools.docs.hooks import MARKER
-from tools.docs.hooks import filled
+from tools.docs.hooks import MARKER, filled
 
 pytestmark = pytest.mark.any_server
 

@@ -10,35 +10,36 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.raw import append_raw
-from support.raw import append_raw_async
-from support.raw import note
+from support.raw import append_raw, append_raw_async, note
 
-from eventstore import ANY
-from eventstore import EXISTS
-from eventstore import NO_STREAM
-from eventstore import Append
-from eventstore import ConversationCreated
-from eventstore import ConversationShared
-from eventstore import EventStore
-from eventstore import ExpectedVersion
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import UnknownEvent
-from eventstore.append import MAX_CONVERSATIONS
-from eventstore.append import MAX_EVENTS
+from eventstore import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    Append,
+    ConversationCreated,
+    ConversationShared,
+    EventStore,
+    ExpectedVersion,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    Settings,
+    UnknownEvent,
+)
+from eventstore.append import MAX_CONVERSATIONS, MAX_EVENTS
 from eventstore.database.connection import AUDITOR
-from eventstore.errors import translated
-from eventstore.errors import DeadlockDetected
-from eventstore.errors import EventIdConflict
-from eventstore.errors import EventTooLarge
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import InvalidId
-from eventstore.errors import IsolationError
-from eventstore.errors import WrongExpectedVersion
+from eventstore.errors import (
+    DeadlockDetected,
+    EventIdConflict,
+    EventTooLarge,
+    InputError,
+    InvalidEvent,
+    InvalidId,
+    IsolationError,
+    WrongExpectedVersion,
+    translated,
+)
 
 pytestmark = pytest.mark.shared_database
 

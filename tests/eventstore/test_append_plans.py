@@ -9,11 +9,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.longlog import conversation
-from support.longlog import fill
-from support.plans import Plan
-from support.plans import explain
-from support.plans import explain_inside
+from support.longlog import conversation, fill
+from support.plans import Plan, explain, explain_inside
 from support.servers import DatabaseServer
 
 from eventstore import EventStore

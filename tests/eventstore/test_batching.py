@@ -9,23 +9,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.raw import append_raw_async
-from support.raw import note
+from support.raw import append_raw_async, note
 from support.waiting import until_async
 
-from eventstore import NO_STREAM
-from eventstore import Append
-from eventstore import AppendResult
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import UnknownEvent
-from eventstore import batching
-from eventstore.errors import ConnectionLost
-from eventstore.errors import EventIdConflict
-from eventstore.errors import InputError
-from eventstore.errors import StoreClosed
-from eventstore.errors import WrongExpectedVersion
+from eventstore import NO_STREAM, Append, AppendResult, EventStore, MessageAdded, NewEvent, UnknownEvent, batching
+from eventstore.errors import ConnectionLost, EventIdConflict, InputError, StoreClosed, WrongExpectedVersion
 
 ONE_TRANSACTION = "SELECT count(DISTINCT xmin::text) FROM events WHERE conversation_id = ANY (%s)"
 

@@ -15,27 +15,16 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.scoped_queries import asking
 from support.blackhole import black_hole
 from support.follow import PATIENCE
-from support.raw import append_raw
-from support.raw import append_raw_async
-from support.raw import note
-from support.waiting import until
-from support.waiting import until_async
+from support.raw import append_raw, append_raw_async, note
+from support.scoped_queries import asking
+from support.waiting import until, until_async
 
-from eventstore import Append
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import SyncEventStore
+from eventstore import Append, EventStore, NewEvent, Settings, SyncEventStore
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from eventstore.errors import ConnectionLost
-from eventstore.errors import ConversationLocked
-from eventstore.errors import Forbidden
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import StoreClosed
+from eventstore.errors import ConnectionLost, ConversationLocked, Forbidden, ServerUnreachable, StoreClosed
 
 SECONDS = 6.0
 """The deadline of an append in these tests."""

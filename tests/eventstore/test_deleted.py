@@ -11,27 +11,28 @@ import pytest
 from support.raw import note
 from support.waiting import until_async
 
-from eventstore import EXISTS
-from eventstore import NO_STREAM
-from eventstore import Append
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import EventIdConflict
+from eventstore import (
+    EXISTS,
+    NO_STREAM,
+    Append,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    ConversationShared,
+    ConversationUnshared,
+    EventData,
+    EventStore,
+    MessageAdded,
+    MessageAnswered,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskStatusChanged,
+)
+from eventstore.errors import ConversationIsDeleted, EventIdConflict
 
 pytestmark = pytest.mark.shared_database
 

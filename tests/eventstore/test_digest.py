@@ -12,18 +12,12 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scoped_queries import asking
-from support.digest import canonical
-from support.digest import event_bytes
-from support.digest import event_digest
-from support.digest import read_json
+from support.digest import canonical, event_bytes, event_digest, read_json
 from support.environment import TREE
-from support.values import json_values
-from support.values import texts
+from support.scoped_queries import asking
+from support.values import json_values, texts
 
-from eventstore import EventStore
-from eventstore import Metadata
-from eventstore import NewEvent
+from eventstore import EventStore, Metadata, NewEvent
 from eventstore.member_order import MEMBER
 from eventstore.vocabulary import ApplicationEvent
 

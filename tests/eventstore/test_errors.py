@@ -21,23 +21,21 @@ import pytest
 from support.environment import child_environment
 from support.follow import until_nothing_is_in_flight
 from support.raw import note
-from support.servers import DatabaseServer
-from support.servers import embedded_server
-from support.servers import open_folder
+from support.servers import DatabaseServer, embedded_server, open_folder
 
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
+from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from eventstore.errors import _BY_SQLSTATE
-from eventstore.errors import FORBIDDEN
-from eventstore.errors import ConnectionLost
-from eventstore.errors import DiskFull
-from eventstore.errors import PermissionDenied
-from eventstore.errors import ServerError
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import UnsuitableServer
+from eventstore.errors import (
+    _BY_SQLSTATE,
+    FORBIDDEN,
+    ConnectionLost,
+    DiskFull,
+    PermissionDenied,
+    ServerError,
+    ServerUnreachable,
+    UnsuitableServer,
+)
 
 NOWHERE = {
     "nobody listens": ("postgresql://ana:s3cret@127.0.0.1:{port}/flowagents", "Connection refused"),

@@ -15,16 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.values import json_values
 
-from eventstore import ApplicationEvent
-from eventstore import Event
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import UnknownEvent
-from eventstore.vocabulary import EventData
-from eventstore.json_text import MAX_DEPTH
-from eventstore.json_text import load
-from eventstore.vocabulary import parse
-from eventstore.vocabulary import parse_json
+from eventstore import ApplicationEvent, Event, MessageAdded, Metadata, UnknownEvent
+from eventstore.json_text import MAX_DEPTH, load
+from eventstore.vocabulary import EventData, parse, parse_json
 
 VALUES: dict[str, Any] = {
     "position": 5, "timestamp": datetime(2026, 1, 1, tzinfo=UTC), "version": 2, "schema_version": 1,

@@ -12,9 +12,7 @@ import pytest
 from support.follow import PATIENCE
 from support.raw import note
 
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore import SyncEventStore
+from eventstore import EventStore, Settings, SyncEventStore
 from eventstore.errors import StoreClosed
 
 FORK = multiprocessing.get_context("fork")

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.values import texts
 
-from eventstore import EventStore
-from eventstore import IdAssigner
-from eventstore import conversation_uuid
-from eventstore.errors import InputError
-from eventstore.errors import InvalidId
-from eventstore.ids import derived_uuid
-from eventstore.ids import is_canonical_uuid
-from eventstore.ids import own_given_id
-from eventstore.ids import parse_uuid
+from eventstore import EventStore, IdAssigner, conversation_uuid
+from eventstore.errors import InputError, InvalidId
+from eventstore.ids import derived_uuid, is_canonical_uuid, own_given_id, parse_uuid
 
 CONVERSATION = UUID("490bc4cc-6069-5ccd-978e-b016e0f7d827")
 CANONICAL = "6f9619ff-8b86-4011-b42d-00c04fc964ff"

@@ -14,12 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.values import json_values
 
-from eventstore import ApplicationEvent
-from eventstore import EventStore
+from eventstore import ApplicationEvent, EventStore
 from eventstore.errors import InvalidEvent
-from eventstore.json_text import MAX_DEPTH
-from eventstore.json_text import check_text
-from eventstore.json_text import to_json
+from eventstore.json_text import MAX_DEPTH, check_text, to_json
 
 pytestmark = pytest.mark.shared_database
 

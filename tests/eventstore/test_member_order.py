@@ -10,23 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.scoped_queries import asking
-from support.values import json_values
-from support.values import texts
+from support.values import json_values, texts
 
-from eventstore import AgentRegistered
-from eventstore import ApplicationEvent
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskStatusChanged
-from eventstore import message_from_sent
-from eventstore import sent_message
-from eventstore.json_text import load
-from eventstore.json_text import to_json
-from eventstore.member_order import MEMBER
-from eventstore.member_order import encode
-from eventstore.member_order import restore
+from eventstore import (
+    AgentRegistered,
+    ApplicationEvent,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    TaskStatusChanged,
+    message_from_sent,
+    sent_message,
+)
+from eventstore.json_text import load, to_json
+from eventstore.member_order import MEMBER, encode, restore
 
 pytestmark = pytest.mark.shared_database
 

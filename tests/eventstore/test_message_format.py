@@ -8,14 +8,9 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.values import json_values
-from support.values import texts
+from support.values import json_values, texts
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Role
-from eventstore import message_from_sent
-from eventstore import sent_message
+from eventstore import EventStore, MessageAdded, Role, message_from_sent, sent_message
 from eventstore.errors import InvalidEvent
 from eventstore.message_format import ROLES
 

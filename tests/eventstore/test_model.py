@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.logmodel import CONVERSATIONS
-from support.logmodel import Model
-from support.logmodel import Stored
-from support.logmodel import appends
-from support.logmodel import found_shape
-from support.logmodel import repeats
+from support.logmodel import CONVERSATIONS, Model, Stored, appends, found_shape, repeats
 
-from eventstore import Append
-from eventstore import AppendResult
-from eventstore import EventStore
+from eventstore import Append, AppendResult, EventStore
 
 queries = st.fixed_dictionaries(
     {"backwards": st.booleans(), "limit": st.none() | st.integers(0, 6), "after": st.integers(0, 6)},

@@ -13,18 +13,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import Follower
-from support.follow import until_asleep
+from support.follow import Follower, until_asleep
 from support.raw import note
 from support.servers import DatabaseServer
 from support.waiting import until_async
-from support.wire import Wire
-from support.wire import wire_to
+from support.wire import Wire, wire_to
 
 import eventstore.notifier
-import eventstore.notifier
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import SettingsError

@@ -9,12 +9,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 from support.follow import Follower
-from support.servers import embedded_server
-from support.servers import open_folder
+from support.servers import embedded_server, open_folder
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from projections.status import read_status

@@ -12,17 +12,13 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.scoped_queries import asking_async
-from support.scoped_queries import login_of
-from support.environment import TREE
-from support.environment import child_environment
+from support.environment import TREE, child_environment
 from support.follow import Follower
-from support.raw import append_raw_async
-from support.raw import note
+from support.raw import append_raw_async, note
+from support.scoped_queries import asking_async, login_of
 from support.servers import DatabaseServer
 
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 

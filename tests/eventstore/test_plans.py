@@ -12,27 +12,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.scoped_queries import connected_as
-from support.scoped_queries import ask
-from support.longlog import RARE
-from support.longlog import conversation
-from support.longlog import fill
-from support.longlog import time_of
-from support.plans import Kind
-from support.plans import Plan
-from support.plans import explain
-from support.plans import explain_inside
+from support.longlog import RARE, conversation, fill, time_of
+from support.plans import Kind, Plan, explain, explain_inside
+from support.scoped_queries import ask, connected_as
 from support.servers import DatabaseServer
 
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.database.queries import query
-from eventstore.read import Source
-from eventstore.read import Walk
-from eventstore.read import SPAN
-from eventstore.read import Filter
-from eventstore.read import conversation_source
-from eventstore.read import log_source
+from eventstore.read import SPAN, Filter, Source, Walk, conversation_source, log_source
 
 SHORT, LONG = 5_000, 50_000
 LIMIT = 100

@@ -11,22 +11,13 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import capabilities
-from support.pooler import Pooler
-from support.pooler import pooler_to
+from support.pooler import Pooler, pooler_to
 from support.raw import note
 
-from eventstore import Append
-from eventstore import Caller
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore.database.scoped_connection import MOST_PREPARED
-from eventstore.database.scoped_connection import USES_TO_PREPARE
-from eventstore.errors import Forbidden
-from eventstore.errors import PermissionDenied
-from projections import InlineAppender
-from projections import Projection
-from projections import Reader
+from eventstore import Append, Caller, EventStore, MessageAdded, Settings
+from eventstore.database.scoped_connection import MOST_PREPARED, USES_TO_PREPARE
+from eventstore.errors import Forbidden, PermissionDenied
+from projections import InlineAppender, Projection, Reader
 
 STORES, SESSIONS, ROUNDS = 4, 3, 30
 TENANTS = ("acme", "globex", "initech")

@@ -13,16 +13,11 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.raw import append_raw, append_raw_async, note
 from support.scoped_queries import connected_as
-from support.raw import append_raw
-from support.raw import append_raw_async
-from support.raw import note
 
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore.errors import InputError
-from eventstore.errors import InvalidId
+from eventstore import EventStore, NewEvent, Settings
+from eventstore.errors import InputError, InvalidId
 
 pytestmark = pytest.mark.shared_database
 

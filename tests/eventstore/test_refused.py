@@ -11,14 +11,8 @@ import pytest
 from psycopg.types.json import Jsonb
 from support.scoped_queries import asking
 
-from eventstore import ConversationCreated
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import UnknownEvent
-from eventstore import conversation_uuid
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
+from eventstore import ConversationCreated, EventStore, MessageAdded, NewEvent, UnknownEvent, conversation_uuid
+from eventstore.errors import InputError, InvalidEvent
 
 pytestmark = pytest.mark.shared_database
 

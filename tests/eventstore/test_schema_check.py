@@ -8,8 +8,7 @@ import psycopg
 import pytest
 from support.raw import note
 
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.errors import SchemaError
 
 

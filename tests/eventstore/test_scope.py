@@ -10,18 +10,18 @@ import pytest
 from support.follow import Follower
 from support.raw import note
 
-from eventstore import Append
-from eventstore import Caller
-from eventstore import ConversationDeleted
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import NewEvent
+from eventstore import (
+    Append,
+    Caller,
+    ConversationDeleted,
+    ConversationShared,
+    ConversationUnshared,
+    Event,
+    EventStore,
+    NewEvent,
+)
+from eventstore.errors import Forbidden, InputError, InvalidEvent
 from eventstore.scope import ALL_TENANTS
-from eventstore.errors import Forbidden
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
 
 pytestmark = pytest.mark.shared_database
 

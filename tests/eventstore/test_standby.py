@@ -10,17 +10,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.raw import append_raw
-from support.raw import note
+from support.raw import append_raw, note
 from support.standby import standby_of
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
+from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
-from eventstore.errors import ConnectionLost
-from eventstore.errors import UnsuitableServer
+from eventstore.errors import ConnectionLost, UnsuitableServer
 from projections import catch_up
 
 

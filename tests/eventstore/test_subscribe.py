@@ -9,22 +9,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import PATIENCE
-from support.follow import Follower
-from support.follow import end_all_others
-from support.follow import eventually
-from support.follow import until_asleep
-from support.raw import append_raw_async
-from support.raw import note
+from support.follow import PATIENCE, Follower, end_all_others, eventually, until_asleep
+from support.raw import append_raw_async, note
 
+import eventstore.notifier
 import eventstore.subscribe
-import eventstore.notifier
-import eventstore.notifier
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
+from eventstore import EventStore, NewEvent, Settings
+from eventstore.errors import EventStoreError, InputError
 from eventstore.notifier import Listener
 
 Admin = psycopg.AsyncConnection[Any]

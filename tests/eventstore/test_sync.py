@@ -13,15 +13,8 @@ import pytest
 from support.follow import PATIENCE
 from support.raw import note
 
-from eventstore import NO_STREAM
-from eventstore import Append
-from eventstore import Settings
-from eventstore import SyncEventStore
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import SchemaMissing
-from eventstore.errors import WrongExpectedVersion
+from eventstore import NO_STREAM, Append, Settings, SyncEventStore
+from eventstore.errors import EventStoreError, InputError, InvalidEvent, SchemaMissing, WrongExpectedVersion
 
 pytestmark = pytest.mark.shared_database
 

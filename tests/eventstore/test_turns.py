@@ -12,10 +12,7 @@ from support.raw import note
 
 from eventstore import EventStore
 from eventstore.append import Append
-from eventstore.batching import GROUP_EVENTS
-from eventstore.batching import PendingAppend
-from eventstore.batching import in_turn
-from eventstore.batching import next_group
+from eventstore.batching import GROUP_EVENTS, PendingAppend, in_turn, next_group
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
 

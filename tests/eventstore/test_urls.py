@@ -14,16 +14,13 @@ from support.examples import examples
 from agent_manager.agents.cards import agent_url
 from agent_manager.agents.factory import choose
 from agent_manager.auth.jwt import key_set
-from agent_manager.importers.google_adk import _Sqlite
-from agent_manager.importers.backup import choose_backup
 from agent_manager.importers.a2a_demo import EndpointSource
+from agent_manager.importers.backup import choose_backup
+from agent_manager.importers.google_adk import _Sqlite
 from eventstore import Settings
 from eventstore.database.server import Server
-from eventstore.errors import EventStoreError
-from eventstore.errors import SettingsError
-from eventstore.urls import check_url
-from eventstore.urls import show_name
-from eventstore.urls import show_url
+from eventstore.errors import EventStoreError, SettingsError
+from eventstore.urls import check_url, show_name, show_url
 
 pytestmark = pytest.mark.any_server
 

@@ -10,40 +10,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from support.scoped_queries import asking
-from support.values import json_values
-from support.values import texts
+from support.values import json_values, texts
 
-from eventstore import AgentRegistered
-from eventstore import AgentUnregistered
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import Role
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from eventstore import UnknownEvent
-from eventstore import conversation_uuid
+from eventstore import (
+    AgentRegistered,
+    AgentUnregistered,
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    ConversationShared,
+    ConversationUnshared,
+    EventData,
+    EventStore,
+    MessageAdded,
+    MessageAnswered,
+    Metadata,
+    NewEvent,
+    Role,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
+    TaskStatusChanged,
+    UnknownEvent,
+    conversation_uuid,
+)
 from eventstore.errors import InvalidEvent
-from eventstore.vocabulary import BUILT_IN
-from eventstore.vocabulary import RESERVED_PREFIXES
-from eventstore.vocabulary import SCHEMA_VERSION
-from eventstore.vocabulary import parse
+from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, parse
 
 pytestmark = pytest.mark.shared_database
 

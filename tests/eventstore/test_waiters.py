@@ -12,24 +12,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.environment import TREE, child_environment
+from support.follow import PATIENCE, end_all_others, eventually, until_asleep
+from support.raw import append_raw_async, note
 from support.scoped_queries import login_of
-from support.environment import TREE
-from support.environment import child_environment
-from support.follow import PATIENCE
-from support.follow import end_all_others
-from support.follow import eventually
-from support.follow import until_asleep
-from support.raw import append_raw_async
-from support.raw import note
 
 import eventstore.notifier
 from eventstore import EventStore
-from eventstore.notifier import LONGEST_PAUSE_SECONDS
-from eventstore.notifier import ROUND_SECONDS
-from eventstore.notifier import SAVED_SECONDS
-from eventstore.notifier import POLL_SHARE
-from eventstore.notifier import PollThrottle
-from eventstore.notifier import Notifier
+from eventstore.notifier import LONGEST_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
 
 Admin = psycopg.AsyncConnection[Any]
 CROWD = 50

@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.raw import note
 
-from eventstore import Append
-from eventstore import ApplicationEvent
-from eventstore import EventStore
-from eventstore import IdAssigner
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import SyncEventStore
-from eventstore import UnknownEvent
-from eventstore import conversation_uuid
-from eventstore import message_from_sent
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
+from eventstore import (
+    Append,
+    ApplicationEvent,
+    EventStore,
+    IdAssigner,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    Settings,
+    SyncEventStore,
+    UnknownEvent,
+    conversation_uuid,
+    message_from_sent,
+)
+from eventstore.errors import EventStoreError, InputError
 
 pytestmark = pytest.mark.shared_database
 

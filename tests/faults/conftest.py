@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.processes import Commands
-from support.processes import commands
+from support.processes import Commands, commands
 
 
 @pytest.fixture

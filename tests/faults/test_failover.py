@@ -15,15 +15,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.folding import fold
-from support.folding import stored
+from support.folding import fold, stored
 from support.processes import Commands
 from support.standby import standby_of
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.errors import EventStoreError
 from projections import wait_for

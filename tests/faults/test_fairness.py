@@ -26,13 +26,10 @@ import psutil
 import pytest
 from support.environment import child_environment
 from support.plainhttp import PlainClient
-from support.processes import Commands
-from support.processes import Running
+from support.processes import Commands, Running
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Scope
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.auth import Directory, Scope
+from eventstore import EventStore, Settings
 
 KINDS = ("search", "body", "stream", "bulk", "page")
 ATTACK_SECONDS = float(os.environ.get("EVENTSTORE_TEST_ATTACK_SECONDS", "60"))

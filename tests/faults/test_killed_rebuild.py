@@ -9,17 +9,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.folding import fold
-from support.folding import stored
-from support.processes import Commands
-from support.processes import Running
+from support.folding import fold, stored
+from support.processes import Commands, Running
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskCreated
-from projections import catch_up
-from projections import verify
+from eventstore import EventStore, MessageAdded, TaskCreated
+from projections import catch_up, verify
 
 Sync = psycopg.Connection[tuple[object, ...]]
 

@@ -11,23 +11,15 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from support.folding import fold
-from support.folding import stored
-from support.processes import Commands
-from support.processes import Running
-from support.processes import server_processes
+from support.folding import fold, stored
+from support.processes import Commands, Running, server_processes
 from support.servers import open_folder
-from support.waiting import until
-from support.waiting import until_async
+from support.waiting import until, until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import Settings
+from eventstore import EventStore, MessageAdded, NewEvent, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.embedded.postmaster import read_postmaster
-from eventstore.errors import ConnectionLost
-from eventstore.errors import ServerUnreachable
+from eventstore.errors import ConnectionLost, ServerUnreachable
 from projections import wait_for
 
 KILLS = int(os.environ.get("EVENTSTORE_TEST_SERVER_KILLS", "4"))

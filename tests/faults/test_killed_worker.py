@@ -8,22 +8,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
-from support.folding import fold
-from support.folding import stored
+from support.folding import fold, stored
 from support.processes import Commands
 from support.waiting import until_async
 
-from eventstore import ConversationRenamed
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from projections import applied_position
-from projections import read_status
-from projections import rebuild
-from projections import wait_for
+from eventstore import (
+    ConversationRenamed,
+    EventData,
+    EventStore,
+    MessageAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskStatusChanged,
+)
+from projections import applied_position, read_status, rebuild, wait_for
 
 CONVERSATIONS = [uuid4() for _ in range(12)]
 TASKS = [uuid4() for _ in range(5)]

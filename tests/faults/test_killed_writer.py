@@ -7,15 +7,12 @@ import json
 import random
 from pathlib import Path
 
-from support.folding import fold
-from support.folding import stored
-from support.processes import Commands
-from support.processes import Running
+from support.folding import fold, stored
+from support.processes import Commands, Running
 from support.waiting import until_async
 
 from eventstore import EventStore
-from eventstore.read import horizon
-from eventstore.read import last_event
+from eventstore.read import horizon, last_event
 from projections import wait_for
 
 CONVERSATIONS = 400

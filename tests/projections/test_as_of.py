@@ -12,21 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.folding import Row
-from support.folding import fold
+from support.folding import Row, fold
 from support.histories import new_events
 
-from eventstore import ConversationCreated
-from eventstore import ConversationRenamed
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import conversation_uuid
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from projections import ConversationState
-from projections import Reader
-from projections import catch_up
+from eventstore import ConversationCreated, ConversationRenamed, Event, EventStore, MessageAdded, conversation_uuid
+from eventstore.errors import InputError, NotFound
+from projections import ConversationState, Reader, catch_up
 
 
 def plain(state: ConversationState) -> tuple[Any, ...]:

@@ -13,25 +13,19 @@ import pytest
 from support.scoped_queries import connected_as
 from support.wire import wire_to
 
-from eventstore import ConversationCreated
-from eventstore import ConversationRenamed
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
+from eventstore import (
+    ConversationCreated,
+    ConversationRenamed,
+    EventStore,
+    MessageAdded,
+    Settings,
+    TaskCreated,
+    TaskStatusChanged,
+    conversation_uuid,
+)
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import InputError
-from eventstore.errors import NotCaughtUp
-from eventstore.errors import NotFound
-from projections import ConversationCache
-from projections import Reader
-from projections import Worker
-from projections import catch_up
-from projections import named
-from projections import rebuild
-from projections import retry
+from eventstore.errors import InputError, NotCaughtUp, NotFound
+from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
 
 pytestmark = pytest.mark.shared_database
 

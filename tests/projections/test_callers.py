@@ -9,25 +9,18 @@ from uuid import UUID, uuid5
 import pytest
 from support.scoped_queries import connected_as
 
-from eventstore import Caller
-from eventstore import ConversationCreated
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore.errors import Forbidden
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
-from projections import ConversationCache
-from projections import InlineAppender
-from projections import Projection
-from projections import Reader
-from projections import Search
-from projections import Statistics
-from projections import catch_up
-from projections import every
+from eventstore import (
+    Caller,
+    ConversationCreated,
+    ConversationShared,
+    ConversationUnshared,
+    EventStore,
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskCreated,
+)
+from eventstore.errors import Forbidden, InputError, NotFound
+from projections import ConversationCache, InlineAppender, Projection, Reader, Search, Statistics, catch_up, every
 from projections.verify import verify_members
 
 pytestmark = pytest.mark.shared_database

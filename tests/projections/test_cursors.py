@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.errors import InputError
-from eventstore.errors import InvalidCursor
+from eventstore.errors import InputError, InvalidCursor
 from projections.pages import Purpose
 
 TYPES = (datetime, UUID, int)

@@ -11,25 +11,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.scoped_queries import connected_as
 from support.environment import TREE
+from support.scoped_queries import connected_as
 
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import MessageAdded
+from eventstore import Event, EventStore, MessageAdded
 from eventstore.database.connection import Connection
-from eventstore.errors import RebuildError
-from eventstore.errors import SettingsError
-from projections import PROJECTIONS
-from projections import catch_up
-from projections import load
-from projections import parked
-from projections import projection
-from projections import read_status
-from projections import rebuild
-from projections import retry
-from projections import undo
-from projections import verify
+from eventstore.errors import RebuildError, SettingsError
+from projections import PROJECTIONS, catch_up, load, parked, projection, read_status, rebuild, retry, undo, verify
 from projections.custom_projections import from_file
 
 Sync = psycopg.Connection[tuple[object, ...]]

@@ -10,20 +10,16 @@ import psycopg
 import pytest
 from support.scoped_queries import connected_as
 
-from eventstore import NO_STREAM
-from eventstore import ConversationCreated
-from eventstore import ConversationRenamed
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore.errors import EventIdConflict
-from eventstore.errors import EventStoreError
-from eventstore.errors import Forbidden
-from eventstore.errors import InvalidEvent
-from eventstore.errors import StoreClosed
-from eventstore.errors import WrongExpectedVersion
-from projections import InlineAppender
-from projections import Projection
+from eventstore import NO_STREAM, ConversationCreated, ConversationRenamed, EventStore, MessageAdded, NewEvent
+from eventstore.errors import (
+    EventIdConflict,
+    EventStoreError,
+    Forbidden,
+    InvalidEvent,
+    StoreClosed,
+    WrongExpectedVersion,
+)
+from projections import InlineAppender, Projection
 
 Sync = psycopg.Connection[tuple[object, ...]]
 

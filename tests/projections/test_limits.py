@@ -12,35 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationRenamed
-from eventstore import ConversationShared
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from projections import PROJECTIONS
-from projections import Reader
-from projections import Search
-from projections import Statistics
-from projections import catch_up
-from projections import parked
-from projections import rebuild
-from projections import wait_for
-from projections.apply import ALL_PARTITIONS
-from projections.apply import Applier
-from projections.apply import SmallBatches
+from eventstore import (
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationRenamed,
+    ConversationShared,
+    EventData,
+    EventStore,
+    MessageAdded,
+    MessageAnswered,
+    Metadata,
+    NewEvent,
+    Settings,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
+    TaskStatusChanged,
+)
+from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, parked, rebuild, wait_for
+from projections.apply import ALL_PARTITIONS, Applier, SmallBatches
 
 TASKS = [UUID(int=n, version=4) for n in (1, 2)]
 WIDE = "\U0001f600\U00020000\U00020001é"

@@ -9,42 +9,31 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scoped_queries import connected_as
 from support.examples import examples
-from support.folding import FILLED_BY
-from support.folding import KEYS
-from support.folding import Tables
-from support.folding import fold
-from support.folding import stored
-from support.histories import CONVERSATIONS
-from support.histories import new_events
-from support.histories import sent_messages
+from support.folding import FILLED_BY, KEYS, Tables, fold, stored
+from support.histories import CONVERSATIONS, new_events, sent_messages
+from support.scoped_queries import connected_as
 
-from eventstore import Append
-from eventstore import ApplicationEvent
-from eventstore import ConversationCreated
-from eventstore import Event
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from eventstore import UnknownEvent
-from eventstore import message_from_sent
+from eventstore import (
+    Append,
+    ApplicationEvent,
+    ConversationCreated,
+    Event,
+    EventData,
+    EventStore,
+    MessageAdded,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
+    TaskStatusChanged,
+    UnknownEvent,
+    message_from_sent,
+)
 from eventstore.errors import InputError
-from projections import PROJECTIONS
-from projections import Reader
-from projections import applied_position
-from projections import catch_up
-from projections import named
-from projections import rebuild
-from projections.apply import ALL_PARTITIONS
-from projections.apply import Applier
-from projections.apply import SmallBatches
+from projections import PROJECTIONS, Reader, applied_position, catch_up, named, rebuild
+from projections.apply import ALL_PARTITIONS, Applier, SmallBatches
 
 pytestmark = pytest.mark.usefixtures("events_after_deletions")
 

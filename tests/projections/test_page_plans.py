@@ -13,23 +13,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.scoped_queries import connected_as
-from support.scoped_queries import ask
-from support.longtables import conversation
-from support.longtables import fill
-from support.longtables import time_of
-from support.plans import Kind
-from support.plans import Plan
-from support.plans import explain
+from support.longtables import conversation, fill, time_of
+from support.plans import Kind, Plan, explain
+from support.scoped_queries import ask, connected_as
 from support.servers import DatabaseServer
 
-from projections.pages import ALL_MESSAGES
-from projections.pages import ALL_TASKS
-from projections.pages import ALL_TASKS_IN_STATUS
-from projections.pages import MESSAGES
-from projections.pages import TASKS
-from projections.pages import Listing
-from projections.pages import conversations
+from projections.pages import ALL_MESSAGES, ALL_TASKS, ALL_TASKS_IN_STATUS, MESSAGES, TASKS, Listing, conversations
 from projections.read_your_writes import at_least_text
 
 SHORT, LONG = 4_000, 40_000

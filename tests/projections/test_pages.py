@@ -14,29 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.waiting import until_async
-from support.wire import Wire
-from support.wire import wire_to
+from support.wire import Wire, wire_to
 
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore.errors import InputError
-from eventstore.errors import InvalidCursor
-from eventstore.errors import NotCaughtUp
-from projections import PROJECTIONS
-from projections import Page
-from projections import Reader
-from projections import applied_position
-from projections import catch_up
-from projections import every
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    Settings,
+    TaskCreated,
+    TaskStatusChanged,
+)
+from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
+from projections import PROJECTIONS, Page, Reader, applied_position, catch_up, every
 from projections.apply import Applier
 from projections.custom_projections import prepare
 

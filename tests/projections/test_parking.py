@@ -11,25 +11,14 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scoped_queries import connected_as
 from support.examples import examples
+from support.scoped_queries import connected_as
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
+from eventstore import EventStore, MessageAdded
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import EventStoreError
-from eventstore.errors import NotCaughtUp
-from projections import Projection
-from projections import Reader
-from projections import Worker
-from projections import catch_up
-from projections import named
-from projections import parked
-from projections import rebuild
-from projections import retry
-from projections import verify
-from projections import wait_for
+from eventstore.errors import EventStoreError, NotCaughtUp
+from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
 from projections.apply import Applier
 
 Sync = psycopg.Connection[tuple[object, ...]]

@@ -7,21 +7,10 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.folding import fold
-from support.folding import stored
+from support.folding import fold, stored
 
-from eventstore import AgentRegistered
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import SyncEventStore
-from projections import Projection
-from projections import Reader
-from projections import Statistics
-from projections import catch_up
-from projections import named
+from eventstore import AgentRegistered, EventStore, MessageAdded, MessageAnswered, NewEvent, Settings, SyncEventStore
+from projections import Projection, Reader, Statistics, catch_up, named
 from projections.apply import Applier
 
 _TENANTS = count(1)

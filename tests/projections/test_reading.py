@@ -10,26 +10,22 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
-from eventstore.errors import InputError
-from eventstore.errors import InvalidId
-from eventstore.errors import NotFound
-from projections import Reader
-from projections import Search
-from projections import Statistics
-from projections import SyncReader
-from projections import catch_up
+from eventstore import (
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskStatusChanged,
+    conversation_uuid,
+)
+from eventstore.errors import InputError, InvalidId, NotFound
+from projections import Reader, Search, Statistics, SyncReader, catch_up
 
 pytestmark = pytest.mark.shared_database
 

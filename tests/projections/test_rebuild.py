@@ -11,28 +11,26 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from support.scoped_queries import connected_as
-from support.scoped_queries import asking_async
 from support.catalog import belongings
+from support.scoped_queries import asking_async, connected_as
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
+from eventstore import EventStore, MessageAdded
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import RebuildError
-from projections import PROJECTIONS
-from projections import Projection
-from projections import Worker
-from projections import applied_position
-from projections import catch_up
-from projections import named
-from projections import rebuild
-from projections import undo
-from projections import verify
-from projections import wait_for
-from projections.rebuild import Rebuild
-from projections.rebuild import RebuildProgress
-from projections.rebuild import StagingTables
+from projections import (
+    PROJECTIONS,
+    Projection,
+    Worker,
+    applied_position,
+    catch_up,
+    named,
+    rebuild,
+    undo,
+    verify,
+    wait_for,
+)
+from projections.rebuild import Rebuild, RebuildProgress, StagingTables
 
 Sync = psycopg.Connection[tuple[object, ...]]
 [MESSAGES] = named(["messages"])

@@ -11,23 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.searching import SEARCH
-from support.searching import found
-from support.searching import say
+from support.searching import SEARCH, found, say
 
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
+from eventstore import (
+    ConversationDeleted,
+    ConversationReactivated,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+)
 from eventstore.errors import InputError
-from projections import Search
-from projections import catch_up
-from projections import parked
-from projections import wait_for
+from projections import Search, catch_up, parked, wait_for
 
 pytestmark = pytest.mark.shared_database
 

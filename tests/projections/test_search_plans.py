@@ -10,9 +10,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from support.plans import Plan, explain_inside
 from support.scoped_queries import asking
-from support.plans import Plan
-from support.plans import explain_inside
 from support.servers import DatabaseServer
 
 DOCUMENTS = 60_000

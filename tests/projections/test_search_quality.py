@@ -9,19 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.searching import SEARCH
-from support.searching import found
-from support.searching import say
+from support.searching import SEARCH, found, say
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatusChanged
-from projections import Search
-from projections import catch_up
-from projections import rebuild
+from eventstore import EventStore, MessageAdded, TaskArtifactAdded, TaskCreated, TaskDescribed, TaskStatusChanged
+from projections import Search, catch_up, rebuild
 
 pytestmark = pytest.mark.shared_database
 

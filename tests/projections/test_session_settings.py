@@ -11,22 +11,9 @@ import pytest
 from psycopg import sql
 from support.servers import DatabaseServer
 
-from eventstore import Append
-from eventstore import ConversationCreated
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import TaskCreated
+from eventstore import Append, ConversationCreated, EventStore, MessageAdded, Metadata, NewEvent, Settings, TaskCreated
 from eventstore.errors import UnsuitableServer
-from projections import Reader
-from projections import Search
-from projections import Statistics
-from projections import catch_up
-from projections import read_status
-from projections import rebuild
-from projections import verify
+from projections import Reader, Search, Statistics, catch_up, read_status, rebuild, verify
 
 FIRST, SECOND, THIRD = (UUID(int=number, version=4) for number in (1, 2, 3))
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -9,19 +9,10 @@ import psycopg
 import pytest
 from support.scoped_queries import connected_as
 
-from eventstore import Append
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore.errors import EventStoreError
-from eventstore.errors import ProjectionChanged
-from projections import Reader
-from projections import catch_up
-from projections import named
-from projections import rebuild
-from projections.apply import ALL_PARTITIONS
-from projections.apply import Applier
-from projections.apply import SmallBatches
-from projections.apply import Step
+from eventstore import Append, EventStore, MessageAdded
+from eventstore.errors import EventStoreError, ProjectionChanged
+from projections import Reader, catch_up, named, rebuild
+from projections.apply import ALL_PARTITIONS, Applier, SmallBatches, Step
 
 BOTH = named(["conversations", "messages"])
 

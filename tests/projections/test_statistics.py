@@ -11,25 +11,25 @@ import pytest
 from support.catalog import roles_of_the_store
 from support.plans import explain_inside
 
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatusChanged
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationReactivated,
+    EventData,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+)
 from eventstore.errors import InputError
-from projections import Statistics
-from projections import catch_up
-from projections.statistics import ResponseTimes
-from projections.statistics import Size
+from projections import Statistics, catch_up
+from projections.statistics import ResponseTimes, Size
 
 pytestmark = pytest.mark.shared_database
 

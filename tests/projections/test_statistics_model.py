@@ -12,29 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
-from support.scoped_queries import connected_as
-from support.counting import Counting
-from support.counting import rounded
+from support.counting import Counting, rounded
 from support.examples import examples
-from support.histories import CONVERSATIONS
-from support.histories import TASKS
-from support.histories import events_data
+from support.histories import CONVERSATIONS, TASKS, events_data
+from support.scoped_queries import connected_as
 
-from eventstore import Append
-from eventstore import ConversationArchived
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from projections import Statistics
-from projections import catch_up
-from projections import named
-from projections import rebuild
+from eventstore import (
+    Append,
+    ConversationArchived,
+    ConversationDeleted,
+    ConversationReactivated,
+    Event,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+    TaskStatus,
+    TaskStatusChanged,
+)
+from projections import Statistics, catch_up, named, rebuild
 from projections.apply import Applier
 
 [STATISTICS] = named(["statistics"])

@@ -11,16 +11,10 @@ import pytest
 from support.raw import append_raw
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from projections import PROJECTIONS
-from projections import catch_up
-from projections import named
-from projections import read_status
-from projections import rebuild
+from projections import PROJECTIONS, catch_up, named, read_status, rebuild
 
 
 def message(text: str = "x") -> MessageAdded:

@@ -9,16 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore import SyncEventStore
-from eventstore import TaskCreated
-from eventstore.errors import NotCaughtUp
-from eventstore.errors import StoreClosed
-from projections import Reader
-from projections import SyncReader
-from projections import catch_up
+from eventstore import EventStore, MessageAdded, Settings, SyncEventStore, TaskCreated
+from eventstore.errors import NotCaughtUp, StoreClosed
+from projections import Reader, SyncReader, catch_up
 
 
 async def _catch_up(settings: Settings) -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from uuid import uuid4
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from projections.throttle import THROTTLED_SIZE
-from projections.throttle import PART
-from projections.throttle import Throttle
+from eventstore import EventStore, MessageAdded
+from projections.throttle import PART, THROTTLED_SIZE, Throttle
 
 SAID = MessageAdded(role="user", content="x")
 

@@ -11,27 +11,15 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from support.folding import fold, stored
 from support.scoped_queries import connected_as
-from support.folding import fold
-from support.folding import stored
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore.database import connection
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import NotCaughtUp
-from eventstore.errors import NotFound
-from projections import PROJECTIONS
-from projections import Reader
-from projections import Worker
-from projections import applied_position
-from projections import catch_up
-from projections import named
-from projections import read_status
-from projections import rebuild
-from projections import wait_for
+from eventstore.database import connection
+from eventstore.errors import NotCaughtUp, NotFound
+from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
 from projections.apply import Applier
 
 PROJECTOR = "eventstore_projector"

@@ -6,13 +6,8 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Sequence
 
-from tools.checker.adapter import Ability
-from tools.checker.adapter import AppendedEvent
-from tools.checker.adapter import OutcomeUnknown
-from tools.checker.adapter import ReadEvent
-from tools.checker.adapter import Write
-from tools.checker.eventstore_adapter import EventStoreLog
-from tools.checker.eventstore_adapter import HorizonReader
+from tools.checker.adapter import Ability, AppendedEvent, OutcomeUnknown, ReadEvent, Write
+from tools.checker.eventstore_adapter import EventStoreLog, HorizonReader
 
 
 class Forgetful(EventStoreLog):

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
 
 Json = dict[str, Any]
 

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.embedded.installation import choose_account
 from eventstore.database.embedded.cluster import LOGIN
+from eventstore.database.embedded.installation import choose_account
 from support.servers import DatabaseServer
 from support.waiting import until
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import httpx
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Scope
+from agent_manager.auth import Directory, Scope
 from eventstore import EventStore
 
 _LIMITS = httpx.Limits(keepalive_expiry=2)

@@ -13,13 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore import Event
-from projections.statistics import ActorCounts
-from projections.statistics import DayCounts
-from projections.statistics import ResponseTimes
-from projections.statistics import RoleCounts
-from projections.statistics import Size
-from projections.statistics import StatusCount
-from projections.statistics import TaskTimes
+from projections.statistics import ActorCounts, DayCounts, ResponseTimes, RoleCounts, Size, StatusCount, TaskTimes
 
 FINAL = {"completed", "canceled", "failed", "rejected"}
 _TASK_EVENTS = {

@@ -7,10 +7,9 @@ from typing import Any
 
 import httpx
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.app import ROUTERS
-from agent_manager.server.app import V1_ROUTERS
 from agent_manager.auth import Scope
+from agent_manager.server.app import ROUTERS, V1_ROUTERS
+from agent_manager.server.authorization import AuthorizedRoute
 
 MESSAGE = {"messageId": "m9", "role": "user", "parts": [{"kind": "text", "text": "let me in"}]}
 EVENT = {"event_type": "my.own", "content": 1}

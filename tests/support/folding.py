@@ -12,8 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from eventstore import Event
-from eventstore import conversation_uuid
+from eventstore import Event, conversation_uuid
 from eventstore.member_order import MEMBER
 from support.scoped_queries import connected_as
 

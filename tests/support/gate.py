@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from agent_manager.auth import Authenticator
-from agent_manager.auth import Unauthorized
+from agent_manager.auth import Authenticator, Unauthorized
 
 Gate: TypeAlias = Callable[..., Awaitable[Authenticator]]
 """Opens a gatekeeper with more settings."""

@@ -8,29 +8,30 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import EventData
-from eventstore import MessageAdded
-from eventstore import MessageAnswered
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from eventstore import UnknownEvent
-from eventstore import message_from_sent
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    EventData,
+    MessageAdded,
+    MessageAnswered,
+    Metadata,
+    NewEvent,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatus,
+    TaskStatusChanged,
+    UnknownEvent,
+    message_from_sent,
+)
 from eventstore.message_format import ROLES
-from support.values import json_values
-from support.values import texts
+from support.values import json_values, texts
 
 CONVERSATIONS = [UUID(int=n, version=4) for n in range(1, 3)]
 TASKS = [UUID(int=n, version=4) for n in range(11, 13)]

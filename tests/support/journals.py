@@ -11,8 +11,7 @@ from uuid import UUID
 
 from tools.checker.adapter import ReadEvent
 from tools.checker.report import Findings
-from tools.checker.verification import Records
-from tools.checker.verification import compare
+from tools.checker.verification import Records, compare
 
 TENANTS = ("check-1", "check-2")
 FATES = ("acknowledged", "found", "absent", "refused", "aborted", "repeated")

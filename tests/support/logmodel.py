@@ -9,21 +9,20 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from eventstore import ANY
-from eventstore import EXISTS
-from eventstore import NO_STREAM
-from eventstore import Append
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import Event
-from eventstore import ExpectedVersion
-from eventstore import MessageAnswered
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore.errors import ConflictError
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import EventIdConflict
-from eventstore.errors import WrongExpectedVersion
+from eventstore import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    Append,
+    ConversationDeleted,
+    ConversationReactivated,
+    Event,
+    ExpectedVersion,
+    MessageAnswered,
+    Metadata,
+    NewEvent,
+)
+from eventstore.errors import ConflictError, ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.member_order import MEMBER
 from support.raw import note
 from support.values import json_values

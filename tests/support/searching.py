@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from eventstore import ConversationCreated
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from projections import Search
-from projections import catch_up
-from projections import named
+from eventstore import ConversationCreated, EventData, EventStore, MessageAdded
+from projections import Search, catch_up, named
 
 SEARCH = named(["search"])
 

@@ -11,11 +11,9 @@ from typing import Any
 import httpx
 
 from agent_manager.agents.agent import Answer
-from agent_manager.server.context import ServerContext
-from agent_manager.server.serve import listen
-from agent_manager.server.serve import serving
-from agent_manager.server.serve import url_of
 from agent_manager.factory import AsyncManager
+from agent_manager.server.context import ServerContext
+from agent_manager.server.serve import listen, serving, url_of
 from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
 from projections import Worker

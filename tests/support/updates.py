@@ -8,11 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
 
 Json = dict[str, Any]
 

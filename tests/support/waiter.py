@@ -9,8 +9,7 @@ import asyncio
 import sys
 
 import eventstore.notifier
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 
 
 async def main(url: str) -> None:

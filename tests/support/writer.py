@@ -12,15 +12,9 @@ from uuid import UUID
 
 import psycopg
 
-from eventstore import Append
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore.errors import ConnectionLost
-from eventstore.errors import RetryableError
-from eventstore.errors import ServerUnreachable
-from support.raw import append_raw_async
-from support.raw import note
+from eventstore import Append, EventStore, NewEvent, Settings
+from eventstore.errors import ConnectionLost, RetryableError, ServerUnreachable
+from support.raw import append_raw_async, note
 
 
 class Abort(Exception):

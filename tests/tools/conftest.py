@@ -8,10 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from support.commandline import Program
-from support.commandline import program_in_process
-from support.processes import Commands
-from support.processes import commands
+from support.commandline import Program, program_in_process
+from support.processes import Commands, commands
 
 
 @pytest.fixture

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tools.benchmark import append
-from tools.benchmark import latency
-from tools.benchmark import peers
-from tools.benchmark import projections
-from tools.benchmark import read
-from tools.benchmark import security
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
+from tools.benchmark import append, latency, peers, projections, read, security
+from tools.benchmark.measurement import Benchmark, Figure
 
 
 @dataclass(frozen=True, slots=True)

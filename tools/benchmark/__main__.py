@@ -18,33 +18,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent_manager.cli.main import run_program
-from agent_manager.cli.options import DataDir
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import print_table
+from agent_manager.cli.options import DataDir, Json, read_settings
+from agent_manager.cli.output import errors, print_json, print_table
 from agent_manager.cli.signals import run_stoppable
-from eventstore.errors import translated
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import UnsuitableServer
-from tools.benchmark import COMPARISONS
-from tools.benchmark import Comparison
-from tools.benchmark.measurement import FEWEST_RUNS
-from tools.benchmark.measurement import TRIAL
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Scale
+from eventstore.errors import EventStoreError, InputError, UnsuitableServer, translated
+from tools.benchmark import COMPARISONS, Comparison
+from tools.benchmark.measurement import FEWEST_RUNS, TRIAL, Benchmark, Figure, Scale
 from tools.benchmark.peers import PEERS
-from tools.benchmark.plot import QUICK_WRITERS
-from tools.benchmark.plot import WRITERS
-from tools.benchmark.plot import Curve
-from tools.benchmark.plot import checked_target
-from tools.benchmark.plot import draw
-from tools.benchmark.plot import measure_curves
-from tools.benchmark.workspace import Workspace
-from tools.benchmark.workspace import prepared_workspace
+from tools.benchmark.plot import QUICK_WRITERS, WRITERS, Curve, checked_target, draw, measure_curves
+from tools.benchmark.workspace import Workspace, prepared_workspace
 
 _PACKAGES = ("flowagents-eventstore", "psycopg", "psycopg-pool", "pydantic")
 _SERVER_SETTINGS = (

@@ -14,32 +14,16 @@ from uuid import UUID, uuid4
 
 from psycopg import sql
 
-from eventstore import Append
-from eventstore import EventStore
-from eventstore.database.connection import Connection
+from eventstore import Append, EventStore
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.connection import Connection
 from eventstore.errors import ServerError
 from eventstore.read import horizon
 from projections import wait_for
-from tools.benchmark.bare_insert import Row
-from tools.benchmark.bare_insert import available_connections
-from tools.benchmark.bare_insert import bare_side
-from tools.benchmark.bare_insert import insert_many
-from tools.benchmark.bare_insert import pgbench_sides
-from tools.benchmark.bare_insert import row
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Side
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import drive
-from tools.benchmark.measurement import no_collection
-from tools.benchmark.messages import Message
-from tools.benchmark.messages import conversations
-from tools.benchmark.messages import fill
-from tools.benchmark.messages import fill_conversation
-from tools.benchmark.messages import streams
-from tools.benchmark.processes import process
-from tools.benchmark.processes import workers
+from tools.benchmark.bare_insert import Row, available_connections, bare_side, insert_many, pgbench_sides, row
+from tools.benchmark.measurement import Benchmark, Figure, Side, Target, drive, no_collection
+from tools.benchmark.messages import Message, conversations, fill, fill_conversation, streams
+from tools.benchmark.processes import process, workers
 from tools.queries import query
 
 T = TypeVar("T")

@@ -22,18 +22,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int4
 
-from eventstore.database.embedded.installation import wheel_bin_dir
 from eventstore.database.connection import Connection
-from eventstore.errors import EmbeddedServerError
-from eventstore.errors import ServerError
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Side
-from tools.benchmark.measurement import Throughput
-from tools.benchmark.measurement import driver
-from tools.benchmark.messages import Message
-from tools.benchmark.messages import streams
-from tools.benchmark.workspace import APPLICATION
-from tools.benchmark.workspace import Workspace
+from eventstore.database.embedded.installation import wheel_bin_dir
+from eventstore.errors import EmbeddedServerError, ServerError
+from tools.benchmark.measurement import Benchmark, Side, Throughput, driver
+from tools.benchmark.messages import Message, streams
+from tools.benchmark.workspace import APPLICATION, Workspace
 from tools.queries import query
 
 _INSERT = query("tools.benchmark", "bare_insert")

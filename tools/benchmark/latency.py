@@ -14,25 +14,21 @@ from statistics import median, quantiles
 from time import monotonic_ns, perf_counter
 from typing import Any
 
-from eventstore.database.connection import Connection
 from eventstore.concurrency import cancel_and_wait
-from projections import named
-from projections import wait_for
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import Throughput
-from tools.benchmark.measurement import appender
-from tools.benchmark.measurement import driver
-from tools.benchmark.measurement import no_collection
-from tools.benchmark.measurement import prepare_append
-from tools.benchmark.messages import conversation
-from tools.benchmark.messages import streams
-from tools.benchmark.processes import CHANNEL
-from tools.benchmark.processes import READ_TABLES
-from tools.benchmark.processes import ChildProcess
-from tools.benchmark.processes import process
-from tools.benchmark.processes import workers
+from eventstore.database.connection import Connection
+from projections import named, wait_for
+from tools.benchmark.measurement import (
+    Benchmark,
+    Figure,
+    Target,
+    Throughput,
+    appender,
+    driver,
+    no_collection,
+    prepare_append,
+)
+from tools.benchmark.messages import conversation, streams
+from tools.benchmark.processes import CHANNEL, READ_TABLES, ChildProcess, process, workers
 from tools.queries import query
 
 _QUIET_SECONDS = 0.03

@@ -14,11 +14,9 @@ from time import perf_counter
 from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
-from eventstore import EventStore
-from eventstore import NewEvent
+from eventstore import EventStore, NewEvent
 from eventstore.database.connection import Connection
-from tools.benchmark.messages import Message
-from tools.benchmark.messages import streams
+from tools.benchmark.messages import Message, streams
 from tools.benchmark.workspace import Workspace
 from tools.queries import query
 

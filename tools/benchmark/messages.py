@@ -16,10 +16,7 @@ from importlib.resources import files
 from typing import Any
 from uuid import UUID, uuid4
 
-from eventstore import Append
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
+from eventstore import Append, EventStore, MessageAdded, NewEvent
 from eventstore.vocabulary import RoleWord
 
 SHORTEST, LONGEST = 20, 20_000

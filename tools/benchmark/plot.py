@@ -9,16 +9,9 @@ from statistics import median
 from typing import Any
 
 from eventstore.errors import InputError
-from tools.benchmark.bare_insert import available_connections
-from tools.benchmark.bare_insert import bare_side
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Side
-from tools.benchmark.measurement import Throughput
-from tools.benchmark.peers import INSTALL
-from tools.benchmark.peers import PEERS
-from tools.benchmark.peers import PeerMissing
-from tools.benchmark.peers import PeerSpec
-from tools.benchmark.peers import opened_peer
+from tools.benchmark.bare_insert import available_connections, bare_side
+from tools.benchmark.measurement import Benchmark, Side, Throughput
+from tools.benchmark.peers import INSTALL, PEERS, PeerMissing, PeerSpec, opened_peer
 
 WRITERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 QUICK_WRITERS = (1, 4)

@@ -18,13 +18,11 @@ from tempfile import TemporaryFile
 from time import monotonic_ns
 from typing import IO, Any
 
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ServerError
 from eventstore.read import horizon
-from projections import named
-from projections import rebuild
+from projections import named, rebuild
 
 CHANNEL = "eventstore_bench"
 READ_TABLES = ("conversations", "messages", "tasks")

@@ -9,24 +9,12 @@ from math import ceil
 from time import perf_counter
 from typing import Any
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from projections import Search
-from projections import catch_up
-from projections import named
-from projections import rebuild
+from eventstore import EventStore, MessageAdded, NewEvent
+from projections import Search, catch_up, named, rebuild
 from projections.rebuild import JOBS
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Side
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import no_collection
-from tools.benchmark.messages import Message
-from tools.benchmark.messages import conversations
-from tools.benchmark.messages import fill
-from tools.benchmark.processes import READ_TABLES
-from tools.benchmark.processes import process
+from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
+from tools.benchmark.messages import Message, conversations, fill
+from tools.benchmark.processes import READ_TABLES, process
 from tools.queries import query
 
 _PEER_FRACTION = 25

@@ -11,21 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from eventstore import EventStore
-from projections import ConversationCache
-from projections import Message
-from projections import Reader
-from projections import catch_up
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Side
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import no_collection
-from tools.benchmark.messages import conversation
-from tools.benchmark.messages import conversations
-from tools.benchmark.messages import fill
-from tools.benchmark.peers import PEERS
-from tools.benchmark.peers import PeerMissing
-from tools.benchmark.peers import opened_peer
+from projections import ConversationCache, Message, Reader, catch_up
+from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
+from tools.benchmark.messages import conversation, conversations, fill
+from tools.benchmark.peers import PEERS, PeerMissing, opened_peer
 from tools.queries import query
 
 MESSAGES, PAGE = 500, 50

@@ -7,35 +7,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Authenticator
-from agent_manager.auth import Identity
-from agent_manager.auth import Scope
-from eventstore import Append
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import Settings
+from agent_manager.auth import Authenticator, Directory, Identity, Scope
+from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
+from eventstore.database.pools import View
 from eventstore.scope import Caller
 from eventstore.scope import Scope as EventScope
-from eventstore.database.pools import View
-from projections import Reader
-from projections import catch_up
-from projections import named
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import PreparedAppend
-from tools.benchmark.measurement import Side
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import Throughput
-from tools.benchmark.measurement import appender
-from tools.benchmark.measurement import driver
-from tools.benchmark.measurement import gather_or_raise
-from tools.benchmark.measurement import prepare_append
-from tools.benchmark.messages import Message
-from tools.benchmark.messages import conversation
-from tools.benchmark.read import MESSAGES
-from tools.benchmark.read import PAGE
+from projections import Reader, catch_up, named
+from tools.benchmark.measurement import (
+    Benchmark,
+    Figure,
+    PreparedAppend,
+    Side,
+    Target,
+    Throughput,
+    appender,
+    driver,
+    gather_or_raise,
+    prepare_append,
+)
+from tools.benchmark.messages import Message, conversation
+from tools.benchmark.read import MESSAGES, PAGE
 from tools.queries import query
 
 _CALLERS = 16

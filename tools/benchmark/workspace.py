@@ -17,8 +17,7 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from eventstore import Settings
-from eventstore.database.connection import Connection
-from eventstore.database.connection import unreachable
+from eventstore.database.connection import Connection, unreachable
 from eventstore.database.migrate import Migrator
 from eventstore.database.server import Server
 from eventstore.errors import translated

@@ -9,21 +9,14 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from agent_manager.cli.main import run_program
-from agent_manager.cli.options import Json
-from agent_manager.cli.options import read_settings
-from agent_manager.cli.output import errors
-from agent_manager.cli.output import print_json
-from agent_manager.cli.output import text
+from agent_manager.cli.options import Json, read_settings
+from agent_manager.cli.output import errors, print_json, text
 from agent_manager.cli.signals import run_stoppable
 from eventstore import Settings
 from tools.checker.check import Check
 from tools.checker.check import Progress as CheckProgress
 from tools.checker.report import Report
-from tools.checker.settings import READER
-from tools.checker.settings import STORE
-from tools.checker.settings import CheckSettings
-from tools.checker.settings import Fault
-from tools.checker.settings import parse_faults
+from tools.checker.settings import READER, STORE, CheckSettings, Fault, parse_faults
 
 app = typer.Typer(
     rich_markup_mode=None,

@@ -15,30 +15,17 @@ from pathlib import Path
 from psycopg import sql
 
 from eventstore import Settings
-from eventstore.errors import translated
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import PermissionDenied
-from tools.checker.adapter import Ability
-from tools.checker.adapter import Store
-from tools.checker.adapter import load_class
+from eventstore.errors import EventStoreError, InputError, PermissionDenied, translated
+from tools.checker.adapter import Ability, Store, load_class
 from tools.checker.faults import FaultInjector
 from tools.checker.journal import Journal
 from tools.checker.processes import ProcessGroup
 from tools.checker.proxy import Proxy
-from tools.checker.report import Findings
-from tools.checker.report import Kind
-from tools.checker.report import Line
-from tools.checker.report import Report
-from tools.checker.server import CheckedServer
-from tools.checker.server import server_of
-from tools.checker.server import url_with_name
-from tools.checker.settings import CheckSettings
-from tools.checker.settings import Fault
-from tools.checker.verification import Records
-from tools.checker.verification import appends_in_flight
-from tools.checker.verification import compare
+from tools.checker.report import Findings, Kind, Line, Report
+from tools.checker.server import CheckedServer, server_of, url_with_name
+from tools.checker.settings import CheckSettings, Fault
+from tools.checker.verification import Records, appends_in_flight, compare
 from tools.queries import query
 
 _PROGRESS_SECONDS = 0.2

@@ -31,17 +31,12 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from eventstore.database.connection import TCP_TIMEOUTS
 from eventstore.concurrency import cancel_and_wait
-from tools.checker.adapter import OutcomeUnknown
-from tools.checker.adapter import Reader
-from tools.checker.adapter import ReadEvent
-from tools.checker.adapter import Store
-from tools.checker.adapter import load_class
+from eventstore.database.connection import TCP_TIMEOUTS
+from tools.checker.adapter import OutcomeUnknown, Reader, ReadEvent, Store, load_class
 from tools.checker.journal import Journal
 from tools.checker.settings import ProcessTask
-from tools.checker.workload import JournalledAppends
-from tools.checker.workload import Workload
+from tools.checker.workload import JournalledAppends, Workload
 from tools.queries import query
 
 READER_KINDS = ("file", "start", "table", "tenant", "recent")

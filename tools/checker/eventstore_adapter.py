@@ -12,32 +12,31 @@ from psycopg import sql
 from psycopg.errors import FeatureNotSupported
 from psycopg.types.json import Jsonb
 
-from eventstore import Append
-from eventstore import ApplicationEvent
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore.database.connection import PROJECTOR
-from eventstore.database.connection import Connection
+from eventstore import Append, ApplicationEvent, EventStore, NewEvent, Settings
+from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.migrate import Migrator
-from eventstore.errors import translate
-from eventstore.errors import ConflictError
-from eventstore.errors import ConnectionLost
-from eventstore.errors import DiskFull
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import RetryableError
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import WrongExpectedVersion
-from tools.checker.adapter import Ability
-from tools.checker.adapter import AppendedEvent
-from tools.checker.adapter import Batch
-from tools.checker.adapter import OutcomeUnknown
-from tools.checker.adapter import ReadEvent
-from tools.checker.adapter import Refused
-from tools.checker.adapter import Write
-from tools.checker.adapter import WrongVersion
-from tools.checker.adapter import content_of
+from eventstore.errors import (
+    ConflictError,
+    ConnectionLost,
+    DiskFull,
+    EventStoreError,
+    InputError,
+    RetryableError,
+    ServerUnreachable,
+    WrongExpectedVersion,
+    translate,
+)
+from tools.checker.adapter import (
+    Ability,
+    AppendedEvent,
+    Batch,
+    OutcomeUnknown,
+    ReadEvent,
+    Refused,
+    Write,
+    WrongVersion,
+    content_of,
+)
 from tools.queries import query
 
 EVENT_TYPE = "check.noted"

@@ -18,24 +18,14 @@ import psycopg
 from psycopg import sql
 
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import ServerError
-from eventstore.errors import ServerUnreachable
-from tools.checker.adapter import CheckEvent
-from tools.checker.adapter import OutcomeUnknown
-from tools.checker.adapter import Store
-from tools.checker.adapter import Write
-from tools.checker.adapter import content_of
-from tools.checker.adapter import load_class
+from eventstore.errors import ServerError, ServerUnreachable
+from tools.checker.adapter import CheckEvent, OutcomeUnknown, Store, Write, content_of, load_class
 from tools.checker.child import READER_KINDS
 from tools.checker.journal import Journal
 from tools.checker.proxy import Proxy
-from tools.checker.server import CheckedServer
-from tools.checker.server import url_via_proxy
-from tools.checker.server import url_with_name
-from tools.checker.settings import CheckSettings
-from tools.checker.settings import ProcessTask
-from tools.checker.workload import JournalledAppends
-from tools.checker.workload import Outcome
+from tools.checker.server import CheckedServer, url_via_proxy, url_with_name
+from tools.checker.settings import CheckSettings, ProcessTask
+from tools.checker.workload import JournalledAppends, Outcome
 from tools.queries import query
 
 TENANTS = ["check-1", "check-2", "check-3"]

@@ -15,11 +15,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import Settings
-from eventstore.database.connection import TCP_TIMEOUTS
-from eventstore.database.connection import unreachable
+from eventstore.database.connection import TCP_TIMEOUTS, unreachable
 from eventstore.database.embedded.embedded_server import EmbeddedServer
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
+from eventstore.errors import EventStoreError, InputError
 from eventstore.urls import show_url
 from tools.checker.proxy import Proxy
 

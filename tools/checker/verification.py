@@ -16,11 +16,8 @@ from typing import Any, NamedTuple
 
 from tools.checker.adapter import ReadEvent
 from tools.checker.child import KINDS_WITH_CHECKPOINT
-from tools.checker.journal import read_lines
-from tools.checker.journal import read_lines_with_offsets
-from tools.checker.report import Findings
-from tools.checker.report import Kind
-from tools.checker.report import Line
+from tools.checker.journal import read_lines, read_lines_with_offsets
+from tools.checker.report import Findings, Kind, Line
 from tools.checker.workload import Outcome
 from tools.queries import query
 

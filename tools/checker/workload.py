@@ -10,20 +10,19 @@ from enum import StrEnum
 from itertools import count
 from uuid import UUID
 
-from eventstore.events import ANY
-from eventstore.events import EXISTS
-from eventstore.events import NO_STREAM
-from eventstore.events import ExpectedVersion
-from tools.checker.adapter import Ability
-from tools.checker.adapter import AppendedEvent
-from tools.checker.adapter import CheckEvent
-from tools.checker.adapter import OutcomeUnknown
-from tools.checker.adapter import Refused
-from tools.checker.adapter import Store
-from tools.checker.adapter import Transaction
-from tools.checker.adapter import Write
-from tools.checker.adapter import WrongVersion
-from tools.checker.adapter import content_of
+from eventstore.events import ANY, EXISTS, NO_STREAM, ExpectedVersion
+from tools.checker.adapter import (
+    Ability,
+    AppendedEvent,
+    CheckEvent,
+    OutcomeUnknown,
+    Refused,
+    Store,
+    Transaction,
+    Write,
+    WrongVersion,
+    content_of,
+)
 from tools.checker.journal import Journal
 
 _OWN_CONVERSATIONS = 200

@@ -11,14 +11,13 @@ from typing import Any
 
 import typer.main
 
+from agent_manager.auth import Authenticator
 from agent_manager.cli.main import app as cli_app
+from agent_manager.factory import AsyncManager
 from agent_manager.server.app import create_app
 from agent_manager.server.context import ServerContext
 from agent_manager.server.sealed_tokens import TokenSealer
-from agent_manager.auth import Authenticator
-from agent_manager.factory import AsyncManager
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 
 Json = dict[str, Any]
 

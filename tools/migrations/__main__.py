@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from tools.migrations import CompositionError
-from tools.migrations import Schema
+from tools.migrations import CompositionError, Schema
 
 
 def main(arguments: list[str]) -> str | None:

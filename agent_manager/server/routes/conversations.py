@@ -11,50 +11,40 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
-from agent_manager.server.context import CurrentContext
-from agent_manager.server.context import RequestContext
-from agent_manager.server.context import encoder
-from agent_manager.server.context import write_page
-from agent_manager.server.context import writes
-from agent_manager.server.lookups import get_or_404
-from agent_manager.server.schemas.common import AtLeast
-from agent_manager.server.schemas.conversations import Actor
-from agent_manager.server.schemas.conversations import ConversationChange
-from agent_manager.server.schemas.conversations import ConversationOut
-from agent_manager.server.schemas.conversations import ConversationPage
-from agent_manager.server.schemas.conversations import ConversationQuery
-from agent_manager.server.schemas.conversations import ConversationRef
-from agent_manager.server.schemas.conversations import MessageOut
-from agent_manager.server.schemas.conversations import NewConversation
-from agent_manager.server.schemas.conversations import StateOut
-from agent_manager.server.schemas.conversations import StateQuery
-from agent_manager.server.schemas.conversations import TaskOut
-from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT
-from agent_manager.server.routes.openapi import NOT_FOUND
-from agent_manager.server.routes.openapi import TOO_LARGE
-from agent_manager.server.routes.openapi import errors
-from agent_manager.server.routes.openapi import read_errors
-from agent_manager.auth import Scope
 from agent_manager.agent_registry import checked_conversation
-from eventstore import ANY
-from eventstore import NO_STREAM
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import EventData
-from eventstore.errors import ConflictError
-from eventstore.errors import ConversationIsDeleted
-from eventstore.errors import Forbidden
-from eventstore.errors import WrongExpectedVersion
+from agent_manager.auth import Scope
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.context import CurrentContext, RequestContext, encoder, write_page, writes
+from agent_manager.server.lookups import get_or_404
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.schemas.common import AtLeast
+from agent_manager.server.schemas.conversations import (
+    Actor,
+    ConversationChange,
+    ConversationOut,
+    ConversationPage,
+    ConversationQuery,
+    ConversationRef,
+    MessageOut,
+    NewConversation,
+    StateOut,
+    StateQuery,
+    TaskOut,
+)
+from eventstore import (
+    ANY,
+    NO_STREAM,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationReactivated,
+    ConversationRenamed,
+    EventData,
+)
+from eventstore.errors import ConflictError, ConversationIsDeleted, Forbidden, WrongExpectedVersion
 from eventstore.ids import is_canonical_uuid
-from projections.cache import conversation_mark
-from projections.cache import whole_snapshot
+from projections.cache import conversation_mark, whole_snapshot
 from projections.conversation_snapshot import ConversationSnapshot
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=AuthorizedRoute)
@@ -62,7 +52,9 @@ _READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
 
 
 @router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
-async def list_conversations(context: CurrentContext, request: Request, asked: Annotated[ConversationQuery, Query()]) -> Response:
+async def list_conversations(
+    context: CurrentContext, request: Request, asked: Annotated[ConversationQuery, Query()]
+) -> Response:
     """Conversations, the latest updated first."""
     which = asked.model_dump(exclude={"at_least"})
 
@@ -108,7 +100,9 @@ async def get_conversation(
     async def make() -> ConversationOut:
         return ConversationOut.model_validate(await context.reader.conversation(conversation))
 
-    return await context.read(request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least)
+    return await context.read(
+        request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least
+    )
 
 
 @router.patch(
@@ -138,7 +132,9 @@ async def change_conversation(
 @router.delete(
     "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
 )
-async def delete_conversation(context: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = "") -> None:
+async def delete_conversation(
+    context: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = ""
+) -> None:
     """Deletes a conversation: lists hide it, nothing can be added; `PATCH` with `is_active` true reactivates it.
 
     Its events stay. Deleting it again changes nothing.
@@ -154,7 +150,9 @@ async def delete_conversation(context: CurrentContext, conversation: str, actor:
     responses=read_errors(NOT_FOUND),
     openapi_extra=needs(Data.CONTENT, version=Data.PAST, position=Data.PAST, time=Data.PAST),
 )
-async def get_state(context: CurrentContext, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]) -> Response:
+async def get_state(
+    context: CurrentContext, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]
+) -> Response:
     """A conversation with all its messages and tasks: as it is, or, for `audit`, at a version, position or time."""
     found = await get_or_404(context.reader, conversation)
     limits = asked.model_dump(exclude_none=True)
@@ -168,7 +166,9 @@ async def get_state(context: CurrentContext, request: Request, conversation: str
             await _write_state(out, snapshot)
 
     if limits:
-        return await context.read_log(request, as_it_was, asked=(found.id, limits), change_token=found.version, is_large=True)
+        return await context.read_log(
+            request, as_it_was, asked=(found.id, limits), change_token=found.version, is_large=True
+        )
     await context.caught_up(of_found=True)
     change_token = await conversation_mark(context.reader, found.id)
     return await context.given(request, str(change_token), as_it_is, asked=(found.id, limits), is_large=True)

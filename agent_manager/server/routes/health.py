@@ -5,18 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import server_context_of
 from agent_manager.server.lookups import READ_TABLES
-from agent_manager.server.schemas.search_statistics_agents import HealthOut
-from agent_manager.server.schemas.search_statistics_agents import ReadyOut
 from agent_manager.server.routes.openapi import errors
+from agent_manager.server.schemas.search_statistics_agents import HealthOut, ReadyOut
 from eventstore.errors import StoreClosed
 from eventstore.read import horizon
-from projections import applied_position
-from projections import named
+from projections import applied_position, named
 
 router = APIRouter(tags=["health"], route_class=AuthorizedRoute)
 

@@ -2,61 +2,41 @@
 
 from __future__ import annotations
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
-from agent_manager.server.context import CurrentContext
-from agent_manager.server.context import RequestContext
-from agent_manager.server.context import write_page
-from agent_manager.server.lookups import end_of_log
-from agent_manager.server.lookups import get_or_404
-from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import Answers
-from agent_manager.server.routes.openapi import CONFLICT
-from agent_manager.server.routes.openapi import NOT_FOUND
-from agent_manager.server.routes.openapi import TOO_LARGE
-from agent_manager.server.routes.openapi import errors
-from agent_manager.server.routes.openapi import read_errors
-from agent_manager.server.schemas.events import AppendOut
-from agent_manager.server.schemas.events import EventIn
-from agent_manager.server.schemas.events import EventPage
-from agent_manager.server.schemas.events import EventsIn
-from agent_manager.server.schemas.events import HistoryQuery
-from agent_manager.server.schemas.events import LogPage
-from agent_manager.server.schemas.events import LogQuery
-from agent_manager.server.schemas.events import LogStreamQuery
-from agent_manager.server.schemas.events import StreamQuery
-from agent_manager.server.schemas.events import append_out
-from agent_manager.server.schemas.events import event_out
-from agent_manager.server.streams import EventStream
-from agent_manager.server.streams import HELD_BYTES
-from agent_manager.server.streams import of_conversation
-from agent_manager.server.streams import resumed_after
-from collections.abc import Callable
-from collections.abc import Sequence
-from eventstore import ANY
-from eventstore import ApplicationEvent
-from eventstore import Event
-from eventstore import EventData
-from eventstore import Metadata
-from eventstore import NewEvent
-from eventstore.errors import InvalidEvent
-from eventstore.read import Filter
-from eventstore.read import horizon
-from eventstore.vocabulary import BUILT_IN
-from eventstore.vocabulary import RESERVED_PREFIXES
-from fastapi import APIRouter
-from fastapi import Query
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
 from fastapi.exceptions import RequestValidationError
-from projections.pages import PAGE_BYTES
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from typing import Annotated
-from typing import Any
-from uuid import UUID
-import asyncio
 
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.context import CurrentContext, RequestContext, write_page
+from agent_manager.server.lookups import end_of_log, get_or_404
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
+from agent_manager.server.schemas.events import (
+    AppendOut,
+    EventIn,
+    EventPage,
+    EventsIn,
+    HistoryQuery,
+    LogPage,
+    LogQuery,
+    LogStreamQuery,
+    StreamQuery,
+    append_out,
+    event_out,
+)
+from agent_manager.server.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
+from eventstore import ANY, ApplicationEvent, Event, EventData, Metadata, NewEvent
+from eventstore.errors import InvalidEvent
+from eventstore.read import Filter, horizon
+from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
+from projections.pages import PAGE_BYTES
 
 # Events as a request gives them: by type and content, and read more strictly than what a newer version wrote
 
@@ -135,7 +115,9 @@ _STREAM: Answers = {
     responses=read_errors(NOT_FOUND),
     openapi_extra=needs(Data.LOG),
 )
-async def history(context: CurrentContext, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]) -> Response:
+async def history(
+    context: CurrentContext, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]
+) -> Response:
     """The audit trail of a conversation, from the log itself."""
     found = await get_or_404(context.reader, conversation)
 
@@ -174,7 +156,9 @@ async def stream_conversation(
     """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
     found = await get_or_404(context.reader, conversation)
     after = await _beginning(context, request, asked)
-    return context.stream(request, of_conversation(context.reader, context.tenant_context.change_notifier, found.id, after), after)
+    return context.stream(
+        request, of_conversation(context.reader, context.tenant_context.change_notifier, found.id, after), after
+    )
 
 
 @router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
@@ -205,7 +189,9 @@ async def read_log(context: CurrentContext, request: Request, asked: Annotated[L
     responses=_STREAM | errors(),
     openapi_extra=needs(Data.LOG),
 )
-async def stream_log(context: CurrentContext, request: Request, asked: Annotated[LogStreamQuery, Query()]) -> EventStream:
+async def stream_log(
+    context: CurrentContext, request: Request, asked: Annotated[LogStreamQuery, Query()]
+) -> EventStream:
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
     Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(context, request, asked)

@@ -8,24 +8,14 @@ from uuid import UUID
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.lookups import get_or_404
-from agent_manager.server.schemas.members import MemberIn
-from agent_manager.server.schemas.members import MemberOut
-from agent_manager.server.schemas.members import MembersOut
-from agent_manager.server.schemas.members import User
-from agent_manager.server.routes.openapi import CONFLICT
-from agent_manager.server.routes.openapi import NOT_FOUND
-from agent_manager.server.routes.openapi import TOO_LARGE
-from agent_manager.server.routes.openapi import errors
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors
+from agent_manager.server.schemas.members import MemberIn, MemberOut, MembersOut, User
+from eventstore import ConversationShared, ConversationUnshared
 from eventstore.database.queries import query
-from eventstore.errors import ConflictError
-from eventstore.errors import printable
+from eventstore.errors import ConflictError, printable
 
 router = APIRouter(prefix="/conversations/{conversation}/members", tags=["members"], route_class=AuthorizedRoute)
 

@@ -8,34 +8,26 @@ from fastapi import APIRouter, Body, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
-from agent_manager.server.context import CurrentContext
-from agent_manager.server.context import encoder
-from agent_manager.server.context import write_page
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.context import CurrentContext, encoder, write_page
 from agent_manager.server.lookups import get_or_404
-from agent_manager.server.schemas.common import Json
-from agent_manager.server.schemas.conversations import AllMessageQuery
-from agent_manager.server.schemas.conversations import AllTaskQuery
-from agent_manager.server.schemas.conversations import AppendMessageQuery
-from agent_manager.server.schemas.conversations import ConversationMessageQuery
-from agent_manager.server.schemas.conversations import MessageOut
-from agent_manager.server.schemas.conversations import MessagePage
-from agent_manager.server.schemas.conversations import TaskOut
-from agent_manager.server.schemas.conversations import TaskPage
-from agent_manager.server.schemas.conversations import TaskQuery
-from agent_manager.server.schemas.events import AppendOut
-from agent_manager.server.schemas.events import append_out
-from agent_manager.server.schemas.search_statistics_agents import AcceptedOut
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT
-from agent_manager.server.routes.openapi import NOT_FOUND
-from agent_manager.server.routes.openapi import TOO_LARGE
-from agent_manager.server.routes.openapi import errors
-from agent_manager.server.routes.openapi import read_errors
-from eventstore import ANY
-from eventstore import message_from_sent
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.schemas.common import Json
+from agent_manager.server.schemas.conversations import (
+    AllMessageQuery,
+    AllTaskQuery,
+    AppendMessageQuery,
+    ConversationMessageQuery,
+    MessageOut,
+    MessagePage,
+    TaskOut,
+    TaskPage,
+    TaskQuery,
+)
+from agent_manager.server.schemas.events import AppendOut, append_out
+from agent_manager.server.schemas.search_statistics_agents import AcceptedOut
+from eventstore import ANY, message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -107,7 +99,9 @@ async def send_message(context: CurrentContext, conversation: str, message: Mess
     manager = context.manager
     view = await manager.get_conversation(conversation)
     name = str(found.id) if view is None else view.conversation_id
-    accepted = await manager.accept(message, name, event_id=None if context.claim is None else context.new_id("message"))
+    accepted = await manager.accept(
+        message, name, event_id=None if context.claim is None else context.new_id("message")
+    )
     context.answer(accepted)
     return AcceptedOut.model_validate(accepted).told(context.position)
 
@@ -136,7 +130,9 @@ async def list_conversation_tasks(
 
 
 @router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_all_messages(context: CurrentContext, request: Request, asked: Annotated[AllMessageQuery, Query()]) -> Response:
+async def list_all_messages(
+    context: CurrentContext, request: Request, asked: Annotated[AllMessageQuery, Query()]
+) -> Response:
     """The messages of all conversations, by the time when they happened."""
     which = asked.model_dump(exclude={"at_least"})
 

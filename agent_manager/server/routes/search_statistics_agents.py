@@ -9,30 +9,25 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
-from agent_manager.server.context import CurrentContext
-from agent_manager.server.context import writes
-from agent_manager.server.lookups import get_or_404
-from agent_manager.server.schemas.common import Json
-from agent_manager.server.schemas.search_statistics_agents import AgentIn
-from agent_manager.server.schemas.search_statistics_agents import AgentQuery
-from agent_manager.server.schemas.search_statistics_agents import AgentsOut
-from agent_manager.server.schemas.search_statistics_agents import HitOut
-from agent_manager.server.schemas.search_statistics_agents import PendingMessage
-from agent_manager.server.schemas.search_statistics_agents import PendingOut
-from agent_manager.server.schemas.search_statistics_agents import SearchOut
-from agent_manager.server.schemas.search_statistics_agents import SearchQuery
-from agent_manager.server.schemas.search_statistics_agents import StatisticsOut
-from agent_manager.server.schemas.search_statistics_agents import StatisticsQuery
-from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import BAD_GATEWAY
-from agent_manager.server.routes.openapi import NOT_FOUND
-from agent_manager.server.routes.openapi import TOO_LARGE
-from agent_manager.server.routes.openapi import errors
-from agent_manager.server.routes.openapi import read_errors
 from agent_manager.auth import Scope
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.context import CurrentContext, writes
+from agent_manager.server.lookups import get_or_404
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.schemas.common import Json
+from agent_manager.server.schemas.search_statistics_agents import (
+    AgentIn,
+    AgentQuery,
+    AgentsOut,
+    HitOut,
+    PendingMessage,
+    PendingOut,
+    SearchOut,
+    SearchQuery,
+    StatisticsOut,
+    StatisticsQuery,
+)
 
 router = APIRouter(route_class=AuthorizedRoute)
 

@@ -7,16 +7,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from agent_manager.server.schemas.common import In
-from agent_manager.server.schemas.common import Json
-from agent_manager.server.schemas.common import NewestFirst
-from agent_manager.server.schemas.common import Out
-from agent_manager.server.schemas.common import PageOut
-from agent_manager.server.schemas.common import PageQuery
-from agent_manager.server.schemas.common import Since
-from agent_manager.server.schemas.common import Until
-from eventstore import Role
-from eventstore import TaskStatus
+from agent_manager.server.schemas.common import In, Json, NewestFirst, Out, PageOut, PageQuery, Since, Until
+from eventstore import Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
 Actor = Annotated[str, Field(max_length=255, description="Who causes it.")]

@@ -8,21 +8,20 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, SkipValidation
 
-from agent_manager.server.schemas.common import In
-from agent_manager.server.schemas.common import Json
-from agent_manager.server.schemas.common import Limit
-from agent_manager.server.schemas.common import NewestFirst
-from agent_manager.server.schemas.common import Out
-from agent_manager.server.schemas.common import PageOut
-from agent_manager.server.schemas.common import Position
-from agent_manager.server.schemas.common import PositionedOut
-from agent_manager.server.schemas.common import Since
-from agent_manager.server.schemas.common import Until
-from agent_manager.server.schemas.conversations import Actor
-from agent_manager.server.schemas.conversations import ExpectedVersion
-from eventstore import Appended
-from eventstore import AppendResult
-from eventstore import Event
+from agent_manager.server.schemas.common import (
+    In,
+    Json,
+    Limit,
+    NewestFirst,
+    Out,
+    PageOut,
+    Position,
+    PositionedOut,
+    Since,
+    Until,
+)
+from agent_manager.server.schemas.conversations import Actor, ExpectedVersion
+from eventstore import Appended, AppendResult, Event
 
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
 

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from agent_manager.server.schemas.common import In
-from agent_manager.server.schemas.common import Out
+from agent_manager.server.schemas.common import In, Out
 
 User = Annotated[str, Field(min_length=1, max_length=255, description="The user's id within the tenant.")]
 

@@ -8,24 +8,20 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from agent_manager.server.schemas.common import AtLeast
-from agent_manager.server.schemas.common import Cursor
-from agent_manager.server.schemas.common import In
-from agent_manager.server.schemas.common import Json
-from agent_manager.server.schemas.common import Out
-from agent_manager.server.schemas.common import PageOut
-from agent_manager.server.schemas.common import Position
-from agent_manager.server.schemas.common import PositionedOut
-from agent_manager.server.schemas.common import Since
-from agent_manager.server.schemas.common import Until
+from agent_manager.server.schemas.common import (
+    AtLeast,
+    Cursor,
+    In,
+    Json,
+    Out,
+    PageOut,
+    Position,
+    PositionedOut,
+    Since,
+    Until,
+)
 from eventstore import Role
-from projections.statistics import ActorCounts
-from projections.statistics import DayCounts
-from projections.statistics import ResponseTimes
-from projections.statistics import RoleCounts
-from projections.statistics import Size
-from projections.statistics import StatusCount
-from projections.statistics import TaskTimes
+from projections.statistics import ActorCounts, DayCounts, ResponseTimes, RoleCounts, Size, StatusCount, TaskTimes
 
 
 class HitOut(PositionedOut):

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from eventstore.database.embedded.installation import Account
-from eventstore.database.embedded.installation import Binaries
-from eventstore.database.embedded.installation import CLEAN_ENVIRONMENT
-from eventstore.database.embedded.installation import account_name
-from eventstore.database.embedded.locks import open_private
-from eventstore.database.embedded.locks import replace_file
-from eventstore.database.refusal import ACCEPTED
-from eventstore.database.refusal import STARTING
-from eventstore.database.refusal import refusal
-from eventstore.errors import DiskFull
-from eventstore.errors import EmbeddedServerError
-from eventstore.errors import ServerError
-from pathlib import Path
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
-from time import sleep
 import hashlib
 import os
-import psycopg
 import re
 import secrets
 import shutil
 import stat
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
 
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from eventstore.database.embedded.installation import CLEAN_ENVIRONMENT, Account, Binaries, account_name
+from eventstore.database.embedded.locks import open_private, replace_file
+from eventstore.database.refusal import ACCEPTED, STARTING, refusal
+from eventstore.errors import DiskFull, EmbeddedServerError, ServerError
 
 # The files of the embedded server: its data, who may log in, its socket's folder, and the command that starts it
 

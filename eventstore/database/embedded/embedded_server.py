@@ -31,45 +31,38 @@ A handle belongs to the process that acquired it: a child made by ``os.fork`` mu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from eventstore.database.embedded import keeper
-from eventstore.database.embedded.cluster import Cluster
-from eventstore.database.embedded.cluster import LOGIN
-from eventstore.database.embedded.cluster import SOCKET_PORT
-from eventstore.database.embedded.cluster import SUPERUSER
-from eventstore.database.embedded.cluster import check_socket_folder
-from eventstore.database.embedded.cluster import explained
-from eventstore.database.embedded.cluster import provision
-from eventstore.database.embedded.cluster import socket_folder
-from eventstore.database.embedded.installation import Account
-from eventstore.database.embedded.installation import Binaries
-from eventstore.database.embedded.installation import choose_account
-from eventstore.database.embedded.installation import find_binaries
-from eventstore.database.embedded.locks import FileLock
-from eventstore.database.embedded.locks import is_free
-from eventstore.database.embedded.locks import open_private
-from eventstore.database.embedded.postmaster import Postmaster
-from eventstore.database.embedded.postmaster import await_ready
-from eventstore.database.embedded.postmaster import ends_at_once
-from eventstore.database.embedded.postmaster import find_server
-from eventstore.database.embedded.postmaster import read_postmaster
-from eventstore.errors import DiskFull
-from eventstore.errors import EmbeddedServerError
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-from urllib.parse import quote
 import contextlib
 import errno
 import json
 import os
-import psycopg
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
 
+import psycopg
+
+from eventstore.database.embedded import keeper
+from eventstore.database.embedded.cluster import (
+    LOGIN,
+    SOCKET_PORT,
+    SUPERUSER,
+    Cluster,
+    check_socket_folder,
+    explained,
+    provision,
+    socket_folder,
+)
+from eventstore.database.embedded.installation import Account, Binaries, choose_account, find_binaries
+from eventstore.database.embedded.locks import FileLock, is_free, open_private
+from eventstore.database.embedded.postmaster import Postmaster, await_ready, ends_at_once, find_server, read_postmaster
+from eventstore.errors import DiskFull, EmbeddedServerError
 
 # Finding the embedded server or starting it, through a keeper. Everything here happens under start.lock
 
@@ -181,6 +174,7 @@ class Launch:
 
 
 # The embedded server: a PostgreSQL of this store's own, started when first needed and stopped when nobody needs it
+
 
 class EmbeddedServer:
     """A handle to the server on a data directory. Safe to use from several threads.

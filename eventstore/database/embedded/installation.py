@@ -10,12 +10,6 @@ build of the wheel; the permissions of the folders above stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from eventstore.database.embedded.locks import FileLock
-from eventstore.errors import EmbeddedServerError
-from pathlib import Path
 import contextlib
 import hashlib
 import importlib.util
@@ -26,7 +20,12 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+from eventstore.database.embedded.locks import FileLock
+from eventstore.errors import EmbeddedServerError
 
 # The operating system account that the embedded server runs under
 

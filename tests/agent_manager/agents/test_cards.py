@@ -9,20 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from support.a2a_server import Json
-from support.a2a_server import agent_in_thread
-from support.a2a_server import serving
+from support.a2a_server import Json, agent_in_thread, serving
 
-from agent_manager.agents.cards import MAX_BYTES
-from agent_manager.agents.cards import PATHS
-from agent_manager.agents.cards import InvalidAgentCard
-from agent_manager.agents.cards import InvalidAgentUrl
-from agent_manager.agents.cards import agent_url
-from agent_manager.agents.cards import fetch_card
-from agent_manager.agents.errors import AgentLost
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import AgentStalled
-from agent_manager.agents.errors import AgentUnreachable
+from agent_manager.agents.cards import MAX_BYTES, PATHS, InvalidAgentCard, InvalidAgentUrl, agent_url, fetch_card
+from agent_manager.agents.errors import AgentLost, AgentRefused, AgentStalled, AgentUnreachable
 
 pytestmark = pytest.mark.any_server
 

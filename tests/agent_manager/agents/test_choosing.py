@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.factory import choose
-from agent_manager.agents.factory import chosen
+from agent_manager.a2a import parts_text
+from agent_manager.agents.agent import Context, Reply
+from agent_manager.agents.factory import choose, chosen
 from agent_manager.agents.local import CallableAgent
 from agent_manager.agents.remote import RemoteAgent
-from agent_manager.a2a import parts_text
 from eventstore import Settings
-from eventstore.errors import InputError
-from eventstore.errors import SettingsError
+from eventstore.errors import InputError, SettingsError
 
 pytestmark = pytest.mark.any_server
 

@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.local import echo
-from agent_manager.agents.local import from_callable
 from agent_manager.a2a import parts_text
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.agents.local import echo, from_callable
 from eventstore.errors import InputError
 
 pytestmark = pytest.mark.any_server

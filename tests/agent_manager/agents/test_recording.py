@@ -11,44 +11,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.updates import folded
-from support.updates import growing_snapshots
-from support.updates import tokens_of
-from support.updates import updates
+from support.updates import folded, growing_snapshots, tokens_of, updates
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.a2a import merged
+from agent_manager.a2a import merged, task_to_wire
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.errors import InvalidUpdate
-from agent_manager.agents.local import echo
-from agent_manager.agents.local import from_callable
-from agent_manager.agents.recorder import Recording
-from agent_manager.agents.recorder import Seen
-from agent_manager.agents.recorder import task_uuid
-from agent_manager.a2a import task_to_wire
-from agent_manager.factory import AsyncManager
-from agent_manager.errors import AnswerFailed
+from agent_manager.agents.local import echo, from_callable
+from agent_manager.agents.recorder import Recording, Seen, task_uuid
 from agent_manager.conversation import ConversationFold
 from agent_manager.conversation_cache import FoldedConversations
-from agent_manager.storage import ServerLog
+from agent_manager.errors import AnswerFailed
+from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import conversation_uuid
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, NewEvent, conversation_uuid
 from eventstore.json_text import to_json
 from eventstore.message_format import sent_message
-from eventstore.vocabulary import MessageAdded
-from eventstore.vocabulary import TaskArtifactAdded
-from eventstore.vocabulary import TaskArtifactExtended
-from eventstore.vocabulary import TaskCreated
-from eventstore.vocabulary import TaskDescribed
-from eventstore.vocabulary import TaskStatusChanged
-from projections import Reader
-from projections import catch_up
+from eventstore.vocabulary import (
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+)
+from projections import Reader, catch_up
 
 CONVERSATION = UUID(int=7, version=4)
 

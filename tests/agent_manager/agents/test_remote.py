@@ -10,30 +10,23 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.a2a_server import Agent
-from support.a2a_server import agent_in_process
-from support.a2a_server import agent_in_thread
+from support.a2a_server import Agent, agent_in_process, agent_in_thread
 from support.waiting import until_async
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.cards import InvalidAgentUrl
-from agent_manager.agents.cards import fetch_card
-from agent_manager.agents.errors import AgentError
-from agent_manager.agents.errors import AgentLost
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import AgentStalled
-from agent_manager.agents.errors import AgentUnreachable
-from agent_manager.agents.errors import AgentUnsupported
-from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.a2a import parts_text, status_of
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.cards import InvalidAgentUrl, fetch_card
+from agent_manager.agents.errors import (
+    AgentError,
+    AgentLost,
+    AgentRefused,
+    AgentStalled,
+    AgentUnreachable,
+    AgentUnsupported,
+    InvalidUpdate,
+)
 from agent_manager.agents.recorder import Recording
 from agent_manager.agents.remote import remote
-from agent_manager.a2a import parts_text
-from agent_manager.a2a import status_of
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 pytestmark = pytest.mark.any_server

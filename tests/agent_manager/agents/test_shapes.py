@@ -9,21 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.values import json_values
-from support.values import texts
+from support.values import json_values, texts
 
-from agent_manager.a2a import message_in_version
-from agent_manager.a2a import part_in_version
-from agent_manager.a2a import task_in_version
-from agent_manager.a2a import text_part
-from agent_manager.a2a import STATE_WORDS
-from agent_manager.a2a import Version
-from agent_manager.a2a import parts_text
-from agent_manager.a2a import role_in_version
-from agent_manager.a2a import version_of
-from agent_manager.a2a import state_in_version
-from agent_manager.a2a import state_word
-from agent_manager.a2a import status_of
+from agent_manager.a2a import (
+    STATE_WORDS,
+    Version,
+    message_in_version,
+    part_in_version,
+    parts_text,
+    role_in_version,
+    state_in_version,
+    state_word,
+    status_of,
+    task_in_version,
+    text_part,
+    version_of,
+)
 from eventstore.vocabulary import TaskStatus
 
 pytestmark = pytest.mark.any_server

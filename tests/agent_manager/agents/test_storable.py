@@ -12,30 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
 from agent_manager.a2a import merged
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.local import from_callable
-from agent_manager.agents.recorder import Recording
-from agent_manager.agents.recorder import NOTE
-from agent_manager.agents.recorder import fitting
-from agent_manager.agents.recorder import storable
-from agent_manager.agents.recorder import storable_text
-from agent_manager.factory import AsyncManager
+from agent_manager.agents.recorder import NOTE, Recording, fitting, storable, storable_text
 from agent_manager.conversation import ConversationFold
 from agent_manager.conversation_cache import appended_event
+from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import Appended
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import TaskCreated
+from eventstore import Appended, EventStore, NewEvent, TaskCreated
 from eventstore.json_text import to_json
-from projections import Reader
-from projections import catch_up
+from projections import Reader, catch_up
 
 pytestmark = pytest.mark.any_server
 

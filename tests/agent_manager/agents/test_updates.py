@@ -9,22 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
-from agent_manager.agents.agent import MAX_BYTES
-from agent_manager.agents.agent import LastTask
-from agent_manager.agents.errors import AgentRefused
-from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.a2a import STATE_WORDS, readable_state, status_of
+from agent_manager.agents.agent import MAX_BYTES, ArtifactUpdate, LastTask, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.errors import AgentRefused, InvalidUpdate
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.recorder import Recording
-from agent_manager.agents.updates import understood
-from agent_manager.agents.updates import update_from_wire
-from agent_manager.a2a import STATE_WORDS
-from agent_manager.a2a import readable_state
-from agent_manager.a2a import status_of
+from agent_manager.agents.updates import understood, update_from_wire
 from agent_manager.errors import AnswerFailed
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog

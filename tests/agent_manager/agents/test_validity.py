@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent_manager.a2a import fault_of
-from agent_manager.a2a import Version
+from agent_manager.a2a import Version, fault_of
 
 pytestmark = pytest.mark.any_server
 

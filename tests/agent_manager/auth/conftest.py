@@ -10,10 +10,8 @@ import pytest
 from pydantic import SecretStr
 from support.gate import Gate
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Authenticator
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.auth import Authenticator, Directory
+from eventstore import EventStore, Settings
 from eventstore.database.pools import Pool
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.gate import Gate
-from support.gate import is_refused
-from support.tokens import SECRET
-from support.tokens import signed
+from support.gate import Gate, is_refused
+from support.tokens import SECRET, signed
 from support.waiting import until_async
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Identity
-from agent_manager.auth import Scope
+from agent_manager.auth import Directory, Identity, Scope
 from agent_manager.auth.jwt import LEEWAY_SECONDS
 from eventstore.scope import Caller
 

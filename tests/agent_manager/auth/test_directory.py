@@ -11,11 +11,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from support.catalog import roles_of_the_store
 
-from agent_manager.auth import BoundLogin
-from agent_manager.auth import Directory
-from eventstore.errors import ConflictError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import NotFound
+from agent_manager.auth import BoundLogin, Directory
+from eventstore.errors import ConflictError, InvalidEvent, NotFound
 
 pytestmark = pytest.mark.shared_database
 

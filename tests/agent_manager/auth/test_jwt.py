@@ -12,21 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from support.tokens import SECRET
-from support.tokens import Issuer
-from support.tokens import by_hand
-from support.tokens import claims_with
-from support.tokens import ec_issuer
-from support.tokens import ed_issuer
-from support.tokens import encoded
-from support.tokens import rsa_issuer
-from support.tokens import signed
+from support.tokens import SECRET, Issuer, by_hand, claims_with, ec_issuer, ed_issuer, encoded, rsa_issuer, signed
 
-from agent_manager.auth.jwt import LEEWAY_SECONDS
-from agent_manager.auth.jwt import JwtReader
-from agent_manager.auth.jwt import TokenSubject
-from agent_manager.auth.jwt import InvalidToken
-from agent_manager.auth.jwt import jwt_reader
+from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, JwtReader, TokenSubject, jwt_reader
 from eventstore import Settings
 
 pytestmark = pytest.mark.any_server

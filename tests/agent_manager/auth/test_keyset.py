@@ -11,24 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gate import Gate
-from support.gate import is_refused
+from support.gate import Gate, is_refused
 from support.ports import free_port
-from support.tokens import SECRET
-from support.tokens import Issuer
-from support.tokens import ec_issuer
-from support.tokens import ed_issuer
-from support.tokens import jwks
-from support.tokens import rsa_issuer
+from support.tokens import SECRET, Issuer, ec_issuer, ed_issuer, jwks, rsa_issuer
 
 from agent_manager.auth.identity import KeysUnavailable
-from agent_manager.auth.jwt import AGAIN_SECONDS
-from agent_manager.auth.jwt import FRESH_SECONDS
-from agent_manager.auth.jwt import LASTING_SECONDS
-from agent_manager.auth.jwt import RETRY_SECONDS
-from agent_manager.auth.jwt import KeySet
-from agent_manager.auth.jwt import key_set
-from agent_manager.auth.jwt import LARGEST_FILE
+from agent_manager.auth.jwt import (
+    AGAIN_SECONDS,
+    FRESH_SECONDS,
+    LARGEST_FILE,
+    LASTING_SECONDS,
+    RETRY_SECONDS,
+    KeySet,
+    key_set,
+)
 from eventstore.errors import SettingsError
 
 pytestmark = pytest.mark.shared_database

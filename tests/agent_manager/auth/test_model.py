@@ -11,14 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.gate import is_refused
-from support.tokens import SECRET
-from support.tokens import signed
+from support.tokens import SECRET, signed
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Authenticator
-from agent_manager.auth import Scope
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.auth import Authenticator, Directory, Scope
+from eventstore import EventStore, Settings
 
 TENANTS, USERS = ("one", "two"), ("ana", "bob")
 

@@ -9,16 +9,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from support.gate import Gate
-from support.tokens import SECRET
-from support.tokens import rsa_issuer
-from support.tokens import signed
+from support.tokens import SECRET, rsa_issuer, signed
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Authenticator
-from agent_manager.auth.keys import StaticKey
+from agent_manager.auth import Authenticator, Directory
 from agent_manager.auth.jwt import configured_key
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.auth.keys import StaticKey
+from eventstore import EventStore, Settings
 from eventstore.errors import SettingsError
 
 pytestmark = pytest.mark.shared_database

@@ -11,18 +11,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.gate import Gate
-from support.gate import is_refused
+from support.gate import Gate, is_refused
 from support.waiting import until_async
 
-from agent_manager.auth import Directory
-from agent_manager.auth import Identity
-from agent_manager.auth import NewKey
-from agent_manager.auth import Scope
-from agent_manager.auth import Unauthorized
+from agent_manager.auth import Directory, Identity, NewKey, Scope, Unauthorized
+from eventstore.errors import InputError, NotFound
 from eventstore.scope import Caller
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
 
 pytestmark = pytest.mark.shared_database
 

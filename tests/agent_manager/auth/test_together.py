@@ -7,9 +7,7 @@ import time
 
 import pytest
 
-from agent_manager.auth.authenticator import MOST_AT_ONCE
-from agent_manager.auth.authenticator import PAUSE_SECONDS
-from agent_manager.auth.authenticator import QueryBatcher
+from agent_manager.auth.authenticator import MOST_AT_ONCE, PAUSE_SECONDS, QueryBatcher
 from eventstore.errors import ServerError
 
 

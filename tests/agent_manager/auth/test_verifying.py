@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
-from support.tokens import SECRET
-from support.tokens import ec_issuer
-from support.tokens import ed_issuer
-from support.tokens import rsa_issuer
+from support.tokens import SECRET, ec_issuer, ed_issuer, rsa_issuer
 
-from agent_manager.auth.jwt import jwt_reader
-from agent_manager.auth.jwt import VerifyingKey
-from agent_manager.auth.jwt import configured_key
+from agent_manager.auth.jwt import VerifyingKey, configured_key, jwt_reader
 from eventstore import Settings
 from eventstore.errors import SettingsError
 

@@ -7,32 +7,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commandline import EVERYTHING
-from support.commandline import STRANGE
-from support.commandline import TASK
-from support.commandline import Eventstore
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
 from support.environment import clear_settings
-from support.processes import Commands
-from support.processes import commands
+from support.processes import Commands, commands
 from support.servers import DatabaseServer
 
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationForked
-from eventstore import ConversationReactivated
-from eventstore import ConversationRenamed
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore import TaskArtifactAdded
-from eventstore import TaskArtifactExtended
-from eventstore import TaskCreated
-from eventstore import TaskDescribed
-from eventstore import TaskStatusChanged
-from eventstore import UnknownEvent
-from eventstore import conversation_uuid
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationForked,
+    ConversationReactivated,
+    ConversationRenamed,
+    EventStore,
+    MessageAdded,
+    Settings,
+    TaskArtifactAdded,
+    TaskArtifactExtended,
+    TaskCreated,
+    TaskDescribed,
+    TaskStatusChanged,
+    UnknownEvent,
+    conversation_uuid,
+)
 from projections import catch_up
 
 

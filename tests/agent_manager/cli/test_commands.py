@@ -6,11 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from support.environment import TREE
-from support.environment import child_environment
+from support.environment import TREE, child_environment
 
-from agent_manager.cli.main import MODULES
-from agent_manager.cli.main import commands_of
+from agent_manager.cli.main import MODULES, commands_of
 
 pytestmark = pytest.mark.any_server
 

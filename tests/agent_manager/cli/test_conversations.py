@@ -8,18 +8,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.commandline import EVERYTHING
-from support.commandline import STRANGE
-from support.commandline import TASK
-from support.commandline import Eventstore
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
 
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore import TaskCreated
-from eventstore import conversation_uuid
+from eventstore import (
+    ConversationCreated,
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    Settings,
+    TaskCreated,
+    conversation_uuid,
+)
 from projections import catch_up
 
 ACTOR = f"ana {STRANGE}"

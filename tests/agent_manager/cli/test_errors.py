@@ -10,9 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from support.commandline import EVERYTHING
-from support.commandline import Eventstore
-from support.commandline import Result
+from support.commandline import EVERYTHING, Eventstore, Result
 from support.processes import commands
 from support.waiting import until
 

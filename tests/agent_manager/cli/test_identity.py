@@ -10,14 +10,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.commandline import STRANGE
-from support.commandline import Eventstore
+from support.commandline import STRANGE, Eventstore
 from support.gate import is_refused
 
-from agent_manager.auth import Authenticator
-from agent_manager.auth import Identity
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.auth import Authenticator, Identity
+from eventstore import EventStore, Settings
 
 pytestmark = [pytest.mark.shared_database, pytest.mark.usefixtures("no_tenants")]
 

@@ -10,17 +10,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.commandline import EVERYTHING
-from support.commandline import STRANGE
-from support.commandline import TASK
-from support.commandline import Eventstore
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore import conversation_uuid
-from projections import PROJECTIONS
-from projections import catch_up
+from eventstore import EventStore, MessageAdded, Settings, conversation_uuid
+from projections import PROJECTIONS, catch_up
 
 SHOWN = "\\x1b[31mred\\x07 [bold]no markup[/bold] \\x9b31m\\x7f :smile: [/] end"
 ID = str(conversation_uuid("default", EVERYTHING))

@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 from support.commandline import Eventstore
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
 

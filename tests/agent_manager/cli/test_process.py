@@ -12,15 +12,11 @@ from uuid import uuid4
 
 import pytest
 from support.commandline import EVERYTHING
-from support.environment import TREE
-from support.environment import child_environment
-from support.processes import EVENTSTORE
-from support.processes import Commands
-from support.processes import run
+from support.environment import TREE, child_environment
+from support.processes import EVENTSTORE, Commands, run
 from support.waiting import until
 
-from eventstore import EventStore
-from eventstore import MessageAdded
+from eventstore import EventStore, MessageAdded
 
 INTERRUPTED = 130
 

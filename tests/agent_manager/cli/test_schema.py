@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.scoped_queries import connected_as
 from support.commandline import Eventstore
+from support.scoped_queries import connected_as
 
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import known_versions

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from support.certificates import self_signed
-from support.processes import Commands
-from support.processes import Running
+from support.processes import Commands, Running
 from support.servers import open_folder
 from support.waiting import until
 

@@ -7,11 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from support.commandline import STRANGE
-from support.commandline import Eventstore
+from support.commandline import STRANGE, Eventstore
 
-from agent_manager.cli.output import bars
-from agent_manager.cli.output import duration
+from agent_manager.cli.output import bars, duration
 
 BY = ["day", "role", "actor", "status"]
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.demoapp import Manager
-from support.demoapp import serving
+from support.demoapp import Manager, serving
 
 
 def message(message_id: str, context_id: str, text: str) -> dict[str, Any]:

@@ -11,23 +11,15 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from support.adk import CONTENTS
-from support.adk import LAYOUTS
-from support.adk import fill
-from support.adk import make_sqlite
-from support.adk import rows
-from support.adk import statements
+from support.adk import CONTENTS, LAYOUTS, fill, make_sqlite, rows, statements
 
 from agent_manager.importers import migrate
-from agent_manager.importers.google_adk import AdkSource
-from agent_manager.importers.google_adk import conversation_name
-from agent_manager.importers.backup import BackupMismatch
-from agent_manager.importers.backup import choose_backup
+from agent_manager.importers.backup import BackupMismatch, choose_backup
 from agent_manager.importers.backup_loader import SourceContradictsStore
+from agent_manager.importers.google_adk import AdkSource, conversation_name
 from agent_manager.importers.migration import MigrationReport
 from agent_manager.importers.source import SourceUnreadable
-from eventstore import EventStore
-from eventstore import conversation_uuid
+from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from projections import Reader
 

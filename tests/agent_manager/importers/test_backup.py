@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 from support.demoapp import Manager
 
-from agent_manager.importers.backup import Backup
-from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.backup import BackupMismatch
-from agent_manager.importers.backup import BackupSource
-from agent_manager.importers.backup import backup_path
-from agent_manager.importers.backup import choose_backup
-from agent_manager.importers.backup import open_backup
-from agent_manager.importers.backup import write_backup
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.source import SourceUnreadable
+from agent_manager.importers.backup import (
+    Backup,
+    BackupDamaged,
+    BackupMismatch,
+    BackupSource,
+    backup_path,
+    choose_backup,
+    open_backup,
+    write_backup,
+)
+from agent_manager.importers.source import SourceConversation, SourceUnreadable
 
 pytestmark = pytest.mark.any_server
 

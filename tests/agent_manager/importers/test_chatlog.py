@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.importers.chat_log import Conversation
-from agent_manager.importers.chat_log import conversation_from_line
-from agent_manager.importers.chat_log import MalformedLine
-from eventstore import ConversationCreated
-from eventstore import MessageAdded
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatus
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
-from eventstore import sent_message
+from agent_manager.importers.chat_log import Conversation, MalformedLine, conversation_from_line
+from eventstore import (
+    ConversationCreated,
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskStatus,
+    TaskStatusChanged,
+    conversation_uuid,
+    sent_message,
+)
 from eventstore.errors import InputError
 
 UUID_TEXT = "0b7c1c7e-6f6d-4a39-9a53-2d1f4f3b5a10"

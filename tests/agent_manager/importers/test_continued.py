@@ -10,17 +10,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent_manager.importers import ImportReport
-from agent_manager.importers import import_files
-from eventstore import ConversationCreated
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import conversation_uuid
-from eventstore import sent_message
-from projections import Reader
-from projections import catch_up
+from agent_manager.importers import ImportReport, import_files
+from eventstore import (
+    ConversationCreated,
+    EventStore,
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskCreated,
+    conversation_uuid,
+    sent_message,
+)
+from projections import Reader, catch_up
 
 pytestmark = pytest.mark.shared_database
 

@@ -13,20 +13,20 @@ from typing import Any
 import psycopg
 import pytest
 from support.commandline import Eventstore
-from support.demoapp import Application
-from support.demoapp import Manager
-from support.demoapp import serving
+from support.demoapp import Application, Manager, serving
 from support.ports import free_port
 
 from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.latency_baseline import SLOWER_MILLISECONDS
-from agent_manager.importers.latency_baseline import Baseline
-from agent_manager.importers.latency_baseline import baseline_path
-from agent_manager.importers.latency_baseline import compared
-from agent_manager.importers.latency_baseline import measured
-from agent_manager.importers.latency_baseline import measured_again
-from agent_manager.importers.latency_baseline import read_baseline
-from agent_manager.importers.latency_baseline import write_baseline
+from agent_manager.importers.latency_baseline import (
+    SLOWER_MILLISECONDS,
+    Baseline,
+    baseline_path,
+    compared,
+    measured,
+    measured_again,
+    read_baseline,
+    write_baseline,
+)
 
 pytestmark = pytest.mark.shared_database
 

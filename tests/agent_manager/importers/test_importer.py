@@ -19,23 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.environment import child_environment
 
-from agent_manager.importers import FileUnreadable
-from agent_manager.importers import ImportProgress
-from agent_manager.importers import ImportStopped
-from agent_manager.importers import chat_log_importer
-from agent_manager.importers import import_files
-from agent_manager.importers import chat_log_importer
-from eventstore import ConversationDeleted
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import Role
-from eventstore import Settings
-from eventstore import conversation_uuid
-from eventstore import sent_message
-from eventstore.errors import InputError
-from eventstore.errors import InvalidEvent
-from eventstore.errors import ServerError
+from agent_manager.importers import FileUnreadable, ImportProgress, ImportStopped, chat_log_importer, import_files
+from eventstore import (
+    ConversationDeleted,
+    EventStore,
+    MessageAdded,
+    NewEvent,
+    Role,
+    Settings,
+    conversation_uuid,
+    sent_message,
+)
+from eventstore.errors import InputError, InvalidEvent, ServerError
 
 pytestmark = pytest.mark.shared_database
 

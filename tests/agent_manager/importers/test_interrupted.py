@@ -11,18 +11,13 @@ from uuid import UUID
 import psycopg
 import pytest
 from support.demoapp import Manager
-from support.processes import Commands
-from support.processes import commands
+from support.processes import Commands, commands
 from support.waiting import until
 
 from agent_manager.importers import migrate
-from agent_manager.importers.store_source import StoreSource
 from agent_manager.importers.a2a_demo import ManagerSource
-from eventstore import AppendResult
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import NewEvent
-from eventstore import Settings
+from agent_manager.importers.store_source import StoreSource
+from eventstore import AppendResult, EventData, EventStore, NewEvent, Settings
 from eventstore.errors import ConnectionLost
 
 

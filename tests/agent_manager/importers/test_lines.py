@@ -14,9 +14,7 @@ import pytest
 
 from agent_manager.importers import FileUnreadable
 from agent_manager.importers import chat_log_importer as module
-from agent_manager.importers.chat_log_importer import Line
-from agent_manager.importers.chat_log_importer import lines
-from agent_manager.importers.chat_log_importer import total_bytes
+from agent_manager.importers.chat_log_importer import Line, lines, total_bytes
 
 
 @pytest.fixture(params=[1, 2, 3, 7, 64])

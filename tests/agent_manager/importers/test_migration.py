@@ -8,30 +8,25 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.demoapp import AgentCard
-from support.demoapp import Application
-from support.demoapp import Manager
-from support.demoapp import Message
+from support.demoapp import AgentCard, Application, Manager, Message
 
-from agent_manager.importers import migrate
-from agent_manager.importers import take_over
-from agent_manager.importers.backup import BackupMismatch
-from agent_manager.importers.backup import BackupSource
-from agent_manager.importers.backup import open_backup
+from agent_manager.importers import migrate, take_over
+from agent_manager.importers.a2a_demo import EndpointSource, ManagerSource
+from agent_manager.importers.backup import BackupMismatch, BackupSource, open_backup
 from agent_manager.importers.backup_loader import SourceContradictsStore
-from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.a2a_demo import ManagerSource
 from agent_manager.importers.migration import MigrationReport
 from agent_manager.importers.verify import verify_backup
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationRenamed
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
+from eventstore import (
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationRenamed,
+    EventStore,
+    MessageAdded,
+    TaskCreated,
+    TaskStatusChanged,
+    conversation_uuid,
+)
 from projections import Reader
 
 pytestmark = pytest.mark.shared_database

@@ -8,14 +8,12 @@ from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.demoapp import Manager
-from support.demoapp import Task
+from support.demoapp import Manager, Task
 from support.examples import examples
 
 from agent_manager.importers import migrate
 from agent_manager.importers.a2a_demo import ManagerSource
-from eventstore import EventStore
-from eventstore import conversation_uuid
+from eventstore import EventStore, conversation_uuid
 from projections import Reader
 
 NAMES = st.sampled_from(["a", "b", "6f0e1c1e-53c3-4d0c-9a43-0f6f1d0b7f2e"])

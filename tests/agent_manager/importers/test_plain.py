@@ -37,13 +37,17 @@ def test_other_classes_are_written_by_their_members() -> None:
 
 
 def test_a_model_may_hold_what_is_none() -> None:
-    conversation = default_classes.Conversation(conversation_id="c", is_active=True, messages=[SimpleNamespace(role="user")])
+    conversation = default_classes.Conversation(
+        conversation_id="c", is_active=True, messages=[SimpleNamespace(role="user")]
+    )
     assert plain(conversation)["messages"] == [{"role": "user"}]
 
 
 def test_protobuf_messages_are_written_as_protobuf_json() -> None:
     timestamp_pb2 = pytest.importorskip("google.protobuf.timestamp_pb2")
-    conversation = default_classes.Conversation(conversation_id="c", is_active=True, messages=[timestamp_pb2.Timestamp(seconds=1)])
+    conversation = default_classes.Conversation(
+        conversation_id="c", is_active=True, messages=[timestamp_pb2.Timestamp(seconds=1)]
+    )
     assert plain(conversation)["messages"] == ["1970-01-01T00:00:01Z"]
 
 

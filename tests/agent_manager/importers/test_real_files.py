@@ -10,12 +10,7 @@ from typing import Any
 import pytest
 
 from agent_manager.importers import import_files
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
-from eventstore import sent_message
+from eventstore import EventStore, MessageAdded, TaskCreated, TaskStatusChanged, conversation_uuid, sent_message
 
 ROOT = Path(__file__).parents[3]
 VARIABLE = "EVENTSTORE_TEST_DATA"

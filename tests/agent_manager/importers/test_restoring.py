@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 from support import demoapp
-from support.demoapp import AgentCard
-from support.demoapp import Manager
+from support.demoapp import AgentCard, Manager
 
 from agent_manager.factory import MemoryManager
-from agent_manager.importers import migrate_from
-from agent_manager.importers import restore_into
-from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.backup import backup_path
-from agent_manager.importers.backup import write_backup
+from agent_manager.importers import migrate_from, restore_into
 from agent_manager.importers.a2a_demo import ManagerSource
+from agent_manager.importers.backup import BackupDamaged, backup_path, write_backup
 from agent_manager.importers.restore import RestoreImpossible
 from eventstore import Settings
 

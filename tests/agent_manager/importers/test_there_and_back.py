@@ -16,15 +16,12 @@ import httpx
 import pytest
 from support.environment import child_environment
 from support.ports import free_port
-from support.processes import Commands
-from support.processes import commands
+from support.processes import Commands, commands
 from support.raw import insert_unchecked
 from support.waiting import until
 
 from agent_manager.factory import AsyncManager
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore import conversation_uuid
+from eventstore import EventStore, Settings, conversation_uuid
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.importers.chat_log import TIME_MEMBERS
-from agent_manager.importers.chat_log import own_time
-from agent_manager.importers.chat_log import read_time
+from agent_manager.importers.chat_log import TIME_MEMBERS, own_time, read_time
 
 MOMENT = datetime(2024, 5, 15, 15, 0, tzinfo=UTC)
 

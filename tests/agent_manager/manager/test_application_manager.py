@@ -15,28 +15,17 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import agent
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import agent, text_of, user_message
 from support.waiting import until
 
-from agent_manager.agents.agent import Context
-from agent_manager.conversation import Accepted
-from agent_manager.errors import AnswerFailed
-from agent_manager.application import ApplicationManager
-from agent_manager.factory import DualWriteManager
-from agent_manager.errors import ManagerClosed
-from agent_manager.factory import MemoryManager
-from agent_manager.factory import PostgreSQLManager
-from agent_manager.factory import application_manager
-from agent_manager.application import INSTANCE_BYTES
-from agent_manager.application import AcceptedMessages
-from agent_manager.application import MessageRef
 from agent_manager import default_classes
+from agent_manager.agents.agent import Context
+from agent_manager.application import INSTANCE_BYTES, AcceptedMessages, ApplicationManager, MessageRef
+from agent_manager.conversation import Accepted
+from agent_manager.errors import AnswerFailed, ManagerClosed
+from agent_manager.factory import DualWriteManager, MemoryManager, PostgreSQLManager, application_manager
 from eventstore import Settings
-from eventstore.errors import InputError
-from eventstore.errors import SettingsError
-from eventstore.errors import StoreClosed
+from eventstore.errors import InputError, SettingsError, StoreClosed
 
 pytestmark = pytest.mark.shared_database
 
@@ -277,7 +266,9 @@ def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: Applicat
 
 
 def test_a_further_message_that_is_written_into_the_same_instance_is_stored(manager: ApplicationManager) -> None:
-    given = manager.sanitize_message(default_classes.Message(role="user", parts=[{"kind": "text", "text": "one"}], context_id="c"))
+    given = manager.sanitize_message(
+        default_classes.Message(role="user", parts=[{"kind": "text", "text": "one"}], context_id="c")
+    )
     asyncio.run(manager.process_message(given))
     given.parts = [{"kind": "text", "text": "two"}]
     asyncio.run(manager.process_message(given))

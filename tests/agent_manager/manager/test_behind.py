@@ -9,10 +9,8 @@ from support.raw import note
 
 from agent_manager import storage
 from agent_manager.factory import AsyncManager
-from eventstore import EventStore
-from eventstore import conversation_uuid
-from projections import PROJECTIONS
-from projections import applied_position
+from eventstore import EventStore, conversation_uuid
+from projections import PROJECTIONS, applied_position
 from projections.apply import Applier
 from projections.custom_projections import prepare
 

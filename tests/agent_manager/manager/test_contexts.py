@@ -9,30 +9,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import text_of, user_message
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
+from agent_manager import default_classes
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
 from agent_manager.application import ApplicationManager
-from agent_manager.factory import AsyncManager
-from agent_manager.factory import DualWriteManager
-from agent_manager.factory import MemoryManager
-from agent_manager.factory import PostgreSQLManager
+from agent_manager.factory import AsyncManager, DualWriteManager, MemoryManager, PostgreSQLManager
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from agent_manager import default_classes
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import NewEvent
-from eventstore import Settings
-from eventstore import TaskCreated
-from eventstore import conversation_uuid
+from eventstore import EventStore, MessageAdded, NewEvent, Settings, TaskCreated, conversation_uuid
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 pytest.importorskip("sse_starlette", reason="the server of a2a-sdk is not installed")

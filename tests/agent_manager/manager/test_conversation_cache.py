@@ -10,8 +10,7 @@ import pytest
 from agent_manager.conversation import ConversationFold
 from agent_manager.conversation_cache import FoldedConversations
 from agent_manager.memory_storage import MemoryLog
-from eventstore import MessageAdded
-from eventstore import NewEvent
+from eventstore import MessageAdded, NewEvent
 
 pytestmark = pytest.mark.any_server
 

@@ -7,19 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import text_of, user_message
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.errors import AnswerFailed
-from agent_manager.storage import Log
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import EventStore
-from eventstore import MessageAnswered
+from agent_manager.storage import Log, ServerLog
+from eventstore import EventStore, MessageAnswered
 from eventstore.errors import ConversationIsDeleted
 
 

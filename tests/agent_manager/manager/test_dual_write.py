@@ -9,26 +9,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from support.agents import agent
-from support.agents import user_message
+from support.agents import agent, user_message
 
-from agent_manager.factory import DualWriteManager
-from agent_manager.dual_write import Differences
-from agent_manager.factory import PostgreSQLManager
-from agent_manager.dual_write import DualWriteLog
-from agent_manager.dual_write import copy_log
-from agent_manager.storage import ServerLog
+from agent_manager import default_classes
+from agent_manager.dual_write import Differences, DualWriteLog, copy_log
+from agent_manager.factory import DualWriteManager, PostgreSQLManager
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from agent_manager import default_classes
-from eventstore import ANY
-from eventstore import AppendResult
-from eventstore import ConversationCreated
-from eventstore import Event
-from eventstore import EventStore
-from eventstore import ExpectedVersion
-from eventstore import NewEvent
-from eventstore import Settings
+from agent_manager.storage import ServerLog
+from eventstore import ANY, AppendResult, ConversationCreated, Event, EventStore, ExpectedVersion, NewEvent, Settings
 from eventstore.errors import ServerUnreachable
 
 OWN = SimpleNamespace(Message=default_classes.Message, Task=default_classes.Task, AgentCard=default_classes.AgentCard)

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from support.agents import agent
 from support.examples import examples
 
-from agent_manager import AsyncManager
+from agent_manager import AsyncManager, default_classes
 from agent_manager.factory import MemoryManager
-from agent_manager import default_classes
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 from eventstore.errors import EventStoreError
 from eventstore.sync import Portal
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from support.folding import fold
-from support.folding import stored
+from support.folding import fold, stored
 from support.raw import insert_unchecked
 
 from agent_manager.conversation import ConversationFold
-from agent_manager.storage import ServerLog
 from agent_manager.importers.stored import read_stored
-from eventstore import EventStore
-from eventstore import TaskCreated
-from eventstore import conversation_uuid
-from projections import Reader
-from projections import catch_up
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, TaskCreated, conversation_uuid
+from projections import Reader, catch_up
 
 
 async def test_every_fold_takes_the_first_id_that_is_the_conversations_own(

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.agents import agent
-from support.agents import user_message
+from support.agents import agent, user_message
 from support.environment import child_environment
 from support.waiting import until
 

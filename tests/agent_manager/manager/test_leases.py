@@ -15,22 +15,15 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import agent
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import agent, text_of, user_message
 from support.environment import child_environment
 from support.waiting import until
 
 from agent_manager import AsyncManager
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import Update
-from agent_manager.storage import Key
-from agent_manager.storage import Leased
-from agent_manager.storage import ServerLog
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
+from agent_manager.storage import Key, Leased, ServerLog
 from eventstore import EventStore
 
 SECONDS = 1.5

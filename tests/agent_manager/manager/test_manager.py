@@ -11,28 +11,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.agents import agent
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import agent, text_of, user_message
 from support.waiting import until_async
 
-from agent_manager import AnswerFailed
-from agent_manager import AsyncManager
-from agent_manager import ManagerClosed
-from agent_manager import async_manager
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
+from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manager
+from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from eventstore.errors import ConnectionLost
-from eventstore.errors import InputError
-from eventstore.errors import NotFound
+from eventstore.errors import ConnectionLost, InputError, NotFound
 
 pytestmark = pytest.mark.shared_database
 

@@ -9,18 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import text_of, user_message
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import EventStore
-from eventstore import Settings
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
 

@@ -9,24 +9,17 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from support.a2a_server import Agent
-from support.a2a_server import agent_in_thread
-from support.agents import text_of
-from support.agents import user_message
+from support.a2a_server import Agent, agent_in_thread
+from support.agents import text_of, user_message
 from support.environment import child_environment
 from support.waiting import until_async
 
 from agent_manager import AsyncManager
-from agent_manager.agents import Answer
-from agent_manager.agents import remote
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import Update
-from agent_manager.agents.agent import resumption
+from agent_manager.agents import Answer, remote
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update, resumption
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
+from agent_manager.storage import ServerLog
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database

@@ -9,11 +9,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import Settings
-from eventstore import SyncEventStore
+from agent_manager.storage import ServerLog
+from eventstore import Settings, SyncEventStore
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=20)
 NUMBERS = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: x != 0)

@@ -8,18 +8,16 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import agent
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import agent, text_of, user_message
 
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
-from eventstore.sync import Portal
 from eventstore.store import EventStore
+from eventstore.sync import Portal
 from projections import Worker
 
 CONVERSATIONS = st.sampled_from(["c", "d", "00000000-0000-4000-8000-00000000000e"])

@@ -13,23 +13,15 @@ from support.agents import user_message
 from support.serving import served
 from support.waiting import until_async
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import Update
-from agent_manager.agents.local import from_callable
 from agent_manager.a2a import task_to_wire
+from agent_manager.agents.agent import Context, Reply, Update
+from agent_manager.agents.local import from_callable
 from agent_manager.agents.updates import update_from_wire
-from agent_manager.storage import ServerLog
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore import SyncEventStore
-from eventstore import conversation_uuid
-from projections import Reader
-from projections import Task
-from projections import catch_up
-from projections import rebuild
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, Settings, SyncEventStore, conversation_uuid
+from projections import Reader, Task, catch_up, rebuild
 
 Json = dict[str, Any]
 

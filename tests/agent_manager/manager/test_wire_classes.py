@@ -11,15 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agents import agent
-from support.agents import text_of
-from support.agents import user_message
+from support.agents import agent, text_of, user_message
 from support.environment import child_environment
 
-from agent_manager.factory import MemoryManager
-from agent_manager.wire_classes import choose_classes
 from agent_manager import default_classes
-from agent_manager.wire_classes import is_protobuf
+from agent_manager.factory import MemoryManager
+from agent_manager.wire_classes import choose_classes, is_protobuf
 from eventstore.errors import InputError
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=10)

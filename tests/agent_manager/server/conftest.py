@@ -8,10 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 from support.callers import People
-from support.processes import Commands
-from support.processes import commands
-from support.serving import Served
-from support.serving import served
+from support.processes import Commands, commands
+from support.serving import Served, served
 
 from eventstore import EventStore
 

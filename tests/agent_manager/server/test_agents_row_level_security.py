@@ -9,8 +9,7 @@ from uuid import uuid4
 import pytest
 from support.callers import People
 from support.endpoints import endpoints
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.agents.agent import Context

@@ -20,29 +20,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.eventsource import EventSource
 from support.processes import Commands
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import middleware
-from agent_manager.server.errors import Busy
-from agent_manager.server.errors import TooMany
-from agent_manager.server.response_cache import LARGE_BYTES
-from agent_manager.server.response_cache import PIECE_BYTES
-from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.response_cache import Spool
-from eventstore import ApplicationEvent
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationReactivated
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
+from agent_manager.server.errors import Busy, TooMany
+from agent_manager.server.response_cache import LARGE_BYTES, PIECE_BYTES, BodyWriter, Spool
+from eventstore import (
+    ApplicationEvent,
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationReactivated,
+    EventData,
+    EventStore,
+    MessageAdded,
+    Settings,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskStatusChanged,
+)
 from eventstore.errors import InputError
 from projections import named
 from projections.checkpoints import wait_for

@@ -9,24 +9,25 @@ from uuid import UUID, uuid4, uuid5
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.callers import People
-from support.callers import Person
+from support.callers import People, Person
 from support.examples import examples
 from support.serving import Served
 
-from eventstore import ConversationArchived
-from eventstore import ConversationCreated
-from eventstore import ConversationDeleted
-from eventstore import ConversationRenamed
-from eventstore import ConversationShared
-from eventstore import ConversationUnshared
-from eventstore import EventData
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
-from eventstore import conversation_uuid
+from eventstore import (
+    ConversationArchived,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationRenamed,
+    ConversationShared,
+    ConversationUnshared,
+    EventData,
+    EventStore,
+    MessageAdded,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskStatusChanged,
+    conversation_uuid,
+)
 
 NAMES = ("main", "trip")
 """What everybody calls their conversations; each tenant has names of its own, and Bob begins his with an ``o``."""

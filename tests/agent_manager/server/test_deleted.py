@@ -9,8 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.endpoints import Endpoint
-from support.endpoints import endpoints
+from support.endpoints import Endpoint, endpoints
 from support.serving import Served
 
 pytestmark = pytest.mark.shared_database

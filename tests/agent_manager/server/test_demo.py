@@ -10,15 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 from support.waiting import until_async
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSeen, Update
 from eventstore import EventStore
 from projections import rebuild
 

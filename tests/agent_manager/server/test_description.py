@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.serving import Served
 
+from agent_manager.auth import Authenticator
+from agent_manager.factory import AsyncManager
 from agent_manager.server.app import create_app
 from agent_manager.server.context import ServerContext
 from agent_manager.server.sealed_tokens import TokenSealer
-from agent_manager.auth import Authenticator
-from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 
 Json = dict[str, Any]
@@ -28,7 +28,9 @@ STREAMS = ("/v1/log/stream", "/v1/conversations/{conversation}/stream")
 def described(store: EventStore) -> Json:
     """The description, without a server."""
     manager, authenticator = AsyncManager(store, runs_worker=False), Authenticator(store, store.settings)
-    return create_app(ServerContext(store, manager, authenticator, TokenSealer(bytes(64)), requires_tokens=False)).openapi()
+    return create_app(
+        ServerContext(store, manager, authenticator, TokenSealer(bytes(64)), requires_tokens=False)
+    ).openapi()
 
 
 def resolve(schema: Json, whole: Json) -> Json:

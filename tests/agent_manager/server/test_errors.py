@@ -12,14 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from support.environment import clear_settings
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 
-from agent_manager.server.errors import problem_of
-from agent_manager.server.errors import status_of
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore import errors
+from agent_manager.server.errors import problem_of, status_of
+from eventstore import EventStore, Settings, errors
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import EventStoreError

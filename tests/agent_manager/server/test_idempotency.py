@@ -12,19 +12,13 @@ import httpx
 import pytest
 from support.a2a_server import agent_in_thread
 from support.callers import People
-from support.endpoints import BODIES
-from support.endpoints import MESSAGE
-from support.endpoints import Endpoint
-from support.endpoints import endpoints
-from support.serving import Served
-from support.serving import served
+from support.endpoints import BODIES, MESSAGE, Endpoint, endpoints
+from support.serving import Served, served
 from support.waiting import until_async
 
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import Update
-from agent_manager.server.app import create_app
+from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.auth import Scope
+from agent_manager.server.app import create_app
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database

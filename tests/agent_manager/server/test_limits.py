@@ -15,17 +15,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from support.callers import People
-from support.callers import Person
+from support.callers import People, Person
 from support.eventsource import EventSource
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import protocol
-from eventstore import ApplicationEvent
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import ApplicationEvent, EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
 

@@ -9,18 +9,10 @@ from typing import Any
 from support.serving import served
 from support.waiting import until_async
 
-from agent_manager.agents.agent import ArtifactUpdate
-from agent_manager.agents.agent import Context
-from agent_manager.agents.agent import Reply
-from agent_manager.agents.agent import StatusUpdate
-from agent_manager.agents.agent import TaskSeen
-from agent_manager.agents.agent import Update
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
 from agent_manager.factory import AsyncManager
-from eventstore import EventStore
-from eventstore import conversation_uuid
-from projections import Reader
-from projections import catch_up
-from projections import rebuild
+from eventstore import EventStore, conversation_uuid
+from projections import Reader, catch_up, rebuild
 
 FORM = {"name": "Ana", "date": "2026-01-01", "street": {"zip": "1000", "no": 7}, "zip": [{"b": 1, "a": 2}]}
 FIELDS = json.dumps(FORM)

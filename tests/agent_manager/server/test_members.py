@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.callers import People
-from support.callers import Person
+from support.callers import People, Person
 from support.eventsource import EventSource
 from support.serving import Served
 

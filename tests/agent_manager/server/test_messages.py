@@ -8,9 +8,7 @@ from uuid import uuid4
 import pytest
 from support.serving import Served
 
-from eventstore import TaskArtifactAdded
-from eventstore import TaskCreated
-from eventstore import TaskStatusChanged
+from eventstore import TaskArtifactAdded, TaskCreated, TaskStatusChanged
 
 pytestmark = pytest.mark.shared_database
 

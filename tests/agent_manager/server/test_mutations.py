@@ -13,12 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.callers import People
-from support.endpoints import BODIES
-from support.endpoints import endpoints
+from support.endpoints import BODIES, endpoints
 from support.examples import examples
 from support.ports import free_port
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 from support.tokens import rsa_issuer
 
 from agent_manager.auth import Scope

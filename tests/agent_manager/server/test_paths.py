@@ -9,15 +9,13 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.callers import People
-from support.callers import Person
-from support.endpoints import Endpoint
-from support.endpoints import endpoints
+from support.callers import People, Person
+from support.endpoints import Endpoint, endpoints
 from support.examples import examples
 from support.serving import Served
 
-from agent_manager.server.middleware import canonical_path
 from agent_manager.auth import Scope
+from agent_manager.server.middleware import canonical_path
 
 pytestmark = pytest.mark.shared_database
 

@@ -9,14 +9,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 
 from agent_manager.server.serve import listen
-from eventstore import EventStore
-from eventstore import MessageAdded
-from projections import named
-from projections import rebuild
+from eventstore import EventStore, MessageAdded
+from projections import named, rebuild
 
 pytestmark = pytest.mark.shared_database
 

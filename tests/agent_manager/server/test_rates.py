@@ -10,15 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.server.protocol import ConnectionLimit
-from agent_manager.server.protocol import network_of
-from agent_manager.server.limits import Counters
-from agent_manager.server.limits import BURST_SECONDS
-from agent_manager.server.limits import ConcurrencyLimit
-from agent_manager.server.limits import TokenBucket
-from agent_manager.server.limits import SharedTokenBuckets
-from agent_manager.server.errors import Busy
-from agent_manager.server.errors import TooMany
+from agent_manager.server.errors import Busy, TooMany
+from agent_manager.server.limits import BURST_SECONDS, ConcurrencyLimit, Counters, SharedTokenBuckets, TokenBucket
+from agent_manager.server.protocol import ConnectionLimit, network_of
 
 pytestmark = pytest.mark.any_server
 

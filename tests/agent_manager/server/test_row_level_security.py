@@ -12,10 +12,8 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.callers import People
-from support.callers import Person
-from support.endpoints import Endpoint
-from support.endpoints import endpoints
+from support.callers import People, Person
+from support.endpoints import Endpoint, endpoints
 from support.eventsource import EventSource
 from support.examples import examples
 from support.serving import Served

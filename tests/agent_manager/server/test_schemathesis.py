@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given
-from support.callers import People
-from support.callers import Person
+from support.callers import People, Person
 from support.examples import examples
 from support.serving import Served
 

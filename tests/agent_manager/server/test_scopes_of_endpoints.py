@@ -12,17 +12,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from support.callers import People
-from support.callers import Person
-from support.endpoints import Endpoint
-from support.endpoints import endpoints
-from support.serving import Served
-from support.serving import served
+from support.callers import People, Person
+from support.endpoints import Endpoint, endpoints
+from support.serving import Served, served
 
-from agent_manager.server.authorization import Data
-from agent_manager.server.authorization import needs
-from agent_manager.server.sealed_tokens import open_sealer
 from agent_manager.auth import Scope
+from agent_manager.server.authorization import Data, needs
+from agent_manager.server.sealed_tokens import open_sealer
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database

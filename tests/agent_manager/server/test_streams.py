@@ -10,14 +10,11 @@ from uuid import uuid4
 
 import pytest
 from support.eventsource import EventSource
-from support.serving import Served
-from support.serving import served
+from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import streams
-from eventstore import ApplicationEvent
-from eventstore import EventStore
-from eventstore import MessageAdded
+from eventstore import ApplicationEvent, EventStore, MessageAdded
 
 pytestmark = pytest.mark.shared_database
 

@@ -6,8 +6,8 @@ from support.callers import People
 from support.eventsource import EventSource
 from support.serving import Served
 
-from agent_manager.server.context import TenantContexts
 from agent_manager.factory import AsyncManager
+from agent_manager.server.context import TenantContexts
 from eventstore import EventStore
 
 
@@ -40,7 +40,9 @@ async def test_who_is_in_use_stays(store: EventStore) -> None:
 
 
 async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(walled: Served, people: People) -> None:
-    walled.server_context.tenant_contexts = TenantContexts(walled.store, walled.server_context.tenant_contexts.own.manager, most=2)
+    walled.server_context.tenant_contexts = TenantContexts(
+        walled.store, walled.server_context.tenant_contexts.own.manager, most=2
+    )
     ana = await people.person("acme", "ana")
     path = f"/v1/conversations/{(await ana.post('/v1/conversations')).json()['id']}"
     async with EventSource(walled.address, f"{path}/stream", token=ana.token) as source:

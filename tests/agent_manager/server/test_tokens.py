@@ -10,13 +10,12 @@ import httpx
 import pytest
 from fastapi import APIRouter
 from support.callers import People
-from support.endpoints import BODIES
-from support.endpoints import endpoints
+from support.endpoints import BODIES, endpoints
 from support.eventsource import EventSource
 from support.serving import Served
 
-from agent_manager.server.authorization import AuthorizedRoute
 from agent_manager.auth import Scope
+from agent_manager.server.authorization import AuthorizedRoute
 
 pytestmark = pytest.mark.shared_database
 

@@ -6,13 +6,11 @@ import asyncio
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.callers import People
-from support.callers import Person
+from support.callers import People, Person
 from support.serving import served
 
 from agent_manager.server.limits import Refusals
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import EventStore, Settings
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.sampled_from("ab")), max_size=100))

@@ -19,12 +19,9 @@ import psycopg
 import pytest
 from support.waiting import until
 
-from eventstore.database.embedded import keeper
-from eventstore.database.embedded import postmaster
-from eventstore.database.embedded.embedded_server import EmbeddedServer
-from eventstore.database.embedded.embedded_server import free_space
-from eventstore.database.embedded.locks import FileLock
-from eventstore.database.embedded.locks import is_free
+from eventstore.database.embedded import keeper, postmaster
+from eventstore.database.embedded.embedded_server import EmbeddedServer, free_space
+from eventstore.database.embedded.locks import FileLock, is_free
 from eventstore.errors import EmbeddedServerError
 
 pytestmark = pytest.mark.any_server

@@ -16,13 +16,11 @@ import psutil
 import psycopg
 import pytest
 
-from eventstore.database.embedded import installation
-from eventstore.database.embedded import keeper
-from eventstore.database.embedded.installation import choose_account
+from eventstore.database.embedded import installation, keeper
 from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.embedded.installation import choose_account
 from eventstore.database.embedded.locks import is_free
-from eventstore.errors import DiskFull
-from eventstore.errors import EmbeddedServerError
+from eventstore.errors import DiskFull, EmbeddedServerError
 
 pytestmark = [
     pytest.mark.any_server,

@@ -15,10 +15,9 @@ from pydantic import SecretStr
 from support.environment import TREE
 from support.servers import DatabaseServer
 
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.database.embedded.installation import wheel_bin_dir
+from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.embedded.installation import wheel_bin_dir
 from eventstore.database.migrate import Migrator
 from eventstore.errors import UnsuitableServer
 from projections.status import read_warnings

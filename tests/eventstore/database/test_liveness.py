@@ -16,18 +16,11 @@ from support.pooler import pooler_to
 from support.raw import note
 from support.waiting import until_async
 
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.database import connection
-from eventstore.database import liveness
-from eventstore.database.connection import APP
-from eventstore.database.connection import connect
-from eventstore.database.connection import connect_options
-from eventstore.errors import ConnectionLost
-from eventstore.errors import ServerError
-from projections import Reader
-from projections import Worker
-from projections import wait_for
+from eventstore import EventStore, Settings
+from eventstore.database import connection, liveness
+from eventstore.database.connection import APP, connect, connect_options
+from eventstore.errors import ConnectionLost, ServerError
+from projections import Reader, Worker, wait_for
 from tools.checker.proxy import Proxy
 
 SILENCE, PROBE, CONNECT = 0.3, 2.0, 2

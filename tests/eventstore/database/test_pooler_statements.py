@@ -9,18 +9,13 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from support.pgbouncer import PROGRAM
-from support.pgbouncer import keeps_statements
-from support.pgbouncer import pgbouncer_to
+from support.pgbouncer import PROGRAM, keeps_statements, pgbouncer_to
 from support.pooler import pooler_to
 from support.raw import note
 
-from eventstore import EventStore
-from eventstore import Settings
-from eventstore.database.connection import APP
-from eventstore.database.connection import connect
+from eventstore import EventStore, Settings
+from eventstore.database.connection import APP, connect, statement_name
 from eventstore.database.pipelined_connection import Statement
-from eventstore.database.connection import statement_name
 from eventstore.errors import UnsuitableServer
 
 REMEDY = "does not keep prepared statements: set max_prepared_statements"

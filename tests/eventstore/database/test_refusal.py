@@ -10,11 +10,8 @@ import pytest
 from support.pooler import message
 
 from eventstore import Settings
-from eventstore.database.connection import APP
-from eventstore.database.connection import connect
-from eventstore.errors import LoginRefused
-from eventstore.errors import ServerStarting
-from eventstore.errors import ServerUnreachable
+from eventstore.database.connection import APP, connect
+from eventstore.errors import LoginRefused, ServerStarting, ServerUnreachable
 
 GERMAN = {
     "28P01": "Passwort-Authentifizierung für Benutzer »ana« fehlgeschlagen",

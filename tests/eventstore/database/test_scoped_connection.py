@@ -14,13 +14,9 @@ from support.raw import note
 from support.values import texts
 from support.waiting import until_async
 
-from eventstore import Caller
-from eventstore import EventStore
-from eventstore import Settings
+from eventstore import Caller, EventStore, Settings
 from eventstore.database.scoped_connection import MOST_PREPARED
-from eventstore.errors import ConnectionLost
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
+from eventstore.errors import ConnectionLost, EventStoreError, InputError
 
 ASKED = "SELECT current_tenant(), current_tenant_user()"
 TENANTS = [f"tenant {number}" for number in range(5)]

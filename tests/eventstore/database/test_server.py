@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from support.servers import DatabaseServer
-from support.servers import open_folder
+from support.servers import DatabaseServer, open_folder
 
 from eventstore import Settings
 from eventstore.database.migrate import Migrator
 from eventstore.database.server import Server
-from eventstore.errors import SchemaTooNew
-from eventstore.errors import UnsuitableServer
+from eventstore.errors import SchemaTooNew, UnsuitableServer
 
 
 def test_an_embedded_server_whose_schema_is_newer_is_left_again(clean_environment: None) -> None:

@@ -12,10 +12,7 @@ from eventstore.database import server as server_module
 from eventstore.database import settings as settings_module
 from eventstore.database.server import Server
 from eventstore.database.settings import default_data_dir
-from eventstore.errors import ConnectionLost
-from eventstore.errors import DiskFull
-from eventstore.errors import InputError
-from eventstore.errors import SettingsError
+from eventstore.errors import ConnectionLost, DiskFull, InputError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

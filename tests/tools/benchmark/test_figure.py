@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Target
+from tools.benchmark.measurement import Figure, Target
 
 
 def test_the_ratio_is_the_median_of_the_ratios_of_the_runs() -> None:

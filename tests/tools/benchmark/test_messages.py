@@ -5,11 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from statistics import median
 
-from tools.benchmark.messages import LONGEST
-from tools.benchmark.messages import SHORTEST
-from tools.benchmark.messages import Message
-from tools.benchmark.messages import conversations
-from tools.benchmark.messages import streams
+from tools.benchmark.messages import LONGEST, SHORTEST, Message, conversations, streams
 
 
 def some(seed: str, callers: int = 4, each: int = 500) -> list[list[Message]]:

@@ -13,19 +13,11 @@ from psycopg import sql
 
 from eventstore import Settings
 from eventstore.database.connection import Connection
-from tools.benchmark import peers
-from tools.benchmark import plot
-from tools.benchmark import read
-from tools.benchmark.measurement import TRIAL
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import drive
+from tools.benchmark import peers, plot, read
+from tools.benchmark.measurement import TRIAL, Benchmark, Target, drive
 from tools.benchmark.messages import Message
-from tools.benchmark.peers import Peer
-from tools.benchmark.peers import PeerMissing
-from tools.benchmark.peers import PeerSpec
-from tools.benchmark.workspace import Workspace
-from tools.benchmark.workspace import prepared_workspace
+from tools.benchmark.peers import Peer, PeerMissing, PeerSpec
+from tools.benchmark.workspace import Workspace, prepared_workspace
 
 
 @dataclass

@@ -9,17 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from eventstore import Settings
-from tools.benchmark.measurement import TRIAL
-from tools.benchmark.measurement import Benchmark
+from tools.benchmark.measurement import TRIAL, Benchmark
 from tools.benchmark.messages import conversations
-from tools.benchmark.peers import PEERS
-from tools.benchmark.peers import Peer
-from tools.benchmark.peers import PeerMissing
-from tools.benchmark.peers import PeerSpec
-from tools.benchmark.peers import opened_peer
+from tools.benchmark.peers import PEERS, Peer, PeerMissing, PeerSpec, opened_peer
 from tools.benchmark.peers.message_db import FOLDER
-from tools.benchmark.workspace import Workspace
-from tools.benchmark.workspace import prepared_workspace
+from tools.benchmark.workspace import Workspace, prepared_workspace
 
 MODULES = {
     "eventsourcing": ("eventsourcing",),

@@ -6,14 +6,10 @@ import asyncio
 
 import pytest
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.errors import ServerError
-from projections import Reader
-from projections import wait_for
-from tools.benchmark.processes import process
-from tools.benchmark.processes import workers
+from projections import Reader, wait_for
+from tools.benchmark.processes import process, workers
 
 CONVERSATION = "6f0b5ff0-5b6e-4c1e-9df7-2c4c8f3a5b10"
 

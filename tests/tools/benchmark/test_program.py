@@ -22,12 +22,9 @@ from support.processes import Commands
 from support.servers import DatabaseServer
 from support.waiting import until
 
-from tools.benchmark import COMPARISONS
-from tools.benchmark import Comparison
-from tools.benchmark import __main__
+from tools.benchmark import COMPARISONS, Comparison, __main__
 from tools.benchmark.__main__ import main
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
+from tools.benchmark.measurement import Benchmark, Figure
 
 PROGRAM = "tools.benchmark"
 OF_PEERS = ("peers", "log-reading", "sessions", "projecting")

@@ -8,10 +8,7 @@ import threading
 import pytest
 
 from eventstore.errors import InputError
-from tools.benchmark.measurement import Throughput
-from tools.benchmark.measurement import drive
-from tools.benchmark.measurement import drive_threads
-from tools.benchmark.measurement import driver
+from tools.benchmark.measurement import Throughput, drive, drive_threads, driver
 from tools.benchmark.messages import Message
 
 LONG = 60.0

@@ -8,13 +8,10 @@ import psycopg
 import pytest
 from support.servers import DatabaseServer
 
-from eventstore import EventStore
-from eventstore import MessageAdded
-from eventstore import Settings
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.errors import ServerUnreachable
-from tools.benchmark.__main__ import not_durable
-from tools.benchmark.__main__ import server_settings
+from tools.benchmark.__main__ import not_durable, server_settings
 from tools.benchmark.workspace import prepared_workspace
 
 _LEFT = """

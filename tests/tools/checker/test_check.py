@@ -14,15 +14,10 @@ import pytest
 
 from eventstore import Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
-from eventstore.errors import InputError
-from eventstore.errors import PermissionDenied
-from eventstore.errors import ServerUnreachable
-from tools.checker.check import Check
-from tools.checker.check import Progress
-from tools.checker.report import Kind
-from tools.checker.report import Report
-from tools.checker.settings import CheckSettings
-from tools.checker.settings import Fault
+from eventstore.errors import InputError, PermissionDenied, ServerUnreachable
+from tools.checker.check import Check, Progress
+from tools.checker.report import Kind, Report
+from tools.checker.settings import CheckSettings, Fault
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -15,32 +15,22 @@ from psycopg.conninfo import conninfo_to_dict
 from support.environment import child_environment
 
 from eventstore import Settings
-from eventstore.errors import ConnectionLost
-from eventstore.errors import EventIdConflict
-from eventstore.errors import EventStoreError
-from eventstore.errors import InputError
-from eventstore.errors import RetryableError
-from eventstore.errors import SchemaMissing
-from eventstore.errors import ServerUnreachable
-from eventstore.errors import WrongExpectedVersion
-from tools.checker.adapter import CheckEvent
-from tools.checker.adapter import OutcomeUnknown
-from tools.checker.adapter import Refused
-from tools.checker.adapter import Write
-from tools.checker.adapter import WrongVersion
-from tools.checker.adapter import content_of
-from tools.checker.eventstore_adapter import EventStoreLog
-from tools.checker.eventstore_adapter import adapter_errors
-from tools.checker.journal import Journal
-from tools.checker.journal import read_lines
+from eventstore.errors import (
+    ConnectionLost,
+    EventIdConflict,
+    EventStoreError,
+    InputError,
+    RetryableError,
+    SchemaMissing,
+    ServerUnreachable,
+    WrongExpectedVersion,
+)
+from tools.checker.adapter import CheckEvent, OutcomeUnknown, Refused, Write, WrongVersion, content_of
+from tools.checker.eventstore_adapter import EventStoreLog, adapter_errors
+from tools.checker.journal import Journal, read_lines
 from tools.checker.proxy import Proxy
-from tools.checker.server import url_via_proxy
-from tools.checker.server import url_with_name
-from tools.checker.settings import READER
-from tools.checker.settings import CheckSettings
-from tools.checker.settings import Fault
-from tools.checker.settings import ProcessTask
-from tools.checker.settings import parse_faults
+from tools.checker.server import url_via_proxy, url_with_name
+from tools.checker.settings import READER, CheckSettings, Fault, ProcessTask, parse_faults
 
 
 @pytest.mark.parametrize("what", ["seconds", "writers", "readers", "patience"])

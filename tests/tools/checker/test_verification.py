@@ -11,18 +11,11 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.journals import Attempt
-from support.journals import History
-from support.journals import Reading
-from support.journals import correct
-from support.journals import told
+from support.journals import Attempt, History, Reading, correct, told
 
 from tools.checker.adapter import ReadEvent
-from tools.checker.report import Findings
-from tools.checker.report import Kind
-from tools.checker.report import Violation
-from tools.checker.verification import Records
-from tools.checker.verification import compare
+from tools.checker.report import Findings, Kind, Violation
+from tools.checker.verification import Records, compare
 
 pytestmark = pytest.mark.any_server
 

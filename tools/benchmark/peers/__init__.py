@@ -9,11 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tools.benchmark.measurement import Benchmark
-from tools.benchmark.measurement import Figure
-from tools.benchmark.measurement import Target
-from tools.benchmark.measurement import Throughput
-from tools.benchmark.measurement import drive
+from tools.benchmark.measurement import Benchmark, Figure, Target, Throughput, drive
 from tools.benchmark.messages import Message
 from tools.benchmark.workspace import Workspace
 

@@ -12,8 +12,7 @@ from google.genai.types import Content, Part
 
 from tools.benchmark.messages import Message
 from tools.benchmark.peers import Peer
-from tools.benchmark.peers.sqlalchemy_engine import options
-from tools.benchmark.peers.sqlalchemy_engine import url
+from tools.benchmark.peers.sqlalchemy_engine import options, url
 from tools.benchmark.workspace import Workspace
 
 _APP = "bench"

@@ -12,8 +12,7 @@ from psycopg import AsyncConnection, sql
 from psycopg_pool import AsyncConnectionPool
 
 from tools.benchmark.messages import Message
-from tools.benchmark.peers import Peer
-from tools.benchmark.peers import PeerMissing
+from tools.benchmark.peers import Peer, PeerMissing
 from tools.benchmark.workspace import Workspace
 from tools.queries import query
 

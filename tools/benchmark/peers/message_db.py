@@ -15,8 +15,7 @@ from psycopg.types.json import Jsonb
 from eventstore.database.connection import Connection
 from tools.benchmark.bare_insert import SharedConnections
 from tools.benchmark.messages import Message
-from tools.benchmark.peers import Peer
-from tools.benchmark.peers import PeerMissing
+from tools.benchmark.peers import Peer, PeerMissing
 from tools.benchmark.workspace import Workspace
 
 FOLDER = "EVENTSTORE_BENCH_MESSAGE_DB"
