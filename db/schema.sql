@@ -54,12 +54,19 @@ CREATE FUNCTION public.accepted_when_deleted(event_type text) RETURNS boolean
 
 
 --
--- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
+-- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (CURRENT_USER = role);
+CREATE FUNCTION public.add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+BEGIN
+    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+    VALUES (tenant_id, conversation_id, user_id, 'own')
+        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
+END
+$$;
 
 
 --
@@ -515,21 +522,11 @@ $$;
 
 
 --
--- Name: current_conversation(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: append_tenant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.current_conversation() RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (NULLIF(current_setting('eventstore.conversation_id'::text, true), ''::text))::uuid;
-
-
---
--- Name: current_tenant(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.current_tenant() RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'public', 'pg_temp'
+CREATE FUNCTION public.append_tenant() RETURNS text
+    LANGUAGE plpgsql STABLE
     AS $$
 DECLARE
     bound text;
@@ -538,21 +535,14 @@ BEGIN
     IF FOUND THEN
         RETURN bound;
     END IF;
-    IF may_set_tenant() THEN
-        RETURN nullif(current_setting('eventstore.tenant', true), '');
+    IF NOT may_set_tenant() THEN
+        RAISE EXCEPTION 'the login % may not append for any tenant', session_user
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
-    RETURN NULL;
+    RETURN nullif(current_setting('eventstore.tenant', true), '');
 END
 $$;
-
-
---
--- Name: current_tenant_user(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.current_tenant_user() RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
 
 
 --
@@ -620,6 +610,40 @@ $$;
 
 
 --
+-- Name: begin_wait(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.begin_wait(seen bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    class integer := 'waiter_slots'::regclass::oid::bigint::bit(32)::integer;
+BEGIN
+    PERFORM refuse_old_snapshots();
+    IF NOT pg_try_advisory_lock_shared(class, 0) THEN
+        RETURN false;
+    END IF;
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
+        -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
+        PERFORM set_config('synchronous_commit', 'off', true),
+                setval('waiter_slots', 1);
+    END IF;
+    -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
+    IF lowest_append_in_flight(begin_wait.seen) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM events e WHERE e.position > begin_wait.seen) THEN
+            RETURN true;
+        END IF;
+    END IF;
+    PERFORM pg_advisory_unlock_shared(class, 0);
+    RETURN false;
+END
+$$;
+
+
+--
 -- Name: bind_login(name, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -647,15 +671,6 @@ BEGIN
         ON CONFLICT ON CONSTRAINT bound_logins_pkey DO UPDATE SET tenant_id = excluded.tenant_id;
 END
 $$;
-
-
---
--- Name: may_set_tenant(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.may_set_tenant() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
 
 
 --
@@ -689,42 +704,6 @@ CREATE FUNCTION public.conversation_key(tenant_id text, conversation_id uuid) RE
 
 
 --
--- Name: member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is(object jsonb, member text, type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
-
-
---
--- Name: member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is_text(object jsonb, member text, longest integer) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
-
-
---
--- Name: member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
-
-
---
--- Name: validate_conversation(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
-
-
---
 -- Name: conversation_uuid(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -746,6 +725,102 @@ BEGIN
     RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
 END
 $_$;
+
+
+--
+-- Name: create_staging_tables(text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.create_staging_tables(tables text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    live   text := stage_schema('live');
+    next   text := stage_schema('next');
+    name   text;
+    shown  text;
+    source pg_class;
+    more   text;
+BEGIN
+    FOREACH name IN ARRAY tables LOOP
+        shown := format('%I.%I', next, name);
+        SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
+        EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
+                       shown, live, name);
+        FOR more IN
+            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
+             UNION ALL
+            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
+             WHERE source.reloptions IS NOT NULL
+             UNION ALL
+            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
+             WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
+             UNION ALL
+            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
+                          CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
+             WHERE source.relreplident IN ('f', 'n')
+             UNION ALL
+            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
+              FROM pg_attribute a
+             WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
+             UNION ALL
+            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM aclexplode(source.relacl) AS g
+             WHERE g.grantee <> source.relowner
+             UNION ALL
+            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
+                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+              FROM pg_attribute a, aclexplode(a.attacl) AS g
+             WHERE a.attrelid = source.oid AND a.attnum > 0
+        LOOP
+            EXECUTE more;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+
+--
+-- Name: current_conversation(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.current_conversation() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (NULLIF(current_setting('eventstore.conversation_id'::text, true), ''::text))::uuid;
+
+
+--
+-- Name: current_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.current_tenant() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    bound text;
+BEGIN
+    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
+    IF FOUND THEN
+        RETURN bound;
+    END IF;
+    IF may_set_tenant() THEN
+        RETURN nullif(current_setting('eventstore.tenant', true), '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: current_tenant_user(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.current_tenant_user() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
 
 
 SET default_tablespace = '';
@@ -915,6 +990,28 @@ CREATE FUNCTION public.digest_text(value text) RETURNS bytea
 
 
 --
+-- Name: disable_rls(regclass); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.disable_rls(walled regclass) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    policy name;
+BEGIN
+    FOR policy IN
+        SELECT p.polname
+          FROM pg_policy p
+         WHERE p.polrelid = walled
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+    LOOP
+        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+    END LOOP;
+END
+$$;
+
+
+--
 -- Name: drop_stage(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -941,6 +1038,65 @@ BEGIN
     DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
 END
 $$;
+
+
+--
+-- Name: enable_rls(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    owner_name  name;
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+BEGIN
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
+    PERFORM disable_rls(walled);
+    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
+                   walled, owner_name, owner_name, owner_name);
+    IF to_regrole('eventstore_projector') IS NOT NULL THEN
+        EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
+    END IF;
+    IF to_regrole('eventstore_search') IS NOT NULL
+       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+        EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
+                            USING (is_current_role(''eventstore_search''))', walled);
+    END IF;
+    IF NOT has_tenant THEN
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
+END
+$$;
+
+
+--
+-- Name: waiter_slots; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+CREATE SEQUENCE public.waiter_slots
+    AS integer
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    MAXVALUE 1
+    CACHE 1;
+
+
+--
+-- Name: end_wait(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.end_wait() RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT pg_advisory_unlock_shared((((('public.waiter_slots'::regclass)::oid)::bigint)::bit(32))::integer, 0) AS pg_advisory_unlock_shared;
+END;
 
 
 --
@@ -1013,37 +1169,6 @@ CREATE FUNCTION public.event_not_below(lowest bigint) RETURNS bigint
     AS $$
 BEGIN
     RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
-END
-$$;
-
-
---
--- Name: validate_event(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    AS $$
-DECLARE
-    problem text;
-BEGIN
-    IF metadata IS DISTINCT FROM '{}' THEN
-        problem := validate_metadata(metadata);
-        IF problem IS NOT NULL THEN
-            RETURN problem;
-        END IF;
-    END IF;
-    IF event_type = 'message.added' THEN
-        RETURN validate_message(content);
-    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
-        RETURN validate_conversation(event_type, content);
-    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
-                         'task.artifact_added', 'task.artifact_extended') THEN
-        RETURN validate_task(event_type, content);
-    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        RETURN validate_sharing(event_type, content);
-    END IF;
-    RETURN NULL;
 END
 $$;
 
@@ -1138,64 +1263,36 @@ $$;
 
 
 --
--- Name: waiter_slots; Type: SEQUENCE; Schema: public; Owner: -
+-- Name: has_waiters(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE SEQUENCE public.waiter_slots
-    AS integer
-    START WITH 0
-    INCREMENT BY 1
-    MINVALUE 0
-    MAXVALUE 1
-    CACHE 1;
-
-
---
--- Name: end_wait(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.end_wait() RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    BEGIN ATOMIC
- SELECT pg_advisory_unlock_shared((((('public.waiter_slots'::regclass)::oid)::bigint)::bit(32))::integer, 0) AS pg_advisory_unlock_shared;
-END;
-
-
---
--- Name: validate_given_id(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
-
-
---
--- Name: register_append(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.register_append() RETURNS boolean
+CREATE FUNCTION public.has_waiters() RETURNS boolean
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    anybody boolean;
 BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        PERFORM refuse_old_snapshots();
+    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
+        RETURN false;
     END IF;
-    SELECT CASE
-               WHEN pg_advisory_xact_lock_shared(
-                        'events_position'::regclass::oid::bigint::bit(32)::integer,
-                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
-                    ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
-           END
-      INTO anybody
-      FROM events_position s;
-    RETURN anybody;
+    IF pg_try_advisory_xact_lock('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('waiter_slots', 0);
+        RETURN false;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
+    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
+    -- warn: waiting sessions poll every few seconds as well.
+    RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;
+
+
+--
+-- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (CURRENT_USER = role);
 
 
 --
@@ -1269,40 +1366,6 @@ BEGIN
            ) AS h
         ON h.tenant_id = lease_answers.tenant_id
        AND h.conversation_id = k.conversation_id;
-END
-$$;
-
-
---
--- Name: begin_wait(bigint); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.begin_wait(seen bigint) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-DECLARE
-    class integer := 'waiter_slots'::regclass::oid::bigint::bit(32)::integer;
-BEGIN
-    PERFORM refuse_old_snapshots();
-    IF NOT pg_try_advisory_lock_shared(class, 0) THEN
-        RETURN false;
-    END IF;
-    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
-        -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
-        PERFORM set_config('synchronous_commit', 'off', true),
-                setval('waiter_slots', 1);
-    END IF;
-    -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
-    IF lowest_append_in_flight(begin_wait.seen) IS NULL THEN
-        IF NOT EXISTS (SELECT FROM events e WHERE e.position > begin_wait.seen) THEN
-            RETURN true;
-        END IF;
-    END IF;
-    PERFORM pg_advisory_unlock_shared(class, 0);
-    RETURN false;
 END
 $$;
 
@@ -1383,28 +1446,6 @@ CREATE FUNCTION public.low_32_bits(value bigint) RETURNS integer
 
 
 --
--- Name: disable_rls(regclass); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.disable_rls(walled regclass) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    policy name;
-BEGIN
-    FOR policy IN
-        SELECT p.polname
-          FROM pg_policy p
-         WHERE p.polrelid = walled
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
-    LOOP
-        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
-    END LOOP;
-END
-$$;
-
-
---
 -- Name: lowest_append_in_flight(bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1421,61 +1462,6 @@ END;
 
 
 --
--- Name: create_staging_tables(text[]); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.create_staging_tables(tables text[]) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-DECLARE
-    live   text := stage_schema('live');
-    next   text := stage_schema('next');
-    name   text;
-    shown  text;
-    source pg_class;
-    more   text;
-BEGIN
-    FOREACH name IN ARRAY tables LOOP
-        shown := format('%I.%I', next, name);
-        SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
-        EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
-                       shown, live, name);
-        FOR more IN
-            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
-             UNION ALL
-            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
-             WHERE source.reloptions IS NOT NULL
-             UNION ALL
-            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
-             WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
-             UNION ALL
-            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
-                          CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
-             WHERE source.relreplident IN ('f', 'n')
-             UNION ALL
-            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
-              FROM pg_attribute a
-             WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
-             UNION ALL
-            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
-                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-              FROM aclexplode(source.relacl) AS g
-             WHERE g.grantee <> source.relowner
-             UNION ALL
-            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
-                          CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-              FROM pg_attribute a, aclexplode(a.attacl) AS g
-             WHERE a.attrelid = source.oid AND a.attnum > 0
-        LOOP
-            EXECUTE more;
-        END LOOP;
-    END LOOP;
-END
-$$;
-
-
---
 -- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1486,6 +1472,42 @@ CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id 
     FROM public.conversation_members m
    WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text])))));
 END;
+
+
+--
+-- Name: may_set_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.may_set_tenant() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
+
+
+--
+-- Name: member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.member_is(object jsonb, member text, type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
+
+
+--
+-- Name: member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
+
+
+--
+-- Name: member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
 
 
 --
@@ -1504,24 +1526,6 @@ CREATE FUNCTION public.members_of(conversation uuid) RETURNS TABLE(user_id text,
            WHERE (((own.tenant_id)::text = ( SELECT public.current_tenant() AS current_tenant)) AND (own.conversation_id = members_of.conversation) AND ((own.user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user)))))))
    ORDER BY (m.access = 'own'::text) DESC, m.user_id;
 END;
-
-
---
--- Name: validate_message(jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
-
-
---
--- Name: validate_metadata(jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
 
 
 --
@@ -1791,6 +1795,16 @@ $$;
 
 
 --
+-- Name: notify_channel(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.notify_channel() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    RETURN ('eventstore_'::text || ("current_schema"())::text);
+
+
+--
 -- Name: occurred_at(jsonb, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1800,19 +1814,12 @@ CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with ti
 
 
 --
--- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_variable
-BEGIN
-    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-    VALUES (tenant_id, conversation_id, user_id, 'own')
-        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
-END
-$$;
+CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN ((uuid_hash(conversation_id) & 15))::smallint;
 
 
 --
@@ -1888,40 +1895,6 @@ END;
 
 
 --
--- Name: enable_rls(regclass, name); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-DECLARE
-    owner_name  name;
-    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
-BEGIN
-    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM disable_rls(walled);
-    EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
-                   walled, owner_name, owner_name, owner_name);
-    IF to_regrole('eventstore_projector') IS NOT NULL THEN
-        EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
-    END IF;
-    IF to_regrole('eventstore_search') IS NOT NULL
-       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
-        EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (is_current_role(''eventstore_search''))', walled);
-    END IF;
-    IF NOT has_tenant THEN
-        RETURN;
-    END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
-END
-$$;
-
-
---
 -- Name: rebuild_key(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1978,6 +1951,33 @@ BEGIN
         USING ERRCODE = 'insufficient_privilege',
               DETAIL = 'It acts for another tenant: that of its login, or that of the setting eventstore.tenant.',
               HINT = 'Set eventstore.tenant to the tenant of the events; a login that is bound to one appends for it alone.';
+END
+$$;
+
+
+--
+-- Name: register_append(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.register_append() RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    anybody boolean;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM refuse_old_snapshots();
+    END IF;
+    SELECT CASE
+               WHEN pg_advisory_xact_lock_shared(
+                        'events_position'::regclass::oid::bigint::bit(32)::integer,
+                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
+                    ) IS NOT NULL
+                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
+           END
+      INTO anybody
+      FROM events_position s;
+    RETURN anybody;
 END
 $$;
 
@@ -2061,37 +2061,43 @@ $$;
 
 
 --
--- Name: search_narrowed(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: rls_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $$
+CREATE FUNCTION public.rls_of(walled regclass, conversation_column name) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
 DECLARE
-    asked   tsquery := '';
-    reading tsquery;
-    labels  text[];
+    of_user text := '';
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
 BEGIN
-    FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
-        asked := asked || reading;
-    END LOOP;
-    IF numnode(asked) = 0 THEN
-        RETURN asked;
+    IF EXISTS (SELECT
+                 FROM pg_attribute a
+                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+        -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
+        -- query names.
+        of_user := format('OR %1$s = (SELECT m.conversation_id
+                                        FROM conversation_members m
+                                       WHERE m.conversation_id = current_conversation())
+                           OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
     END IF;
-    labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
-        RETURN asked && search_word(labels[1]);
-    END IF;
-    -- These labels include the tenant.
-    IF role IS NOT NULL OR kind = 'task' THEN
-        asked := asked && search_word(labels[2]);
-    END IF;
-    IF actor IS NOT NULL THEN
-        asked := asked && search_word(labels[3]);
-    END IF;
-    RETURN asked;
+    -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
+    -- not the policy, decide how its rows are found.
+    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT current_tenant_user()) IS NULL %s) THEN true END IS NOT NULL',
+                  rls_tenant(), of_user);
 END
-$$;
+$_$;
+
+
+--
+-- Name: rls_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.rls_tenant() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
+                         CASE WHEN may_set_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
 
 
 --
@@ -2661,6 +2667,40 @@ BEGIN
     RETURN shown || piece || rtrim(ending);
 END
 $_$;
+
+
+--
+-- Name: search_narrowed(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    asked   tsquery := '';
+    reading tsquery;
+    labels  text[];
+BEGIN
+    FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
+        asked := asked || reading;
+    END LOOP;
+    IF numnode(asked) = 0 THEN
+        RETURN asked;
+    END IF;
+    labels := search_labels(tenant, role, actor);
+    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
+        RETURN asked && search_word(labels[1]);
+    END IF;
+    -- These labels include the tenant.
+    IF role IS NOT NULL OR kind = 'task' THEN
+        asked := asked && search_word(labels[2]);
+    END IF;
+    IF actor IS NOT NULL THEN
+        asked := asked && search_word(labels[3]);
+    END IF;
+    RETURN asked;
+END
+$$;
 
 
 --
@@ -3282,48 +3322,6 @@ $$;
 
 
 --
--- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN ((uuid_hash(conversation_id) & 15))::smallint;
-
-
---
--- Name: validate_sharing(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
-
-
---
--- Name: has_waiters(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.has_waiters() RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
-        RETURN false;
-    END IF;
-    IF pg_try_advisory_xact_lock('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('waiter_slots', 0);
-        RETURN false;
-    END IF;
-    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
-    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
-    -- warn: waiting sessions poll every few seconds as well.
-    RETURN pg_notification_queue_usage() < 0.5;
-END
-$$;
-
-
---
 -- Name: statistics_by_actor(text, date, date, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3805,25 +3803,6 @@ $$;
 
 
 --
--- Name: validate_task(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_task(event_type text, content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
-
-
---
--- Name: rls_tenant(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.rls_tenant() RETURNS text
-    LANGUAGE sql STABLE
-    RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
-                         CASE WHEN may_set_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))'::text;
-
-
---
 -- Name: text_of_parts(jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3857,67 +3836,88 @@ $$;
 
 
 --
--- Name: notify_channel(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_conversation(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.notify_channel() RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    RETURN ('eventstore_'::text || ("current_schema"())::text);
-
-
---
--- Name: rls_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.rls_of(walled regclass, conversation_column name) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    AS $_$
-DECLARE
-    of_user text := '';
-    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
-BEGIN
-    IF EXISTS (SELECT
-                 FROM pg_attribute a
-                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
-        -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
-        -- query names.
-        of_user := format('OR %1$s = (SELECT m.conversation_id
-                                        FROM conversation_members m
-                                       WHERE m.conversation_id = current_conversation())
-                           OR (SELECT true FROM conversation_members m WHERE m.conversation_id = %1$s)', named);
-    END IF;
-    -- In this form no index matches it, and the planner assumes that it holds for all rows: the query's own conditions,
-    -- not the policy, decide how its rows are found.
-    RETURN format('CASE WHEN tenant_id = %s AND ((SELECT current_tenant_user()) IS NULL %s) THEN true END IS NOT NULL',
-                  rls_tenant(), of_user);
-END
-$_$;
+CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
 
 
 --
--- Name: append_tenant(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_event(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.append_tenant() RETURNS text
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION public.validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$
 DECLARE
-    bound text;
+    problem text;
 BEGIN
-    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
-    IF FOUND THEN
-        RETURN bound;
+    IF metadata IS DISTINCT FROM '{}' THEN
+        problem := validate_metadata(metadata);
+        IF problem IS NOT NULL THEN
+            RETURN problem;
+        END IF;
     END IF;
-    IF NOT may_set_tenant() THEN
-        RAISE EXCEPTION 'the login % may not append for any tenant', session_user
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
+    IF event_type = 'message.added' THEN
+        RETURN validate_message(content);
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        RETURN validate_conversation(event_type, content);
+    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
+                         'task.artifact_added', 'task.artifact_extended') THEN
+        RETURN validate_task(event_type, content);
+    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        RETURN validate_sharing(event_type, content);
     END IF;
-    RETURN nullif(current_setting('eventstore.tenant', true), '');
+    RETURN NULL;
 END
 $$;
+
+
+--
+-- Name: validate_given_id(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
+
+
+--
+-- Name: validate_message(jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
+
+
+--
+-- Name: validate_metadata(jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
+
+
+--
+-- Name: validate_sharing(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
+
+
+--
+-- Name: validate_task(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_task(event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
 
 
 --
@@ -4014,7 +4014,7 @@ COMMENT ON COLUMN public.conversations.given_id IS 'Id that the client gave, if 
 -- Name: COLUMN conversations.member_order; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.conversations.member_order IS 'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/memberorder.py';
+COMMENT ON COLUMN public.conversations.member_order IS 'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/member_order.py';
 
 
 --
