@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
 from support.examples import WHOLE, fewer
 from support.leftovers import TemporaryFolder
+from support.processes import Commands, commands
 from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
 from support.tenants import TenantStore
 
@@ -181,6 +182,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting comes from the caller's environment or ``.env``."""
     clear_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
+    """Commands in processes of their own; those that still run at the end of the test are ended."""
+    with commands(tmp_path / "output") as running:
+        yield running
 
 
 @pytest.fixture

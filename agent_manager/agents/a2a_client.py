@@ -140,6 +140,6 @@ def open_client(card: Json, http: httpx.AsyncClient) -> SdkClient:
         raise AgentUnsupported(
             "talking to a remote agent takes a2a-sdk: pip install 'flowagents-eventstore[a2a]'"
         ) from None
-    module = import_module(f"agent_manager.agents.sdk.{'old' if version.startswith('0.') else 'new'}")
+    module = import_module(f"agent_manager.agents.{'v0_3' if version.startswith('0.') else 'v1'}")
     client: SdkClient = module.Client(card, http)
     return client

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.commandline import Eventstore, program_in_process
-from support.processes import Commands, commands
 from support.servers import DatabaseServer
 
 from agent_manager.cli import main
@@ -28,10 +26,3 @@ def eventstore(
     """The command line, called in this process, on the page's database."""
     monkeypatch.setenv("DATABASE_URL", page_url)
     return program_in_process("eventstore", main, monkeypatch, capsys)
-
-
-@pytest.fixture
-def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
-    """Starts commands; those that still run at the end of the test are ended."""
-    with commands(tmp_path / "output") as running:
-        yield running

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
 from support.environment import clear_settings
-from support.processes import Commands, commands
 from support.servers import DatabaseServer
 
 from eventstore import (
@@ -78,10 +76,3 @@ def library(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, library_url
     """The command line on a database with a little of everything, which tests only read."""
     monkeypatch.setenv("DATABASE_URL", library_url)
     return eventstore
-
-
-@pytest.fixture
-def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
-    """Starts commands; whatever still runs at the end of the test is ended."""
-    with commands(tmp_path / "output") as running:
-        yield running

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from support.demoapp import Manager
-from support.processes import Commands, commands
+from support.processes import Commands
 from support.waiting import until
 
 from agent_manager.importers import migrate
@@ -68,12 +68,6 @@ async def test_whichever_append_loses_its_connection(
             assert await all_of(store) == expected
             assert sum([1 async for _ in store.read_log()]) == whole.new_events
     assert at > 2
-
-
-@pytest.fixture
-def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
-    with commands(tmp_path / "output") as running:
-        yield running
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from support.environment import child_environment
 from support.ports import free_port
-from support.processes import Commands, commands
+from support.processes import Commands
 from support.raw import insert_unchecked
 from support.waiting import until
 
@@ -47,12 +47,6 @@ class Application:
             return self.ask("conversation/list") is not None
         except httpx.HTTPError:
             return False
-
-
-@pytest.fixture
-def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
-    with commands(tmp_path / "output") as running:
-        yield running
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from support.environment import TREE
 
-from eventstore.database.embedded import installation, keeper
+from eventstore.database.embedded import installation
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.embedded.installation import choose_account
 from eventstore.database.embedded.locks import is_free
@@ -28,7 +29,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to other accounts"),
 ]
 
-TREE = Path(keeper.__file__).parents[2]
 NOBODY = pwd.getpwnam("nobody")
 
 USE = """

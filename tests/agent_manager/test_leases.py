@@ -30,10 +30,11 @@ SECONDS = 1.5
 
 PROCESS = """
 import asyncio, sys, threading
-from agent_manager.manager import application_manager, leases
+from agent_manager import answering
+from agent_manager.factory import application_manager
 
 _, name, works_on_a_task, seconds = sys.argv
-leases.LEASE_SECONDS, leases.RENEW_SECONDS = float(seconds), float(seconds) / 5
+answering.LEASE_SECONDS, answering.RENEW_SECONDS = float(seconds), float(seconds) / 5
 go_on = threading.Event()
 
 async def waits(message):

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from support.environment import TREE
 from support.waiting import until
 
 from eventstore.database.embedded import keeper, postmaster
@@ -27,7 +28,6 @@ from eventstore.errors import EmbeddedServerError
 pytestmark = pytest.mark.any_server
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
-TREE = Path(keeper.__file__).parents[2]
 
 # A user of the server in a process of its own: says when it has it, and leaves when its input ends.
 USER = """

@@ -30,9 +30,10 @@ SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1
 
 PROCESS = """
 import asyncio, sys
-from agent_manager.manager import application_manager, leases
+from agent_manager import answering
+from agent_manager.factory import application_manager
 
-leases.LEASE_SECONDS = leases.RENEW_SECONDS = 0.5
+answering.LEASE_SECONDS = answering.RENEW_SECONDS = 0.5
 manager = application_manager(answer=sys.argv[1])
 message = {"role": "user", "messageId": "m", "contextId": "c", "parts": [{"kind": "text", "text": sys.argv[2]}]}
 asyncio.run(manager.process_message(message))
