@@ -19,7 +19,7 @@ MESSAGES = 40
 
 PROCESS = """
 import asyncio, sys, threading
-from agent_manager.manager import PostgreSQLManager
+from agent_manager.factory import PostgreSQLManager
 from agent_manager.default_classes import Message
 from support.agents import agent, user_message
 

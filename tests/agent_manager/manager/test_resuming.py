@@ -30,7 +30,7 @@ SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1
 
 PROCESS = """
 import asyncio, sys
-from agent_manager.manager import application_manager, leases
+from agent_manager import answering, application_manager
 
 leases.LEASE_SECONDS = leases.RENEW_SECONDS = 0.5
 manager = application_manager(answer=sys.argv[1])

@@ -75,8 +75,8 @@ def test_a_message_that_fits_no_class_costs_nobody_the_others() -> None:
 NEVER_IMPORTED = """
 import sys
 from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.manager import MemoryManager
-from agent_manager.manager.shapes import own
+from agent_manager.factory import MemoryManager
+from agent_manager import default_classes
 
 before = MemoryManager()
 sdk_module("a2a.client")
@@ -84,19 +84,19 @@ for manager in (before, MemoryManager()):
     conversation = manager.create_conversation()
     manager.save_message({"role": "user", "parts": [{"text": "a"}]}, conversation.conversation_id)
     [message] = manager.get_messages(conversation.conversation_id)
-    assert type(message) is own.Message, type(message)
+    assert type(message) is default_classes.Message, type(message)
     manager.close()
 assert "a2a.types" in sys.modules
 """
 IMPORTED_AFTERWARDS = """
 from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.manager import MemoryManager
+from agent_manager.factory import MemoryManager
 
 before = MemoryManager()
 from a2a.types import Message
-from agent_manager.manager.shapes import own
+from agent_manager import default_classes
 sdk_module("a2a.client")
-for manager, kind in ((before, own.Message), (MemoryManager(), Message)):
+for manager, kind in ((before, default_classes.Message), (MemoryManager(), Message)):
     manager.save_message({"role": "user", "messageId": "m", "parts": [{"text": "a"}]}, "c")
     [message] = manager.get_messages("c")
     assert type(message) is kind, type(message)
