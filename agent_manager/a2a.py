@@ -1,16 +1,13 @@
-"""A2A 0.3 and 1.x: vocabulary, conversion between versions, validation.
+"""A2A 0.3 and 1.x as plain JSON: states, conversion between the versions, validation, artifacts, tasks, agent cards.
 
-0.3 is told by ``kind``, by small states and roles (``working``, ``agent``); 1.x is JSON of protobuf and names them in
-capitals (``TASK_STATE_WORKING``, ``ROLE_AGENT``). All else is named alike in both, in camelCase; parts differ, see
-:mod:`~agent_manager.a2a`.
+0.3 marks objects by ``kind`` and writes small states and roles (``working``, ``agent``). 1.x is JSON of protobuf: no
+``kind``, names in capitals (``TASK_STATE_WORKING``, ``ROLE_AGENT``), and other members in parts. All other names are
+the same in both, in camelCase.
 
-What neither shape knows stays as it is. A value that is in the shape already is given back as it is.
-
-Clients read a list as a whole or not at all: one message with a part that is none costs them all others. What no
-version of A2A defines may be there, as in both versions; what they define must be of its kind.
-
-What an agent gave stays. What lacks, or is of another kind than it must be, is filled in: one card that a client
-cannot read costs it all others.
+Conversions keep values that neither version defines, and return values of the target version unchanged. Values that A2A
+does define must have A2A's types: a client that reads a list fails on the whole list because of one malformed item. So
+an agent card is completed, and a message is validated or repaired (:mod:`agent_manager.wire_classes`), before it is
+served.
 """
 
 from __future__ import annotations
@@ -22,15 +19,15 @@ from uuid import UUID
 from eventstore.vocabulary import TaskArtifactAdded, TaskArtifactExtended, TaskStatus
 from projections import Task
 
-# The words of A2A 0.3 and 1.x on the wire, and what is stored for them
-
 Json: TypeAlias = dict[str, Any]
 Version: TypeAlias = Literal["0.3", "1.0"]
 
 RESERVED = "eventstore:"
-"""Ids of conversations that begin so are the manager's own; no client may give one."""
+"""Prefix of conversation ids that only the manager uses."""
 
-STATE_WORDS: dict[TaskStatus, dict[Version, str]] = {
+# States and roles, and which version a value has
+
+STATE_NAMES: dict[TaskStatus, dict[Version, str]] = {
     TaskStatus.PENDING: {"0.3": "submitted", "1.0": "TASK_STATE_SUBMITTED"},
     TaskStatus.IN_PROGRESS: {"0.3": "working", "1.0": "TASK_STATE_WORKING"},
     TaskStatus.COMPLETED: {"0.3": "completed", "1.0": "TASK_STATE_COMPLETED"},
@@ -41,15 +38,15 @@ STATE_WORDS: dict[TaskStatus, dict[Version, str]] = {
     TaskStatus.REJECTED: {"0.3": "rejected", "1.0": "TASK_STATE_REJECTED"},
     TaskStatus.UNKNOWN: {"0.3": "unknown", "1.0": "TASK_STATE_UNSPECIFIED"},
 }
-"""How each shape writes a task's state."""
+"""Names of the task states in each version."""
 
 FINAL = frozenset((TaskStatus.COMPLETED, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REJECTED))
-"""Nothing happens to a task after these."""
+"""States after which a task no longer changes."""
 
 OPEN = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS))
-"""The agent goes on by itself in these; in all others it is done or waits for somebody."""
+"""States in which the agent continues without further input."""
 
-_WORDS = {word: status for status, words in STATE_WORDS.items() for word in words.values()}
+_STATUSES = {name: status for status, names in STATE_NAMES.items() for name in names.values()}
 _SPELLINGS = {
     "SUBMITTED": TaskStatus.PENDING, "PENDING": TaskStatus.PENDING, "1": TaskStatus.PENDING,
     "WORKING": TaskStatus.IN_PROGRESS, "INPROGRESS": TaskStatus.IN_PROGRESS, "2": TaskStatus.IN_PROGRESS,
@@ -61,159 +58,172 @@ _SPELLINGS = {
     "AUTHREQUIRED": TaskStatus.AUTH_REQUIRED, "8": TaskStatus.AUTH_REQUIRED,
     "UNKNOWN": TaskStatus.UNKNOWN, "UNSPECIFIED": TaskStatus.UNKNOWN, "0": TaskStatus.UNKNOWN,
 }  # fmt: skip
-"""Other spellings of the states, in capitals and without separators. JSON of protobuf may hold the numbers of the enum,
-which are the same in 0.3 and 1.x; the enum of 0.3 spells ``TASK_STATE_CANCELLED``."""
+"""Other spellings of the states, in capitals and without separators. JSON of protobuf may contain the enum's numbers,
+which are the same in 0.3 and 1.x. The enum of 0.3 spells ``TASK_STATE_CANCELLED``."""
 _USER: dict[Version, str] = {"0.3": "user", "1.0": "ROLE_USER"}
 _AGENT: dict[Version, str] = {"0.3": "agent", "1.0": "ROLE_AGENT"}
-_ROLE_WORDS = {word: words for words in (_USER, _AGENT) for word in words.values()}
+_ROLES = {name: names for names in (_USER, _AGENT) for name in names.values()}
 
 
 def known_status(state: Any) -> TaskStatus | None:
-    """Return the status that is stored for a state, in any of its spellings; None if it is none of A2A."""
+    """Return the stored status for a state in any spelling; None if the value is not a state of A2A."""
     if isinstance(state, bool) or not isinstance(state, str | int):
         return None
-    if state in _WORDS:
-        return _WORDS[str(state)]
     if isinstance(state, int):
         return _SPELLINGS.get(str(state))
+    if state in _STATUSES:
+        return _STATUSES[state]
     letters = state.upper().replace("_", "").replace("-", "").replace(" ", "")
     return _SPELLINGS.get(letters.removeprefix("TASKSTATE")) if state[:1].isalnum() else None
 
 
 def status_of(state: Any) -> TaskStatus:
-    """Return the status that is stored for a state; ``unknown`` for a value that is none of A2A."""
+    """Return the stored status for a state; ``unknown`` if the value is not a state of A2A."""
     return known_status(state) or TaskStatus.UNKNOWN
 
 
-def state_word(status: TaskStatus | str, shape: Version) -> str:
-    """How a shape writes a status."""
-    return STATE_WORDS[TaskStatus(status)][shape]
+def state_name(status: TaskStatus | str, version: Version) -> str:
+    """Return the name of a status in a version."""
+    return STATE_NAMES[TaskStatus(status)][version]
 
 
-def state_in_version(state: Any, shape: Version) -> Any:
-    """Return a state in the word of a shape; a value that is no state of A2A stays."""
+def state_in_version(state: Any, version: Version) -> Any:
+    """Return a state under its name in a version; a value that is not a state unchanged."""
     status = known_status(state)
-    return state if status is None else state_word(status, shape)
+    return state if status is None else state_name(status, version)
 
 
 def readable_state(state: Any) -> Any:
-    """Return a state in a word that clients know: as it is if it is one of either shape."""
-    is_proto = isinstance(state, int) or str(state).upper().startswith("TASK")
-    return (
-        state if isinstance(state, str) and state in _WORDS else state_in_version(state, "1.0" if is_proto else "0.3")
-    )
+    """Return a state under a name that clients know: unchanged if it is a name of either version."""
+    if isinstance(state, str) and state in _STATUSES:
+        return state
+    is_protobuf = isinstance(state, int) or str(state).upper().startswith("TASK")
+    return state_in_version(state, "1.0" if is_protobuf else "0.3")
 
 
-def role_in_version(role: Any, shape: Version) -> Any:
-    """A role of either shape in the words of one; a word of neither stays."""
-    return _ROLE_WORDS[role][shape] if isinstance(role, str) and role in _ROLE_WORDS else role
+def role_in_version(role: Any, version: Version) -> Any:
+    """Return a role under its name in a version; a value that is not a role unchanged."""
+    return _ROLES[role][version] if isinstance(role, str) and role in _ROLES else role
 
 
-def agent_role(shape: Version) -> str:
-    """How a shape calls the agent's role."""
-    return _AGENT[shape]
+def agent_role(version: Version) -> str:
+    """Return the agent's role in a version."""
+    return _AGENT[version]
 
 
-def version_of(sent: Json) -> Version:
-    """Which shape a message, task or update has; 0.3 where nothing tells."""
-    if "kind" in sent:
+def version_of(value: Json) -> Version:
+    """Return the version of a message, task or update; 0.3 if nothing distinguishes it."""
+    if "kind" in value:
         return "0.3"
-    status = sent.get("status")
-    words = (sent.get("role"), status.get("state") if isinstance(status, dict) else None)
-    if any(isinstance(word, int) or str(word).upper().startswith(("ROLE_", "TASK_STATE_")) for word in words):
+    role, status = value.get("role"), value.get("status")
+    names = (role, status.get("state") if isinstance(status, dict) else None)
+    if any(isinstance(name, int) or str(name).upper().startswith(("ROLE_", "TASK_STATE_")) for name in names):
         return "1.0"
-    parts = sent.get("parts")
+    parts = value.get("parts")
     if isinstance(parts, list) and parts and all(isinstance(part, dict) and "kind" not in part for part in parts):
-        return "0.3" if sent.get("role") in list(_ROLE_WORDS) else "1.0"
+        return "0.3" if role in list(_ROLES) else "1.0"
     return "0.3"
 
 
-def parts_text(parts: Any) -> str:
-    """The text of a message's or artifact's parts, a line each; empty where they have none."""
-    if not isinstance(parts, list):
-        return ""
-    return "\n".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-# Messages, parts, artifacts and tasks of A2A 0.3 as those of 1.x, and the other way round, as plain JSON
+# Conversion of messages, parts, artifacts and tasks between the versions
 
 _FILE_MEMBERS = {"mimeType": "mediaType", "name": "filename", "bytes": "raw", "uri": "url"}
-_PART_MEMBERS = {new: old for old, new in _FILE_MEMBERS.items()}
+"""Members of a file in 0.3, and of a part in 1.x."""
+_PART_MEMBERS = {part: file for file, part in _FILE_MEMBERS.items()}
 _WRAPPED = "data_part_compat"
-"""How a2a-sdk marks data of 1.x that is no object, which 0.3 cannot express, where it puts it into one."""
+"""Metadata with which a2a-sdk marks a value that it wrapped in an object: 0.3 has only objects as data."""
 
 
-def message_in_version(message: Json, shape: Version) -> Json:
-    """A message in that shape."""
-    changed = _kind(message, "message", shape)
-    if "role" in changed:
-        changed["role"] = role_in_version(changed["role"], shape)
-    return artifact_in_version(changed, shape)
+def message_in_version(message: Json, version: Version) -> Json:
+    """Return a message in a version."""
+    converted = _with_kind(message, "message", version)
+    if "role" in converted:
+        converted["role"] = role_in_version(converted["role"], version)
+    return artifact_in_version(converted, version)
 
 
-def task_in_version(task: Json, shape: Version) -> Json:
-    """A task in that shape, with its status, history and artifacts."""
-    changed = _kind(task, "task", shape)
-    if isinstance(changed.get("status"), dict):
-        changed["status"] = status_in_version(changed["status"], shape)
+def task_in_version(task: Json, version: Version) -> Json:
+    """Return a task in a version, with its status, history and artifacts."""
+    converted = _with_kind(task, "task", version)
+    if isinstance(converted.get("status"), dict):
+        converted["status"] = status_in_version(converted["status"], version)
     for name, convert in (("history", message_in_version), ("artifacts", artifact_in_version)):
-        if isinstance(changed.get(name), list):
-            changed[name] = [convert(item, shape) if isinstance(item, dict) else item for item in changed[name]]
-    return changed
+        if isinstance(converted.get(name), list):
+            items = converted[name]
+            converted[name] = [convert(item, version) if isinstance(item, dict) else item for item in items]
+    return converted
 
 
-def artifact_in_version(artifact: Json, shape: Version) -> Json:
-    """An artifact in that shape."""
+def artifact_in_version(artifact: Json, version: Version) -> Json:
+    """Return an artifact in a version."""
     if isinstance(artifact.get("parts"), list):
-        return artifact | {"parts": [part_in_version(part, shape) for part in artifact["parts"]]}
+        return artifact | {"parts": [part_in_version(part, version) for part in artifact["parts"]]}
     return artifact
 
 
-def status_in_version(status: Json, shape: Version) -> Json:
-    """A task's status in that shape."""
-    changed = dict(status)
-    if "state" in changed:
-        changed["state"] = state_in_version(changed["state"], shape)
-    if isinstance(changed.get("message"), dict):
-        changed["message"] = message_in_version(changed["message"], shape)
-    return changed
+def status_in_version(status: Json, version: Version) -> Json:
+    """Return the status of a task in a version."""
+    converted = dict(status)
+    if "state" in converted:
+        converted["state"] = state_in_version(converted["state"], version)
+    if isinstance(converted.get("message"), dict):
+        converted["message"] = message_in_version(converted["message"], version)
+    return converted
 
 
-def part_in_version(part: Any, shape: Version) -> Any:
-    """A part in that shape; what is no part of either stays."""
+def part_in_version(part: Any, version: Version) -> Any:
+    """Return a part in a version; a value that is not a part of either unchanged."""
     if not isinstance(part, dict):
         return part
-    return _to_new(part) if shape == "1.0" else _to_old(part)
+    return _part_in_v1(part) if version == "1.0" else _part_in_v03(part)
 
 
-def text_part(text: str, shape: Version) -> Json:
-    """A part that holds a text."""
-    return {"kind": "text", "text": text} if shape == "0.3" else {"text": text}
+def text_part(text: str, version: Version) -> Json:
+    """Return a part that contains a text."""
+    return {"kind": "text", "text": text} if version == "0.3" else {"text": text}
 
 
-def _kind(sent: Json, kind: str, shape: Version) -> Json:
-    rest = {name: value for name, value in sent.items() if name != "kind"}
-    return {"kind": sent.get("kind", kind), **rest} if shape == "0.3" else rest
+def parts_text(parts: Any) -> str:
+    """Return the texts of the parts of a message or artifact, one per line."""
+    if not isinstance(parts, list):
+        return ""
+    return "\n".join(part["text"] for part in parts if _has_text(part))
 
 
-def _to_new(part: Json) -> Json:
+def first_text(parts: Any) -> str:
+    """Return the first text of parts that is not empty; an empty text if there is none."""
+    texts = [part["text"] for part in parts if _has_text(part)] if isinstance(parts, list) else []
+    return next(filter(None, texts), "")
+
+
+def _has_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
+
+
+def _with_kind(value: Json, kind: str, version: Version) -> Json:
+    rest = _without(value, "kind")
+    return {"kind": value.get("kind", kind), **rest} if version == "0.3" else rest
+
+
+def _part_in_v1(part: Json) -> Json:
+    rest = _without(part, "kind")
     match part.get("kind"):
         case "text":
-            return _without(part, "kind")
+            return rest
         case "data":
-            changed, metadata = _without(part, "kind"), part.get("metadata")
+            metadata = part.get("metadata")
             if isinstance(metadata, dict) and metadata.get(_WRAPPED) is True and isinstance(part.get("data"), dict):
-                kept = _without(metadata, _WRAPPED)
-                changed = _without(changed, "metadata") | {"data": part["data"].get("value")}
-                return changed | ({"metadata": kept} if kept else {})
-            return changed
+                metadata = _without(metadata, _WRAPPED)
+                unwrapped = _without(rest, "metadata") | {"data": part["data"].get("value")}
+                return unwrapped | ({"metadata": metadata} if metadata else {})
+            return rest
         case "file" if isinstance(part.get("file"), dict):
             file = {_FILE_MEMBERS.get(name, name): value for name, value in part["file"].items() if value is not None}
-            return file | _without(part, "kind", "file")
+            return file | _without(rest, "file")
     return part
 
 
-def _to_old(part: Json) -> Json:
+def _part_in_v03(part: Json) -> Json:
     if "kind" in part:
         return part
     if "text" in part:
@@ -234,76 +244,77 @@ def _without(value: Json, *names: str) -> Json:
     return {name: item for name, item in value.items() if name not in names}
 
 
-# Whether a message is one of A2A, in either shape, so that every client understands it
+# Validation of messages
 
 _FILE_TEXTS = ("mimeType", "mime_type", "name")
 _PART_TEXTS = ("text", "raw", "url", "filename", "mediaType")
 _CONTENTS = ("text", "raw", "url", "data")
 
 
-class Fault(NamedTuple):
-    """What is wrong with a message; ``place`` is its path there, such as ``parts[0].text``."""
+class InvalidMember(NamedTuple):
+    """A member of a message that is not valid, by its path, such as ``parts[0].text``."""
 
-    place: str
-    words: str
+    path: str
+    reason: str
 
 
-def fault_of(message: Json, shape: Version) -> Fault | None:
-    """What is wrong with a message of that shape beside its role and ids; None where nothing is."""
+def invalid_member(message: Json, version: Version) -> InvalidMember | None:
+    """Return the first member, apart from role and ids, that is not valid in a version; None if there is none."""
     if message.get("kind", "message") != "message":
-        return Fault("kind", "is not 'message'")
+        return InvalidMember("kind", "is not 'message'")
     if not isinstance(message.get("metadata"), dict | None):
-        return Fault("metadata", "is no object")
+        return InvalidMember("metadata", "is not an object")
     for name in ("extensions", "referenceTaskIds"):
         items = message.get(name)
         if items is not None and not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
-            return Fault(name, "is no list of texts")
+            return InvalidMember(name, "is not a list of texts")
     parts = message.get("parts")
     if not isinstance(parts, list):
-        return Fault("parts", "is no list of parts")
-    faults = ((number, part_fault(part, shape)) for number, part in enumerate(parts))
-    return next((Fault(f"parts[{n}]{fault.place}", fault.words) for n, fault in faults if fault is not None), None)
-
-
-def part_fault(part: Any, shape: Version) -> Fault | None:
-    """What is wrong with a part of that shape; None where nothing is."""
-    if not isinstance(part, dict):
-        return Fault("", "is no object")
-    if not isinstance(part.get("metadata"), dict | None):
-        return Fault(".metadata", "is no object")
-    return _old_fault(part) if shape == "0.3" else _new_fault(part)
-
-
-def _old_fault(part: Json) -> Fault | None:
-    # Where nothing says what kind of part it is, its content does.
-    kind = part.get("kind", next((name for name in ("text", "file", "data") if name in part), None))
-    match kind:
-        case "text":
-            return None if isinstance(part.get("text"), str) else Fault(".text", "is missing, or no text")
-        case "data":
-            return None if isinstance(part.get("data"), dict) else Fault(".data", "is missing, or no object")
-        case "file":
-            return _file_fault(part.get("file"))
-    return Fault(".kind", "is not one of text, file, data")
-
-
-def _file_fault(file: Any) -> Fault | None:
-    if not isinstance(file, dict) or not (isinstance(file.get("bytes"), str) or isinstance(file.get("uri"), str)):
-        return Fault(".file", "has neither bytes nor uri as a text")
-    wrong = next((name for name in _FILE_TEXTS if not isinstance(file.get(name), str | None)), None)
-    return None if wrong is None else Fault(f".file.{wrong}", "is no text")
-
-
-def _new_fault(part: Json) -> Fault | None:
-    wrong = next((name for name in _PART_TEXTS if not isinstance(part.get(name), str | None)), None)
-    if wrong is not None:
-        return Fault(f".{wrong}", "is no text")
-    if sum(name in part and (name == "data" or part[name] is not None) for name in _CONTENTS) > 1:
-        return Fault("", f"has more than one of {', '.join(_CONTENTS)}")
+        return InvalidMember("parts", "is not a list of parts")
+    for index, part in enumerate(parts):
+        if (invalid := invalid_part(part, version)) is not None:
+            return InvalidMember(f"parts[{index}]{invalid.path}", invalid.reason)
     return None
 
 
-# Agent cards for the clients of both versions of A2A: each finds in a card what its version demands
+def invalid_part(part: Any, version: Version) -> InvalidMember | None:
+    """Return the first member of a part that is not valid in a version; None if there is none."""
+    if not isinstance(part, dict):
+        return InvalidMember("", "is not an object")
+    if not isinstance(part.get("metadata"), dict | None):
+        return InvalidMember(".metadata", "is not an object")
+    return _invalid_v03(part) if version == "0.3" else _invalid_v1(part)
+
+
+def _invalid_v03(part: Json) -> InvalidMember | None:
+    # A part without a kind has the kind of its content.
+    match part.get("kind", next((name for name in ("text", "file", "data") if name in part), None)):
+        case "text":
+            return None if _has_text(part) else InvalidMember(".text", "is missing or not a text")
+        case "data":
+            return None if isinstance(part.get("data"), dict) else InvalidMember(".data", "is missing or not an object")
+        case "file":
+            file = part.get("file")
+            if not isinstance(file, dict) or not any(isinstance(file.get(name), str) for name in ("bytes", "uri")):
+                return InvalidMember(".file", "has neither bytes nor uri as a text")
+            return _first_non_text(file, _FILE_TEXTS, ".file.")
+    return InvalidMember(".kind", "is not one of text, file, data")
+
+
+def _invalid_v1(part: Json) -> InvalidMember | None:
+    if (invalid := _first_non_text(part, _PART_TEXTS, ".")) is not None:
+        return invalid
+    if sum(name in part and (name == "data" or part[name] is not None) for name in _CONTENTS) > 1:
+        return InvalidMember("", f"has more than one of {', '.join(_CONTENTS)}")
+    return None
+
+
+def _first_non_text(value: Json, names: Iterable[str], path: str) -> InvalidMember | None:
+    wrong = next((name for name in names if not isinstance(value.get(name), str | None)), None)
+    return None if wrong is None else InvalidMember(path + wrong, "is not a text")
+
+
+# Agent cards with the members that clients of both versions require
 
 _TEXTS = ("name", "description", "version")
 _LISTS = ("defaultInputModes", "defaultOutputModes")
@@ -311,33 +322,37 @@ _SKILL_TEXTS = ("id", "name", "description")
 
 
 def readable_card(card: Json) -> Json:
-    """The card with everything in it that A2A 0.3 or 1.x demands of one."""
-    read = card | {name: card[name] if isinstance(card.get(name), str) else "" for name in _TEXTS}
-    read |= {name: _texts(card.get(name)) for name in _LISTS}
-    read["capabilities"] = card["capabilities"] if isinstance(card.get("capabilities"), dict) else {}
-    read["skills"] = [_skill(skill) for skill in _objects(card.get("skills"))]
-    interfaces = [each for each in _objects(card.get("supportedInterfaces")) if isinstance(each.get("url"), str)]
+    """Return a card with all members that A2A 0.3 or 1.x requires."""
+    complete = card | _texts(card, _TEXTS) | {name: _text_list(card.get(name)) for name in _LISTS}
+    complete["capabilities"] = card["capabilities"] if isinstance(card.get("capabilities"), dict) else {}
+    skills = _objects(card.get("skills"))
+    complete["skills"] = [
+        skill | _texts(skill, _SKILL_TEXTS) | {"tags": _text_list(skill.get("tags"))} for skill in skills
+    ]
     if not isinstance(card.get("url"), str):
+        interfaces = [each for each in _objects(card.get("supportedInterfaces")) if isinstance(each.get("url"), str)]
         first = interfaces[0] if interfaces else {}
-        read["url"] = first.get("url", "")
-        named = {"preferredTransport": first.get("protocolBinding"), "protocolVersion": first.get("protocolVersion")}
-        read |= {name: value for name, value in named.items() if isinstance(value, str) and name not in card}
-    if "securitySchemes" in card and not _are_old(card["securitySchemes"]):
-        del read["securitySchemes"]  # 0.3 tells them by their type, 1.x by the name of a member
-    return read
+        complete["url"] = first.get("url", "")
+        for name, member in (("preferredTransport", "protocolBinding"), ("protocolVersion", "protocolVersion")):
+            if isinstance(first.get(member), str) and name not in card:
+                complete[name] = first[member]
+    if "securitySchemes" in card and not _are_v03_schemes(card["securitySchemes"]):
+        del complete["securitySchemes"]  # a scheme of 0.3 has a type; one of 1.x is in a member named by its type
+    return complete
 
 
 def minimal_card(card: Json) -> Json:
-    """Nothing of the card but what A2A demands."""
-    read = readable_card(card)
-    named = {name: read[name] for name in (*_TEXTS, *_LISTS, "url")}
-    skills = [{name: skill[name] for name in (*_SKILL_TEXTS, "tags")} for skill in read["skills"]]
-    streams = {name: read["capabilities"].get(name) is True for name in ("streaming", "pushNotifications")}
-    return named | {"skills": skills, "capabilities": streams}
+    """Return a card with only the members that A2A requires."""
+    complete = readable_card(card)
+    minimal = {name: complete[name] for name in (*_TEXTS, *_LISTS, "url")}
+    minimal["skills"] = [{name: skill[name] for name in (*_SKILL_TEXTS, "tags")} for skill in complete["skills"]]
+    capabilities = complete["capabilities"]
+    minimal["capabilities"] = {name: capabilities.get(name) is True for name in ("streaming", "pushNotifications")}
+    return minimal
 
 
 def with_interfaces(card: Json) -> Json:
-    """The card with the interfaces of 1.x, which has no other place for an agent's URL."""
+    """Return a card with the interfaces of 1.x, which has no other member for an agent's URL."""
     if card.get("supportedInterfaces") or not isinstance(card.get("url"), str):
         return card
     interface = {
@@ -348,26 +363,25 @@ def with_interfaces(card: Json) -> Json:
     return card | {"supportedInterfaces": [interface]}
 
 
-def _skill(skill: Json) -> Json:
-    texts = {name: skill[name] if isinstance(skill.get(name), str) else "" for name in _SKILL_TEXTS}
-    return skill | texts | {"tags": _texts(skill.get("tags"))}
+def _texts(value: Json, names: Iterable[str]) -> Json:
+    return {name: value[name] if isinstance(value.get(name), str) else "" for name in names}
+
+
+def _text_list(value: Any) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _objects(value: Any) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _texts(value: Any) -> list[str]:
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
-
-
-def _are_old(schemes: Any) -> bool:
+def _are_v03_schemes(schemes: Any) -> bool:
     return isinstance(schemes, dict) and all(isinstance(each, dict) and "type" in each for each in schemes.values())
 
 
-# Artifacts as events and back: whole ones, and chunks that are appended until the last
+# Artifacts as events and back: whole artifacts, and chunks that continue them
 
-_PLACES: dict[str, type] = {"artifactId": str, "parts": list, "name": str, "description": str, "metadata": dict}
+_EVENT_MEMBERS: dict[str, type] = {"artifactId": str, "parts": list, "name": str, "description": str, "metadata": dict}
 
 
 def artifact_event(
@@ -379,71 +393,73 @@ def artifact_event(
     update: Json | None = None,
     continues: bool = False,
 ) -> TaskArtifactAdded | TaskArtifactExtended:
-    """The event that keeps an artifact, or a chunk of one, as it was sent.
+    """Return the event for an artifact, or a chunk of one, with all of its members.
 
     Args:
-        continues: whether the chunk's first text belongs to the artifact's last part.
+        update: further members of the update that contained the artifact.
+        continues: whether the chunk's first text continues the artifact's last part.
     """
-    placed = {name: artifact[name] for name, kind in _PLACES.items() if isinstance(artifact.get(name), kind)}
-    extra = {name: value for name, value in artifact.items() if name not in placed}
-    members: dict[str, Any] = {
+    members = {name: artifact[name] for name, kind in _EVENT_MEMBERS.items() if isinstance(artifact.get(name), kind)}
+    extra = {name: value for name, value in artifact.items() if name not in members}
+    content: dict[str, Any] = {
         "task_id": task_id,
-        "artifact_id": placed.pop("artifactId", ""),
-        "parts": placed.pop("parts", []),
+        "artifact_id": members.pop("artifactId", ""),
+        "parts": members.pop("parts", []),
         "last_chunk": last_chunk,
         "extra": extra or None,
         "update": update or None,
-        **placed,
+        **members,
     }
-    return TaskArtifactExtended(**members, continues_text=continues or None) if append else TaskArtifactAdded(**members)
+    return TaskArtifactExtended(**content, continues_text=continues or None) if append else TaskArtifactAdded(**content)
 
 
-def assemble(chunks: Iterable[Json]) -> list[Json]:
-    """The artifacts on the wire that the chunks of a task amount to, in the order in which they began.
+def assemble_artifacts(chunks: Iterable[Json]) -> list[Json]:
+    """Return the wire artifacts that a task's chunks add up to, in the order in which they began.
 
-    A chunk that begins an artifact takes the place of an earlier one of its id. One that continues an artifact nobody
-    began begins it: an agent may have been heard from its middle on.
+    A chunk that begins an artifact replaces an earlier one of the same id. A chunk that continues an artifact of which
+    there is no beginning begins it: the first chunks may not have been received.
 
     Args:
         chunks: as in :attr:`projections.Task.artifacts`, oldest first.
     """
     artifacts: dict[str, Json] = {}
     for chunk in chunks:
-        sent, known = _sent(chunk), artifacts.get(chunk["artifact_id"])
-        whole = sent
-        if chunk["extends"] and known is not None:
-            whole = joined(known, sent, continues=chunk["continues_text"])
-        artifacts[chunk["artifact_id"]] = whole
+        artifact: Json = {"artifactId": chunk["artifact_id"], "parts": chunk["parts"]}
+        artifact |= {name: chunk[name] for name in ("name", "description", "metadata") if chunk[name] is not None}
+        artifact |= chunk["extra"] or {}
+        if chunk["extends"] and (known := artifacts.get(chunk["artifact_id"])) is not None:
+            artifact = append_chunk(known, artifact, continues=chunk["continues_text"])
+        artifacts[chunk["artifact_id"]] = artifact
     return list(artifacts.values())
 
 
-def joined(artifact: Json, chunk: Json, *, continues: bool = False) -> Json:
-    """An artifact continued by a chunk: parts and metadata of both, and what else the chunk is first to say.
+def append_chunk(artifact: Json, chunk: Json, *, continues: bool = False) -> Json:
+    """Return an artifact with a chunk appended: parts and metadata of both; of other members, the artifact's.
 
     Args:
-        continues: whether the chunk's first text belongs to the artifact's last part.
+        continues: whether the chunk's first text continues the artifact's last part.
     """
     whole = chunk | artifact
-    before, further = artifact.get("parts"), chunk.get("parts")
-    if isinstance(before, list) and isinstance(further, list):
-        if continues and before and further and _has_text(before[-1]) and _has_text(further[0]):
-            longer = before[-1] | {"text": before[-1]["text"] + further[0]["text"]}
-            before, further = [*before[:-1], longer], further[1:]
-        whole["parts"] = before + further
+    parts, further = artifact.get("parts"), chunk.get("parts")
+    if isinstance(parts, list) and isinstance(further, list):
+        if continues and parts and further and _has_text(parts[-1]) and _has_text(further[0]):
+            last = parts[-1] | {"text": parts[-1]["text"] + further[0]["text"]}
+            parts, further = [*parts[:-1], last], further[1:]
+        whole["parts"] = parts + further
     if isinstance(artifact.get("metadata"), dict) and isinstance(chunk.get("metadata"), dict):
         whole["metadata"] = artifact["metadata"] | chunk["metadata"]
     return whole
 
 
-def growth(known: Json, sent: Json) -> tuple[Json, bool] | None:
-    """Return the chunk by which an artifact grew, and whether it continues the last text; None if it did not just grow.
+def artifact_delta(known: Json, artifact: Json) -> tuple[Json, bool] | None:
+    """Return the chunk by which an artifact grew, and whether it continues the last text; None if it changed otherwise.
 
-    ``joined(known, chunk, continues=...)`` is the artifact as it was sent.
+    ``append_chunk(known, chunk, continues=...)`` equals ``artifact``.
     """
-    before, now = known.get("parts"), sent.get("parts")
+    before, now = known.get("parts"), artifact.get("parts")
     if not isinstance(before, list) or not isinstance(now, list) or len(now) < len(before):
         return None
-    chunk = {name: value for name, value in sent.items() if name == "artifactId" or known.get(name) != value}
+    chunk = {name: value for name, value in artifact.items() if name == "artifactId" or known.get(name) != value}
     continues = bool(before) and before[-1] != now[len(before) - 1]
     further = now[len(before) - continues :]
     if continues:
@@ -452,72 +468,51 @@ def growth(known: Json, sent: Json) -> tuple[Json, bool] | None:
             return None
         further[0] = longer | {"text": longer["text"][len(text) :]}
     chunk["parts"] = further
-    return (chunk, continues) if joined(known, chunk, continues=continues) == sent else None
+    return (chunk, continues) if append_chunk(known, chunk, continues=continues) == artifact else None
 
 
-def merged(artifact: Json) -> Json:
-    """The artifact with texts that follow on each other, and differ in nothing else, put together."""
-    parts = artifact.get("parts")
-    if not isinstance(parts, list):
+def merge_texts(artifact: Json) -> Json:
+    """Return an artifact with consecutive text parts merged if they are otherwise equal."""
+    if not isinstance(artifact.get("parts"), list):
         return artifact
-    put: list[Any] = []
-    texts: list[str] = []
-    for part in parts:
-        if texts and _has_text(part) and put[-1] == part | {"text": ""}:
-            texts.append(part["text"])
-            continue
-        _close(put, texts)
-        texts = [part["text"]] if _has_text(part) else []
-        put.append(part | {"text": ""} if texts else part)
-    _close(put, texts)
-    return artifact | {"parts": put}
+    groups: list[tuple[Any, list[str]]] = []  # a part, without its text, and the texts of the group
+    for part in artifact["parts"]:
+        rest, texts = (part | {"text": ""}, [part["text"]]) if _has_text(part) else (part, [])
+        if texts and groups and groups[-1][1] and groups[-1][0] == rest:
+            groups[-1][1].extend(texts)
+        else:
+            groups.append((rest, texts))
+    return artifact | {"parts": [rest | {"text": "".join(texts)} if texts else rest for rest, texts in groups]}
 
 
-def _close(parts: list[Any], texts: list[str]) -> None:
-    if texts:
-        parts[-1] = parts[-1] | {"text": "".join(texts)}
+# Tasks of the read tables as wire JSON
 
 
-def _has_text(part: Any) -> bool:
-    return isinstance(part, dict) and isinstance(part.get("text"), str)
-
-
-def _sent(chunk: Json) -> Json:
-    sent: dict[str, Any] = {"artifactId": chunk["artifact_id"], "parts": chunk["parts"]}
-    for name in ("name", "description", "metadata"):
-        if chunk[name] is not None:
-            sent[name] = chunk[name]
-    return sent | (chunk["extra"] or {})
-
-
-# A task of the read tables as A2A task JSON, and the members of it that grow
-
-
-def task_to_wire(row: Task, shape: Version | None = None, *, context_id: str | None = None) -> Json:
-    """The task as its agent showed it, with everything that has happened to it since.
+def task_to_wire(row: Task, version: Version | None = None, *, context_id: str | None = None) -> Json:
+    """Return a task as its agent sent it, with all later changes.
 
     Args:
         row: of the table ``tasks``.
-        shape: of the JSON; None for the words of whoever wrote it.
-        context_id: the conversation as its client calls it, for a task whose agent named no context.
+        version: of the JSON; None for that of each value's sender.
+        context_id: the conversation's id as its client gave it, for a task whose agent named no context.
     """
-    extra, beside = row.extra or {}, row.status_extra or {}
-    status: Json = {"state": readable_state(beside.get("state", state_word(row.status, "0.3")))}
+    extra, status_extra = row.extra or {}, row.status_extra or {}
+    status: Json = {"state": readable_state(status_extra.get("state", state_name(row.status, "0.3")))}
     if row.status_message is not None:
         status["message"] = row.status_message
     task: Json = {"id": str(row.id) if row.given_id is None else row.given_id}
     if context_id is not None:
         task["contextId"] = context_id
-    task["status"] = beside | status
-    if artifacts := assemble(row.artifacts):
+    task["status"] = status_extra | status
+    if artifacts := assemble_artifacts(row.artifacts):
         task["artifacts"] = artifacts
     if row.metadata is not None:
         task["metadata"] = row.metadata
     task |= extra
-    return task if shape is None else task_in_version(task, shape)
+    return task if version is None else task_in_version(task, version)
 
 
-def described(known: Json | None, extra: Json | None, history: list[Any] | None) -> Json | None:
+def apply_description(known: Json | None, extra: Json | None, history: list[Any] | None) -> Json | None:
     """Return the further members of a task after an event that describes it, see :class:`eventstore.TaskDescribed`."""
     if history is None:
         return known if extra is None else extra

@@ -9,7 +9,7 @@ from uuid import UUID
 from agent_manager.a2a import RESERVED
 from agent_manager.agents.cards import fetch_card
 from agent_manager.conversation import Json
-from agent_manager.conversation_cache import FoldedConversations
+from agent_manager.conversation_cache import ConversationCache
 from agent_manager.storage import Log
 from agent_manager.writer import checked_id
 from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
@@ -35,7 +35,7 @@ def checked_conversation(tenant: str, text: str) -> UUID:
 class Registry:
     """The agents of one tenant."""
 
-    def __init__(self, log: Log, folds: FoldedConversations) -> None:
+    def __init__(self, log: Log, folds: ConversationCache) -> None:
         self._log = log
         self._folds = folds
         self._id = conversation_uuid(log.tenant, AGENTS)

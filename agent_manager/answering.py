@@ -24,19 +24,18 @@ from agent_manager.agents.agent import (
     Answer,
     ArtifactUpdate,
     Context,
-    LastTask,
     Reply,
     StatusUpdate,
-    TaskSeen,
+    TaskSnapshot,
+    TaskTracker,
     Update,
     resumption,
 )
-from agent_manager.agents.errors import AgentError, InvalidUpdate, TaskUnknown
 from agent_manager.agents.recorder import Recording, fitting, storable, task_uuid
-from agent_manager.agents.updates import understood
+from agent_manager.agents.updates import checked_update
 from agent_manager.conversation import Accepted, ConversationFold, Json
-from agent_manager.errors import AnswerTaken
-from agent_manager.storage import Key, Leased, Log
+from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, TaskUnknown
+from agent_manager.storage import Key, LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent
 from eventstore.append import MAX_EVENTS
@@ -86,12 +85,12 @@ class Leases:
         self._log = log
         self._holder = uuid4()
         self._held: dict[Key, Lease] = {}
-        self._wanted: dict[Key, asyncio.Future[Leased | None]] = {}
+        self._wanted: dict[Key, asyncio.Future[LeaseStatus | None]] = {}
         self._unwanted: set[Key] = set()
         self._serving: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
-    async def take(self, key: Key) -> Lease | Leased | None:
+    async def take(self, key: Key) -> Lease | LeaseStatus | None:
         """Take the lease of a message that this manager does not hold.
 
         Return what is known of the lease if another holder has it; None if that has just released it: try again.
@@ -99,7 +98,7 @@ class Leases:
         wanted = self._wanted[key] = asyncio.get_running_loop().create_future()
         self._serve()
         try:
-            leased: Leased | None = await asyncio.shield(wanted)
+            leased: LeaseStatus | None = await asyncio.shield(wanted)
         except asyncio.CancelledError:
             wanted.add_done_callback(lambda _: self._give_up(key))
             raise
@@ -175,7 +174,7 @@ Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class InterruptedAnswer:
     """What is stored of an answering that was cut off, such as by the end of its process.
 
     Attributes:
@@ -197,12 +196,12 @@ class Earlier:
         """Whether the agent has answered: with a message, or by ending its work on the task."""
         return self.reply is not None or (self.task is not None and not self.is_open)
 
-    def last_words(self) -> Json | None:
+    def final_message(self) -> Json | None:
         """Return a message that can stand for the reply that is missing."""
-        task = LastTask()
+        task = TaskTracker()
         if self.task is not None:
-            task.take(TaskSeen(self.task))
-        return task.last_words()
+            task.apply(TaskSnapshot(self.task))
+        return task.final_message()
 
 
 class Session(Protocol):
@@ -223,7 +222,7 @@ class Session(Protocol):
         """See the class."""
 
     @property
-    def earlier(self) -> Earlier | None:
+    def earlier(self) -> InterruptedAnswer | None:
         """See the class."""
 
     async def record(self, update: Update) -> None:
@@ -294,7 +293,7 @@ async def ask(answer: Answer | None, session: Session) -> Answered:
             async with aclosing(_updates(answer, session)) as updates:
                 async for said in updates:
                     try:
-                        update = understood(said)
+                        update = checked_update(said)
                         await _store(session, update)
                     except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
                         # What follows is stored all the same.
@@ -335,7 +334,7 @@ async def _updates(answer: Answer, session: Session) -> AsyncGenerator[Update, N
         else:
             return
     if earlier is not None and earlier.is_over:
-        if earlier.reply is None and (message := earlier.last_words()) is not None:
+        if earlier.reply is None and (message := earlier.final_message()) is not None:
             yield Reply(message)
         return
     async with _listening(answer(session.accepted.message, session.context)) as updates:
@@ -343,7 +342,7 @@ async def _updates(answer: Answer, session: Session) -> AsyncGenerator[Update, N
             yield update
 
 
-def _lacks_something(earlier: Earlier) -> bool:
+def _lacks_something(earlier: InterruptedAnswer) -> bool:
     return earlier.is_open or earlier.reply is None
 
 
@@ -402,7 +401,7 @@ class LogSession:
         context: Context,
         recording: Recording,
         fold: ConversationFold,
-        earlier: Earlier | None,
+        earlier: InterruptedAnswer | None,
         answering: asyncio.Lock,
     ) -> None:
         self.accepted = accepted
@@ -420,7 +419,7 @@ class LogSession:
         """Store what the agent says, durably."""
         update = storable(update)
         match update:
-            case TaskSeen(task):
+            case TaskSnapshot(task):
                 self._unfinished.discard(task["id"])
             case StatusUpdate() | ArtifactUpdate():
                 self._unfinished.discard(update.task_id)
@@ -499,7 +498,7 @@ class RemoteSession:
         return replace(context, history=history)
 
     @property
-    def earlier(self) -> Earlier | None:
+    def earlier(self) -> InterruptedAnswer | None:
         """What an earlier answering has left."""
         return self._session.earlier
 

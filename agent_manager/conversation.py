@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from agent_manager.a2a import OPEN, described, task_to_wire
-from agent_manager.agents.recorder import Seen, artifact_key
+from agent_manager.a2a import OPEN, apply_description, task_to_wire
+from agent_manager.agents.recorder import RecordedTask, artifact_key
 from eventstore import (
     AgentRegistered,
     AgentUnregistered,
@@ -222,7 +222,9 @@ class TaskFold:
 
     def _describe(self, data: TaskCreated | TaskDescribed) -> None:
         self.description = self.description if data.description is None else data.description
-        self._extra = described(self._extra, data.extra, data.history if isinstance(data, TaskDescribed) else None)
+        self._extra = apply_description(
+            self._extra, data.extra, data.history if isinstance(data, TaskDescribed) else None
+        )
         self._metadata = self._metadata if data.metadata is None else data.metadata
 
     @property
@@ -245,11 +247,11 @@ class TaskFold:
         return task | {"history": history} if history else task
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> RecordedTask:
         """What is recorded of it, to tell what is new in what its agent shows."""
         shown = task_to_wire(self.row)
         artifacts = {artifact_key(artifact): artifact for artifact in shown.get("artifacts", [])}
-        return Seen(shown["status"], self._extra, self._metadata, artifacts)
+        return RecordedTask(shown["status"], self._extra, self._metadata, artifacts)
 
     @property
     def row(self) -> Task:
@@ -394,7 +396,7 @@ class ConversationFold:
         tasks = [task for task in self.tasks.values() if task.asked_by == str(event_id) or task is last]
         return [task for task in tasks if TaskStatus(task.row.status) in OPEN]
 
-    def seen(self, given_id: str) -> Seen | None:
+    def seen(self, given_id: str) -> RecordedTask | None:
         """Return what is recorded of the task that its agent calls so; None if there is none."""
         return next((task.seen for task in self.tasks.values() if task.given_id == given_id), None)
 

@@ -40,7 +40,7 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     )  # fmt: skip
 
 
-class FoldedConversations:
+class ConversationCache:
     """Folds of a log's conversations, the least recently used of which are let go."""
 
     def __init__(self, log: Log, max_bytes: int = MAX_BYTES) -> None:
@@ -171,7 +171,7 @@ Sees = Callable[[Collection[UUID]], Awaitable[set[UUID]]]
 """Says which of some conversations somebody may see."""
 
 
-class VisibleConversations(FoldedConversations):
+class VisibleConversations(ConversationCache):
     """The same folds, of which somebody sees only some.
 
     Args:
@@ -179,7 +179,7 @@ class VisibleConversations(FoldedConversations):
         sees: asked anew each time, so that what is taken back is gone at once.
     """
 
-    def __init__(self, folds: FoldedConversations, sees: Sees) -> None:
+    def __init__(self, folds: ConversationCache, sees: Sees) -> None:
         super().__init__(folds._log, 0)
         self._folds = folds
         self._sees = sees

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from agent_manager.storage import PAGE, Key, Leased, Log, PendingRow
+from agent_manager.storage import PAGE, Key, LeaseStatus, Log, PendingRow
 from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.errors import EventStoreError, printable
 
@@ -167,7 +167,7 @@ class DualWriteLog:
         """See :class:`Log`."""
         return await self._main.position()
 
-    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
         """See :class:`Log`. Whichever log is read, another process can hold leases on the server."""
         main = await self._main.lease_answers(keys, holder, seconds)
         other = await self._from_other(self._other.lease_answers(keys, holder, seconds), main)

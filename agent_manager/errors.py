@@ -1,4 +1,21 @@
-"""Errors of the managers."""
+"""Errors of managers and of agents.
+
+::
+
+    AnswerFailed              the agent failed; the failure is stored
+    AnswerTaken               another process answers the message
+    ManagerClosed             the manager is closed
+    InvalidAgentUrl           a text is not the URL of an agent
+    AgentError                the agent did not answer
+    ├── AgentUnreachable      no connection, or no agent card at its URL
+    ├── AgentLost             the connection broke during the answer
+    ├── AgentStalled          a time limit expired
+    ├── AgentRefused          the agent answered with an error
+    │   └── TaskUnknown       the agent does not know the task
+    ├── InvalidUpdate         what the agent sent is not a message, task or update
+    ├── InvalidAgentCard      what the agent serves as its card is not a card
+    └── AgentUnsupported      a2a-sdk is missing, or supports another version
+"""
 
 from __future__ import annotations
 
@@ -6,11 +23,11 @@ from eventstore.errors import EventStoreError, InputError, StoreClosed
 
 
 class AnswerFailed(EventStoreError):
-    """The agent failed. That, and what it said before, is stored; the message does not wait any longer."""
+    """The agent failed. The failure, and what the agent sent before, is stored; the message is no longer pending."""
 
 
 class AnswerTaken(EventStoreError):
-    """Another process is answering the message, or has answered it. Nothing further is stored here."""
+    """Another process is answering the message, or has answered it. Nothing more is stored by this one."""
 
 
 class ManagerClosed(StoreClosed):
@@ -18,3 +35,51 @@ class ManagerClosed(StoreClosed):
 
     def __init__(self) -> None:
         InputError.__init__(self, "the manager is closed: open it again with initialize(), 'with' or 'async with'")
+
+
+class InvalidAgentUrl(InputError):
+    """A text is not the URL of an agent."""
+
+
+class AgentError(EventStoreError):
+    """The agent did not answer. What it sent before is stored."""
+
+
+class AgentUnreachable(AgentError):
+    """No connection to the agent could be made, or it serves no agent card."""
+
+
+class AgentLost(AgentError):
+    """The connection broke during the answer."""
+
+
+class AgentStalled(AgentError):
+    """The agent sent nothing for too long, or did not finish in time."""
+
+
+class AgentRefused(AgentError):
+    """The agent answered with an error.
+
+    Attributes:
+        code: of JSON-RPC, or the HTTP status; None if the agent gave none.
+    """
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class TaskUnknown(AgentRefused):
+    """The agent does not know the task that it was asked about."""
+
+
+class InvalidUpdate(AgentError):
+    """What the agent sent is not a message, task or update."""
+
+
+class InvalidAgentCard(AgentError):
+    """What the agent serves as its card is not an agent card."""
+
+
+class AgentUnsupported(AgentError):
+    """Nothing that is installed can talk to the agent."""

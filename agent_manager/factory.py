@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from agent_manager.agent_registry import AGENTS, Registry
 from agent_manager.agents.agent import Answer
-from agent_manager.agents.factory import choose
+from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.local import CallableAgent, from_callable
 from agent_manager.agents.remote import RemoteAgent
 from agent_manager.application import ApplicationManager
@@ -23,7 +23,7 @@ from agent_manager.conversation_cache import MAX_BYTES, Sees, VisibleConversatio
 from agent_manager.dual_write import Differences, DualWriteLog, copy_log
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ActingLog, ServerLog, Written
+from agent_manager.storage import AppendedPositions, ServerLog, UserLog
 from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
@@ -91,7 +91,7 @@ class AsyncManager(Manager):
         if user is None and not actor:
             return self
         same = copy(self)
-        same._log = log = ActingLog(self._server, user, actor, count)
+        same._log = log = UserLog(self._server, user, actor, count)
         same._folds = folds = self._folds if user is None else VisibleConversations(self._folds, sees)
         same._writer = Writer(log, folds)
         same._registry = Registry(log, self._folds)
@@ -102,7 +102,7 @@ class AsyncManager(Manager):
         self._server.count = count
 
     @property
-    def written(self) -> Written:
+    def written(self) -> AppendedPositions:
         """What it has appended."""
         return self._server.written
 
@@ -174,7 +174,7 @@ def settings_of(given: Settings | str | None) -> Settings:
     return Settings(database_url=given) if isinstance(given, str) else given or Settings()
 
 
-# The manager of the transition: every write goes to PostgreSQL and into memory, reads come from the one chosen
+# The manager of the transition: every write goes to PostgreSQL and into memory, reads come from one
 
 
 class DualWriteManager(ApplicationManager):
@@ -256,7 +256,7 @@ def application_manager(
         settings: which server, which tenant; or the server's URL. From the environment and ``.env`` if left out.
         storage: ``memory``, ``postgres`` or ``both``; as the settings say (``EVENTSTORE_STORAGE``) if left out.
         answer: what answers messages: a function (see :func:`~agent_manager.agents.local.from_callable`), a text (see
-            :func:`~agent_manager.agents.factory.choose`), or an agent of either; as the settings say
+            :func:`~agent_manager.agents.agent_spec.agent_from_spec`), or an agent of either; as the settings say
             (``EVENTSTORE_ANSWER``) if left out, and nothing where they say nothing.
         types: the module with the application's classes; what it has imported already if left out.
 
@@ -322,4 +322,4 @@ def agent_of(answer: Callable[..., Any] | str | None) -> Answer | None:
     """What answers, of a function, a text or an agent."""
     if answer is None or isinstance(answer, CallableAgent | RemoteAgent):
         return answer
-    return choose(answer) if isinstance(answer, str) else from_callable(answer)
+    return agent_from_spec(answer) if isinstance(answer, str) else from_callable(answer)

@@ -27,19 +27,28 @@ from agent_manager.a2a import (
     agent_role,
     parts_text,
     readable_state,
-    state_word,
+    state_name,
     task_to_wire,
     text_part,
     version_of,
 )
 from agent_manager.agent_registry import Registry
-from agent_manager.agents.agent import Answer, Context, TaskSeen
+from agent_manager.agents.agent import Answer, Context, TaskSnapshot
 from agent_manager.agents.recorder import Recording
-from agent_manager.answering import Answered, Earlier, Lease, Leases, LogSession, Session, answer_once, answered_event
+from agent_manager.answering import (
+    Answered,
+    InterruptedAnswer,
+    Lease,
+    Leases,
+    LogSession,
+    Session,
+    answer_once,
+    answered_event,
+)
 from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Json, Pending
-from agent_manager.conversation_cache import MAX_BYTES, FoldedConversations
+from agent_manager.conversation_cache import MAX_BYTES, ConversationCache
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
-from agent_manager.storage import ClosableLog, Leased, Log, PendingRow
+from agent_manager.storage import ClosableLog, LeaseStatus, Log, PendingRow
 from agent_manager.writer import Writer, checked_id, checked_message
 from eventstore import (
     ConversationArchived,
@@ -127,7 +136,7 @@ def event_view(event: Event, conversation: Summary) -> EventView | None:
         case TaskStatusChanged() | TaskCreated() as data:
             word = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
             shape: Version = version_of({"status": {"state": word}})
-            text = str(readable_state(state_word(data.status, shape) if word is None else word))
+            text = str(readable_state(state_name(data.status, shape) if word is None else word))
             content = _said(event, conversation, data.task_id, [text_part(text, shape)], shape)
         case TaskArtifactAdded() | TaskArtifactExtended() as data:
             is_old = any(isinstance(part, dict) and "kind" in part for part in data.parts)
@@ -185,7 +194,7 @@ class Manager:
         self.agent = answer
         self._closable = ClosableLog(log)
         self._log = log = cast(Log, self._closable)
-        self._folds = FoldedConversations(log, fold_bytes)
+        self._folds = ConversationCache(log, fold_bytes)
         self._writer = Writer(log, self._folds)
         self._registry = Registry(log, self._folds)
         self._leases = Leases(log)
@@ -458,7 +467,7 @@ class Manager:
 
     async def _lease(self, accepted: Accepted, alive: set[UUID] | None) -> Lease | None:
         """Take the lease of a message, as soon as no other process has it; return None if it is answered meanwhile."""
-        seen: Leased | None = None
+        seen: LeaseStatus | None = None
         pause = FIRST_LOOK
         while True:
             taken = await self._leases.take((accepted.conversation, accepted.event_id))
@@ -498,12 +507,14 @@ class Manager:
             known_task=fold.seen,
             causation_id=str(accepted.event_id),
         )
-        earlier: Earlier | None = None
+        earlier: InterruptedAnswer | None = None
         if fold.caused_by(accepted.event_id):
             task = fold.task_of(accepted.event_id)
-            earlier = Earlier(fold.reply_to(accepted.event_id), None if task is None else task_to_wire(task.row))
+            earlier = InterruptedAnswer(
+                fold.reply_to(accepted.event_id), None if task is None else task_to_wire(task.row)
+            )
             if earlier.task is not None:
-                recording.events_of(TaskSeen(earlier.task))  # stored already: what follows is compared with it
+                recording.events_of(TaskSnapshot(earlier.task))  # stored already: what follows is compared with it
         context = await self._context(sent)
         return LogSession(self._writer, self._leases, lease, sent, context, recording, fold, earlier, answering)
 

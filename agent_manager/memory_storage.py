@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from agent_manager.conversation_cache import appended_event
-from agent_manager.storage import LISTED, PAGE, Key, Leased, PendingRow
+from agent_manager.storage import LISTED, PAGE, Key, LeaseStatus, PendingRow
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
 from eventstore.append import Batch, encode_expected
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
@@ -94,13 +94,13 @@ class MemoryLog:
         """Of the last event."""
         return len(self._log)
 
-    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
         """Take the leases of messages, of each unless another holder has it; return who has them.
 
         They do not expire: no holder outlives the log, or ends before it.
         """
         return {
-            key: Leased(self._leases.setdefault(key, holder), None, len(self._conversations.get(key[0], ())))
+            key: LeaseStatus(self._leases.setdefault(key, holder), None, len(self._conversations.get(key[0], ())))
             for key in keys
         }
 

@@ -31,7 +31,7 @@ CONVERSATIONS = 500
 """The latest that are told apart; for all others one position is kept."""
 
 
-class Written:
+class AppendedPositions:
     """The highest positions that were appended for a tenant, by conversation.
 
     Reads wait for the tables to hold these. The tables follow the log in partitions of the conversations; so a read
@@ -97,7 +97,7 @@ Key: TypeAlias = tuple[UUID, UUID]
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
+class LeaseStatus:
     """The lease of a message.
 
     Attributes:
@@ -149,7 +149,7 @@ class Log(Protocol):
     async def position(self) -> int:
         """Up to where it is final."""
 
-    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
         """Take the leases of messages, of each unless another holder has it; return who has them."""
 
     async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
@@ -186,7 +186,7 @@ class ServerLog:
         self.tenant = self.caller.tenant
         self.user = self.caller.user or ""
         self.actor = ""
-        self.written = Written()
+        self.written = AppendedPositions()
         self.count: Callable[[int], None] = lambda events: None
 
     async def append(
@@ -270,10 +270,10 @@ class ServerLog:
         """Up to where it is final."""
         return await horizon(self.store.log(self.caller))
 
-    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
         """Take the leases of messages, of each unless another holder has it; return who has them."""
         rows = await self._service("lease_answers", keys, holder, seconds=seconds)
-        return {(conversation, message): Leased(*leased) for conversation, message, *leased in rows}
+        return {(conversation, message): LeaseStatus(*leased) for conversation, message, *leased in rows}
 
     async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
         """Renew leases; return those that the holder still has."""
@@ -308,7 +308,7 @@ class ServerLog:
         return await self.store.log(self.caller).fetch(query("agent_manager", name), given)
 
 
-class ActingLog(ServerLog):
+class UserLog(ServerLog):
     """The same log, as a user sees it and writes to it.
 
     Args:

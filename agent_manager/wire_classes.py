@@ -19,9 +19,9 @@ from agent_manager import a2a, default_classes
 from agent_manager.a2a import (
     Version,
     agent_role,
+    invalid_part,
     message_in_version,
     minimal_card,
-    part_fault,
     readable_card,
     role_in_version,
     task_in_version,
@@ -123,7 +123,7 @@ def _parts(sent: Json, version: Version) -> list[Json]:
 
 
 def _part(item: Any, version: Version) -> Json:
-    if isinstance(item, dict) and ("kind" in item) == (version == "0.3") and part_fault(item, version) is None:
+    if isinstance(item, dict) and ("kind" in item) == (version == "0.3") and invalid_part(item, version) is None:
         return item
     text = item.get("text") if isinstance(item, dict) else item
     if isinstance(text, str):

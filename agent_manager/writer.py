@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 
 from agent_manager.a2a import RESERVED
 from agent_manager.conversation import Accepted, ConversationFold, Json
-from agent_manager.conversation_cache import FoldedConversations
+from agent_manager.conversation_cache import ConversationCache
 from agent_manager.storage import Log
 from eventstore import (
     ANY,
@@ -53,7 +53,7 @@ Make = Callable[[ConversationFold | None, int], list[NewEvent]]
 class Writer:
     """Appends to a tenant's conversations."""
 
-    def __init__(self, log: Log, folds: FoldedConversations) -> None:
+    def __init__(self, log: Log, folds: ConversationCache) -> None:
         self.tenant = log.tenant
         self._log = log
         self._folds = folds

@@ -28,7 +28,7 @@ from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.a2a import Version, agent_role, fault_of, message_in_version, text_part, version_of
+from agent_manager.a2a import Version, agent_role, invalid_member, message_in_version, text_part, version_of
 from agent_manager.conversation import ConversationFold, ConversationView
 from agent_manager.manager import Manager, Summary, summary
 from agent_manager.server.lookups import visible_ids
@@ -70,9 +70,9 @@ def read_message(given: Any) -> Json:
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise InvalidEvent("params.parts", "is no list of parts")
     message["parts"] = [_part(part) for part in parts]
-    fault = fault_of(message, version_of(message))
+    fault = invalid_member(message, version_of(message))
     if fault is not None:
-        raise InvalidEvent(f"params.{fault.place}", fault.words)
+        raise InvalidEvent(f"params.{fault.path}", fault.reason)
     return message
 
 
@@ -117,7 +117,7 @@ def as_message(sent: Json, shape: Version, unnamed: str) -> Json:
     if not isinstance(message.get("messageId"), str):
         message["messageId"] = unnamed
     told = message_in_version(message, shape)
-    return told if fault_of(told, shape) is None else repaired(told, shape, unnamed)
+    return told if invalid_member(told, shape) is None else repaired(told, shape, unnamed)
 
 
 def unnamed(conversation_id: UUID, number: int) -> str:

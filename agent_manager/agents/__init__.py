@@ -1,21 +1,23 @@
-"""What answers a message: a function of the application's own, the echo agent, or a remote A2A agent."""
+"""Agents that answer messages: a function of the application, the echo agent, or a remote A2A agent."""
 
 from agent_manager.a2a import task_to_wire
-from agent_manager.agents.agent import Answer, ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.cards import InvalidAgentCard, InvalidAgentUrl, fetch_card
-from agent_manager.agents.errors import (
+from agent_manager.agents.agent import Answer, ArtifactUpdate, Context, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.agent_spec import agent_from_settings, agent_from_spec
+from agent_manager.agents.cards import fetch_card
+from agent_manager.agents.local import echo, from_callable
+from agent_manager.agents.recorder import Recording
+from agent_manager.agents.remote import remote
+from agent_manager.errors import (
     AgentError,
     AgentLost,
     AgentRefused,
     AgentStalled,
     AgentUnreachable,
     AgentUnsupported,
+    InvalidAgentCard,
+    InvalidAgentUrl,
     InvalidUpdate,
 )
-from agent_manager.agents.factory import choose, chosen
-from agent_manager.agents.local import echo, from_callable
-from agent_manager.agents.recorder import Recording
-from agent_manager.agents.remote import remote
 
 __all__ = [
     "AgentError",
@@ -33,10 +35,10 @@ __all__ = [
     "Recording",
     "Reply",
     "StatusUpdate",
-    "TaskSeen",
+    "TaskSnapshot",
     "Update",
-    "choose",
-    "chosen",
+    "agent_from_settings",
+    "agent_from_spec",
     "echo",
     "fetch_card",
     "from_callable",

@@ -22,16 +22,16 @@ from agent_manager.a2a import (
     FINAL,
     Json,
     agent_role,
+    append_chunk,
+    artifact_delta,
     artifact_event,
-    growth,
-    joined,
-    merged,
-    state_word,
+    merge_texts,
+    state_name,
     status_of,
     version_of,
 )
-from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.errors import InvalidUpdate
 from eventstore import (
     EventData,
     Metadata,
@@ -261,7 +261,7 @@ def agent_name(answer: Answer | None) -> str:
 
 
 @dataclass(slots=True)
-class Seen:
+class RecordedTask:
     """What is recorded of a task, as far as it is known: only what differs from it is recorded again.
 
     Attributes:
@@ -296,7 +296,7 @@ class Recording:
         *,
         answer: Answer | None = None,
         description: str = "",
-        known_task: Callable[[str], Seen | None] | None = None,
+        known_task: Callable[[str], RecordedTask | None] | None = None,
         causation_id: str | None = None,
         message_id: Callable[[str], UUID] | None = None,
     ) -> None:
@@ -304,7 +304,7 @@ class Recording:
         self._answer = answer
         self._description = description
         self._known_task = known_task
-        self._tasks: dict[str, Seen] = {}
+        self._tasks: dict[str, RecordedTask] = {}
         self._metadata = Metadata(causation_id=causation_id)
         self._message_id = message_id
         self._last_task: str | None = None
@@ -324,7 +324,7 @@ class Recording:
         match update:
             case Reply(message):
                 return [self._reply(message)]
-            case TaskSeen(task):
+            case TaskSnapshot(task):
                 events = self._task_seen(task)
             case StatusUpdate():
                 events = self._status_update(update)
@@ -340,7 +340,7 @@ class Recording:
         if seen.status is not None and status_of(seen.status.get("state")) in FINAL:
             return []
         task_id = task_uuid(*self._scope, self._last_task)
-        seen.status = {"state": state_word(TaskStatus.FAILED, "0.3")}
+        seen.status = {"state": state_name(TaskStatus.FAILED, "0.3")}
         return [self._event(TaskStatusChanged(task_id=task_id, status=TaskStatus.FAILED, metadata={"error": reason}))]
 
     def _reply(self, message: Json) -> NewEvent:
@@ -378,7 +378,7 @@ class Recording:
         task_id, seen = task_uuid(*self._scope, text), self._seen(text)
         events: list[EventData] = []
         if seen is None:
-            seen = self._tasks[text] = Seen()
+            seen = self._tasks[text] = RecordedTask()
             given_id = text if str(task_id) != text else None
             events.append(
                 TaskCreated(
@@ -396,7 +396,7 @@ class Recording:
             events.append(self._status_changed(text, status))
         return events
 
-    def _seen(self, text: str) -> Seen | None:
+    def _seen(self, text: str) -> RecordedTask | None:
         """What is recorded of the task that the agent speaks of now."""
         self._last_task = text
         if text not in self._tasks and self._known_task is not None and (known := self._known_task(text)) is not None:
@@ -436,9 +436,9 @@ class Recording:
         began = self._begun(update.task_id, update.context_id)
         artifacts, key = self._tasks[update.task_id].artifacts, artifact_key(update.artifact)
         known, chunk, append, continues = artifacts.get(key), update.artifact, update.append, False
-        if not append and known is not None and (grown := growth(known, chunk)) is not None:
+        if not append and known is not None and (grown := artifact_delta(known, chunk)) is not None:
             (chunk, continues), append = grown, True
-        artifacts[key] = joined(known, chunk, continues=continues) if append and known is not None else chunk
+        artifacts[key] = append_chunk(known, chunk, continues=continues) if append and known is not None else chunk
         event = artifact_event(
             task_uuid(*self._scope, update.task_id), chunk, append=append, last_chunk=update.last_chunk is True,
             update=around, continues=continues,
@@ -456,11 +456,11 @@ class Recording:
         if known is None:
             artifacts[key] = sent
             return [artifact_event(task_id, sent, append=False, last_chunk=is_whole)]
-        if known == sent or merged(known) == merged(sent):
+        if known == sent or merge_texts(known) == merge_texts(sent):
             return []
-        grown = growth(known, sent) or growth(merged(known), merged(sent))
+        grown = artifact_delta(known, sent) or artifact_delta(merge_texts(known), merge_texts(sent))
         chunk, continues = grown if grown is not None else (sent, False)
-        artifacts[key] = sent if grown is None else joined(known, chunk, continues=continues)
+        artifacts[key] = sent if grown is None else append_chunk(known, chunk, continues=continues)
         append = grown is not None
         return [artifact_event(task_id, chunk, append=append, last_chunk=is_whole, continues=continues)]
 
@@ -474,7 +474,7 @@ class Recording:
         return NewEvent(data, id=event_id or uuid4(), actor=agent_name(self._answer), metadata=self._metadata)
 
 
-def _described(task_id: UUID, seen: Seen, extra: Json | None, metadata: Json | None) -> list[EventData]:
+def _described(task_id: UUID, seen: RecordedTask, extra: Json | None, metadata: Json | None) -> list[EventData]:
     """What is new about a task; of a history that has grown, the messages that came to it."""
     extra = None if extra == seen.extra else extra
     metadata = None if metadata == seen.metadata else metadata
@@ -492,7 +492,7 @@ def _described(task_id: UUID, seen: Seen, extra: Json | None, metadata: Json | N
 def _status_members(status: Json) -> Json:
     """What a status holds beside state and message; the state's word where it is not 0.3's own."""
     extra = {name: value for name, value in status.items() if name not in ("state", "message")}
-    if "state" in status and status["state"] != state_word(status_of(status["state"]), "0.3"):
+    if "state" in status and status["state"] != state_name(status_of(status["state"]), "0.3"):
         extra["state"] = status["state"]
     return extra
 

@@ -1,4 +1,4 @@
-"""A remote A2A agent as what answers: through a2a-sdk's client, streaming where its card says so.
+"""Remote A2A agents, reached through the client of a2a-sdk; they stream if their card says so.
 
 A client is opened for every answer and belongs to its event loop: answers run in threads and loops of their own.
 """
@@ -6,26 +6,31 @@ A client is opened for every answer and belongs to its event loop: answers run i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from agent_manager.a2a import Json
-from agent_manager.agents.a2a_client import TASK_NOT_FOUND, SdkClient, agent_error, open_client, translated
-from agent_manager.agents.agent import Context, LastTask, Update, with_final_reply, within
+from agent_manager.agents.a2a_client import TASK_NOT_FOUND, SdkClient, agent_error, agent_errors, open_client
+from agent_manager.agents.agent import Context, TaskTracker, Update, with_final_reply
 from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
-from agent_manager.agents.errors import AgentError, AgentRefused, InvalidUpdate, TaskUnknown
 from agent_manager.agents.updates import update_from_wire
+from agent_manager.errors import AgentError, AgentRefused, AgentStalled, InvalidUpdate, TaskUnknown
 from eventstore.urls import show_url
 
 if TYPE_CHECKING:
     import httpx
 
+T = TypeVar("T")
+
 SILENCE_SECONDS = 120.0
 TOTAL_SECONDS = 1800.0
-_FIRST_LOOK, _LONGEST_LOOK = 0.1, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between requests for the state of an open task."""
 
 
 def remote(
@@ -36,22 +41,22 @@ def remote(
     card_seconds: float = CARD_SECONDS,
     allow_private: bool = True,
 ) -> RemoteAgent:
-    """The agent at a URL, or that a card describes.
+    """Return the agent at a URL, or the one that a card describes.
 
     Args:
-        silence: seconds that it may take for an update.
-        total: seconds that it may take for an answer.
-        card_seconds: seconds that it may take to give its card.
+        silence: time limit for each update, in seconds.
+        total: time limit for an answer.
+        card_seconds: time limit for fetching the card.
         allow_private: follow its card, or a redirect, to an address that is not global; its own host is trusted.
 
     Raises:
-        InvalidAgentUrl: the URL is none.
+        InvalidAgentUrl: the URL is not valid.
     """
     return RemoteAgent(agent, silence=silence, total=total, card_seconds=card_seconds, allow_private=allow_private)
 
 
 class RemoteAgent:
-    """See :func:`remote`. Answering raises an :class:`AgentError` where the agent does not."""
+    """A remote agent, see :func:`remote`. Answering raises an :class:`AgentError` if the agent fails."""
 
     def __init__(
         self, agent: str | Json, *, silence: float, total: float, card_seconds: float, allow_private: bool
@@ -63,148 +68,169 @@ class RemoteAgent:
 
     @property
     def name(self) -> str:
-        """What the agent calls itself; its URL until it was heard."""
+        """The name in the agent's card; its URL until the card is fetched."""
         name = self._card.get("name") if self._card else None
         return name if isinstance(name, str) and name else show_url(self._url) if self._url else "agent"
 
-    async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
-        """Sends the message and gives what the agent says; asks after a task that it leaves open until it is not."""
-        sent = message
+    def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
+        """Send the message and yield the agent's updates; poll a task that it leaves open until it is not."""
         if context.task_id is not None and not message.get("taskId"):
-            sent = message | {"taskId": context.task_id}
-        refused: list[InvalidUpdate] = []
-        async with (
-            self._client(refused) as http,
-            aclosing(self._limited(self._said(sent, context, http, refused))) as updates,
-        ):
-            async for update in updates:
-                yield update
+            message = message | {"taskId": context.task_id}
+        return self._updates(partial(self._send, message, context))
 
-    async def resume(self, task_id: str, context: Context) -> AsyncGenerator[Update, None]:
-        """Ask after a task that the agent was working on, and give what it says of it until it is done with it.
+    def resume(self, task_id: str, context: Context) -> AsyncGenerator[Update, None]:
+        """Yield the updates of a task that the agent was working on, until it is no longer open.
 
         Raises:
             TaskUnknown: the agent does not know the task.
         """
-        refused: list[InvalidUpdate] = []
+        return self._updates(partial(self._resume, task_id))
+
+    async def _updates(self, run: _Run) -> AsyncGenerator[Update, None]:
+        invalid: list[InvalidUpdate] = []
+        host = (urlsplit(self._url).hostname or "") if self._url else ""
         async with (
-            self._client(refused) as http,
-            aclosing(self._limited(self._said_of(task_id, http, refused))) as updates,
+            http_client(invalid, allow_private=self._allow_private, trusted_host=host) as http,
+            aclosing(self._limited(with_final_reply(run(http, invalid)))) as updates,
         ):
             async for update in updates:
                 yield update
 
-    def _client(self, refused: list[InvalidUpdate]) -> httpx.AsyncClient:
-        host = (urlsplit(self._url).hostname or "") if self._url else ""
-        return http_client(refused, allow_private=self._allow_private, trusted_host=host)
+    async def _limited(self, updates: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Yield the updates within the time limits. Time that the consumer spends between updates does not count.
 
-    async def _limited(self, updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
-        limited = within(with_final_reply(updates), silence=self._silence, total=self._total, who=self.name)
-        async with aclosing(limited):
-            async for update in limited:
+        Raises:
+            AgentStalled: a time limit expired.
+        """
+        remaining = self._total
+        async with aclosing(updates):
+            while True:
+                started = asyncio.get_running_loop().time()
+                try:
+                    async with asyncio.timeout(min(self._silence, remaining)) as limit:
+                        update = await anext(updates)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if not limit.expired():
+                        raise
+                    if self._silence <= remaining:
+                        raise AgentStalled(f"{self.name}: sent nothing for {self._silence:g} seconds") from None
+                    raise AgentStalled(f"{self.name}: did not finish within {self._total:g} seconds") from None
+                remaining -= asyncio.get_running_loop().time() - started
                 yield update
 
-    async def _said_of(
-        self, task_id: str, http: httpx.AsyncClient, refused: list[InvalidUpdate]
+    async def _send(
+        self, message: Json, context: Context, http: httpx.AsyncClient, invalid: list[InvalidUpdate]
     ) -> AsyncGenerator[Update, None]:
-        card = await self._described(http)
-        client = open_client(card, http)
-        task = LastTask()
         try:
-            with translated(self.name):
-                seen = await client.task(task_id)
+            exchange = await self._exchange(http, invalid)
+            is_silent = True
+            with agent_errors(self.name):
+                wire_updates = exchange.client.send(
+                    context.addressed_to(self.name, message), streaming=exchange.is_streaming
+                )
+                async with aclosing(exchange.parsed(wire_updates)) as updates:
+                    async for update in updates:
+                        is_silent = False
+                        yield update
+                if invalid:
+                    raise invalid[0]
+                if is_silent:
+                    raise InvalidUpdate("the agent finished without an update")
+                async for update in exchange.polled():
+                    yield update
+        except AgentError:
+            if self._url is not None:
+                self._card = None  # it may be outdated: fetch it again for the next message
+            raise
+
+    async def _resume(
+        self, task_id: str, http: httpx.AsyncClient, invalid: list[InvalidUpdate]
+    ) -> AsyncGenerator[Update, None]:
+        exchange = await self._exchange(http, invalid)
+        try:
+            with agent_errors(self.name):
+                task = await exchange.client.task(task_id)
         except AgentRefused as error:
             if error.code in (TASK_NOT_FOUND, HTTPStatus.NOT_FOUND):
                 raise TaskUnknown(str(error), error.code) from error
             raise
-        with translated(self.name):
-            yield _seen(seen, task)
-            if task.is_open and _streams(card):
-                # What it said between the two requests is in the task itself, which is looked at once more.
-                async with aclosing(_resubscribed(client, task, refused)) as updates:
+        with agent_errors(self.name):
+            yield exchange.snapshot(task)
+            if exchange.task.is_open and exchange.is_streaming:
+                async with aclosing(exchange.resubscribed(task_id)) as updates:
                     async for update in updates:
                         yield update
-                yield _seen(await client.task(task_id), task)
-            if refused:
-                raise refused[0]
-            async for update in _awaited(client, task):
+                # Updates between the first request and the subscription are only in the task: request it again.
+                yield exchange.snapshot(await exchange.client.task(task_id))
+            if invalid:
+                raise invalid[0]
+            async for update in exchange.polled():
                 yield update
 
-    async def _said(
-        self, message: Json, context: Context, http: httpx.AsyncClient, refused: list[InvalidUpdate]
-    ) -> AsyncGenerator[Update, None]:
-        try:
-            card = await self._described(http)
-            client = open_client(card, http)
-            task, silent = LastTask(), True
-            with translated(self.name):
-                async with aclosing(client.send(context.sent(message, self.name), streaming=_streams(card))) as sent:
-                    async for wire in sent:
-                        silent = False
-                        try:
-                            update = update_from_wire(wire)
-                        except InvalidUpdate as error:  # what follows is heard all the same
-                            refused.append(error)
-                            continue
-                        task.take(update)
-                        yield update
-                if refused:
-                    raise refused[0]
-                if silent:
-                    raise InvalidUpdate("the agent came to an end without a word")
-                async for update in _awaited(client, task):
-                    yield update
-        except AgentError:
-            if self._url is not None:
-                self._card = None  # it may have moved or learnt something: ask again the next time
-            raise
-
-    async def _described(self, http: httpx.AsyncClient) -> Json:
+    async def _exchange(self, http: httpx.AsyncClient, invalid: list[InvalidUpdate]) -> _Exchange:
         if self._card is None:
             assert self._url is not None
             self._card = await fetch_card(self._url, seconds=self._card_seconds, http=http)
-        return self._card
+        capabilities = self._card.get("capabilities")
+        is_streaming = isinstance(capabilities, dict) and capabilities.get("streaming") is True
+        return _Exchange(open_client(self._card, http), is_streaming, invalid)
 
 
-async def _resubscribed(
-    client: SdkClient, task: LastTask, refused: list[InvalidUpdate]
-) -> AsyncGenerator[Update, None]:
-    """The updates of a task from now on; none from an agent whose tasks cannot be listened to again."""
-    assert task.task_id is not None
-    try:
-        async with aclosing(client.resubscribe(task.task_id)) as sent:
-            async for wire in sent:
+_Run: TypeAlias = "Callable[[httpx.AsyncClient, list[InvalidUpdate]], AsyncGenerator[Update, None]]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One exchange with an agent.
+
+    Attributes:
+        invalid: errors of updates that were left out.
+        task: the task that the updates are about.
+    """
+
+    client: SdkClient
+    is_streaming: bool
+    invalid: list[InvalidUpdate]
+    task: TaskTracker = field(default_factory=TaskTracker)
+
+    async def parsed(self, wire_updates: AsyncGenerator[Json, None]) -> AsyncGenerator[Update, None]:
+        """Yield the valid ones of the updates."""
+        async with aclosing(wire_updates):
+            async for wire in wire_updates:
                 try:
                     update = update_from_wire(wire)
-                except InvalidUpdate as error:  # what follows is heard all the same
-                    refused.append(error)
+                except InvalidUpdate as error:  # the updates that follow are used all the same
+                    self.invalid.append(error)
                     continue
-                task.take(update)
+                self.task.apply(update)
                 yield update
-    except Exception as error:
-        if not isinstance(agent_error(error, ""), AgentRefused):
-            raise
 
+    async def resubscribed(self, task_id: str) -> AsyncGenerator[Update, None]:
+        """Yield further updates of a task; none if the agent does not support it."""
+        try:
+            async with aclosing(self.parsed(self.client.resubscribe(task_id))) as updates:
+                async for update in updates:
+                    yield update
+        except Exception as error:
+            if not isinstance(agent_error(error, ""), AgentRefused):
+                raise
 
-def _seen(wire: Json, task: LastTask) -> Update:
-    update = update_from_wire({"task": wire})
-    task.take(update)
-    return update
+    async def polled(self) -> AsyncGenerator[Update, None]:
+        """Yield the task each time that it has changed, until it is no longer open."""
+        pause, latest = _FIRST_PAUSE, None
+        while self.task.is_open:
+            assert self.task.task_id is not None
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            wire = await self.client.task(self.task.task_id)
+            if wire != latest:
+                latest, pause = wire, _FIRST_PAUSE
+                yield self.snapshot(wire)
 
-
-async def _awaited(client: SdkClient, task: LastTask) -> AsyncGenerator[Update, None]:
-    """The task, each time that it has changed, until the agent is done with it."""
-    pause, last = _FIRST_LOOK, None
-    while task.is_open:
-        assert task.task_id is not None
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_LOOK)
-        seen = await client.task(task.task_id)
-        if seen != last:
-            last, pause = seen, _FIRST_LOOK
-            yield _seen(seen, task)
-
-
-def _streams(card: Json) -> bool:
-    capabilities = card.get("capabilities")
-    return isinstance(capabilities, dict) and capabilities.get("streaming") is True
+    def snapshot(self, wire: Json) -> Update:
+        """Return the task as an update."""
+        update = update_from_wire({"task": wire})
+        self.task.apply(update)
+        return update

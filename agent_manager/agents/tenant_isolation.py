@@ -1,13 +1,12 @@
-"""One agent for several tenants: it is told of their conversations by ids of which no two are the same.
+"""Isolation between tenants that share one agent.
 
-An agent keeps what it was told by ``contextId``. Two tenants may call their conversations alike, and would be answered
-out of each other's.
+An agent keeps its memory by ``contextId``. Two tenants may use the same conversation id, and would be answered out of
+each other's memory. So the agent receives ids that are unique across tenants, and its updates are translated back.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,84 +18,84 @@ from agent_manager.agents.agent import (
     Reply,
     Resume,
     StatusUpdate,
-    TaskSeen,
+    TaskSnapshot,
     Update,
+    closing,
     resumption,
 )
 from eventstore.ids import derived_uuid
 
 
 class TenantIsolatedAgent:
-    """An agent, as a tenant other than the server's own asks it. What it says comes back under the tenant's own ids.
+    """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again.
 
     Attributes:
-        name: the agent's.
+        name: of the agent.
     """
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.name = getattr(answer, "name", None)
 
-    async def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
-        """Asks the agent, and gives what it says."""
-        ids: dict[str, str] = {}
-        asked = replace(context, conversation_id=_told(context.conversation_id, context.tenant, ids))
-        sent = message
-        if isinstance(own := message.get("contextId"), str) and own:
-            sent = message | {"contextId": _told(own, context.tenant, ids)}
-        async for update in _brought_home_all(self._answer(sent, asked), ids):
-            yield update
+    def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
+        """Yield the agent's updates."""
+        ids = _ContextIds(context.tenant)
+        if isinstance(context_id := message.get("contextId"), str) and context_id:
+            message = message | {"contextId": ids.unique(context_id)}
+        return ids.restored_all(self._answer(message, ids.isolated(context)))
 
     @property
     def resume(self) -> Resume | None:
-        """How to go on listening to the agent; see :func:`~agent_manager.agents.agent.resumption`."""
+        """The function that resumes an answer of the agent, see :func:`~agent_manager.agents.agent.resumption`."""
         resume = resumption(self._answer)
         if resume is None:
             return None
 
-        async def resumed(task_id: str, context: Context) -> AsyncGenerator[Update, None]:
-            ids: dict[str, str] = {}
-            asked = replace(context, conversation_id=_told(context.conversation_id, context.tenant, ids))
-            async for update in _brought_home_all(resume(task_id, asked), ids):
-                yield update
+        def isolated(task_id: str, context: Context) -> AsyncIterator[Update]:
+            ids = _ContextIds(context.tenant)
+            return ids.restored_all(resume(task_id, ids.isolated(context)))
 
-        return resumed
+        return isolated
 
 
-def _told(own: str, tenant: str, ids: dict[str, str]) -> str:
-    """The id under which the agent knows a context of a tenant, which is noted in ``ids``."""
-    outside = RESERVED + str(derived_uuid("context", tenant, own))
-    ids[outside] = own
-    return outside
+class _ContextIds:
+    """The unique ids that one exchange uses, and the tenant's own ids that they replace."""
 
+    def __init__(self, tenant: str) -> None:
+        self._tenant = tenant
+        self._own: dict[str, str] = {}
 
-async def _brought_home_all(updates: AsyncIterator[Update], ids: dict[str, str]) -> AsyncGenerator[Update, None]:
-    async with aclosing(updates) if isinstance(updates, AsyncGenerator) else nullcontext():
-        async for update in updates:
-            yield _brought_home(update, ids)
+    def unique(self, own: str) -> str:
+        unique = RESERVED + str(derived_uuid("context", self._tenant, own))
+        self._own[unique] = own
+        return unique
 
+    def isolated(self, context: Context) -> Context:
+        return replace(context, conversation_id=self.unique(context.conversation_id))
 
-def _brought_home(update: Update, ids: dict[str, str]) -> Update:
-    match update:
-        case Reply(message):
-            return Reply(_renamed(message, ids))
-        case TaskSeen(task):
-            return TaskSeen(_renamed(task, ids))
-        case StatusUpdate():
-            return replace(update, context_id=_own(update.context_id, ids), status=_renamed(update.status, ids))
-        case ArtifactUpdate():
-            return replace(update, context_id=_own(update.context_id, ids))
+    async def restored_all(self, updates: AsyncIterator[Update]) -> AsyncGenerator[Update, None]:
+        async with closing(updates):
+            async for update in updates:
+                yield self._restored(update)
 
+    def _restored(self, update: Update) -> Update:
+        match update:
+            case Reply(message):
+                return Reply(self._restored_json(message))
+            case TaskSnapshot(task):
+                return TaskSnapshot(self._restored_json(task))
+        context_id = None if update.context_id is None else self._own.get(update.context_id, update.context_id)
+        if isinstance(update, StatusUpdate):
+            return replace(update, context_id=context_id, status=self._restored_json(update.status))
+        assert isinstance(update, ArtifactUpdate)
+        return replace(update, context_id=context_id)
 
-def _own(said: str | None, ids: dict[str, str]) -> str | None:
-    return None if said is None else ids.get(said, said)
-
-
-def _renamed(value: Any, ids: dict[str, str]) -> Any:
-    """The value, with the contexts that are named in it under the tenant's own ids."""
-    if isinstance(value, dict):
-        return {
-            name: _own(inner, ids) if name == "contextId" and isinstance(inner, str) else _renamed(inner, ids)
-            for name, inner in value.items()
-        }
-    return [_renamed(inner, ids) for inner in value] if isinstance(value, list) else value
+    def _restored_json(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: self._own.get(item, item)
+                if name == "contextId" and isinstance(item, str)
+                else self._restored_json(item)
+                for name, item in value.items()
+            }
+        return [self._restored_json(item) for item in value] if isinstance(value, list) else value

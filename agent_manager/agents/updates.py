@@ -1,11 +1,11 @@
-"""Updates of agents parsed from JSON, of either A2A version.
+"""Parsing of agents' updates from JSON of any A2A version, tolerant of other spellings.
 
-JSON of protobuf may spell a member as its field (``task_id``), a role or a state as its number, and in 0.3's protobuf
-the parts of a message are its ``content``. What is meant is plain, so it is read as what every client understands. What
-is not plain is refused, with the place: it would be kept as something that the agent did not say.
+JSON of protobuf may spell a member as its field (``task_id``), a role or state as its number, and in 0.3's protobuf the
+parts of a message are its ``content``. Values whose meaning is clear are respelled as every client understands them.
+All others are rejected, with the member's path, because storing them would misquote the agent.
 
-The SDK of 1.x silently leaves out what it does not know, such as a state that is spelled ``CANCELLED``, and that of 0.3
-gives up on the whole stream. So what is plain is respelled here, and what is not is refused before it is lost.
+a2a-sdk 1.x silently drops values that it does not know, such as the state ``CANCELLED``, and 0.3 fails for the whole
+stream. So responses are respelled before the SDK parses them (:func:`normalize_response`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from agent_manager.a2a import (
-    STATE_WORDS,
+    STATE_NAMES,
     Json,
     Version,
     artifact_in_version,
@@ -27,14 +27,11 @@ from agent_manager.a2a import (
     text_part,
     version_of,
 )
-from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.errors import AgentRefused, InvalidUpdate
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.errors import AgentRefused, InvalidUpdate
 
 if TYPE_CHECKING:
     import httpx
-
-
-# Updates from their JSON on the wire: in either shape, bare, or in the envelopes of JSON-RPC and of 1.x's streams
 
 _ENVELOPES = {
     "message": "message", "msg": "message",
@@ -49,46 +46,44 @@ _FIELDS = {
     "task_id": "taskId", "context_id": "contextId", "message_id": "messageId", "artifact_id": "artifactId",
     "last_chunk": "lastChunk", "reference_task_ids": "referenceTaskIds", "media_type": "mediaType",
 }  # fmt: skip
-_OLD_FILE_FIELDS = {
+_PROTOBUF_V03_FILE_FIELDS = {
     "fileWithUri": "url", "file_with_uri": "url", "fileWithBytes": "raw", "file_with_bytes": "raw",
     "mimeType": "mediaType", "mime_type": "mediaType", "name": "filename",
 }  # fmt: skip
 _ROLES = {1: "ROLE_USER", 2: "ROLE_AGENT"}
 
 
-def update_from_wire(sent: Any) -> Update:
-    """Return the update that an agent sent as JSON.
+def update_from_wire(wire: Any) -> Update:
+    """Return the update that an agent sent as JSON: bare, or in an envelope of JSON-RPC or of 1.x's streams.
 
     Raises:
-        InvalidUpdate: it is none; names the place.
-        AgentRefused: it is an error of JSON-RPC.
+        InvalidUpdate: the JSON is not an update; names the member.
+        AgentRefused: the JSON is an error of JSON-RPC.
     """
-    if isinstance(sent, dict):
-        if sent.keys() <= _JSON_RPC and ("result" in sent or "error" in sent):
-            return update_from_wire(_result(sent))
-        if len(sent) == 1:
-            ((name, inner),) = sent.items()
-            if name in _ENVELOPES and isinstance(inner, dict):
-                return _update(_ENVELOPES[name], inner)
-    return _update(_kind(sent), sent)
+    if isinstance(wire, dict):
+        if wire.keys() <= _JSON_RPC and ("result" in wire or "error" in wire):
+            return update_from_wire(_result(wire))
+        if (envelope := _envelope(wire)) is not None:
+            _, kind, inner = envelope
+            return _update(kind, inner)
+    return _update(_kind(wire), wire)
 
 
-def understood(update: Update) -> Update:
-    """Return an update with everything in it as clients understand it.
+def checked_update(update: Update) -> Update:
+    """Return an update with all of its members respelled as every client understands them.
 
     Raises:
-        InvalidUpdate: something in it is not what it must be; names the place.
+        InvalidUpdate: a member has a value that it cannot have; names the member.
     """
     checked: StatusUpdate | ArtifactUpdate
     match update:
         case Reply(message):
             return Reply(_message(_object(message, "message", "message"), required=True))
-        case TaskSeen(task):
-            return TaskSeen(_task(_object(task, "task", "task")))
+        case TaskSnapshot(task):
+            return TaskSnapshot(_task(_object(task, "task", "task")))
         case StatusUpdate():
             kind = "status-update"
-            status = _status(_object(update.status, "status", kind), kind)
-            checked = replace(update, status=status)
+            checked = replace(update, status=_status(_object(update.status, "status", kind), kind))
         case ArtifactUpdate():
             kind = "artifact-update"
             checked = replace(update, artifact=_artifact(_object(update.artifact, "artifact", kind)))
@@ -102,107 +97,177 @@ def understood(update: Update) -> Update:
     return checked
 
 
-def normalized_update(sent: Json) -> Json:
-    """Return the JSON of an update as its version of A2A spells it; other JSON as it is.
+def normalize_response(response: httpx.Response, invalid: list[InvalidUpdate]) -> None:
+    """Respell the updates in a response of JSON-RPC while its body is read.
 
-    Raises:
-        InvalidUpdate: a state or another member is not what it must be; names the place.
+    Args:
+        invalid: collects the errors of updates that are left out of a stream. In a response that is one JSON document,
+            an invalid update raises.
     """
-    if len(sent) == 1:
-        ((name, inner),) = sent.items()
-        if name in _ENVELOPES and isinstance(inner, dict):
-            return {name: _in_shape(_ENVELOPES[name], inner, "1.0")}
+    import httpx
+
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "content-encoding" in response.headers or content_type not in ("text/event-stream", "application/json"):
+        return
+    is_stream = content_type == "text/event-stream"
+    original = cast("httpx.AsyncByteStream", response.stream)
+
+    class NormalizedStream(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for chunk in _normalized_events(original, invalid) if is_stream else _normalized_document(original):
+                yield chunk
+
+        async def aclose(self) -> None:
+            await original.aclose()
+
+    response.stream = NormalizedStream()
+
+
+async def _normalized_document(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    yield _normalized_payload(b"".join([chunk async for chunk in chunks]))
+
+
+async def _normalized_events(chunks: AsyncIterable[bytes], invalid: list[InvalidUpdate]) -> AsyncIterator[bytes]:
+    """Yield server-sent events, each as soon as it is complete."""
+    lines: list[bytes] = []
+    rest: list[bytes] = []
+    async for chunk in chunks:
+        rest.append(chunk)
+        if b"\n" not in chunk:
+            continue
+        *complete, last = b"".join(rest).split(b"\n")
+        rest = [last]
+        for line in complete:
+            lines.append(line)
+            if not line.strip():
+                try:
+                    yield b"".join(map(_normalized_line, lines))
+                except InvalidUpdate as error:
+                    invalid.append(error)
+                lines = []
+    yield b"\n".join([*lines, b"".join(rest)])
+
+
+def _normalized_line(line: bytes) -> bytes:
+    if not line.startswith(b"data:"):
+        return line + b"\n"
+    return b"data: " + _normalized_payload(line.removeprefix(b"data:").strip()) + b"\n"
+
+
+def _normalized_payload(text: bytes) -> bytes:
     try:
-        kind = _kind(sent)
+        payload = json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # the SDK reports the error
+    if not isinstance(payload, dict) or "jsonrpc" not in payload or not isinstance(payload.get("result"), dict):
+        return text
+    result = _normalized_result(payload["result"])
+    return text if result == payload["result"] else json.dumps(payload | {"result": result}).encode()
+
+
+def _normalized_result(wire: Json) -> Json:
+    """Return the JSON of an update as its version of A2A spells it; other JSON as it is."""
+    if (envelope := _envelope(wire)) is not None:
+        name, kind, inner = envelope
+        return {name: _normalized_update(kind, inner, "1.0")}
+    try:
+        kind = _kind(wire)
     except InvalidUpdate:
-        return sent
-    return _in_shape(kind, sent, "0.3" if "kind" in sent else version_of(sent))
+        return wire
+    return _normalized_update(kind, wire, "0.3" if "kind" in wire else version_of(wire))
 
 
-def _in_shape(kind: str, given: Json, shape: Version) -> Json:
-    sent = _normalized(given)
+def _normalized_update(kind: str, given: Json, version: Version) -> Json:
+    wire = _renamed(given)
     match kind:
         case "message":
-            return message_in_version(_message(sent), shape)
+            return message_in_version(_message(wire), version)
         case "task":
-            return task_in_version(_task(sent), shape)
+            return task_in_version(_task(wire), version)
         case "status-update":
-            return sent | {
-                "status": status_in_version(_status(_object(sent.get("status"), "status", kind), kind), shape)
-            }
-    return sent | {"artifact": artifact_in_version(_artifact(_object(sent.get("artifact"), "artifact", kind)), shape)}
+            status = _status(_object(wire.get("status"), "status", kind), kind)
+            return wire | {"status": status_in_version(status, version)}
+    artifact = _artifact(_object(wire.get("artifact"), "artifact", kind))
+    return wire | {"artifact": artifact_in_version(artifact, version)}
 
 
-def _result(sent: Json) -> Any:
-    error = sent.get("error")
+def _envelope(wire: Json) -> tuple[str, str, Json] | None:
+    """Return the member name, the kind and the content of an envelope of 1.x's streams; None for other JSON."""
+    if len(wire) == 1:
+        ((name, inner),) = wire.items()
+        if name in _ENVELOPES and isinstance(inner, dict):
+            return name, _ENVELOPES[name], inner
+    return None
+
+
+def _result(wire: Json) -> Any:
+    error = wire.get("error")
     if error is None:
-        return sent.get("result")
+        return wire.get("result")
     code, text = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
-    told = f" (error {code})" if isinstance(code, int) else ""
-    raise AgentRefused(
-        f"the agent answered with an error: {text!s:.500}{told}", code if isinstance(code, int) else None
+    code = code if isinstance(code, int) else None
+    suffix = "" if code is None else f" (error {code})"
+    raise AgentRefused(f"the agent answered with an error: {text!s:.500}{suffix}", code)
+
+
+def _kind(wire: Any) -> str:
+    if not isinstance(wire, dict):
+        raise InvalidUpdate(
+            f"the agent sent {wire!r:.120}, which is not a message, task, status update or artifact update"
+        )
+    kind = wire.get("kind")
+    if isinstance(kind, str) and kind in _ENVELOPES.values():
+        return kind
+    if "artifact" in wire:
+        return "artifact-update"
+    status = wire.get("status")
+    if "taskId" in wire or "task_id" in wire:
+        if "status" in wire:
+            return "status-update"
+    elif isinstance(status, dict) and "state" in status:  # an id and a status alone do not make a task
+        return "task"
+    if "parts" in wire or "role" in wire:
+        return "message"
+    members = ("the members " + ", ".join(map(str, wire)))[:200] if wire else "no members"
+    raise InvalidUpdate(
+        f"the agent sent an object with {members}, which is not a message (parts), task (id, status.state), "
+        "status update (taskId, status) or artifact update (taskId, artifact)"
     )
 
 
-def _kind(sent: Any) -> str:
-    if isinstance(sent, dict):
-        kind = sent.get("kind")
-        if isinstance(kind, str) and kind in _ENVELOPES.values():
-            return kind
-        if "artifact" in sent:
-            return "artifact-update"
-        status = sent.get("status")
-        if "taskId" in sent or "task_id" in sent:
-            if "status" in sent:
-                return "status-update"
-        elif isinstance(status, dict) and "state" in status:  # much has an id and a status that is no task
-            return "task"
-        if "parts" in sent or "role" in sent:
-            return "message"
-        raise InvalidUpdate(
-            f"the agent sent an object with {_names(sent)}, which is no message (parts), task (id, status.state), "
-            "status update (taskId, status) or artifact update (taskId, artifact)"
-        )
-    raise InvalidUpdate(f"the agent sent {sent!r:.120}, which is no message, task, status update or artifact update")
-
-
-def _names(sent: Json) -> str:
-    return ("the members " + ", ".join(map(str, sent)))[:200] if sent else "no members"
-
-
 def _update(kind: str, given: Json) -> Update:
-    sent = _normalized(given)
+    wire = _renamed(given)
     match kind:
         case "message":
-            return understood(Reply(sent))
+            return checked_update(Reply(wire))
         case "task":
-            return understood(TaskSeen(sent))
+            return checked_update(TaskSnapshot(wire))
         case "status-update":
-            return understood(
+            return checked_update(
                 StatusUpdate(
-                    sent.get("taskId"),  # type: ignore[arg-type]  # checked there
-                    sent.get("contextId"),
-                    sent.get("status"),  # type: ignore[arg-type]
-                    bool(sent.get("final", False)),
-                    sent.get("metadata"),
-                    _rest(sent, _STATUS_MEMBERS),
+                    wire.get("taskId"),  # type: ignore[arg-type]  # checked_update checks it
+                    wire.get("contextId"),
+                    wire.get("status"),  # type: ignore[arg-type]
+                    bool(wire.get("final", False)),
+                    wire.get("metadata"),
+                    _rest(wire, _STATUS_MEMBERS),
                 )
             )
-    return understood(
+    return checked_update(
         ArtifactUpdate(
-            sent.get("taskId"),  # type: ignore[arg-type]
-            sent.get("contextId"),
-            sent.get("artifact"),  # type: ignore[arg-type]
-            bool(sent.get("append", False)),
-            None if sent.get("lastChunk") is None else bool(sent["lastChunk"]),
-            sent.get("metadata"),
-            _rest(sent, _ARTIFACT_MEMBERS),
+            wire.get("taskId"),  # type: ignore[arg-type]
+            wire.get("contextId"),
+            wire.get("artifact"),  # type: ignore[arg-type]
+            bool(wire.get("append", False)),
+            None if wire.get("lastChunk") is None else bool(wire["lastChunk"]),
+            wire.get("metadata"),
+            _rest(wire, _ARTIFACT_MEMBERS),
         )
     )
 
 
 def _task(given: Json) -> Json:
-    task = _normalized(given)
+    task = _renamed(given)
     _text(task.get("id"), "id", "task")
     if "status" in task:
         task["status"] = _status(_object(task["status"], "status", "task"), "task")
@@ -215,9 +280,9 @@ def _task(given: Json) -> Json:
 def _status(given: Json, kind: str) -> Json:
     status = dict(given)
     if "state" in status and known_status(status["state"]) is None:
-        words = ", ".join(words["0.3"] for words in STATE_WORDS.values())
+        names = ", ".join(names["0.3"] for names in STATE_NAMES.values())
         raise InvalidUpdate(
-            f"the agent sent a {kind} whose status.state is {status['state']!r:.80}, expected one of {words}"
+            f"the agent sent a {kind} whose status.state is {status['state']!r:.80}, expected one of {names}"
         )
     if isinstance(status.get("message"), dict):
         status["message"] = _message(status["message"])
@@ -225,7 +290,7 @@ def _status(given: Json, kind: str) -> Json:
 
 
 def _message(given: Json, *, required: bool = False) -> Json:
-    message = _normalized(given)
+    message = _renamed(given)
     role = message.get("role")
     if type(role) is int:
         message["role"] = _ROLES.get(role, role)
@@ -236,44 +301,44 @@ def _message(given: Json, *, required: bool = False) -> Json:
 
 
 def _artifact(given: Json) -> Json:
-    return _with_parts(_normalized(given))
+    return _with_parts(_renamed(given))
 
 
-def _with_parts(sent: Json) -> Json:
-    """A message or an artifact whose content, if that is what it has, is its parts."""
-    content = sent.get("content")
-    if not sent.get("parts") and isinstance(content, list | str):
-        sent = {name: value for name, value in sent.items() if name not in ("content", "parts")}
+def _with_parts(value: Json) -> Json:
+    """Return a message or artifact with its ``content``, if it has that in place of parts, as ``parts``."""
+    content = value.get("content")
+    if not value.get("parts") and isinstance(content, list | str):
+        value = {name: item for name, item in value.items() if name not in ("content", "parts")}
         if isinstance(content, str):
-            sent["parts"] = [text_part(content, version_of(sent))]
+            value["parts"] = [text_part(content, version_of(value))]
         else:
-            sent["parts"] = [_without_wrapper(part) for part in content]
-    if isinstance(sent.get("parts"), list):
-        sent["parts"] = [_part(part) for part in sent["parts"]]
-    return sent
+            value["parts"] = [_without_data_wrapper(part) for part in content]
+    if isinstance(value.get("parts"), list):
+        value["parts"] = [_part(part) for part in value["parts"]]
+    return value
 
 
 def _part(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
-    part = _normalized(given)
+    part = _renamed(given)
     if "kind" not in part and isinstance(file := part.get("file"), dict):
         del part["file"]
         if file.keys() & {"bytes", "uri"}:
             return {"kind": "file", "file": file, **part}
-        return _normalized(file, _OLD_FILE_FIELDS) | part
+        return _renamed(file, _PROTOBUF_V03_FILE_FIELDS) | part
     return part
 
 
-def _without_wrapper(part: Any) -> Any:
-    """0.3's protobuf holds the data of a part in a message of its own."""
+def _without_data_wrapper(part: Any) -> Any:
+    """Return a part without the message in which 0.3's protobuf wraps its data."""
     data = part.get("data") if isinstance(part, dict) and "kind" not in part else None
     return part | {"data": data["data"]} if isinstance(data, dict) and data.keys() == {"data"} else part
 
 
-def _normalized(sent: Json, names: Mapping[str, str] = _FIELDS) -> Json:
-    """The members under the names that JSON has for them; one that is there under both stays."""
-    return {names[name] if name in names and names[name] not in sent else name: value for name, value in sent.items()}
+def _renamed(value: Json, names: Mapping[str, str] = _FIELDS) -> Json:
+    """Return an object with protobuf's field names replaced by JSON's; a member that has both stays under both."""
+    return {names[name] if name in names and names[name] not in value else name: item for name, item in value.items()}
 
 
 def _text(value: Any, name: str, kind: str) -> None:
@@ -287,74 +352,5 @@ def _object(value: Any, name: str, kind: str) -> Json:
     return value
 
 
-def _rest(sent: Json, known: frozenset[str]) -> Json | None:
-    return {name: value for name, value in sent.items() if name not in known} or None
-
-
-# Answers of JSON-RPC agents before a2a-sdk reads them: in the spelling that it knows
-
-
-def normalize(response: httpx.Response, refused: list[InvalidUpdate]) -> None:
-    """Respell an answer while it is read.
-
-    Args:
-        refused: gets the errors for what is left out of a stream. What is refused in an answer at once is raised.
-    """
-    import httpx
-
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if "content-encoding" in response.headers or kind not in ("text/event-stream", "application/json"):
-        return
-    sent = cast("httpx.AsyncByteStream", response.stream)
-
-    class Respelled(httpx.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for piece in _events(sent, refused) if kind == "text/event-stream" else _whole(sent):
-                yield piece
-
-        async def aclose(self) -> None:
-            await sent.aclose()
-
-    response.stream = Respelled()
-
-
-async def _whole(sent: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    yield _payload(b"".join([piece async for piece in sent]))
-
-
-async def _events(sent: AsyncIterable[bytes], refused: list[InvalidUpdate]) -> AsyncIterator[bytes]:
-    """Server-sent events, each as soon as it is complete."""
-    lines: list[bytes] = []
-    rest: list[bytes] = []
-    async for piece in sent:
-        rest.append(piece)
-        if b"\n" not in piece:
-            continue
-        *complete, last = b"".join(rest).split(b"\n")
-        rest = [last]
-        for line in complete:
-            lines.append(line)
-            if not line.strip():
-                try:
-                    yield b"".join(map(_line, lines))
-                except InvalidUpdate as error:
-                    refused.append(error)
-                lines = []
-    yield b"\n".join([*lines, b"".join(rest)])
-
-
-def _line(line: bytes) -> bytes:
-    if not line.startswith(b"data:"):
-        return line + b"\n"
-    return b"data: " + _payload(line.removeprefix(b"data:").strip()) + b"\n"
-
-
-def _payload(text: bytes) -> bytes:
-    try:
-        sent = json.loads(text)
-    except (ValueError, RecursionError):
-        return text  # the SDK says what is wrong with it
-    if not isinstance(sent, dict) or "jsonrpc" not in sent or not isinstance(sent.get("result"), dict):
-        return text
-    result = normalized_update(sent["result"])
-    return text if result == sent["result"] else json.dumps(sent | {"result": result}).encode()
+def _rest(value: Json, known: frozenset[str]) -> Json | None:
+    return {name: item for name, item in value.items() if name not in known} or None

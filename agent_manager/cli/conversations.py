@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from agent_manager.agents import chosen
+from agent_manager.agents import agent_from_settings
 from agent_manager.cli.log import EVENT_COLUMNS, event_row, event_value
 from agent_manager.cli.options import (
     SHOWN,
@@ -355,7 +355,7 @@ def pending(
     if answer and abandon:
         raise typer.BadParameter("choose one of --answer and --abandon")
     settings = read_settings(data_dir)
-    agent = chosen(settings)
+    agent = agent_from_settings(settings)
     if answer and agent is None:
         raise SettingsError(
             "EVENTSTORE_ANSWER: names nobody who could answer: an agent's URL, package.module:function or echo"

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from agent_manager.agents.factory import choose
+from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
 from agent_manager.cli.project import say, work
 from agent_manager.factory import AsyncManager
@@ -89,7 +89,7 @@ def up(
         raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
     if settings.answer:
-        choose(settings.answer)  # what it names is found now, or never
+        agent_from_spec(settings.answer)  # what it names is found now, or never
     listening = None if no_http else listen(host, port)
     try:
         http = (
@@ -109,7 +109,7 @@ async def _http(
 ) -> AsyncIterator[None]:
     """Serves HTTP until the end of the block."""
     said = store.settings.answer
-    answer = choose(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
+    answer = agent_from_spec(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
     async with (
         AsyncManager(store, answer=answer, runs_worker=False) as manager,
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as server_context,

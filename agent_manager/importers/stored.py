@@ -13,8 +13,8 @@ from typing import TypeGuard, get_args
 from uuid import UUID
 
 from agent_manager.a2a import artifact_event
-from agent_manager.agents.agent import StatusUpdate, TaskSeen
-from agent_manager.agents.recorder import Recording, Seen
+from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
+from agent_manager.agents.recorder import RecordedTask, Recording
 from agent_manager.conversation import TaskEvent, TaskFold
 from agent_manager.importers.source import Json, canonical_task, text_member
 from agent_manager.storage import PAGE, Log
@@ -58,7 +58,7 @@ def begun(tenant: str, conversation_id: UUID, task_id: UUID, task: Json) -> list
     """The events of a task that the log does not have."""
     given_id = text_member(task, "id")
     recording = Recording(tenant, conversation_id)
-    seen = [event.data for event in recording.events_of(TaskSeen(task | {"id": given_id}))]
+    seen = [event.data for event in recording.events_of(TaskSnapshot(task | {"id": given_id}))]
     events = [data.model_copy(update={"task_id": task_id}) for data in seen if is_task_event(data)]
     first = events[0]
     assert isinstance(first, TaskCreated)
@@ -83,7 +83,7 @@ def gone_on(
     status = task.get("status")
     if isinstance(status, dict) and not equal(status, before.get("status")):
         given_id = text_member(task, "id")
-        recording = Recording(tenant, conversation_id, known_task={given_id: Seen()}.get)
+        recording = Recording(tenant, conversation_id, known_task={given_id: RecordedTask()}.get)
         said = [event.data for event in recording.events_of(StatusUpdate(given_id, None, status))]
         events += [data.model_copy(update={"task_id": task_id}) for data in said if is_task_event(data)]
     artifacts, known_artifacts = task.get("artifacts"), before.get("artifacts") or []

@@ -34,7 +34,7 @@ from agent_manager.server.response_cache import NO_FRAME, BodyWriter, Frame, Mak
 from agent_manager.server.schemas.common import Out
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventStream
-from agent_manager.storage import Written
+from agent_manager.storage import AppendedPositions
 from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
@@ -97,7 +97,7 @@ class TenantContext:
             yield
 
     @property
-    def written(self) -> Written:
+    def written(self) -> AppendedPositions:
         """What was appended for the tenant through this server: its reads hold it."""
         return self.manager.written
 

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 
-from agent_manager.agents.errors import AgentError
 from agent_manager.auth.identity import KeysUnavailable
+from agent_manager.errors import AgentError
 from eventstore.errors import (
     ConflictError,
     ConnectionLost,

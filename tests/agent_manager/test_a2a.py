@@ -12,14 +12,14 @@ from support.examples import examples
 from support.values import json_values, texts
 
 from agent_manager.a2a import (
-    STATE_WORDS,
+    STATE_NAMES,
     Version,
     message_in_version,
     part_in_version,
     parts_text,
     role_in_version,
     state_in_version,
-    state_word,
+    state_name,
     status_of,
     task_in_version,
     text_part,
@@ -59,7 +59,7 @@ def messages(shape: Version) -> st.SearchStrategy[dict[str, Any]]:
 def tasks(shape: Version) -> st.SearchStrategy[dict[str, Any]]:
     head = {"kind": st.just("task")} if shape == "0.3" else {}
     parts = old_parts if shape == "0.3" else new_parts
-    states = [words[shape] for words in STATE_WORDS.values()]
+    states = [words[shape] for words in STATE_NAMES.values()]
     status = st.fixed_dictionaries({"state": st.sampled_from(states)}, optional={"message": messages(shape)})
     artifact = st.fixed_dictionaries({"artifactId": texts(), "parts": st.lists(parts, max_size=2)})
     return st.fixed_dictionaries(
@@ -105,9 +105,9 @@ def test_what_is_no_part_stays(value: Any) -> None:
 @pytest.mark.parametrize("status", list(TaskStatus))
 @pytest.mark.parametrize("shape", ["0.3", "1.0"])
 def test_every_state_is_stored_and_given_back(status: TaskStatus, shape: Version) -> None:
-    assert status_of(state_word(status, shape)) is status
+    assert status_of(state_name(status, shape)) is status
     other: Version = "1.0" if shape == "0.3" else "0.3"
-    assert state_in_version(state_word(status, other), shape) == state_word(status, shape)
+    assert state_in_version(state_name(status, other), shape) == state_name(status, shape)
 
 
 @pytest.mark.parametrize("value", ["invented", 50, None, True, 3.0, ["working"]])

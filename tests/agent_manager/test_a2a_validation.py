@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent_manager.a2a import Version, fault_of
+from agent_manager.a2a import Version, invalid_member
 
 pytestmark = pytest.mark.any_server
 
@@ -23,7 +23,7 @@ _FILE = {"kind": "file", "file": {"uri": "u"}}
     ],
 )
 def test_what_either_version_allows_is_no_fault(shape: Version, members: dict[str, Any]) -> None:
-    assert fault_of({"role": "user", **members}, shape) is None
+    assert invalid_member({"role": "user", **members}, shape) is None
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_what_either_version_allows_is_no_fault(shape: Version, members: dict[st
     ],
 )
 def test_what_no_client_reads_is_told_by_its_place(shape: Version, members: dict[str, Any], place: str) -> None:
-    fault = fault_of({"role": "user", **members}, shape)
+    fault = invalid_member({"role": "user", **members}, shape)
     assert fault is not None
-    assert fault.place == place
+    assert fault.path == place

@@ -12,7 +12,7 @@ import pytest
 from support.agents import text_of, user_message
 
 from agent_manager import default_classes
-from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
 from agent_manager.application import ApplicationManager
@@ -83,7 +83,7 @@ async def test_only_the_task_that_changed_last_is_continued(state: str) -> None:
     async def agent(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
         heard.append(message.get("taskId"))
         word = text_of(message)
-        yield TaskSeen({"id": word, "status": {"state": state if word.startswith("ask") else "completed"}})
+        yield TaskSnapshot({"id": word, "status": {"state": state if word.startswith("ask") else "completed"}})
         yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "?"}]})
 
     manager = Manager(MemoryLog(), from_callable(agent))
@@ -142,7 +142,7 @@ class Heard:
     async def __call__(self, message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
         self.messages.append(message)
         self.contexts.append((context.conversation_id, context.task_id))
-        yield TaskSeen({"id": f"task of the {text_of(message)}", "status": {"state": "completed"}})
+        yield TaskSnapshot({"id": f"task of the {text_of(message)}", "status": {"state": "completed"}})
 
     def check(self) -> None:
         """Fails unless only the victim's own message named the victim's context or task."""

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from agent_manager.conversation import ConversationFold
-from agent_manager.conversation_cache import FoldedConversations
+from agent_manager.conversation_cache import ConversationCache
 from agent_manager.memory_storage import MemoryLog
 from eventstore import MessageAdded, NewEvent
 
@@ -21,7 +21,7 @@ async def test_who_asks_the_moment_that_the_readers_end_is_answered(steps: int) 
     conversations = [uuid4() for _ in range(4)]
     for each in conversations:
         await log.append(each, [NewEvent(MessageAdded(role="user", content="hello"), actor="user")])
-    folds = FoldedConversations(log)
+    folds = ConversationCache(log)
 
     async def asking(conversation: UUID, after: int) -> ConversationFold | None:
         for _ in range(after):

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.a2a_server import serving
 
-from agent_manager.agents.cards import InvalidAgentCard, fetch_card
-from agent_manager.agents.errors import AgentUnreachable, InvalidUpdate
+from agent_manager.agents.cards import fetch_card
+from agent_manager.errors import AgentUnreachable, InvalidAgentCard, InvalidUpdate
 from agent_manager.http_client import MOST_NESTING, PrivateAddress, ResponseTooLarge, is_global, load_json, open_client
 
 pytestmark = pytest.mark.any_server

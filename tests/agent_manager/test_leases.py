@@ -23,15 +23,19 @@ from agent_manager import AsyncManager
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import Key, Leased, ServerLog
+from agent_manager.storage import Key, LeaseStatus, ServerLog
 from eventstore import EventStore
 
 SECONDS = 1.5
 
 PROCESS = """
 import asyncio, sys, threading
+<<<<<<< HEAD:tests/agent_manager/test_leases.py
 from agent_manager import answering
 from agent_manager.factory import application_manager
+=======
+from agent_manager import answering, application_manager
+>>>>>>> manager2:tests/agent_manager/manager/test_leases.py
 
 _, name, works_on_a_task, seconds = sys.argv
 answering.LEASE_SECONDS, answering.RENEW_SECONDS = float(seconds), float(seconds) / 5
@@ -175,8 +179,8 @@ async def test_a_process_that_was_suspended_finds_its_message_answered_and_store
 class Unleased(MemoryLog):
     """A log that gives every lease to whoever wants it, as if all others had been suspended for too long."""
 
-    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, Leased]:
-        return {key: Leased(holder, None, len(self._conversations[key[0]])) for key in keys}
+    async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
+        return {key: LeaseStatus(holder, None, len(self._conversations[key[0]])) for key in keys}
 
 
 @given(steps=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=2, max_size=4))

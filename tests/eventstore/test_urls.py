@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.examples import examples
 
+from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.cards import agent_url
-from agent_manager.agents.factory import choose
 from agent_manager.auth.jwt import key_set
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import choose_backup
@@ -51,7 +51,7 @@ def use_jwks(url: str) -> object:
 
 
 def use_answer(url: str) -> object:
-    return getattr(choose(url), "name", "")
+    return getattr(agent_from_spec(url), "name", "")
 
 
 def use_agent(url: str) -> object:

@@ -361,7 +361,7 @@ async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) ->
     try:
         for projection in PROJECTIONS:
             await applier.register(projection)
-        await applier.catch_up(PROJECTIONS, shares=[share])
+        await applier.catch_up(PROJECTIONS, partitions=[share])
     finally:
         await applier.close()
     assert await applied_position(store) == 0, "most partitions are behind"

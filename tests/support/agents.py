@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSnapshot, Update
 
 Json = dict[str, Any]
 
@@ -34,7 +34,9 @@ async def agent(message: Json, context: Context) -> AsyncIterator[Update]:
         yield Reply(said | {"parts": [{"kind": "text", "text": f"echo: {text}"}]})
         return
     task = context.task_id or task
-    yield TaskSeen({"kind": "task", "id": task, "contextId": context.conversation_id, "status": {"state": "submitted"}})
+    yield TaskSnapshot(
+        {"kind": "task", "id": task, "contextId": context.conversation_id, "status": {"state": "submitted"}}
+    )
     working = said | {"messageId": f"working on {given}", "parts": [{"kind": "text", "text": "on it"}]}
     yield StatusUpdate(task, None, {"state": "working", "message": working})
     if word == "fail":

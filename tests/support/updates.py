@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 
 Json = dict[str, Any]
 
@@ -51,7 +51,7 @@ _tasks = st.fixed_dictionaries(
 
 updates: st.SearchStrategy[Update] = st.one_of(
     st.builds(Reply, _messages),
-    st.builds(TaskSeen, _tasks),
+    st.builds(TaskSnapshot, _tasks),
     st.builds(
         StatusUpdate, st.sampled_from(TASKS), _contexts, _statuses, st.booleans(), st.none() | _objects,
         st.none() | st.fixed_dictionaries({"kind": st.just("status-update"), "later": _tokens}),
@@ -80,7 +80,7 @@ def folded(seen: list[Update]) -> dict[str, Json]:
     tasks: dict[str, Json] = {}
     for update in deepcopy(seen):
         match update:
-            case TaskSeen(shown):
+            case TaskSnapshot(shown):
                 task = tasks.setdefault(shown["id"], {"id": shown["id"]})
                 rest = {name: value for name, value in shown.items() if name not in ("artifacts", "metadata")}
                 if rest.keys() - {"id", "status"}:  # it tells something of the whole task: that is all there is now

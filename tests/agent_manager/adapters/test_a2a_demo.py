@@ -13,7 +13,7 @@ import pytest
 from support.serving import Served, served
 from support.waiting import until_async
 
-from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
 from eventstore import EventStore
 from projections import rebuild
 
@@ -43,7 +43,7 @@ async def answering(asked: dict[str, Any], context: Context) -> AsyncIterator[Up
     """Says what was asked, and works on a task meanwhile."""
     told = context.conversation_id
     task = {"kind": "task", "id": "t1", "contextId": told, "status": {"state": "working"}}
-    yield TaskSeen(task)
+    yield TaskSnapshot(task)
     yield StatusUpdate("t1", told, {"state": "completed"}, final=True)
     yield Reply({"kind": "message", "role": "agent", "messageId": "r1", "contextId": told, "parts": asked["parts"]})
 

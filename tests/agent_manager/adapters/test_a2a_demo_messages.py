@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.serving import Served
 
-from agent_manager.a2a import fault_of
+from agent_manager.a2a import invalid_member
 
 pytestmark = pytest.mark.shared_database
 
@@ -92,7 +92,7 @@ async def test_parts_that_are_none_cost_nobody_the_other_messages(here: Served) 
         answer = await here.client.post("/v1/conversations/trip/messages", json=message)
         assert answer.status_code == 201, answer.text
     for told in await lists(here):
-        assert [fault_of(message, "0.3") for message in told] == [None, None]
+        assert [invalid_member(message, "0.3") for message in told] == [None, None]
         assert [message["parts"] for message in told] == [
             [
                 {"kind": "data", "data": {"kind": "text", "text": 5}},

@@ -11,8 +11,15 @@ from fastapi import FastAPI, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from support.a2a_server import Json, agent_in_thread, serving
 
-from agent_manager.agents.cards import MAX_BYTES, PATHS, InvalidAgentCard, InvalidAgentUrl, agent_url, fetch_card
-from agent_manager.agents.errors import AgentLost, AgentRefused, AgentStalled, AgentUnreachable
+from agent_manager.agents.cards import MAX_BYTES, PATHS, agent_url, fetch_card
+from agent_manager.errors import (
+    AgentLost,
+    AgentRefused,
+    AgentStalled,
+    AgentUnreachable,
+    InvalidAgentCard,
+    InvalidAgentUrl,
+)
 
 pytestmark = pytest.mark.any_server
 

@@ -1,4 +1,4 @@
-"""What answers is chosen by a word."""
+"""Agents are named by a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from agent_manager.a2a import parts_text
 from agent_manager.agents.agent import Context, Reply
-from agent_manager.agents.factory import choose, chosen
+from agent_manager.agents.agent_spec import agent_from_settings, agent_from_spec
 from agent_manager.agents.local import CallableAgent
 from agent_manager.agents.remote import RemoteAgent
 from eventstore import Settings
@@ -31,35 +31,35 @@ five = 5
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "of_the_caller.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)  # taken back after the test; choose() adds nothing then
+    monkeypatch.syspath_prepend(tmp_path)  # taken back after the test; agent_from_spec() adds nothing then
     return "of_the_caller"
 
 
 def test_words_for_what_is_built_in() -> None:
-    answer = choose("echo")
+    answer = agent_from_spec("echo")
     assert isinstance(answer, CallableAgent)
     assert answer.name == "echo"
-    remote = choose("http://localhost:10000")
+    remote = agent_from_spec("http://localhost:10000")
     assert isinstance(remote, RemoteAgent)
     assert remote.name == "http://localhost:10000"
 
 
 @pytest.mark.parametrize("path", ["f", "Nested.f"])
 async def test_a_function_of_the_callers(module: str, path: str) -> None:
-    [update] = [update async for update in choose(f"{module}:{path}")({"parts": []}, Context())]
+    [update] = [update async for update in agent_from_spec(f"{module}:{path}")({"parts": []}, Context())]
     assert isinstance(update, Reply)
     assert parts_text(update.message["parts"]) == "from here"
 
 
 def test_the_setting_names_what_answers(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen(Settings()) is None
+    assert agent_from_settings(Settings()) is None
     monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
-    answer = chosen(Settings())
+    answer = agent_from_settings(Settings())
     assert isinstance(answer, CallableAgent)
     assert answer.name == "echo"
     for wrong in ("parrot", "ftp://host"):
         with pytest.raises(SettingsError, match="EVENTSTORE_ANSWER: "):
-            chosen(Settings(answer=wrong))
+            agent_from_settings(Settings(answer=wrong))
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,5 @@ def test_the_setting_names_what_answers(clean_environment: None, monkeypatch: py
 )
 def test_what_names_nothing_is_refused(module: str, spec: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
-        choose(spec)
+        agent_from_spec(spec)
     assert isinstance(error.value, SettingsError) or "://" in spec

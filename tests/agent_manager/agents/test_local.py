@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from agent_manager.a2a import parts_text
-from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import echo, from_callable
+from agent_manager.errors import InvalidUpdate
 from eventstore.errors import InputError
 
 pytestmark = pytest.mark.any_server
@@ -73,7 +73,7 @@ async def test_a_generator_says_several_things_and_closes_with_a_reply() -> None
         yield StatusUpdate("t", "c", {"state": "completed", "message": {"role": "agent", "parts": [{"text": "done"}]}})
 
     updates = await answered(work)
-    assert [type(update) for update in updates] == [TaskSeen, StatusUpdate, Reply]
+    assert [type(update) for update in updates] == [TaskSnapshot, StatusUpdate, Reply]
     assert isinstance(updates[-1], Reply)
     assert parts_text(updates[-1].message["parts"]) == "done"
 
@@ -120,5 +120,5 @@ async def test_what_cannot_answer_is_refused() -> None:
     async def number(message: dict[str, Any]) -> int:
         return 5
 
-    with pytest.raises(InvalidUpdate, match="no message, task"):
+    with pytest.raises(InvalidUpdate, match="not a message, task"):
         await answered(number)

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.updates import folded, growing_snapshots, tokens_of, updates
 
-from agent_manager.a2a import merged, task_to_wire
-from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.errors import InvalidUpdate
+from agent_manager.a2a import merge_texts, task_to_wire
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import echo, from_callable
-from agent_manager.agents.recorder import Recording, Seen, task_uuid
+from agent_manager.agents.recorder import RecordedTask, Recording, task_uuid
 from agent_manager.conversation import ConversationFold
-from agent_manager.conversation_cache import FoldedConversations
-from agent_manager.errors import AnswerFailed
+from agent_manager.conversation_cache import ConversationCache
+from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
@@ -86,7 +85,7 @@ async def test_tasks_are_shown_in_the_shape_that_is_asked_for(store: EventStore)
         "kind": "task", "id": "t", "status": status, "history": [message],
         "artifacts": [{"artifactId": "a", "parts": [part]}], "metadata": {"cost": 1},
     }  # fmt: skip
-    await store.append(CONVERSATION, recorded([TaskSeen(task)]))
+    await store.append(CONVERSATION, recorded([TaskSnapshot(task)]))
     await catch_up(store)
     [row] = await Reader(store).tasks(CONVERSATION)
     assert task_to_wire(row) == task_to_wire(row, "0.3") == task
@@ -101,10 +100,12 @@ async def test_tasks_are_shown_in_the_shape_that_is_asked_for(store: EventStore)
 def test_a_task_that_is_shown_again_unchanged_is_no_news() -> None:
     task = {"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a", "parts": []}], "metadata": {}}
     recording = Recording("default", CONVERSATION)
-    assert types(recording.events_of(TaskSeen(task))) == ["task.created", "task.artifact_added"]
-    assert recording.events_of(TaskSeen(task)) == []
-    assert types(recording.events_of(TaskSeen(task | {"status": {"state": "completed"}}))) == ["task.status_changed"]
-    assert types(recording.events_of(TaskSeen(task | {"status": {"state": "completed"}, "cost": 1}))) == [
+    assert types(recording.events_of(TaskSnapshot(task))) == ["task.created", "task.artifact_added"]
+    assert recording.events_of(TaskSnapshot(task)) == []
+    assert types(recording.events_of(TaskSnapshot(task | {"status": {"state": "completed"}}))) == [
+        "task.status_changed"
+    ]
+    assert types(recording.events_of(TaskSnapshot(task | {"status": {"state": "completed"}, "cost": 1}))) == [
         "task.described"
     ]
 
@@ -115,7 +116,7 @@ def test_a_streamed_artifact_that_the_task_then_shows_whole_is_no_news() -> None
     ]
     whole = {"artifactId": "a", "parts": [{"text": str(n)} for n in range(3)]}
     task = {"id": "t", "contextId": "c", "status": {"state": "completed"}, "artifacts": [whole]}
-    assert types(recorded([*chunks, TaskSeen(task)])) == [
+    assert types(recorded([*chunks, TaskSnapshot(task)])) == [
         "task.created", "task.artifact_added", "task.artifact_extended", "task.artifact_extended",
         "task.status_changed",
     ]  # fmt: skip
@@ -123,7 +124,7 @@ def test_a_streamed_artifact_that_the_task_then_shows_whole_is_no_news() -> None
 
 def whole(task: dict[str, Any]) -> dict[str, Any]:
     """The task, with texts that follow on each other put together, and without what is empty."""
-    put = task | {"artifacts": [merged(artifact) for artifact in task.get("artifacts", [])]}
+    put = task | {"artifacts": [merge_texts(artifact) for artifact in task.get("artifacts", [])]}
     return {name: value for name, value in put.items() if value != []}
 
 
@@ -134,14 +135,14 @@ async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown
 ) -> None:
     conversation = uuid4()
     manager = AsyncManager(store, runs_worker=False)
-    folds = FoldedConversations(ServerLog(store))
+    folds = ConversationCache(ServerLog(store))
     fold = ConversationFold(conversation)
     recording = Recording("default", conversation)
     for task in shown:
         if data.draw(st.booleans(), label="another answer"):
             fold = await folds.get(conversation) or fold
             recording = Recording("default", conversation, known_task=fold.seen)
-        if events := recording.events_of(TaskSeen(task)):
+        if events := recording.events_of(TaskSnapshot(task)):
             await store.append(conversation, events)
         if data.draw(st.booleans(), label="projected"):
             await catch_up(store)
@@ -168,7 +169,7 @@ async def test_what_grows_is_stored_once(grows: str) -> None:
     piece = text(30_000)
     for number in range(100):
         message = {"messageId": f"m{number}", "role": "agent", "parts": [{"text": piece}]}
-        history = shown[-1].task["history"] if shown and isinstance(shown[-1], TaskSeen) else []
+        history = shown[-1].task["history"] if shown and isinstance(shown[-1], TaskSnapshot) else []
         parts = [{"text": piece}] * (number + 1) if grows == "parts" else [{"text": piece * (number + 1)}]
         task: dict[str, Any] = {"id": "t", "status": {"state": "working", "timestamp": str(number)}, "history": []}
         if grows == "history":
@@ -177,7 +178,7 @@ async def test_what_grows_is_stored_once(grows: str) -> None:
             task["artifacts"] = [{"artifactId": str(n), "parts": [{"text": piece}]} for n in range(number + 1)]
         else:
             task["artifacts"] = [{"artifactId": "a", "parts": parts}]
-        shown.append(TaskSeen(task))
+        shown.append(TaskSnapshot(task))
 
     async def agent(message: dict[str, Any]) -> AsyncIterator[Update]:
         for update in shown:
@@ -190,7 +191,7 @@ async def test_what_grows_is_stored_once(grows: str) -> None:
     manager = Manager(MemoryLog(), from_callable(agent))
     assert await manager.send_message("c", {"role": "user", "parts": []})
     [task] = await manager.tasks("c")
-    assert isinstance(shown[-1], TaskSeen)
+    assert isinstance(shown[-1], TaskSnapshot)
     last = {name: value for name, value in shown[-1].task.items() if value}
     assert {name: value for name, value in task.items() if value} == last | {"status": {"state": "completed"}}
 
@@ -215,11 +216,11 @@ async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothi
     one = {"artifactId": "a", "parts": [{"text": text(100_000) * 20}]}
     task = {"id": "t", "contextId": "c", "status": {"state": "completed"}, "artifacts": [one]}
     more = {"artifactId": "a", "parts": [{"text": text(100_000) * 20 + "more"}, {"data": {}}]}
-    assert types(recorded([*chunks, TaskSeen(task)]))[21:] == ["task.status_changed"]
-    assert content_bytes(recorded([*chunks, TaskSeen(task | {"artifacts": [more]})])) < 2_100_000
+    assert types(recorded([*chunks, TaskSnapshot(task)]))[21:] == ["task.status_changed"]
+    assert content_bytes(recorded([*chunks, TaskSnapshot(task | {"artifacts": [more]})])) < 2_100_000
 
     async def agent(message: dict[str, Any]) -> AsyncIterator[Update]:
-        for update in [*chunks, TaskSeen(task)]:
+        for update in [*chunks, TaskSnapshot(task)]:
             yield update
         yield Reply({"role": "agent", "parts": []})
 
@@ -227,7 +228,7 @@ async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothi
     await manager.send_message("c", {"role": "user", "parts": []})
     [read] = await manager.tasks("c")
     assert read["status"] == {"state": "completed"}
-    assert [merged(artifact) for artifact in read["artifacts"]] == [one]
+    assert [merge_texts(artifact) for artifact in read["artifacts"]] == [one]
 
 
 @pytest.mark.parametrize(
@@ -238,10 +239,13 @@ async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothi
         ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, last_chunk=False)], [False]),
         ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, last_chunk=True)], [True]),
         ([ArtifactUpdate("t", None, {"artifactId": "a", "parts": []}, append=True, last_chunk=True)], [True]),
-        ([TaskSeen({"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a"}]})], [False]),
-        ([TaskSeen({"id": "t", "status": {"state": "completed"}, "artifacts": [{"artifactId": "a"}]})], [True]),
-        ([TaskSeen({"id": "t", "status": {"state": "failed"}, "artifacts": [{"artifactId": "a"}]})], [False]),
-        ([TaskSeen({"id": "t", "status": {"state": "input-required"}, "artifacts": [{"artifactId": "a"}]})], [False]),
+        ([TaskSnapshot({"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a"}]})], [False]),
+        ([TaskSnapshot({"id": "t", "status": {"state": "completed"}, "artifacts": [{"artifactId": "a"}]})], [True]),
+        ([TaskSnapshot({"id": "t", "status": {"state": "failed"}, "artifacts": [{"artifactId": "a"}]})], [False]),
+        (
+            [TaskSnapshot({"id": "t", "status": {"state": "input-required"}, "artifacts": [{"artifactId": "a"}]})],
+            [False],
+        ),
     ],
 )
 def test_a_chunk_is_the_last_only_if_its_agent_says_so(updates: list[Update], marks: list[bool]) -> None:
@@ -268,16 +272,16 @@ async def test_an_artifact_that_an_agent_died_over_is_not_whole() -> None:
 
 def test_a_task_of_an_earlier_answer_does_not_begin_again() -> None:
     status = StatusUpdate("t", "c", {"state": "working"})
-    assert types(recorded([status], known_task={"t": Seen()}.get)) == ["task.status_changed"]
-    shown = TaskSeen({"id": "t", "contextId": "c", "status": {"state": "working"}})
-    described, changed = recorded([shown], known_task={"t": Seen()}.get)
+    assert types(recorded([status], known_task={"t": RecordedTask()}.get)) == ["task.status_changed"]
+    shown = TaskSnapshot({"id": "t", "contextId": "c", "status": {"state": "working"}})
+    described, changed = recorded([shown], known_task={"t": RecordedTask()}.get)
     assert isinstance(described.data, TaskDescribed)
     assert described.data.description is None
     assert isinstance(changed.data, TaskStatusChanged)
 
 
 def test_a_task_begins_with_the_message_that_it_answers() -> None:
-    [created] = recorded([TaskSeen({"id": "t", "status": {"state": "working"}})], description="buy milk")
+    [created] = recorded([TaskSnapshot({"id": "t", "status": {"state": "working"}})], description="buy milk")
     assert isinstance(created.data, TaskCreated)
     assert (created.data.description, str(created.data.status), created.data.given_id) == (
         "buy milk",
@@ -324,19 +328,19 @@ def test_a_failed_answer_leaves_no_task_open() -> None:
 @pytest.mark.parametrize("state", ["completed", "canceled", "failed", "rejected", "TASK_STATE_COMPLETED"])
 def test_a_task_that_had_ended_stays_as_it_was(state: str) -> None:
     recording = Recording("default", CONVERSATION)
-    recording.events_of(TaskSeen({"id": "t", "status": {"state": state}}))
+    recording.events_of(TaskSnapshot({"id": "t", "status": {"state": state}}))
     assert recording.failed("the connection broke") == []
 
 
 @pytest.mark.parametrize("task", [{}, {"id": 5}, {"id": None, "status": {"state": "working"}}])
 def test_a_task_without_an_id_is_refused(task: dict[str, Any]) -> None:
     with pytest.raises(InvalidUpdate, match="expected a text"):
-        recorded([TaskSeen(task)])
+        recorded([TaskSnapshot(task)])
 
 
 def test_what_is_no_task_inside_a_task_is_kept_as_it_came() -> None:
     odd = {"id": "t", "status": "fine", "artifacts": "none", "metadata": [1], "history": 5}
-    [created] = recorded([TaskSeen(odd)])
+    [created] = recorded([TaskSnapshot(odd)])
     assert isinstance(created.data, TaskCreated)
     assert created.data.extra == {name: value for name, value in odd.items() if name != "id"}
     _, artifact = recorded([ArtifactUpdate("t", None, {"artifactId": 5, "parts": "all", "name": None})])

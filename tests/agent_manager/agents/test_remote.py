@@ -14,19 +14,20 @@ from support.a2a_server import Agent, agent_in_process, agent_in_thread
 from support.waiting import until_async
 
 from agent_manager.a2a import parts_text, status_of
-from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.cards import InvalidAgentUrl, fetch_card
-from agent_manager.agents.errors import (
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.cards import fetch_card
+from agent_manager.agents.recorder import Recording
+from agent_manager.agents.remote import remote
+from agent_manager.errors import (
     AgentError,
     AgentLost,
     AgentRefused,
     AgentStalled,
     AgentUnreachable,
     AgentUnsupported,
+    InvalidAgentUrl,
     InvalidUpdate,
 )
-from agent_manager.agents.recorder import Recording
-from agent_manager.agents.remote import remote
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 pytestmark = pytest.mark.any_server
@@ -75,12 +76,12 @@ async def heard_until_it_failed(url: str, text: str, kind: type[AgentError], **l
 
 
 def states(updates: list[Update]) -> list[str]:
-    statuses = [u.task["status"] if isinstance(u, TaskSeen) else u.status for u in updates if not_a_part(u)]
+    statuses = [u.task["status"] if isinstance(u, TaskSnapshot) else u.status for u in updates if not_a_part(u)]
     return [str(status_of(status["state"])) for status in statuses]
 
 
 def not_a_part(update: Update) -> bool:
-    return isinstance(update, TaskSeen | StatusUpdate)
+    return isinstance(update, TaskSnapshot | StatusUpdate)
 
 
 async def test_a_message_is_answered_by_a_message(agent: Agent) -> None:
@@ -107,7 +108,7 @@ async def test_the_message_arrives_as_it_was_sent_in_either_shape(agent: Agent) 
 async def test_work_arrives_while_it_is_done(streaming: Agent) -> None:
     updates = await heard(streaming.url, "work")
     kinds = [type(update) for update in updates]
-    assert kinds == [TaskSeen, StatusUpdate, ArtifactUpdate, ArtifactUpdate, ArtifactUpdate, StatusUpdate, Reply]
+    assert kinds == [TaskSnapshot, StatusUpdate, ArtifactUpdate, ArtifactUpdate, ArtifactUpdate, StatusUpdate, Reply]
     assert states(updates) == ["pending", "in_progress", "completed"]
     working = updates[1]
     assert isinstance(working, StatusUpdate)
@@ -123,7 +124,7 @@ async def test_work_arrives_while_it_is_done(streaming: Agent) -> None:
 
 async def test_a_whole_task_ends_with_what_it_produced(agent: Agent) -> None:
     task, reply = await heard(agent.url, "whole")
-    assert isinstance(task, TaskSeen)
+    assert isinstance(task, TaskSnapshot)
     assert isinstance(reply, Reply)
     assert task.task["history"][0]["messageId"] == "of before"
     assert parts_text(reply.message["parts"]) == "all"
@@ -181,7 +182,7 @@ async def test_an_agent_that_talks_for_ever_is_given_up(streaming: Agent) -> Non
 async def test_an_agent_that_dies_leaves_what_it_said(shape: str) -> None:
     with agent_in_process(shape, streams=True) as url:
         updates = await heard_until_it_failed(url, "die", AgentLost)
-    assert [type(update) for update in updates] == [TaskSeen, ArtifactUpdate]
+    assert [type(update) for update in updates] == [TaskSnapshot, ArtifactUpdate]
     with agent_in_process(shape, streams=False) as url:
         assert states(await heard_until_it_failed(url, "nothing", InvalidUpdate)) == []
 
@@ -235,7 +236,7 @@ async def test_nobody_there_is_an_error_that_names_the_url() -> None:
 
 async def test_whoever_stops_listening_lets_the_agent_go(streaming: Agent) -> None:
     updates = remote(streaming.url)(said("stall"), Context())
-    assert isinstance(await anext(updates), TaskSeen)
+    assert isinstance(await anext(updates), TaskSnapshot)
     await updates.aclose()
 
     async def nobody_waits() -> bool:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.a2a import merged
-from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.a2a import merge_texts
+from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.recorder import NOTE, Recording, fitting, storable, storable_text
 from agent_manager.conversation import ConversationFold
@@ -142,9 +142,9 @@ async def test_what_is_large_together_is_stored_whole(store: EventStore) -> None
     ]
     shown = {"id": "t", "status": {"state": "completed"}, "history": history, "artifacts": artifacts}
     async with AsyncManager(store, runs_worker=False) as manager:
-        task = await told([TaskSeen(shown), Reply({"role": "agent", "parts": [{"text": "done"}]})], manager)
-    expected = storable(TaskSeen(shown))
-    assert isinstance(expected, TaskSeen)
+        task = await told([TaskSnapshot(shown), Reply({"role": "agent", "parts": [{"text": "done"}]})], manager)
+    expected = storable(TaskSnapshot(shown))
+    assert isinstance(expected, TaskSnapshot)
     assert task["history"] == history
     assert task["artifacts"] == expected.task["artifacts"]
     await catch_up(store)
@@ -185,7 +185,7 @@ LIMIT = 4096
         st.builds(lambda message: StatusUpdate("t", None, {"state": "completed", "message": message}), MESSAGES),
         st.builds(lambda parts: ArtifactUpdate("t", None, {"artifactId": "a", "parts": parts}, last_chunk=True), PARTS),
         st.builds(
-            lambda history, parts: TaskSeen(
+            lambda history, parts: TaskSnapshot(
                 {"id": "t", "status": {"state": "working"}, "history": history,
                  "artifacts": [{"artifactId": "a", "parts": parts}]}
             ),
@@ -213,8 +213,8 @@ def test_whatever_is_too_large_fits_and_what_can_be_divided_is_whole(update: Upd
     sizes = [len(to_json(part, "part")) for part in parts_of(update) if "text" not in part]
     if isinstance(update, ArtifactUpdate) and max(sizes, default=0) < LIMIT // 2:
         [artifact] = shown["artifacts"]
-        assert merged(artifact) == merged(update.artifact)
-    if isinstance(update, TaskSeen) and all(len(to_json(m, "m")) < LIMIT // 2 for m in update.task["history"]):
+        assert merge_texts(artifact) == merge_texts(update.artifact)
+    if isinstance(update, TaskSnapshot) and all(len(to_json(m, "m")) < LIMIT // 2 for m in update.task["history"]):
         assert shown["history"] == update.task["history"]
 
 

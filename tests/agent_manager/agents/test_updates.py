@@ -9,13 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from agent_manager.a2a import STATE_WORDS, readable_state, status_of
-from agent_manager.agents.agent import MAX_BYTES, ArtifactUpdate, LastTask, Reply, StatusUpdate, TaskSeen, Update
-from agent_manager.agents.errors import AgentRefused, InvalidUpdate
+from agent_manager.a2a import STATE_NAMES, readable_state, status_of
+from agent_manager.agents.agent import MAX_BYTES, ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, TaskTracker, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.recorder import Recording
-from agent_manager.agents.updates import understood, update_from_wire
-from agent_manager.errors import AnswerFailed
+from agent_manager.agents.updates import checked_update, update_from_wire
+from agent_manager.errors import AgentRefused, AnswerFailed, InvalidUpdate
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
 from eventstore import NewEvent
@@ -34,9 +33,9 @@ ARTIFACT = {"taskId": "t", "artifact": {"artifactId": "a", "parts": []}}
         (MESSAGE, Reply(MESSAGE)),
         ({"message": MESSAGE}, Reply(MESSAGE)),
         (MESSAGE | {"kind": "message"}, Reply(MESSAGE | {"kind": "message"})),
-        (TASK, TaskSeen(TASK)),
-        ({"task": TASK}, TaskSeen(TASK)),
-        ({"kind": "task", "id": "t"}, TaskSeen({"kind": "task", "id": "t"})),
+        (TASK, TaskSnapshot(TASK)),
+        ({"task": TASK}, TaskSnapshot(TASK)),
+        ({"kind": "task", "id": "t"}, TaskSnapshot({"kind": "task", "id": "t"})),
         (STATUS, StatusUpdate("t", "c", {"state": "working"}, False, {"x": 1})),
         ({"statusUpdate": STATUS}, StatusUpdate("t", "c", {"state": "working"}, False, {"x": 1})),
         (
@@ -101,7 +100,7 @@ def test_what_is_not_plain_is_refused_with_its_place(sent: Any, place: str) -> N
     [
         *(
             (spelling, status)
-            for status, words in STATE_WORDS.items()
+            for status, words in STATE_NAMES.items()
             for word in words.values()
             for spelling in (word, word.upper(), word.lower(), word.replace("-", "_"), word.replace("-", " ").title())
         ),
@@ -118,7 +117,7 @@ def test_a_state_is_known_by_each_of_its_spellings(state: Any, status: str) -> N
     [created, *_] = recorded(update)
     assert str(created.data.to_content()["status"]) == status
     assert str(status_of(readable_state(state))) == status
-    assert readable_state(state) in {word for words in STATE_WORDS.values() for word in words.values()}
+    assert readable_state(state) in {word for words in STATE_NAMES.values() for word in words.values()}
 
 
 def recorded(update: Update) -> list[NewEvent]:
@@ -126,8 +125,8 @@ def recorded(update: Update) -> list[NewEvent]:
 
 
 def test_what_json_rpc_wraps_is_read_and_its_error_is_the_agents() -> None:
-    assert update_from_wire({"jsonrpc": "2.0", "id": 1, "result": {"task": TASK}}) == TaskSeen(TASK)
-    assert update_from_wire({"jsonrpc": "2.0", "id": 1, "result": TASK}) == TaskSeen(TASK)
+    assert update_from_wire({"jsonrpc": "2.0", "id": 1, "result": {"task": TASK}}) == TaskSnapshot(TASK)
+    assert update_from_wire({"jsonrpc": "2.0", "id": 1, "result": TASK}) == TaskSnapshot(TASK)
     with pytest.raises(AgentRefused, match="not today") as error:
         update_from_wire({"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "not today"}})
     assert error.value.code == -32603
@@ -160,13 +159,13 @@ def test_parts_are_read_in_every_spelling(sent: Any, parts: list[Any]) -> None:
     assert update.message["parts"] == parts
     assert "content" not in update.message
     task = update_from_wire({"id": "t", "status": {"state": "working", "message": sent}, "history": [sent]})
-    assert isinstance(task, TaskSeen)
+    assert isinstance(task, TaskSnapshot)
     assert task.task["status"]["message"] == task.task["history"][0] == update.message
     artifact = {name: value for name, value in sent.items() if name != "role"} | {"artifactId": "a"}
     produced = update_from_wire({"taskId": "t", "artifact": artifact})
     assert isinstance(produced, ArtifactUpdate)
     assert produced.artifact == {"artifactId": "a", "parts": parts}
-    assert understood(update) == update
+    assert checked_update(update) == update
 
 
 def test_members_may_be_spelled_as_the_fields_of_protobuf() -> None:
@@ -181,13 +180,13 @@ def test_members_may_be_spelled_as_the_fields_of_protobuf() -> None:
 @pytest.mark.parametrize(
     "update",
     [
-        5, Reply("text"), Reply({"role": "agent"}), TaskSeen({"status": {"state": "working"}}),
+        5, Reply("text"), Reply({"role": "agent"}), TaskSnapshot({"status": {"state": "working"}}),
         StatusUpdate("t", None, {"state": "thinking"}), StatusUpdate("t", 5, {}), ArtifactUpdate("t", None, []),
     ],
 )  # fmt: skip
 def test_an_update_that_an_agent_made_itself_is_checked_too(update: Any) -> None:
     with pytest.raises(InvalidUpdate, match="the agent sent"):
-        understood(update)
+        checked_update(update)
 
 
 async def test_what_is_refused_fails_the_answer_and_what_follows_is_stored() -> None:
@@ -208,11 +207,11 @@ async def test_what_is_refused_fails_the_answer_and_what_follows_is_stored() -> 
 
 
 def test_a_reply_made_of_artifacts_stays_small() -> None:
-    task = LastTask()
-    task.take(TaskSeen(TASK))
-    assert task.last_words() is None
+    task = TaskTracker()
+    task.apply(TaskSnapshot(TASK))
+    assert task.final_message() is None
     for number, text in enumerate(["small", "x" * MAX_BYTES, "lost"]):
-        task.take(ArtifactUpdate("t", None, {"artifactId": str(number), "parts": [{"text": text}]}))
-    words = task.last_words()
+        task.apply(ArtifactUpdate("t", None, {"artifactId": str(number), "parts": [{"text": text}]}))
+    words = task.final_message()
     assert words is not None
     assert words["parts"] == [{"text": "small"}]

@@ -9,7 +9,7 @@ from typing import Any
 from support.serving import served
 from support.waiting import until_async
 
-from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSeen, Update
+from agent_manager.agents.agent import ArtifactUpdate, Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.factory import AsyncManager
 from eventstore import EventStore, conversation_uuid
 from projections import Reader, catch_up, rebuild
@@ -28,7 +28,9 @@ async def fill(asked: dict[str, Any], context: Context) -> AsyncIterator[Update]
     """Give the form back in every place that an agent has."""
     told, parts = context.conversation_id, [{"kind": "data", "data": FORM}]
     said = {"kind": "message", "role": "agent", "messageId": "s1", "parts": parts, "metadata": FORM}
-    yield TaskSeen({"kind": "task", "id": "t1", "contextId": told, "status": {"state": "working"}, "metadata": FORM})
+    yield TaskSnapshot(
+        {"kind": "task", "id": "t1", "contextId": told, "status": {"state": "working"}, "metadata": FORM}
+    )
     yield ArtifactUpdate("t1", told, {"artifactId": "a1", "parts": parts, "metadata": FORM}, last_chunk=True)
     yield StatusUpdate("t1", told, {"state": "completed", "message": said}, final=True)
     yield Reply({"parts": parts, "kind": "message", "role": "agent", "messageId": "r1", "metadata": FORM})
