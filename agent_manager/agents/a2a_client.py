@@ -69,11 +69,6 @@ def open_client(card: Json, http: httpx.AsyncClient) -> SdkClient:
         raise AgentUnsupported(
             "talking to a remote agent takes a2a-sdk: pip install 'flowagents-eventstore[a2a]'"
         ) from None
-<<<<<<< HEAD
-    module = import_module(f"agent_manager.agents.{'v0_3' if version.startswith('0.') else 'v1'}")
-    client: SdkClient = module.Client(card, http)
-    return client
-=======
     return _ClientV03(card, http) if version.startswith("0.") else _ClientV1(card, http)
 
 
@@ -241,4 +236,3 @@ def _json_rpc_error(error: Exception, name: str) -> AgentRefused | None:
     is_sdk = "A2AError" in classes and error.__cause__ is None and not str(error).startswith("Invalid JSON-RPC")
     code = TASK_NOT_FOUND if "TaskNotFoundError" in classes else None
     return AgentRefused(f"{name}: {printable(str(error))}", code) if is_sdk else None
->>>>>>> manager2

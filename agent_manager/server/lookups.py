@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg.types.numeric import Int8
+from psycopg_pool import PoolTimeout
 
 from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 from eventstore.read import horizon, last_event
@@ -35,17 +38,22 @@ from projections.reading import not_found
 
 # Applying what the workers have not reached yet, if a read must hold it
 
+APPLIERS = 4
+"""Connections that apply, at most."""
 FAR = 5_000
 """Events to apply; tables that are further behind are the workers' business, and are waited for."""
 
 
 class ReadYourWrites:
-    """Brings read tables up with the log on demand, over one connection that it opens when it is first needed."""
+    """Brings read tables up with the log on demand, over a few connections, which it opens when they are first needed.
+
+    A tenant uses one of them at a time, so that it does not wait for what another has to apply.
+    """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._turn = asyncio.Lock()
-        self._applier: Applier | None = None
+        self._turns = FairQueue(APPLIERS)
+        self._idle: list[Applier] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def change_token(
@@ -81,7 +89,7 @@ class ReadYourWrites:
         missing = await lagging(self._store, known, awaited)
         until = max(missing.values(), default=0)
         if missing and (until - position) * len(missing) / PARTITIONS <= FAR:
-            task = asyncio.create_task(self._round(known, sorted(missing), until))
+            task = asyncio.create_task(self._round(known, sorted(missing), until, caller.tenant, timeout))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
@@ -92,28 +100,34 @@ class ReadYourWrites:
     async def close(self) -> None:
         """Closes the connection."""
         await cancel_and_wait(self._running)
-        if self._applier is not None:
-            await self._applier.close()
-            self._applier = None
+        while self._idle:
+            await self._idle.pop().close()
 
-    async def _round(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
-        async with self._turn:
-            for projection in projections:
-                if await applied_position(self._store, [projection], partitions) < until:
-                    await self._catch_up(projection, partitions, until)
-
-    async def _catch_up(self, projection: Projection, partitions: Sequence[int], until: int) -> None:
+    async def _round(
+        self, projections: Sequence[Projection], partitions: Sequence[int], until: int, tenant: str, timeout: float
+    ) -> None:
         """Errors are the worker's to report and to try again; the read goes on to wait."""
+        with suppress(EventStoreError, PoolTimeout):
+            async with self._turns.permit(tenant, timeout):
+                lagging_ones = [
+                    projection
+                    for projection in projections
+                    if await applied_position(self._store, [projection], partitions) < until
+                ]
+                if lagging_ones:
+                    await self._catch_up(lagging_ones, partitions, until)
+
+    async def _catch_up(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
+        applier = self._idle.pop() if self._idle else await Applier.open(self._store)
         try:
-            if self._applier is None or self._applier.connection.closed:
-                self._applier = await Applier.open(self._store)
-            made_by = await self._applier.register(projection)
-            if made_by is not None:  # else only a rebuild can
-                await self._applier.catch_up([made_by], partitions=partitions, until=until)
-        except EventStoreError:
-            if self._applier is not None:
-                await self._applier.close()
-                self._applier = None
+            for projection in projections:
+                made_by = await applier.register(projection)
+                if made_by is not None:  # else only a rebuild can
+                    await applier.catch_up([made_by], partitions=partitions, until=until)
+        except BaseException:
+            await applier.close()
+            raise
+        self._idle.append(applier)
 
 
 # The cheap looks at the log and the read tables: whether anything has changed, and which conversation is meant

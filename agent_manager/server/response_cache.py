@@ -32,7 +32,6 @@ import errno
 import hashlib
 import os
 import tempfile
-import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -46,7 +45,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent_manager.auth import Identity
 from agent_manager.server.errors import Busy, TooMany
-from agent_manager.server.limits import TENANT_SHARE
+from agent_manager.server.limits import TENANT_SHARE, TimeSlice, WorkTurns
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.errors import DiskFull, InputError
@@ -59,23 +58,8 @@ LARGE_BYTES = 256 * 1024
 """A body beyond this is in a file."""
 PIECE_BYTES = 64 * 1024
 """Sent at a time."""
-SLICE_SECONDS = 0.002
-"""For which one answer is made before the event loop serves others."""
 
 _T = TypeVar("_T")
-
-
-class TimeSlice:
-    """Gives way to the other tasks of the event loop after each :data:`SLICE_SECONDS` of work."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    async def give_way(self) -> None:
-        """Let the others run if the slice is over."""
-        if time.perf_counter() - self._began > SLICE_SECONDS:
-            await asyncio.sleep(0)
-            self._began = time.perf_counter()
 
 
 class StoredBody:
@@ -114,13 +98,15 @@ class Spool:
     Args:
         max_bytes: of all bodies together; half of it for one tenant.
         make_room: drops a body that is cached, if there is one: of the tenant that is named, or of any.
+        turns: to write slices of bodies.
 
     Attributes:
         used: bytes of all bodies.
         in_memory: of these, in memory.
     """
 
-    def __init__(self, max_bytes: int, make_room: Callable[[str | None], bool]) -> None:
+    def __init__(self, max_bytes: int, make_room: Callable[[str | None], bool], turns: WorkTurns) -> None:
+        self.turns = turns
         self._max_bytes = max_bytes
         self._of_tenant = max_bytes // TENANT_SHARE
         self._make_room = make_room
@@ -190,7 +176,7 @@ class BodyWriter:
         self._spool = spool
         self._tenant = tenant
         self._begin()
-        self._slice = TimeSlice()
+        self._slice = TimeSlice(spool.turns, tenant)
         self.previous = previous
         self.index: Any = None
         self.index_bytes = 0
@@ -401,19 +387,20 @@ class ResponseCache:
     Args:
         max_bytes: of all bodies, those included that are being made or sent.
         seconds: to wait for a permit at most.
+        turns: to write slices of bodies.
 
     Attributes:
         made: how many bodies were made, not served from here.
     """
 
-    def __init__(self, max_bytes: int, seconds: float) -> None:
+    def __init__(self, max_bytes: int, seconds: float, turns: WorkTurns) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._memory = 0
         self._files = 0
         self._making: dict[str, list[_Making]] = {}
         self._large = FairQueue(LARGE_AT_A_TIME)
         self._seconds = seconds
-        self.spool = Spool(max_bytes, self._make_room)
+        self.spool = Spool(max_bytes, self._make_room, turns)
         self.made = 0
 
     async def answer(

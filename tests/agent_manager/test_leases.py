@@ -30,12 +30,7 @@ SECONDS = 1.5
 
 PROCESS = """
 import asyncio, sys, threading
-<<<<<<< HEAD:tests/agent_manager/test_leases.py
-from agent_manager import answering
-from agent_manager.factory import application_manager
-=======
 from agent_manager import answering, application_manager
->>>>>>> manager2:tests/agent_manager/manager/test_leases.py
 
 _, name, works_on_a_task, seconds = sys.argv
 answering.LEASE_SECONDS, answering.RENEW_SECONDS = float(seconds), float(seconds) / 5

@@ -30,12 +30,7 @@ SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1
 
 PROCESS = """
 import asyncio, sys
-<<<<<<< HEAD:tests/agent_manager/test_resuming.py
-from agent_manager import answering
-from agent_manager.factory import application_manager
-=======
 from agent_manager import answering, application_manager
->>>>>>> manager2:tests/agent_manager/manager/test_resuming.py
 
 answering.LEASE_SECONDS = answering.RENEW_SECONDS = 0.5
 manager = application_manager(answer=sys.argv[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,10 +14,12 @@ from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
+from agent_manager.server.limits import TimeSlice
 from agent_manager.server.lookups import end_of_log, get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
 from agent_manager.server.schemas.events import (
+    AppendedOut,
     AppendOut,
     EventIn,
     EventPage,
@@ -28,11 +29,10 @@ from agent_manager.server.schemas.events import (
     LogQuery,
     LogStreamQuery,
     StreamQuery,
-    append_out,
     event_out,
 )
 from agent_manager.server.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
-from eventstore import ANY, ApplicationEvent, Event, EventData, Metadata, NewEvent
+from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, horizon
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
@@ -40,12 +40,9 @@ from projections.pages import PAGE_BYTES
 
 # Events as a request gives them: by type and content, and read more strictly than what a newer version wrote
 
-AT_ONCE = 10
-"""Events that are validated before the event loop may do something else: about a millisecond's work."""
 
-
-async def new_events(given: Sequence[Any], new_id: Callable[[str, int], UUID]) -> list[NewEvent]:
-    """Return the events of a body to append, a few at a time: thousands would hold up all other requests.
+async def new_events(given: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice) -> list[NewEvent]:
+    """Return the events of a body to append, made in slices: thousands would hold up all other requests.
 
     Raises:
         RequestValidationError: they have not the members of an event; names all that is wrong.
@@ -54,8 +51,7 @@ async def new_events(given: Sequence[Any], new_id: Callable[[str, int], UUID]) -
     made: list[NewEvent] = []
     wrong: list[Any] = []
     for number, each in enumerate(given):
-        if number % AT_ONCE == 0:
-            await asyncio.sleep(0)
+        await time_slice.give_way()
         try:
             event = EventIn.model_validate(each)
         except ValidationError as error:
@@ -135,12 +131,31 @@ async def history(
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def append_events(context: CurrentContext, conversation: str, given: EventsIn) -> AppendOut:
+async def append_events(context: CurrentContext, conversation: str, given: EventsIn) -> Response:
     """Appends events of any kind to a conversation, all of them or none."""
-    events = await new_events(given.events, context.new_id)
+    time_slice = TimeSlice(context.server_context.limits.turns, context.caller.tenant)
+    events = await new_events(given.events, context.new_id, time_slice)
     found = await get_or_404(context.reader, conversation)
     expected = ANY if given.expected_version is None else given.expected_version
-    return append_out(await context.append(found.id, events, expected=expected), context.position)
+    result = await context.append(found.id, events, expected=expected)
+    return await _append_answer(result, context.position, time_slice)
+
+
+async def _append_answer(result: AppendResult, position: Callable[[int], int | str], time_slice: TimeSlice) -> Response:
+    """Encode the result of an append to one conversation in slices, as it may be of ten thousand events."""
+    items = []
+    for event in result.events:
+        items.append(AppendedOut.model_validate(event).told(position).model_dump_json())
+        await time_slice.give_way()
+    last = result.events[-1]
+    whole = AppendOut(
+        conversation_id=last.conversation_id,
+        position=position(result.position),
+        version=result.version,
+        events=[],
+    )
+    begin = whole.model_dump_json(exclude={"events"}).removesuffix("}")
+    return Response(f'{begin},"events":[{",".join(items)}]}}', 201, media_type="application/json")
 
 
 @router.get(
