@@ -31,7 +31,7 @@ from agent_manager.server.schemas.events import (
     StreamQuery,
     event_out,
 )
-from agent_manager.server.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
+from agent_manager.server.streams import EventStream, conversation_source, log_source, resumed_after
 from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, horizon
@@ -41,9 +41,7 @@ from projections.pages import PAGE_BYTES
 # Events as a request gives them: by type and content, and read more strictly than what a newer version wrote
 
 
-async def new_events(
-    given: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice
-) -> list[NewEvent]:
+async def new_events(given: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice) -> list[NewEvent]:
     """Return the events of a body to append, made in slices: thousands would hold up all other requests.
 
     Raises:
@@ -143,9 +141,7 @@ async def append_events(context: CurrentContext, conversation: str, given: Event
     return await _append_answer(result, context.position, time_slice)
 
 
-async def _append_answer(
-    result: AppendResult, position: Callable[[int], int | str], time_slice: TimeSlice
-) -> Response:
+async def _append_answer(result: AppendResult, position: Callable[[int], int | str], time_slice: TimeSlice) -> Response:
     """Encode the result of an append to one conversation in slices, as it may be of ten thousand events."""
     items = []
     for event in result.events:
@@ -175,9 +171,8 @@ async def stream_conversation(
     """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
     found = await get_or_404(context.reader, conversation)
     after = await _beginning(context, request, asked)
-    return context.stream(
-        request, of_conversation(context.reader, context.tenant_context.change_notifier, found.id, after), after
-    )
+    source = conversation_source(context.reader, context.tenant_context.change_notifier, found.id)
+    return context.stream(request, source, after)
 
 
 @router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
@@ -214,11 +209,7 @@ async def stream_log(
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
     Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(context, request, asked)
-    tenant, user = context.caller.tenant, context.caller.user
-    events = context.store.subscribe(
-        after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
-    )
-    return context.stream(request, events, after)
+    return context.stream(request, log_source(context.store, context.caller, asked.type, asked.actor), after)
 
 
 def _encode(event: Event) -> bytes:
