@@ -50,8 +50,9 @@ LARGE_BYTES = 64 * 1024
 """Requests with larger bodies are carried out one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
 """Requests for pages with more rows are carried out so many at a time: one is encoded while another is read."""
-FOLD_BYTES = 2 * 1024 * 1024
-"""Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
+OWN_FOLD_BYTES = 64 * 1024 * 1024
+FOLD_BYTES = OWN_FOLD_BYTES // MOST
+"""Of contents that the managers of the server's own tenant and of each other one keep folded, about."""
 
 
 class TenantContext:
