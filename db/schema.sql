@@ -164,6 +164,9 @@ DECLARE
     number      integer;
     shares      boolean;
     asleep      boolean;
+    -- Each salt is a hash of this secret, which nobody keeps. A random number for each event would take as long as the
+    -- insertion, while all readers of the log wait for this append.
+    secret      bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
 BEGIN
     IF NOT coalesce(
            cardinality(append_nos) > 0 AND patience IS NOT NULL
@@ -324,7 +327,7 @@ BEGIN
     ),
     placed AS MATERIALIZED (
         SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS place,
-               uuid_send(gen_random_uuid()) AS salt,
+               substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
                CASE
                    WHEN o.next = 1 AND o.asking <> ''
                        THEN o.metadata || jsonb_build_object('eventstore.owner', o.asking)

@@ -40,7 +40,16 @@ from starlette.types import Scope as AsgiScope
 
 from agent_manager.auth import Identity, Scope, Unauthorized
 from agent_manager.auth import Scope as Access
-from agent_manager.server.errors import BadToken, NotAllowed, NoToken, Rejected, problem_of, problem_of_refusal
+from agent_manager.server.errors import (
+    BadToken,
+    NotAllowed,
+    NoToken,
+    Rejected,
+    TooLarge,
+    TooSlow,
+    problem_of,
+    problem_of_refusal,
+)
 from agent_manager.server.idempotency import PARAMETER, Kept
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
@@ -345,12 +354,15 @@ class AuthorizedRoute(APIRoute):
             )
             limits = request.app.state.server_context.limits
 
-            async def counted() -> Message:
-                message = await receive()
-                limits.bytes.spend(shares, len(message.get("body", b"")))
-                return message
+            with tenant_context.in_use(), limits.bodies.request(tenant_context.tenant) as count_bytes:
 
-            with tenant_context.in_use():
+                async def counted() -> Message:
+                    message = await receive()
+                    size = len(message.get("body", b""))
+                    count_bytes(size)
+                    limits.bytes.spend(shares, size)
+                    return message
+
                 await super().handle(scope, counted, send)
 
     async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
@@ -403,5 +415,5 @@ async def _size_of(request: Request) -> int:
     """Return the size of a body, which is kept for whoever reads it next."""
     try:
         return len(await request.body())
-    except (ClientDisconnect, Rejected) as error:  # of the guard, which makes the answer to its refusals itself
+    except (ClientDisconnect, TooLarge, TooSlow) as error:  # the guard makes the answers to its refusals itself
         raise HTTPException(400, f"the body is not complete: {error}") from None

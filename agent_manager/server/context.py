@@ -33,9 +33,9 @@ from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYour
 from agent_manager.server.response_cache import NO_FRAME, BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out
 from agent_manager.server.sealed_tokens import TokenSealer
-from agent_manager.server.streams import ChangeNotifier, EventStream
+from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.storage import AppendedPositions
-from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
+from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from projections import Reader, Search, Statistics
@@ -50,8 +50,9 @@ LARGE_BYTES = 64 * 1024
 """Requests with larger bodies are carried out one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
 """Requests for pages with more rows are carried out so many at a time: one is encoded while another is read."""
-FOLD_BYTES = 2 * 1024 * 1024
-"""Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
+OWN_FOLD_BYTES = 64 * 1024 * 1024
+FOLD_BYTES = OWN_FOLD_BYTES // MOST
+"""Of contents that the managers of the server's own tenant and of each other one keep folded, about."""
 
 
 class TenantContext:
@@ -227,6 +228,7 @@ class ServerContext:
         self.response_cache = ResponseCache(
             store.settings.answer_bytes, store.settings.request_seconds, self.limits.turns
         )
+        self.streams = SharedStreams(store, self.limits.turns)
         self.summaries = SummaryCache()
         self.closing = asyncio.Event()
         self.read_your_writes = ReadYourWrites(store)
@@ -475,11 +477,11 @@ class RequestContext:
         change_token = await log_change_token(self.store) if change_token is None else change_token
         return await self.given(request, str(change_token), make, asked=asked, is_large=is_large)
 
-    def stream(self, request: Request, events: AsyncIterator[Event], after: int) -> EventStream:
+    def stream(self, request: Request, source: EventSource, after: int) -> EventStream:
         """The endless answer that says these events, as long as whoever asks may listen."""
         server_context = self.server_context
         return EventStream(
-            events,
+            server_context.streams.follow(source, self.caller.tenant, after),
             after,
             closing=server_context.closing,
             place=server_context.limits.streams.one(*self.shares),

@@ -40,6 +40,9 @@ from projections.reading import not_found
 
 APPLIERS = 4
 """Connections that apply, at most."""
+BATCH_EVENTS = 500
+"""Events in a transaction. While it lasts, a worker that comes to one of its partitions waits, and holds others that
+other tenants may be waiting for."""
 FAR = 5_000
 """Events to apply; tables that are further behind are the workers' business, and are waited for."""
 
@@ -118,7 +121,7 @@ class ReadYourWrites:
                     await self._catch_up(lagging_ones, partitions, until)
 
     async def _catch_up(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
-        applier = self._idle.pop() if self._idle else await Applier.open(self._store)
+        applier = self._idle.pop() if self._idle else await Applier.open(self._store, BATCH_EVENTS)
         try:
             for projection in projections:
                 made_by = await applier.register(projection)

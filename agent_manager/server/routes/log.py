@@ -31,7 +31,7 @@ from agent_manager.server.schemas.events import (
     StreamQuery,
     event_out,
 )
-from agent_manager.server.streams import HELD_BYTES, EventStream, of_conversation, resumed_after
+from agent_manager.server.streams import EventStream, conversation_source, log_source, resumed_after
 from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, horizon
@@ -171,9 +171,8 @@ async def stream_conversation(
     """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
     found = await get_or_404(context.reader, conversation)
     after = await _beginning(context, request, asked)
-    return context.stream(
-        request, of_conversation(context.reader, context.tenant_context.change_notifier, found.id, after), after
-    )
+    source = conversation_source(context.reader, context.tenant_context.change_notifier, found.id)
+    return context.stream(request, source, after)
 
 
 @router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
@@ -210,11 +209,7 @@ async def stream_log(
     """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
     Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
     after = await _beginning(context, request, asked)
-    tenant, user = context.caller.tenant, context.caller.user
-    events = context.store.subscribe(
-        after=after, types=asked.type, actor=asked.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
-    )
-    return context.stream(request, events, after)
+    return context.stream(request, log_source(context.store, context.caller, asked.type, asked.actor), after)
 
 
 def _encode(event: Event) -> bytes:
