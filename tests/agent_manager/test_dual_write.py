@@ -141,10 +141,10 @@ async def test_what_is_read_while_a_write_is_under_way_is_not_compared() -> None
             await go_on.wait()
             return result
 
-        async def events_of(self, versions: Mapping[UUID, int]) -> list[Event]:
+        async def events_of(self, versions: Mapping[UUID, int], limit: int = 1000) -> list[Event]:
             begun.append(asyncio.create_task(log.append(conversation, [NewEvent(ConversationCreated())])))
             await stored.wait()
-            return await super().events_of(versions)
+            return await super().events_of(versions, limit)
 
     begun: list[asyncio.Task[AppendResult]] = []
     differences, conversation = Differences(), uuid4()

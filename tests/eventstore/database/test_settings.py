@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from eventstore import Settings
-from eventstore.database import server as server_module
 from eventstore.database import settings as settings_module
+from eventstore.database.embedded import embedded_server
 from eventstore.database.server import Server
 from eventstore.database.settings import default_data_dir
 from eventstore.errors import ConnectionLost, DiskFull, InputError, SettingsError
@@ -121,7 +121,7 @@ def test_a_lost_embedded_server_on_a_full_disk_says_so(monkeypatch: pytest.Monke
     server = Server(Settings(data_dir=tmp_path))
     lost = ConnectionLost("gone")
     assert server.why(lost) is lost
-    monkeypatch.setattr(server_module, "free_space", lambda folder: 1000)
+    monkeypatch.setattr(embedded_server, "free_space", lambda folder: 1000)
     assert isinstance(server.why(lost), DiskFull)
 
 
