@@ -342,20 +342,9 @@ def test_a_closed_manager_refuses_every_call_until_it_is_opened_again(settings: 
     for call in calls:
         with pytest.raises(ManagerClosed, match="initialize"):
             call()
-    assert manager._portal is None
     manager.initialize()
     assert manager.get_conversation(conversation.conversation_id).name == "Trip"
-    portal = manager._portal
-    assert portal is not None
-
-    async def inside() -> None:
-        with pytest.raises(InputError, match="own loop"):
-            manager.create_conversation()
-
-    portal.call(inside())
     manager.close()
-    with pytest.raises(StoreClosed):
-        portal.call(inside())
 
 
 def test_a_forked_process_opens_the_manager_again(settings: Settings) -> None:

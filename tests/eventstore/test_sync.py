@@ -14,7 +14,15 @@ from support.follow import PATIENCE
 from support.raw import note
 
 from eventstore import NO_STREAM, Append, Settings, SyncEventStore
-from eventstore.errors import EventStoreError, InputError, InvalidEvent, SchemaMissing, WrongExpectedVersion
+from eventstore.errors import (
+    EventStoreError,
+    InputError,
+    InvalidEvent,
+    SchemaMissing,
+    StoreClosed,
+    WrongExpectedVersion,
+)
+from eventstore.sync import Portal
 
 pytestmark = pytest.mark.shared_database
 
@@ -177,3 +185,16 @@ def test_a_closed_store_says_so(settings: Settings) -> None:
         store.append(uuid4(), [note()])
     with pytest.raises(EventStoreError, match=r"not open|is closed"):
         numbers(store.read_log())
+
+
+def test_a_portal_refuses_calls_from_its_own_loop_and_after_it_was_closed() -> None:
+    portal = Portal()
+
+    async def calls_again() -> None:
+        with pytest.raises(InputError, match="own loop"):
+            portal.call(asyncio.sleep(0))
+
+    portal.call(calls_again())
+    portal.close()
+    with pytest.raises(StoreClosed):
+        portal.call(calls_again())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from agent_manager.agents.cards import agent_url
 from agent_manager.auth.jwt import key_set
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import choose_backup
-from agent_manager.importers.google_adk import _Sqlite
+from agent_manager.importers.google_adk import AdkSource
 from eventstore import Settings
 from eventstore.database.server import Server
 from eventstore.errors import EventStoreError, SettingsError
@@ -58,8 +59,13 @@ def use_agent(url: str) -> object:
     return show_name(agent_url(url))
 
 
+async def opened(source: AdkSource) -> str:
+    async with source:
+        return source.place
+
+
 def use_file(url: str) -> object:
-    return _Sqlite(Path(url))
+    return asyncio.run(opened(AdkSource(url)))
 
 
 def use_backup(url: str) -> object:

@@ -187,10 +187,9 @@ async def test_it_takes_no_more_than_it_may(store: EventStore) -> None:
 
 
 READS = 400
-_VERSION = "SELECT c.version, c.message_count FROM conversations c WHERE c.tenant_id = 'default' AND c.id = %s"
+_VERSION = "SELECT c.version, c.message_count FROM conversations c WHERE c.id = %s"
 
 
-@pytest.mark.own_database
 async def test_no_stale_state_is_caught_while_writers_run(store: EventStore, settings: Settings) -> None:
     """Readers look at the table, read through the cache, and must find no less; workers of two sizes of batches."""
     conversations, task = [uuid4() for _ in range(3)], uuid4()

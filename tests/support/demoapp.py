@@ -123,6 +123,11 @@ class Manager:
         self._conversations.append(Conversation(conversation_id=conversation_id or str(uuid4())))
         return self._conversations[-1]
 
+    def forget(self, forgotten: list[Message]) -> None:
+        """Remove messages from memory."""
+        for messages in (self._messages, *(conversation.messages for conversation in self._conversations)):
+            messages[:] = [each for each in messages if not any(each is one for one in forgotten)]
+
     def say(self, wire: Json) -> Message:
         """Takes a message in."""
         message = Message.model_validate(wire)

@@ -93,15 +93,14 @@ async def test_the_gatekeeper_hides_its_keys(gate: Gate) -> None:
     seen: set[int] = set()
 
     def texts(value: Any) -> str:
-        """The reprs of an object and of all that it is made of."""
+        """The reprs of an object and of all that it is made of, except what hides a secret."""
         if id(value) in seen or len(seen) > 10_000:
             return ""
         seen.add(id(value))
-        inner = vars(value).values() if hasattr(value, "__dict__") else ()
+        inner = vars(value).values() if hasattr(value, "__dict__") and not isinstance(value, SecretStr) else ()
         return "".join([repr(value), *map(texts, inner)])
 
-    assert SECRET not in texts(authenticator._jwt)
-    assert SECRET not in repr(vars(authenticator))
+    assert SECRET not in texts(authenticator)
 
 
 def test_settings_hide_the_key_of_jwt(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:

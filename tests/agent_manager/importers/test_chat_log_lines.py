@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,27 +17,48 @@ from agent_manager.importers import chat_log_importer as module
 from agent_manager.importers.chat_log_importer import Line, lines, total_bytes
 
 
+class Chunks(io.BytesIO):
+    """A stream that gives a few bytes at a time, whatever it is asked for."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        super().__init__(content)
+        self._size = size
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """Return the next chunk."""
+        return super().read1(self._size)
+
+
 @pytest.fixture(params=[1, 2, 3, 7, 64])
-def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Files are read so many bytes at a time."""
-    monkeypatch.setattr(module, "_CHUNK", request.param)
-    return int(request.param)
+def standard_input(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Give standard input a content, which arrives so many bytes at a time."""
+
+    def give(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Chunks(content, request.param)))
+
+    return give
 
 
 async def read(path: Path | str) -> list[tuple[int, bytes | None]]:
     return [(line.number, line.text) async for line in lines(str(path))]
 
 
-async def test_lines_do_not_depend_on_the_chunks(chunk: int, tmp_path: Path) -> None:
+async def test_lines_do_not_depend_on_the_chunks(standard_input: Callable[[bytes], None], tmp_path: Path) -> None:
+    content = b"one\n\ntwo\r\n" + "três\u2028\x0b".encode() + b"\nlast"
+    standard_input(content)
     path = tmp_path / "log"
-    path.write_bytes(b"one\n\ntwo\r\n" + "três\u2028\x0b".encode() + b"\nlast")
-    assert await read(path) == [
-        (1, b"one"),
-        (2, b""),
-        (3, b"two\r"),
-        (4, "três\u2028\x0b".encode()),
-        (5, b"last"),
-    ]
+    path.write_bytes(content)
+    assert (
+        await read("-")
+        == await read(path)
+        == [
+            (1, b"one"),
+            (2, b""),
+            (3, b"two\r"),
+            (4, "três\u2028\x0b".encode()),
+            (5, b"last"),
+        ]
+    )
     assert sum([line.size async for line in lines(str(path))]) == path.stat().st_size
 
 
@@ -46,13 +67,12 @@ async def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     assert await read(tmp_path / "log") == []
 
 
-async def test_a_line_beyond_the_limit_is_passed_over(
-    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_line_beyond_the_limit_is_skipped(
+    standard_input: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
-    path = tmp_path / "log"
-    path.write_bytes(b"first\n" + b"x" * 1000 + b"\n" + b"y" * 9 + b"\n" + b"z" * 50)
-    assert await read(path) == [(1, b"first"), (2, None), (3, b"y" * 9), (4, None)]
+    standard_input(b"first\n" + b"x" * 1000 + b"\n" + b"y" * 9 + b"\n" + b"z" * 50)
+    assert await read("-") == [(1, b"first"), (2, None), (3, b"y" * 9), (4, None)]
 
 
 async def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -247,9 +247,7 @@ async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(
 
 async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store: EventStore, backups: Path) -> None:
     await over(manager, store, backups)
-    forgotten = manager.conversations[0].messages[:2]
-    for messages in (manager.conversations[0].messages, manager._messages):
-        messages[:] = [one for one in messages if not any(one is other for other in forgotten)]
+    manager.forget(manager.conversations[0].messages[:2])
     manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
     report = await over(manager, store, backups)
     assert (report.is_clean, report.new_events) == (True, 1)

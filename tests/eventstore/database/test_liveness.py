@@ -142,9 +142,7 @@ def test_every_connection_has_a_deadline_of_the_kernel() -> None:
     assert two["connect_timeout"] == 5  # for both together as long as for one
 
 
-def test_the_host_that_was_reached_last_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_reached", {})
-
+def test_the_host_that_was_reached_last_comes_first() -> None:
     class Reached:
         host, port = b"two", b"6432"
 
