@@ -149,7 +149,7 @@ async def test_an_append_that_is_cancelled_under_way_is_done_wholly_or_not_at_al
 
 
 async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_WAITING_EVENTS", 80)
+    monkeypatch.setattr(batching, "MAX_PENDING_EVENTS", 80)
     locked = uuid4()
     holder = await store.connect()
     async with holder, holder.transaction():
@@ -164,7 +164,7 @@ async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.Monk
 
         mine = [asyncio.create_task(store.append(locked, [Counted(role="user", content="x")])) for _ in range(50)]
         await until_somebody_waits_for_a_conversation(store)
-        assert made == 80 // batching.CONVERSATION_PART  # the others wait, not serialised
+        assert made == 80 * batching.MAX_CONVERSATION_FRACTION  # the others wait, not serialised
         await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(200)))  # which others pass
         for task in mine[::2]:
             task.cancel()
@@ -177,7 +177,7 @@ async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.Monk
 
 
 async def test_bytes_count_as_well(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr(batching, "MAX_PENDING_BYTES", 10_000)
     results = await asyncio.gather(
         *(store.append(uuid4(), [MessageAdded(role="user", content="x" * 9_000)]) for _ in range(40))
     )

@@ -11,42 +11,42 @@ from hypothesis import strategies as st
 from support.raw import note
 
 from eventstore import EventStore
-from eventstore.append import Append
+from eventstore.append import Append, EncodedAppend
 from eventstore.batching import GROUP_EVENTS, PendingAppend, in_turn, next_group
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
 
 
 def pending(tenant: str, conversation: int, events: int = 1) -> PendingAppend:
-    """An append that is not prepared."""
-    append = Append(UUID(int=conversation), [note()] * events)
-    return PendingAppend((tenant, [append], 1024, "", ""), 0.0, asyncio.get_running_loop().create_future())
+    """Return an append that is not encoded."""
+    encoded = EncodedAppend(tenant, [Append(UUID(int=conversation), [note()] * events)], 1024)
+    return PendingAppend(encoded, 0.0, asyncio.get_running_loop().create_future())
 
 
 @given(STEPS)
 async def test_tenants_take_turns_and_each_keeps_its_order(steps: list[tuple[str, int]]) -> None:
     queue = deque(pending(*step) for step in steps)
     taken = list(in_turn(queue))
-    tenants = list(dict.fromkeys(append.tenant for append in queue))
+    tenants = list(dict.fromkeys(append.encoded.tenant for append in queue))
     for tenant in tenants:
-        own = [append for append in queue if append.tenant == tenant]
-        assert [append for append in taken if append.tenant == tenant] == own
+        own = [append for append in queue if append.encoded.tenant == tenant]
+        assert [append for append in taken if append.encoded.tenant == tenant] == own
         for number, append in enumerate(own):  # before it go at most as many of each other one, and one
-            others = [each.tenant for each in taken[: taken.index(append)] if each.tenant != tenant]
+            others = [each.encoded.tenant for each in taken[: taken.index(append)] if each.encoded.tenant != tenant]
             assert all(others.count(other) <= number + 1 for other in tenants)
 
 
 async def test_a_large_append_goes_alone_and_leaves_a_connection_to_small_ones() -> None:
-    large, small, prepared = pending("a", 1, GROUP_EVENTS + 1), pending("b", 2), pending("a", 1)
-    for append in (small, prepared):
-        append.prepare()
-    queue = deque([large, small, prepared])
-    assert next_group(queue, (), 10) == [small], "an append that follows one that is not prepared stays behind it"
-    large.prepare()
-    assert list(queue) == [large, prepared]
-    assert next_group(queue, (), 10, takes_large=False) == []
+    large, small, later = pending("a", 1, GROUP_EVENTS + 1), pending("b", 2), pending("a", 1)
+    for append in (small, later):
+        append.encoded.encode()
+    queue = deque([large, small, later])
+    assert next_group(queue, (), 10) == [small], "an append that follows one that is not encoded stays behind it"
+    large.encoded.encode()
+    assert list(queue) == [large, later]
+    assert next_group(queue, (), 10, allow_large=False) == []
     assert next_group(queue, (), 10) == [large]
-    assert list(queue) == [prepared]
+    assert list(queue) == [later]
 
 
 async def test_appends_to_a_conversation_keep_their_order_whatever_their_size(store: EventStore) -> None:
