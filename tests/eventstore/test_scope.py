@@ -150,9 +150,7 @@ async def test_who_may_not_write_is_told_nothing_more(shared: EventStore) -> Non
     before = [event async for event in shared.read_log(all_tenants=True)]
     changes = ([note("mine")], [ConversationDeleted()], [ConversationShared(user="bob", access="write")])
     for conversation, events in product((SHARED, ANAS, OPEN), changes):
-        with pytest.raises(
-            Forbidden, match=f"{conversation} does not exist, or you lack permission"
-        ) as refused:
+        with pytest.raises(Forbidden, match=f"{conversation} does not exist, or you lack permission") as refused:
             await shared.append(conversation, events, tenant="acme", user="bob")
         assert refused.value.conversation_id == conversation
         both = [Append(uuid4(), [note()]), Append(conversation, events)]
