@@ -218,7 +218,7 @@ class EncodedAppend:
             if outcome[0] != NEW and outcome[0] != KNOWN:
                 raise self._error(outcomes)
         ids = [row[ID] for row in self.rows]
-        return AppendResult.made_later(partial(_appended, self.conversations, self.targets, ids, outcomes))
+        return AppendResult.deferred(partial(_appended, self.conversations, self.targets, ids, outcomes))
 
     def _error(self, outcomes: Sequence[Outcome]) -> EventStoreError:
         """Return the error of a refused append; if it was refused for several reasons, that of the gravest."""
