@@ -52,13 +52,13 @@ def encode_members(members: Mapping[str, Any]) -> dict[str, Order] | None:
 
 
 def restore(value: Any, order: object) -> None:
-    """Arrange the members of the objects in a value, as it was read, in an order, in index."""
+    """Arrange the members of the objects in a value, as it was read, in an order, in place."""
     if isinstance(order, list) and isinstance(value, _CONTAINERS):
         _arrange(value, order, {}, {})
 
 
 def restore_members(members: Mapping[str, Any], orders: object) -> None:
-    """Arrange the members of the objects in the values of an object in their orders, in index."""
+    """Arrange the members of the objects in the values of an object in their orders, in place."""
     if isinstance(orders, dict):
         for name, order in orders.items():
             restore(members.get(name), order)
@@ -103,8 +103,10 @@ def _collect(value: dict[str, Any] | list[Any], entries: dict[tuple[str, ...], l
         sent = list(value)
         stored = _stored(sent) if len(sent) > 1 else sent
         if len(sent) > 1:
-            index_of = {name: index for index, name in enumerate(stored)}
-            entry = 0 if stored == sent else [index_of[name] for name in sent]
+            entry: Any = 0
+            if stored != sent:
+                index_of = {name: index for index, name in enumerate(stored)}
+                entry = [index_of[name] for name in sent]
             entries.setdefault(tuple(stored), []).append(entry)
         items = [value[name] for name in stored]
     for item in items:
