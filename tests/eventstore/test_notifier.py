@@ -145,7 +145,7 @@ async def test_a_terminated_connection_is_replaced(store: EventStore, admin: Adm
         begin = time.monotonic()
         cursor = await admin.execute(
             "SELECT pg_terminate_backend(l.pid) FROM pg_locks l"
-            " WHERE l.locktype = 'advisory' AND l.classid = 'waiter_slots'::regclass"
+            " WHERE l.locktype = 'advisory' AND l.classid = 'waiter_flag'::regclass"
         )
         assert await cursor.fetchall() == [(True,)]
         await until_asleep(admin, 0)

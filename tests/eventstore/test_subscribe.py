@@ -299,7 +299,7 @@ async def test_the_slots_of_those_who_left_are_used_again(settings: Settings, ad
     for _ in range(5):
         async with EventStore(settings) as store, Follower(store.subscribe()):
             await until_asleep(admin)
-    row = await (await admin.execute("SELECT last_value FROM waiter_slots")).fetchone()
+    row = await (await admin.execute("SELECT last_value FROM waiter_flag")).fetchone()
     assert row == (1,)
 
 

@@ -24,7 +24,7 @@ from eventstore.notifier import LONGEST_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS
 Admin = psycopg.AsyncConnection[Any]
 CROWD = 50
 
-_FLAG = "SELECT last_value FROM waiter_slots"
+_FLAG = "SELECT last_value FROM waiter_flag"
 _LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 
 
@@ -165,7 +165,7 @@ async def test_a_sleeper_that_lies_down_while_another_append_clears_the_flag_is_
 ) -> None:
     await until_flag(store, admin, 0)
     seen = int(await value(admin, "SELECT last_position()"))
-    await admin.execute("SELECT setval('waiter_slots', 1)")  # as a sleeper leaves it that died
+    await admin.execute("SELECT setval('waiter_flag', 1)")  # as a sleeper leaves it that died
     async with crowd(store, 1) as [notifier], await store.connect() as clears:
         await clears.execute("BEGIN")
         await append_raw_async(clears, "clears")

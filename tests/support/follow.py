@@ -21,7 +21,7 @@ _ASLEEP = """
 SELECT count(*)
   FROM pg_locks l
   JOIN pg_stat_activity a ON a.pid = l.pid AND a.state = 'idle'  -- who is just lying down may get up again at once
- WHERE l.locktype = 'advisory' AND l.classid = 'waiter_slots'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
+ WHERE l.locktype = 'advisory' AND l.classid = 'waiter_flag'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
    AND l.mode = 'ShareLock' AND l.granted
    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 """
