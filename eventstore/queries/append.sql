@@ -6,9 +6,9 @@ SELECT a.outcome, a.position, a.version, a.timestamp, a.problem
 SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 
 -- name: keep_plans
--- The settings of the planner for a session that appends: a plan that was made while the log was short must serve when it
--- is long, and planning each append would take longer than the append. The query configure explains jit = off; it is set
--- here again because a pooler may have lent another session.
+-- The planner's settings for a session that appends: a plan that was made while the log was short must serve when it is
+-- long, and planning each append would take longer than the append. The query configure explains jit = off; it is set
+-- again because a pooler may have lent another session.
 SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('enable_seqscan', 'off', false),
        set_config('jit', 'off', false)

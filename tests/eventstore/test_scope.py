@@ -167,7 +167,7 @@ async def test_a_known_id_is_no_way_around(shared: EventStore) -> None:
 
 
 async def test_a_user_is_one_of_a_tenant(shared: EventStore) -> None:
-    with pytest.raises(InputError, match="leave out one of user and all_tenants"):
+    with pytest.raises(InputError, match="leave out either user or all_tenants"):
         await anext(shared.read_log(all_tenants=True, user="ana"))
     for name in ("", "x" * 256, "a\0b"):
         with pytest.raises(InvalidEvent, match=r"^user: "):

@@ -1,4 +1,4 @@
-"""Tenants take turns in group commit: none waits for what another has in the queue."""
+"""Fairness between tenants in group commit: no tenant waits for the queue of another."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def test_tenants_take_turns_and_each_keeps_its_order(steps: list[tuple[str
     for tenant in tenants:
         own = [append for append in queue if append.encoded.tenant == tenant]
         assert [append for append in taken if append.encoded.tenant == tenant] == own
-        for number, append in enumerate(own):  # before it go at most as many of each other one, and one
+        for number, append in enumerate(own):  # at most number + 1 appends of each other tenant precede it
             others = [each.encoded.tenant for each in taken[: taken.index(append)] if each.encoded.tenant != tenant]
             assert all(others.count(other) <= number + 1 for other in tenants)
 
 
-async def test_a_large_append_goes_alone_and_leaves_a_connection_to_small_ones() -> None:
+async def test_a_large_append_is_sent_alone_and_leaves_a_connection_for_small_ones() -> None:
     large, small, later = pending("a", 1, GROUP_EVENTS + 1), pending("b", 2), pending("a", 1)
     for append in (small, later):
         append.encoded.encode()
@@ -58,14 +58,14 @@ async def test_appends_to_a_conversation_keep_their_order_whatever_their_size(st
     assert [event.content async for event in store.read(conversation)] == list(range(sum(sizes)))
 
 
-async def test_a_large_append_that_is_not_valid_or_given_up_changes_nothing(store: EventStore) -> None:
+async def test_a_large_append_that_is_invalid_or_cancelled_changes_nothing(store: EventStore) -> None:
     conversation = uuid4()
     wrong = asyncio.create_task(store.append(conversation, [*[note()] * 200, "no event"]))  # type: ignore[list-item]
-    given_up = asyncio.create_task(store.append(conversation, [note()] * 5000))
+    cancelled = asyncio.create_task(store.append(conversation, [note()] * 5000))
     after = asyncio.create_task(store.append(conversation, [note("after")]))
     await asyncio.sleep(0)
-    given_up.cancel()
-    results = await asyncio.gather(wrong, given_up, after, return_exceptions=True)
+    cancelled.cancel()
+    results = await asyncio.gather(wrong, cancelled, after, return_exceptions=True)
     assert "events[200]" in str(results[0])
     assert isinstance(results[1], asyncio.CancelledError)
     assert [event.content async for event in store.read(conversation)] == ["after"]
