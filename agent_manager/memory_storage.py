@@ -10,7 +10,7 @@ from uuid import UUID
 from agent_manager.conversation_cache import appended_event
 from agent_manager.storage import LISTED, PAGE, Key, LeaseStatus, PendingRow
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
-from eventstore.append import Batch, encode_expected
+from eventstore.append import EncodedAppend, encode_expected
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.json_text import equal, load, to_json
 from eventstore.member_order import MEMBER
@@ -40,7 +40,8 @@ class MemoryLog:
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
         """See :meth:`eventstore.EventStore.append`."""
-        Batch(self.tenant, [Append(conversation_id, events, expected)], self._limit)  # refuses what a server refuses
+        # Refuses what a server refuses.
+        EncodedAppend(self.tenant, [Append(conversation_id, events, expected)], self._limit).encode()
         known = [self._by_id.get((conversation_id, event.id)) for event in events]
         for event, before in zip(events, known, strict=True):
             if before is not None and (differences := _differences(before, event)):

@@ -1,8 +1,7 @@
-"""Appending: from typed events to what travels to the server, and from what it says of each event to typed results."""
+"""Encoding of appends: from typed events to parameters of SQL functions, and from outcomes to typed results."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -11,7 +10,12 @@ from struct import Struct
 from typing import NamedTuple, Self, TypeAlias
 from uuid import UUID
 
+from psycopg.pq.abc import PGresult
+
+from eventstore.database import binary_format as pg
 from eventstore.database.binary_format import int2, int4, jsonb, to_int4, to_timestamp, with_length, without_length
+from eventstore.database.pipelined_connection import Statement
+from eventstore.database.queries import query
 from eventstore.errors import (
     ConversationIsDeleted,
     EventIdConflict,
@@ -23,7 +27,7 @@ from eventstore.errors import (
     WrongExpectedVersion,
     printable,
 )
-from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, Metadata, NewEvent
+from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, NewEvent
 from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
@@ -31,21 +35,22 @@ from eventstore.scope import checked_tenant
 from eventstore.vocabulary import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
-"""In one append; each takes a lock, and the server's table of locks is finite."""
+"""Conversations in one append. Each takes a lock, and the server's lock table is finite."""
 MAX_EVENTS = 10_000
-"""In one append."""
+"""Events in one append."""
+SLICE_EVENTS = 50
+"""Events that are encoded before the event loop may run other tasks: about a millisecond of work."""
 
 ANY_VERSION = -2
-"""``ANY``, as the server takes it."""
-
-_WORDS = {NO_STREAM: 0, EXISTS: -1, ANY: ANY_VERSION}
+"""The expected version ``ANY``, as the server takes it."""
+_EXPECTED_CODES = {NO_STREAM: 0, EXISTS: -1, ANY: ANY_VERSION}
 _HIGHEST_VERSION = 2**31 - 1
 _HIGHEST_SCHEMA_VERSION = 2**15 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events for one conversation, as a part of an append to several.
+    """Events for one conversation, as part of an append to several.
 
     Raises:
         InputError: ``events`` is not a sequence.
@@ -60,197 +65,262 @@ class Append:
             raise InputError(f"events: expected a list of events, got a {type(self.events).__name__}")
 
 
-SLICE_EVENTS = 50
-"""Events that are serialised before the event loop may do something else: about a millisecond's work."""
+ConversationKey: TypeAlias = bytes
+"""Id of a conversation, followed by the name of its tenant."""
+Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""An encoded event, as elements of binary arrays: id, type, schema version, actor, content, metadata."""
+ID, TYPE = 0, 1
 
 
-class Batch:
-    """One append, checked and in the binary format in which it travels; and its outcome, back from the server.
+class EncodedAppend:
+    """One append, checked and in PostgreSQL's binary format. :meth:`encode` must run before it is sent.
 
     Attributes:
-        conversations: one for each of its :class:`Append`.
-        expected: the versions that they are expected to have, as the server takes them.
-        targets: of each event, which of the conversations it is for, counted from 0.
-        rows: the events.
-        size: bytes of contents and metadata.
-        user: for whom it is appended; empty for the whole tenant.
+        tenant: the tenant of its conversations.
+        user: the user on whose behalf it is made; empty for the whole tenant.
+        conversations: the ids of its conversations, one for each :class:`Append`.
+        keys: the keys of these conversations.
+        expected: the expected version of each conversation, as the server takes it.
+        event_count: number of events.
+        rows: the events that are encoded so far.
+        targets: for each row, the index of its conversation.
+        size: bytes of contents and metadata that are encoded so far.
+        is_complete: all events are encoded.
 
     Raises:
-        InvalidEvent, EventTooLarge, InvalidId, InputError: something cannot be stored.
+        InvalidEvent, InvalidId, InputError: the append has a wrong tenant, conversation, expected version or size.
     """
 
     __slots__ = (
-        "_actor",
-        "_appends",
-        "_limit",
-        "_tenant",
-        "conversations",
-        "expected",
-        "rows",
-        "size",
-        "targets",
-        "user",
-    )
+        "_actor", "_appends", "_events", "_max_content_bytes", "conversations", "event_count", "expected",
+        "is_complete", "keys", "rows", "size", "targets", "tenant", "user",
+    )  # fmt: skip
 
     def __init__(
         self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
     ) -> None:
-        self._begin(tenant, appends, max_content_bytes, actor, user)
-        for _ in self._slices():
-            pass
-
-    @classmethod
-    async def in_slices(
-        cls, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
-    ) -> Self:
-        """Return the same, made a few events at a time, so that the event loop goes on with everything else."""
-        batch = cls.__new__(cls)
-        batch._begin(tenant, appends, max_content_bytes, actor, user)
-        for _ in batch._slices():
-            await asyncio.sleep(0)
-        return batch
-
-    def _begin(self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str, user: str) -> None:
-        self._limit = max_content_bytes
+        self.tenant = checked_tenant(tenant)
         self.user = user
-        self._actor = actor
-        self._appends = appends
-        self._tenant = checked_tenant(tenant)
         if not isinstance(actor, str):
             raise InvalidEvent("actor", f"is a {type(actor).__name__}: expected a text")
+        self._actor = actor
+        self._appends = appends
+        self._events = [tuple(append.events) for append in appends]  # the caller may change its lists
+        self._max_content_bytes = max_content_bytes
+        self.event_count = sum(map(len, self._events))
         self.conversations: list[UUID] = []
         self.expected: list[int] = []
-        self.targets: list[int] = []
         self.rows: list[Row] = []
+        self.targets: list[int] = []
         self.size = 0
-
-    def _slices(self) -> Iterator[None]:
-        """Add all events; stop after each :data:`SLICE_EVENTS`."""
-        for target, append in enumerate(self._appends):
+        self.is_complete = False
+        if not appends:
+            raise InputError("an append needs at least one conversation")
+        if len(appends) > MAX_CONVERSATIONS:
+            raise InputError(f"an append to {len(appends)} conversations: the limit is {MAX_CONVERSATIONS}, split it")
+        if self.event_count > MAX_EVENTS:
+            raise InputError(f"an append of {self.event_count} events: the limit is {MAX_EVENTS}, split it")
+        for append, events in zip(appends, self._events, strict=True):
             conversation_id = parse_uuid(append.conversation_id, "conversation_id")
-            if target and conversation_id in self.conversations:
+            if conversation_id in self.conversations:
                 raise InputError(f"conversation {conversation_id} stands twice in one append: put its events together")
-            if not append.events:
+            if not events:
                 raise InputError(f"the append to conversation {conversation_id} has no events: give at least one")
-            self.expected.append(encode_expected(append.expected))
             self.conversations.append(conversation_id)
-            yield from self._add(append.events, target)
-        self._check_size()
+            self.expected.append(encode_expected(append.expected))
+        suffix = tenant.encode()
+        self.keys: list[ConversationKey] = [conversation_id.bytes + suffix for conversation_id in self.conversations]
 
-    def _add(self, events: Sequence[EventData | NewEvent], target: int) -> Iterator[None]:
-        first = len(self.rows)
-        of = self.conversations[target]
-        for index, given in enumerate(events):
-            if isinstance(given, NewEvent):
-                row = self._row(index, given.data, of, with_length(given.id.bytes), given.actor, given.metadata)
-            else:
-                row = self._row(index, _data(given, index), of, _fresh_id(), self._actor, PLAIN)
-            self.rows.append(row)
-            if len(self.rows) % SLICE_EVENTS == 0:
-                yield
-        self.targets += [target] * len(events)
-        if len(events) > 1:
-            seen: set[bytes] = set()
-            for index, row in enumerate(self.rows[first:]):
-                if row[ID] in seen:
-                    raise InvalidEvent(f"events[{index}].id", f"{_id_of(row)} stands twice in one append")
-                seen.add(row[ID])
+    def encode(self) -> Self:
+        """Check and encode all events.
 
-    def _row(
-        self, index: int, data: EventData, conversation_id: UUID, event_id: bytes, actor: str, about: Metadata
-    ) -> Row:
+        Raises:
+            InvalidEvent, EventTooLarge, InputError: an event cannot be stored.
+        """
+        for _ in self.encode_slices():
+            pass
+        return self
+
+    def encode_slices(self) -> Iterator[None]:
+        """Do what :meth:`encode` does, and yield after every :data:`SLICE_EVENTS` events."""
+        for target, events in enumerate(self._events):
+            ids: set[bytes] = set()
+            for index, event in enumerate(events):
+                row = self._encode_event(index, event, self.conversations[target])
+                if row[ID] in ids:
+                    raise InvalidEvent(f"events[{index}].id", f"{_event_id(row)} stands twice in one append")
+                ids.add(row[ID])
+                self.rows.append(row)
+                self.targets.append(target)
+                if len(self.rows) % SLICE_EVENTS == 0:
+                    yield
+        self.is_complete = True
+
+    def _encode_event(self, index: int, event: EventData | NewEvent, conversation_id: UUID) -> Row:
+        if isinstance(event, NewEvent):
+            data, event_id, actor, metadata = event.data, with_length(event.id.bytes), event.actor, event.metadata
+        elif isinstance(event, EventData):
+            data, event_id, actor, metadata = event, _random_id(), self._actor, PLAIN
+        else:
+            raise InvalidEvent(
+                f"events[{index}]",
+                f"is a {type(event).__name__}: give an event of the vocabulary or an ApplicationEvent",
+            )
         try:
-            content = to_json(data.to_content(), "content")
-            metadata = b"{}" if about is PLAIN else to_json(about.to_content(), "metadata")
-            type_word, actor_word = _type_word(data.event_type), _actor_word(actor)
-            version = data.schema_version if isinstance(data, UnknownEvent) else SCHEMA_VERSION
-            _check_unknown(data)
-            self._check_given_id(data, conversation_id)
+            content_json = to_json(data.to_content(), "content")
+            metadata_json = b"{}" if metadata is PLAIN else to_json(metadata.to_content(), "metadata")
+            event_type, event_actor = _encode_type(data.event_type), _encode_actor(actor)
+            schema_version = data.schema_version if isinstance(data, UnknownEvent) else SCHEMA_VERSION
+            if isinstance(data, UnknownEvent):
+                _check_unknown(data)
+            elif isinstance(data, ConversationCreated):
+                self._check_given_id(data.given_id, conversation_id)
         except InvalidEvent as error:
-            raise InvalidEvent(_in_event(index, error.path), error.reason) from None
-        size = len(content) + len(metadata)
-        if size > self._limit:
-            for what, text in (("content", content), ("metadata", metadata)):
-                if len(text) > self._limit:
-                    raise EventTooLarge(f"events[{index}].{what}", len(text), self._limit)
-        # Not counted against the limit: it is shorter than what it belongs to.
-        metadata = with_member_order(metadata, data.member_order(), about.model_extra)
-        self.size += len(content) + len(metadata)
-        return (event_id, type_word, _version_word(version), actor_word, jsonb(content), jsonb(metadata))
+            raise InvalidEvent(_path_in_append(index, error.path), error.reason) from None
+        for name, text in (("content", content_json), ("metadata", metadata_json)):
+            if len(text) > self._max_content_bytes:
+                raise EventTooLarge(f"events[{index}].{name}", len(text), self._max_content_bytes)
+        # The order of members does not count towards the limit: it is shorter than the members themselves.
+        metadata_json = with_member_order(metadata_json, data.member_order(), metadata.model_extra)
+        self.size += len(content_json) + len(metadata_json)
+        return (
+            event_id,
+            event_type,
+            _encode_schema_version(schema_version),
+            event_actor,
+            jsonb(content_json),
+            jsonb(metadata_json),
+        )
 
-    def _check_given_id(self, data: EventData, conversation_id: UUID) -> None:
-        """Refuse the name of another conversation: whoever followed it would arrive there."""
-        if not isinstance(data, ConversationCreated) or not isinstance(data.given_id, str):
-            return
-        if conversation_uuid(self._tenant, data.given_id) != conversation_id:
+    def _check_given_id(self, given_id: object, conversation_id: UUID) -> None:
+        """Refuse the name of another conversation: a look-up by that name would find the wrong one."""
+        if isinstance(given_id, str) and conversation_uuid(self.tenant, given_id) != conversation_id:
             raise InvalidEvent(
                 "content.given_id",
-                f"{printable(data.given_id)!r} is the name of another conversation: "
+                f"{printable(given_id)!r} is the name of another conversation: "
                 "append to conversation_uuid(tenant, given_id), or leave it out",
             )
-
-    def _check_size(self) -> None:
-        if not self.conversations:
-            raise InputError("an append needs at least one conversation")
-        if len(self.conversations) > MAX_CONVERSATIONS:
-            raise InputError(
-                f"an append to {len(self.conversations)} conversations: the limit is {MAX_CONVERSATIONS}, split it"
-            )
-        if len(self.rows) > MAX_EVENTS:
-            raise InputError(f"an append of {len(self.rows)} events: the limit is {MAX_EVENTS}, split it")
 
     @property
     def event_ids(self) -> list[UUID]:
         """The ids of the events, in their order."""
-        return [_id_of(row) for row in self.rows]
+        return [_event_id(row) for row in self.rows]
 
     def result(self, outcomes: Sequence[Outcome]) -> AppendResult:
-        """What the append did, from one outcome for each event.
+        """Return the result of the append, from one outcome for each event.
 
         Raises:
             Forbidden: the user may not append to one of the conversations.
-            WrongExpectedVersion, EventIdConflict, ConversationIsDeleted: what the log holds contradicts it.
+            WrongExpectedVersion, EventIdConflict, ConversationIsDeleted: the log contradicts the append.
             InputError: the server refused an event.
         """
-        for told in outcomes:
-            if told[0] != NEW and told[0] != KNOWN:
-                raise self._fault(outcomes)
+        for outcome in outcomes:
+            if outcome[0] != NEW and outcome[0] != KNOWN:
+                raise self._error(outcomes)
         ids = [row[ID] for row in self.rows]
-        return AppendResult.made_later(partial(_appended, self.conversations, self.targets, ids, outcomes))
+        return AppendResult.deferred(partial(_appended, self.conversations, self.targets, ids, outcomes))
 
-    def _fault(self, outcomes: Sequence[Outcome]) -> EventStoreError:
-        """The error for what the server found wrong; where that is several things, for the gravest."""
+    def _error(self, outcomes: Sequence[Outcome]) -> EventStoreError:
+        """Return the error of a refused append; if it was refused for several reasons, that of the gravest."""
         codes = [outcome.code for outcome in outcomes]
-        gravest = (REFUSED, FORBIDDEN, ID_CONFLICT, DELETED, WRONG_VERSION)
-        number = next(codes.index(fault) for fault in gravest if fault in codes)
-        told, target, row = outcomes[number], self.targets[number], self.rows[number]
+        gravest_first = (REFUSED, FORBIDDEN, ID_CONFLICT, DELETED, WRONG_VERSION)
+        number = next(codes.index(code) for code in gravest_first if code in codes)
+        outcome, target, row = outcomes[number], self.targets[number], self.rows[number]
         conversation_id = self.conversations[target]
-        if told.code == FORBIDDEN:
+        if outcome.code == FORBIDDEN:
             return Forbidden(conversation_id)
-        if told.code == ID_CONFLICT:
-            return EventIdConflict(conversation_id, _id_of(row), told.problem)
-        if told.code == DELETED:
+        if outcome.code == ID_CONFLICT:
+            return EventIdConflict(conversation_id, _event_id(row), outcome.problem)
+        if outcome.code == DELETED:
             return ConversationIsDeleted(conversation_id)
-        if told.code == WRONG_VERSION:
-            return WrongExpectedVersion(conversation_id, self._appends[target].expected, told.version)
+        if outcome.code == WRONG_VERSION:
+            return WrongExpectedVersion(conversation_id, self._appends[target].expected, outcome.version)
         return InputError(
-            f"event {_id_of(row)} ({without_length(row[TYPE]).decode()}) cannot be stored: {told.problem}: "
+            f"event {_event_id(row)} ({without_length(row[TYPE]).decode()}) cannot be stored: {outcome.problem}: "
             "correct it; nothing was written"
         )
 
 
-Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-"""An event as it stands in binary arrays: id, type, version of its schema, actor, content, metadata."""
-ID, TYPE = 0, 1
+APPEND_ONE = Statement(
+    b"eventstore_append_one",
+    query("eventstore", "append_one").encode(),
+    (pg.TEXT, pg.UUID, pg.INT4, pg.UUID, pg.TEXT, pg.INT2, pg.TEXT, pg.JSONB, pg.JSONB, pg.INT4, pg.TEXT),
+)
+APPEND_GROUP = Statement(
+    b"eventstore_append_group",
+    query("eventstore", "append_group").encode(),
+    (
+        *(pg.TEXT_ARRAY, pg.UUID_ARRAY, pg.INT4_ARRAY),  # of the conversations
+        *(pg.INT4_ARRAY, pg.INT4_ARRAY, pg.UUID_ARRAY, pg.TEXT_ARRAY, pg.INT2_ARRAY, pg.TEXT_ARRAY),  # of the events
+        *(pg.JSONB_ARRAY, pg.JSONB_ARRAY, pg.TEXT_ARRAY),
+        pg.INT4,
+    ),
+)
 
-NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY, FORBIDDEN = b"n", b"k", b"v", b"i", b"r", b"b", b"f"
-DELETED = b"d"
-"""What the server says of an event. A further word is ``x``, its append was refused for another of its events; the
-migration that makes ``append_group`` explains them all."""
+
+def group_statement(group: Sequence[EncodedAppend], lock_wait_ms: int) -> tuple[Statement, list[bytes]]:
+    """Return the statement that makes the appends of a group, and its parameters.
+
+    Args:
+        lock_wait_ms: how long to wait for locked conversations; 0 means that they are only tried.
+    """
+    first = group[0]
+    if len(group) == 1 and len(first.rows) == 1 and len(first.conversations) == 1:
+        tenant, conversation_id = first.tenant.encode(), first.conversations[0].bytes
+        columns = map(without_length, first.rows[0])
+        user = first.user.encode()
+        return APPEND_ONE, [tenant, conversation_id, int4(first.expected[0]), *columns, int4(lock_wait_ms), user]
+    number_of: dict[ConversationKey, int] = {}  # counted from 1
+    expected: list[int] = []
+    append_numbers: list[int] = []
+    conversation_numbers: list[int] = []
+    rows: list[Row] = []
+    users: list[bytes] = []
+    for append_number, append in enumerate(group):
+        for key, version in zip(append.keys, append.expected, strict=True):
+            if key not in number_of:
+                number_of[key] = len(number_of) + 1
+                expected.append(version)
+        numbers = [number_of[key] for key in append.keys]
+        conversation_numbers += [numbers[target] for target in append.targets]
+        append_numbers += [append_number] * len(append.rows)
+        rows += append.rows
+        users += [with_length(append.user.encode())] * len(append.rows)
+    ids, types, schema_versions, actors, contents, metadatas = zip(*rows, strict=True)
+    return APPEND_GROUP, [
+        pg.array(pg.TEXT, [with_length(key[16:]) for key in number_of]),
+        pg.array(pg.UUID, [with_length(key[:16]) for key in number_of]),
+        pg.int4_array(expected),
+        pg.int4_array(append_numbers),
+        pg.int4_array(conversation_numbers),
+        pg.array(pg.UUID, ids),
+        pg.array(pg.TEXT, types),
+        pg.array(pg.INT2, schema_versions),
+        pg.array(pg.TEXT, actors),
+        pg.array(pg.JSONB, contents),
+        pg.array(pg.JSONB, metadatas),
+        pg.array(pg.TEXT, users),
+        int4(lock_wait_ms),
+    ]
+
+
+def read_outcomes(result: PGresult) -> list[Outcome]:
+    """Return the outcome of each event, in the order in which they were sent."""
+    value = result.get_value
+    if result.nfields == 1:  # a composite value, which is cheaper for a single row
+        return [Outcome._make(pg.members(value(0, 0) or b""))]
+    return [
+        Outcome(value(row, 0), value(row, 1), value(row, 2), value(row, 3), value(row, 4))
+        for row in range(result.ntuples)
+    ]
+
+
+NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY, FORBIDDEN, DELETED = (bytes((code,)) for code in b"nkvirbfd")
+"""The outcomes of an event that the function ``append_group`` returns; its comment explains them."""
 
 
 class Outcome(NamedTuple):
-    """What the server says of one event, in binary format. Members that the code does not speak of are None."""
+    """The server's answer for one event, in binary format. Members that do not apply to the code are None."""
 
     code: bytes | None
     raw_position: bytes | None
@@ -260,92 +330,90 @@ class Outcome(NamedTuple):
 
     @property
     def version(self) -> int:
-        """That of the event, or the one that its conversation is at."""
+        """The version of the event, or the current version of its conversation if that is not the expected one."""
         return to_int4(self.raw_version or bytes(4))
 
     @property
     def problem(self) -> str:
-        """What is wrong with the event, or what distinguishes it from the one that is stored under its id."""
+        """The reason of the refusal, or the members in which the event differs from the one stored under its id."""
         return (self.raw_problem or b"").decode()
 
 
-_PLACE = Struct(">qiq")
+_PLACE = Struct(">qiq")  # position, version, timestamp
 
 
 def _appended(
     conversations: Sequence[UUID], targets: Sequence[int], ids: Sequence[bytes], outcomes: Sequence[Outcome]
 ) -> tuple[Appended, ...]:
-    made = []
-    for target, event_id, (code, position, version, moment, _) in zip(targets, ids, outcomes, strict=True):
-        place = _PLACE.unpack((position or b"") + (version or b"") + (moment or b""))
-        read_id = UUID(bytes=without_length(event_id))
-        made.append(Appended(conversations[target], read_id, place[0], place[1], to_timestamp(place[2]), code == NEW))
-    return tuple(made)
+    appended = []
+    for target, event_id, (code, *place, _) in zip(targets, ids, outcomes, strict=True):
+        position, version, timestamp = _PLACE.unpack(b"".join(value or b"" for value in place))
+        appended.append(
+            Appended(
+                conversations[target],
+                UUID(bytes=without_length(event_id)),
+                position,
+                version,
+                to_timestamp(timestamp),
+                is_new=code == NEW,
+            )
+        )
+    return tuple(appended)
 
 
 def encode_expected(expected: ExpectedVersion) -> int:
-    """The expected version as the server takes it.
+    """Return the expected version as the server takes it.
 
     Raises:
-        InputError: it is neither a version nor one of the three words.
+        InputError: it is neither a version nor ``NO_STREAM``, ``EXISTS`` or ``ANY``.
     """
-    if isinstance(expected, str) and expected in _WORDS:
-        return _WORDS[expected]
+    if isinstance(expected, str) and expected in _EXPECTED_CODES:
+        return _EXPECTED_CODES[expected]
     if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= _HIGHEST_VERSION:
         return expected
     raise InputError(f"expected version {expected!r}: give a number from 0, NO_STREAM, EXISTS or ANY")
 
 
-def _in_event(index: int, path: str) -> str:
+def _path_in_append(index: int, path: str) -> str:
     key, rest = ("a key of ", path.removeprefix("a key of ")) if path.startswith("a key of ") else ("", path)
     return f"{key}events[{index}].{rest}".rstrip(".")
 
 
 @lru_cache(maxsize=1024)
-def _type_word(event_type: str) -> bytes:
+def _encode_type(event_type: str) -> bytes:
     check_text(event_type, "event_type", longest=100)
     return with_length(event_type.encode())
 
 
 @lru_cache(maxsize=1024)
-def _actor_word(actor: str) -> bytes:
+def _encode_actor(actor: str) -> bytes:
     check_text(actor, "actor", longest=255)
     return with_length(actor.encode())
 
 
 @lru_cache(maxsize=64)
-def _version_word(version: int) -> bytes:
+def _encode_schema_version(version: int) -> bytes:
     return with_length(int2(version))
 
 
-def _check_unknown(data: EventData) -> None:
-    """An event that was not made by its own class could otherwise fail in a projection."""
-    if not isinstance(data, UnknownEvent):
-        return
+def _check_unknown(data: UnknownEvent) -> None:
+    """Refuse a built-in event that was not checked by its own class: it could fail in a projection."""
     if not 1 <= data.schema_version <= _HIGHEST_SCHEMA_VERSION:
         raise InvalidEvent("schema_version", f"{data.schema_version} is not between 1 and 32767")
     if data.schema_version <= SCHEMA_VERSION and is_built_in(data):
         raise InvalidEvent("", f"is an UnknownEvent named {data.event_type!r}: use the class of that event")
 
 
-def _fresh_id() -> bytes:
-    """A random UUID (RFC 9562, version 4) as it stands in an array."""
+_UUID_LENGTH = int4(16)
+
+
+def _random_id() -> bytes:
+    """Return a random UUID (RFC 9562, version 4) as an element of a binary array."""
     number = bytearray(urandom(16))
     number[6] = number[6] & 0x0F | 0x40
     number[8] = number[8] & 0x3F | 0x80
     return _UUID_LENGTH + number
 
 
-_UUID_LENGTH = int4(16)
-
-
-def _id_of(row: Row) -> UUID:
+def _event_id(row: Row) -> UUID:
     return UUID(bytes=without_length(row[ID]))
-
-
-def _data(given: object, index: int) -> EventData:
-    if not isinstance(given, EventData):
-        raise InvalidEvent(
-            f"events[{index}]", f"is a {type(given).__name__}: give an event of the vocabulary or an ApplicationEvent"
-        )
-    return given

@@ -1,39 +1,49 @@
-"""Group commit: pending appends are sent together, bounded by back-pressure.
-
-If there is no capacity, appends wait, those of a tenant in FIFO order, and their events are not serialised until they
-are admitted. One conversation may use an eighth of the capacity, so a conversation that another process has locked does
-not block the others; one tenant may use half of it, and tenants are admitted in turn, so none blocks the others.
+"""Group commit: appends that arrive together are sent in one statement and one transaction.
 
 A durable commit costs one flush however many events it carries, and a statement of many events costs little more than
-one of a few. An append is sent immediately if a connection is idle; otherwise it joins the next group. Within a group
-each append is accepted or refused by itself (see the function ``append_group``), whatever the outcome of the others,
-and whosever they are.
+one of a few. An append is sent immediately if a connection is idle; otherwise it joins the next group. Each append of a
+group is accepted or refused independently of the others (see the SQL function ``append_group``).
+
+**The path of an append** leads through six files:
+
+1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`Committer.append` here.
+2. :class:`Backpressure` admits the append; ``Committer._on_admitted`` has it checked and encoded by
+   ``append.py``: :meth:`EncodedAppend.encode`.
+3. ``Committer._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its statement
+   and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
+   ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
+4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
+   ``db/schema/append/``.
+5. ``Committer._on_result`` gives each append its outcomes, of which :meth:`EncodedAppend.result` makes an
+   :class:`AppendResult` or an error.
 
 **Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
-set aside its conversations are *reserved*: later appends to them stay in the queue. An append that goes back to the
-queue goes to its front.
+set aside, its conversations are *reserved*: later appends to them stay in the queue. An append that must be sent again
+returns to the front of the queue.
 
-**Fairness.** Tenants take turns: whatever one has in the queue, the next append of each other one is in the next group.
-An append that is larger than a group goes out only if no other such one is in flight, so a connection is always left
-for the small ones, and events of more than a few appends are serialised in slices, between which the others go on.
+**Back-pressure.** Pending events and bytes are bounded. If there is no capacity, appends wait, those of a tenant in
+FIFO order, and are not encoded until they are admitted. One conversation may use an eighth of the capacity, so a
+conversation that another process has locked does not block the others; one tenant may use half of it.
+
+**Fairness.** Tenants take turns, both for capacity and for a place in the next group, so a long queue of one does not
+delay the others. An append larger than a group is sent only if no other such append is in flight, so a connection is
+always left for small ones, and large appends are encoded in slices, between which other tasks run.
 
 **Locked conversations.** A group only tries the locks of its conversations. An append to a conversation that another
-transaction holds is set aside and sent again by itself, on a connection that waits for the lock. The others go on.
+transaction has locked is set aside and sent again by itself, on a connection that waits for the lock.
 
 **Errors.** A statement that fails has written nothing. If it carried several appends, each is sent again by itself and
-meets its own outcome. If the answer to a statement is lost, nobody knows what happened: the appends are sent again
-under the same ids, which is harmless. An append that may be stored, by any of its tries, ends in
-:class:`ConnectionLost`, which names its ids; every other error means that it is not stored.
+gets its own outcome. If the answer to a statement is lost, its appends are sent again under the same ids, which is
+harmless. An append that may be stored by any of its attempts ends with :class:`ConnectionLost`, which names its ids;
+every other error means that it is not stored.
 
-**Deadlines.** Every append ends within ``EVENTSTORE_APPEND_SECONDS``. A statement has half of that: then it is canceled
-and, if that does not help, its connection is closed, so that there is time to send it again on another one (to the
-promoted standby, for instance, if the server vanished). That holds for a statement whose callers gave up, too.
+**Deadlines.** Every append ends within ``EVENTSTORE_APPEND_SECONDS``. A statement, even one whose callers gave up, has
+half of that time: then it is canceled and, if that does not help, its connection is closed, so that there is time to
+send it again on another one (for instance to a promoted standby, if the server vanished).
 
 **Poolers.** A pooler in transaction mode may lend a session in which another part of a store has taken its role, which
-may not append. Then nothing was written, and the appends are sent again; from then on each sets its role in its own
-transaction, which makes the message longer and costs no round trip.
-
-What waits is bounded (:mod:`eventstore.batching`).
+may not append. Then nothing was written, and the appends are sent again; from then on each statement is preceded by one
+that sets the role in its transaction, in the same round trip.
 """
 
 from __future__ import annotations
@@ -42,16 +52,33 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from uuid import UUID
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
-from eventstore.append import ANY_VERSION, BUSY, ID, MAX_CONVERSATIONS, SLICE_EVENTS, TYPE, Append, Batch, Outcome, Row
+from eventstore.append import (
+    ANY_VERSION,
+    APPEND_GROUP,
+    APPEND_ONE,
+    BUSY,
+    ID,
+    MAX_CONVERSATIONS,
+    SLICE_EVENTS,
+    TYPE,
+    Append,
+    ConversationKey,
+    EncodedAppend,
+    Outcome,
+    group_statement,
+    read_outcomes,
+)
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database import binary_format
-from eventstore.database.binary_format import with_length, without_length
+from eventstore.database.binary_format import with_length
 from eventstore.database.connection import Connection
 from eventstore.database.pipelined_connection import PipelinedConnection, Prelude, Statement
 from eventstore.database.queries import query
@@ -70,460 +97,83 @@ from eventstore.errors import (
     translated,
 )
 from eventstore.events import AppendResult
-from eventstore.ids import parse_uuid
 from eventstore.scope import Caller
 
-# Back-pressure: bounds the events and bytes that wait to be appended, in total and per conversation
+GROUPS_IN_FLIGHT = 2
+"""While the server executes one group, the next one is sent."""
+LOCK_WAITERS = 2
+"""Further connections, which wait for conversations that other transactions have locked."""
+LOCK_WAIT_MS = 1000
+"""How long one append waits for a lock before it is the turn of the next one."""
+MAX_LOST_ANSWERS = 2
+"""After more than these an append fails: it may be the append that breaks the connections."""
+RECONNECT_SECONDS = 0.2
+CLOSE_SECONDS = 5.0
+"""How long closing waits for answers."""
+FIND_HOLDERS_SECONDS = 2.0
+TICK_SECONDS = 0.25
+"""How often deadlines are checked."""
 
-MAX_WAITING_EVENTS = 20_000
-MAX_WAITING_BYTES = 32 * 1024 * 1024
-CONVERSATION_PART, TENANT_PART = 8, 2
-"""One conversation, and one tenant, may use one part of so many."""
-
-
-class Backpressure:
-    """Capacity for the appends of one event loop."""
-
-    def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
-        """Create a queue.
-
-        Args:
-            on_admitted: called once for each append, when there is capacity for it.
-        """
-        self._on_admitted = on_admitted
-        self._events = 0
-        self._bytes = 0
-        self._events_of: Counter[ConversationKey | str] = Counter()
-        """By conversation, and by tenant."""
-        self._waiting: deque[PendingAppend] = deque()
-
-    def request(self, append: PendingAppend) -> None:
-        """Admit an append as soon as there is capacity for it, possibly at once. :meth:`release` must follow.
-
-        An append larger than the total capacity is admitted when nothing else is pending.
-        """
-        if self._waiting:
-            self._waiting.append(append)
-            self._admit_waiting()  # only another conversation may be full
-        elif self._fits(append):
-            self._admit(append)
-        else:
-            self._waiting.append(append)
-
-    def weigh(self, append: PendingAppend) -> None:
-        """Count the bytes of an append, which are known once it is prepared."""
-        if append.is_admitted:
-            self._bytes += append.size
-            append.is_weighed = True
-
-    def is_alone(self, append: PendingAppend) -> bool:
-        """Return whether no other append is admitted."""
-        return self._events == append.events
-
-    def release(self, append: PendingAppend) -> None:
-        """Return the capacity of an append, if it was admitted, and admit those that now fit."""
-        if append.is_admitted:
-            append.is_admitted = False
-            self._events -= append.events
-            if append.is_weighed:
-                self._bytes -= append.size
-            for key in _keys(append):
-                self._events_of[key] -= append.events
-                if not self._events_of[key]:
-                    del self._events_of[key]
-        if self._waiting:
-            self._admit_waiting()
-
-    def _fits(self, append: PendingAppend) -> bool:
-        if not self._events:
-            return True
-        if self._events + append.events > MAX_WAITING_EVENTS or self._bytes > MAX_WAITING_BYTES:
-            return False
-        return self._has_part(append.tenant, append.events, TENANT_PART) and all(
-            self._has_part(key, append.events, CONVERSATION_PART) for key in append.conversations
-        )
-
-    def _has_part(self, key: ConversationKey | str, events: int, part: int) -> bool:
-        """Return whether a conversation or tenant that has nothing pending, or little enough, may have more."""
-        return not (pending := self._events_of[key]) or pending + events <= MAX_WAITING_EVENTS // part
-
-    def _admit(self, append: PendingAppend) -> None:
-        append.is_admitted = True
-        self._events += append.events
-        for key in _keys(append):
-            self._events_of[key] += append.events
-        self._on_admitted(append)
-
-    def _admit_waiting(self) -> None:
-        """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
-        waiting, self._waiting = in_turn(self._waiting), deque()
-        full: set[ConversationKey] = set()
-        while waiting and (
-            not self._events or (self._events < MAX_WAITING_EVENTS and self._bytes <= MAX_WAITING_BYTES)
-        ):
-            append = waiting.popleft()
-            if append.is_over:
-                continue
-            if full.isdisjoint(append.conversations) and self._fits(append):
-                self._admit(append)
-            else:
-                full.update(append.conversations)
-                self._waiting.append(append)
-        self._waiting.extend(waiting)
-
-
-def _keys(append: PendingAppend) -> list[ConversationKey | str]:
-    return [append.tenant, *append.conversations]
-
-
-# Batching: which of the pending appends are sent together, as which statement, and the outcome of each
-
-ConversationKey = bytes
-"""Id of a conversation, followed by the name of its tenant."""
-
-GROUP_EVENTS = 1000
-GROUP_BYTES = 4 * 1024 * 1024
-GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
-"""Each takes a lock, and the server's table of locks is finite."""
-
-APPEND_ONE = Statement(
-    b"eventstore_append_one",
-    query("eventstore", "append_one").encode(),
-    (
-        binary_format.TEXT,
-        binary_format.UUID,
-        binary_format.INT4,
-        binary_format.UUID,
-        binary_format.TEXT,
-        binary_format.INT2,
-        binary_format.TEXT,
-        binary_format.JSONB,
-        binary_format.JSONB,
-        binary_format.INT4,
-        binary_format.TEXT,
-    ),
-)
-APPEND_GROUP = Statement(
-    b"eventstore_append_group",
-    query("eventstore", "append_group").encode(),
-    (
-        binary_format.TEXT_ARRAY,
-        binary_format.UUID_ARRAY,
-        binary_format.INT4_ARRAY,
-        binary_format.INT4_ARRAY,
-        binary_format.INT4_ARRAY,
-        binary_format.UUID_ARRAY,
-        binary_format.TEXT_ARRAY,
-        binary_format.INT2_ARRAY,
-        binary_format.TEXT_ARRAY,
-        binary_format.JSONB_ARRAY,
-        binary_format.JSONB_ARRAY,
-        binary_format.TEXT_ARRAY,
-        binary_format.INT4,
-    ),
-)
-STATEMENTS = (APPEND_ONE, APPEND_GROUP)
-SET_APPEND_ROLE = Statement(
+_KEEP_PLANS = query("eventstore", "keep_plans")
+_LOCK_HOLDERS = query("eventstore", "lock_holders")
+_SET_APPEND_ROLE = Statement(
     b"eventstore_set_append_role", query("eventstore", "set_append_role").encode(), (binary_format.TEXT,)
 )
-"""For the transaction of one of them."""
+_LOCK_NOT_AVAILABLE = "55P03"
+_NO_SUCH_STATEMENT = "26000"  # a pooler has lent another session
+_NOT_SENT = "the append was not sent within {:g} s: the server is away or overloaded: repeat it; nothing was written"
+_NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
 
 
-def keys_of(tenant: str, appends: Sequence[Append]) -> list[ConversationKey]:
-    """Return the conversations of an append.
-
-    Raises:
-        InvalidId: the id of one of them is not a UUID.
-    """
-    suffix = tenant.encode()
-    return [parse_uuid(append.conversation_id, "conversation_id").bytes + suffix for append in appends]
-
-
+@dataclass(slots=True, eq=False)
 class PendingAppend:
-    """An append whose outcome is not known yet.
+    """An append without a result.
 
     Attributes:
-        batch: its serialised events, once it is prepared.
-        conversations: the conversations that it writes to.
-        events: number of events.
-        size: serialised size in bytes, once it is prepared.
         deadline: when it ends at the latest, by the clock of the event loop.
         result: the outcomes of its events; cancelled if the caller gave up.
-        is_prepared: its events are checked and serialised.
-        tenant: to whom its conversations belong.
-        is_admitted: it holds capacity (see :mod:`eventstore.batching`).
-        is_weighed: the capacity that it holds includes its bytes.
-        is_given_up: its error is being made, so it must not be sent any more.
-        is_alone: it is sent by itself, because it was sent in a group that failed.
-        is_in_flight: it was sent, and the answer is not there yet.
+        is_admitted: it holds capacity (see :class:`Backpressure`).
+        counted_bytes: the bytes of that capacity; 0 until it is encoded.
+        is_in_flight: it was sent, and its answer has not arrived.
+        is_sent_alone: it is sent by itself, because a group that contained it failed.
+        is_expired: its error is being prepared, so it must not be sent any more.
         may_be_stored: it was sent, and the answer was lost.
-        losses: how often the answer was lost, or could not be given.
+        lost_answers: number of attempts without an outcome.
     """
 
-    __slots__ = (
-        "_batch", "_given", "conversations", "deadline", "events", "is_admitted", "is_alone", "is_given_up",
-        "is_in_flight", "is_weighed", "losses", "may_be_stored", "result", "size", "tenant",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        given: tuple[str, Sequence[Append], int, str, str],
-        deadline: float,
-        result: asyncio.Future[Sequence[Outcome]],
-    ) -> None:
-        """Create an append that is not prepared.
-
-        Args:
-            given: what its :class:`~eventstore.append.Batch` is made of.
-        """
-        self.tenant, appends, *_ = self._given = given
-        self.conversations: Sequence[ConversationKey] = keys_of(self.tenant, appends)
-        self.events = sum(len(append.events) for append in appends)
-        self.deadline = deadline
-        self.result = result
-        self.size = 0
-        self.losses = 0
-        self.is_admitted = self.is_weighed = self.is_alone = self.is_given_up = self.is_in_flight = False
-        self.may_be_stored = False
-        self._batch: Batch | None = None
+    encoded: EncodedAppend
+    deadline: float
+    result: asyncio.Future[Sequence[Outcome]]
+    is_admitted: bool = False
+    counted_bytes: int = 0
+    is_in_flight: bool = False
+    is_sent_alone: bool = False
+    is_expired: bool = False
+    may_be_stored: bool = False
+    lost_answers: int = 0
 
     @property
-    def batch(self) -> Batch:
-        assert self._batch is not None
-        return self._batch
+    def conversations(self) -> Sequence[ConversationKey]:
+        """The conversations that it writes to."""
+        return self.encoded.keys
 
     @property
-    def is_prepared(self) -> bool:
-        return self._batch is not None
-
-    def prepare(self) -> None:
-        """Check and serialise the events. Raises what :class:`~eventstore.append.Batch` raises."""
-        self._keep(Batch(*self._given))
-
-    async def prepare_in_slices(self) -> None:
-        """Prepare, a few events at a time."""
-        self._keep(await Batch.in_slices(*self._given))
-
-    def _keep(self, batch: Batch) -> None:
-        self._batch = batch
-        self.size = batch.size
+    def events(self) -> int:
+        """Number of events."""
+        return self.encoded.event_count
 
     @property
     def is_large(self) -> bool:
-        """Whether it has more events than a group of several may have."""
+        """Whether it has more events than a group of several appends may have."""
         return self.events > GROUP_EVENTS
 
     @property
     def is_over(self) -> bool:
         """Whether it must not be sent any more."""
-        return self.is_given_up or self.result.done()
+        return self.is_expired or self.result.done()
 
-
-_DELETIONS = frozenset(with_length(word) for word in (b"conversation.deleted", b"conversation.reactivated"))
 
 Group = list[PendingAppend]
-
-
-def in_turn(queue: deque[PendingAppend]) -> deque[PendingAppend]:
-    """Return the appends so that tenants take turns, the one that has waited longest first.
-
-    Those of one tenant, and with them those of one conversation, keep their order.
-    """
-    by_tenant: dict[str, deque[PendingAppend]] = {}
-    for append in queue:
-        by_tenant.setdefault(append.tenant, deque()).append(append)
-    if len(by_tenant) < 2:
-        return queue
-    rounds = zip_longest(*by_tenant.values())
-    return deque(append for one_of_each in rounds for append in one_of_each if append is not None)
-
-
-def next_group(
-    queue: deque[PendingAppend], reserved: Container[ConversationKey], most: int, *, takes_large: bool = True
-) -> Group:
-    """Take from the queue, in its order, the appends that can be sent together now.
-
-    Args:
-        most: appends in the group.
-        takes_large: whether it may be an append that is larger than a group; if not, that stays in the queue.
-
-    An append that is not prepared stays in the queue, and with it those that follow it in its conversations.
-
-    A conversation belongs to one append of a group, or to several that all expect ANY. An append to a reserved
-    conversation stays in the queue, and no append overtakes another of the same conversation.
-    """
-    if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].is_prepared:
-        return [queue.popleft()] if takes_large or not queue[0].is_large else []
-    group: Group = []
-    kept: list[PendingAppend] = []
-    blocked: set[ConversationKey] = set()
-    taken: dict[ConversationKey, list[PendingAppend]] = {}
-    events = size = 0
-    while queue:
-        append = queue[0]
-        if append.is_over:
-            queue.popleft()
-            continue
-        if not append.is_prepared or (append.is_large and not takes_large):
-            blocked.update(append.conversations)
-            kept.append(queue.popleft())
-            continue
-        if group and (
-            append.is_alone
-            or len(group) == most
-            or events + append.events > GROUP_EVENTS
-            or size + append.size > GROUP_BYTES
-            or len(taken) + len(append.conversations) > GROUP_CONVERSATIONS
-        ):
-            break
-        queue.popleft()
-        for key in append.conversations:
-            if key in reserved or key in blocked or (key in taken and not _may_share(key, taken[key], append)):
-                blocked.update(append.conversations)
-                kept.append(append)
-                break
-        else:
-            for key in append.conversations:
-                taken.setdefault(key, []).append(append)
-            group.append(append)
-            events += append.events
-            size += append.size
-            if append.is_alone:
-                break
-    queue.extendleft(reversed(kept))
-    return group
-
-
-def _may_share(key: ConversationKey, those: list[PendingAppend], other: PendingAppend) -> bool:
-    """Return whether appends can follow each other in a conversation.
-
-    They can if they are for one user, all expect ANY, and no event is in two of them. The later one must not succeed if
-    the earlier one is found locked, so it writes to all conversations that the earlier one writes to. And one that
-    deletes or reactivates the conversation is sent without others to it: its state decides whether they are refused.
-    """
-    if any(row[TYPE] in _DELETIONS for one in (*those, other) for row in one.batch.rows):
-        return False
-    if any(one.batch.user != other.batch.user for one in those):
-        return False
-    if any(not set(one.conversations).issubset(other.conversations) for one in those if len(one.conversations) > 1):
-        return False
-    targets = [one.conversations.index(key) for one in (*those, other)]
-    if any(one.batch.expected[target] != ANY_VERSION for one, target in zip((*those, other), targets, strict=True)):
-        return False
-    ids = {row[ID] for row in other.batch.rows}
-    return all(row[ID] not in ids for one in those for row in one.batch.rows)
-
-
-def statement(group: Group, patience: int) -> tuple[Statement, list[bytes]]:
-    """Return the statement that appends the group, and its parameters.
-
-    Args:
-        patience: milliseconds to wait for a conversation that is locked; 0 means not to wait.
-    """
-    first = group[0].batch
-    if len(group) == 1 and len(first.rows) == 1 and len(first.conversations) == 1:
-        key = group[0].conversations[0]
-        event_id, *others = (without_length(value) for value in first.rows[0])
-        head = [key[16:], key[:16], binary_format.int4(first.expected[0]), event_id]
-        return APPEND_ONE, [*head, *others, binary_format.int4(patience), first.user.encode()]
-    targets: dict[ConversationKey, int] = {}
-    expected: list[int] = []
-    append_nos: list[int] = []
-    conversation_nos: list[int] = []
-    rows: list[Row] = []
-    users: list[bytes] = []
-    for number, append in enumerate(group):
-        batch = append.batch
-        places = []
-        for key, version in zip(append.conversations, batch.expected, strict=True):
-            place = targets.get(key)
-            if place is None:
-                place = targets[key] = len(targets) + 1
-                expected.append(version)
-            places.append(place)
-        rows += batch.rows
-        users += [with_length(batch.user.encode())] * len(batch.rows)
-        append_nos += [number] * len(batch.rows)
-        conversation_nos += [places[target] for target in batch.targets]
-    ids, types, versions, actors, contents, metadatas = zip(*rows, strict=True)
-    return APPEND_GROUP, [
-        binary_format.array(binary_format.TEXT, [with_length(key[16:]) for key in targets]),
-        binary_format.array(binary_format.UUID, [with_length(key[:16]) for key in targets]),
-        binary_format.int4_array(expected),
-        binary_format.int4_array(append_nos),
-        binary_format.int4_array(conversation_nos),
-        binary_format.array(binary_format.UUID, ids),
-        binary_format.array(binary_format.TEXT, types),
-        binary_format.array(binary_format.INT2, versions),
-        binary_format.array(binary_format.TEXT, actors),
-        binary_format.array(binary_format.JSONB, contents),
-        binary_format.array(binary_format.JSONB, metadatas),
-        binary_format.array(binary_format.TEXT, users),
-        binary_format.int4(patience),
-    ]
-
-
-def outcomes(result: PGresult) -> list[Outcome]:
-    """Return the outcome of each event, in the order in which they were sent."""
-    value = result.get_value
-    if result.nfields == 1:  # a row as one value, which is cheaper for a single row
-        return [Outcome._make(binary_format.members(value(0, 0) or b""))]
-    return [
-        Outcome(value(number, 0), value(number, 1), value(number, 2), value(number, 3), value(number, 4))
-        for number in range(result.ntuples)
-    ]
-
-
-# Finds out which transactions hold the locks of conversations, for the error of an append that waited in vain
-
-_LOCK_HOLDERS = query("eventstore", "lock_holders")
-
-
-async def lock_holders(
-    connection: Connection, conversations: Sequence[ConversationKey]
-) -> dict[ConversationKey, list[LockHolder]]:
-    """Return the holders of each conversation that is locked now.
-
-    Args:
-        connection: of the login itself, which sees more of its other sessions than a role of the store.
-    """
-    parameters = {
-        "tenants": [key[16:].decode() for key in conversations],
-        "conversations": [UUID(bytes=key[:16]) for key in conversations],
-    }
-    holders: dict[ConversationKey, list[LockHolder]] = {}
-    for number, *holder in await (await connection.execute(_LOCK_HOLDERS, parameters)).fetchall():
-        holders.setdefault(conversations[number], []).append(LockHolder(*holder))
-    return holders
-
-
-# Group commit: appends that arrive while others are in flight are sent together, in one statement and one transaction
-
-GROUPS_IN_FLIGHT = 2
-"""While the server works on one, the next is made ready."""
-LOCK_WAITERS = 2
-"""Further connections, which wait for conversations that other transactions hold."""
-LOCK_WAIT_MS = 1000
-"""After which the next locked conversation has its turn."""
-
-MAX_LOSSES = 2
-"""Lost answers to one append, until its caller is told: it may be the append that ends the connections."""
-RECONNECT_SECONDS = 0.2
-CLOSE_SECONDS = 5.0
-"""How long closing waits for answers."""
-EXPLAIN_SECONDS = 2.0
-"""For finding out who holds a conversation."""
-TICK_SECONDS = 0.25
-"""How often deadlines are checked."""
-
-_KEEP_PLANS = query("eventstore", "keep_plans")
-_LOCK_TIMEOUT = "55P03"
-_NO_SUCH_STATEMENT = "26000"  # a pooler gave the connection to somebody else in between
-
-_NOT_SENT = "the append was not sent within {:g} s: the server is away or overloaded: repeat it; nothing was written"
-_NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
-
-Holders = dict[ConversationKey, list[LockHolder]]
 
 
 class Committer:
@@ -532,63 +182,64 @@ class Committer:
     def __init__(
         self,
         connect: Callable[[], Awaitable[tuple[Connection, str]]],
-        find_holders: Callable[[Sequence[ConversationKey]], Awaitable[Holders]],
-        why: Callable[[EventStoreError], EventStoreError],
+        connect_as_login: Callable[[], Awaitable[Connection]],
+        explain: Callable[[EventStoreError], EventStoreError],
         *,
         connect_seconds: float,
         append_seconds: float,
     ) -> None:
-        """Create a committer; it connects when there is something to append.
+        """Create a committer. It connects when there is something to append.
 
         Args:
-            connect: opens a connection that may append, and returns the role that it took for that.
-            find_holders: asks the server which transactions hold conversations.
-            why: the better explanation of an error of the server.
+            connect: opens a connection that may append, and returns it with the role that it took for that.
+            connect_as_login: opens a connection under the login itself, which sees more of its other sessions than a
+                role of the store; to find the transactions that hold locks.
+            explain: returns a more specific error for an error of the server, or the error itself.
             connect_seconds: how long an append waits for a connection while the server is away.
             append_seconds: the deadline of an append.
         """
         self._connect = connect
-        self._find_holders = find_holders
-        self._why = why
+        self._connect_as_login = connect_as_login
+        self._explain = explain
         self._connect_seconds = connect_seconds
         self._append_seconds = append_seconds
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[PendingAppend, None] = {}  # the oldest first
+        self._backpressure = Backpressure(self._on_admitted)
+        self._pending: dict[PendingAppend, None] = {}  # an ordered set, the oldest first
         self._queue: deque[PendingAppend] = deque()
         self._set_aside: deque[PendingAppend] = deque()
         self._reserved: set[ConversationKey] = set()
-        self._locked: set[ConversationKey] = set()  # found locked when they were last tried
-        self._in_flight = {False: 0, True: 0}  # by whether they wait for locks
+        self._locked: set[ConversationKey] = set()  # found locked by the last attempt
+        self._in_flight = {False: 0, True: 0}  # statements, by whether they wait for locks
         self._large_in_flight = 0
-        self._overdue_locked: list[PendingAppend] = []
-        self._backpressure = Backpressure(self._admit)
-        self._preparing: set[asyncio.Task[None]] = set()
+        self._encoding: set[asyncio.Task[None]] = set()
         self._pipelines: list[PipelinedConnection] = []
-        self._role = b""
-        self._needs_role = False
         self._opening: asyncio.Task[None] | None = None
         self._open_again_at = 0.0
-        self._explaining: asyncio.Task[None] | None = None
+        self._role = b""
+        self._must_set_role = False
+        self._expired_locked: list[PendingAppend] = []
+        self._finding_holders: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_idle = asyncio.Event()  # nothing is pending
         self._is_idle.set()
-        self._is_due = False
+        self._is_send_scheduled = False
         self._is_closed = False
 
     async def append(
         self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str
     ) -> AppendResult:
-        """Append to one conversation or several, as soon as there is capacity for it.
+        """Append to one or several conversations, as soon as there is capacity.
 
         Raises:
-            Forbidden, ConflictError, InputError: its own outcome.
+            Forbidden, ConflictError, InputError: the append was refused.
             ConnectionLost: it may be stored.
-            ConversationLocked, ServerUnreachable, StoreClosed: it was not sent, or found the conversation locked.
+            ConversationLocked, ServerUnreachable, StoreClosed: it was not sent, or a conversation was locked.
         """
         if self._is_closed:
             raise StoreClosed
         append = PendingAppend(
-            (caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
+            EncodedAppend(caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
             self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
             self._loop.create_future(),
         )
@@ -598,10 +249,10 @@ class Committer:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
             self._backpressure.request(append)
-            told = await append.result
+            outcomes = await append.result
             try:
-                return append.batch.result(told)
-            except Forbidden as error:  # of this try; an earlier one may have come before the user lost access
+                return append.encoded.result(outcomes)
+            except Forbidden as error:  # by this attempt; an earlier one may have succeeded before access was revoked
                 if append.may_be_stored:
                     raise _may_be_stored(append, error) from error
                 raise
@@ -609,7 +260,7 @@ class Committer:
             del self._pending[append]
             if not self._pending:
                 self._is_idle.set()
-            self._withdraw(append)
+            self._leave_set_aside(append)
             self._backpressure.release(append)
 
     async def close(self) -> None:
@@ -623,161 +274,175 @@ class Committer:
                 await self._is_idle.wait()
         for pipeline in list(self._pipelines):
             pipeline.close()
-        if self._explaining is not None:
-            await cancel_and_wait([self._explaining])
-        await cancel_and_wait(list(self._preparing))
-        await self._is_idle.wait()  # every append has its result, and its caller is about to have it
+        if self._finding_holders is not None:
+            await cancel_and_wait([self._finding_holders])
+        await cancel_and_wait(list(self._encoding))
+        await self._is_idle.wait()  # every append has its result now, and its task is about to run
         if self._timer is not None:
             self._timer.cancel()
 
-    def _admit(self, append: PendingAppend) -> None:
-        is_alone = self._backpressure.is_alone(append)
+    # Encode
+
+    def _on_admitted(self, append: PendingAppend) -> None:
         if append.events > SLICE_EVENTS:
-            self._queue.append(append)  # its place in the order of its conversations
-            task = asyncio.create_task(self._prepare(append), name="eventstore-prepare")
-            self._preparing.add(task)
-            task.add_done_callback(self._preparing.discard)
+            self._queue.append(append)  # now, to keep its place in the order of its conversations
+            task = asyncio.create_task(self._encode_slices(append), name="eventstore-encode")
+            self._encoding.add(task)
+            task.add_done_callback(self._encoding.discard)
             return
         try:
-            append.prepare()
+            append.encoded.encode()
         except Exception as error:
             append.result.set_exception(error)
             return
-        self._backpressure.weigh(append)
+        self._backpressure.count_bytes(append)
         self._queue.append(append)
-        if is_alone:
-            self._send_next()
+        if self._backpressure.is_alone(append):
+            self._send_groups()
         else:
-            self._be_due()  # together with all that arrive in this turn of the event loop
+            self._schedule_send()  # together with all that arrive in this iteration of the event loop
 
-    async def _prepare(self, append: PendingAppend) -> None:
-        """Prepare a large append while others are sent."""
+    async def _encode_slices(self, append: PendingAppend) -> None:
         try:
-            await append.prepare_in_slices()
+            for _ in append.encoded.encode_slices():
+                await asyncio.sleep(0)
+                if append.is_over:
+                    break
+            else:
+                self._backpressure.count_bytes(append)
         except Exception as error:
             if not append.result.done():
                 append.result.set_exception(error)
-        else:
-            self._backpressure.weigh(append)
-        self._be_due()
+        self._schedule_send()
 
-    def _be_due(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._send_next)
+    # Send
 
-    def _send_next(self) -> None:
+    def _schedule_send(self) -> None:
+        if not self._is_send_scheduled:
+            self._is_send_scheduled = True
+            self._loop.call_soon(self._send_groups)
+
+    def _send_groups(self) -> None:
         """Send everything that can be sent now."""
-        self._is_due = False
+        self._is_send_scheduled = False
         self._queue = in_turn(self._queue)
         while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline()):
-            ways = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(pipeline.is_idle for pipeline in self._pipelines))
-            share = -(-len(self._queue) // ways)  # as much on each, so that client and server work at the same time
-            group = next_group(self._queue, self._reserved, share, takes_large=not self._large_in_flight)
+            # Distribute the queue over the connections, so that client and server work at the same time.
+            groups = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(each.is_idle for each in self._pipelines))
+            max_appends = -(-len(self._queue) // groups)
+            group = next_group(self._queue, self._reserved, max_appends, allow_large=not self._large_in_flight)
             if not group:
                 break
             self._send(pipeline, group)
         while self._set_aside and self._in_flight[True] < LOCK_WAITERS and (pipeline := self._idle_pipeline()):
-            self._send(pipeline, [self._set_aside.popleft()], waits=True)
+            self._send(pipeline, [self._set_aside.popleft()], wait_for_locks=True)
 
     def _idle_pipeline(self) -> PipelinedConnection | None:
         for pipeline in self._pipelines:
             if pipeline.is_idle:
                 return pipeline
         if self._opening is None and not self._is_closed:
-            self._opening = asyncio.create_task(self._open_pipeline(), name="eventstore-lane")
+            self._opening = asyncio.create_task(self._open_pipeline(), name="eventstore-connect")
         return None
 
-    def _send(self, pipeline: PipelinedConnection, group: Group, *, waits: bool = False) -> None:
-        """Send a group, or one append that waits for its locks."""
+    def _send(self, pipeline: PipelinedConnection, group: Group, *, wait_for_locks: bool = False) -> None:
         for append in group:
             self._reserved.update(append.conversations)
             append.is_in_flight = True
-        self._in_flight[waits] += 1
+        self._in_flight[wait_for_locks] += 1
         self._large_in_flight += group[0].is_large
-        milliseconds = 0
-        if waits:
-            left = group[0].deadline - self._loop.time()
-            milliseconds = max(1, min(LOCK_WAIT_MS, int(1000 * left)))
-        said: Prelude | None = (SET_APPEND_ROLE, [self._role]) if self._needs_role else None
-        pipeline.send(
-            *statement(group, milliseconds),
-            lambda answer: self._answered(group, answer, pipeline, waits=waits, role_statement=said is not None),
-            said,
+        lock_wait_ms = 0
+        if wait_for_locks:
+            lock_wait_ms = max(1, min(LOCK_WAIT_MS, int(1000 * (group[0].deadline - self._loop.time()))))
+        prelude: Prelude | None = (_SET_APPEND_ROLE, [self._role]) if self._must_set_role else None
+        on_result = partial(
+            self._on_result, group, pipeline, wait_for_locks=wait_for_locks, has_set_role=self._must_set_role
         )
+        pipeline.send(*group_statement([append.encoded for append in group], lock_wait_ms), on_result, prelude)
 
-    def _answered(
+    # Receive
+
+    def _on_result(
         self,
         group: Group,
-        answer: PGresult | psycopg.Error,
         pipeline: PipelinedConnection,
+        answer: PGresult | psycopg.Error,
         *,
-        waits: bool,
-        role_statement: bool,
+        wait_for_locks: bool,
+        has_set_role: bool,
     ) -> None:
-        self._in_flight[waits] -= 1
+        self._in_flight[wait_for_locks] -= 1
         self._large_in_flight -= group[0].is_large
         for append in group:
             self._reserved.difference_update(append.conversations)
             append.is_in_flight = False
-        again: list[PendingAppend] = []
         if not isinstance(answer, psycopg.Error):
-            told = outcomes(answer)
-            first = 0
-            for append in group:
-                last = first + len(append.batch.rows)
-                of_append, first = told[first:last], last
-                if any(outcome.code == BUSY for outcome in of_append):
-                    self._set_locked_aside(append, again)
-                else:
-                    self._locked.difference_update(append.conversations)
-                    if not append.result.done():
-                        append.result.set_result(of_append)
-        elif not role_statement and is_missing_role(answer):
-            self._needs_role = True
-            again += group
-        elif waits and answer.sqlstate == _LOCK_TIMEOUT:
-            self._set_locked_aside(group[0], again)
+            unsettled = self._settle(group, read_outcomes(answer))
+        elif not has_set_role and is_missing_role(answer):
+            self._must_set_role = True
+            unsettled = group
+        elif wait_for_locks and answer.sqlstate == _LOCK_NOT_AVAILABLE:
+            unsettled = [append for append in group if not self._try_set_aside(append)]
         else:
-            self._failed(group, answer, pipeline, again)
+            unsettled = self._settle_error(group, answer, is_broken=pipeline.is_broken)
         if self._is_closed:
-            for append in again:
+            for append in unsettled:
                 self._refuse(append, StoreClosed())
         else:
-            self._queue.extendleft(reversed(again))
+            self._queue.extendleft(reversed(unsettled))
         if self._queue or self._set_aside:
-            self._be_due()
+            self._schedule_send()
 
-    def _set_locked_aside(self, append: PendingAppend, again: list[PendingAppend]) -> None:
-        """Set an append aside, unless an earlier one of its conversations is: then it goes back to the queue."""
+    def _settle(self, group: Group, outcomes: Sequence[Outcome]) -> Group:
+        """Give each append its outcomes. Return those that must be sent again."""
+        unsettled = []
+        first = 0
+        for append in group:
+            last = first + append.events
+            own, first = outcomes[first:last], last
+            if any(outcome.code == BUSY for outcome in own):
+                if not self._try_set_aside(append):
+                    unsettled.append(append)
+                continue
+            self._locked.difference_update(append.conversations)
+            if not append.result.done():
+                append.result.set_result(own)
+        return unsettled
+
+    def _try_set_aside(self, append: PendingAppend) -> bool:
+        """Set aside an append that found a conversation locked, or end it. Return False if it must be queued again."""
         self._locked.update(append.conversations)
         if append.is_over:
-            return
-        if self._is_closed or not self._reserved.isdisjoint(append.conversations):
-            again.append(append)
-        elif append.deadline <= self._loop.time():
+            return True
+        if self._is_closed or not self._reserved.isdisjoint(append.conversations):  # an earlier append is set aside
+            return False
+        if append.deadline <= self._loop.time():
             self._expire(append)
         else:
             self._reserved.update(append.conversations)
             self._set_aside.append(append)
+        return True
 
-    def _failed(
-        self, group: Group, error: psycopg.Error, pipeline: PipelinedConnection, again: list[PendingAppend]
-    ) -> None:
-        is_unknown = pipeline.is_broken or error.sqlstate is None
-        # Another append than that which found the queue full does not notify.
-        is_lost = is_unknown or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)
+    def _settle_error(self, group: Group, error: psycopg.Error, *, is_broken: bool) -> Group:
+        """Refuse the appends that caused an error. Return those that must be sent again."""
+        is_lost = is_broken or error.sqlstate is None
+        # A full queue of notifications is no fault of the append: the next attempt finds it full, and does not notify.
+        is_transient = is_lost or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)
+        unsettled = []
         for append in group:
-            append.may_be_stored |= is_unknown
-            append.losses += is_lost
-            if append.losses > MAX_LOSSES or (not is_lost and len(group) == 1):
-                self._refuse(append, self._why(translate(error)), error)
+            append.may_be_stored |= is_lost
+            append.lost_answers += is_transient
+            if append.lost_answers > MAX_LOST_ANSWERS or (not is_transient and len(group) == 1):
+                self._refuse(append, self._explain(translate(error)), error)
             else:
-                append.is_alone |= not is_lost
-                again.append(append)
+                append.is_sent_alone |= not is_transient
+                unsettled.append(append)
+        return unsettled
+
+    # Refuse
 
     def _refuse(self, append: PendingAppend, error: EventStoreError, cause: Exception | None = None) -> None:
-        """End an append with an error; with the one that says so, if it may be stored."""
+        """End an append with an error; with :class:`ConnectionLost` if it may be stored."""
         if append.result.done():
             return
         if append.is_in_flight or append.may_be_stored:
@@ -786,23 +451,23 @@ class Committer:
         append.result.set_exception(error)
 
     def _refuse_waiting(self, error: EventStoreError, seconds: float = 0.0) -> None:
-        """Refuse the appends that are not in flight and have waited for so long."""
-        latest = self._loop.time() - seconds + self._append_seconds
+        """Refuse the appends that are not in flight and have waited for at least so many seconds."""
+        latest_deadline = self._loop.time() - seconds + self._append_seconds
         for append in self._pending:
-            if append.deadline > latest:
+            if append.deadline > latest_deadline:
                 break
             if not append.is_in_flight:
                 self._refuse(append, error)
         self._queue = deque(append for append in self._queue if not append.is_over)
         for append in [append for append in self._set_aside if append.is_over]:
-            self._withdraw(append)
+            self._leave_set_aside(append)
 
-    def _withdraw(self, append: PendingAppend) -> None:
-        """Free the conversations of an append that is set aside."""
+    def _leave_set_aside(self, append: PendingAppend) -> None:
+        """Free the conversations of an append, if it is set aside."""
         if append in self._set_aside:
             self._set_aside.remove(append)
             self._reserved.difference_update(append.conversations)
-            self._be_due()
+            self._schedule_send()
 
     def _tick(self) -> None:
         """End the appends and the statements that have reached their deadlines."""
@@ -811,7 +476,8 @@ class Committer:
         for append in self._pending:
             if append.deadline > now:
                 break
-            if not (append.is_in_flight and append.deadline + TICK_SECONDS > now):  # it may wait for a lock until then
+            # A statement that waits for a lock is answered at the deadline: then the append gets the better error.
+            if not (append.is_in_flight and append.deadline + TICK_SECONDS > now):
                 self._expire(append)
         for pipeline in list(self._pipelines):
             if pipeline.sent_at is not None and pipeline.sent_at + self._append_seconds / 2 <= now:
@@ -827,34 +493,35 @@ class Committer:
             return
         if append.is_in_flight or append.may_be_stored:
             self._refuse(append, ServerUnreachable(f"the server did not answer within {self._append_seconds:g} s"))
-            return
-        if self._locked.isdisjoint(append.conversations):
+        elif self._locked.isdisjoint(append.conversations):
             self._refuse(append, ServerUnreachable(_NOT_SENT.format(self._append_seconds)))
-            return
-        append.is_given_up = True
-        self._withdraw(append)
-        self._overdue_locked.append(append)
-        if self._explaining is None:
-            self._explaining = asyncio.create_task(self._refuse_locked(), name="eventstore-lock-holders")
+        else:
+            append.is_expired = True
+            self._leave_set_aside(append)
+            self._expired_locked.append(append)
+            if self._finding_holders is None:
+                self._finding_holders = asyncio.create_task(self._refuse_locked(), name="eventstore-lock-holders")
 
     async def _refuse_locked(self) -> None:
-        """End appends that waited for locks, with the errors that name the holders."""
-        while overdue := self._overdue_locked:
-            self._overdue_locked = []
-            keys = list(dict.fromkeys(key for append in overdue for key in append.conversations))
+        """End the appends that waited for locks until their deadlines, with errors that name the holders."""
+        while expired := self._expired_locked:
+            self._expired_locked = []
+            keys = list(dict.fromkeys(key for append in expired for key in append.conversations))
             try:
-                async with asyncio.timeout(EXPLAIN_SECONDS):
-                    holders = await self._find_holders(keys)
+                async with asyncio.timeout(FIND_HOLDERS_SECONDS), await self._connect_as_login() as connection:
+                    holders = await _lock_holders(connection, keys)
             except Exception:
-                holders = {}  # it is more important that the append ends
-            for append in overdue:
+                holders = {}  # the append must end all the same
+            for append in expired:
                 key = next((key for key in append.conversations if key in holders), append.conversations[0])
                 conversation_id = UUID(bytes=key[:16])
                 self._refuse(append, ConversationLocked(conversation_id, self._append_seconds, holders.get(key, ())))
-        self._explaining = None
+        self._finding_holders = None
+
+    # Connect
 
     async def _open_pipeline(self) -> None:
-        """Open a connection. If there is none at all, go on trying; each append waits ``connect_seconds`` for it."""
+        """Open a connection. If there is no other one, keep trying; each append waits ``connect_seconds`` for it."""
         try:
             await asyncio.sleep(self._open_again_at - self._loop.time())
             while True:
@@ -864,10 +531,10 @@ class Committer:
                     return
                 except (EventStoreError, TimeoutError) as error:
                     self._open_again_at = self._loop.time() + RECONNECT_SECONDS
-                    known = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
-                    is_passing = isinstance(known, ServerUnreachable | ConnectionLost)
+                    reason = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
+                    is_transient = isinstance(reason, ServerUnreachable | ConnectionLost)
                     if not self._pipelines:
-                        self._refuse_waiting(self._why(known), self._connect_seconds if is_passing else 0.0)
+                        self._refuse_waiting(self._explain(reason), self._connect_seconds if is_transient else 0.0)
                     if self._pipelines or not (self._queue or self._set_aside):
                         return
                 except Exception as error:
@@ -876,7 +543,7 @@ class Committer:
                 await asyncio.sleep(RECONNECT_SECONDS)
         finally:
             self._opening = None
-            self._be_due()
+            self._schedule_send()
 
     async def _new_pipeline(self) -> PipelinedConnection:
         connection, role = await self._connect()
@@ -887,28 +554,240 @@ class Committer:
         except BaseException:
             await connection.close()
             raise
-        pipeline = PipelinedConnection(connection, self._forget)
+        pipeline = PipelinedConnection(connection, self._on_broken)
         try:
             with translated():
-                await pipeline.prepare(STATEMENTS)
+                await pipeline.prepare((APPEND_ONE, APPEND_GROUP))
         except BaseException:
             pipeline.close()
             raise
         return pipeline
 
-    def _forget(self, broken: PipelinedConnection) -> None:
+    def _on_broken(self, broken: PipelinedConnection) -> None:
         if broken in self._pipelines:
             self._pipelines.remove(broken)
-        if broken.is_unanswered:  # then the others lead nowhere, either
+        if broken.is_unanswered:  # then the server does not answer on the other connections either
             for pipeline in list(self._pipelines):
                 pipeline.close()
 
 
 def _may_be_stored(append: PendingAppend, reason: EventStoreError) -> ConnectionLost:
-    ids = append.batch.event_ids
+    ids = append.encoded.event_ids
     shown = ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     return ConnectionLost(
         f"the append was sent, and its outcome is not known: {reason}; the events {shown} may be stored: "
         "append them again with the same ids, which is harmless",
         ids,
     )
+
+
+async def _lock_holders(
+    connection: Connection, conversations: Sequence[ConversationKey]
+) -> dict[ConversationKey, list[LockHolder]]:
+    """Return the transactions that hold the lock of each conversation that is locked now."""
+    parameters = {
+        "tenants": [key[16:].decode() for key in conversations],
+        "conversations": [UUID(bytes=key[:16]) for key in conversations],
+    }
+    holders: dict[ConversationKey, list[LockHolder]] = {}
+    for number, *holder in await (await connection.execute(_LOCK_HOLDERS, parameters)).fetchall():
+        holders.setdefault(conversations[number], []).append(LockHolder(*holder))
+    return holders
+
+
+# Back-pressure: bounds the events and bytes that are pending, in total, per tenant and per conversation
+
+MAX_PENDING_EVENTS = 20_000
+MAX_PENDING_BYTES = 32 * 1024 * 1024
+MAX_TENANT_FRACTION, MAX_CONVERSATION_FRACTION = 1 / 2, 1 / 8
+
+
+class Backpressure:
+    """Capacity for the appends of one event loop."""
+
+    def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
+        """Create the capacity.
+
+        Args:
+            on_admitted: called once for each append, when there is capacity for it.
+        """
+        self._on_admitted = on_admitted
+        self._events = 0
+        self._bytes = 0
+        self._events_of: Counter[ConversationKey | str] = Counter()  # by conversation, and by name of the tenant
+        self._waiting: deque[PendingAppend] = deque()
+
+    def request(self, append: PendingAppend) -> None:
+        """Admit an append as soon as there is capacity for it, possibly now. :meth:`release` must follow.
+
+        An append larger than the total capacity is admitted when nothing else is pending.
+        """
+        if not self._waiting and self._fits(append):
+            self._admit(append)
+        else:
+            self._waiting.append(append)
+            self._admit_waiting()  # perhaps only another conversation or tenant is at its limit
+
+    def count_bytes(self, append: PendingAppend) -> None:
+        """Account for the size of an append, which is known once it is encoded."""
+        if append.is_admitted:
+            append.counted_bytes = append.encoded.size
+            self._bytes += append.counted_bytes
+
+    def is_alone(self, append: PendingAppend) -> bool:
+        """Return whether no other append is admitted."""
+        return self._events == append.events
+
+    def release(self, append: PendingAppend) -> None:
+        """Return the capacity of an append, if it was admitted, and admit appends that now fit."""
+        if append.is_admitted:
+            append.is_admitted = False
+            self._bytes -= append.counted_bytes
+            self._count_events(append, -append.events)
+        if self._waiting:
+            self._admit_waiting()
+
+    def _fits(self, append: PendingAppend) -> bool:
+        if not self._events:
+            return True
+        if self._events + append.events > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
+            return False
+        return self._fits_fraction(append.encoded.tenant, append.events, MAX_TENANT_FRACTION) and all(
+            self._fits_fraction(key, append.events, MAX_CONVERSATION_FRACTION) for key in append.conversations
+        )
+
+    def _fits_fraction(self, key: ConversationKey | str, events: int, fraction: float) -> bool:
+        """Return whether a tenant or conversation has nothing pending, or stays within its fraction of the capacity."""
+        return not (pending := self._events_of[key]) or pending + events <= MAX_PENDING_EVENTS * fraction
+
+    def _admit(self, append: PendingAppend) -> None:
+        append.is_admitted = True
+        self._count_events(append, append.events)
+        self._on_admitted(append)
+
+    def _count_events(self, append: PendingAppend, events: int) -> None:
+        self._events += events
+        keys: list[ConversationKey | str] = [append.encoded.tenant, *append.conversations]
+        for key in keys:
+            self._events_of[key] += events
+            if not self._events_of[key]:
+                del self._events_of[key]
+
+    def _admit_waiting(self) -> None:
+        """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
+        waiting, self._waiting = in_turn(self._waiting), deque()
+        blocked: set[ConversationKey] = set()
+        while waiting and (
+            not self._events or (self._events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)
+        ):
+            append = waiting.popleft()
+            if append.is_over:
+                continue
+            if blocked.isdisjoint(append.conversations) and self._fits(append):
+                self._admit(append)
+            else:
+                blocked.update(append.conversations)
+                self._waiting.append(append)
+        self._waiting.extend(waiting)
+
+
+# Grouping: which of the queued appends are sent together
+
+GROUP_EVENTS = 1000
+GROUP_BYTES = 4 * 1024 * 1024
+GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
+"""Each takes a lock, and the server's lock table is finite."""
+
+_DELETIONS = frozenset(map(with_length, (b"conversation.deleted", b"conversation.reactivated")))
+
+
+def in_turn(queue: deque[PendingAppend]) -> deque[PendingAppend]:
+    """Return the appends with tenants in turn, beginning with the one that has waited longest.
+
+    The appends of one tenant, and thereby those of one conversation, keep their order.
+    """
+    by_tenant: dict[str, deque[PendingAppend]] = {}
+    for append in queue:
+        by_tenant.setdefault(append.encoded.tenant, deque()).append(append)
+    if len(by_tenant) < 2:
+        return queue
+    rounds = zip_longest(*by_tenant.values())
+    return deque(append for one_of_each in rounds for append in one_of_each if append is not None)
+
+
+def next_group(
+    queue: deque[PendingAppend],
+    reserved: Container[ConversationKey],
+    max_appends: int,
+    *,
+    allow_large: bool = True,
+) -> Group:
+    """Take from the queue, in its order, the appends that can be sent together now.
+
+    These stay in the queue, and with them all later appends to the same conversations: an append that is not encoded,
+    one to a reserved conversation, and one to a conversation of the group that cannot share it (:func:`_may_follow`).
+
+    Args:
+        allow_large: whether the group may be one append that is larger than a group.
+    """
+    if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].encoded.is_complete:
+        return [queue.popleft()] if allow_large or not queue[0].is_large else []
+    group: Group = []
+    skipped: list[PendingAppend] = []
+    blocked: set[ConversationKey] = set()
+    group_of: dict[ConversationKey, Group] = {}
+    events = size = 0
+    while queue:
+        append = queue[0]
+        if append.is_over:
+            queue.popleft()
+            continue
+        is_sendable = append.encoded.is_complete and (allow_large or not append.is_large)
+        if (
+            group
+            and is_sendable
+            and (
+                append.is_sent_alone
+                or len(group) == max_appends
+                or events + append.events > GROUP_EVENTS
+                or size + append.encoded.size > GROUP_BYTES
+                or len(group_of) + len(append.conversations) > GROUP_CONVERSATIONS
+            )
+        ):
+            break
+        queue.popleft()
+        if not is_sendable or any(
+            key in reserved or key in blocked or (key in group_of and not _may_follow(key, group_of[key], append))
+            for key in append.conversations
+        ):
+            blocked.update(append.conversations)
+            skipped.append(append)
+            continue
+        for key in append.conversations:
+            group_of.setdefault(key, []).append(append)
+        group.append(append)
+        events += append.events
+        size += append.encoded.size
+        if append.is_sent_alone:
+            break
+    queue.extendleft(reversed(skipped))
+    return group
+
+
+def _may_follow(key: ConversationKey, earlier: Group, later: PendingAppend) -> bool:
+    """Return whether an append to a conversation may be in one group with earlier ones to it.
+
+    It may if all are for one user, all expect ANY, and no event is in two of them. The later one must not succeed if an
+    earlier one finds a conversation locked, so it writes to all conversations that the earlier one writes to. An append
+    that deletes or reactivates the conversation does not share it: that decides whether the others are refused.
+    """
+    if any(row[TYPE] in _DELETIONS for append in (*earlier, later) for row in append.encoded.rows):
+        return False
+    if any(append.encoded.user != later.encoded.user for append in earlier):
+        return False
+    if any(not set(append.conversations).issubset(later.conversations) for append in earlier):
+        return False
+    if any(append.encoded.expected[append.conversations.index(key)] != ANY_VERSION for append in (*earlier, later)):
+        return False
+    ids = {row[ID] for row in later.encoded.rows}
+    return all(row[ID] not in ids for append in earlier for row in append.encoded.rows)

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-# Ending tasks for certain
+T = TypeVar("T")
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks until they have ended.
+    """Cancel tasks, and wait until they have ended.
 
-    Once is not enough: the driver may lose a cancellation that comes while it ends a query.
+    They are cancelled repeatedly: the driver may lose a cancellation that arrives while a query ends.
     """
     running = set(tasks)
     while running:
@@ -21,16 +21,14 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, running = await asyncio.wait(running, timeout=1)
 
 
-# Several coroutines at once; the first that fails ends the others, and its error is raised as it is
+async def gather_or_raise(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines together and return their results in order.
 
-T = TypeVar("T")
-
-
-async def gather_or_raise(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What they return, in their order."""
+    If one fails, the others are cancelled, and its error is raised as it is.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -1,43 +1,43 @@
-"""Every error that a user of the store can cause or meet, and the mapping from SQLSTATE and psycopg's errors.
+"""The errors of the event store, and the translation of psycopg's errors into them.
 
 ::
 
     EventStoreError
-    ├── InputError                 what was given cannot be stored or understood
+    ├── InputError                 a value cannot be stored or understood
     │   ├── InvalidEvent           a value in an event: unknown role, NUL character, NaN, …
-    │   ├── EventTooLarge          an event's content is beyond the size limit
-    │   ├── InvalidId              a text that should be a UUID, a name, a tenant, …
-    │   ├── InvalidCursor          a cursor of a page that is damaged, or was made for another list
+    │   ├── EventTooLarge          the content of an event is larger than the limit
+    │   ├── InvalidId              a text is not a UUID, or not usable as an id
+    │   ├── InvalidCursor          the cursor of a page is damaged, or belongs to another list
     │   ├── SettingsError          a setting or environment variable
     │   └── StoreClosed            the store is not open, was closed while it was used, or belongs to a parent process
-    ├── NotFound                   nothing has the id that was asked for
-    ├── Forbidden                  the user may not write there
-    ├── ConflictError              what was given contradicts what the log holds
-    │   ├── WrongExpectedVersion   the conversation is not at the version the writer believed
+    ├── NotFound                   nothing has this id
+    ├── Forbidden                  the user may not write to the conversation
+    ├── ConflictError              the log contradicts the append
+    │   ├── WrongExpectedVersion   the conversation is not at the expected version
     │   ├── EventIdConflict        another event is stored under the same id
-    │   └── ConversationIsDeleted  the conversation takes no events until it is reactivated
+    │   └── ConversationIsDeleted  the conversation accepts no events until it is reactivated
     ├── RetryableError             nothing was written; the same call may succeed when repeated
-    │   ├── ConversationLocked     another transaction holds the conversation
+    │   ├── ConversationLocked     another transaction holds the lock of the conversation
     │   ├── DeadlockDetected       two transactions waited for each other
     │   ├── ProjectionChanged      read tables are made by another version of their projection now
-    │   └── StatementTimeout       a statement took longer than it may
-    ├── NotCaughtUp                a read table has not yet reached the position asked for
-    ├── RebuildError               read tables cannot be rebuilt, swapped or taken back
-    ├── IsolationError             a transaction whose snapshot is too old to be safe
-    ├── ServerError                the server cannot do it, whatever was given
+    │   └── StatementTimeout       a statement was canceled at its time limit
+    ├── NotCaughtUp                a read table has not reached a position yet
+    ├── RebuildError               read tables cannot be rebuilt, swapped or swapped back
+    ├── IsolationError             the snapshot of a transaction is too old to be safe
+    ├── ServerError                the server cannot do it, whatever the input
     │   ├── ServerUnreachable      no connection could be made
-    │   │   ├── LoginRefused       the server is there, and refuses the login or knows no such database
-    │   │   └── ServerStarting     it is starting or stopping
-    │   ├── ConnectionLost         the connection broke; an append may or may not have happened
-    │   ├── DiskFull               the server has no room left
-    │   ├── PermissionDenied       the login lacks a right
+    │   │   ├── LoginRefused       the server refuses the login, or has no such database
+    │   │   └── ServerStarting     the server is starting or stopping
+    │   ├── ConnectionLost         the connection broke; an append may have happened
+    │   ├── DiskFull               the server's disk is full
+    │   ├── PermissionDenied       the login lacks a privilege
     │   ├── UnsuitableServer       wrong version, encoding or kind of server
     │   └── EmbeddedServerError    the embedded server cannot be started or stopped
     └── SchemaError                the database's schema and this code do not fit
         ├── SchemaMissing          no migrations have been applied
         ├── SchemaTooOld           the code is newer
         ├── SchemaTooNew           the database is newer
-        └── MigrationFailed        dbmate refused, and said why
+        └── MigrationFailed        dbmate could not apply or revert a migration
 """
 
 from __future__ import annotations
@@ -52,28 +52,20 @@ from uuid import UUID
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-# Every error that a user of the store can cause or meet, as one tree
-
 
 class EventStoreError(Exception):
-    """Root of all errors of the event store. Its text says what was wrong and what to do."""
-
-
-def printable(text: str, longest: int = 300) -> str:
-    """The text as it may be shown anywhere: on one line, without control characters, its middle cut if it is long."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
+    """The root of all errors of the event store. The text says what is wrong and what to do."""
 
 
 class InputError(EventStoreError):
-    """What was given cannot be stored or understood. Nothing was written."""
+    """A value cannot be stored or understood. Nothing was written."""
 
 
 class InvalidEvent(InputError):
     """A value in an event cannot be stored.
 
     Attributes:
-        path: where in the event the value stands, such as ``content.parts[2].text``.
+        path: the place of the value in the event, such as ``content.parts[2].text``.
         reason: what is wrong with it.
     """
 
@@ -84,7 +76,7 @@ class InvalidEvent(InputError):
 
 
 class EventTooLarge(InputError):
-    """An event's content is larger than the limit.
+    """The content of an event is larger than the limit.
 
     Attributes:
         size: bytes of the content as JSON in UTF-8.
@@ -101,11 +93,11 @@ class EventTooLarge(InputError):
 
 
 class InvalidId(InputError):
-    """A text that should name something (a UUID, a tenant, …) does not."""
+    """A text is not a UUID, or cannot be used as an id."""
 
 
 class InvalidCursor(InputError):
-    """A cursor that is damaged, or was made for a list with another order, other filters or of another kind."""
+    """A cursor is damaged, or was made for another list, or for another order or other filters."""
 
 
 class SettingsError(InputError):
@@ -124,11 +116,13 @@ class StoreClosed(InputError):
 
 
 class NotFound(EventStoreError):
-    """Nothing has the id that was asked for."""
+    """Nothing has this id."""
 
 
 class Forbidden(EventStoreError):
-    """The user may not write to a conversation, or there is none: which of them is not told. Nothing was written.
+    """The user may not write to a conversation, or it does not exist: the error does not tell which.
+
+    Nothing was written.
 
     Attributes:
         conversation_id: the conversation.
@@ -136,23 +130,23 @@ class Forbidden(EventStoreError):
 
     def __init__(self, conversation_id: object) -> None:
         super().__init__(
-            f"no conversation that you may write has the id {conversation_id}, or it is not yours to share or delete: "
-            "ask its owner, or begin one of your own; nothing was written"
+            f"conversation {conversation_id} does not exist, or you lack permission for this operation: "
+            "ask its owner for access, or use another conversation; nothing was written"
         )
         self.conversation_id = conversation_id
 
 
 class ConflictError(EventStoreError):
-    """What was given contradicts what the log holds. Nothing was written."""
+    """The log contradicts the append. Nothing was written."""
 
 
 class WrongExpectedVersion(ConflictError):
-    """The conversation is not at the version that the writer believed.
+    """The conversation is not at the expected version.
 
     Attributes:
         conversation_id: the conversation.
-        expected: what the writer expected, as given.
-        actual: the conversation's version when the append looked; 0 where it has no events.
+        expected: the expected version, as it was passed.
+        actual: the version of the conversation; 0 if it has no events.
     """
 
     def __init__(self, conversation_id: object, expected: object, actual: int) -> None:
@@ -170,15 +164,15 @@ class EventIdConflict(ConflictError):
 
     Attributes:
         conversation_id: the conversation.
-        event_id: the id that both events claim.
-        differences: what differs, such as ``content, metadata.occurred_at``; empty if it is not known.
+        event_id: the id of both events.
+        differences: the members that differ, such as ``content, metadata.occurred_at``; empty if they are unknown.
     """
 
     def __init__(self, conversation_id: object, event_id: object, differences: str = "") -> None:
         differ = f" (they differ in {printable(differences)})" if differences else ""
         super().__init__(
             f"conversation {conversation_id} already holds another event under the id {event_id}{differ}: "
-            "repeat an append only with the same event, or give the new event an id of its own"
+            "repeat an append only with the same event, or give the new event another id"
         )
         self.conversation_id = conversation_id
         self.event_id = event_id
@@ -186,7 +180,7 @@ class EventIdConflict(ConflictError):
 
 
 class ConversationIsDeleted(ConflictError):
-    """The conversation is deleted, and accepts no such event until it is reactivated.
+    """The conversation is deleted, and accepts no event of this type until it is reactivated.
 
     Attributes:
         conversation_id: the conversation.
@@ -207,7 +201,7 @@ class RetryableError(EventStoreError):
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """A transaction that holds the lock of a conversation, as far as the login may see it.
+    """A transaction that holds the lock of a conversation.
 
     Attributes:
         pid: the process id of its backend; None for a prepared transaction.
@@ -229,11 +223,11 @@ class LockHolder:
 
 
 class ConversationLocked(RetryableError):
-    """Another transaction holds a conversation, and did not end in time (``EVENTSTORE_APPEND_SECONDS``).
+    """Another transaction held the lock of a conversation for too long (``EVENTSTORE_APPEND_SECONDS``).
 
     Attributes:
         conversation_id: the conversation.
-        holders: the transactions that hold it; empty if they ended meanwhile or could not be found out.
+        holders: the transactions that hold the lock; empty if they have ended or could not be determined.
     """
 
     def __init__(self, conversation_id: object, seconds: float, holders: Sequence[LockHolder] = ()) -> None:
@@ -251,27 +245,27 @@ class DeadlockDetected(RetryableError):
 
 
 class ProjectionChanged(RetryableError):
-    """Read tables are made by another version of their projection now: somebody has rebuilt them."""
+    """Read tables are made by another version of their projection now: they were rebuilt."""
 
 
 class StatementTimeout(RetryableError):
-    """A statement took longer than it may (``EVENTSTORE_STATEMENT_SECONDS``), or somebody cancelled it."""
+    """A statement was canceled, at its time limit (``EVENTSTORE_STATEMENT_SECONDS``) or by an administrator."""
 
 
 class NotCaughtUp(EventStoreError):
-    """A read table has not yet reached the position that was asked for."""
+    """A read table has not reached the required position yet."""
 
 
 class RebuildError(EventStoreError):
-    """Read tables cannot be rebuilt, swapped or taken back. The live ones are as they were."""
+    """Read tables cannot be rebuilt, swapped or swapped back. The live ones are unchanged."""
 
 
 class IsolationError(EventStoreError):
-    """The log was used in a transaction whose snapshot is too old to be safe."""
+    """The log was used in a transaction whose snapshot may be too old."""
 
 
 class ServerError(EventStoreError):
-    """The server cannot do it, whatever was given."""
+    """The server cannot do it, whatever the input."""
 
 
 class ServerUnreachable(ServerError):
@@ -300,15 +294,15 @@ class ConnectionLost(ServerError):
 
 
 class DiskFull(ServerError):
-    """The server has no room left. Nothing was written."""
+    """The server's disk is full. Nothing was written."""
 
 
 class PermissionDenied(ServerError):
-    """The login lacks a right that the operation needs."""
+    """The login lacks a privilege that the operation needs."""
 
 
 class UnsuitableServer(ServerError):
-    """The server's version, encoding or kind does not carry the store."""
+    """The server has a version, encoding or kind that the store does not support."""
 
 
 class EmbeddedServerError(ServerError):
@@ -332,10 +326,16 @@ class SchemaTooNew(SchemaError):
 
 
 class MigrationFailed(SchemaError):
-    """dbmate could not apply or revert a migration; its own words are in the text."""
+    """dbmate could not apply or revert a migration; the text contains its message."""
 
 
-# From psycopg's errors to the store's own, so that callers never depend on the driver
+def printable(text: str, longest: int = 300) -> str:
+    """Return a text on one line, without control characters, and without its middle part if it is long."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
+
+
+# Translation of psycopg's errors, so that callers do not depend on the driver
 
 _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "53100": (DiskFull, "make room on the server's disk, then repeat the call; nothing of this call was written"),
@@ -378,51 +378,47 @@ _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
 }
 
 FORBIDDEN = "ES007"
-"""SQLSTATE of an append that its user may not make; the error's detail names the conversation."""
+"""SQLSTATE of a forbidden append; the error's detail names the conversation."""
 
 
 def translate(error: psycopg.Error) -> EventStoreError:
-    """The store's error for one of the driver's."""
-    said = _first_line(error)
+    """Return the store's error for one of the driver's."""
+    message = error.diag.message_primary or str(error).strip() or type(error).__name__
+    message = message.splitlines()[0]
     if isinstance(error, PoolTimeout):
-        return ServerUnreachable(f"no connection to the server could be had in time: {said}")
+        return ServerUnreachable(f"no connection to the server became free in time: {message}")
     if isinstance(error, PoolClosed):
         return StoreClosed()
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-            return ConnectionLost(f"{said}: {_BY_CLASS['08'][1]}")
-        return ServerError(said)
+            return ConnectionLost(f"{message}: {_BY_CLASS['08'][1]}")
+        return ServerError(message)
     if state == FORBIDDEN:
         return Forbidden(UUID(json.loads(error.diag.message_detail or "{}")["conversation_id"]))
     if is_notify_queue_full(error):
         return RetryableError(
-            f"{said}: nothing was written; repeat the call, and end the session that listens and reads nothing: "
+            f"{message}: nothing was written; repeat the call, and end the session that listens without reading: "
             "SELECT pid, usename FROM pg_stat_activity WHERE state = 'idle in transaction'"
         )
     kind, advice = _BY_SQLSTATE.get(state) or _BY_CLASS.get(state[:2]) or (ServerError, f"SQLSTATE {state}")
-    return kind(f"{said}: {advice}")
+    return kind(f"{message}: {advice}")
 
 
 def is_notify_queue_full(error: psycopg.Error) -> bool:
-    """Whether a commit failed because the server's queue of notifications is full, which is nobody's input."""
+    """Return whether a commit failed because the server's queue of notifications is full."""
     return error.sqlstate == "54000" and error.diag.source_function == "PreCommit_Notify"
 
 
 def is_missing_role(error: psycopg.Error) -> bool:
-    """Whether the session's role may not do it: refused by the server itself, not by a function of the store."""
+    """Return whether the session's role lacks a privilege, as opposed to a refusal by a function of the store."""
     return error.sqlstate == "42501" and error.diag.source_function == "aclcheck_error"
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises the store's error where the driver raises its own."""
+    """Translate the errors that the driver raises in the block."""
     try:
         yield
     except psycopg.Error as error:
         raise translate(error) from error
-
-
-def _first_line(error: Exception) -> str:
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return (primary or str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Events on their way into the log (:class:`NewEvent`) and as they stand in it (:class:`Event`)."""
+"""Events: to append (:class:`NewEvent`), as stored (:class:`Event`), and as results of an append."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ ExpectedVersion: TypeAlias = int | Literal["NO_STREAM", "EXISTS", "ANY"]
 
 
 class Metadata(BaseModel):
-    """What is known about an event beside its content. Members of the application's own are kept.
+    """Data about an event beside its content, with any further members of the application.
 
-    The member ``eventstore.member_order`` is the store's (:mod:`eventstore.member_order`); one that is given is
-    ignored.
+    The member ``eventstore.member_order`` belongs to the store (:mod:`eventstore.member_order`) and is ignored.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     occurred_at: AwareDatetime | None = None
-    """When it really happened, where that is not when the log took it."""
+    """When the event happened, if that is not the time of its append."""
     correlation_id: str | None = None
-    """Shared by all events of one business transaction."""
+    """An id shared by all events of one business transaction."""
     causation_id: str | None = None
-    """What caused the event: another event's id, a request's id."""
+    """The id of the cause of the event: another event or a request."""
     traceparent: str | None = None
     """W3C trace context."""
 
@@ -62,7 +61,7 @@ class Metadata(BaseModel):
             raise ValueError("lies outside the years 1 to 9999") from None
 
     def to_content(self) -> dict[str, Any]:
-        """Plain JSON values; members that are None are left out."""
+        """Return plain JSON values, without members that are None."""
         known = {name: getattr(self, name) for name in type(self).model_fields}
         if self.occurred_at is not None:
             known["occurred_at"] = self.occurred_at.isoformat()
@@ -70,7 +69,7 @@ class Metadata(BaseModel):
 
 
 PLAIN = Metadata()
-"""Nothing is known beside the content."""
+"""Empty metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +77,10 @@ class NewEvent:
     """An event to append.
 
     Attributes:
-        data: what happened.
-        id: identifies the event in its conversation for good; appending the same event again under it is harmless.
-        actor: who caused it, at most 255 characters.
-        metadata: when it happened, what it belongs to.
+        data: the content.
+        id: identifies the event in its conversation; appending the same event again under this id is harmless.
+        actor: the person, agent or system that caused it, in at most 255 characters.
+        metadata: data about the event, such as when it happened.
     """
 
     data: EventData
@@ -90,37 +89,33 @@ class NewEvent:
     metadata: Metadata = PLAIN
 
     def __post_init__(self) -> None:
-        if not (
-            isinstance(self.data, EventData)
-            and isinstance(self.id, UUID)
-            and isinstance(self.actor, str)
-            and isinstance(self.metadata, Metadata)
-        ):
-            for name, kind in (("data", EventData), ("id", UUID), ("actor", str), ("metadata", Metadata)):
-                if not isinstance(value := getattr(self, name), kind):
-                    raise InvalidEvent(name, f"is a {type(value).__name__}: expected {kind.__name__}")
+        for name, kind in _TYPES_OF_NEW_EVENT:
+            if not isinstance(value := getattr(self, name), kind):
+                raise InvalidEvent(name, f"is a {type(value).__name__}: expected {kind.__name__}")
 
     @property
     def schema_version(self) -> int:
-        """Version of the shape of :attr:`data`."""
+        """The schema version of :attr:`data`."""
         return self.data.schema_version if isinstance(self.data, UnknownEvent) else SCHEMA_VERSION
+
+
+_TYPES_OF_NEW_EVENT = (("data", EventData), ("id", UUID), ("actor", str), ("metadata", Metadata))
 
 
 @dataclass(frozen=True, init=False)
 class Event:
-    """One event of the log.
+    """A stored event.
 
-    It keeps the row as it was read, and reads JSON when it is asked for: readers hand out many more events than anybody
-    looks at closely.
+    It keeps the row as it was read and parses JSON on first access: of most events only some columns are used.
 
     Attributes:
         position: orders the whole log.
-        timestamp: when the log took it.
+        timestamp: the time of the append.
         version: 1, 2, 3 … within its conversation.
-        content: what is stored, as plain JSON values; :attr:`data` is the same, typed.
-        raw_metadata: what is stored beside the content; :attr:`metadata` is the same, typed, without the order of the
-            members (:mod:`eventstore.member_order`), which :attr:`content` and :attr:`data` have already.
-        salt: random bytes of its own; None once its content was erased.
+        content: the content as plain JSON values; :attr:`data` is the same, typed.
+        raw_metadata: the metadata as plain JSON values; :attr:`metadata` is the same, typed, without the order of the
+            members (:mod:`eventstore.member_order`), in which :attr:`content` and :attr:`data` already are.
+        salt: random bytes; None once the content was erased.
         digest: SHA-256 in the byte format of ``docs/concepts/digest.md``.
     """
 
@@ -151,14 +146,14 @@ class Event:
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """The event of a row of the log: the fields in their order, JSON as the bytes of PostgreSQL's binary format."""
+        """Return the event of a row: the fields in their order, JSON as the bytes of PostgreSQL's binary format."""
         event = _new(cls)
         _set(event, "_row", row)
         return event
 
     @property
     def data(self) -> EventData:
-        """What happened, as a model of the vocabulary."""
+        """The content, as a model of the vocabulary."""
         data: EventData | None = getattr(self, "_data", None)
         if data is None:
             stored = _row(self)[CONTENT]
@@ -172,23 +167,22 @@ class Event:
 
     @property
     def metadata(self) -> Metadata:
-        """What is known beside the content."""
+        """The metadata, as a model."""
         metadata: Metadata | None = getattr(self, "_metadata", None)
         if metadata is None:
-            # In the order in which raw_metadata has them.
             metadata = Metadata(**self.raw_metadata) if _row(self)[METADATA] != _EMPTY else PLAIN
             _set(self, "_metadata", metadata)
         return metadata
 
     @property
     def size(self) -> int:
-        """About how many bytes its content takes as JSON."""
+        """The approximate size of the content as JSON, in bytes."""
         stored = _row(self)[CONTENT]
         return len(stored if isinstance(stored, bytes) else str(stored))
 
     @property
     def occurred_at(self) -> datetime:
-        """When it happened, as far as anybody said; otherwise when the log took it."""
+        """When the event happened, if the metadata tells; else the time of the append."""
         return self.metadata.occurred_at or self.timestamp
 
 
@@ -204,7 +198,7 @@ def _column(index: int) -> property:
 
 
 def _json_column(index: int, name: str) -> property:
-    """Read once; stored bytes are never a JSON value, so events that were made of values can keep those there."""
+    """Return a property that parses the column once. Bytes are unparsed: no parsed JSON value has this type."""
 
     def read(event: Event) -> Any:
         stored = _row(event)[index]
@@ -226,7 +220,7 @@ def _json_column(index: int, name: str) -> property:
 
 
 def _content_order(event: Event) -> object:
-    """What is stored of the order of the members in an event's content."""
+    """Return the stored order of the members in an event's content."""
     stored = _row(event)[METADATA]
     if not isinstance(stored, bytes) or _MEMBER not in stored:
         return None
@@ -235,7 +229,7 @@ def _content_order(event: Event) -> object:
 
 
 def _with_order(metadata: Any) -> Any:
-    """The metadata of an event with the application's own members in the order in which they were given."""
+    """Return the metadata with the application's members in the order in which they were appended."""
     orders = metadata.get(MEMBER) if isinstance(metadata, dict) else None
     if not isinstance(orders, dict) or "metadata" not in orders:
         return metadata
@@ -254,10 +248,10 @@ for _index, _field in enumerate(fields(Event)):
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Where an event of an append stands in the log.
+    """The place of an appended event in the log.
 
     Attributes:
-        is_new: False where it stood there already, from an earlier append of the same event.
+        is_new: False if an earlier append had stored the same event.
     """
 
     conversation_id: UUID
@@ -269,7 +263,7 @@ class Appended:
 
 
 class AppendResult:
-    """What an append did. Immutable; equal to another that speaks of the same."""
+    """The result of an append. It is immutable, and compared by value."""
 
     __slots__ = ("_events", "_make")
 
@@ -278,15 +272,15 @@ class AppendResult:
         self._make: Callable[[], tuple[Appended, ...]] | None = None
 
     @classmethod
-    def made_later(cls, make: Callable[[], tuple[Appended, ...]]) -> Self:
-        """One whose entries are made when somebody looks: most appends are of interest only in that they are done."""
+    def deferred(cls, make: Callable[[], tuple[Appended, ...]]) -> Self:
+        """Return a result whose entries are made on first access: most callers never look at them."""
         result = cls.__new__(cls)
         result._events, result._make = None, make
         return result
 
     @property
     def events(self) -> tuple[Appended, ...]:
-        """One entry per event, in the order given."""
+        """One entry for each event, in the order of the append."""
         if self._make is not None:
             self._events, self._make = self._make(), None
         assert self._events is not None
@@ -299,7 +293,7 @@ class AppendResult:
 
     @property
     def version(self) -> int:
-        """The highest version among the events; the conversation's, where the append was to one."""
+        """The highest version among the events: after an append to one conversation, its version."""
         return max(event.version for event in self.events)
 
     def __eq__(self, other: object) -> bool:

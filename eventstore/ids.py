@@ -1,8 +1,8 @@
-"""From the free-text identifiers of clients to the UUIDs of the tables.
+"""UUIDs for the tables, derived from the free-text identifiers of clients.
 
-A text that is a UUID, and the first of its name, is used as it is. Any other becomes a UUIDv5 of the tenant, the
-conversation, the text and its occurrence: the same input gives the same ids on every machine and in every run.
-The text as given is stored beside the id (``given_id``) and given back.
+A text that is a UUID, at its first occurrence, is used unchanged. Any other becomes a UUIDv5 of the tenant, the
+conversation, the text and its occurrence: the same input gives the same ids on every machine and in every run. The text
+is stored beside the id (``given_id``) and returned to clients.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from uuid import UUID, uuid5
 from eventstore.errors import InvalidId
 
 _NAMESPACE = UUID("6c0a1f0e-5a5b-5d0c-9a43-0f6f1d0b7f2e")
-"""Of this system's ids. Random, and for good: another would give other ids to the same input."""
+"""The UUID namespace of these ids. It must never change: another one would give other ids to the same input."""
 
 
 def derived_uuid(*names: str | int) -> UUID:
-    """The UUIDv5 (RFC 9562) of the names, which are set apart so that none can imitate another's end.
+    """Return the UUIDv5 (RFC 9562) of some names. Each is prefixed by its length, so that no two lists are equal.
 
     Raises:
         InvalidId: a name is not Unicode text.
     """
-    for given in names:
-        if not isinstance(given, str | int):
-            raise InvalidId(f"an id is made of texts, not of a {type(given).__name__}")
-    name = "".join(f"{len(str(name))}:{name}" for name in names)
+    for name in names:
+        if not isinstance(name, str | int):
+            raise InvalidId(f"an id is made of texts, not of a {type(name).__name__}")
     try:
-        return uuid5(_NAMESPACE, name)
+        return uuid5(_NAMESPACE, "".join(f"{len(str(name))}:{name}" for name in names))
     except UnicodeEncodeError as error:
-        culprit = error.object[error.start]
-        raise InvalidId(f"an id has the lone surrogate {culprit!r}: it is not Unicode text") from None
+        surrogate = error.object[error.start]
+        raise InvalidId(f"an id has the lone surrogate {surrogate!r}: it is not Unicode text") from None
 
 
 def is_canonical_uuid(text: str) -> bool:
@@ -44,7 +43,7 @@ def is_canonical_uuid(text: str) -> bool:
 
 
 def conversation_uuid(tenant: str, text: str) -> UUID:
-    """Return the id of the conversation that a client calls ``text``.
+    """Return the id of the conversation that has the id ``text`` at its client.
 
     Raises:
         InvalidId: it is not a Unicode text.
@@ -55,20 +54,23 @@ def conversation_uuid(tenant: str, text: str) -> UUID:
 
 
 def own_given_id(tenant: str, conversation_id: UUID, given_id: str | None) -> str | None:
-    """Return the id of a conversation as its client gave it, None if it is its UUID or the id of another conversation.
+    """Return the client's id of a conversation; None if it is the UUID or belongs to another conversation.
 
-    Appending refuses the id of another conversation; if the log holds one all the same, every fold ignores it.
+    An append with the id of another conversation is refused; if the log contains one, every projection ignores it.
     """
     if given_id is None or given_id == str(conversation_id):
         return None
     return given_id if conversation_uuid(tenant, given_id) == conversation_id else None
 
 
-def parse_uuid(value: UUID | str, what: str) -> UUID:
-    """Reads a UUID.
+def parse_uuid(value: UUID | str, name: str) -> UUID:
+    """Return a UUID from its text.
+
+    Args:
+        name: name of the value in the error.
 
     Raises:
-        InvalidId: the text is none.
+        InvalidId: the text is not a UUID.
     """
     if isinstance(value, UUID):
         return value
@@ -76,26 +78,26 @@ def parse_uuid(value: UUID | str, what: str) -> UUID:
         return UUID(value)
     except (ValueError, AttributeError, TypeError):
         raise InvalidId(
-            f"{what}: {value!r} is not a UUID; for an id of your own making use eventstore.conversation_uuid()"
+            f"{name}: {value!r} is not a UUID; for any other text use eventstore.conversation_uuid()"
         ) from None
 
 
 def assigned_uuid(tenant: str, conversation_id: UUID, kind: str, text: str, occurrence: int = 0) -> UUID:
-    """The id of a thing in a conversation that is called ``text``: the first of that name, or a later one."""
+    """Return the id of an item of a conversation that has the id ``text`` at its client, by its occurrence from 0."""
     if occurrence == 0 and is_canonical_uuid(text):
         return UUID(text)
     return derived_uuid(kind, tenant, str(conversation_id), text, occurrence)
 
 
 class IdAssigner:
-    """Assigns ids to the things of one kind in one conversation, in the order in which they came."""
+    """Assigns ids to the items of one kind in one conversation, in their order."""
 
     def __init__(self, tenant: str, conversation_id: UUID, kind: str) -> None:
         self._scope = (tenant, conversation_id, kind)
         self._occurrences: Counter[str] = Counter()
 
     def assign(self, text: str) -> UUID:
-        """Return the id of the next thing that is called ``text``.
+        """Return the id of the next item that has the id ``text`` at its client.
 
         Raises:
             InvalidId: it is not a text.

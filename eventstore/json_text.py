@@ -1,10 +1,9 @@
-"""JSON text that PostgreSQL's ``jsonb`` gives back equal to the value it was made of.
+"""JSON that PostgreSQL's ``jsonb`` returns equal to the value that was written.
 
-``jsonb`` refuses NUL characters and lone surrogates, knows no NaN, and keeps numbers as exact decimals. Checked
-here, so that the error can name the place; and written here so that a ``float`` survives: ``1e23`` is sent as
-``99999999999999991611392.0``, the value it has, and not as the integer 10**23, which
-is another number in Python. Equal is not the same text: zero loses its sign, and the order of the members of objects
-is kept elsewhere (:mod:`eventstore.member_order`).
+``jsonb`` refuses NUL characters, lone surrogates and NaN, and keeps numbers as exact decimals. This is checked here, so
+that the error can name the place. A ``float`` is written so that it keeps its value: ``1e23`` as
+``99999999999999991611392.0``, its exact value, and not as the integer 10**23, which is another number in Python. Equal
+values may differ as text: zero loses its sign, and :mod:`eventstore.member_order` keeps the order of members.
 """
 
 from __future__ import annotations
@@ -20,44 +19,53 @@ from pydantic_core import to_json as _write_plain
 from eventstore.errors import InvalidEvent
 
 MAX_DEPTH = 200
-"""Levels of nesting allowed; well below what Python's and PostgreSQL's recursive parsers bear."""
+"""Levels of nesting that are allowed; well below the limits of Python's and PostgreSQL's recursive parsers."""
 
-_EXACT_FLOATS = 1e16  # from here on repr() writes an exponent, and jsonb would make an integer of it
+_EXACT_FLOATS = 1e16  # from here on repr() writes an exponent, which jsonb reads as an integer
 
 
 def to_json(value: Any, path: str) -> bytes:
-    """Writes ``value`` as JSON, in UTF-8.
+    """Return ``value`` as JSON, in UTF-8.
 
     Args:
         value: None, bool, int, float, str, and lists and string-keyed dicts of them.
-        path: how errors call the value, such as ``content``.
+        path: the name of the value in errors, such as ``content``.
 
     Raises:
-        InvalidEvent: something in the value cannot be stored; names where it stands.
+        InvalidEvent: something in the value cannot be stored; the error names its place.
     """
     try:
         encoded = _write_plain(value) if _check(value, path, 1) else _write(value).encode()
-    except ValueError:  # of a lone surrogate; both writers raise a kind of this
+    except ValueError:  # a lone surrogate
         encoded = b""
     if not encoded or b"\\u0000" in encoded:
-        _check_texts(value, path)  # raises, unless the text only speaks of such a character
+        _check_texts(value, path)  # raises, unless the text contains this escape literally
     assert encoded
     return encoded
 
 
 def load(text: bytes) -> Any:
-    """The value of a JSON text as PostgreSQL writes it."""
+    """Return the value of a JSON text that PostgreSQL has written."""
     try:
         return from_json(text, allow_inf_nan=False)
-    except ValueError:  # nested too deep for the fast reader, or a number beyond it
+    except ValueError:  # it is nested too deep for the fast parser, or has a number that this cannot represent
         return json.loads(text)
 
 
+def equal(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are equal as ``jsonb`` compares them: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(equal(value, b[name]) for name, value in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+
+
 def check_text(text: str, path: str, *, longest: int | None = None) -> None:
-    """Checks a text that is stored in a column of its own.
+    """Check a text that is stored in a column.
 
     Raises:
-        InvalidEvent: it is not a text, holds a NUL character or a lone surrogate, or is longer than ``longest``
+        InvalidEvent: it is not a text, contains a NUL character or a lone surrogate, or is longer than ``longest``
             characters.
     """
     if not isinstance(text, str):
@@ -68,20 +76,28 @@ def check_text(text: str, path: str, *, longest: int | None = None) -> None:
         raise InvalidEvent(
             path, f"has a NUL character at offset {text.index(chr(0))}, which PostgreSQL cannot store: remove it"
         )
-    if not _is_unicode(text):
-        raise InvalidEvent(path, "has a lone surrogate, which is not Unicode text: decode the input correctly")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidEvent(
+            path, "has a lone surrogate, which is not Unicode text: decode the input correctly"
+        ) from None
 
 
 def _check(value: Any, path: str, depth: int) -> bool:
-    """Checks types and numbers; tells whether the plain JSON writer is exact for the value."""
+    """Check types and numbers. Return whether the plain JSON writer is exact for the value."""
     kind = type(value)
     if kind is str or kind is bool or value is None or isinstance(value, str):
         return True
     if isinstance(value, int):
-        return _check_int(value, path)
+        try:
+            str(value)
+        except ValueError:  # Python's limit on the digits that it converts: it could not read the number back
+            raise InvalidEvent(path, "is an integer of more digits than Python reads: send it as a text") from None
+        return True
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidEvent(path, f"is {value}, which JSON has no number for: send null or a text")
+            raise InvalidEvent(path, f"is {value}, which is not a JSON number: send null or a text")
         return abs(value) < _EXACT_FLOATS
     if depth > MAX_DEPTH:
         raise InvalidEvent(path, f"is nested deeper than {MAX_DEPTH} levels")
@@ -100,16 +116,8 @@ def _check(value: Any, path: str, depth: int) -> bool:
     raise InvalidEvent(path, f"is a {type(value).__name__}, which JSON cannot express")
 
 
-def _check_int(value: int, path: str) -> bool:
-    try:
-        str(value)
-    except ValueError:  # Python's own bound on the digits it converts; it could not read the number back
-        raise InvalidEvent(path, "is an integer of more digits than Python reads: send it as a text") from None
-    return True
-
-
 def _check_texts(value: Any, path: str) -> None:
-    """Finds the text that cannot be stored, and raises."""
+    """Raise the error for the first text in a value that cannot be stored, if there is one."""
     if isinstance(value, str):
         check_text(value, path)
     elif isinstance(value, dict):
@@ -122,7 +130,7 @@ def _check_texts(value: Any, path: str) -> None:
 
 
 def _write(value: Any) -> str:
-    """The writer for values with large floats; the plain one is in C and much faster."""
+    """Return a value with large floats as JSON. For all others, ``pydantic_core`` is exact and much faster."""
     if isinstance(value, float) and abs(value) >= _EXACT_FLOATS:
         return f"{Decimal(value):f}.0"
     if isinstance(value, dict):
@@ -130,20 +138,3 @@ def _write(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_write, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are equal as ``jsonb`` compares them: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

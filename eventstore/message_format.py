@@ -1,8 +1,8 @@
-"""A2A messages as events and back, without loss.
+"""Conversion of A2A messages to events and back, without loss.
 
-Clients send messages in several shapes (OpenAI chat, A2A 0.3 and 1.x). What all of them have gets a place of its own
-in :class:`~eventstore.vocabulary.MessageAdded`; everything else stays in ``extra`` exactly as it was. The order of the
-message's own members is kept as ``sent_order``, that within their values by :mod:`eventstore.member_order`.
+Clients send messages in several formats (OpenAI chat, A2A 0.3 and 1.x). The members that all formats share have fields
+in :class:`~eventstore.vocabulary.MessageAdded`; all others stay unchanged in ``extra``. The order of the message's
+members is kept as ``sent_order``, the order within their values by :mod:`eventstore.member_order`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ROLES = {
     "developer": Role.SYSTEM,  # OpenAI's newer and older names
     "function": Role.TOOL,
 }
-"""The roles that clients write, and the word the tables keep for each."""
+"""The roles that clients send, and the stored role of each."""
 
-_PLACES: dict[str, type] = {"content": str, "parts": list, "metadata": dict}
+_FIELDS: dict[str, type] = {"content": str, "parts": list, "metadata": dict}
 
 
 def message_from_sent(sent: dict[str, Any], *, given_id: str | None = None) -> MessageAdded:
-    """The event that keeps a message.
+    """Return the event of a message as it was sent.
 
     Raises:
         InvalidEvent: it is not an object, or its role is missing or not one of :data:`ROLES`.
@@ -39,33 +39,33 @@ def message_from_sent(sent: dict[str, Any], *, given_id: str | None = None) -> M
         raise InvalidEvent("message", f"is a {type(sent).__name__}: expected an object")
     if "role" not in sent:
         raise InvalidEvent("role", "is missing")
-    word = sent["role"]
-    role = ROLES.get(word) if isinstance(word, str) else None
+    sent_role = sent["role"]
+    role = ROLES.get(sent_role) if isinstance(sent_role, str) else None
     if role is None:
-        raise InvalidEvent("role", f"{word!r:.80} is not a known role: one of {', '.join(ROLES)}")
-    extra = {name: value for name, value in sent.items() if name not in _PLACES and name != "role"}
-    if word != role:
-        extra["role"] = word
-    placed: dict[str, Any] = {}
-    for name, kind in _PLACES.items():
+        raise InvalidEvent("role", f"{sent_role!r:.80} is not a known role: one of {', '.join(ROLES)}")
+    extra = {name: value for name, value in sent.items() if name not in _FIELDS and name != "role"}
+    if sent_role != role:
+        extra["role"] = sent_role
+    fields: dict[str, Any] = {}
+    for name, kind in _FIELDS.items():
         if name in sent:
-            (placed if isinstance(sent[name], kind) else extra)[name] = sent[name]
-    usual = list(_whole(str(role), {name: placed.get(name) for name in _PLACES}, extra))
-    place_of = {name: place for place, name in enumerate(usual)}
-    places = None if usual == list(sent) else [place_of[name] for name in sent]
-    return MessageAdded(role=role, given_id=given_id, extra=extra or None, sent_order=places, **placed)
+            (fields if isinstance(sent[name], kind) else extra)[name] = sent[name]
+    default_order = list(_message(str(role), {name: fields.get(name) for name in _FIELDS}, extra))
+    index_of = {name: index for index, name in enumerate(default_order)}
+    sent_order = None if default_order == list(sent) else [index_of[name] for name in sent]
+    return MessageAdded(role=role, given_id=given_id, extra=extra or None, sent_order=sent_order, **fields)
 
 
 def sent_message(event: MessageAdded) -> dict[str, Any]:
-    """The message as it was sent.
+    """Return the message of an event as it was sent.
 
     Raises:
         InputError: it is not a MessageAdded.
     """
     if not isinstance(event, MessageAdded):
         raise InputError(f"event: expected a MessageAdded, got a {type(event).__name__}")
-    placed = {"content": event.content, "parts": event.parts, "metadata": event.metadata}
-    return _whole(str(event.role), placed, event.extra, event.sent_order)
+    fields = {"content": event.content, "parts": event.parts, "metadata": event.metadata}
+    return _message(str(event.role), fields, event.extra, event.sent_order)
 
 
 def sent_from_row(
@@ -76,24 +76,24 @@ def sent_from_row(
     extra: dict[str, Any] | None,
     sent_order: object = None,
 ) -> dict[str, Any]:
-    """The message as it was sent, from its row in the table ``messages``.
+    """Return a message as it was sent, from its row in the table ``messages``.
 
-    The column ``content`` is never null there, and holds the text of the parts where there are parts; so a text that
-    was sent as ``content`` beside parts, or was empty, stands in ``extra`` (see ``messages.sql``).
+    The column ``content`` is never null, and contains the text of the parts if there are parts. So a ``content`` that
+    was sent beside parts, or was empty, is in ``extra`` (see ``messages.sql``).
     """
     rest = dict(extra or {})
     text: str | None = content if parts is None and content else None
-    if isinstance(rest.get("content"), str):  # no text is kept there by message_from_sent
+    if isinstance(rest.get("content"), str):  # put there by the projection, not by message_from_sent
         text = rest.pop("content")
     elif "content" in rest:
         text = None
-    return _whole(role, {"content": text, "parts": parts, "metadata": metadata}, rest, sent_order)
+    return _message(role, {"content": text, "parts": parts, "metadata": metadata}, rest, sent_order)
 
 
-def _whole(
-    role: str, placed: dict[str, Any], extra: dict[str, Any] | None, sent_order: object = None
+def _message(
+    role: str, fields: dict[str, Any], extra: dict[str, Any] | None, sent_order: object = None
 ) -> dict[str, Any]:
-    """The message of its members, in the order sent."""
-    message = {"role": role} | {name: value for name, value in placed.items() if value is not None} | (extra or {})
+    """Return the message with these members, in the order in which they were sent."""
+    message = {"role": role} | {name: value for name, value in fields.items() if value is not None} | (extra or {})
     names = list(message)
     return message if sent_order is None else {name: message[name] for name in arranged(names, sent_order)}

@@ -1,18 +1,14 @@
-"""The notifier: consumers wait for LISTEN/NOTIFY on one connection and receive new events as batches.
+"""Waiting for new events: one listening connection per store, shared by all consumers of the process.
 
-Waking somebody costs the appends (``NOTIFY``, and the machine's time for looking), and costs the same however many
-events are found. A consumer at rest is woken by each append. In a stream it takes what has come, some times a second.
+A notification costs each append a ``NOTIFY``, and costs the consumers a query, however many events that finds. So
+appends notify only while a consumer waits. A consumer without events waits for a notification; one that follows a dense
+stream polls instead, at most a few times a second (:class:`PollThrottle`). Events that follow the last one seen without
+a gap are final, because their positions are taken; if there is a gap, the horizon decides. The order of the steps is
+what makes this correct; ``docs/concepts/order.md`` argues why no event is missed.
 
-It may go to another address than all others (``EVENTSTORE_LISTEN_URL``), because a pooler that lends connections for
-one transaction swallows notifications. Whether one comes through is tried when it is opened. Every answer has a
-deadline: a peer that is gone without a word is noticed by the first one that does not come.
-
-The order of the steps is what makes it right, and is argued in ``docs/concepts/order.md``. A notification is answered
-by one look for new events, sent before anything else happens. Events that follow the last one seen without a gap are
-final, for their positions are taken; where there is a gap, the horizon tells.
-
-One listening connection per store, shared by all consumers of the process, and connected anew whenever it fails. What
-happens on it is in ``notifier.py``; why nothing is slept through is argued in ``docs/concepts/order.md``.
+The connection may go to another address than all others (``EVENTSTORE_LISTEN_URL``), because a pooler in transaction
+mode swallows notifications; whether they arrive is tried when it is opened. Every answer on it has a deadline, so that
+a peer that vanished is noticed. If it fails it is opened again, and meanwhile all consumers poll.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -31,7 +27,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database import binary_format
+from eventstore.database.binary_format import INT4, INT8, TEXT, int4, int8, to_int8
 from eventstore.database.connection import AUDITOR, PROJECTOR, Connection
 from eventstore.database.pipelined_connection import PipelinedConnection, Statement
 from eventstore.database.pools import Pool
@@ -50,146 +46,450 @@ from eventstore.errors import (
 from eventstore.events import CONTENT, Event
 from eventstore.scope import ALL_TENANTS, Scope
 
-# How often a consumer that follows a stream may look: at once after a rest, ever less often while it goes on and on
+log = logging.getLogger(__name__)
 
-POLL_SHARE = 0.1
-"""Of the time that a consumer may spend in rounds, in the long run."""
-ROUND_SECONDS = 0.001
-"""What a round costs, beside the work that the consumer itself reports."""
-SAVED_SECONDS = 0.05
-"""Spent at most in one go after a rest: fifty rounds that cost no more."""
-LONGEST_PAUSE_SECONDS = 0.5
-
-
-class PollThrottle:
-    """A purse of seconds, filled by time and emptied by rounds."""
-
-    def __init__(self, now: float) -> None:
-        self._purse = SAVED_SECONDS
-        self._counted_at = now
-
-    def spend(self, now: float, seconds: float = ROUND_SECONDS) -> None:
-        """Takes what a round has cost."""
-        self._count(now)
-        self._purse -= seconds
-
-    def pause(self, now: float) -> float:
-        """Seconds to wait before the next round; 0 where it may begin at once."""
-        self._count(now)
-        return min(max(-self._purse / POLL_SHARE, 0.0), LONGEST_PAUSE_SECONDS)
-
-    def _count(self, now: float) -> None:
-        # Debts beyond the longest pause are forgiven, or one long round would slow down all that follow.
-        saved = max(self._purse, -LONGEST_PAUSE_SECONDS * POLL_SHARE) + (now - self._counted_at) * POLL_SHARE
-        self._purse = min(saved, SAVED_SECONDS)
-        self._counted_at = now
-
-
-# The listening connection: it hears of appends, looks what is new, and lies on it while its consumers sleep
-
-ANSWER_SECONDS = 2.5
-"""An answer that takes longer will not come: then the connection is given up."""
-
+LOOK_EVENTS = 100
+"""Events that a wait returns at most. A consumer that is further behind reads the log by itself."""
+RECONNECT_SECONDS = 1.0
+"""Between attempts to connect, and between the polls of the consumers meanwhile."""
 POLL_SECONDS = 5.0
-"""Who hears nothing looks by himself this often: a net under the notifications, and what notices a dead connection."""
-HIGHEST_QUEUE_USAGE = 0.5
-"""Of the server's queue of notifications. From here on no append notifies (``has_waiters``), and listening is put
-off: a new listener would first read what stands in the queue."""
+"""How often the log is polled without a notification: a safety net, and a way to notice a dead connection."""
+ANSWER_SECONDS = 2.5
+"""After so long without an answer, the connection is closed."""
 IDLE_SECONDS = 6 * POLL_SECONDS
-"""A session that asks nothing for so long has lost its client, and is ended by the server."""
+"""A listening session that is idle for longer has lost its client, and is ended by the server."""
+HIGHEST_QUEUE_USAGE = 0.5
+"""Of the server's queue of notifications. Above it, appends do not notify (``has_waiters``), and consumers poll instead
+of listening: a new listener would first read the whole queue."""
+_END_WAIT_SECONDS = 0.005  # a consumer that returns within this time finds the connection still waiting
+_FIRST_BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.001, 0.05
 
-_NOWHERE = 2**63 - 1
+
+class Interest(NamedTuple):
+    """The request of one waiting consumer, or of all together.
+
+    Attributes:
+        seen: the lowest position that one of them has seen.
+        limit: number of events to return at most; 0 for a consumer that reads by itself.
+        scope: the scope of these events; None returns no events, only that there are some.
+    """
+
+    seen: int
+    limit: int
+    scope: Scope | None
+
+
+class EventBatch(NamedTuple):
+    """New events.
+
+    Attributes:
+        after: the position after which they were read.
+        position: the last position that was read; the log is final up to it.
+        events: the events between these that the scope contains, in order.
+        is_complete: no further events were found.
+        scope: the scope of the events; None if there are none because it is unknown.
+    """
+
+    after: int
+    position: int
+    events: list[Event]
+    is_complete: bool
+    scope: Scope | None
+
+    def without_events(self) -> EventBatch:
+        """Return the batch for a consumer that must read the log by itself."""
+        return self._replace(events=[], is_complete=False, scope=None)
+
+
+class Notifier:
+    """Lets the consumers of one event loop wait for new events, over one listening connection."""
+
+    def __init__(self, open_listener: Callable[[Callable[[], None]], Coroutine[Any, Any, Listener]]) -> None:
+        """Create a notifier. It connects when a consumer waits.
+
+        Args:
+            open_listener: opens a connection, which calls back for each notification and when it has ended.
+        """
+        self._open_listener = open_listener
+        self._waiting: dict[asyncio.Future[EventBatch | None], Interest] = {}
+        self._loop = asyncio.get_running_loop()
+        self._throttle = PollThrottle(self._loop.time())
+        self._watcher: LogWatcher | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._logged = ""
+        self._is_closed = False
+
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: Scope | None = None) -> EventBatch | None:
+        """Wait until there may be events after the position ``seen``.
+
+        Args:
+            limit: number of events to return at most; 0 for a consumer that reads the log by itself, and is notified
+                before the events are read here.
+            scope: the scope of the events to return.
+
+        Returns:
+            The new events; a batch without events if other consumers wait with another scope; None if nothing is known
+            about new events.
+
+        Raises:
+            InputError: no listening connection is possible until a setting is corrected.
+        """
+        if self._is_closed:
+            raise StoreClosed
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="eventstore-notifier")
+        future: asyncio.Future[EventBatch | None] = self._loop.create_future()
+        self._waiting[future] = Interest(seen, limit, scope if limit else None)
+        if self._watcher is not None:
+            self._watcher.waiter_added(seen)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(future, None)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._is_closed = True
+        if self._task is not None:
+            await cancel_and_wait([self._task])
+            self._task = None
+        self._end_waits()  # also if the task was cancelled before its first step
+
+    def interest(self) -> Interest | None:
+        """Return what the waiting consumers need together; None if no consumer waits."""
+        interests = self._waiting.values()
+        if not interests:
+            return None
+        seen = min(each.seen for each in interests)
+        scopes = {each.scope for each in interests if each.limit}
+        if len(scopes) != 1:
+            return Interest(seen, 1, None)  # events of one scope are not for the others
+        return Interest(seen, max(each.limit for each in interests), *scopes)
+
+    def notify(self) -> None:
+        """End the waits of the consumers that read by themselves."""
+        for future, interest in list(self._waiting.items()):
+            if not interest.limit:
+                self._finish(future, None)
+
+    def deliver(self, batch: EventBatch) -> bool:
+        """End the waits of the consumers that have not seen the whole batch. Return False if there is none.
+
+        A consumer with another scope, or that has not seen all events before the batch, gets it without events.
+        """
+        behind = [(future, interest) for future, interest in self._waiting.items() if interest.seen < batch.position]
+        for future, interest in behind:
+            fits = interest.seen >= batch.after and interest.scope == batch.scope
+            self._finish(future, batch if fits else batch.without_events())
+        return bool(behind)
+
+    def _finish(self, future: asyncio.Future[EventBatch | None], result: EventBatch | Exception | None) -> None:
+        del self._waiting[future]
+        if future.done():
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def _end_waits(self, error: Exception | None = None) -> None:
+        for future in list(self._waiting):
+            self._finish(future, error)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._listen()
+                except InputError as error:
+                    self._end_waits(error)
+                    return
+                except (psycopg.Error, EventStoreError, OSError) as error:
+                    self._log(error)
+                self._end_waits()  # all consumers poll until there is a connection again
+                await asyncio.sleep(RECONNECT_SECONDS)
+                self._end_waits()
+        finally:
+            self._end_waits()
+
+    async def _listen(self) -> None:
+        watcher = LogWatcher(self, self._throttle)
+        listener = await self._open(watcher)
+        try:
+            self._logged = ""
+            self._watcher = watcher
+            await watcher.run(listener)
+        finally:
+            self._watcher = None
+            listener.close()
+
+    async def _open(self, watcher: LogWatcher) -> Listener:
+        """Open a connection, while the consumers poll."""
+        opening = asyncio.create_task(self._open_listener(watcher.notified))
+        try:
+            while not opening.done():
+                await asyncio.wait([opening], timeout=RECONNECT_SECONDS)
+                if not opening.done():
+                    self._end_waits()
+            return opening.result()
+        except BaseException:
+            await cancel_and_wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
+            raise
+
+    def _log(self, error: Exception) -> None:
+        """Log an error, unless it is the one that was logged last."""
+        if str(error) != self._logged:
+            self._logged = str(error)
+            log.warning("listening: %s", error)
+
+
+class LogWatcher:
+    """Looks for new events on one listening connection, from its beginning to its end."""
+
+    def __init__(self, notifier: Notifier, throttle: PollThrottle) -> None:
+        self._notifier = notifier
+        self._throttle = throttle
+        self._loop = asyncio.get_running_loop()
+        self._has_consumer = asyncio.Event()
+        self._pause: asyncio.Future[None] | None = None
+        self._look_result: asyncio.Future[list[Found]] | None = None
+        self._is_waiting = False  # appends notify this connection
+        self._must_look = False  # there may be new events since the last look
+        self._covered = 0  # every event after this position since the last look was notified
+        self._has_gap = False
+        self._has_delivered = False
+        self._back_off = 0.0
+
+    def notified(self) -> None:
+        """Handle a notification, or the end of the connection."""
+        self._must_look = True
+        if self._pause is not None and not self._pause.done():
+            if self._is_waiting:
+                self._notifier.notify()
+                if self._look_result is None and self._notifier.interest() is not None:
+                    self._look_result = self._begin_look()  # before any other task runs
+            self._pause.set_result(None)
+
+    def waiter_added(self, seen: int) -> None:
+        """Handle a new waiting consumer that has seen the log up to a position."""
+        self._has_consumer.set()
+        if seen < self._covered:
+            self._end_pause()
+
+    async def run(self, listener: Listener) -> None:
+        """Look for new events until the connection fails.
+
+        Raises:
+            EventStoreError: the failure of the connection.
+        """
+        self._listener = listener
+        while True:
+            await self._await_consumer()
+            if pause := self._throttle.pause(self._loop.time()):
+                await self._end_wait()
+                await asyncio.sleep(pause)
+            await self._round()
+
+    async def _await_consumer(self) -> None:
+        if await self._has_consumer_within(_END_WAIT_SECONDS):
+            return
+        await self._end_wait()  # busy consumers need no notifications
+        while not await self._has_consumer_within(POLL_SECONDS):
+            await self._listener.check()
+
+    async def _has_consumer_within(self, seconds: float) -> bool:
+        if self._notifier.interest() is not None:
+            return True
+        self._has_consumer.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._has_consumer.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _round(self) -> None:
+        interest = self._notifier.interest()
+        if interest is None:
+            return
+        await self._listener.set_scope(interest.scope)
+        if self._is_waiting and not self._must_look and interest.seen >= self._covered:
+            await self._wait(POLL_SECONDS)
+        elif await self._look():
+            self._back_off = 0.0
+        elif self._has_gap:
+            await self._wait_and_back_off()  # for an append in flight, which may notify or not
+        elif not self._is_waiting:
+            await self._begin_wait()
+
+    async def _look(self) -> bool:
+        """Look for new events. Return whether some were delivered."""
+        await (self._look_result or self._begin_look())
+        self._look_result = None
+        if self._has_gap and not self._has_delivered:
+            horizon = await self._listener.horizon()
+            if self._notifier.interest() is not None:
+                await self._begin_look(horizon)
+        self._throttle.spend(self._loop.time())
+        return self._has_delivered
+
+    def _begin_look(self, horizon: int = 0) -> asyncio.Future[list[Found]]:
+        seen, limit, _ = self._notifier.interest() or Interest(0, 1, None)
+        self._must_look = False
+        return self._listener.look(seen, limit, partial(self._on_found, seen, limit, horizon))
+
+    def _on_found(self, after: int, limit: int, horizon: int, found: list[Found]) -> None:
+        """Deliver the events that are final."""
+        position, number = after, 0
+        for next_position, _ in found:
+            if next_position > max(horizon, position + 1):
+                break
+            position = next_position
+            number += 1
+        self._covered = position
+        self._has_gap = number < len(found)
+        is_full = len(found) == limit
+        self._must_look = self._must_look or self._has_gap or is_full
+        events = [event for _, event in found[:number] if event is not None]
+        batch = EventBatch(after, position, events, not is_full, self._listener.scope)
+        self._has_delivered = number > 0 and self._notifier.deliver(batch)
+
+    async def _begin_wait(self) -> None:
+        interest = self._notifier.interest()
+        if interest is None:
+            return
+        self._must_look = False
+        if await self._listener.begin_wait(interest.seen):
+            self._is_waiting = True
+            self._covered = interest.seen
+            self._back_off = 0.0
+        else:
+            await self._wait_and_back_off()  # an append is in flight, or there is an event
+
+    async def _end_wait(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            await self._listener.end_wait()
+
+    async def _wait_and_back_off(self) -> None:
+        if self._back_off:
+            await self._wait(self._back_off)
+        self._back_off = min(max(self._back_off * 2, _FIRST_BACK_OFF_SECONDS), _LONGEST_BACK_OFF_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a notification, for a consumer that has seen less, or until it is time to poll."""
+        self._pause = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self._end_pause)
+        try:
+            await self._pause
+        finally:
+            timer.cancel()
+            self._pause = None
+        if self._look_result is not None:
+            await self._look()
+
+    def _end_pause(self) -> None:
+        self._must_look = True
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
+
+
+# The listening connection
+
+
+def _statement(name: str, *types: int) -> Statement:
+    return Statement(f"eventstore_{name}".encode(), query("eventstore", name).encode(), types)
+
+
 _LISTEN = query("eventstore", "listen")
-_LOOK = Statement(b"eventstore_look", query("eventstore", "look").encode(), (binary_format.INT8, binary_format.INT4))
-_HORIZON = Statement(b"eventstore_horizon", query("eventstore", "horizon").encode(), ())
-_BEGIN_WAIT = Statement(b"eventstore_begin_wait", b"SELECT begin_wait($1)", (binary_format.INT8,))
-_SET_SCOPE = Statement(
-    b"eventstore_set_scope",
-    query("eventstore", "set_scope").encode(),
-    (binary_format.TEXT, binary_format.TEXT, binary_format.TEXT),
-)
-_END_WAIT = Statement(b"eventstore_end_wait", b"SELECT end_wait()", ())
+_LOOK = _statement("look", INT8, INT4)
+_HORIZON = _statement("horizon")
+_BEGIN_WAIT = _statement("begin_wait", INT8)
+_END_WAIT = _statement("end_wait")
+_SET_SCOPE = _statement("set_scope", TEXT, TEXT, TEXT)
+_HIGHEST_POSITION = 2**63 - 1
 
-
-Found = tuple[int, Event | None]
-"""A position that is taken, and its event where it can be seen."""
+Found: TypeAlias = tuple[int, Event | None]
+"""The position of an event, and the event if the scope of the connection contains it."""
 
 
 class Listener:
-    """A connection that listens, with one statement at a time.
+    """A connection that listens, and runs one statement at a time.
 
     Attributes:
-        scope: events it sees; None is nobody's.
+        scope: the scope of the events that it returns; None returns none.
     """
 
     def __init__(self, connection: Connection, on_notified: Callable[[], None]) -> None:
-        """Takes over a connection on which ``LISTEN`` was committed.
+        """Take over a connection on which ``LISTEN`` was committed.
 
         Args:
             on_notified: called for each notification, and when the connection has ended.
         """
         self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), on_notified)
-        self._reads = Transformer(_Reading(connection))
-        self._is_first = True
-        self.scope: Scope | None = None
+        self._loader = Transformer(_EventFormat(connection))
+        self._has_loaders = False
         self._loop = asyncio.get_running_loop()
+        self.scope: Scope | None = None
 
     async def prepare(self) -> None:
-        """Prepares the statements."""
+        """Prepare the statements."""
         with translated():
             await self._pipeline.prepare((_LOOK, _HORIZON, _BEGIN_WAIT, _END_WAIT, _SET_SCOPE))
 
-    def look(self, after: int, limit: int, found: Callable[[list[Found]], None]) -> asyncio.Future[list[Found]]:
-        """Looks for events after a position, the first ones first, final or not; it is under way at once.
+    def look(self, after: int, limit: int, on_found: Callable[[list[Found]], None]) -> asyncio.Future[list[Found]]:
+        """Send a query for the first events after a position, final or not.
 
         Args:
-            found: told what was found, at once.
+            on_found: called with the events as soon as they arrive, before any other task runs.
         """
 
         def read(result: PGresult) -> list[Found]:
-            self._reads.set_pgresult(result, set_loaders=self._is_first)
-            self._is_first = False
-            rows = self._reads.load_rows(0, result.ntuples, tuple)
-            events = [(row[0], None if row[CONTENT] is None else Event.from_row(row)) for row in rows]
-            found(events)
-            return events
+            self._loader.set_pgresult(result, set_loaders=not self._has_loaders)
+            self._has_loaders = True
+            rows = self._loader.load_rows(0, result.ntuples, tuple)
+            found = [(row[0], None if row[CONTENT] is None else Event.from_row(row)) for row in rows]
+            on_found(found)
+            return found
 
-        return self._ask(_LOOK, [binary_format.int8(after), binary_format.int4(limit)], read)
+        return self._execute(_LOOK, [int8(after), int4(limit)], read)
 
     async def set_scope(self, scope: Scope | None) -> None:
-        """Looks as somebody else from now on; this session is not lent to anybody."""
+        """Set the scope of the events that are returned from now on."""
         if scope == self.scope:
             return
-        tenant, user, role = "", "", PROJECTOR
-        if scope is not ALL_TENANTS:
-            tenant, user, role = (scope.tenant, scope.user or "", AUDITOR) if scope else ("", "", AUDITOR)
-        self.scope = None  # until it is done
-        await self._ask(_SET_SCOPE, [tenant.encode(), user.encode(), role.encode()], lambda result: None)
+        tenant, user, role = "", "", AUDITOR
+        if scope is ALL_TENANTS:
+            role = PROJECTOR
+        elif scope is not None:
+            tenant, user = scope.tenant, scope.user or ""
+        self.scope = None  # until the server has answered
+        await self._execute(_SET_SCOPE, [tenant.encode(), user.encode(), role.encode()], _ignore)
         self.scope = scope
 
     async def horizon(self) -> int:
-        """The position up to which the log is final."""
-        return int(await self._ask(_HORIZON, [], _number))
+        """Return the position up to which the log is final."""
+        return int(await self._execute(_HORIZON, [], lambda result: to_int8(result.get_value(0, 0) or b"")))
 
     async def begin_wait(self, seen: int) -> bool:
-        """True if from now on every append notifies, and none is waiting beyond ``seen``."""
-        return bool(
-            await self._ask(_BEGIN_WAIT, [binary_format.int8(seen)], lambda result: result.get_value(0, 0) == b"\x01")
-        )
+        """Return True if every append notifies from now on and there is no event after ``seen``, else False."""
+        return bool(await self._execute(_BEGIN_WAIT, [int8(seen)], lambda result: result.get_value(0, 0) == b"\x01"))
 
     async def end_wait(self) -> None:
-        """The opposite; does no harm to who is up."""
-        await self._ask(_END_WAIT, [], lambda result: None)
+        """End a wait, if there is one: appends need not notify any more."""
+        await self._execute(_END_WAIT, [], _ignore)
 
-    async def touch(self) -> None:
-        """A round trip, which fails where the connection is dead."""
-        await self.look(_NOWHERE, 1, lambda events: None)
+    async def check(self) -> None:
+        """Make a round trip, which fails if the connection is dead."""
+        await self.look(_HIGHEST_POSITION, 1, lambda found: None)
 
     def close(self) -> None:
-        """Ends the connection without a word more than needed."""
+        """Close the connection."""
         self._pipeline.close()
 
-    def _ask(
+    def _execute(
         self, statement: Statement, parameters: Sequence[bytes], read: Callable[[PGresult], Any]
     ) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -197,7 +497,7 @@ class Listener:
             answer.set_exception(ConnectionLost("the listening connection was lost"))
             return answer
 
-        def done(result: PGresult | psycopg.Error) -> None:
+        def on_result(result: PGresult | psycopg.Error) -> None:
             if answer.done():
                 return
             if isinstance(result, psycopg.Error):
@@ -205,20 +505,24 @@ class Listener:
             else:
                 answer.set_result(read(result))
 
-        self._pipeline.send(statement, parameters, done)
+        self._pipeline.send(statement, parameters, on_result)
         deadline = self._loop.call_later(ANSWER_SECONDS, self._pipeline.close)
 
-        def settled(answer: asyncio.Future[Any]) -> None:
+        def on_done(answer: asyncio.Future[Any]) -> None:
             deadline.cancel()
             if not answer.cancelled():
-                answer.exception()  # known, also where the one who asked was cancelled meanwhile
+                answer.exception()  # mark it as retrieved: the caller may have been cancelled
 
-        answer.add_done_callback(settled)
+        answer.add_done_callback(on_done)
         return answer
 
 
-class _Reading:
-    """How values of a result are read: everything but JSON as Python's, as :meth:`Event.from_row` takes them."""
+def _ignore(result: PGresult) -> None:
+    pass
+
+
+class _EventFormat:
+    """An adaptation context that loads values as :meth:`Event.from_row` expects them, JSON as bytes."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -229,21 +533,37 @@ class _Reading:
 async def open_listener(
     connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None], seconds: float
 ) -> Listener:
-    """Connects, and makes sure that what the store's other connections notify is heard.
+    """Open a listening connection, and try that notifications of the store's other connections arrive on it.
 
     Args:
-        connect: opens a connection to where listening connections go.
+        connect: opens a connection to the address of listening connections.
         pool: the store's other connections.
-        seconds: how long it may take to connect.
+        seconds: how long connecting may take.
 
     Raises:
         SettingsError: the connection goes to another database.
-        ServerUnreachable: nobody answers in time.
-        ConnectionLost: notifications do not come through.
+        ServerUnreachable: the server does not answer in time.
+        ConnectionLost: notifications do not arrive.
     """
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):
-            return await _open(connect, pool, on_notified)
+            connection = await connect()
+            try:
+                with translated():
+                    await _try_notification(connection, pool)
+                    row = await (await connection.execute(_LISTEN, {"idle": str(int(IDLE_SECONDS * 1000))})).fetchone()
+                    assert row is not None
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(row[0])))
+                listener = Listener(connection, on_notified)
+            except BaseException:
+                await connection.close()
+                raise
+            try:
+                await listener.prepare()
+            except BaseException:
+                listener.close()
+                raise
+            return listener
     except TimeoutError:
         raise ServerUnreachable(
             f"no listening connection could be opened within {seconds} seconds: the server, or something before it, "
@@ -251,27 +571,7 @@ async def open_listener(
         ) from None
 
 
-async def _open(connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None]) -> Listener:
-    connection = await connect()
-    try:
-        with translated():
-            await _receive_trial(connection, pool)
-            row = await (await connection.execute(_LISTEN, {"idle": str(int(IDLE_SECONDS * 1000))})).fetchone()
-            assert row is not None  # one row, whatever happens
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(row[0])))
-        listener = Listener(connection, on_notified)
-    except BaseException:
-        await connection.close()
-        raise
-    try:
-        await listener.prepare()
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-async def _receive_trial(connection: Connection, pool: Pool) -> None:
+async def _try_notification(connection: Connection, pool: Pool) -> None:
     [(usage,)] = await pool.fetch("SELECT pg_notification_queue_usage()")
     if usage >= HIGHEST_QUEUE_USAGE:
         raise RetryableError(
@@ -283,12 +583,12 @@ async def _receive_trial(connection: Connection, pool: Pool) -> None:
     await pool.fetch("SELECT pg_notify(%s, '')", [name])
     notified = [notify async for notify in connection.notifies(timeout=ANSWER_SECONDS, stop_after=1)]
     if not notified:
-        raise await _why_not_listening(connection, pool)
+        raise await _reason_of_silence(connection, pool)
     await connection.execute(sql.SQL("UNLISTEN {}").format(channel))
 
 
-async def _why_not_listening(connection: Connection, pool: Pool) -> EventStoreError:
-    """Another database, or something in between. A lock is seen by everybody in the database, and by nobody else."""
+async def _reason_of_silence(connection: Connection, pool: Pool) -> EventStoreError:
+    """Return why notifications do not arrive: a lock conflicts only if both connections use the same database."""
     key = secrets.randbits(63)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [key])
@@ -304,378 +604,36 @@ async def _why_not_listening(connection: Connection, pool: Pool) -> EventStoreEr
     )
 
 
-def _number(result: PGresult) -> int:
-    value = result.get_value(0, 0)
-    assert value is not None  # functions that never return null
-    return binary_format.to_int8(value)
+# The rate of polling: immediately after a rest, and less often the longer a stream lasts
+
+POLL_SHARE = 0.1
+"""Fraction of the time that a consumer may spend polling, in the long run."""
+ROUND_SECONDS = 0.001
+"""Cost of a round, if the consumer does not report it."""
+SAVED_SECONDS = 0.05
+"""The budget after a rest: fifty rounds of this cost in a row."""
+LONGEST_PAUSE_SECONDS = 0.5
 
 
-# The watch over the log on one listening connection: looking, lying down, sleeping, getting up
+class PollThrottle:
+    """A token bucket of seconds, filled by time and emptied by rounds of polling."""
 
-_GRACE_SECONDS = 0.005  # who was woken and comes back so soon finds the connection still lying
-_BACK_OFF_FIRST, _BACK_OFF_LONGEST = 0.001, 0.05
+    def __init__(self, now: float) -> None:
+        self._saved = SAVED_SECONDS
+        self._updated_at = now
 
+    def spend(self, now: float, seconds: float = ROUND_SECONDS) -> None:
+        """Deduct the cost of a round."""
+        self._refill(now)
+        self._saved -= seconds
 
-class Interest(NamedTuple):
-    """What those who wait want.
+    def pause(self, now: float) -> float:
+        """Return the seconds to wait before the next round; 0 if it may begin now."""
+        self._refill(now)
+        return min(max(-self._saved / POLL_SHARE, 0.0), LONGEST_PAUSE_SECONDS)
 
-    Attributes:
-        seen: the lowest position that one of them has seen.
-        limit: how many events at most.
-        scope: as whom to look; None is as nobody, who learns only that something is there.
-    """
-
-    seen: int
-    limit: int
-    scope: Scope | None
-
-
-class EventBatch(NamedTuple):
-    """What has come.
-
-    Attributes:
-        after: the position behind which was looked.
-        position: up to which the log is final, and an event stands there.
-        events: those between that can be seen, in order.
-        are_all: whether nothing was left behind them.
-        scope: as whom was looked; None is as nobody.
-    """
-
-    after: int
-    position: int
-    events: list[Event]
-    are_all: bool
-    scope: Scope | None
-
-    def without_events(self) -> EventBatch:
-        """For those who have to look for themselves."""
-        return self._replace(events=[], are_all=False, scope=None)
-
-
-class Subscribers(Protocol):
-    """Those for whom is watched."""
-
-    def demand(self) -> Interest | None:
-        """What is wanted now; None where nobody waits."""
-
-    def notify(self) -> None:
-        """Told that something has come, before it is known what."""
-
-    def deliver(self, batch: EventBatch) -> bool:
-        """Takes what has come; False where nobody wanted it."""
-
-
-class LogWatcher:
-    """What is known on one connection, from its beginning to its end."""
-
-    def __init__(self, subscribers: Subscribers, pace: PollThrottle) -> None:
-        self._subscribers = subscribers
-        self._pace = pace
-        self._loop = asyncio.get_running_loop()
-        self._has_waiter = asyncio.Event()
-        self._wake_up: asyncio.Future[None] | None = None
-        self._looking: asyncio.Future[list[Found]] | None = None
-        self._is_waiting = False
-        self._must_look = False  # something may have come since the last look
-        self._covered = 0  # whatever came beyond this position since the last look has been notified
-        self._has_gap = False
-        self._has_delivered = False
-        self._back_off = 0.0
-
-    def notified(self) -> None:
-        """An append has ended, or the connection has."""
-        self._must_look = True
-        if self._wake_up is not None and not self._wake_up.done():
-            if self._is_waiting:
-                self._subscribers.notify()
-                if self._looking is None and self._subscribers.demand() is not None:
-                    self._looking = self._begin_look()
-            self._wake_up.set_result(None)
-
-    def waiter_added(self, seen: int) -> None:
-        """Somebody waits who has seen the log up to this position."""
-        self._has_waiter.set()
-        if seen < self._covered:
-            self._must_look = True
-            self._end_pause()
-
-    async def run(self, listener: Listener) -> None:
-        """Watches until the connection fails.
-
-        Raises:
-            EventStoreError: what happened to it.
-        """
-        self._listener = listener
-        while True:
-            await self._await_waiter()
-            if pause := self._pace.pause(self._loop.time()):
-                await self._end_wait()
-                await asyncio.sleep(pause)
-            await self._round()
-
-    async def _round(self) -> None:
-        demand = self._subscribers.demand()
-        if demand is None:
-            return
-        await self._listener.set_scope(demand.scope)
-        if self._is_waiting and not self._must_look and demand.seen >= self._covered:
-            await self._wait(POLL_SECONDS)
-            return
-        if await self._look():
-            self._back_off = 0.0
-        elif self._has_gap:
-            await self._wait_a_little()  # for an append in flight, which may notify or not
-        elif not self._is_waiting:
-            await self._begin_wait()
-
-    async def _look(self) -> bool:
-        """Whether something was handed out."""
-        await (self._looking or self._begin_look())
-        self._looking = None
-        if self._has_gap and not self._has_delivered:
-            final = await self._listener.horizon()
-            if self._subscribers.demand() is not None:
-                await self._begin_look(final)
-        self._pace.spend(self._loop.time())
-        return self._has_delivered
-
-    def _begin_look(self, final: int = 0) -> asyncio.Future[list[Found]]:
-        seen, limit, _ = self._subscribers.demand() or Interest(0, 1, None)
-        self._must_look = False
-        return self._listener.look(seen, limit, partial(self._found, seen, limit, final))
-
-    def _found(self, seen: int, limit: int, final: int, found: list[Found]) -> None:
-        """Hands out what is final: at once, in the callback that brings it."""
-        after = seen
-        number = 0
-        for position, _ in found:
-            if position > max(final, seen + 1):
-                break
-            seen = position
-            number += 1
-        self._covered = seen
-        self._has_gap = number < len(found)
-        is_full = len(found) == limit
-        self._must_look = self._must_look or self._has_gap or is_full
-        events = [event for _, event in found[:number] if event is not None]
-        batch = EventBatch(after, seen, events, not is_full, self._listener.scope)
-        self._has_delivered = number > 0 and self._subscribers.deliver(batch)
-
-    async def _begin_wait(self) -> None:
-        demand = self._subscribers.demand()
-        if demand is None:
-            return
-        self._must_look = False
-        if await self._listener.begin_wait(demand.seen):
-            self._is_waiting = True
-            self._covered = demand.seen
-            self._back_off = 0.0
-        else:
-            await self._wait_a_little()  # an append is in flight, or its event already waits
-
-    async def _end_wait(self) -> None:
-        if self._is_waiting:
-            self._is_waiting = False
-            await self._listener.end_wait()
-
-    async def _await_waiter(self) -> None:
-        if await self._has_waiter_within(_GRACE_SECONDS):
-            return
-        await self._end_wait()  # a consumer that is busy needs no waking
-        while not await self._has_waiter_within(POLL_SECONDS):
-            await self._listener.touch()
-
-    async def _has_waiter_within(self, seconds: float) -> bool:
-        if self._subscribers.demand() is not None:
-            return True
-        self._has_waiter.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._has_waiter.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _wait_a_little(self) -> None:
-        if self._back_off:
-            await self._wait(self._back_off)
-        self._back_off = min(max(self._back_off * 2, _BACK_OFF_FIRST), _BACK_OFF_LONGEST)
-
-    async def _wait(self, seconds: float) -> None:
-        """Until something is heard, somebody comes who has seen less, or the time to look anyway."""
-        self._wake_up = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._time_to_look)
-        try:
-            await self._wake_up
-        finally:
-            timer.cancel()
-            self._wake_up = None
-        if self._looking is not None:
-            await self._look()
-
-    def _time_to_look(self) -> None:
-        self._must_look = True
-        self._end_pause()
-
-    def _end_pause(self) -> None:
-        if self._wake_up is not None and not self._wake_up.done():
-            self._wake_up.set_result(None)
-
-
-# Waking: a consumer that has nothing to do sleeps until an append says otherwise
-
-log = logging.getLogger(__name__)
-
-RECONNECT_SECONDS = 1.0
-"""Between attempts to connect; meanwhile the consumers look for themselves, as often."""
-
-LOOK_EVENTS = 100
-"""So many events at most come with the waking; a consumer that is further behind reads on by itself."""
-
-
-class Notifier:
-    """Lets the consumers of one event loop sleep on one connection."""
-
-    def __init__(self, open_listener: Callable[[Callable[[], None]], Coroutine[Any, Any, Listener]]) -> None:
-        """Connects when somebody waits.
-
-        Args:
-            open_listener: connects; the listener calls back for each notification, and when it has ended.
-        """
-        self._open_listener = open_listener
-        self._waiting: dict[asyncio.Future[EventBatch | None], Interest] = {}
-        self._loop = asyncio.get_running_loop()
-        self._pace = PollThrottle(self._loop.time())
-        self._watch: LogWatcher | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._said = ""
-        self._closed = False
-
-    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: Scope | None = None) -> EventBatch | None:
-        """Returns when there may be events beyond the position ``seen``.
-
-        Args:
-            limit: how many events to bring along, at most; 0 for who reads by itself: it is woken before anybody looks.
-            scope: events to bring along.
-
-        Returns:
-            What has come; without events where others wait who see other ones; None where nobody can look for all.
-
-        Raises:
-            InputError: listening connections are not possible; somebody has to correct a setting.
-        """
-        if self._closed:
-            raise StoreClosed
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="eventstore-waker")
-        woken: asyncio.Future[EventBatch | None] = self._loop.create_future()
-        self._waiting[woken] = Interest(seen, limit, scope if limit else None)
-        if self._watch is not None:
-            self._watch.waiter_added(seen)
-        try:
-            return await woken
-        finally:
-            self._waiting.pop(woken, None)
-
-    async def close(self) -> None:
-        """Stops listening."""
-        self._closed = True
-        if self._task is not None:
-            await cancel_and_wait([self._task])
-            self._task = None
-        self._notify_all()  # a task that was cancelled before its first step woke nobody
-
-    def demand(self) -> Interest | None:
-        """What those who wait want now; None where nobody does."""
-        if not self._waiting:
-            return None
-        wanted = self._waiting.values()
-        if len(wanted) == 1:
-            [only] = wanted
-            return only if only.limit else Interest(only.seen, 1, None)
-        lowest = min(each.seen for each in wanted)
-        askers = {each.scope for each in wanted if each.limit}
-        if len(askers) != 1:
-            return Interest(lowest, 1, None)  # what one of them sees is not for the others
-        return Interest(lowest, max(each.limit for each in wanted), *askers)
-
-    def notify(self) -> None:
-        """Wakes those who read by themselves."""
-        for woken in [woken for woken, demand in self._waiting.items() if not demand.limit]:
-            del self._waiting[woken]
-            if not woken.done():
-                woken.set_result(None)
-
-    def deliver(self, batch: EventBatch) -> bool:
-        """Wakes those who have not seen all that has come; False if there is nobody.
-
-        Who has not even seen what lies before it, or sees other events, is only told that something is there.
-        """
-        eager = [(woken, demand) for woken, demand in self._waiting.items() if demand.seen < batch.position]
-        for woken, demand in eager:
-            del self._waiting[woken]
-            if not woken.done():
-                fits = demand.seen >= batch.after and demand.scope == batch.scope
-                woken.set_result(batch if fits else batch.without_events())
-        return bool(eager)
-
-    async def _run(self) -> None:
-        try:
-            while True:
-                try:
-                    await self._listen_while_connected()
-                except InputError as error:
-                    self._fail_all(error)
-                    return
-                except (psycopg.Error, EventStoreError, OSError) as error:
-                    self._say(error)
-                # Without a connection nobody can be woken: everybody looks for themselves until there is one again.
-                self._notify_all()
-                await asyncio.sleep(RECONNECT_SECONDS)
-                self._notify_all()
-        finally:
-            self._notify_all()
-
-    async def _listen_while_connected(self) -> None:
-        watch = LogWatcher(self, self._pace)
-        listener = await self._open(watch)
-        try:
-            self._said = ""
-            self._watch = watch
-            await watch.run(listener)
-        finally:
-            self._watch = None
-            listener.close()
-
-    async def _open(self, watch: LogWatcher) -> Listener:
-        """Connects, while the consumers look for themselves."""
-        opening = asyncio.create_task(self._open_listener(watch.notified))
-        try:
-            while not opening.done():
-                await asyncio.wait([opening], timeout=RECONNECT_SECONDS)
-                if not opening.done():
-                    self._notify_all()
-            return opening.result()
-        except BaseException:
-            await cancel_and_wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                opening.result().close()
-            raise
-
-    def _say(self, error: Exception) -> None:
-        """Once, until it has worked again."""
-        if str(error) != self._said:
-            self._said = str(error)
-            log.warning("listening: %s", error)
-
-    def _notify_all(self) -> None:
-        self._deliver_to_all(lambda woken: woken.set_result(None))
-
-    def _fail_all(self, error: Exception) -> None:
-        self._deliver_to_all(lambda woken: woken.set_exception(error))
-
-    def _deliver_to_all(self, tell: Callable[[asyncio.Future[EventBatch | None]], None]) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for woken in waiting:
-            if not woken.done():
-                tell(woken)
+    def _refill(self, now: float) -> None:
+        # A debt of more than the longest pause is forgiven, or one long round would slow down all later ones.
+        saved = max(self._saved, -LONGEST_PAUSE_SECONDS * POLL_SHARE) + (now - self._updated_at) * POLL_SHARE
+        self._saved = min(saved, SAVED_SECONDS)
+        self._updated_at = now

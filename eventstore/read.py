@@ -1,6 +1,7 @@
 """Reading events of the log or of one conversation: filters, pages, the horizon.
 
-While the events of a page are handed out, the next page is fetched.
+A read fetches page after page, in short statements: it holds no connection between them, and little memory however long
+the log is. While the events of one page are processed, the next one is fetched.
 """
 
 from __future__ import annotations
@@ -29,89 +30,140 @@ from eventstore.errors import InputError
 from eventstore.events import CONTENT, Event
 from eventstore.json_text import check_text
 
-# Reading a page at a time: little is held however long the log is, no connection is, and each statement is short
-
-_FIRST_EVENT = query("eventstore", "first_event")
-_LAST_EVENT = query("eventstore", "last_event")
+HIGHEST_VERSION = 2**31 - 1
+_HIGHEST_POSITION = 2**63 - 1
+SPAN = 20_000
+"""Positions that one statement looks at if a filter may match few events: some milliseconds."""
 
 _FIRST_PAGE, _LARGEST_PAGE = 100, 2000
 _PAGE_BYTES = 2 * 1024 * 1024
-"""About what one page may hold in memory; there may be two."""
+"""Approximate memory of one page; there may be two."""
 _FIRST_BATCH, _LARGEST_BATCH = 10, 200
-_BREATH = 200
-"""After so many events other coroutines run, the one that fetches the next page among them."""
+_EVENTS_BETWEEN_YIELDS = 200
+"""After so many events other tasks run, such as the one that fetches the next page."""
+
+_HORIZON = query("eventstore", "horizon")
+_FIRST_EVENT = query("eventstore", "first_event")
+_LAST_EVENT = query("eventstore", "last_event")
+_TIME_EDGES = query("eventstore", "time_edges")
+_TIME_RANGE = query("eventstore", "time_range")
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where pages come from.
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions on the events to read; None matches all.
 
     Attributes:
-        name: of the query; its parameters are ``first``, ``last``, ``limit`` and the given ones.
-        parameters: a condition whose parameter is None is left out.
-        column: of an event's row, by which the query is ordered and bounded: 0, the position, or 2, the version.
-        highest: that the column can hold.
-        span: how far ``first`` and ``last`` may lie apart in one statement, where it may have to look at many events
-            that it does not return.
+        types: event types.
+        actor: the actor.
+        since, until: a half-open range of ``timestamp``, with time zones.
     """
 
-    name: str
-    parameters: dict[str, Any]
-    column: int
-    highest: int
-    backwards: bool
-    span: int | None = None
+    types: Sequence[str] | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+                raise InputError(f"{name}: {moment!r} is not a datetime with a time zone")
+        if self.types is not None:
+            if isinstance(self.types, str) or not isinstance(self.types, Iterable):
+                raise InputError(f"types: {self.types!r:.80} is not a list of event types")
+            object.__setattr__(self, "types", tuple(self.types))
+            for text in self.types:
+                check_text(text, "types")
+        if self.actor is not None:
+            check_text(self.actor, "actor")
 
     @property
-    def given(self) -> dict[str, Any]:
-        """The parameters whose conditions are not left out."""
-        return {name: value for name, value in self.parameters.items() if value is not None}
+    def is_empty(self) -> bool:
+        """Whether it matches every event."""
+        return self.types is None and self.actor is None and self.since is None and self.until is None
 
-    @property
-    def text(self) -> str:
-        """The query, planned for the conditions that are given and no others."""
-        return statement(self.name, frozenset(self.parameters.keys() - self.given.keys()))
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the read queries."""
+        types = None if self.types is None else list(self.types)
+        return {"types": types, "actor": self.actor, "since": self.since, "until": self.until}
 
 
-async def pages(
-    pool: Fetching, source: Source, first: int, last: int, limit: int | None
-) -> AsyncGenerator[Event, None]:
-    """The events between two positions or versions, both included; at most ``limit``."""
-    walk = Walk(source, first, min(last, source.highest), limit)
-    text, given = source.text, source.given
+async def horizon(pool: Fetching) -> int:
+    """Return the position up to which the log is final. A separate statement: see ``docs/concepts/order.md``."""
+    return int((await pool.fetch(_HORIZON))[0][0])
 
-    async def page() -> list[TupleRow]:
-        return await pool.fetch(text, given | walk.bounds(), cursor=RawRows)
 
-    coming: asyncio.Task[list[TupleRow]] | None = None
-    try:
-        while not walk.is_over:
-            rows = await (coming or page())
-            walk.passed(rows)
-            if not rows and not walk.is_over:
-                await walk.skip(pool)
-            coming = None if walk.is_over else asyncio.create_task(page())
-            for start in range(0, len(rows), _BREATH):
-                if coming is not None:
-                    await asyncio.sleep(0)
-                for event in map(Event.from_row, rows[start : start + _BREATH]):
-                    yield event
-    finally:
-        if coming is not None:
-            await cancel_and_wait([coming])
-            if not coming.cancelled():
-                coming.exception()  # nobody waits for the page any more, nor for why there is none
+async def last_event(pool: Fetching, up_to: int) -> int:
+    """Return the position of the last event at or below ``up_to``; 0 if there is none."""
+    return int((await pool.fetch(_LAST_EVENT, {"horizon": up_to}))[0][0])
+
+
+async def end_of_log(pool: Fetching) -> int:
+    """Return the position of the last event that is final; 0 if there is none."""
+    return await last_event(pool, await horizon(pool))
+
+
+def read_conversation(
+    pool: Fetching,
+    tenant: str,
+    conversation_id: UUID,
+    first: int,
+    last: int,
+    which: Filter,
+    *,
+    backwards: bool = False,
+    limit: int | None,
+) -> AsyncIterator[Event]:
+    """Iterate over the events of one conversation with ``first <= version <= last``, in order of version."""
+    return pages(pool, conversation_source(tenant, conversation_id, which, backwards=backwards), first, last, limit)
+
+
+def read_log(
+    pool: Fetching,
+    tenant: str | None,
+    first: int,
+    last: int,
+    which: Filter,
+    *,
+    backwards: bool = False,
+    limit: int | None,
+) -> AsyncIterator[Event]:
+    """Iterate over the events of the log with ``first <= position <= last``, in order of position."""
+    source = log_source(tenant, which, backwards=backwards)
+    if which.since is None and which.until is None:
+        return pages(pool, source, first, last, limit)
+    return _read_log_in_time(pool, source, which, first, last, limit)
+
+
+async def _read_log_in_time(
+    pool: Fetching, source: Source, which: Filter, first: int, last: int, limit: int | None
+) -> AsyncIterator[Event]:
+    times = {"since": which.since or "-infinity", "until": which.until or "infinity"}
+    [(low, high)] = await pool.fetch(_TIME_EDGES, times)
+    if low is None or high is None:
+        return
+    # Times increase with positions, but not strictly: the exact range of positions is known only after a scan of it.
+    # The scan pays off if the range is short, or shorter than the part of the log that it excludes.
+    excluded = last - high if source.backwards else low - first
+    if high - low < max(SPAN, excluded):
+        [(low, high)] = await pool.fetch(_TIME_RANGE, times)
+        if low is None:
+            return
+        first, last = max(first, low), min(last, high)
+    async with aclosing(pages(pool, source, first, last, limit)) as events:
+        async for event in events:
+            yield event
 
 
 async def in_batches(
     read: Callable[[int, int], AsyncIterator[Event]], after: int, place: Callable[[Event], int], held_bytes: int
 ) -> AsyncGenerator[Event, None]:
-    """Events for a consumer that may be slow: while it deals with one, no more is held than a small batch.
+    """Iterate over events for a consumer that may be slow, and hold no more than a small batch of them.
 
     Args:
-        read: the events beyond a position or version, at most so many.
-        place: of an event, its position or version.
-        held_bytes: of contents in a batch, unless a single event takes more.
+        read: reads a number of events after a position or version.
+        place: returns the position or version of an event.
+        held_bytes: size of the contents in a batch, unless a single event is larger.
     """
     limit = _FIRST_BATCH
     while True:
@@ -130,190 +182,56 @@ async def in_batches(
             return
 
 
-class Walk:
-    """Where a reader stands: what remains, and how much of it the next page asks for."""
-
-    def __init__(self, source: Source, first: int, last: int, limit: int | None) -> None:
-        self._source = source
-        self._first, self._last, self._left = first, last, limit
-        self._size = _FIRST_PAGE
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing remains."""
-        return self._first > self._last or self._left == 0
-
-    @property
-    def _asked(self) -> int:
-        return self._size if self._left is None else min(self._size, self._left)
-
-    @property
-    def _window(self) -> tuple[int, int]:
-        span = self._source.span
-        if span is None:
-            return self._first, self._last
-        if self._source.backwards:
-            return max(self._first, self._last - span + 1), self._last
-        return self._first, min(self._last, self._first + span - 1)
-
-    def bounds(self) -> dict[str, Any]:
-        """The parameters of the next page: of one type whatever their size, or the driver would prepare for each."""
-        first, last = self._window
-        return {"first": Int8(first), "last": Int8(last), "limit": Int8(self._asked)}
-
-    def passed(self, rows: list[TupleRow]) -> None:
-        """Goes on behind the page of those rows."""
-        first, last = self._window
-        if len(rows) >= self._asked:
-            first = last = rows[-1][self._source.column]
-        if self._source.backwards:
-            self._last = first - 1
-        else:
-            self._first = last + 1
-        if self._left is not None:
-            self._left -= len(rows)
-        if rows:
-            self._size = _next_size(rows)
-
-    async def skip(self, pool: Fetching) -> None:
-        """Goes on to the next event of all: positions may have gaps that many statements would not cross."""
-        if self._source.backwards:
-            [(self._last,)] = await pool.fetch(_LAST_EVENT, {"horizon": Int8(self._last)})
-        else:
-            [(self._first,)] = await pool.fetch(_FIRST_EVENT, {"first": Int8(self._first)})
+# Pages
 
 
-def _next_size(rows: list[TupleRow]) -> int:
-    """As many events as fit the memory of a page, judging by some of the last one: sizes differ a thousandfold."""
-    sample = rows[:: max(1, len(rows) // 20)]
-    mean = sum(len(row[CONTENT]) for row in sample) / len(sample) + 500
-    return max(1, min(_LARGEST_PAGE, int(_PAGE_BYTES / mean)))
-
-
-class RawRows(AsyncCursor[TupleRow]):
-    """Reads rows as :meth:`Event.from_row` takes them: binary, JSON as the bytes that came."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
-        self.format = Format.BINARY
-        self.adapters.register_loader("jsonb", ByteaBinaryLoader)
-
-
-def statement(name: str, absent: frozenset[str]) -> str:
-    """A read query without the lines on what is not asked for, so that it is planned for what is."""
-    return query_without("eventstore", name, absent)
-
-
-# Reading: events of the log or of one conversation, filtered
-
-HIGHEST_VERSION = 2**31 - 1
-_HIGHEST_POSITION = 2**63 - 1
-
-_HORIZON = query("eventstore", "horizon")
-_TIME_EDGES = query("eventstore", "time_edges")
-_TIME_RANGE = query("eventstore", "time_range")
-
-SPAN = 20_000
-"""Positions that one statement looks at where a filter may let few events through: some milliseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which events to read; None means all.
+@dataclass(frozen=True)
+class Source:
+    """A query that returns pages of events.
 
     Attributes:
-        types: event types.
-        actor: exactly this actor.
-        since, until: a half-open range of ``timestamp``, aware.
+        name: name of the query; its further parameters are ``first``, ``last`` and ``limit``.
+        parameters: a condition whose parameter is None is left out.
+        column: index of the column by which the query is ordered and bounded: 0, the position, or 2, the version.
+        highest: the highest value of this column.
+        span: how far ``first`` and ``last`` may be apart in one statement; None for any distance. It bounds the time of
+            a statement that skips events.
     """
 
-    types: Sequence[str] | None = None
-    actor: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("since", "until"):
-            moment = getattr(self, name)
-            if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-                raise InputError(f"{name}: {moment!r} is no datetime with a time zone")
-        if self.types is not None:
-            if isinstance(self.types, str) or not isinstance(self.types, Iterable):
-                raise InputError(f"types: {self.types!r:.80} is not a list of event types")
-            object.__setattr__(self, "types", tuple(self.types))
-            for text in self.types:
-                check_text(text, "types")
-        if self.actor is not None:
-            check_text(self.actor, "actor")
+    name: str
+    parameters: dict[str, Any]
+    column: int
+    highest: int
+    backwards: bool
+    span: int | None = None
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it lets every event through."""
-        return self.types is None and self.actor is None and self.since is None and self.until is None
+    def given(self) -> dict[str, Any]:
+        """The parameters whose conditions are not left out."""
+        return {name: value for name, value in self.parameters.items() if value is not None}
 
-    def parameters(self) -> dict[str, Any]:
-        """For the read queries."""
-        return {
-            "types": None if self.types is None else list(self.types),
-            "actor": self.actor,
-            "since": self.since,
-            "until": self.until,
-        }
+    @property
+    def text(self) -> str:
+        """The query without the conditions that are left out, so that it is planned for the others."""
+        return query_without("eventstore", self.name, frozenset(self.parameters.keys() - self.given.keys()))
 
 
-async def horizon(pool: Fetching) -> int:
-    """The position up to which the log is final. A statement of its own: see ``docs/concepts/order.md``."""
-    return int((await pool.fetch(_HORIZON))[0][0])
-
-
-async def last_event(pool: Fetching, up_to: int) -> int:
-    """The position of the last event at or below ``up_to``; 0 if there is none."""
-    return int((await pool.fetch(_LAST_EVENT, {"horizon": up_to}))[0][0])
-
-
-async def end_of_log(pool: Fetching) -> int:
-    """The position of the last event that is final; 0 if there is none."""
-    return await last_event(pool, await horizon(pool))
-
-
-def read_log(
-    pool: Fetching,
-    tenant: str | None,
-    first: int,
-    last: int,
-    which: Filter,
-    *,
-    backwards: bool = False,
-    limit: int | None,
-) -> AsyncIterator[Event]:
-    """Events of the whole log with ``first <= position <= last``, in order of position."""
-    source = log_source(tenant, which, backwards=backwards)
-    if which.since is None and which.until is None:
-        return pages(pool, source, first, last, limit)
-    return _in_time(pool, source, which, first, last, limit)
-
-
-def read_conversation(
-    pool: Fetching,
-    tenant: str,
-    conversation_id: UUID,
-    first: int,
-    last: int,
-    which: Filter,
-    *,
-    backwards: bool = False,
-    limit: int | None,
-) -> AsyncIterator[Event]:
-    """Events of one conversation with ``first <= version <= last``, in order of version."""
-    return pages(pool, conversation_source(tenant, conversation_id, which, backwards=backwards), first, last, limit)
+def conversation_source(tenant: str, conversation_id: UUID, which: Filter, *, backwards: bool) -> Source:
+    """Return the source of the events of one conversation."""
+    return Source(
+        "read_conversation_backwards" if backwards else "read_conversation_forwards",
+        {"tenant": tenant, "conversation_id": conversation_id, **which.parameters()},
+        column=2,
+        highest=HIGHEST_VERSION,
+        backwards=backwards,
+    )
 
 
 def log_source(tenant: str | None, which: Filter, *, backwards: bool) -> Source:
-    """Pages of the log.
+    """Return the source of the events of the log.
 
-    A filter, the tenant's among them, finds no events but passes over the others, at some tenths of a microsecond each:
-    an index that begins with the tenant would cost every event of every tenant thirty bytes and a further write. So a
-    statement looks at a stretch of the log and no more.
+    A filter, including the tenant, skips the other events, at some tenths of a microsecond each: an index that begins
+    with the tenant would cost thirty bytes and another write for every event. So each statement has a span.
     """
     return Source(
         "read_log_backwards" if backwards else "read_log_forwards",
@@ -325,32 +243,98 @@ def log_source(tenant: str | None, which: Filter, *, backwards: bool) -> Source:
     )
 
 
-def conversation_source(tenant: str, conversation_id: UUID, which: Filter, *, backwards: bool) -> Source:
-    """Pages of one conversation."""
-    return Source(
-        "read_conversation_backwards" if backwards else "read_conversation_forwards",
-        {"tenant": tenant, "conversation_id": conversation_id, **which.parameters()},
-        column=2,
-        highest=HIGHEST_VERSION,
-        backwards=backwards,
-    )
+async def pages(
+    pool: Fetching, source: Source, first: int, last: int, limit: int | None
+) -> AsyncGenerator[Event, None]:
+    """Iterate over the events between two positions or versions, both included; at most ``limit``."""
+    remaining = RemainingRange(source, first, min(last, source.highest), limit)
+    text, given = source.text, source.given
+
+    async def fetch() -> list[TupleRow]:
+        return await pool.fetch(text, given | remaining.page_parameters(), cursor=RawRows)
+
+    next_page: asyncio.Task[list[TupleRow]] | None = None
+    try:
+        while not remaining.is_empty:
+            rows = await (next_page or fetch())
+            remaining.advance(rows)
+            if not rows and not remaining.is_empty:
+                await remaining.skip_gap(pool)
+            next_page = None if remaining.is_empty else asyncio.create_task(fetch())
+            for start in range(0, len(rows), _EVENTS_BETWEEN_YIELDS):
+                if next_page is not None:
+                    await asyncio.sleep(0)
+                for event in map(Event.from_row, rows[start : start + _EVENTS_BETWEEN_YIELDS]):
+                    yield event
+    finally:
+        if next_page is not None:
+            await cancel_and_wait([next_page])
+            if not next_page.cancelled():
+                next_page.exception()  # mark it as retrieved
 
 
-async def _in_time(
-    pool: Fetching, source: Source, which: Filter, first: int, last: int, limit: int | None
-) -> AsyncIterator[Event]:
-    times = {"since": which.since or "-infinity", "until": which.until or "infinity"}
-    [(low, high)] = await pool.fetch(_TIME_EDGES, times)
-    if low is None or high is None:
-        return
-    # Times rise with positions, but not strictly: where the range begins and ends is known once it was looked through.
-    # That is worth it where it is short, or shorter than what would have to be passed over to come to it.
-    ahead = last - high if source.backwards else low - first
-    if high - low < max(SPAN, ahead):
-        [(low, high)] = await pool.fetch(_TIME_RANGE, times)
-        if low is None:
-            return
-        first, last = max(first, low), min(last, high)
-    async with aclosing(pages(pool, source, first, last, limit)) as events:
-        async for event in events:
-            yield event
+class RemainingRange:
+    """The range of positions or versions that has not been read, and the bounds of its next page."""
+
+    def __init__(self, source: Source, first: int, last: int, limit: int | None) -> None:
+        self._source = source
+        self._first, self._last, self._limit = first, last, limit
+        self._page_size = _FIRST_PAGE
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing remains to be read."""
+        return self._first > self._last or self._limit == 0
+
+    def page_parameters(self) -> dict[str, Any]:
+        """Return the parameters of the next page.
+
+        They have one type whatever their size, or the driver would prepare a statement for each type.
+        """
+        first, last, size = self._page()
+        return {"first": Int8(first), "last": Int8(last), "limit": Int8(size)}
+
+    def advance(self, rows: list[TupleRow]) -> None:
+        """Remove the page that consists of these rows."""
+        first, last, size = self._page()
+        if len(rows) >= size:
+            first = last = rows[-1][self._source.column]
+        if self._source.backwards:
+            self._last = first - 1
+        else:
+            self._first = last + 1
+        if self._limit is not None:
+            self._limit -= len(rows)
+        if rows:
+            self._page_size = _next_page_size(rows)
+
+    async def skip_gap(self, pool: Fetching) -> None:
+        """Continue at the next event of any tenant: positions may have gaps of many spans."""
+        if self._source.backwards:
+            [(self._last,)] = await pool.fetch(_LAST_EVENT, {"horizon": Int8(self._last)})
+        else:
+            [(self._first,)] = await pool.fetch(_FIRST_EVENT, {"first": Int8(self._first)})
+
+    def _page(self) -> tuple[int, int, int]:
+        first, last, span = self._first, self._last, self._source.span
+        if span is not None and self._source.backwards:
+            first = max(first, last - span + 1)
+        elif span is not None:
+            last = min(last, first + span - 1)
+        return first, last, self._page_size if self._limit is None else min(self._page_size, self._limit)
+
+
+def _next_page_size(rows: list[TupleRow]) -> int:
+    """Return how many events fit a page, judged by a sample of the previous page: sizes differ a thousandfold."""
+    sample = rows[:: max(1, len(rows) // 20)]
+    mean = sum(len(row[CONTENT]) for row in sample) / len(sample) + 500
+    return max(1, min(_LARGEST_PAGE, int(_PAGE_BYTES / mean)))
+
+
+class RawRows(AsyncCursor[TupleRow]):
+    """A cursor whose rows :meth:`Event.from_row` accepts: binary format, JSON as bytes."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.format = Format.BINARY
+        self.adapters.register_loader("jsonb", ByteaBinaryLoader)

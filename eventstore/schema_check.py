@@ -1,4 +1,4 @@
-"""Checks when a store opens: the schema fits this code and positions can be trusted."""
+"""The check of the schema when a store opens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _POSITION_SEQUENCE = query("eventstore", "position_sequence")
 
 
 async def check_schema(connection: Connection, settings: Settings) -> None:
-    """Refuse a schema with which events could be lost, misread or seen by others; as the service, in whatever session.
+    """Refuse a schema with which events could be lost, misread or visible to other tenants.
 
     Raises:
-        SchemaError: migrations are missing or newer than this code; the schema lacks something that they make; the
-            sequence of positions was altered, or stands below the last event; or events are missing.
+        SchemaError: migrations are missing or newer than this code; the schema lacks an object that they make; the
+            sequence of positions was altered, or is below the last event; or events are missing.
     """
     with translated():
         async with connection.transaction():
@@ -58,6 +58,6 @@ async def _check(connection: Connection, schema: str) -> None:
         )
     if not is_ahead:
         raise SchemaError(
-            "the sequence events_position stands below the last event, as after a copy of the rows alone: "
+            "the sequence events_position is below the last event, as after a copy of the rows alone: "
             "SELECT setval('events_position', max(position)) FROM events"
         )

@@ -15,46 +15,46 @@ LONGEST_NAME = 255
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf something is read or written.
+    """The tenant, and perhaps the user, on whose behalf an operation reads or writes.
 
     Attributes:
-        tenant: nothing of another one is seen.
-        user: sees and writes their own conversations and those shared with them; None is the whole tenant: a service or
-            an administrator.
+        tenant: restricts the operation to the data of this tenant.
+        user: restricts it to the conversations that this user owns or that are shared with them; None means the whole
+            tenant, for a service or an administrator.
 
     Raises:
-        InvalidEvent: a name is empty, too long or not storable.
+        InvalidEvent: a name is empty, too long or cannot be stored.
     """
 
     tenant: str
     user: str | None = None
 
     def __post_init__(self) -> None:
-        checked_tenant(self.tenant)
+        _checked(self.tenant, "tenant")
         if self.user is not None:
             _checked(self.user, "user")
 
 
 class _AllTenants(Enum):
-    EVERYBODY = "everybody"
+    ALL_TENANTS = "all tenants"
 
 
-ALL_TENANTS: Final = _AllTenants.EVERYBODY
-"""In the place of a caller, for the few who must see all tenants: the projector, and who looks after the server."""
-Scope: TypeAlias = Caller | Literal[_AllTenants.EVERYBODY]
+ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
+"""The scope of the operations that read the data of all tenants: projections, and administration of the server."""
+Scope: TypeAlias = Caller | Literal[_AllTenants.ALL_TENANTS]
 
 
 def checked_tenant(tenant: str) -> str:
-    """The tenant's name.
+    """Return the name of a tenant.
 
     Raises:
-        InvalidEvent: it is empty, too long or not storable.
+        InvalidEvent: it is empty, too long or cannot be stored.
     """
     return _checked(tenant, "tenant")
 
 
 def _checked(name: str, what: str) -> str:
     if not isinstance(name, str) or not name:
-        raise InvalidEvent(what, f"{name!r} is no name: give a text of 1 to {LONGEST_NAME} characters")
+        raise InvalidEvent(what, f"{name!r} is not a name: give a text of 1 to {LONGEST_NAME} characters")
     check_text(name, what, longest=LONGEST_NAME)
     return name

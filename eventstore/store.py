@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Self
 from uuid import UUID
 
 from eventstore.append import Append
-from eventstore.database.connection import APP, WRITER, Connection, check_login, connect
+from eventstore.batching import Committer
+from eventstore.database.connection import (
+    APP,
+    AUDITOR,
+    PROJECTOR,
+    READER,
+    WRITER,
+    Connection,
+    check_login,
+    connect,
+    connect_as,
+)
 from eventstore.database.forking import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
@@ -20,11 +31,10 @@ from eventstore.errors import InputError, ServerError, SettingsError, StoreClose
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
-from eventstore.notifier import LOOK_EVENTS, EventBatch
+from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
 from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, Scope, checked_tenant
-from eventstore.store_connections import StoreConnections
 from eventstore.subscribe import follow
 from eventstore.vocabulary import EventData
 
@@ -51,7 +61,7 @@ class EventStore:
         self.server = Server(self.settings)
         self._parts: StoreConnections | None = None
         self._has_acquired = self._is_forked = False
-        self._parts_of_parent: StoreConnections | None = None  # kept, so that nothing of it is finalised here
+        self._parts_of_parent: StoreConnections | None = None  # referenced, so that nothing of it is finalised here
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -61,14 +71,14 @@ class EventStore:
         await self.close()
 
     async def open(self) -> None:
-        """Connects, and starts or joins the embedded server if none is named.
+        """Connect; start or join the embedded server if no server is configured.
 
         Raises:
-            ServerUnreachable, UnsuitableServer, EmbeddedServerError: there is no server to use, or a pooler before it
-                that cannot be used; or the login is a superuser or has BYPASSRLS, which the settings do not allow.
-            SchemaError: its schema does not fit this code.
+            ServerUnreachable, UnsuitableServer, EmbeddedServerError: the server or a pooler in front of it cannot be
+                used; or the login is a superuser or has BYPASSRLS, and the settings do not allow it.
+            SchemaError: the schema does not fit this code.
         """
-        self.settings.listening_url()  # an error in it is better met before all others
+        self.settings.listening_url()  # report an error in it first
         await asyncio.to_thread(self.server.acquire)
         self._has_acquired, self._is_forked = True, False
         abandon_in_child(self)
@@ -88,7 +98,7 @@ class EventStore:
             raise
 
     async def close(self) -> None:
-        """Closes all connections and leaves the embedded server."""
+        """Close all connections and leave the embedded server."""
         if self._parts is not None:
             await self._parts.close()
             self._parts = None
@@ -97,18 +107,17 @@ class EventStore:
             await asyncio.to_thread(self.server.release)
 
     def abandon(self) -> None:
-        """Be closed in a process that was forked while the store was open; called by itself. It can be opened again."""
+        """Close the store in a forked child process, in which it can be opened again. Called automatically."""
         self._parts_of_parent, self._parts = self._parts, None
         self._has_acquired, self._is_forked = False, True
         self.server = Server(self.settings)
 
     async def connect(self, role: str | None = WRITER) -> Connection:
-        """Opens a connection of its own, in autocommit mode and with the store's schema as search path.
+        """Open a separate connection in autocommit mode, with the store's schema as search path.
 
         Args:
-            role: the role to take, where the login may: by default that of who appends in a transaction of their own;
-                None stays the login. It is taken for the session: behind a pooler in transaction mode, say it again in
-                each transaction (``SET LOCAL ROLE``).
+            role: the role that the session takes, if the login may; by default the one that appends. None keeps the
+                login. Behind a pooler in transaction mode, set it again in each transaction (``SET LOCAL ROLE``).
         """
         if role is not None:
             check_text(role, "role")
@@ -135,22 +144,22 @@ class EventStore:
         return self.parts.service
 
     def log(self, scope: Scope) -> View:
-        """The log as a caller sees it, or ``ALL_TENANTS``: for queries of one's own."""
+        """Return the log, restricted to a scope by row-level security, for queries of the application."""
         return self.parts.log(scope)
 
     def tables(self, scope: Scope) -> View:
-        """The read tables as a caller sees them, or ``ALL_TENANTS``: for queries of one's own."""
+        """Return the read tables, restricted to a scope by row-level security, for queries of the application."""
         return self.parts.tables(scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
-        """The caller of these names.
+        """Return a caller, for :meth:`log` and :meth:`tables`.
 
         Args:
             tenant: the store's own if left out.
             user: the whole tenant if left out.
 
         Raises:
-            InvalidEvent: one of them is no name.
+            InvalidEvent: one of them is empty, too long or cannot be stored.
         """
         return Caller(self.tenant if tenant is None else tenant, user)
 
@@ -164,25 +173,27 @@ class EventStore:
         tenant: str | None = None,
         user: str | None = None,
     ) -> AppendResult:
-        """Appends events to a conversation: all of them, durably, or none.
+        """Append events to a conversation: all of them, durably, or none.
 
         Args:
-            conversation_id: a UUID; of a text of your own, see :func:`eventstore.conversation_uuid`.
+            conversation_id: a UUID; for any other text see :func:`eventstore.conversation_uuid`.
             events: at least one. Repeating an append with the same :class:`NewEvent` objects is harmless.
             expected: the version that the conversation must have, ``NO_STREAM``, ``EXISTS`` or ``ANY``.
-            actor: who causes the events that do not say so themselves.
+            actor: the actor of all events that are not a :class:`NewEvent`.
             tenant: the store's own if left out.
-            user: for whom it is appended: the owner of a conversation that begins so; to one that there is, they may
-                append if it is theirs, or shared with them for writing. None is the whole tenant, which may all.
+            user: the user on whose behalf it is made. They own a conversation that begins with it; they may append to
+                an existing one if they own it, or it is shared with them for writing. None means the whole tenant,
+                which may append to all its conversations.
 
         Raises:
             Forbidden: the user may not append to the conversation.
-            WrongExpectedVersion: somebody else appended meanwhile.
+            WrongExpectedVersion: the conversation is at another version.
             EventIdConflict: another event is stored under the id of one of these.
+            ConversationIsDeleted: the conversation is deleted.
             InputError: something in the events cannot be stored.
-            ConnectionLost: unknown whether it happened; append the same NewEvent objects again.
+            ConnectionLost: the outcome is unknown; append the same NewEvent objects again.
         """
-        return await self._commit([Append(conversation_id, events, expected)], actor, self.caller(tenant, user))
+        return await self.append_all([Append(conversation_id, events, expected)], actor=actor, tenant=tenant, user=user)
 
     async def append_all(
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
@@ -190,13 +201,12 @@ class EventStore:
         """Append to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
         if not isinstance(appends, Iterable):
             raise InputError(f"appends: expected a list of Append, got a {type(appends).__name__}")
-        return await self._commit(list(appends), actor, self.caller(tenant, user))
-
-    def _commit(self, appends: list[Append], actor: str, caller: Caller) -> Awaitable[AppendResult]:
+        appends = list(appends)
         for append in appends:
             if not isinstance(append, Append):
                 raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
-        return self.parts.committer.append(caller, appends, self.settings.max_content_bytes, actor)
+        caller = self.caller(tenant, user)
+        return await self.parts.committer.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -213,14 +223,15 @@ class EventStore:
         tenant: str | None = None,
         user: str | None = None,
     ) -> AsyncIterator[Event]:
-        """The events of a conversation, in order of version or backwards.
+        """Read the events of a conversation, in order of version or backwards.
 
         Args:
             after: only versions above this one.
             until_version: only versions up to this one.
-            limit: at most so many events.
-            types, actor, since, until: only events like this; the times are those of ``timestamp``.
-            user: only what this user may see; None is the whole tenant.
+            limit: number of events at most.
+            types, actor: only events of these types, or of this actor.
+            since, until: only events with a ``timestamp`` in this half-open range.
+            user: only events that this user may see; None means the whole tenant.
         """
         caller = self.caller(tenant, user)
         return read_conversation(
@@ -249,13 +260,14 @@ class EventStore:
         user: str | None = None,
         all_tenants: bool = False,
     ) -> AsyncIterator[Event]:
-        """The events of a tenant, or of all, in order of position or backwards, up to the horizon at the start.
+        """Read the events of a tenant, or of all, in order of position or backwards, up to the current horizon.
 
         Args:
             after: only positions above this one.
             until_position: only positions up to this one.
-            user: only what this user may see; None is the whole tenant.
-            all_tenants: of everybody, not only of ``tenant``.
+            limit, types, actor, since, until: see :meth:`read`.
+            user: only events that this user may see; None means the whole tenant.
+            all_tenants: the events of all tenants.
         """
         first = _not_negative(after, "after") + 1
         last = None if until_position is None else _not_negative(until_position, "until_position")
@@ -285,21 +297,23 @@ class EventStore:
         all_tenants: bool = False,
         held_bytes: int | None = None,
     ) -> AsyncIterator[Event]:
-        """All events after a position, those to come included: in order, each once, none missing.
+        """Follow the log: all events after a position and all future ones, in order, each once, none missing.
 
-        To resume, subscribe again after the position of the last event that was dealt with. The iterator waits for
-        the server where it is away, and goes on.
+        To resume, subscribe again after the position of the last event that was processed. If the server is away, the
+        iterator waits for it and continues.
 
         Args:
-            user: only what this user may see, from when they may; None is the whole tenant. What was appended to a
-                conversation before it was shared with them is read with :meth:`read`.
-            held_bytes: of events that were read and not taken yet, about. None reads some megabytes ahead, which is
-                faster; give a number if there are many subscribers, and some may be slow.
+            types, actor: only events of these types, or of this actor.
+            user: only events that this user may see when they are read; None means the whole tenant. Events that were
+                appended to a conversation before it was shared with the user are read with :meth:`read`.
+            all_tenants: the events of all tenants.
+            held_bytes: approximate size of the events that are read ahead. None reads some megabytes ahead, which is
+                faster; limit it if there are many subscribers and some may be slow.
         """
         scope = self._scope(tenant, user, all_tenants)
         events = follow(
             self.log(scope),
-            lambda seen: self._wait(seen, LOOK_EVENTS, scope),
+            lambda seen: self.parts.notifier.wait(seen, LOOK_EVENTS, scope),
             self.revive,
             None if scope is ALL_TENANTS else scope.tenant,
             _not_negative(after, "after"),
@@ -311,14 +325,11 @@ class EventStore:
                 yield event
 
     async def wait(self, seen: int) -> None:
-        """Returns when there may be events beyond the position ``seen``; for consumers with a loop of their own."""
-        await self._wait(_not_negative(seen, "seen"), 0)
-
-    async def _wait(self, seen: int, limit: int, scope: Scope | None = None) -> EventBatch | None:
-        return await self.parts.notifier.wait(seen, limit, scope)
+        """Wait until there may be events after the position ``seen``; for consumers that read by themselves."""
+        await self.parts.notifier.wait(_not_negative(seen, "seen"), limit=0)
 
     async def revive(self) -> None:
-        """Starts the embedded server again if it died; for consumers that wait for a lost server."""
+        """Restart the embedded server if it died; for consumers that wait for a lost server."""
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
 
@@ -326,7 +337,7 @@ class EventStore:
         if not all_tenants:
             return self.caller(tenant, user)
         if user is not None:
-            raise InputError(f"user: {user!r} is one of a tenant, not of all: leave out one of user and all_tenants")
+            raise InputError(f"user: {user!r} belongs to one tenant: leave out either user or all_tenants")
         return ALL_TENANTS
 
 
@@ -334,3 +345,71 @@ def _not_negative(value: int, what: str) -> int:
     if not isinstance(value, int) or not 0 <= value <= _HIGHEST_POSITION:
         raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {_HIGHEST_POSITION}")
     return value
+
+
+_SERVICE_CONNECTIONS, _LOG_CONNECTIONS, _PROJECTOR_CONNECTIONS = 2, 4, 2
+"""At most; the pool of the read tables has the size that the settings allow."""
+
+
+class StoreConnections:
+    """The connections of an open store, under the role that each purpose needs.
+
+    Row-level security restricts the roles that read to the caller of the transaction. Only the projector's role reads
+    the rows of all tenants; its connections are opened when :data:`ALL_TENANTS` is first used.
+
+    Attributes:
+        committer: sends appends.
+        notifier: waits for events.
+        service: sees neither the log nor the read tables.
+        reader: reads the read tables.
+        auditor: reads the log.
+        projector: reads the log and the read tables of all tenants.
+    """
+
+    def __init__(self, server: Server, settings: Settings) -> None:
+        self._server, self._settings = server, settings
+        size = settings.pool_size
+
+        def pool(role: str, size: int, kept: int) -> Pool:
+            return Pool(server.url, settings, role, size, server.why, kept=kept)
+
+        self.service = pool(APP, min(size, _SERVICE_CONNECTIONS), 0)
+        self.reader = pool(READER, size, 1)
+        self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
+        self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
+        self._pools = (self.service, self.reader, self.auditor, self.projector)
+        self.committer = Committer(
+            lambda: connect_as(server.url, settings, WRITER),
+            lambda: connect(server.url, settings, None),
+            server.why,
+            connect_seconds=settings.connect_timeout,
+            append_seconds=settings.append_seconds,
+        )
+        self.notifier = Notifier(self.open_listener)
+
+    async def open(self) -> None:
+        """Begin to connect, and return at once."""
+        for pool in self._pools:
+            await pool.open()
+
+    async def close(self) -> None:
+        """Wait for the appends that are in flight, and close all connections."""
+        await self.notifier.close()
+        await self.committer.close()
+        for pool in self._pools:
+            await pool.close()
+
+    async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
+        """Open a connection that listens; see :func:`~eventstore.notifier.open_listener`."""
+        url, settings = self._settings.listening_url() or self._server.url, self._settings
+        return await open_listener(
+            lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout
+        )
+
+    def tables(self, scope: Scope) -> View:
+        """Return the read tables, restricted to a scope."""
+        return View(self.projector, None) if scope is ALL_TENANTS else View(self.reader, scope)
+
+    def log(self, scope: Scope) -> View:
+        """Return the log, restricted to a scope."""
+        return View(self.projector, None) if scope is ALL_TENANTS else View(self.auditor, scope)

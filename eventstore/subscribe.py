@@ -25,14 +25,14 @@ async def follow(
     which: Filter,
     held_bytes: int | None = None,
 ) -> AsyncGenerator[Event, None]:
-    """Events beyond a position, for good.
+    """Iterate over the events after a position, without end.
 
     Args:
-        log: as the one who follows it sees it.
-        wait: returns when there may be events beyond a position, and brings them along where it can.
-        revive: starts a server that is away, where that is ours to do.
-        tenant: whose events; None is everybody's.
-        held_bytes: of events that were read and not taken yet, about; None reads pages ahead.
+        log: the log in the scope of the subscriber.
+        wait: waits until there may be events after a position, and returns them if it can.
+        revive: restarts the server, if it is the embedded one and has died.
+        tenant: the tenant of the events; None for all.
+        held_bytes: approximate size of the events that are read ahead; None reads pages ahead.
     """
 
     def read(first: int, final: int) -> AsyncIterator[Event]:
@@ -45,38 +45,33 @@ async def follow(
             held_bytes,
         )
 
-    filtered = not which.is_empty or tenant is not None
-    news: EventBatch | None = None
+    is_filtered = not which.is_empty or tenant is not None
+    batch: EventBatch | None = None
     while True:
         try:
-            if news is None or not news.are_all:
-                final = max(await horizon(log), news.position if news is not None else 0)
+            if batch is None or not batch.is_complete:
+                final = max(await horizon(log), batch.position if batch is not None else 0)
                 async for event in read(position + 1, final):
                     yield event
                     position = event.position
-                if filtered and final > position:
-                    # Only as far as an event that exists: after a crash the sequence may fall back behind the horizon.
+                if is_filtered and final > position:
+                    # Only up to an event that exists: after a crash the sequence may fall back behind the horizon.
                     position = max(position, await last_event(log, final))
         except (ConnectionLost, ServerUnreachable):
             await revive()
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        news = await wait(position)
-        if news is None:
+        batch = await wait(position)
+        if batch is None:
             continue
-        for event in news.events:
+        for event in batch.events:
             if event.position > position:
-                if _is_wanted(event, tenant, which):
+                if (
+                    tenant in (None, event.tenant_id)
+                    and (which.types is None or event.event_type in which.types)
+                    and which.actor in (None, event.actor)
+                ):
                     yield event
                 position = event.position
-        if news.scope is not None:
-            position = max(position, news.position)
-
-
-def _is_wanted(event: Event, tenant: str | None, which: Filter) -> bool:
-    """What the read queries ask of an event, of one that is here already."""
-    return (
-        tenant in (None, event.tenant_id)
-        and (which.types is None or event.event_type in which.types)
-        and which.actor in (None, event.actor)
-    )
+        if batch.scope is not None:
+            position = max(position, batch.position)

@@ -1,38 +1,103 @@
-"""The synchronous event store, and the thread with an event loop that it uses.
+"""The synchronous event store, and the thread with the event loop that runs it.
 
-The pools belong to that loop and are touched from no other, so callers may come from any thread, also from one that
-runs an event loop of its own.
+The connection pools belong to that loop and are used from no other, so callers may come from any thread, even from one
+that runs an event loop itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
-from datetime import datetime
-from typing import Any, Self, TypeVar, cast
-from uuid import UUID
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
-from eventstore.append import Append
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.forking import abandon_in_child
 from eventstore.database.settings import Settings
 from eventstore.errors import InputError, StoreClosed
-from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.store import EventStore
-from eventstore.vocabulary import EventData
 
-# One private event loop in a thread, through which synchronous code reaches the asynchronous store
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
-_READ_AHEAD = 100  # events that wait for a synchronous reader
+_READ_AHEAD_EVENTS = 100
+
+
+def _synchronous(
+    method: Callable[Concatenate[EventStore, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncEventStore, P], T]:
+    """Return a method that runs a method of the asynchronous store to its end."""
+
+    @wraps(method)
+    def call(store: SyncEventStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return store.portal.call(method(store.asynchronous, *args, **kwargs))
+
+    return call
+
+
+def _synchronous_iterator(
+    method: Callable[Concatenate[EventStore, P], AsyncIterator[T]],
+) -> Callable[Concatenate[SyncEventStore, P], Iterator[T]]:
+    """Return a method that iterates over the items of a method of the asynchronous store."""
+
+    @wraps(method)
+    def call(store: SyncEventStore, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return store.portal.iterate(method(store.asynchronous, *args, **kwargs))
+
+    signature = inspect.signature(method)  # which documentation shows
+    returns = signature.return_annotation.replace("AsyncIterator", "Iterator")
+    call.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
+    return call
+
+
+class SyncEventStore:
+    """The log of one database, for any thread. Its methods are those of :class:`EventStore`.
+
+    Open it as a context manager::
+
+        with SyncEventStore() as store:
+            store.append(conversation_id, [MessageAdded(role="user", content="hello")])
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.asynchronous = EventStore(settings)
+        self.portal = Portal()
+
+    def __enter__(self) -> Self:
+        if self.portal.is_closed:  # the store was closed, or was opened by the parent of this process
+            self.portal = Portal()
+        try:
+            self.portal.call(self.asynchronous.open())
+        except BaseException:
+            self.portal.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections, leave the embedded server and stop the event loop."""
+        if self.portal.is_closed:
+            return
+        try:
+            self.portal.call(self.asynchronous.close())
+        finally:
+            self.portal.close()
+
+    append = _synchronous(EventStore.append)
+    append_all = _synchronous(EventStore.append_all)
+    read = _synchronous_iterator(EventStore.read)
+    read_log = _synchronous_iterator(EventStore.read_log)
+    subscribe = _synchronous_iterator(EventStore.subscribe)
 
 
 class Portal:
-    """A running event loop in a thread of its own."""
+    """An event loop that runs in a separate thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -43,26 +108,27 @@ class Portal:
         abandon_in_child(self)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end and returns what it returns, or raises what it raises.
-
-        Interrupted (Ctrl-C), it cancels the coroutine.
+        """Run a coroutine in the loop and return its result. If it is interrupted (Ctrl-C), cancel the coroutine.
 
         Raises:
             StoreClosed: the portal is closed, or was closed meanwhile.
+            InputError: the caller runs in the loop itself.
         """
         future = self._submit(coroutine)
         try:
             if threading.current_thread() is self._thread:
-                raise InputError("this was called from the store's own loop, which it would wait for: await instead")
+                raise InputError(
+                    "this call comes from the store's own loop and would block it: use the asynchronous store"
+                )
             return future.result()
         except CancelledError:
-            raise StoreClosed from None  # nobody but close() cancels what runs here
+            raise StoreClosed from None  # only close() cancels coroutines of this loop
         except BaseException:
             future.cancel()
             raise
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The same for a coroutine of another loop, in whichever thread.
+        """Run a coroutine in the loop and return its result, for a caller in another event loop.
 
         Raises:
             StoreClosed: the portal is closed, or was closed meanwhile.
@@ -84,8 +150,8 @@ class Portal:
         raise StoreClosed(is_forked=self._is_forked)
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
-        """The items of an asynchronous iterator; closes it when the loop over them is left."""
-        queue: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue(_READ_AHEAD)
+        """Iterate over an asynchronous iterator, and close it when the iteration ends."""
+        queue: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue(_READ_AHEAD_EVENTS)
 
         async def fill() -> None:
             try:
@@ -117,16 +183,16 @@ class Portal:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed, or belongs to the parent of this process."""
+        """Whether the portal was closed, or belongs to the parent of this process."""
         return self._closed
 
     def abandon(self) -> None:
-        """Be closed in a forked process, in which the thread of the loop does not exist; called by itself."""
+        """Close the portal in a forked child process, in which its thread does not exist. Called automatically."""
         self._closed = self._is_forked = True
-        self._closing = threading.Lock()  # another thread of the parent may have held it
+        self._closing = threading.Lock()  # a thread of the parent may have held the old one
 
     def close(self) -> None:
-        """Stops the loop and its thread. Whoever still uses it gets :class:`StoreClosed`."""
+        """Stop the loop and its thread. Calls that are still running raise :class:`StoreClosed`."""
 
         async def cancel_all() -> None:
             await cancel_and_wait(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
@@ -141,144 +207,3 @@ class Portal:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-# The event store for synchronous code; every method does what its namesake in :class:`EventStore` does
-
-
-class SyncEventStore:
-    """The log of one database, for any thread.
-
-    Open it as a context manager::
-
-        with SyncEventStore() as store:
-            store.append(conversation_id, [MessageAdded(role="user", content="hello")])
-    """
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.asynchronous = EventStore(settings)
-        self.portal = Portal()
-
-    def __enter__(self) -> Self:
-        if self.portal.is_closed:  # the store was closed, or was opened by the parent of this process
-            self.portal = Portal()
-        try:
-            self.portal.call(self.asynchronous.open())
-        except BaseException:
-            self.portal.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes all connections, leaves the embedded server and ends the private loop."""
-        if self.portal.is_closed:
-            return
-        try:
-            self.portal.call(self.asynchronous.close())
-        finally:
-            self.portal.close()
-
-    def append(
-        self,
-        conversation_id: UUID | str,
-        events: Sequence[EventData | NewEvent],
-        *,
-        expected: ExpectedVersion = ANY,
-        actor: str = "",
-        tenant: str | None = None,
-        user: str | None = None,
-    ) -> AppendResult:
-        """See :meth:`EventStore.append`."""
-        return self.portal.call(
-            self.asynchronous.append(conversation_id, events, expected=expected, actor=actor, tenant=tenant, user=user)
-        )
-
-    def append_all(
-        self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
-    ) -> AppendResult:
-        """See :meth:`EventStore.append_all`."""
-        return self.portal.call(self.asynchronous.append_all(appends, actor=actor, tenant=tenant, user=user))
-
-    def read(
-        self,
-        conversation_id: UUID | str,
-        *,
-        after: int = 0,
-        until_version: int | None = None,
-        backwards: bool = False,
-        limit: int | None = None,
-        types: Sequence[str] | None = None,
-        actor: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        tenant: str | None = None,
-        user: str | None = None,
-    ) -> Iterator[Event]:
-        """See :meth:`EventStore.read`."""
-        return self.portal.iterate(
-            self.asynchronous.read(
-                conversation_id,
-                after=after,
-                until_version=until_version,
-                backwards=backwards,
-                limit=limit,
-                types=types,
-                actor=actor,
-                since=since,
-                until=until,
-                tenant=tenant,
-                user=user,
-            )
-        )
-
-    def read_log(
-        self,
-        *,
-        after: int = 0,
-        until_position: int | None = None,
-        backwards: bool = False,
-        limit: int | None = None,
-        types: Sequence[str] | None = None,
-        actor: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        tenant: str | None = None,
-        user: str | None = None,
-        all_tenants: bool = False,
-    ) -> Iterator[Event]:
-        """See :meth:`EventStore.read_log`."""
-        return self.portal.iterate(
-            self.asynchronous.read_log(
-                after=after,
-                until_position=until_position,
-                backwards=backwards,
-                limit=limit,
-                types=types,
-                actor=actor,
-                since=since,
-                until=until,
-                tenant=tenant,
-                user=user,
-                all_tenants=all_tenants,
-            )
-        )
-
-    def subscribe(
-        self,
-        *,
-        after: int = 0,
-        types: Sequence[str] | None = None,
-        actor: str | None = None,
-        tenant: str | None = None,
-        user: str | None = None,
-        all_tenants: bool = False,
-    ) -> Iterator[Event]:
-        """See :meth:`EventStore.subscribe`."""
-        return self.portal.iterate(
-            self.asynchronous.subscribe(
-                after=after, types=types, actor=actor, tenant=tenant, user=user, all_tenants=all_tenants
-            )
-        )

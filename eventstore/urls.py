@@ -1,8 +1,8 @@
-"""URLs that may hold secrets: shown without them, and refused if it is unclear which part is one.
+"""Redaction and checks of URLs that may contain secrets.
 
-A password that is not percent-encoded moves the borders of a URL's parts: of ``postgresql://me:12/SECRET@host/db``
-parsers take ``12`` for a port and the rest for a path, and put them into their error messages. So a URL is shown, or
-handed to a parser, only if it has one reading; of every other text nothing is shown but a known scheme.
+A password that is not percent-encoded shifts the parts of a URL: parsers read ``12`` in
+``postgresql://me:12/SECRET@host/db`` as a port and the rest as a path, and quote them in their errors. So a URL is
+shown, or passed to a parser, only if it is unambiguous; of any other text only a known scheme is shown.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _HARMLESS = frozenset((
     "application_name", "channel_binding", "connect_timeout", "dbname", "gssencmode", "host", "hostaddr",
     "load_balance_hosts", "port", "sslmode", "target_session_attrs", "user",
 ))  # fmt: skip
-"""Parameters of libpq that never hold a secret."""
+"""Parameters of libpq that never contain a secret."""
 HIDDEN = "…"
 
 
 def show_url(text: str) -> str:
-    """Return a URL as it may be shown to everybody; total over any text.
+    """Return a URL without secrets, for any text.
 
-    The result has no password. It has the user only in URLs of PostgreSQL (elsewhere it can be a token), and a query
-    only if all of its parameters are harmless. A text that has more than one reading, or none, is hidden.
+    The result has no password. It has the user only in URLs of PostgreSQL (in others it can be a token), and the query
+    only if all of its parameters are harmless. A text that is ambiguous or not a URL is hidden.
     """
     found = _URL.fullmatch(text)
     scheme = (found["scheme"] if found else text.partition("://")[0] if "://" in text else "") or ""
@@ -52,23 +52,23 @@ def show_url(text: str) -> str:
 
 
 def has_password_parameter(text: str) -> bool:
-    """Whether the query of a URL may hold a password; what a parser says of it may then quote a part of it."""
+    """Return whether the query of a URL may contain a password, which a parser could quote in its error."""
     return "password" in unquote(text.partition("?")[2]).lower()
 
 
 def show_name(text: str) -> str:
-    """Return a text as it may be shown, of which it is unclear whether it is a URL, a path or another name."""
+    """Return a text without secrets that may be a URL, a path or another name."""
     return show_url(text) if "@" in text or "://" in text or "password" in text.lower() else printable(text)
 
 
 def check_url(text: str, name: str) -> str:
-    """Return a URL that has one reading.
+    """Return a URL if it is unambiguous.
 
     Args:
-        name: of the setting or option, for the error.
+        name: name of the setting or option, for the error.
 
     Raises:
-        SettingsError: it has none, or several; the error does not quote it.
+        SettingsError: it is ambiguous or not a URL; the error does not quote it.
     """
     if _URL.fullmatch(text) is None:
         raise SettingsError(

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from eventstore import ANY, Appended, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent
-from eventstore.append import Append, Batch, encode_expected
+from eventstore.append import Append, EncodedAppend, encode_expected
 from eventstore.database.binary_format import without_length
 from eventstore.database.connection import PROJECTOR, WRITER, Connection, set_role
 from eventstore.database.pools import Pool
@@ -82,7 +82,9 @@ class InlineAppender:
         given = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
         target = parse_uuid(conversation_id, "conversation_id")
         caller = self._store.caller(tenant, user)
-        batch = Batch(caller.tenant, [Append(target, given, expected)], self._store.settings.max_content_bytes)
+        batch = EncodedAppend(
+            caller.tenant, [Append(target, given, expected)], self._store.settings.max_content_bytes
+        ).encode()
         parameters = {
             "tenant": caller.tenant,
             "conversation_id": target,
@@ -107,7 +109,7 @@ class InlineAppender:
                 await projection.fold(connection)
 
 
-def _columns(batch: Batch) -> dict[str, list[Any]]:
+def _columns(batch: EncodedAppend) -> dict[str, list[Any]]:
     """The events of an append, as parameters."""
     ids, types, versions, actors, contents, metadatas = (
         [without_length(value) for value in column] for column in zip(*batch.rows, strict=True)

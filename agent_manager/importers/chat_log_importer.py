@@ -30,7 +30,7 @@ from eventstore import (
     TaskArtifactAdded,
     TaskCreated,
 )
-from eventstore.append import MAX_EVENTS, Batch
+from eventstore.append import MAX_EVENTS, EncodedAppend
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
 from eventstore.ids import derived_uuid
@@ -281,7 +281,7 @@ def checked(file: str, line: Line, tenant: str, max_content_bytes: int, zone: tz
     first = 0
     for part in parts:
         try:
-            Batch(tenant, [part], max_content_bytes)
+            EncodedAppend(tenant, [part], max_content_bytes).encode()
         except InputError as error:
             raise MalformedLine(_in_line(str(error), conversation.places[first:])) from None
         first += len(part.events)

@@ -3,7 +3,7 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: log/events_position.sql
--- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (see docs/concepts/order.md).
+-- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (docs/concepts/order.md).
 CREATE SEQUENCE events_position AS bigint CACHE 1;
 
 SELECT eventstore_own('SEQUENCE events_position');
@@ -103,7 +103,8 @@ END;
 SELECT eventstore_own('FUNCTION last_position');
 REVOKE ALL ON FUNCTION last_position FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION last_position',
-                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader', 'eventstore_search');
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader',
+                        'eventstore_search');
 
 -- file: log/refuse_old_snapshots.sql
 -- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just
@@ -128,7 +129,7 @@ SELECT eventstore_own('FUNCTION refuse_old_snapshots');
 CREATE FUNCTION register_append() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    anybody boolean;
+    may_have_waiters boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
@@ -138,11 +139,11 @@ BEGIN
                         'events_position'::regclass::oid::bigint::bit(32)::integer,
                         low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
                     ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
+                   THEN (SELECT c.last_value > 0 FROM waiter_flag c)
            END
-      INTO anybody
+      INTO may_have_waiters
       FROM events_position s;
-    RETURN anybody;
+    RETURN may_have_waiters;
 END
 $$;
 
@@ -286,13 +287,13 @@ RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'mess
 SELECT eventstore_own('FUNCTION accepted_when_deleted');
 REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
 
--- file: waiting/waiter_slots.sql
+-- file: waiting/waiter_flag.sql
 -- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
 -- sequence, because a changed value is visible at once.
-CREATE SEQUENCE waiter_slots AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
-SELECT setval('waiter_slots', 1);
+CREATE SEQUENCE waiter_flag AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
+SELECT setval('waiter_flag', 1);
 
-SELECT eventstore_own('SEQUENCE waiter_slots');
+SELECT eventstore_own('SEQUENCE waiter_flag');
 
 -- file: waiting/notify_channel.sql
 -- The channel on which appends notify waiting sessions.
@@ -313,16 +314,16 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    class integer := 'waiter_slots'::regclass::oid::bigint::bit(32)::integer;
+    class integer := 'waiter_flag'::regclass::oid::bigint::bit(32)::integer;
 BEGIN
     PERFORM refuse_old_snapshots();
     IF NOT pg_try_advisory_lock_shared(class, 0) THEN
         RETURN false;
     END IF;
-    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_flag s) = 0 THEN
         -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
-                setval('waiter_slots', 1);
+                setval('waiter_flag', 1);
     END IF;
     -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
     IF lowest_append_in_flight(begin_wait.seen) IS NULL THEN
@@ -337,14 +338,15 @@ $$;
 
 SELECT eventstore_own('FUNCTION begin_wait');
 REVOKE ALL ON FUNCTION begin_wait FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
+SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 
 -- file: waiting/end_wait.sql
 -- End a wait that begin_wait has begun.
 CREATE FUNCTION end_wait() RETURNS boolean
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    SELECT pg_advisory_unlock_shared('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0);
+    SELECT pg_advisory_unlock_shared('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0);
 END;
 
 SELECT eventstore_own('FUNCTION end_wait');
@@ -356,17 +358,17 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION end_wait', 'eventstore_app', 'event
 CREATE FUNCTION has_waiters() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_flag s) = 0 THEN
         RETURN false;
     END IF;
-    IF pg_try_advisory_xact_lock('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
         -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('waiter_slots', 0);
+        PERFORM setval('waiter_flag', 0);
         RETURN false;
     END IF;
-    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue is
-    -- full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins to
-    -- warn: waiting sessions poll every few seconds as well.
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
+    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
+    -- to warn: waiting sessions poll every few seconds as well.
     RETURN pg_notification_queue_usage() < 0.5;
 END
 $$;
@@ -382,7 +384,7 @@ DROP FUNCTION has_waiters;
 DROP FUNCTION end_wait;
 DROP FUNCTION begin_wait;
 DROP FUNCTION notify_channel;
-DROP SEQUENCE waiter_slots;
+DROP SEQUENCE waiter_flag;
 DROP FUNCTION accepted_when_deleted;
 DROP FUNCTION conversation_is_deleted;
 DROP FUNCTION positions_in_time;

@@ -6,14 +6,15 @@ SELECT a.outcome, a.position, a.version, a.timestamp, a.problem
 SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 
 -- name: keep_plans
--- A plan that was made while the log was short must serve when it is long; and making one for every append would take
--- longer than the append. Why nothing is compiled, configure.sql says; a pooler may have lent that another session.
+-- The planner's settings for a session that appends: a plan that was made while the log was short must serve when it is
+-- long, and planning each append would take longer than the append. The query configure explains jit = off; it is set
+-- again because a pooler may have lent another session.
 SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('enable_seqscan', 'off', false),
        set_config('jit', 'off', false)
 
 -- name: lock_holders
--- The transactions that hold the locks of conversations, as far as the login may see them.
+-- The transactions that hold the locks of conversations; their state only if the login may see it.
 SELECT c.ordinality::integer - 1,
        l.pid,
        coalesce(a.application_name, p.gid, ''),
@@ -34,7 +35,7 @@ SELECT c.ordinality::integer - 1,
    AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
 
 -- name: set_append_role
--- As what role, and with what plans (see keep_plans.sql), the transaction appends: for a session that a pooler lent.
+-- The role and the settings (see keep_plans) of one transaction, for a session that a pooler has lent.
 SELECT set_config('role', $1, true),
        set_config('plan_cache_mode', 'force_generic_plan', true),
        set_config('enable_seqscan', 'off', true),

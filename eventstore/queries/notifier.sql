@@ -1,14 +1,20 @@
 -- name: listen
--- The channel, and what the listening session needs: statements that are planned once, by the index whatever the
--- statistics say; and an end for a session whose client is gone without a word, for it would sleep for ever.
+-- The channel to listen on, and the settings of the listening session: plans that are made once and use the index
+-- whatever the statistics say; and a limit after which the server ends a session whose client has vanished.
 SELECT notify_channel(),
        set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('enable_seqscan', 'off', false),
        set_config('enable_bitmapscan', 'off', false),
        set_config('idle_session_timeout', %(idle)s, false)
 
+-- name: begin_wait
+SELECT begin_wait($1)
+
+-- name: end_wait
+SELECT end_wait()
+
 -- name: look
--- The next positions that are taken, and of each the event, where the one who listens sees it.
+-- The next positions of events, each with its event if row-level security shows it to the session.
 SELECT p.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM positions_after($1, $2) AS p (position)
@@ -21,8 +27,7 @@ SELECT p.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  ORDER BY p.position
 
 -- name: set_scope
--- For whom the listening session looks from now on: a caller, under the auditor's role, or everybody, under the
--- projector's. A role is taken only where the login may.
+-- Set the tenant, the user and the role of the listening session; the role only if the login may set it.
 SELECT set_config('eventstore.tenant', $1, false),
        set_config('eventstore.user', $2, false),
        (SELECT set_config('role', r.rolname, false)

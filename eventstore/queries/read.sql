@@ -1,5 +1,5 @@
 -- name: read_conversation_backwards
--- A line whose parameter is not given is left out.
+-- A line is left out if its parameter is not given.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM events e
@@ -14,7 +14,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  LIMIT %(limit)s
 
 -- name: read_conversation_forwards
--- A line whose parameter is not given is left out.
+-- A line is left out if its parameter is not given.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM events e
@@ -29,11 +29,11 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  LIMIT %(limit)s
 
 -- name: read_log_backwards
--- A line whose parameter is not given is left out.
+-- A line is left out if its parameter is not given.
 --
--- The shape leaves the planner one sensible way, with and without statistics: along the index of positions. The lower
--- bound is a comparison of rows, because of a pair of plain ones it would guess that they leave one event in 200, and
--- sort; and it cannot look into coalesce for conditions that another index serves, to read all of a tenant for each page.
+-- This form makes the planner use the index of positions, with and without statistics. The lower bound compares rows:
+-- of two plain bounds the planner would assume that one event in 200 matches, and sort. coalesce keeps it from using
+-- another index for the conditions, which would read all events of a tenant for each page.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM events e
@@ -50,11 +50,11 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  LIMIT %(limit)s
 
 -- name: read_log_forwards
--- A line whose parameter is not given is left out.
+-- A line is left out if its parameter is not given.
 --
--- The shape leaves the planner one sensible way, with and without statistics: along the index of positions. The upper
--- bound is a comparison of rows, because of a pair of plain ones it would guess that they leave one event in 200, and
--- sort; and it cannot look into coalesce for conditions that another index serves, to read all of a tenant for each page.
+-- This form makes the planner use the index of positions, with and without statistics. The upper bound compares rows:
+-- of two plain bounds the planner would assume that one event in 200 matches, and sort. coalesce keeps it from using
+-- another index for the conditions, which would read all events of a tenant for each page.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM events e
@@ -71,20 +71,20 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  LIMIT %(limit)s
 
 -- name: first_event
--- The position of the first event at or above another, whosever it is; the highest there can be if there is none.
+-- The position of the first event of any tenant at or above a position; the highest possible one if there is none.
 SELECT event_not_below(%(first)s)
 
 -- name: last_event
--- The position of the last event at or below the horizon, whosever it is; 0 in an empty log.
+-- The position of the last event of any tenant at or below a position; 0 if there is none.
 SELECT event_not_above(%(horizon)s)
 
 -- name: time_edges
--- Positions of the first event in time at or after a moment, and of the last before another; null where there is none.
+-- The positions of the first event at or after a time, and of the last one before another time; null if there is none.
 SELECT t.low, t.high
   FROM positions_in_time(%(since)s::timestamptz, %(until)s::timestamptz) AS t
 
 -- name: time_range
--- The lowest and the highest position in a range of time; OFFSET 0 keeps the planner from looking for them by position.
+-- The lowest and the highest position in a range of time. OFFSET 0 keeps the planner from scanning by position.
 SELECT min(e.position), max(e.position)
   FROM (SELECT e.position
           FROM events e

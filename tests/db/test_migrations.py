@@ -116,7 +116,7 @@ def test_status_tells_what_is_applied(empty_database_url: str) -> None:
     [
         "CREATE TABLE messages (id integer)",
         "CREATE VIEW tasks AS SELECT 1 AS id",
-        "CREATE SEQUENCE waiter_slots",
+        "CREATE SEQUENCE waiter_flag",
         "CREATE TABLE theirs (id integer); CREATE INDEX conversations ON theirs (id)",
     ],
 )

@@ -131,7 +131,7 @@ def test_what_is_there_is_looked_up_along_unique_indexes(logs: dict[tuple[int, b
         "idx_events_deletions",
     }
     assert all(
-        node["Node Type"] != "Seq Scan" or "events_position" in str(node) or "waiter_slots" in str(node)
+        node["Node Type"] != "Seq Scan" or "events_position" in str(node) or "waiter_flag" in str(node)
         for plan in plans
         for node in plan.nodes
     )

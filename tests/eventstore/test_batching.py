@@ -1,4 +1,4 @@
-"""Group commit: appends at the same time travel together, and each meets its own fate."""
+"""Group commit: concurrent appends are sent together, and each has its own outcome."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ async def number(store: EventStore, query: str, *values: Any) -> int:
     return int((await store.log(store.caller()).fetch(query, values))[0][0])  # type: ignore[arg-type]
 
 
-async def until_somebody_waits_for_a_conversation(store: EventStore, appends: int = 1) -> None:
+async def until_an_append_waits_for_a_lock(store: EventStore, appends: int = 1) -> None:
     async def waiting() -> bool:
         return (
             await number(store, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") >= appends
         )
 
-    await until_async(waiting, "an append waits for a conversation that somebody else holds")
+    await until_async(waiting, "an append waits for the lock of a conversation")
 
 
-async def test_appends_that_come_together_are_committed_together(store: EventStore) -> None:
+async def test_concurrent_appends_are_committed_together(store: EventStore) -> None:
     await store.append(uuid4(), [note()])
     conversations = [uuid4() for _ in range(100)]
     await asyncio.gather(*(store.append(conversation, [note()]) for conversation in conversations))
     assert await number(store, ONE_TRANSACTION, conversations) <= 6
 
 
-async def test_each_append_of_a_group_has_an_outcome_of_its_own(store: EventStore) -> None:
+async def test_each_append_of_a_group_has_its_own_outcome(store: EventStore) -> None:
     stale, known = uuid4(), uuid4()
     first, other = NewEvent(note("first")), uuid4()
     await store.append(stale, [note()])
@@ -71,7 +71,9 @@ async def test_each_append_of_a_group_has_an_outcome_of_its_own(store: EventStor
     assert [event.content async for event in store.read(known)] == ["first"]
 
 
-async def test_what_fails_in_the_server_fails_its_own_append_only(store: EventStore, superuser_url: str) -> None:
+async def test_an_error_of_the_server_fails_only_the_append_that_caused_it(
+    store: EventStore, superuser_url: str
+) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute(
             """
@@ -91,13 +93,13 @@ async def test_what_fails_in_the_server_fails_its_own_append_only(store: EventSt
     assert "not this one" in str(results[20])
 
 
-async def test_a_locked_conversation_does_not_hold_up_the_others(store: EventStore) -> None:
+async def test_a_locked_conversation_does_not_delay_the_others(store: EventStore) -> None:
     locked = uuid4()
     holder = await store.connect()
     async with holder, holder.transaction():
         await append_raw_async(holder, "theirs", conversation=locked)
         mine = [asyncio.create_task(store.append(locked, [note(n)])) for n in range(20)]
-        await until_somebody_waits_for_a_conversation(store)
+        await until_an_append_waits_for_a_lock(store)
         for _ in range(5):
             await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(50)))
         assert not any(task.done() for task in mine)
@@ -105,38 +107,38 @@ async def test_a_locked_conversation_does_not_hold_up_the_others(store: EventSto
     assert sorted(result.version for result in results) == list(range(2, 22))
 
 
-async def test_many_locked_conversations_take_turns_in_waiting(store: EventStore) -> None:
+async def test_appends_to_many_locked_conversations_wait_in_turn(store: EventStore) -> None:
     conversations = [uuid4() for _ in range(8)]
     holder = await store.connect()
     async with holder, holder.transaction():
         for conversation in conversations:
             await append_raw_async(holder, "theirs", conversation=conversation)
         mine = [asyncio.create_task(store.append(conversation, [note()])) for conversation in conversations]
-        await until_somebody_waits_for_a_conversation(store, appends=2)
+        await until_an_append_waits_for_a_lock(store, appends=2)
         await store.append(uuid4(), [note()])
     results = await asyncio.gather(*mine)
     assert [result.version for result in results] == [2] * 8
 
 
-async def test_an_append_that_is_cancelled_while_it_waits_is_not_done(store: EventStore) -> None:
+async def test_an_append_that_is_cancelled_in_the_queue_writes_nothing(store: EventStore) -> None:
     locked = uuid4()
     holder = await store.connect()
     event = NewEvent(note("cancelled"))
     async with holder, holder.transaction():
         await append_raw_async(holder, "theirs", conversation=locked)
-        under_way = asyncio.create_task(store.append(locked, [note("mine")]))
-        await until_somebody_waits_for_a_conversation(store)
+        in_flight = asyncio.create_task(store.append(locked, [note("mine")]))
+        await until_an_append_waits_for_a_lock(store)
         waiting = asyncio.create_task(store.append(locked, [event]))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    await under_way
+    await in_flight
     assert [event.content async for event in store.read(locked)] == ["theirs", "mine"]
     assert (await store.append(locked, [event])).events[0].is_new
 
 
-async def test_an_append_that_is_cancelled_under_way_is_done_wholly_or_not_at_all(store: EventStore) -> None:
+async def test_an_append_that_is_cancelled_in_flight_is_stored_as_a_whole_or_not_at_all(store: EventStore) -> None:
     for _ in range(40):
         conversation, events = uuid4(), [NewEvent(note(n)) for n in range(3)]
         task = asyncio.create_task(store.append(conversation, events))
@@ -148,8 +150,8 @@ async def test_an_append_that_is_cancelled_under_way_is_done_wholly_or_not_at_al
         assert [event.id async for event in store.read(conversation)] == [event.id for event in events]
 
 
-async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_WAITING_EVENTS", 80)
+async def test_pending_events_are_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_PENDING_EVENTS", 80)
     locked = uuid4()
     holder = await store.connect()
     async with holder, holder.transaction():
@@ -163,9 +165,9 @@ async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.Monk
                 return super().to_content()
 
         mine = [asyncio.create_task(store.append(locked, [Counted(role="user", content="x")])) for _ in range(50)]
-        await until_somebody_waits_for_a_conversation(store)
-        assert made == 80 // batching.CONVERSATION_PART  # the others wait, not serialised
-        await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(200)))  # which others pass
+        await until_an_append_waits_for_a_lock(store)
+        assert made == 80 * batching.MAX_CONVERSATION_FRACTION  # the others wait and are not encoded
+        await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(200)))
         for task in mine[::2]:
             task.cancel()
         await asyncio.sleep(0)
@@ -176,8 +178,8 @@ async def test_what_waits_is_bounded(store: EventStore, monkeypatch: pytest.Monk
     assert len(versions) >= 26
 
 
-async def test_bytes_count_as_well(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_WAITING_BYTES", 10_000)
+async def test_pending_bytes_are_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_PENDING_BYTES", 10_000)
     results = await asyncio.gather(
         *(store.append(uuid4(), [MessageAdded(role="user", content="x" * 9_000)]) for _ in range(40))
     )
@@ -186,7 +188,7 @@ async def test_bytes_count_as_well(store: EventStore, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def cut(superuser_url: str) -> Callable[[], int]:
-    """Ends the connections of the store; returns how many."""
+    """Return a function that ends the connections of the store and returns their number."""
 
     def cut() -> int:
         with psycopg.connect(superuser_url, autocommit=True) as connection:
@@ -200,14 +202,16 @@ def cut(superuser_url: str) -> Callable[[], int]:
     return cut
 
 
-async def test_a_connection_lost_at_rest_is_replaced_without_a_word(store: EventStore, cut: Callable[[], int]) -> None:
+async def test_an_idle_connection_that_was_lost_is_replaced(store: EventStore, cut: Callable[[], int]) -> None:
     conversation = uuid4()
     for version in range(1, 6):
         assert (await store.append(conversation, [note()])).version == version
         assert await asyncio.to_thread(cut) >= 1
 
 
-async def test_appends_under_way_on_a_lost_connection_happen_once(store: EventStore, cut: Callable[[], int]) -> None:
+async def test_appends_in_flight_on_a_lost_connection_are_stored_once(
+    store: EventStore, cut: Callable[[], int]
+) -> None:
     conversations = [uuid4() for _ in range(30)]
     for _ in range(5):
         tasks = [asyncio.create_task(store.append(conversation, [note()])) for conversation in conversations]
@@ -219,20 +223,20 @@ async def test_appends_under_way_on_a_lost_connection_happen_once(store: EventSt
         assert versions == list(range(1, len(versions) + 1))
 
 
-async def test_closing_lets_what_is_under_way_arrive_and_refuses_the_rest(store: EventStore) -> None:
+async def test_closing_waits_for_appends_in_flight_and_refuses_the_others(store: EventStore) -> None:
     locked = uuid4()
     holder = await store.connect()
     async with holder:
         async with holder.transaction():
             await append_raw_async(holder, "theirs", conversation=locked)
-            under_way = asyncio.create_task(store.append(locked, [note("mine")]))
-            await until_somebody_waits_for_a_conversation(store)
+            in_flight = asyncio.create_task(store.append(locked, [note("mine")]))
+            await until_an_append_waits_for_a_lock(store)
             waiting = asyncio.create_task(store.append(locked, [note("too late")]))
             await asyncio.sleep(0)
             closing = asyncio.create_task(store.close())
             with pytest.raises(StoreClosed):
                 await waiting
         await closing
-    assert (await under_way).version == 2
+    assert (await in_flight).version == 2
     with pytest.raises(StoreClosed):
         await store.append(locked, [note()])

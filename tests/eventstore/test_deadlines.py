@@ -1,4 +1,4 @@
-"""Every append ends in time, in an error that says whether it may be stored; and appends keep their order meanwhile."""
+"""Every append ends in time, with an error that tells whether it may be stored, and appends keep their order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def sent(condition: Any, what: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("clean_environment")
-async def test_behind_a_black_hole_every_append_ends_in_time(database_url: str) -> None:
+async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: str) -> None:
     async with black_hole(database_url) as hole:
         settings = Settings(database_url=hole.url, connect_timeout=2, append_seconds=SECONDS)
         store = EventStore(settings)
@@ -66,16 +66,16 @@ async def test_behind_a_black_hole_every_append_ends_in_time(database_url: str) 
         assert isinstance(not_sent, ServerUnreachable)
         assert "was not sent" in str(not_sent) or "no connection" in str(not_sent)
 
-        # When the server is there again, the store goes on by itself.
+        # When the server is back, the store continues by itself.
         hole.is_silent = False
         async with ends_within(SECONDS):
             await store.append(conversation, events)
         hole.silence()
         before = hole.swallowed
         async with ends_within(SECONDS + 1):
-            given_up = asyncio.create_task(store.append(conversation, [unsent]))
+            cancelled = asyncio.create_task(store.append(conversation, [unsent]))
             await sent(lambda: hole.swallowed > before, "the append was sent")
-            given_up.cancel()
+            cancelled.cancel()
             with pytest.raises((ConnectionLost, ServerUnreachable)):
                 await store.append(conversation, [unsent])
 
@@ -95,11 +95,11 @@ async def test_behind_a_black_hole_every_append_ends_in_time(database_url: str) 
 
 
 @pytest.mark.usefixtures("clean_environment")
-async def test_an_append_is_sent_again_when_its_server_fell_silent_and_another_answers(database_url: str) -> None:
+async def test_an_append_is_sent_again_if_its_server_is_silent_and_another_answers(database_url: str) -> None:
     async with black_hole(database_url) as hole:
         settings = Settings(database_url=hole.url, connect_timeout=2, append_seconds=SECONDS)
         async with EventStore(settings) as store:
-            # Several connections, of which all but one lie idle when the server falls silent.
+            # Several connections, of which all but one are idle when the server becomes silent.
             await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(100)))
             hole.silence()
             hole.is_silent = False
@@ -111,7 +111,7 @@ async def test_an_append_is_sent_again_when_its_server_fell_silent_and_another_a
 
 
 async def holder_of(store: EventStore, conversation: UUID, name: str) -> psycopg.AsyncConnection[Any]:
-    """A connection with an open transaction in which somebody has appended."""
+    """Return a connection with an open transaction that has appended to a conversation."""
     holder = await store.connect()
     await holder.execute(f"SET application_name = '{name}'")
     await holder.execute("BEGIN")
@@ -119,7 +119,7 @@ async def holder_of(store: EventStore, conversation: UUID, name: str) -> psycopg
     return holder
 
 
-async def test_an_append_to_a_locked_conversation_ends_in_an_error_that_names_the_holder(settings: Settings) -> None:
+async def test_an_append_to_a_locked_conversation_ends_with_an_error_that_names_the_holder(settings: Settings) -> None:
     hasty = settings.model_copy(update={"append_seconds": 2.0})
     async with EventStore(hasty) as store:
         locked, began = uuid4(), datetime.now(UTC)
@@ -183,7 +183,9 @@ async def test_an_append_that_was_set_aside_stays_ahead_of_later_ones(store: Eve
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_appends_keep_their_order_whatever_others_hold(store: EventStore, database_url: str, seed: int) -> None:
+async def test_appends_keep_their_order_whatever_other_transactions_lock(
+    store: EventStore, database_url: str, seed: int
+) -> None:
     chance = random.Random(seed)
     conversations = [uuid4() for _ in range(4)]
     stop = threading.Event()
@@ -227,7 +229,9 @@ async def test_appends_keep_their_order_whatever_others_hold(store: EventStore, 
 
 @pytest.mark.usefixtures("clean_environment")
 @pytest.mark.parametrize("closes", [False, True])
-async def test_what_was_sent_to_a_server_that_died_may_be_stored(own_server: EmbeddedServer, closes: bool) -> None:
+async def test_an_append_in_flight_to_a_server_that_died_may_be_stored(
+    own_server: EmbeddedServer, closes: bool
+) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=2)
     Migrator(own_server.url(), settings).up()
     locked, event, other = uuid4(), NewEvent(note("sent")), NewEvent(note("not sent"))
@@ -255,7 +259,7 @@ async def test_what_was_sent_to_a_server_that_died_may_be_stored(own_server: Emb
 
 
 @pytest.mark.usefixtures("clean_environment")
-async def test_what_a_user_may_have_stored_before_they_lost_access(own_server: EmbeddedServer) -> None:
+async def test_an_append_may_be_stored_although_its_user_has_lost_access(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url())
     await asyncio.to_thread(Migrator(own_server.url(), settings).up)
     conversation, event = uuid4(), NewEvent(note())
@@ -297,7 +301,7 @@ def alive(server: EmbeddedServer) -> bool:
     return True
 
 
-def test_closing_a_synchronous_store_tells_what_may_be_stored(settings: Settings, superuser_url: str) -> None:
+def test_closing_a_synchronous_store_reports_appends_that_may_be_stored(settings: Settings, superuser_url: str) -> None:
     event, outcome = NewEvent(note()), []
 
     def append() -> None:

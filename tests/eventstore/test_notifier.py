@@ -1,4 +1,4 @@
-"""Listening connections may go their own way, and whatever becomes of them, events come: soon, or a little later."""
+"""Listening connections may use another address, and whatever happens to them, events arrive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import Follower, until_asleep
+from support.follow import Follower, until_waiting
 from support.raw import note
 from support.servers import DatabaseServer
 from support.waiting import until_async
@@ -31,61 +31,59 @@ NOTICED_WITHIN_SECONDS = 10.0
 
 @pytest.fixture
 async def admin(database_url: str) -> AsyncIterator[Admin]:
-    """A connection beside the store's."""
+    """A connection that does not belong to the store."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 async def wire(database_url: str) -> AsyncIterator[Wire]:
-    """A wire to the server, which only listening connections take."""
+    """A proxy to the server that only listening connections use."""
     async with wire_to(database_url) as wire:
         yield wire
 
 
 @pytest.fixture
 async def store(wire: Wire, database_url: str, clean_environment: None) -> AsyncIterator[EventStore]:
-    """A store that listens through the wire."""
+    """A store that listens through the proxy."""
     settings = Settings(database_url=database_url, listen_url=wire.url, connect_timeout=2)
     async with EventStore(settings) as store:
         yield store
 
 
 async def arrives(follower: Follower, content: Any, seconds: float = NOTICED_WITHIN_SECONDS) -> float:
-    """Seconds until the next event comes, which is this one."""
+    """Wait for the next event and check its content. Return the seconds that it took."""
     begin = time.monotonic()
     [event] = await follower.take(patience=seconds)
     assert event.content == content
     return time.monotonic() - begin
 
 
-async def wait_again_and_again(store: EventStore) -> None:
-    """As a consumer with a loop of its own does."""
+async def wait_repeatedly(store: EventStore) -> None:
+    """Wait repeatedly, as a consumer does that reads by itself."""
     while True:
         await store.wait(0)
 
 
-async def test_only_listening_connections_take_the_way_that_is_set_for_them(
-    store: EventStore, wire: Wire, admin: Admin
-) -> None:
+async def test_only_listening_connections_use_the_listen_url(store: EventStore, wire: Wire, admin: Admin) -> None:
     await store.append(uuid4(), [note(1)])
     assert [event.content async for event in store.read_log()] == [1]
     assert wire.links == []
     async with Follower(store.subscribe()) as one, Follower(store.subscribe()) as two:
-        await until_asleep(admin)
+        await until_waiting(admin)
         assert len(wire.links) == 1
         await store.append(uuid4(), [note(2)])
         assert await one.contents(2) == await two.contents(2) == [1, 2]
 
 
-async def test_a_way_to_another_database_is_refused(
+async def test_a_listen_url_of_another_database_is_refused(
     clean_environment: None, database_url: str, server: DatabaseServer
 ) -> None:
     other = server.create_database()
     try:
         async with EventStore(Settings(database_url=database_url, listen_url=server.url(other))) as store:
             with pytest.raises(SettingsError, match="EVENTSTORE_LISTEN_URL: leads to another database"):
-                await asyncio.wait_for(wait_again_and_again(store), NOTICED_WITHIN_SECONDS)
+                await asyncio.wait_for(wait_repeatedly(store), NOTICED_WITHIN_SECONDS)
             async with Follower(store.subscribe()) as follower:
                 with pytest.raises(SettingsError, match="EVENTSTORE_LISTEN_URL"):
                     await asyncio.wait_for(asyncio.shield(follower.task), NOTICED_WITHIN_SECONDS)
@@ -93,7 +91,7 @@ async def test_a_way_to_another_database_is_refused(
         server.drop_database(other)
 
 
-async def test_a_way_that_is_no_url_is_refused_when_the_store_is_opened(
+async def test_an_invalid_listen_url_is_refused_when_the_store_opens(
     clean_environment: None, database_url: str
 ) -> None:
     with pytest.raises(SettingsError, match="EVENTSTORE_LISTEN_URL: expected postgresql://"):
@@ -101,37 +99,37 @@ async def test_a_way_that_is_no_url_is_refused_when_the_store_is_opened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("silent", "asleep"), [("both ways", 2), ("to us", 1)])
-async def test_a_connection_gone_dead_without_a_word_is_noticed_and_replaced(
-    store: EventStore, wire: Wire, admin: Admin, silent: str, asleep: int
+@pytest.mark.parametrize(("silent", "waiting"), [("both ways", 2), ("to us", 1)])
+async def test_a_silent_connection_is_noticed_and_replaced(
+    store: EventStore, wire: Wire, admin: Admin, silent: str, waiting: int
 ) -> None:
     async with Follower(store.subscribe()) as follower:
-        await until_asleep(admin)
+        await until_waiting(admin)
         [dead] = wire.links
         begin = time.monotonic()
         dead.passes_requests = silent == "to us"
         dead.passes_answers = False
         await store.append(uuid4(), [note("in the dark")])
         assert await arrives(follower, "in the dark") < NOTICED_WITHIN_SECONDS
-        # In the first case the server does not know yet that the dead one is gone.
-        await until_asleep(admin, asleep)
+        # In the first case the server does not know yet that the dead connection has ended.
+        await until_waiting(admin, waiting)
         assert time.monotonic() - begin < NOTICED_WITHIN_SECONDS
         await store.append(uuid4(), [note("heard")])
         assert await arrives(follower, "heard") < 1
 
 
-async def test_the_server_ends_a_sleeper_who_is_gone_without_a_word(
+async def test_the_server_ends_a_listening_session_whose_client_vanished(
     store: EventStore, wire: Wire, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 0.2)
     monkeypatch.setattr(eventstore.notifier, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(eventstore.notifier, "IDLE_SECONDS", 2.0)
     async with Follower(store.subscribe()):
-        await until_asleep(admin)
+        await until_waiting(admin)
         [dead] = wire.links
         dead.passes_requests = dead.passes_answers = False
-        await until_asleep(admin, 2)
-        await until_asleep(admin, 1)
+        await until_waiting(admin, 2)
+        await until_waiting(admin, 1)
 
         async def is_closed() -> bool:
             return dead not in wire.links
@@ -141,23 +139,25 @@ async def test_the_server_ends_a_sleeper_who_is_gone_without_a_word(
 
 async def test_a_terminated_connection_is_replaced(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower:
-        await until_asleep(admin)
+        await until_waiting(admin)
         begin = time.monotonic()
         cursor = await admin.execute(
             "SELECT pg_terminate_backend(l.pid) FROM pg_locks l"
-            " WHERE l.locktype = 'advisory' AND l.classid = 'waiter_slots'::regclass"
+            " WHERE l.locktype = 'advisory' AND l.classid = 'waiter_flag'::regclass"
         )
         assert await cursor.fetchall() == [(True,)]
-        await until_asleep(admin, 0)
+        await until_waiting(admin, 0)
         await store.append(uuid4(), [note("in the dark")])
         assert await arrives(follower, "in the dark") < NOTICED_WITHIN_SECONDS
-        await until_asleep(admin)
+        await until_waiting(admin)
         assert time.monotonic() - begin < NOTICED_WITHIN_SECONDS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["refuses", "is silent"])
-async def test_events_come_while_nobody_can_listen(store: EventStore, wire: Wire, admin: Admin, how: str) -> None:
+async def test_events_arrive_while_listening_is_impossible(
+    store: EventStore, wire: Wire, admin: Admin, how: str
+) -> None:
     if how == "refuses":
         wire.refuse()
     wire.is_dead = how == "is silent"
@@ -168,12 +168,12 @@ async def test_events_come_while_nobody_can_listen(store: EventStore, wire: Wire
         if how == "refuses":
             await wire.open()
         wire.is_dead = False
-        await until_asleep(admin)
+        await until_waiting(admin)
         await store.append(uuid4(), [note("heard")])
         assert await arrives(follower, "heard") < 1
 
 
-async def test_a_pooler_that_swallows_notifications_is_found_out(
+async def test_a_pooler_that_swallows_notifications_is_detected(
     store: EventStore, wire: Wire, admin: Admin, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.swallows_notifications = True
@@ -186,7 +186,7 @@ async def test_a_pooler_that_swallows_notifications_is_found_out(
             await until_async(warned, "a warning names the setting")
             await store.append(uuid4(), [note(1)])
             assert await arrives(follower, 1) < 3
-            await until_asleep(admin, 0)  # whoever lay down on a borrowed connection would leave the lock behind
+            await until_waiting(admin, 0)  # a wait on a borrowed session would leave the lock behind
     assert caplog.text.count("notifications do not come through") == 1
 
 
@@ -199,13 +199,13 @@ async def test_a_server_that_was_restarted_is_listened_to_again(
     Migrator(url, settings).up()
     async with EventStore(settings) as store, Follower(store.subscribe()) as follower:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as before:
-            await until_asleep(before)
+            await until_waiting(before)
         assert own_server.pid is not None
         begin = time.monotonic()
         os.kill(own_server.pid, signal.SIGQUIT)
         own_server.ensure_running()
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as after:
-            await until_asleep(after)
+            await until_waiting(after)
         assert time.monotonic() - begin < NOTICED_WITHIN_SECONDS
         await store.append(uuid4(), [note("again")])
         assert await arrives(follower, "again") < 1

@@ -1,4 +1,4 @@
-"""Appends succeed while the server's queue of notifications is full, and consumers hear of them all the same."""
+"""Appends succeed while the server's queue of notifications is full, and consumers receive their events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _superuser(server: EmbeddedServer) -> psycopg.Connection[tuple[object, ...]]
 
 @contextmanager
 def full_queue(server: EmbeddedServer) -> Iterator[None]:
-    """Until the end of the block the queue is full, by a login that may only connect."""
+    """Keep the queue full until the end of the block, with a login that may only connect."""
     with _superuser(server) as superuser:
         superuser.execute("CREATE ROLE stranger LOGIN PASSWORD 'test'")
     url = server.url("stranger").replace("stranger@", "stranger:test@")
@@ -57,7 +57,7 @@ def full_queue(server: EmbeddedServer) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("clean_environment")
-async def test_appends_and_consumers_outlive_a_full_queue(small_queue: EmbeddedServer) -> None:
+async def test_appends_and_consumers_work_while_the_queue_is_full(small_queue: EmbeddedServer) -> None:
     settings = Settings(database_url=small_queue.url())
     conversation = uuid4()
     async with EventStore(settings) as store:

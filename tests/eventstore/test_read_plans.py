@@ -19,7 +19,7 @@ from support.servers import DatabaseServer
 
 from eventstore import EventStore, Settings
 from eventstore.database.queries import query
-from eventstore.read import SPAN, Filter, Source, Walk, conversation_source, log_source
+from eventstore.read import SPAN, Filter, RemainingRange, Source, conversation_source, log_source
 
 SHORT, LONG = 5_000, 50_000
 LIMIT = 100
@@ -53,7 +53,7 @@ class Logs:
 
     def page(self, size: int, analyzed: bool, source: Source, first: int, last: int, kind: Kind) -> Plan:
         """How the first page between two positions or versions is read."""
-        parameters = source.given | Walk(source, first, last, LIMIT).bounds()
+        parameters = source.given | RemainingRange(source, first, last, LIMIT).page_parameters()
         return self.plan(size, analyzed, source.text, parameters, kind)
 
 

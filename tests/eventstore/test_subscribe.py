@@ -1,4 +1,4 @@
-"""A subscription gives every event once, in order, soon, and goes on whatever happens to its connections."""
+"""A subscription delivers every event once, in order, soon, whatever happens to its connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import PATIENCE, Follower, end_all_others, eventually, until_asleep
+from support.follow import PATIENCE, Follower, end_all_others, eventually, until_waiting
 from support.raw import append_raw_async, note
 
 import eventstore.notifier
@@ -23,26 +23,26 @@ Admin = psycopg.AsyncConnection[Any]
 
 @pytest.fixture
 async def admin(database_url: str) -> AsyncIterator[Admin]:
-    """A connection beside the store's."""
+    """A connection that does not belong to the store."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sleepers do not look by themselves: who is not woken sleeps for good."""
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consumers do not poll: without a notification they wait forever."""
     monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 10_000.0)
 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost server is looked for again at once."""
+    """The store reconnects to a lost server at once."""
     monkeypatch.setattr(eventstore.notifier, "RECONNECT_SECONDS", 0.01)
     monkeypatch.setattr(eventstore.subscribe, "RETRY_SECONDS", 0.01)
 
 
 class Looks:
-    """Counts how often a store looked for new events."""
+    """Counts the queries for new events."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -55,7 +55,7 @@ class Looks:
         monkeypatch.setattr(Listener, "look", counted)
 
     async def more(self, times: int = 3) -> None:
-        """Returns after some further looks."""
+        """Wait for some further queries."""
         wanted = self.count + times
 
         async def reached() -> bool:
@@ -64,7 +64,7 @@ class Looks:
         await eventually(reached)
 
 
-async def test_what_is_there_and_what_comes_is_one_stream(store: EventStore) -> None:
+async def test_stored_and_new_events_are_one_stream(store: EventStore) -> None:
     await store.append(uuid4(), [note(1), note(2)])
     async with Follower(store.subscribe()) as follower:
         assert await follower.contents(2) == [1, 2]
@@ -74,7 +74,7 @@ async def test_what_is_there_and_what_comes_is_one_stream(store: EventStore) -> 
         assert await follower.contents(2) == [4, 5]
 
 
-async def test_it_begins_after_the_position_given(store: EventStore) -> None:
+async def test_it_begins_after_a_position(store: EventStore) -> None:
     result = await store.append(uuid4(), [note(n) for n in range(5)])
     async with Follower(store.subscribe(after=result.events[2].position)) as follower:
         assert await follower.contents(2) == [3, 4]
@@ -93,13 +93,13 @@ async def test_a_consumer_resumes_where_it_stopped(store: EventStore) -> None:
     assert seen == list(range(300))
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_a_sleeper_is_woken_by_each_append(store: EventStore, admin: Admin) -> None:
+@pytest.mark.usefixtures("without_polling")
+async def test_a_waiting_consumer_is_notified_by_each_append(store: EventStore, admin: Admin) -> None:
     loop = asyncio.get_running_loop()
     delays = []
     async with Follower(store.subscribe()) as follower:
         for n in range(20):
-            await until_asleep(admin)
+            await until_waiting(admin)
             await store.append(uuid4(), [note(n)])
             start = loop.time()
             assert await follower.contents() == [n]
@@ -107,20 +107,18 @@ async def test_a_sleeper_is_woken_by_each_append(store: EventStore, admin: Admin
     assert sorted(delays)[10] < 0.5
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_a_transaction_of_somebody_else_wakes_the_sleeper_when_it_commits(
-    store: EventStore, admin: Admin
-) -> None:
+@pytest.mark.usefixtures("without_polling")
+async def test_the_commit_of_another_transaction_notifies_a_waiting_consumer(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower, await store.connect() as other:
-        await until_asleep(admin)
+        await until_waiting(admin)
         await other.execute("BEGIN")
         await append_raw_async(other, "later")
         await other.execute("COMMIT")
         assert await follower.contents() == ["later"]
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_an_append_in_flight_when_the_consumer_lies_down_is_not_slept_through(
+@pytest.mark.usefixtures("without_polling")
+async def test_an_append_in_flight_when_a_wait_begins_is_not_missed(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = Looks(monkeypatch)
@@ -133,20 +131,20 @@ async def test_an_append_in_flight_when_the_consumer_lies_down_is_not_slept_thro
             assert await follower.contents() == ["slow"]
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_an_aborted_append_does_not_keep_anybody_awake(store: EventStore, admin: Admin) -> None:
+@pytest.mark.usefixtures("without_polling")
+async def test_an_aborted_append_does_not_keep_consumers_polling(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower, await store.connect() as other:
-        await until_asleep(admin)
+        await until_waiting(admin)
         await other.execute("BEGIN")
         await append_raw_async(other, "never")
         await other.execute("ROLLBACK")
-        await until_asleep(admin)
+        await until_waiting(admin)
         await store.append(uuid4(), [note("next")])
         assert await follower.contents() == ["next"]
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_all_consumers_of_all_processes_are_woken(store: EventStore, settings: Settings, admin: Admin) -> None:
+@pytest.mark.usefixtures("without_polling")
+async def test_all_consumers_of_all_processes_are_notified(store: EventStore, settings: Settings, admin: Admin) -> None:
     async with EventStore(settings) as other:
         first = await store.append(uuid4(), [note(1)])
         followers = [
@@ -155,23 +153,23 @@ async def test_all_consumers_of_all_processes_are_woken(store: EventStore, setti
         assert await followers[0].contents() == [1]
         assert await followers[2].contents() == [1]
         for n in range(2, 6):
-            await until_asleep(admin, 2)
+            await until_waiting(admin, 2)
             await store.append(uuid4(), [note(n)])
             assert [await follower.contents() for follower in followers] == [[n]] * 3
         for follower in followers:
             await follower.__aexit__()
 
 
-async def test_nobody_is_notified_while_nobody_sleeps(store: EventStore, admin: Admin) -> None:
+async def test_appends_do_not_notify_while_no_consumer_waits(store: EventStore, admin: Admin) -> None:
     await admin.execute("LISTEN eventstore_public")
     await store.append(uuid4(), [note(1)])
     async with Follower(store.subscribe()) as follower:
         assert await follower.contents() == [1]
-        await until_asleep(admin)
+        await until_waiting(admin)
     assert [n async for n in admin.notifies(timeout=0)] == []
-    await until_asleep(admin, 0)
+    await until_waiting(admin, 0)
     async with Follower(store.subscribe(after=1)) as follower:
-        await until_asleep(admin)
+        await until_waiting(admin)
         await store.append(uuid4(), [note(2)])
         assert await follower.contents() == [2]
         heard = [n async for n in admin.notifies(timeout=5, stop_after=1)]
@@ -195,7 +193,7 @@ async def test_a_late_commit_at_a_low_position_is_not_skipped(
 
 
 @pytest.mark.parametrize("filters", [{}, {"types": ["noted"]}, {"all_tenants": True}], ids=str)
-async def test_positions_that_were_never_used_hold_nobody_up(store: EventStore, filters: dict[str, Any]) -> None:
+async def test_unused_positions_delay_no_consumer(store: EventStore, filters: dict[str, Any]) -> None:
     async with await store.connect() as other, Follower(store.subscribe(**filters)) as follower:
         for n in range(5):
             await other.execute("BEGIN")
@@ -216,7 +214,9 @@ async def test_positions_that_were_never_used_hold_nobody_up(store: EventStore, 
     ],
     ids=str,
 )
-async def test_only_what_was_asked_for_comes(store: EventStore, filters: dict[str, Any], found: list[int]) -> None:
+async def test_only_events_that_match_the_filter_are_delivered(
+    store: EventStore, filters: dict[str, Any], found: list[int]
+) -> None:
     kinds = [
         {"events": lambda n: [note(n, "red")]},
         {"events": lambda n: [NewEvent(note(n), actor="ana")]},
@@ -237,28 +237,28 @@ async def test_it_survives_the_loss_of_all_its_connections(store: EventStore, ad
             await store.append(uuid4(), [note(n)])
             assert await follower.contents() == [n]
             if n % 2:
-                await until_asleep(admin)
+                await until_waiting(admin)
             assert await end_all_others(admin) > 0
 
 
-@pytest.mark.usefixtures("quick_retries", "no_net")
-async def test_a_sleeper_whose_connection_was_lost_is_still_woken(store: EventStore, admin: Admin) -> None:
+@pytest.mark.usefixtures("quick_retries", "without_polling")
+async def test_a_waiting_consumer_whose_connection_was_lost_is_notified(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower:
         for n in range(3):
-            await until_asleep(admin)
+            await until_waiting(admin)
             await end_all_others(admin)
             await store.append(uuid4(), [note(n)])
             assert await follower.contents() == [n]
 
 
-async def test_leaving_the_loop_early_leaves_nothing_behind(store: EventStore, admin: Admin) -> None:
+async def test_an_iteration_that_ends_early_leaves_no_tasks(store: EventStore, admin: Admin) -> None:
     await store.append(uuid4(), [note(n) for n in range(10)])
     for _ in range(20):
         async for event in store.subscribe():
             if event.content == 3:
                 break
     async with Follower(store.subscribe(after=10)):
-        await until_asleep(admin)
+        await until_waiting(admin)
     count = await (
         await admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
     ).fetchone()
@@ -277,29 +277,34 @@ async def test_a_subscription_of_a_closed_store_ends_with_an_error(settings: Set
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_closing_at_the_moment_of_waking_ends(settings: Settings, admin: Admin, steps: int) -> None:
+async def test_closing_while_a_wait_ends_does_not_hang(settings: Settings, admin: Admin, steps: int) -> None:
     store = EventStore(settings)
     await store.open()
     await store.append(uuid4(), [note(1)])
-    sleeper = asyncio.create_task(store.wait(1))
-    await until_asleep(admin)
-    # Who has seen less stirs the one who sleeps, and the store is closed so many steps of the loop later.
-    newcomer = asyncio.create_task(store.wait(0))
+
+    async def wait_repeatedly() -> None:
+        while True:  # a wait also ends if connecting takes long
+            await store.wait(1)
+
+    waiting_consumer = asyncio.create_task(wait_repeatedly())
+    await until_waiting(admin)
+    # A consumer that has seen less ends the pause of the watcher; the store is closed some loop iterations later.
+    new_consumer = asyncio.create_task(store.wait(0))
     for _ in range(steps):
         await asyncio.sleep(0)
     closing = asyncio.create_task(store.close())
     done, _ = await asyncio.wait([closing], timeout=PATIENCE)
-    for waiting in (sleeper, newcomer, closing):
+    for waiting in (waiting_consumer, new_consumer, closing):
         waiting.cancel()
-    await asyncio.gather(sleeper, newcomer, closing, return_exceptions=True)
+    await asyncio.gather(waiting_consumer, new_consumer, closing, return_exceptions=True)
     assert done == {closing}
 
 
-async def test_the_slots_of_those_who_left_are_used_again(settings: Settings, admin: Admin) -> None:
+async def test_closed_stores_leave_one_flag(settings: Settings, admin: Admin) -> None:
     for _ in range(5):
         async with EventStore(settings) as store, Follower(store.subscribe()):
-            await until_asleep(admin)
-    row = await (await admin.execute("SELECT last_value FROM waiter_slots")).fetchone()
+            await until_waiting(admin)
+    row = await (await admin.execute("SELECT last_value FROM waiter_flag")).fetchone()
     assert row == (1,)
 
 

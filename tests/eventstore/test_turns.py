@@ -1,4 +1,4 @@
-"""Tenants take turns in group commit: none waits for what another has in the queue."""
+"""Fairness between tenants in group commit: no tenant waits for the queue of another."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from hypothesis import strategies as st
 from support.raw import note
 
 from eventstore import EventStore
-from eventstore.append import Append
+from eventstore.append import Append, EncodedAppend
 from eventstore.batching import GROUP_EVENTS, PendingAppend, in_turn, next_group
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
 
 
 def pending(tenant: str, conversation: int, events: int = 1) -> PendingAppend:
-    """An append that is not prepared."""
-    append = Append(UUID(int=conversation), [note()] * events)
-    return PendingAppend((tenant, [append], 1024, "", ""), 0.0, asyncio.get_running_loop().create_future())
+    """Return an append that is not encoded."""
+    encoded = EncodedAppend(tenant, [Append(UUID(int=conversation), [note()] * events)], 1024)
+    return PendingAppend(encoded, 0.0, asyncio.get_running_loop().create_future())
 
 
 @given(STEPS)
 async def test_tenants_take_turns_and_each_keeps_its_order(steps: list[tuple[str, int]]) -> None:
     queue = deque(pending(*step) for step in steps)
     taken = list(in_turn(queue))
-    tenants = list(dict.fromkeys(append.tenant for append in queue))
+    tenants = list(dict.fromkeys(append.encoded.tenant for append in queue))
     for tenant in tenants:
-        own = [append for append in queue if append.tenant == tenant]
-        assert [append for append in taken if append.tenant == tenant] == own
-        for number, append in enumerate(own):  # before it go at most as many of each other one, and one
-            others = [each.tenant for each in taken[: taken.index(append)] if each.tenant != tenant]
+        own = [append for append in queue if append.encoded.tenant == tenant]
+        assert [append for append in taken if append.encoded.tenant == tenant] == own
+        for number, append in enumerate(own):  # at most number + 1 appends of each other tenant precede it
+            others = [each.encoded.tenant for each in taken[: taken.index(append)] if each.encoded.tenant != tenant]
             assert all(others.count(other) <= number + 1 for other in tenants)
 
 
-async def test_a_large_append_goes_alone_and_leaves_a_connection_to_small_ones() -> None:
-    large, small, prepared = pending("a", 1, GROUP_EVENTS + 1), pending("b", 2), pending("a", 1)
-    for append in (small, prepared):
-        append.prepare()
-    queue = deque([large, small, prepared])
-    assert next_group(queue, (), 10) == [small], "an append that follows one that is not prepared stays behind it"
-    large.prepare()
-    assert list(queue) == [large, prepared]
-    assert next_group(queue, (), 10, takes_large=False) == []
+async def test_a_large_append_is_sent_alone_and_leaves_a_connection_for_small_ones() -> None:
+    large, small, later = pending("a", 1, GROUP_EVENTS + 1), pending("b", 2), pending("a", 1)
+    for append in (small, later):
+        append.encoded.encode()
+    queue = deque([large, small, later])
+    assert next_group(queue, (), 10) == [small], "an append that follows one that is not encoded stays behind it"
+    large.encoded.encode()
+    assert list(queue) == [large, later]
+    assert next_group(queue, (), 10, allow_large=False) == []
     assert next_group(queue, (), 10) == [large]
-    assert list(queue) == [prepared]
+    assert list(queue) == [later]
 
 
 async def test_appends_to_a_conversation_keep_their_order_whatever_their_size(store: EventStore) -> None:
@@ -58,14 +58,14 @@ async def test_appends_to_a_conversation_keep_their_order_whatever_their_size(st
     assert [event.content async for event in store.read(conversation)] == list(range(sum(sizes)))
 
 
-async def test_a_large_append_that_is_not_valid_or_given_up_changes_nothing(store: EventStore) -> None:
+async def test_a_large_append_that_is_invalid_or_cancelled_changes_nothing(store: EventStore) -> None:
     conversation = uuid4()
     wrong = asyncio.create_task(store.append(conversation, [*[note()] * 200, "no event"]))  # type: ignore[list-item]
-    given_up = asyncio.create_task(store.append(conversation, [note()] * 5000))
+    cancelled = asyncio.create_task(store.append(conversation, [note()] * 5000))
     after = asyncio.create_task(store.append(conversation, [note("after")]))
     await asyncio.sleep(0)
-    given_up.cancel()
-    results = await asyncio.gather(wrong, given_up, after, return_exceptions=True)
+    cancelled.cancel()
+    results = await asyncio.gather(wrong, cancelled, after, return_exceptions=True)
     assert "events[200]" in str(results[0])
     assert isinstance(results[1], asyncio.CancelledError)
     assert [event.content async for event in store.read(conversation)] == ["after"]

@@ -131,7 +131,7 @@ async def test_names_may_have_255_characters_of_any_kind(store: EventStore) -> N
 
 @pytest.mark.parametrize("prefix", RESERVED_PREFIXES)
 def test_application_events_cannot_take_names_of_the_vocabulary(prefix: str) -> None:
-    with pytest.raises(InvalidEvent, match="begins like the built-in events"):
+    with pytest.raises(InvalidEvent, match="begins with a prefix of the built-in events"):
         ApplicationEvent(prefix + "x")
 
 

@@ -1,4 +1,4 @@
-"""Any number of consumers sleep at once, every append wakes them all, and none pays for those who are gone."""
+"""Many consumers wait at once, each append notifies all of them, and consumers that have ended cost nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from support.environment import TREE, child_environment
-from support.follow import PATIENCE, end_all_others, eventually, until_asleep
+from support.follow import PATIENCE, end_all_others, eventually, until_waiting
 from support.raw import append_raw_async, note
 from support.scoped_queries import login_of
 
@@ -22,22 +22,22 @@ from eventstore import EventStore
 from eventstore.notifier import LONGEST_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
 
 Admin = psycopg.AsyncConnection[Any]
-CROWD = 50
+NOTIFIERS = 50
 
-_FLAG = "SELECT last_value FROM waiter_slots"
+_FLAG = "SELECT last_value FROM waiter_flag"
 _LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 
 
 @pytest.fixture
 async def admin(database_url: str) -> AsyncIterator[Admin]:
-    """A connection beside the store's."""
+    """A connection that does not belong to the store."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sleepers do not look by themselves: who is not woken sleeps for good."""
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consumers do not poll: without a notification they wait forever."""
     monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 10_000.0)
 
 
@@ -48,30 +48,36 @@ async def value(connection: Admin, statement: str) -> Any:
 
 
 @asynccontextmanager
-async def crowd(store: EventStore, count: int) -> AsyncIterator[list[Notifier]]:
-    """So many consumers, each on a listening connection of its own; the connections of the pool they share."""
+async def open_notifiers(store: EventStore, count: int) -> AsyncIterator[list[Notifier]]:
+    """Open a number of notifiers, each with its own listening connection."""
     async with AsyncExitStack() as stack:
-        wakers = [Notifier(store.parts.open_listener) for _ in range(count)]
-        for notifier in wakers:
+        notifiers = [Notifier(store.parts.open_listener) for _ in range(count)]
+        for notifier in notifiers:
             stack.push_async_callback(notifier.close)
-        yield wakers
+        yield notifiers
 
 
-async def woken_at(notifier: Notifier, seen: int) -> tuple[int, int]:
-    """How often it was woken until there were news, and the last position among them."""
+async def wait_for_batch(notifier: Notifier, seen: int) -> tuple[int, int]:
+    """Wait until there are new events. Return the number of waits, and the last position."""
     times = 1
-    while (news := await notifier.wait(seen)) is None:
+    while (batch := await notifier.wait(seen)) is None:
         times += 1
-    return times, news.position
+    return times, batch.position
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_one_append_wakes_fifty_consumers(store: EventStore, admin: Admin) -> None:
-    async with crowd(store, CROWD) as wakers:
+async def wait_repeatedly(notifier: Notifier, seen: int) -> None:
+    """Wait until cancelled: a wait also ends if connecting takes long."""
+    while True:
+        await notifier.wait(seen)
+
+
+@pytest.mark.usefixtures("without_polling")
+async def test_one_append_notifies_fifty_consumers(store: EventStore, admin: Admin) -> None:
+    async with open_notifiers(store, NOTIFIERS) as notifiers:
         seen = 0
         for n in range(4):
-            waiting = [asyncio.create_task(woken_at(notifier, seen)) for notifier in wakers]
-            await until_asleep(admin, CROWD)
+            waiting = [asyncio.create_task(wait_for_batch(notifier, seen)) for notifier in notifiers]
+            await until_waiting(admin, NOTIFIERS)
             position = (await store.append(uuid4(), [note(n)])).position
             async with asyncio.timeout(5):
                 found = await asyncio.gather(*waiting)
@@ -81,8 +87,8 @@ async def test_one_append_wakes_fifty_consumers(store: EventStore, admin: Admin)
             seen = position
 
 
-@pytest.mark.usefixtures("no_net")
-async def test_an_append_takes_no_more_locks_for_a_crowd(store: EventStore, admin: Admin) -> None:
+@pytest.mark.usefixtures("without_polling")
+async def test_an_append_takes_no_more_locks_if_many_consumers_wait(store: EventStore, admin: Admin) -> None:
     async def locks() -> int:
         async with await store.connect() as connection, connection.transaction(force_rollback=True):
             await append_raw_async(connection, "never")
@@ -91,18 +97,18 @@ async def test_an_append_takes_no_more_locks_for_a_crowd(store: EventStore, admi
     await until_flag(store, admin, 0)
     alone = await locks()
     seen = int(await value(admin, "SELECT last_position()"))
-    async with crowd(store, CROWD) as wakers:
-        waiting = [asyncio.create_task(notifier.wait(seen)) for notifier in wakers]
-        await until_asleep(admin, CROWD)
+    async with open_notifiers(store, NOTIFIERS) as notifiers:
+        waiting = [asyncio.create_task(wait_repeatedly(notifier, seen)) for notifier in notifiers]
+        await until_waiting(admin, NOTIFIERS)
         assert await locks() == alone
     await asyncio.gather(*waiting, return_exceptions=True)
-    await until_asleep(admin, 0)
-    await locks()  # finds that nobody sleeps any more
+    await until_waiting(admin, 0)
+    await locks()  # finds that no consumer waits any more
     assert await locks() == alone
 
 
 async def until_flag(store: EventStore, admin: Admin, wanted: int) -> None:
-    """Returns once appends think so of the sleepers: they find out by appending."""
+    """Wait until the flag has a value; appends clear it if they find no waiting session."""
 
     async def is_so() -> bool:
         if await value(admin, _FLAG) == wanted:
@@ -113,66 +119,68 @@ async def until_flag(store: EventStore, admin: Admin, wanted: int) -> None:
     await eventually(is_so)
 
 
-async def test_the_first_append_after_the_last_sleeper_died_stops_notifying(store: EventStore, admin: Admin) -> None:
+async def test_the_first_append_after_the_last_waiting_session_ended_stops_notifying(
+    store: EventStore, admin: Admin
+) -> None:
     await admin.execute("LISTEN eventstore_public")
-    async with crowd(store, 3) as wakers:
-        waiting = [asyncio.create_task(notifier.wait(0)) for notifier in wakers]
-        await until_asleep(admin, 3)
+    async with open_notifiers(store, 3) as notifiers:
+        waiting = [asyncio.create_task(wait_repeatedly(notifier, 0)) for notifier in notifiers]
+        await until_waiting(admin, 3)
         assert await value(admin, _FLAG) == 1
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         await end_all_others(admin)
-    await until_asleep(admin, 0)
+    await until_waiting(admin, 0)
     await store.append(uuid4(), [note(1)])
     assert await value(admin, _FLAG) == 0
     assert [n async for n in admin.notifies(timeout=0)] == []
 
 
-async def test_who_is_busy_gets_up_and_is_not_notified(store: EventStore, admin: Admin) -> None:
-    async with crowd(store, 1) as [notifier]:
-        waiting = asyncio.create_task(woken_at(notifier, 0))
-        await until_asleep(admin)
+async def test_a_busy_consumer_ends_its_wait_and_is_not_notified(store: EventStore, admin: Admin) -> None:
+    async with open_notifiers(store, 1) as [notifier]:
+        waiting = asyncio.create_task(wait_for_batch(notifier, 0))
+        await until_waiting(admin)
         position = (await store.append(uuid4(), [note(1)])).position
         assert (await waiting)[1] == position
-        await until_asleep(admin, 0)  # it does not come back
-        again = asyncio.create_task(woken_at(notifier, position))
-        await until_asleep(admin)
+        await until_waiting(admin, 0)  # the consumer does not wait again
+        again = asyncio.create_task(wait_for_batch(notifier, position))
+        await until_waiting(admin)
         await store.append(uuid4(), [note(2)])
         assert (await again)[1] == position + 1
 
 
-async def test_nobody_lies_down_while_an_append_is_in_flight_or_an_event_waits(store: EventStore, admin: Admin) -> None:
-    await until_flag(store, admin, 0)
-    seen = int(await value(admin, "SELECT last_position()"))
-    async with await login_of(store) as one, await login_of(store) as two:
-        await one.execute("BEGIN")
-        [position] = await append_raw_async(one, "it saw nobody asleep")
-        assert await value(two, f"SELECT begin_wait({seen})") is False
-        await one.execute("COMMIT")
-        assert await value(two, f"SELECT begin_wait({seen})") is False
-        await until_asleep(admin, 0)
-        assert await value(two, f"SELECT begin_wait({position})") is True
-        await until_asleep(admin, 1)
-        assert await value(admin, "SELECT has_waiters()") is True
-        assert await value(two, "SELECT end_wait()") is True
-        await until_asleep(admin, 0)
-
-
-@pytest.mark.usefixtures("no_net")
-async def test_a_sleeper_that_lies_down_while_another_append_clears_the_flag_is_woken(
+async def test_no_wait_begins_while_an_append_is_in_flight_or_there_is_an_event(
     store: EventStore, admin: Admin
 ) -> None:
     await until_flag(store, admin, 0)
     seen = int(await value(admin, "SELECT last_position()"))
-    await admin.execute("SELECT setval('waiter_slots', 1)")  # as a sleeper leaves it that died
-    async with crowd(store, 1) as [notifier], await store.connect() as clears:
+    async with await login_of(store) as one, await login_of(store) as two:
+        await one.execute("BEGIN")
+        [position] = await append_raw_async(one, "it found no waiting session")
+        assert await value(two, f"SELECT begin_wait({seen})") is False
+        await one.execute("COMMIT")
+        assert await value(two, f"SELECT begin_wait({seen})") is False
+        await until_waiting(admin, 0)
+        assert await value(two, f"SELECT begin_wait({position})") is True
+        await until_waiting(admin, 1)
+        assert await value(admin, "SELECT has_waiters()") is True
+        assert await value(two, "SELECT end_wait()") is True
+        await until_waiting(admin, 0)
+
+
+@pytest.mark.usefixtures("without_polling")
+async def test_a_wait_that_begins_while_an_append_clears_the_flag_is_notified(store: EventStore, admin: Admin) -> None:
+    await until_flag(store, admin, 0)
+    seen = int(await value(admin, "SELECT last_position()"))
+    await admin.execute("SELECT setval('waiter_flag', 1)")  # as a waiting session leaves it that was killed
+    async with open_notifiers(store, 1) as [notifier], await store.connect() as clears:
         await clears.execute("BEGIN")
         await append_raw_async(clears, "clears")
         assert await value(admin, _FLAG) == 0
-        waiting = asyncio.create_task(woken_at(notifier, seen))
+        waiting = asyncio.create_task(wait_for_batch(notifier, seen))
         await clears.execute("ROLLBACK")
-        await until_asleep(admin)
+        await until_waiting(admin)
         assert await value(admin, _FLAG) == 1
         await store.append(uuid4(), [note(1)])
         async with asyncio.timeout(5):
@@ -180,10 +188,10 @@ async def test_a_sleeper_that_lies_down_while_another_append_clears_the_flag_is_
 
 
 @pytest.mark.slow
-async def test_no_process_ever_sleeps_through_an_event(store: EventStore, database_url: str) -> None:
-    """Bursts at random moments: the consumers are asleep, or about to be, or about to get up.
+async def test_no_process_ever_misses_an_event(store: EventStore, database_url: str) -> None:
+    """Bursts at random moments: the consumers wait, or are about to begin or to end a wait.
 
-    After each burst there is nothing that would wake somebody who missed it.
+    After each burst nothing would notify a consumer that missed it.
     """
     chance = random.Random(11)
     children = [
@@ -228,27 +236,27 @@ async def test_no_process_ever_sleeps_through_an_event(store: EventStore, databa
             await child.wait()
 
 
-def test_after_a_rest_a_consumer_looks_at_once_and_in_a_stream_ever_less_often() -> None:
+def test_a_consumer_polls_at_once_after_a_rest_and_less_often_in_a_stream() -> None:
     now = 1000.0
-    pace = PollThrottle(now)
+    throttle = PollThrottle(now)
     at_once = 0
-    while not pace.pause(now):
-        pace.spend(now)
+    while not throttle.pause(now):
+        throttle.spend(now)
         at_once += 1
     assert at_once == pytest.approx(SAVED_SECONDS / ROUND_SECONDS, abs=1)
     for _ in range(100):
-        pace.spend(now)
-        now += pace.pause(now)
-    rounds_a_second = 1 / pace_of_long_rounds(pace, now, ROUND_SECONDS)
+        throttle.spend(now)
+        now += throttle.pause(now)
+    rounds_a_second = 1 / pause_after_rounds(throttle, now, ROUND_SECONDS)
     assert rounds_a_second == pytest.approx(POLL_SHARE / ROUND_SECONDS)
-    assert pace_of_long_rounds(pace, now + 100, 60.0) == pytest.approx(LONGEST_PAUSE_SECONDS)
-    assert pace.pause(now + 1000) == 0
+    assert pause_after_rounds(throttle, now + 100, 60.0) == pytest.approx(LONGEST_PAUSE_SECONDS)
+    assert throttle.pause(now + 1000) == 0
 
 
-def pace_of_long_rounds(pace: PollThrottle, now: float, seconds: float) -> float:
-    """The pause after many rounds of such a length."""
+def pause_after_rounds(throttle: PollThrottle, now: float, seconds: float) -> float:
+    """Return the pause after many rounds that cost so many seconds."""
     for _ in range(100):
-        pace.spend(now, seconds)
-        pause = pace.pause(now)
+        throttle.spend(now, seconds)
+        pause = throttle.pause(now)
         now += pause
     return pause

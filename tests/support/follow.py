@@ -1,4 +1,4 @@
-"""Following a subscription in the background, and waiting for conditions instead of for time."""
+"""Helpers that follow a subscription in the background, and wait for conditions instead of sleeping."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
 
 PATIENCE = 8.0
-"""Seconds after which a condition that should come true is given up; no test waits so long when it passes."""
+"""Seconds after which a condition counts as failed; no passing test waits so long."""
 
-_ASLEEP = """
+_WAITING = """
 SELECT count(*)
   FROM pg_locks l
-  JOIN pg_stat_activity a ON a.pid = l.pid AND a.state = 'idle'  -- who is just lying down may get up again at once
- WHERE l.locktype = 'advisory' AND l.classid = 'waiter_slots'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
+  JOIN pg_stat_activity a ON a.pid = l.pid AND a.state = 'idle'  -- until then the wait may still fail
+ WHERE l.locktype = 'advisory' AND l.classid = 'waiter_flag'::regclass::oid AND l.objid = 0 AND l.objsubid = 2
    AND l.mode = 'ShareLock' AND l.granted
    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 """
@@ -34,7 +34,7 @@ SELECT count(pg_terminate_backend(pid))
 
 
 class Follower:
-    """Takes events from a subscription as they come."""
+    """Collects the events of a subscription as they arrive."""
 
     def __init__(self, events: AsyncIterator[Event]) -> None:
         self._events = events
@@ -47,16 +47,16 @@ class Follower:
                 self._queue.put_nowait(event)
 
     async def take(self, count: int = 1, patience: float = PATIENCE) -> list[Event]:
-        """The next events, within so many seconds."""
+        """Return the next events; fail after ``patience`` seconds."""
         async with asyncio.timeout(patience):
             return [await self._queue.get() for _ in range(count)]
 
     async def contents(self, count: int = 1) -> list[Any]:
-        """What the next events hold."""
+        """Return the contents of the next events."""
         return [event.content for event in await self.take(count)]
 
     def is_empty(self) -> bool:
-        """Whether every event that came was taken."""
+        """Return whether every event that arrived was taken."""
         return self._queue.empty()
 
     async def __aenter__(self) -> Self:
@@ -69,25 +69,25 @@ class Follower:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Returns once the condition is true."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + PATIENCE
     while not await condition():
         assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.002)
 
 
-async def until_asleep(connection: psycopg.AsyncConnection[Any], count: int = 1) -> None:
-    """Returns once so many consuming processes sleep."""
+async def until_waiting(connection: psycopg.AsyncConnection[Any], count: int = 1) -> None:
+    """Wait until a number of processes wait for notifications."""
 
-    async def asleep() -> bool:
-        row = await (await connection.execute(_ASLEEP)).fetchone()
+    async def is_waiting() -> bool:
+        row = await (await connection.execute(_WAITING)).fetchone()
         return row is not None and row[0] == count
 
-    await eventually(asleep)
+    await eventually(is_waiting)
 
 
 async def until_nothing_is_in_flight(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Returns once the log is final up to its last position."""
+    """Wait until the log is final up to its last position."""
 
     async def at_rest() -> bool:
         row = await (await connection.execute("SELECT lowest_append_in_flight(last_position()) IS NULL")).fetchone()
@@ -97,7 +97,7 @@ async def until_nothing_is_in_flight(connection: psycopg.AsyncConnection[Any]) -
 
 
 async def end_all_others(connection: psycopg.AsyncConnection[Any]) -> int:
-    """Terminates every other connection to the database; tells how many."""
+    """Terminate every other connection to the database. Return their number."""
     row = await (await connection.execute(_END_ALL)).fetchone()
     assert row is not None
     return int(row[0])

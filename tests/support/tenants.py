@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore import EventStore
-from eventstore.store_connections import StoreConnections
+from eventstore.store import StoreConnections
 
 
 class TenantStore(EventStore):

@@ -1,6 +1,6 @@
-"""A process that follows the log and is woken by notifications alone; run by the tests.
+"""A process that follows the log by notifications alone; run by the tests.
 
-Prints ``ready``, and then what each event holds.
+It prints ``ready``, and then the content of each event.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from eventstore import EventStore, Settings
 
 
 async def main(url: str) -> None:
-    """Follows until it is ended."""
-    eventstore.notifier.POLL_SECONDS = 10_000.0  # who is not woken sleeps for good
+    """Follow the log until the process is ended."""
+    eventstore.notifier.POLL_SECONDS = 10_000.0  # without a notification it waits forever
     async with EventStore(Settings(_env_file=None, database_url=url)) as store:
         print("ready", flush=True)
         async for event in store.subscribe():

@@ -1,5 +1,5 @@
--- Append one or many events to one or several conversations: all of them or none. For a transaction of the caller's own
--- that has set its tenant and user (current_tenant, current_tenant_user). It raises errors instead of returning outcomes.
+-- Append events to one or several conversations, all of them or none, in a transaction that has set the tenant and the
+-- user (current_tenant, current_tenant_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],
@@ -23,21 +23,22 @@ AS $$
 DECLARE
     event  record;
     target integer;
-    asked  text := current_tenant();
+    tenant text := current_tenant();
 BEGIN
-    IF asked IS NULL THEN
+    IF tenant IS NULL THEN
         RAISE EXCEPTION 'this transaction has not set a tenant'
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, '
+                         || 'by a login that may set it.';
     END IF;
-    PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> asked;
+    PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> tenant;
     FOR event IN
         SELECT g.outcome, g.position, g.version, g.timestamp, g.problem, g.ordinality::integer AS ordinal
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
-                   schema_versions, actors, contents, metadatas, array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]),
-                   -1
+                   schema_versions, actors, contents, metadatas,
+                   array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]), -1
                ) WITH ORDINALITY AS g
          ORDER BY CASE g.outcome
                       WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'd' THEN 4 WHEN 'v' THEN 5 ELSE 6

@@ -6,9 +6,9 @@
 --   v  the conversation is not at the expected version
 --   i  another event has this id; problem names what differs
 --   r  refused: problem names what is invalid
---   f  forbidden: the user may not append this to the conversation; nothing of what it holds is shown
+--   f  forbidden: the user may not append this to the conversation; nothing of its content is returned
 --   d  the conversation is deleted
---   b  busy: another append holds the lock of the conversation, and patience is 0
+--   b  busy: another append holds the lock of the conversation, and lock_wait_ms is 0
 --   x  another event of the same append was refused
 --
 -- Appends may share a conversation if all of them expect ANY, for the same user; then they follow each other in it.
@@ -25,26 +25,26 @@ CREATE FUNCTION append_group(
     contents          jsonb[],
     metadatas         jsonb[],
     users             text[],
-    patience          integer
+    lock_wait_ms      integer
 ) RETURNS TABLE (outcome "char", "position" bigint, version integer, "timestamp" timestamptz, problem text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 DECLARE
-    busy        integer[];
-    bound       text;
-    has_users   boolean := '' <> ANY (users);
-    deletes     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
-    has_known   boolean := false;
-    number      integer;
-    shares      boolean;
-    asleep      boolean;
+    busy            integer[];
+    allowed_tenant  text;
+    has_users       boolean := '' <> ANY (users);
+    has_deletions   boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    has_known       boolean := false;
+    number          integer;
+    changes_members boolean;
+    must_notify     boolean;
     -- Each salt is a hash of this secret, which nobody keeps. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
-    secret      bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+    secret          bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
 BEGIN
     IF NOT coalesce(
-           cardinality(append_nos) > 0 AND patience IS NOT NULL
+           cardinality(append_nos) > 0 AND lock_wait_ms IS NOT NULL
            AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
            AND cardinality(append_nos) = ALL (ARRAY[
                    cardinality(conversation_nos), cardinality(event_ids), cardinality(event_types),
@@ -68,13 +68,13 @@ BEGIN
     END IF;
     IF has_users AND EXISTS (
            SELECT
-             FROM unnest(conversation_nos, users) AS e (conversation_no, asking)
+             FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
             GROUP BY e.conversation_no
-           HAVING min(e.asking) <> max(e.asking)) THEN
+           HAVING min(e.user_id) <> max(e.user_id)) THEN
         RAISE EXCEPTION 'appends of one group share a conversation under different users'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF deletes AND EXISTS (
+    IF has_deletions AND EXISTS (
            SELECT
              FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
             GROUP BY e.conversation_no
@@ -83,16 +83,16 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    bound := append_tenant();
-    IF bound <> ANY (tenant_ids) THEN
-        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> bound;
+    allowed_tenant := append_tenant();
+    IF allowed_tenant <> ANY (tenant_ids) THEN
+        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
     END IF;
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
 
-    IF patience <> 0 THEN
-        PERFORM lock_within(patience);
+    IF lock_wait_ms <> 0 THEN
+        PERFORM limit_lock_wait(lock_wait_ms);
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
            FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
@@ -104,10 +104,10 @@ BEGIN
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
-    asleep := register_append() AND has_waiters();
+    must_notify := register_append() AND has_waiters();
 
     -- This statement sees everything that was committed to these conversations.
-    FOR number, shares, outcome, "position", version, "timestamp", problem IN
+    FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
                -- Never before the previous version's, even if the server's clock steps back.
@@ -125,20 +125,21 @@ BEGIN
             ON head.tenant_id = c.tenant_id
            AND head.conversation_id = c.conversation_id
     ),
-    judged AS (
-        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS now,
+    checked AS (
+        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS new_timestamp,
                known.position, known.version, known.timestamp, compared.differences,
                CASE
                    WHEN n.problem IS NOT NULL THEN 'r'
                    WHEN n.conversation_no = ANY (busy) THEN 'b'
-                   WHEN n.asking <> '' AND h.version > 0
-                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.asking, n.event_type))
+                   WHEN n.user_id <> '' AND h.version > 0
+                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type))
                        THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
                    WHEN NOT accepted_when_deleted(n.event_type)
                         AND CASE
-                                WHEN deletes THEN coalesce((  -- the last one that this append adds before it, else the log
+                                -- The last one that this append adds before it, otherwise the last one of the log.
+                                WHEN has_deletions THEN coalesce((
                                     SELECT b.event_type = 'conversation.deleted'
                                       FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
                                                AS b (conversation_no, event_type, id, ordinal)
@@ -163,7 +164,7 @@ BEGIN
                             ELSE h.expected <> h.version
                         END THEN 'v'
                    ELSE 'n'
-               END AS verdict
+               END AS code
           FROM (SELECT e.*,
                        coalesce(validate_event(e.event_type, e.content, e.metadata),
                                 validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
@@ -172,7 +173,7 @@ BEGIN
                               metadatas, users)
                            WITH ORDINALITY
                            AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                 asking, ordinal)
+                                 user_id, ordinal)
                 OFFSET 0) AS n
           -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
           LEFT JOIN heads h ON h.no = n.conversation_no
@@ -191,26 +192,26 @@ BEGIN
                    -- An event whose content was erased has no salt; only its id can be compared.
                    SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
                               known.event_type, known.schema_version, known.actor, known.content, known.metadata,
-                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.asking
+                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id
                           ) END AS differences
                ) AS compared
     ),
     decided AS (
-        SELECT j.*,
-               j.verdict = 'n' AND bool_and(j.verdict IN ('n', 'k')) OVER (PARTITION BY j.append_no) AS is_new
-          FROM judged j
+        SELECT c.*,
+               c.code = 'n' AND bool_and(c.code IN ('n', 'k')) OVER (PARTITION BY c.append_no) AS is_new
+          FROM checked c
     ),
-    placed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS place,
+    completed AS MATERIALIZED (
+        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS new_position,
                substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
                CASE
-                   WHEN o.next = 1 AND o.asking <> ''
-                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.asking)
+                   WHEN o.new_version = 1 AND o.user_id <> ''
+                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
                    ELSE o.metadata
-               END AS about
+               END AS new_metadata
           FROM (SELECT d.*,
                        (d.head + count(*) FILTER (WHERE d.is_new)
-                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS next
+                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS new_version
                   FROM decided d
                  ORDER BY d.ordinal
                 OFFSET 0) AS o
@@ -218,34 +219,37 @@ BEGIN
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
-        SELECT p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id, p.tenant_id,
-               p.event_type, p.actor, p.content, p.about, p.salt,
-               event_digest(p.salt, p.place, p.now, p.next, p.schema_version, p.conversation_id, p.id,
-                            p.tenant_id, p.event_type, p.actor, p.content, p.about)
-          FROM placed p
-         WHERE p.is_new
+        SELECT c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
+               c.event_type, c.actor, c.content, c.new_metadata, c.salt,
+               event_digest(c.salt, c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id,
+                            c.id, c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
+          FROM completed c
+         WHERE c.is_new
     ),
-    owning AS (
+    owners AS (
         -- The conversation has no other member yet: this is its first event.
         INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-        SELECT p.tenant_id, p.conversation_id, p.about ->> 'eventstore.owner', 'own'
-          FROM placed p
-         WHERE p.is_new
-           AND p.next = 1
-           AND p.about ? 'eventstore.owner'
+        SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
+          FROM completed c
+         WHERE c.is_new
+           AND c.new_version = 1
+           AND c.new_metadata ? 'eventstore.owner'
     )
-    -- A busy or forbidden conversation shows nothing of what it holds.
-    SELECT p.ordinal,
-           p.is_new AND p.event_type IN ('conversation.shared', 'conversation.unshared'),
-           (CASE WHEN p.verdict = 'n' AND NOT p.is_new THEN 'x' ELSE p.verdict END)::"char",
-           CASE WHEN p.is_new THEN p.place WHEN p.verdict IN ('k', 'i') THEN p.position END,
-           CASE WHEN p.is_new THEN p.next WHEN p.verdict IN ('k', 'i') THEN p.version WHEN p.verdict = 'v' THEN p.head END,
-           CASE WHEN p.is_new THEN p.now WHEN p.verdict IN ('k', 'i') THEN p.timestamp END,
-           CASE p.verdict WHEN 'r' THEN p.problem WHEN 'i' THEN p.differences END
-      FROM placed p
+    -- Of a busy or forbidden conversation, nothing is returned.
+    SELECT c.ordinal,
+           c.is_new AND c.event_type IN ('conversation.shared', 'conversation.unshared'),
+           (CASE WHEN c.code = 'n' AND NOT c.is_new THEN 'x' ELSE c.code END)::"char",
+           CASE WHEN c.is_new THEN c.new_position WHEN c.code IN ('k', 'i') THEN c.position END,
+           CASE WHEN c.is_new THEN c.new_version
+                WHEN c.code IN ('k', 'i') THEN c.version
+                WHEN c.code = 'v' THEN c.head
+           END,
+           CASE WHEN c.is_new THEN c.new_timestamp WHEN c.code IN ('k', 'i') THEN c.timestamp END,
+           CASE c.code WHEN 'r' THEN c.problem WHEN 'i' THEN c.differences END
+      FROM completed c
     LOOP
         has_known := has_known OR outcome = 'k';
-        IF shares THEN
+        IF changes_members THEN
             PERFORM share_conversation(
                 tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
                 event_types[number], contents[number]
@@ -257,7 +261,7 @@ BEGIN
     IF has_known THEN
         PERFORM await_durability();
     END IF;
-    IF asleep THEN
+    IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
 END

@@ -9,8 +9,8 @@ CREATE FUNCTION append_one(
     actor            text,
     content          jsonb,
     metadata         jsonb,
-    patience         integer,
-    asking           text,
+    lock_wait_ms     integer,
+    user_id          text,
     OUT outcome      "char",
     OUT "position"   bigint,
     OUT version      integer,
@@ -21,18 +21,18 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
 DECLARE
-    head   record;
-    known  record;
-    salt   bytea;
-    bound  text;
-    asleep boolean;
+    head           record;
+    known          record;
+    salt           bytea;
+    allowed_tenant text;
+    must_notify    boolean;
 BEGIN
     IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
-                 metadata, patience, asking) > 0 THEN
+                 metadata, lock_wait_ms, user_id) > 0 THEN
         RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    bound := append_tenant();
-    IF bound <> tenant_id THEN
+    allowed_tenant := append_tenant();
+    IF allowed_tenant <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
     problem := coalesce(validate_event(event_type, content, metadata),
@@ -46,14 +46,14 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
 
-    IF patience <> 0 THEN
-        PERFORM lock_within(patience);
+    IF lock_wait_ms <> 0 THEN
+        PERFORM limit_lock_wait(lock_wait_ms);
         PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
     ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
-    asleep := register_append() AND has_waiters();
+    must_notify := register_append() AND has_waiters();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -68,8 +68,8 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     IF version > 0 THEN
-        IF asking <> '' THEN
-            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, asking, event_type)) THEN
+        IF user_id <> '' THEN
+            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type)) THEN
                 outcome := 'f';
                 version := NULL;
                 RETURN;
@@ -79,7 +79,7 @@ BEGIN
                -- An event whose content was erased has no salt; only its id can be compared.
                CASE WHEN k.salt IS NOT NULL THEN event_differences(
                    k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
-                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, asking
+                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, user_id
                ) END AS differences
           INTO known
           FROM (SELECT e.*
@@ -123,8 +123,8 @@ BEGIN
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
         -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
-        IF asking <> '' THEN
-            metadata := metadata || jsonb_build_object('eventstore.owner', asking);
+        IF user_id <> '' THEN
+            metadata := metadata || jsonb_build_object('eventstore.owner', user_id);
         END IF;
         IF metadata ? 'eventstore.owner' THEN
             PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
@@ -139,7 +139,7 @@ BEGIN
     IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;
-    IF asleep THEN
+    IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
 END

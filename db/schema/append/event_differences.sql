@@ -11,7 +11,7 @@ CREATE FUNCTION event_differences(
     actor                 text,
     content               jsonb,
     metadata              jsonb,
-    asking                text
+    user_id               text
 ) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
@@ -22,7 +22,7 @@ BEGIN
         stored_content := stored_content - 'sent_order';
         content := content - 'sent_order';
     END IF;
-    IF asking <> '' OR NOT metadata ? 'eventstore.owner' THEN
+    IF user_id <> '' OR NOT metadata ? 'eventstore.owner' THEN
         stored_metadata := stored_metadata - 'eventstore.owner';
         metadata := metadata - 'eventstore.owner';
     END IF;

@@ -8,4 +8,5 @@ END;
 SELECT eventstore_own('FUNCTION last_position');
 REVOKE ALL ON FUNCTION last_position FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION last_position',
-                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader', 'eventstore_search');
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader',
+                        'eventstore_search');

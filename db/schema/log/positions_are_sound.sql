@@ -9,7 +9,8 @@ CREATE FUNCTION positions_are_sound(
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    SELECT s.seqcache = 1 AND s.seqincrement = 1 AND NOT s.seqcycle, last_position() >= e.position, e.position, c.position
+    SELECT s.seqcache = 1 AND s.seqincrement = 1 AND NOT s.seqcycle, last_position() >= e.position,
+           e.position, c.position
       FROM pg_sequence s
      CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM events) AS e
      CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM checkpoints) AS c

@@ -3,7 +3,7 @@
 CREATE FUNCTION register_append() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    anybody boolean;
+    may_have_waiters boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
@@ -13,11 +13,11 @@ BEGIN
                         'events_position'::regclass::oid::bigint::bit(32)::integer,
                         low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
                     ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM waiter_slots c)
+                   THEN (SELECT c.last_value > 0 FROM waiter_flag c)
            END
-      INTO anybody
+      INTO may_have_waiters
       FROM events_position s;
-    RETURN anybody;
+    RETURN may_have_waiters;
 END
 $$;
 

@@ -8,16 +8,16 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    class integer := 'waiter_slots'::regclass::oid::bigint::bit(32)::integer;
+    class integer := 'waiter_flag'::regclass::oid::bigint::bit(32)::integer;
 BEGIN
     PERFORM refuse_old_snapshots();
     IF NOT pg_try_advisory_lock_shared(class, 0) THEN
         RETURN false;
     END IF;
-    IF (SELECT s.last_value FROM waiter_slots s) = 0 THEN
+    IF (SELECT s.last_value FROM waiter_flag s) = 0 THEN
         -- A crash that loses the flag also ends the waiting sessions, so it need not be durable.
         PERFORM set_config('synchronous_commit', 'off', true),
-                setval('waiter_slots', 1);
+                setval('waiter_flag', 1);
     END IF;
     -- Two statements: the snapshot of the second must be taken after the first has found no append in progress.
     IF lowest_append_in_flight(begin_wait.seen) IS NULL THEN
@@ -32,4 +32,5 @@ $$;
 
 SELECT eventstore_own('FUNCTION begin_wait');
 REVOKE ALL ON FUNCTION begin_wait FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
+SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait',
+                        'eventstore_app', 'eventstore_auditor', 'eventstore_projector');

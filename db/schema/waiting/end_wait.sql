@@ -2,7 +2,7 @@
 CREATE FUNCTION end_wait() RETURNS boolean
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    SELECT pg_advisory_unlock_shared('waiter_slots'::regclass::oid::bigint::bit(32)::integer, 0);
+    SELECT pg_advisory_unlock_shared('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0);
 END;
 
 SELECT eventstore_own('FUNCTION end_wait');

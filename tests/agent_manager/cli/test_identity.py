@@ -121,7 +121,7 @@ def _seconds(text: str) -> float:
     ("arguments", "said"),
     [
         (["tenants", "add", "acme"], "there is a tenant acme already"),
-        (["tenants", "add", ""], "is no name"),
+        (["tenants", "add", ""], "is not a name"),
         (["tenants", "suspend", "globex"], "there is no tenant globex: name another, or make it"),
         (["users", "list", "--tenant", "globex"], "there is no tenant globex"),
         (["users", "add", "ana", "--tenant", "acme"], "has a user ana already"),

@@ -130,7 +130,7 @@ async def test_the_error_of_a_lost_answer_is_one_of_the_store(through: Settings,
         listener = await store.parts.open_listener(lambda: None)
         proxy.freeze()
         with pytest.raises(ConnectionLost):
-            await listener.touch()
+            await listener.check()
         listener.close()
 
 
