@@ -141,7 +141,7 @@ async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown
     for task in shown:
         if data.draw(st.booleans(), label="another answer"):
             fold = await folds.get(conversation) or fold
-            recording = Recording("default", conversation, known_task=fold.seen)
+            recording = Recording("default", conversation, known_task=fold.recorded_task)
         if events := recording.events_of(TaskSnapshot(task)):
             await store.append(conversation, events)
         if data.draw(st.booleans(), label="projected"):

@@ -94,7 +94,7 @@ async def test_what_is_owed_at_the_end_is_given_then() -> None:
     other.is_away = True
     await Manager(log, agent).send_message("c", user_message("one", "m1"))
     other.is_away = False
-    await log.pay_all()
+    await log.append_all_missing()
     assert await Manager(other).messages("c") == await Manager(main).messages("c")
 
 

@@ -56,9 +56,9 @@ def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], me
         assert stored is message
         [kept] = manager.get_messages("c")
         assert kept == message
-        assert shape.sent(kept) == shape.sent(message)
+        assert shape.to_json(kept) == shape.to_json(message)
     if not is_protobuf(types.Message):
-        assert shape.sent(message) == old
+        assert shape.to_json(message) == old
 
 
 def test_a_message_that_fits_no_class_costs_nobody_the_others() -> None:
@@ -170,7 +170,7 @@ def test_without_any_of_its_own_an_application_works_with_ours() -> None:
         assert stored is given
         asyncio.run(manager.process_message(stored))
         first, reply = manager.get_messages("c")
-        assert choose_classes(SimpleNamespace()).sent(first) == given
+        assert choose_classes(SimpleNamespace()).to_json(first) == given
         assert text_of(reply.model_dump()) == "echo: hello"
         with pytest.raises(InputError, match="is no message"):
             manager.sanitize_message("hello")
