@@ -31,7 +31,7 @@ from agent_manager.agents.agent import (
     closing,
     resumption,
 )
-from agent_manager.agents.recorder import Recording, fitting, storable, task_uuid
+from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
 from agent_manager.agents.updates import checked_update
 from agent_manager.conversation import Accepted, ConversationFold
 from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, TaskUnknown
@@ -105,7 +105,7 @@ async def answer_once(
     Args:
         begin: begins a session that stores the answer; returns None if the answer is stored already.
         reply: returns the last message of the stored answer.
-        run: runs what belongs to the manager.
+        run: runs coroutines of the manager.
     """
     while True:
         session = await run(begin())
@@ -141,7 +141,7 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
                         await _store(session, update, run)
                     except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
                         # The updates that follow are stored all the same.
-                        error = error or f"what the agent said cannot be stored: {problem}"
+                        error = error or f"an update of the agent cannot be stored: {problem}"
                         continue
                     reply = update.message if isinstance(update, Reply) else reply
     except _StoreFailed as problem:
@@ -149,7 +149,7 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
             outcome = "abandoned"
         elif not isinstance(problem.error, InputError):
             raise problem.error from None
-        error = f"what the agent said cannot be stored: {problem.error}"
+        error = f"an update of the agent cannot be stored: {problem.error}"
     except Exception as problem:
         error = str(problem) if isinstance(problem, AgentError) else f"{type(problem).__name__}: {problem}"
     if error is None:
@@ -296,7 +296,7 @@ class AnswerSession:
                 await self._append(part)
             except EventTooLarge as error:
                 for event in part:
-                    await self._append(fitting(event, error.limit))
+                    await self._append(split_event(event, error.limit))
 
     async def finish(self, outcome: Outcome, error: str | None) -> None:
         """Store the outcome, so that the message is no longer pending.

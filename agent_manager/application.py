@@ -305,7 +305,7 @@ class ApplicationManager:
                 pending = portal.call(self._manager.pending())
                 if pending:
                     log.warning(
-                        "%d message(s) of an earlier process await an answer: answer_pending() answers them",
+                        "%d message(s) await an answer from an earlier process: answer_pending() answers them",
                         len(pending),
                     )
             return self._portal, self._manager
