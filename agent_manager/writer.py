@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -122,14 +123,11 @@ class Writer:
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             await self._append(conversation_id, make, depends_on_state=True, retries_forever=True)
 
-    async def append_once(self, conversation_id: UUID, event: NewEvent) -> bool:
-        """Append an event unless there is one of its id; return whether it was appended."""
-        try:
+    async def append_once(self, conversation_id: UUID, event: NewEvent) -> None:
+        """Append an event unless there is one of its id."""
+        with suppress(EventIdConflict):
             result = await self._log.append(conversation_id, [event])
-        except EventIdConflict:
-            return False
-        self._cache.apply_appended(conversation_id, [event], result)
-        return result.events[0].is_new
+            self._cache.apply_appended(conversation_id, [event], result)
 
     async def _append(
         self,

@@ -78,7 +78,6 @@ class Recording:
         description: of new tasks, usually the text of the message.
         known_task: returns the recorded state of a task by the id that the agent gave it; None for a new task.
         causation_id: of the events, usually the id of the message's event.
-        message_id: returns the id of a reply's event for its ``messageId``; by default each reply has a random one.
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class Recording:
         description: str = "",
         known_task: Callable[[str], RecordedTask | None] | None = None,
         causation_id: str | None = None,
-        message_id: Callable[[str], UUID] | None = None,
     ) -> None:
         self._tenant = tenant
         self._conversation_id = conversation_id
@@ -99,7 +97,6 @@ class Recording:
         self._known_task = known_task
         self._tasks: dict[str, RecordedTask] = {}
         self._metadata = Metadata(causation_id=causation_id)
-        self._message_id = message_id
         self._latest_task: str | None = None
 
     @property
@@ -145,7 +142,7 @@ class Recording:
             event = message_from_sent(message | {"role": agent_role(version_of(message))}, given_id=given_id)
             if "role" in message:
                 event = event.model_copy(update={"extra": {**(event.extra or {}), "role": role}})
-        return self._event(event, self._message_id(given_id) if self._message_id and given_id is not None else None)
+        return self._event(event)
 
     def _snapshot(self, task: Json) -> list[EventData]:
         given_id, status, artifacts = task.get("id"), task.get("status"), task.get("artifacts")
@@ -266,9 +263,9 @@ class Recording:
     def _task_uuid(self, given_id: str) -> UUID:
         return task_uuid(self._tenant, self._conversation_id, given_id)
 
-    def _event(self, data: EventData, event_id: UUID | None = None) -> NewEvent:
+    def _event(self, data: EventData) -> NewEvent:
         actor = storable_text(str(getattr(self._answer, "name", None) or DEFAULT_ACTOR))[:255]
-        return NewEvent(data, id=event_id or uuid4(), actor=actor, metadata=self._metadata)
+        return NewEvent(data, actor=actor, metadata=self._metadata)
 
 
 def _changes(task_id: UUID, recorded: RecordedTask, extra: Json | None, metadata: Json | None) -> list[EventData]:
