@@ -1,25 +1,24 @@
-"""Answering a message: exactly one process answers, and the outcome is stored whatever the agent does.
+"""Answering messages: exactly one process answers, and an outcome is stored whatever the agent does.
 
-A manager takes the lease of a message before it asks an agent, renews its leases while it works, and releases them. A
-process that ends without releasing stops renewing, and after :data:`LEASE_SECONDS` another one may take its messages
-over. The server's clock decides.
+A manager takes the lease of a message before it calls an agent, renews its leases while it works, and releases them. A
+process that ends without releasing stops renewing, and after :data:`LEASE_SECONDS` another process may take over its
+messages. The server's clock decides.
 
-A lease keeps two processes from asking an agent at the same time; it cannot keep a process that was suspended from
-writing after its lease has expired. That is excluded where answers are stored, see
-:class:`~agent_manager.answering.LogSession`.
+A lease prevents two processes from calling an agent at the same time. It cannot prevent a suspended process from
+writing after its lease has expired; :class:`AnswerSession` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
-from agent_manager.a2a import OPEN, status_of
+from agent_manager.a2a import OPEN, Json, status_of
 from agent_manager.agents.agent import (
     Answer,
     ArtifactUpdate,
@@ -29,11 +28,12 @@ from agent_manager.agents.agent import (
     TaskSnapshot,
     TaskTracker,
     Update,
+    closing,
     resumption,
 )
-from agent_manager.agents.recorder import Recording, fitting, storable, task_uuid
+from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
 from agent_manager.agents.updates import checked_update
-from agent_manager.conversation import Accepted, ConversationFold, Json
+from agent_manager.conversation import Accepted, ConversationFold
 from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, TaskUnknown
 from agent_manager.storage import Key, LeaseStatus, Log
 from agent_manager.writer import Writer
@@ -50,25 +50,302 @@ from eventstore.errors import (
     printable,
 )
 from eventstore.ids import derived_uuid
-from eventstore.sync import Portal
 from eventstore.vocabulary import TaskStatus, TaskStatusChanged
 
-# Leases: which process is answering which message
+T = TypeVar("T")
+
+Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
 
 LEASE_SECONDS = 10.0
-"""A process that ended is noticed after so long, and one that pauses for longer loses its messages to others."""
+"""Time after which other processes take over the messages of a process that ended or was suspended."""
 RENEW_SECONDS = 3.0
-"""Between renewals, so that two of them may fail before a lease expires."""
+"""Time between renewals: two of them may fail before a lease expires."""
+
+_INTERRUPTED = "the answer was interrupted, and the message was answered again"
 
 _log = logging.getLogger(__name__)
 
 
+class RunCoroutine(Protocol):
+    """A function that runs a coroutine in the event loop of the manager."""
+
+    async def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and return its result."""
+        ...
+
+
+async def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in the current event loop, for a caller in the manager's own loop."""
+    return await coroutine
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The end of an answer.
+
+    Attributes:
+        reply: its last message.
+        error: why it failed; None if it did not.
+    """
+
+    reply: Json | None
+    error: str | None = None
+
+
+async def answer_once(
+    agent: Answer | None,
+    begin: Callable[[], Coroutine[Any, Any, AnswerSession | None]],
+    reply: Callable[[], Coroutine[Any, Any, Json | None]],
+    run: RunCoroutine = run_here,
+) -> Answered:
+    """Answer a message by this process or wait until another one has, and return the end of the answer.
+
+    The agent runs in the current event loop.
+
+    Args:
+        begin: begins a session that stores the answer; returns None if the answer is stored already.
+        reply: returns the last message of the stored answer.
+        run: runs coroutines of the manager.
+    """
+    while True:
+        session = await run(begin())
+        if session is None:
+            return Answered(await run(reply()))
+        try:
+            return await _call_agent(agent, session, run)
+        except AnswerTaken:
+            continue
+        finally:
+            with suppress(StoreClosed):  # closing a manager releases its leases
+                await run(session.release())
+
+
+async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoroutine) -> Answered:
+    """Call an agent and store its updates as they arrive.
+
+    An error of the agent is stored as the outcome. If the conversation is deleted meanwhile, the answer is abandoned.
+
+    Raises:
+        AnswerTaken: another process is answering, or has answered.
+        EventStoreError: the store failed; the message stays pending.
+    """
+    reply: Json | None = session.interrupted.reply if session.interrupted is not None else None
+    error: str | None = None
+    outcome: Outcome = "failed"
+    try:
+        if agent is not None:
+            async with aclosing(_updates(agent, session, run)) as updates:
+                async for value in updates:
+                    try:
+                        update = checked_update(value)
+                        await _store(session, update, run)
+                    except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
+                        # The updates that follow are stored all the same.
+                        error = error or f"an update of the agent cannot be stored: {problem}"
+                        continue
+                    reply = update.message if isinstance(update, Reply) else reply
+    except _StoreFailed as problem:
+        if isinstance(problem.error, ConversationIsDeleted):
+            outcome = "abandoned"
+        elif not isinstance(problem.error, InputError):
+            raise problem.error from None
+        error = f"an update of the agent cannot be stored: {problem.error}"
+    except Exception as problem:
+        error = str(problem) if isinstance(problem, AgentError) else f"{type(problem).__name__}: {problem}"
+    if error is None:
+        await run(session.finish("answered", None))
+        return Answered(reply)
+    error = printable(error, 2000)
+    await run(session.finish(outcome, error))
+    return Answered(reply, error)
+
+
+async def _updates(agent: Answer, session: AnswerSession, run: RunCoroutine) -> AsyncGenerator[Update, None]:
+    """Yield an agent's updates; after an interrupted answer, those that are missing.
+
+    An agent that can resume is asked for the task that it was working on. Any other agent receives the message again,
+    unless it has answered: a function that would have yielded more after its first message is not called twice.
+    """
+    interrupted, resume = session.interrupted, resumption(agent)
+    context = replace(session.context, history=lambda: run(session.context.history()))
+    if interrupted is not None:
+        task = interrupted.task
+        if task is not None and resume is not None and (interrupted.is_open or interrupted.reply is None):
+            try:
+                async with closing(resume(task["id"], context)) as updates:
+                    async for update in updates:
+                        if interrupted.reply is None or not isinstance(update, Reply):
+                            yield update
+            except TaskUnknown:
+                pass  # raised before any update
+            else:
+                return
+        if interrupted.is_complete:
+            if interrupted.reply is None and (message := interrupted.final_message()) is not None:
+                yield Reply(message)
+            return
+    async with closing(agent(session.accepted.message, context)) as updates:
+        async for update in updates:
+            yield update
+
+
+class _StoreFailed(Exception):
+    """An error of the store, as distinct from an error of the agent, which may have the same type."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def _store(session: AnswerSession, update: Update, run: RunCoroutine) -> None:
+    try:
+        await run(session.record(update))
+    except (InvalidUpdate, InvalidEvent, EventTooLarge):
+        raise
+    except Exception as error:
+        raise _StoreFailed(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptedAnswer:
+    """The stored part of an answer that was interrupted, such as by the end of its process.
+
+    Attributes:
+        reply: the last message of the answer.
+        task: the last task that the agent worked on, as wire JSON.
+    """
+
+    reply: Json | None
+    task: Json | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the agent may still be working on the task."""
+        status = {} if self.task is None else self.task["status"]  # agents may send any value
+        return isinstance(status, dict) and status_of(status.get("state")) in OPEN
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the agent has answered: by a message, or by ending its work on the task."""
+        return self.reply is not None or (self.task is not None and not self.is_open)
+
+    def final_message(self) -> Json | None:
+        """Return a message that can replace the missing reply."""
+        tracker = TaskTracker()
+        if self.task is not None:
+            tracker.apply(TaskSnapshot(self.task))
+        return tracker.final_message()
+
+
+class AnswerSession:
+    """The storing of one answer in the conversation of its message.
+
+    Two sessions of one message cannot both store an answer, whatever happens to their leases. Each append expects the
+    version up to which the session has read the conversation. Before it appends, it compares the number of events that
+    name the message as their cause with those that it knows: the ones that existed when it began, and its own. If
+    another session has appended one, this session has either read that event, and ends, or expects an outdated version,
+    and its append is rejected.
+
+    Args:
+        fold: the conversation, at or after the version at which the lease was taken.
+        on_release: called at the end.
+
+    Attributes:
+        accepted: the message as it is sent to the agent.
+        context: the context that the agent receives.
+        interrupted: an earlier answer that was interrupted; None for a message that no agent has answered yet.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        lease: Lease,
+        accepted: Accepted,
+        context: Context,
+        recording: Recording,
+        fold: ConversationFold,
+        interrupted: InterruptedAnswer | None,
+        on_release: Callable[[], None],
+    ) -> None:
+        self.accepted = accepted
+        self.context = context
+        self.interrupted = interrupted
+        self._writer = writer
+        self._lease = lease
+        self._recording = recording
+        self._on_release = on_release
+        self._known_events = fold.caused_by(accepted.event_id)
+        self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
+
+    async def record(self, update: Update) -> None:
+        """Store an update, durably.
+
+        Raises:
+            AnswerTaken: another process is answering, or has answered.
+        """
+        update = storable(update)
+        match update:
+            case TaskSnapshot(task):
+                self._unfinished.discard(task["id"])
+            case StatusUpdate() | ArtifactUpdate():
+                self._unfinished.discard(update.task_id)
+        events = self._recording.events_of(update)
+        for start in range(0, len(events), MAX_EVENTS):
+            part = events[start : start + MAX_EVENTS]
+            try:
+                await self._append(part)
+            except EventTooLarge as error:
+                for event in part:
+                    await self._append(split_event(event, error.limit))
+
+    async def finish(self, outcome: Outcome, error: str | None) -> None:
+        """Store the outcome, so that the message is no longer pending.
+
+        Tasks of an interrupted answer that this one did not mention have failed.
+
+        Raises:
+            AnswerTaken: another process is answering, or has answered.
+        """
+        message, task_id = self.accepted.event_id, self._recording.task_id
+        events = [] if error is None else self._recording.failed(error)
+        unfinished = {
+            task_uuid(self._writer.tenant, self.accepted.conversation, given_id) for given_id in self._unfinished
+        }
+        for each in unfinished - ({task_id} if events else set()):
+            reason = {"error": error or _INTERRUPTED}
+            failed = TaskStatusChanged(task_id=each, status=TaskStatus.FAILED, metadata=reason)
+            events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
+        answered = answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
+        try:
+            await self._append([*events, answered])
+        except ConversationIsDeleted:  # its tasks stay as they are
+            await self._append([answered])
+
+    async def release(self) -> None:
+        """Allow other sessions of the message."""
+        self._on_release()
+
+    async def _append(self, events: Sequence[NewEvent]) -> None:
+        await self._writer.add_answer(self.accepted.conversation, events, self._check)
+        self._known_events += len(events)
+
+    def _check(self, fold: ConversationFold) -> None:
+        message = self.accepted.event_id
+        if self._lease.is_lost or message in fold.outcomes or fold.caused_by(message) != self._known_events:
+            raise AnswerTaken(f"another process answers message {message}, or has answered it")
+
+
+def answered_event(answered: MessageAnswered) -> NewEvent:
+    """Return the event that ends the waiting of a message. Its id is derived, so it can be stored only once."""
+    return NewEvent(answered, derived_uuid("answered", str(answered.message_id)), "system")
+
+
 class Lease:
-    """A lease that this manager has.
+    """A lease that this manager holds.
 
     Attributes:
         key: the message.
-        version: of its conversation when the lease was taken, or a later one.
+        version: of its conversation when the lease was taken.
         is_lost: whether another holder has taken it since.
     """
 
@@ -79,76 +356,77 @@ class Lease:
 
 
 class Leases:
-    """The leases of one manager. What many take and release at the same time takes two statements."""
+    """The leases of one manager. Concurrent calls share statements."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._holder = uuid4()
         self._held: dict[Key, Lease] = {}
-        self._wanted: dict[Key, asyncio.Future[LeaseStatus | None]] = {}
-        self._unwanted: set[Key] = set()
-        self._serving: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._to_take: dict[Key, asyncio.Future[LeaseStatus | None]] = {}
+        self._to_release: set[Key] = set()
+        self._worker: asyncio.Task[None] | None = None
+        self._renewer: asyncio.Task[None] | None = None
 
     async def take(self, key: Key) -> Lease | LeaseStatus | None:
         """Take the lease of a message that this manager does not hold.
 
-        Return what is known of the lease if another holder has it; None if that has just released it: try again.
+        Returns:
+            The status of the lease if another holder has it; None if that has just released it: try again.
         """
-        wanted = self._wanted[key] = asyncio.get_running_loop().create_future()
-        self._serve()
+        future = self._to_take[key] = asyncio.get_running_loop().create_future()
+        self._start_worker()
         try:
-            leased: LeaseStatus | None = await asyncio.shield(wanted)
+            status: LeaseStatus | None = await asyncio.shield(future)
         except asyncio.CancelledError:
-            wanted.add_done_callback(lambda _: self._give_up(key))
+            future.add_done_callback(lambda _: self._release_key(key))
             raise
-        if leased is None or leased.holder != self._holder:
-            return leased
-        lease = self._held[key] = Lease(key, leased.version)
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.create_task(self._renew())
+        if status is None or status.holder != self._holder:
+            return status
+        lease = self._held[key] = Lease(key, status.version)
+        if self._renewer is None or self._renewer.done():
+            self._renewer = asyncio.create_task(self._renew())
         return lease
 
     def release(self, lease: Lease) -> None:
-        """End a lease, soon. If the server cannot be reached, it expires by itself."""
+        """End a lease in the background. If the server cannot be reached, the lease expires."""
         if self._held.pop(lease.key, None) is not None:
-            self._give_up(lease.key)
+            self._release_key(lease.key)
 
     async def close(self) -> None:
-        """Release what is still held."""
-        if self._renewing is not None:
-            await cancel_and_wait((self._renewing,))
+        """Release all leases."""
+        if self._renewer is not None:
+            await cancel_and_wait((self._renewer,))
         for lease in list(self._held.values()):
             self.release(lease)
-        if self._serving is not None:
-            await self._serving
+        if self._worker is not None:
+            await self._worker
 
-    def _give_up(self, key: Key) -> None:
-        self._unwanted.add(key)
-        self._serve()
+    def _release_key(self, key: Key) -> None:
+        self._to_release.add(key)
+        self._start_worker()
 
-    def _serve(self) -> None:
-        if self._serving is None or self._serving.done():
-            self._serving = asyncio.create_task(self._serve_all())
+    def _start_worker(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
 
-    async def _serve_all(self) -> None:
-        while self._wanted or self._unwanted:
-            wanted, self._wanted = self._wanted, {}
-            unwanted, self._unwanted = self._unwanted, set()
+    async def _work(self) -> None:
+        while self._to_take or self._to_release:
+            futures, self._to_take = self._to_take, {}
+            released, self._to_release = self._to_release, set()
             try:
-                await self._release(unwanted)
-                leased = await self._log.lease_answers(wanted, self._holder, LEASE_SECONDS) if wanted else {}
+                await self._release_all(released)
+                statuses = await self._log.lease_answers(futures, self._holder, LEASE_SECONDS) if futures else {}
             except BaseException as error:
-                for future in wanted.values():
+                for future in futures.values():
                     future.set_exception(error if isinstance(error, Exception) else StoreClosed())
-                    future.exception()  # seen, even if nobody waits any more
+                    future.exception()  # retrieved, even if its caller was cancelled
                 if not isinstance(error, Exception):
                     raise
             else:
-                for key, future in wanted.items():
-                    future.set_result(leased.get(key))
+                for key, future in futures.items():
+                    future.set_result(statuses.get(key))
 
-    async def _release(self, keys: set[Key]) -> None:
+    async def _release_all(self, keys: set[Key]) -> None:
         try:
             if keys:
                 await self._log.release_answers(keys, self._holder)
@@ -166,351 +444,3 @@ class Leases:
                 continue
             for key, lease in held.items():
                 lease.is_lost = lease.is_lost or key not in renewed
-
-
-# Answering a message, whatever the conversations are kept in: once, and with an outcome whatever the agent does
-
-Outcome: TypeAlias = Literal["answered", "failed", "abandoned"]
-
-
-@dataclass(frozen=True, slots=True)
-class InterruptedAnswer:
-    """What is stored of an answering that was cut off, such as by the end of its process.
-
-    Attributes:
-        reply: the last message of the answer.
-        task: the last task that the agent worked on, as its agent would show it.
-    """
-
-    reply: Json | None
-    task: Json | None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the agent may still be working on the task."""
-        status = {} if self.task is None else self.task["status"]  # an agent may have sent anything in its place
-        return isinstance(status, dict) and status_of(status.get("state")) in OPEN
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the agent has answered: with a message, or by ending its work on the task."""
-        return self.reply is not None or (self.task is not None and not self.is_open)
-
-    def final_message(self) -> Json | None:
-        """Return a message that can stand for the reply that is missing."""
-        task = TaskTracker()
-        if self.task is not None:
-            task.apply(TaskSnapshot(self.task))
-        return task.final_message()
-
-
-class Session(Protocol):
-    """The storing of one answer, which nobody else stores meanwhile.
-
-    Attributes:
-        accepted: the message as its agent may be sent it.
-        context: what the agent may know.
-        earlier: what an earlier answering has left; None for a message that no agent has answered yet.
-    """
-
-    @property
-    def accepted(self) -> Accepted:
-        """See the class."""
-
-    @property
-    def context(self) -> Context:
-        """See the class."""
-
-    @property
-    def earlier(self) -> InterruptedAnswer | None:
-        """See the class."""
-
-    async def record(self, update: Update) -> None:
-        """Store what the agent says, durably.
-
-        Raises:
-            AnswerTaken: another process is answering, or has answered.
-        """
-
-    async def finish(self, outcome: Outcome, error: str | None) -> None:
-        """Store the outcome: the message waits no longer. Raises AnswerTaken as :meth:`record` does."""
-
-    async def release(self) -> None:
-        """Let others answer, if it was not finished."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """How an answer ended.
-
-    Attributes:
-        reply: its last message.
-        error: what went wrong, in words; None if nothing did.
-    """
-
-    reply: Json | None
-    error: str | None = None
-
-
-async def answer_once(
-    answer: Answer | None,
-    begin: Callable[[], Awaitable[Session | None]],
-    reply: Callable[[], Awaitable[Json | None]],
-) -> Answered:
-    """Have a message answered by this process or by another one, and return how it ended.
-
-    Args:
-        answer: the agent.
-        begin: begins to store the answer; returns None if it is stored already.
-        reply: returns the last message of the stored answer.
-    """
-    while True:
-        session = await begin()
-        if session is None:
-            return Answered(await reply())
-        try:
-            return await ask(answer, session)
-        except AnswerTaken:
-            continue
-        finally:
-            await session.release()
-
-
-async def ask(answer: Answer | None, session: Session) -> Answered:
-    """Have an agent answer, in the event loop that this is called in, and store what comes as it comes.
-
-    What the agent raises is stored as the outcome. If the conversation is deleted meanwhile, the answer is abandoned.
-
-    Raises:
-        AnswerTaken: another process is answering, or has answered.
-        EventStoreError: the store failed; the message stays pending.
-    """
-    reply: Json | None = session.earlier.reply if session.earlier is not None else None
-    error: str | None = None
-    outcome: Outcome = "failed"
-    try:
-        if answer is not None:
-            async with aclosing(_updates(answer, session)) as updates:
-                async for said in updates:
-                    try:
-                        update = checked_update(said)
-                        await _store(session, update)
-                    except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
-                        # What follows is stored all the same.
-                        error = error or f"what the agent said cannot be stored: {problem}"
-                        continue
-                    reply = update.message if isinstance(update, Reply) else reply
-    except _NotStored as problem:
-        if isinstance(problem.error, ConversationIsDeleted):
-            outcome = "abandoned"
-        elif not isinstance(problem.error, InputError):
-            raise problem.error from None
-        error = f"what the agent said cannot be stored: {problem.error}"
-    except Exception as problem:
-        error = str(problem) if isinstance(problem, AgentError) else f"{type(problem).__name__}: {problem}"
-    if error is None:
-        await session.finish("answered", None)
-        return Answered(reply)
-    error = printable(error, 2000)
-    await session.finish(outcome, error)
-    return Answered(reply, error)
-
-
-async def _updates(answer: Answer, session: Session) -> AsyncGenerator[Update, None]:
-    """What the agent says; after an answering that was cut off, what is missing of it.
-
-    An agent that can be asked after a task is asked after the one that it was working on. Otherwise the message is sent
-    again, unless the agent has answered it: a function that was to say more after its first message is not asked twice.
-    """
-    earlier, resume = session.earlier, resumption(answer)
-    if earlier is not None and earlier.task is not None and resume is not None and _lacks_something(earlier):
-        try:
-            async with _listening(resume(earlier.task["id"], session.context)) as updates:
-                async for update in updates:
-                    if earlier.reply is None or not isinstance(update, Reply):
-                        yield update
-        except TaskUnknown:
-            pass  # which is raised before anything is said
-        else:
-            return
-    if earlier is not None and earlier.is_over:
-        if earlier.reply is None and (message := earlier.final_message()) is not None:
-            yield Reply(message)
-        return
-    async with _listening(answer(session.accepted.message, session.context)) as updates:
-        async for update in updates:
-            yield update
-
-
-def _lacks_something(earlier: InterruptedAnswer) -> bool:
-    return earlier.is_open or earlier.reply is None
-
-
-class _NotStored(Exception):
-    """Tells errors of the store from those of the agent, which may be of any type."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-async def _store(session: Session, update: Update) -> None:
-    try:
-        await session.record(update)
-    except (InvalidUpdate, InvalidEvent, EventTooLarge):
-        raise
-    except Exception as error:
-        raise _NotStored(error) from error
-
-
-@asynccontextmanager
-async def _listening(updates: AsyncIterator[Update]) -> AsyncIterator[AsyncIterator[Update]]:
-    try:
-        yield updates
-    finally:
-        if (close := getattr(updates, "aclose", None)) is not None:
-            await close()
-
-
-# The storing of an answer in the log, as it comes
-
-CUT_OFF = "the answering was cut off, and the message was answered anew"
-
-
-class LogSession:
-    """Appends what an agent says to the conversation that it answers in.
-
-    No two sessions of one message can both store an answer, whatever becomes of their leases. Each append expects the
-    version up to which the session knows the conversation. Before it appends it compares the number of events that are
-    caused by the message with those that it knows: what was there when it began, and what it has appended itself. If
-    another session has appended one, this one has either seen that event, and ends, or expects a version that is in the
-    past, and is refused.
-
-    Args:
-        fold: the conversation, at or after the version at which the lease was taken.
-        earlier: what an answering that was cut off has left there.
-        answering: held until the session is released.
-    """
-
-    def __init__(
-        self,
-        writer: Writer,
-        leases: Leases,
-        lease: Lease,
-        accepted: Accepted,
-        context: Context,
-        recording: Recording,
-        fold: ConversationFold,
-        earlier: InterruptedAnswer | None,
-        answering: asyncio.Lock,
-    ) -> None:
-        self.accepted = accepted
-        self.context = context
-        self.earlier = earlier
-        self._writer = writer
-        self._leases = leases
-        self._lease = lease
-        self._recording = recording
-        self._answering = answering
-        self._known = fold.caused_by(accepted.event_id)
-        self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
-
-    async def record(self, update: Update) -> None:
-        """Store what the agent says, durably."""
-        update = storable(update)
-        match update:
-            case TaskSnapshot(task):
-                self._unfinished.discard(task["id"])
-            case StatusUpdate() | ArtifactUpdate():
-                self._unfinished.discard(update.task_id)
-        events = self._recording.events_of(update)
-        for start in range(0, len(events), MAX_EVENTS):
-            await self._divide(events[start : start + MAX_EVENTS])
-
-    async def finish(self, outcome: Outcome, error: str | None) -> None:
-        """Store the outcome. Tasks of an answering that was cut off, of which the agent says nothing any more, end."""
-        message, task_id = self.accepted.event_id, self._recording.task_id
-        events = [] if error is None else self._recording.failed(error)
-        scope = self._writer.tenant, self.accepted.conversation
-        for left in {task_uuid(*scope, text) for text in self._unfinished} - ({task_id} if events else set()):
-            failed = TaskStatusChanged(task_id=left, status=TaskStatus.FAILED, metadata={"error": error or CUT_OFF})
-            events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
-        answered = MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id)
-        try:
-            await self._append([*events, answered_event(answered)])
-        except ConversationIsDeleted:  # its tasks stay as they are
-            await self._append([answered_event(answered)])
-
-    async def release(self) -> None:
-        """Let others answer, if it was not finished."""
-        self._leases.release(self._lease)
-        self._answering.release()
-
-    async def _divide(self, events: Sequence[NewEvent]) -> None:
-        """Append events, those that are too large in several."""
-        try:
-            await self._append(events)
-        except EventTooLarge as error:
-            for event in events:
-                await self._append(fitting(event, error.limit))
-
-    async def _append(self, events: Sequence[NewEvent]) -> None:
-        await self._writer.add(self.accepted.conversation, events, self._check)
-        self._known += len(events)
-
-    def _check(self, fold: ConversationFold) -> None:
-        message = self.accepted.event_id
-        if self._lease.is_lost or message in fold.outcomes or fold.caused_by(message) != self._known:
-            raise AnswerTaken(f"another process answers message {message}, or has answered it")
-
-
-def answered_event(answered: MessageAnswered) -> NewEvent:
-    """The event that ends the waiting of a message: there is but one of its id."""
-    return NewEvent(answered, derived_uuid("answered", str(answered.message_id)), "system")
-
-
-# A session that is used from another event loop than the manager's
-
-
-class RemoteSession:
-    """Has each step of the storing done in the manager's loop."""
-
-    def __init__(self, portal: Portal, session: Session) -> None:
-        self._portal = portal
-        self._session = session
-
-    @property
-    def accepted(self) -> Accepted:
-        """The message as its agent may be sent it."""
-        return self._session.accepted
-
-    @property
-    def context(self) -> Context:
-        """What the agent may know."""
-        context = self._session.context
-
-        async def history() -> list[Json]:
-            async def read() -> list[Json]:
-                return await context.history()
-
-            return await self._portal.run(read())
-
-        return replace(context, history=history)
-
-    @property
-    def earlier(self) -> InterruptedAnswer | None:
-        """What an earlier answering has left."""
-        return self._session.earlier
-
-    async def record(self, update: Update) -> None:
-        """Store what the agent says, durably."""
-        await self._portal.run(self._session.record(update))
-
-    async def finish(self, outcome: Outcome, error: str | None) -> None:
-        """Store the outcome: the message waits no longer."""
-        await self._portal.run(self._session.finish(outcome, error))
-
-    async def release(self) -> None:
-        """Let others answer, if it was not finished. A manager that is closed has nobody waiting."""
-        with suppress(StoreClosed):
-            await self._portal.run(self._session.release())

@@ -1,4 +1,4 @@
-"""A cache of folded conversations, which reads only what is new: a further read is one look for events beyond it."""
+"""A cache of folded conversations: a further read only fetches the events that follow."""
 
 from __future__ import annotations
 
@@ -8,102 +8,65 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from uuid import UUID
 
 from agent_manager.conversation import ConversationFold
-from agent_manager.storage import Log
-from eventstore import Appended, AppendResult, Event, NewEvent
+from agent_manager.storage import Log, appended_event
+from eventstore import AppendResult, NewEvent
 from eventstore.errors import StoreClosed
-from eventstore.json_text import load, to_json
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Of contents that are kept folded, about."""
+"""Approximate size of the contents that are kept."""
 _READERS = 3
-"""Statements under way at a time for those who ask for one conversation."""
-_TOGETHER = 100
-"""Conversations that one statement reads."""
+"""Concurrent statements for callers of :meth:`ConversationCache.get`."""
+_GROUP = 100
+"""Conversations read in one statement."""
 _FIRST_PAGE, _LARGEST_PAGE = 100, 300
-"""Events of a conversation that a statement reads: at first, and at most. Between these as many as fit
-:data:`_STATEMENT_BYTES`; more would hold up the event loop while they are taken from the driver.
-"""
+"""Events of a conversation read in one statement, at first and at most. Between these, as many as fit
+:data:`_STATEMENT_BYTES`: more would block the event loop while they are taken from the driver."""
 _STATEMENT_BYTES = 2 * 1024 * 1024
-_BREATH = 20
-"""After so many events other coroutines run."""
-
-
-def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
-    """An event as it stands in the log, from what was appended."""
-    # Through JSON, so that nobody's later changes reach what is kept.
-    content, metadata = (
-        load(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
-    )
-    return Event(
-        place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,
-        event.data.event_type, event.actor, content, metadata, None, b"",
-    )  # fmt: skip
+_YIELD_EVENTS = 20
+"""Events after which other coroutines run."""
 
 
 class ConversationCache:
-    """Folds of a log's conversations, the least recently used of which are let go."""
+    """Folds of a log's conversations. The least recently used ones are dropped first."""
 
     def __init__(self, log: Log, max_bytes: int = MAX_BYTES) -> None:
-        self._log = log
+        self.log = log
         self._max_bytes = max_bytes
         self._bytes = 0
         self._page = _FIRST_PAGE
         self._kept: OrderedDict[UUID, ConversationFold] = OrderedDict()
-        self._asked: dict[UUID, asyncio.Future[ConversationFold | None]] = {}
+        self._requested: dict[UUID, asyncio.Future[ConversationFold | None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
 
     async def get(self, conversation_id: UUID) -> ConversationFold | None:
-        """The conversation with all events that are in the log now; None where it has none.
+        """Return a conversation with all events that are in the log now; None if there are none.
 
-        What many ask for at the same time is read in one statement.
+        Concurrent calls share statements.
         """
-        asked = self._asked.get(conversation_id)
-        if asked is None:
-            asked = self._asked[conversation_id] = asyncio.get_running_loop().create_future()
-            # Looked at here, not by a callback: one that has just found nothing more to serve no longer counts.
+        requested = self._requested.get(conversation_id)
+        if requested is None:
+            requested = self._requested[conversation_id] = asyncio.get_running_loop().create_future()
+            # Checked here, not in a callback: a reader that has just found no more requests no longer counts.
             self._readers = {reader for reader in self._readers if not reader.done()}
             if len(self._readers) < _READERS:
-                self._readers.add(asyncio.create_task(self._serve()))
-        return await asyncio.shield(asked)
-
-    async def _serve(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            try:
-                found = await self.all_of(dict.fromkeys(asked))
-            except BaseException as error:
-                for future in asked.values():
-                    future.set_exception(error if isinstance(error, Exception) else StoreClosed())
-                    future.exception()  # seen, whether or not anybody waits any more
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                for conversation_id, future in asked.items():
-                    future.set_result(found.get(conversation_id))
+                self._readers.add(asyncio.create_task(self._read_requested()))
+        return await asyncio.shield(requested)
 
     def kept(self, conversation_id: UUID) -> ConversationFold | None:
-        """The conversation as it is known here; others may have appended to it since."""
+        """Return a conversation as it is cached; other processes may have appended to it since."""
         return self._kept.get(conversation_id)
 
-    def learn(self, conversation_id: UUID, events: Sequence[NewEvent], result: AppendResult) -> None:
-        """Applies what was appended here, where nothing lacks before it."""
-        fold = self._kept.get(conversation_id)
-        for event, place in zip(events, result.events, strict=True):
-            if fold is not None and place.version == fold.version + 1:
-                before = fold.bytes
-                fold.apply(appended_event(self._log.tenant, event, place))
-                self._bytes += fold.bytes - before
-
     async def all_of(self, versions: Mapping[UUID, int | None]) -> dict[UUID, ConversationFold]:
-        """Several, in the order given; one that is kept at the version named there is taken as it is."""
+        """Return several conversations, see :meth:`each`."""
         return {fold.id: fold async for fold in self.each(versions)}
 
     async def each(self, versions: Mapping[UUID, int | None], *, keep: bool = True) -> AsyncIterator[ConversationFold]:
-        """The same one after the other.
+        """Yield several conversations in the order given.
 
         Args:
-            keep: whether those that are read are kept. Who goes through all there are reads each once, and holds
-                little; and does not take the place of those that are read again and again.
+            versions: a conversation cached at the version given here, or a later one, is not read again.
+            keep: whether to cache what is read. A scan over all conversations reads each once: without caching it needs
+                little memory, and does not displace the conversations that are read often.
         """
         group: dict[UUID, ConversationFold | None] = {}
         events = 0
@@ -115,17 +78,45 @@ class ConversationCache:
             else:
                 group[conversation_id] = None
                 events += 1 if version is None else version - (0 if kept is None else kept.version)
-            if events >= self._page or len(group) == _TOGETHER:
-                for fold in await self._found(group, keep=keep):
+            if events >= self._page or len(group) == _GROUP:
+                for fold in await self._completed(group, keep=keep):
                     yield fold
                 group, events = {}, 0
-        for fold in await self._found(group, keep=keep):
+        for fold in await self._completed(group, keep=keep):
             yield fold
 
-    async def _found(self, group: Mapping[UUID, ConversationFold | None], *, keep: bool) -> list[ConversationFold]:
-        behind = [each for each, fold in group.items() if fold is None]
-        read = await self._read(behind, keep=keep) if behind else {}
-        self._shrink()
+    def apply_appended(self, conversation_id: UUID, events: Sequence[NewEvent], result: AppendResult) -> None:
+        """Apply events that were appended through this process to a cached conversation, if none before is missing."""
+        fold = self._kept.get(conversation_id)
+        if fold is None:
+            return
+        for event, place in zip(events, result.events, strict=True):
+            if place.version == fold.version + 1:
+                before = fold.bytes
+                fold.apply(appended_event(self.log.tenant, event, place))
+                self._bytes += fold.bytes - before
+
+    async def _read_requested(self) -> None:
+        while self._requested:
+            requested, self._requested = self._requested, {}
+            try:
+                found = await self.all_of(dict.fromkeys(requested))
+            except BaseException as error:
+                for future in requested.values():
+                    future.set_exception(error if isinstance(error, Exception) else StoreClosed())
+                    future.exception()  # retrieved, even if its callers were cancelled
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for conversation_id, future in requested.items():
+                    future.set_result(found.get(conversation_id))
+
+    async def _completed(self, group: Mapping[UUID, ConversationFold | None], *, keep: bool) -> list[ConversationFold]:
+        missing = [each for each, fold in group.items() if fold is None]
+        read = await self._read(missing, keep=keep) if missing else {}
+        while self._bytes > self._max_bytes and len(self._kept) > 1:
+            _, fold = self._kept.popitem(last=False)
+            self._bytes -= fold.bytes
         found = (fold or read.get(each) for each, fold in group.items())
         return [fold for fold in found if fold is not None]
 
@@ -133,24 +124,24 @@ class ConversationCache:
         folds = {each: self._kept.get(each) or ConversationFold(each) for each in conversations}
         behind = list(conversations)
         while behind:
-            read: Counter[UUID] = Counter()
+            counts: Counter[UUID] = Counter()
             limit = self._page
-            events = await self._log.events_of({each: folds[each].version for each in behind}, limit)
+            events = await self.log.events_of({each: folds[each].version for each in behind}, limit)
             for number, event in enumerate(events, 1):
                 fold = folds[event.conversation_id]
-                read[fold.id] += 1
+                counts[fold.id] += 1
                 if event.version == fold.version + 1:  # another coroutine may have applied it meanwhile
                     before = fold.bytes
                     fold.apply(event)
                     self._bytes += fold.bytes - before if self._kept.get(fold.id) is fold else 0
-                if number % _BREATH == 0:
+                if number % _YIELD_EVENTS == 0:
                     await asyncio.sleep(0)
-            behind = [each for each in behind if read[each] == limit]
+            behind = [each for each in behind if counts[each] == limit]
             if events:
                 average = sum(event.size for event in events) // len(events) + 1
                 self._page = max(1, min(_LARGEST_PAGE, 2 * limit, _STATEMENT_BYTES // average))
-        begun = {each: fold for each, fold in folds.items() if fold.version}
-        return {each: self._keep(fold) if keep or each in self._kept else fold for each, fold in begun.items()}
+        found = {each: fold for each, fold in folds.items() if fold.version}
+        return {each: self._keep(fold) if keep or each in self._kept else fold for each, fold in found.items()}
 
     def _keep(self, fold: ConversationFold) -> ConversationFold:
         kept = self._kept.get(fold.id)
@@ -161,44 +152,38 @@ class ConversationCache:
         self._kept.move_to_end(fold.id)
         return fold
 
-    def _shrink(self) -> None:
-        while self._bytes > self._max_bytes and len(self._kept) > 1:
-            _, fold = self._kept.popitem(last=False)
-            self._bytes -= fold.bytes
 
-
-Sees = Callable[[Collection[UUID]], Awaitable[set[UUID]]]
-"""Says which of some conversations somebody may see."""
+VisibleIds = Callable[[Collection[UUID]], Awaitable[set[UUID]]]
+"""A function that returns those of some conversations that a user may see."""
 
 
 class VisibleConversations(ConversationCache):
-    """The same folds, of which somebody sees only some.
+    """The conversations of a shared cache that one user may see.
 
     Args:
-        folds: everybody's; what is read for one is there for the others.
-        sees: asked anew each time, so that what is taken back is gone at once.
+        cache: shared by all users.
+        visible_ids: called for each read, so that a revoked permission takes effect at once.
     """
 
-    def __init__(self, folds: ConversationCache, sees: Sees) -> None:
-        super().__init__(folds._log, 0)
-        self._folds = folds
-        self._sees = sees
+    def __init__(self, cache: ConversationCache, visible_ids: VisibleIds) -> None:
+        super().__init__(cache.log, 0)
+        self._cache = cache
+        self._visible_ids = visible_ids
 
     async def get(self, conversation_id: UUID) -> ConversationFold | None:
-        """The conversation with all events that are in the log now; None where it has none, or is not seen."""
-        return await self._folds.get(conversation_id) if await self._sees([conversation_id]) else None
+        """Return a conversation with all events that are in the log now; None if it has none or is not visible."""
+        return await self._cache.get(conversation_id) if await self._visible_ids([conversation_id]) else None
 
     def kept(self, conversation_id: UUID) -> ConversationFold | None:
-        """Nothing: whoever is seen must be asked for."""
+        """Return None: visibility can only be checked by a query."""
         return None
 
-    def learn(self, conversation_id: UUID, events: Sequence[NewEvent], result: AppendResult) -> None:
-        """Applies what was appended here, where nothing lacks before it."""
-        self._folds.learn(conversation_id, events, result)
-
     async def each(self, versions: Mapping[UUID, int | None], *, keep: bool = True) -> AsyncIterator[ConversationFold]:
-        """Those of several that are seen, in the order given."""
-        seen = await self._sees(versions.keys())
-        visible = {each: version for each, version in versions.items() if each in seen}
-        async for fold in self._folds.each(visible, keep=keep):
+        """Yield the visible ones of several conversations in the order given."""
+        ids = await self._visible_ids(versions.keys())
+        async for fold in self._cache.each({each: versions[each] for each in versions if each in ids}, keep=keep):
             yield fold
+
+    def apply_appended(self, conversation_id: UUID, events: Sequence[NewEvent], result: AppendResult) -> None:
+        """Apply events that were appended through this process to the shared cache."""
+        self._cache.apply_appended(conversation_id, events, result)

@@ -1,4 +1,4 @@
-"""Classes for applications that have none: those of A2A 0.3 as plain pydantic models, open to further members."""
+"""Default classes for applications that have none: A2A's as pydantic models that accept further members."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _Wire(BaseModel):
 
 
 class Message(_Wire):
-    """A message, in either shape of A2A."""
+    """A message of either version of A2A."""
 
     role: str
     parts: list[Any] = Field(default_factory=list)
@@ -24,7 +24,7 @@ class Message(_Wire):
 
 
 class Task(_Wire):
-    """A task, in either shape of A2A."""
+    """A task of either version of A2A."""
 
     id: str
     context_id: str | None = None
@@ -35,14 +35,14 @@ class Task(_Wire):
 
 
 class AgentCard(_Wire):
-    """What an agent says of itself."""
+    """An agent's card of either version of A2A."""
 
     name: str | None = None
     url: str | None = None
 
 
 class Conversation(BaseModel):
-    """A conversation with everything in it; the messages are of the application's class."""
+    """A conversation with its messages, which are instances of the application's class."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -54,7 +54,7 @@ class Conversation(BaseModel):
 
 
 class Event(BaseModel):
-    """Something that happened, as a message that says it; ``timestamp`` is in seconds since 1970."""
+    """An event as a message that represents it; ``timestamp`` is in seconds since 1970."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 

@@ -1,4 +1,9 @@
-"""Dual writes, to PostgreSQL and to memory, and the differences between the two."""
+"""Dual writes: one tenant's log kept in PostgreSQL and in memory, with every read from both compared.
+
+The main log decides: writes go to it first, and reads return its results. If the other log rejects an append, its
+events are queued and appended before any later ones of the same conversation. Differences are counted, logged, and kept
+for a report.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +21,23 @@ from agent_manager.storage import PAGE, Key, LeaseStatus, Log, PendingRow
 from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.errors import EventStoreError, printable
 
-# What differed between two logs that should hold the same, counted and kept for a report
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-KEPT = 1000
-"""Of the latest differences; all are counted."""
+MAX_KEPT = 1000
+"""Latest differences that are kept for the report; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference.
+    """A difference between the two logs.
 
     Attributes:
-        what: was read or written: ``events``, ``conversations``, ``pending``, ``append`` …
-        conversation_id: in the log; None where it is one of a list.
-        main: what the side that is read from gave, cut to what can be shown.
-        other: what the other side gave, or why it failed.
+        what: the operation: ``events``, ``conversations``, ``pending``, ``append`` …
+        conversation_id: in the log; None for a list of conversations.
+        main: the result of the main log, shortened.
+        other: the result of the other log, or its error.
     """
 
     what: str
@@ -42,12 +47,12 @@ class Difference:
 
 
 class Differences:
-    """Counts of what was compared, and of what of it differed.
+    """Counts of comparisons and differences.
 
     Attributes:
-        compared: by what was read or written.
-        differing: the same, of those that differed.
-        not_compared: reads during which somebody wrote what they read.
+        compared: number of comparisons, by operation.
+        differing: number of differences, by operation.
+        not_compared: number of reads that a concurrent write made incomparable, by operation.
         latest: the latest differences, newest last.
     """
 
@@ -55,21 +60,21 @@ class Differences:
         self.compared: Counter[str] = Counter()
         self.differing: Counter[str] = Counter()
         self.not_compared: Counter[str] = Counter()
-        self.latest: deque[Difference] = deque(maxlen=KEPT)
+        self.latest: deque[Difference] = deque(maxlen=MAX_KEPT)
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of differences."""
         return self.differing.total()
 
     def compare(self, what: str, conversation_id: Any, main: Any, other: Any) -> None:
-        """Compares what two sides gave."""
+        """Compare two results."""
         self.compared[what] += 1
         if main != other:
             self.add(what, conversation_id, main, other)
 
     def add(self, what: str, conversation_id: Any, main: Any, other: Any) -> None:
-        """Counts a difference."""
+        """Count a difference."""
         self.differing[what] += 1
         shown = None if conversation_id is None else str(conversation_id)
         difference = Difference(what, shown, printable(str(main)), printable(str(other)))
@@ -77,7 +82,7 @@ class Differences:
         log.warning("%s differ in conversation %s: %s, and %s", what, shown, difference.main, difference.other)
 
     def report(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
+        """Return all counts and the latest differences as plain JSON."""
         return {
             "differences": self.count,
             "compared": dict(self.compared),
@@ -87,22 +92,17 @@ class Differences:
         }
 
     def __str__(self) -> str:
-        """In words."""
+        """Return a summary, and the latest differences, one per line."""
         lines = [f"{self.compared.total()} compared, {self.count} differed, {self.not_compared.total()} not compared"]
         lines += [
-            f"{one.what} of {one.conversation_id or 'all'}: {one.main}; the other side: {one.other}"
-            for one in self.latest
+            f"{each.what} of {each.conversation_id or 'all'}: {each.main}; the other side: {each.other}"
+            for each in self.latest
         ]
         return "\n".join(lines)
 
 
-# Two logs that are to hold the same: writes go to both, reads come from the main one and are compared
-
-T = TypeVar("T")
-
-
 class DualWriteLog:
-    """The log of one tenant, twice."""
+    """The log of one tenant, kept in two logs, see :class:`~agent_manager.storage.Log`."""
 
     def __init__(self, main: Log, other: Log, differences: Differences) -> None:
         self.tenant, self.user, self.actor = main.tenant, main.user, main.actor
@@ -110,44 +110,44 @@ class DualWriteLog:
         self._other = other
         self._differences = differences
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._owed: dict[UUID, list[NewEvent]] = {}
-        self._writing = 0
-        self._writes = 0
-        self._writes_of: Counter[UUID] = Counter()
+        self._missing: dict[UUID, list[NewEvent]] = {}
+        self._active_writes = 0
+        self._finished_writes = 0
+        self._finished_writes_of: Counter[UUID] = Counter()
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
-        """Appends to the main log, as that decides; then, the same events, to the other one."""
-        async with self._written(conversation_id):
+        """Append to the main log, and the events that it added to the other one."""
+        async with self._write(conversation_id):
             result = await self._main.append(conversation_id, events, expected)
             new = [event for event, place in zip(events, result.events, strict=True) if place.is_new]
             if new:
-                self._owed.setdefault(conversation_id, []).extend(new)
-            await self._pay(conversation_id, result.version)
+                self._missing.setdefault(conversation_id, []).extend(new)
+            await self._append_missing(conversation_id, result.version)
             return result
 
     async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
-        """See :class:`Log`; compared event by event, as far as nobody wrote meanwhile."""
-        before = {one: self._writes_of[one] for one in versions}
-        busy = {one for one in versions if one in self._locks}
-        main = await self._main.events_of(versions, limit)
+        """See :class:`Log`; compared for each conversation that was not written to meanwhile."""
+        before = {each: self._finished_writes_of[each] for each in versions}
+        busy = {each for each in versions if each in self._locks}
+        events = await self._main.events_of(versions, limit)
+        main = _by_conversation(events)
         other = _by_conversation(await self._from_other(self._other.events_of(versions, limit), []))
-        of_main = _by_conversation(main)
-        for one in versions:
-            if one in busy or one in self._locks or before[one] != self._writes_of[one]:
+        for each in versions:
+            if each in busy or each in self._locks or before[each] != self._finished_writes_of[each]:
                 self._differences.not_compared["events"] += 1
             else:
-                self._differences.compare("events", one, of_main.get(one, []), other.get(one, []))
-        return main
+                self._differences.compare("events", each, main.get(each, []), other.get(each, []))
+        return events
 
     async def conversations(self) -> dict[UUID, int]:
         """See :class:`Log`."""
-        return await self._read("conversations", lambda log: log.conversations(), _same)
+        return await self._read("conversations", lambda log: log.conversations())
 
     async def conversations_with_tasks(self) -> dict[UUID, int]:
         """See :class:`Log`."""
-        return await self._read("conversations with tasks", lambda log: log.conversations_with_tasks(), _same)
+        return await self._read("conversations with tasks", lambda log: log.conversations_with_tasks())
 
     async def pending(self) -> list[PendingRow]:
         """See :class:`Log`."""
@@ -156,11 +156,11 @@ class DualWriteLog:
         )
 
     async def latest(self, after: int, limit: int | None) -> list[Event]:
-        """See :class:`Log`. Positions are the main log's; what lies beyond one cannot be compared."""
+        """See :class:`Log`. Positions are those of the main log, so only reads from the beginning can be compared."""
         if after:
             return await self._main.latest(after, limit)
         return await self._read(
-            "latest events", lambda log: log.latest(0, limit), lambda rows: {_what(e) for e in rows}
+            "latest events", lambda log: log.latest(0, limit), lambda events: set(map(_identity, events))
         )
 
     async def position(self) -> int:
@@ -168,13 +168,13 @@ class DualWriteLog:
         return await self._main.position()
 
     async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
-        """See :class:`Log`. Whichever log is read, another process can hold leases on the server."""
+        """See :class:`Log`. Other processes can only hold leases on the server, whichever log is the main one."""
         main = await self._main.lease_answers(keys, holder, seconds)
         other = await self._from_other(self._other.lease_answers(keys, holder, seconds), main)
-        elsewhere = {key: leased for key, leased in other.items() if leased.holder != holder}
+        elsewhere = {key: status for key, status in other.items() if status.holder != holder}
         return {
-            key: replace(elsewhere[key], version=leased.version) if key in elsewhere else leased
-            for key, leased in main.items()
+            key: replace(elsewhere[key], version=status.version) if key in elsewhere else status
+            for key, status in main.items()
         }
 
     async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
@@ -187,79 +187,78 @@ class DualWriteLog:
         await self._main.release_answers(keys, holder)
         await self._from_other(self._other.release_answers(keys, holder), None)
 
-    async def pay_all(self) -> None:
-        """Gives the other log what it lacks, as far as it takes it."""
-        for conversation_id in list(self._owed):
-            async with self._written(conversation_id):
-                await self._pay(conversation_id, None)
+    async def append_all_missing(self) -> None:
+        """Append the events that the other log lacks, as far as it accepts them."""
+        for conversation_id in list(self._missing):
+            async with self._write(conversation_id):
+                await self._append_missing(conversation_id, None)
 
-    async def _pay(self, conversation_id: UUID, version: int | None) -> None:
-        owed = self._owed.get(conversation_id)
-        if not owed:
+    async def _append_missing(self, conversation_id: UUID, version: int | None) -> None:
+        missing = self._missing.get(conversation_id)
+        if not missing:
             return
         try:
-            result = await self._other.append(conversation_id, owed)
+            result = await self._other.append(conversation_id, missing)
         except EventStoreError as error:
-            self._differences.add("append", conversation_id, f"{len(owed)} event(s)", error)
+            self._differences.add("append", conversation_id, f"{len(missing)} event(s)", error)
             return
-        del self._owed[conversation_id]
+        del self._missing[conversation_id]
         if version is not None:
             self._differences.compare("append", conversation_id, version, result.version)
 
-    async def _read(self, what: str, read: Callable[[Log], Awaitable[T]], part: Callable[[T], Any]) -> T:
-        writes, writing = self._writes, self._writing
+    async def _read(
+        self, what: str, read: Callable[[Log], Awaitable[T]], comparable: Callable[[T], Any] = lambda result: result
+    ) -> T:
+        """Return a list from the main log; compare it unless there was a write meanwhile."""
+        finished, active = self._finished_writes, self._active_writes
         main = await read(self._main)
         other = await self._from_other(read(self._other), None)
-        if writing or self._writing or writes != self._writes:
+        if active or self._active_writes or finished != self._finished_writes:
             self._differences.not_compared[what] += 1
         elif other is not None:
-            self._differences.compare(what, None, part(main), part(other))
+            self._differences.compare(what, None, comparable(main), comparable(other))
         return main
 
-    async def _from_other(self, read: Awaitable[T], failed: T) -> T:
+    async def _from_other(self, read: Awaitable[T], default: T) -> T:
         try:
             return await read
         except EventStoreError as error:
             self._differences.add("read", None, "read", error)
-            return failed
+            return default
 
     @asynccontextmanager
-    async def _written(self, conversation_id: UUID) -> AsyncIterator[None]:
-        """One writer of a conversation at a time, so that both logs have its events in the same order."""
-        self._writing += 1
+    async def _write(self, conversation_id: UUID) -> AsyncIterator[None]:
+        """Allow one writer of a conversation at a time, so that both logs have its events in the same order."""
+        self._active_writes += 1
         try:
             async with self._locks.setdefault(conversation_id, asyncio.Lock()):
                 yield
         finally:
-            self._writing -= 1
-            self._writes += 1
-            self._writes_of[conversation_id] += 1
+            self._active_writes -= 1
+            self._finished_writes += 1
+            self._finished_writes_of[conversation_id] += 1
 
 
 def _by_conversation(events: Iterable[Event]) -> dict[UUID, list[Any]]:
     found: defaultdict[UUID, list[Any]] = defaultdict(list)
     for event in events:
-        found[event.conversation_id].append((event.version, *_what(event), event.actor, event.content))
+        found[event.conversation_id].append((event.version, *_identity(event), event.actor, event.content))
     return found
 
 
-def _what(event: Event) -> tuple[Any, ...]:
+def _identity(event: Event) -> tuple[Any, ...]:
     return event.conversation_id, event.id, event.event_type
 
 
-def _same(value: T) -> T:
-    return value
-
-
-async def copy_log(source: Log, target: Log, more: Iterable[UUID] = ()) -> None:
-    """Copies all conversations, and ``more`` that no list shows, event by event, from one log to an empty one."""
-    for conversation_id in [*await source.conversations(), *more]:
+async def copy_log(source: Log, target: Log, unlisted: Iterable[UUID] = ()) -> None:
+    """Copy all conversations, and ``unlisted`` ones, event by event, from one log to an empty one."""
+    for conversation_id in [*await source.conversations(), *unlisted]:
         version = 0
         while events := await source.events_of({conversation_id: version}):
-            await target.append(conversation_id, [_again(event) for event in events])
+            await target.append(conversation_id, [_copied(event) for event in events])
             version = events[-1].version
 
 
-def _again(event: Event) -> NewEvent:
+def _copied(event: Event) -> NewEvent:
     metadata = event.metadata.model_copy(update={"occurred_at": event.occurred_at})
     return NewEvent(event.data, event.id, event.actor, metadata)

@@ -1,8 +1,8 @@
-"""What a manager stores conversations in: the interface, and PostgreSQL.
+"""Storage of a manager: the interface of a tenant's log, and the log on a PostgreSQL server.
 
-On the server, lists are the read tables and, beyond them, the end of the log: they hold everything that was appended
-before, and nobody waits for the workers. Log and tables are read under different roles, hence in two statements; the
-tables first, and then the log from where they were.
+On a server, lists come from the read tables and from the events after them, so they contain everything that was
+appended before, and no read waits for the workers. Tables and log are read under different roles, hence in two
+statements: first the tables, then the log from their position.
 """
 
 from __future__ import annotations
@@ -18,67 +18,31 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
 from agent_manager.errors import ManagerClosed
-from eventstore import ANY, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
+from eventstore import ANY, Appended, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, RetryableError, ServerError, ServerUnreachable
+from eventstore.json_text import load, to_json
 from eventstore.read import RawRows, horizon
 from projections.read_your_writes import fetch_with_position
 from projections.reading import caller_of
 
-# What a tenant has written: the positions that its reads must hold
-
-CONVERSATIONS = 500
-"""The latest that are told apart; for all others one position is kept."""
-
-
-class AppendedPositions:
-    """The highest positions that were appended for a tenant, by conversation.
-
-    Reads wait for the tables to hold these. The tables follow the log in partitions of the conversations; so a read
-    waits only for the partitions that its tenant wrote to, however much others write to the rest.
-
-    Attributes:
-        by_conversation: the highest position of each of the conversations that were written to last.
-        earlier: the highest position of all others; 0 if there are none.
-    """
-
-    def __init__(self) -> None:
-        self.by_conversation: dict[UUID, int] = {}
-        self.earlier = 0
-
-    @property
-    def position(self) -> int:
-        """The highest of all; 0 if nothing was written."""
-        return max(self.earlier, max(self.by_conversation.values(), default=0))
-
-    def note(self, result: AppendResult) -> None:
-        """Note what was appended."""
-        for conversation, position in {event.conversation_id: event.position for event in result.events}.items():
-            self.by_conversation[conversation] = max(position, self.by_conversation.pop(conversation, 0))
-        while len(self.by_conversation) > CONVERSATIONS:
-            self.note_position(self.by_conversation.pop(next(iter(self.by_conversation))))
-
-    def note_position(self, position: int) -> None:
-        """Note that something was appended at a position, to a conversation that is not known."""
-        self.earlier = max(self.earlier, position)
-
-
-# What the manager asks of a log, and the one that is on a server
-
-TAIL = 20_000
-"""Events beyond the tables that a list looks at; if tables are behind by more positions, what the tenant itself wrote
-before these is waited for."""
-WAIT_SECONDS = 60.0
 PAGE = 1000
-"""Events of a conversation that are read at a time, at most."""
+"""Largest number of events of a conversation in one read."""
+TAIL = 20_000
+"""Events after the tables that a list reads. If the tables are further behind, it waits until they contain what the
+tenant itself appended before these."""
+WAIT_SECONDS = 60.0
+MAX_TRACKED = 500
+"""Conversations whose latest position is tracked; for all others, the highest one is."""
 
 LISTED = ("message.added", "task.created", "task.status_changed", "task.artifact_added", "task.artifact_extended")
 """Types of the events that applications list."""
 
-_PAUSES = (0.1, 0.5, 2.0)
-"""Seconds before each further try of an append whose connection was lost."""
+_RETRY_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before each retry of an append whose connection was lost."""
 
-_EVENTS_OF = query("agent_manager", "events_of")
+Key: TypeAlias = tuple[UUID, UUID]
+"""A message: its conversation, and the id of its event, which is unique only within the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +56,14 @@ class PendingRow:
     position: int
 
 
-Key: TypeAlias = tuple[UUID, UUID]
-"""A message: its conversation, and the id of its event, which is unique only there."""
-
-
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """The lease of a message.
+    """The status of a message's lease.
 
     Attributes:
-        holder: who has it.
+        holder: who has the lease.
         expires_at: when it ends unless it is renewed; None for one that does not expire.
-        version: the conversation's, after the lease was taken.
+        version: of the conversation after the lease was taken.
     """
 
     holder: UUID
@@ -116,15 +76,15 @@ class Log(Protocol):
 
     @property
     def tenant(self) -> str:
-        """Whose."""
+        """The tenant."""
 
     @property
     def user(self) -> str:
-        """The user on whose behalf it is written; empty for the whole tenant."""
+        """The user on whose behalf events are appended; empty for the whole tenant."""
 
     @property
     def actor(self) -> str:
-        """The actor of all that is appended; empty leaves that to the events."""
+        """The actor of all appended events; empty to keep each event's own."""
 
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
@@ -132,35 +92,35 @@ class Log(Protocol):
         """See :meth:`eventstore.EventStore.append`."""
 
     async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
-        """Of each of these conversations the events beyond its version, at most ``limit``, in order."""
+        """Return, of each of these conversations, at most ``limit`` events after its version, in order."""
 
     async def conversations(self) -> dict[UUID, int]:
-        """Conversations in the order in which they began, with their versions."""
+        """Return the versions of the conversations, in the order in which they began."""
 
     async def conversations_with_tasks(self) -> dict[UUID, int]:
-        """Conversations that have tasks, with their versions."""
+        """Return the versions of the conversations that have tasks."""
 
     async def pending(self) -> list[PendingRow]:
-        """Messages that await an answer, oldest first."""
+        """Return the messages that await an answer, oldest first."""
 
     async def latest(self, after: int, limit: int | None) -> list[Event]:
-        """The latest of the events that are listed, beyond a position, oldest first."""
+        """Return the latest of the listed events after a position, oldest first."""
 
     async def position(self) -> int:
-        """Up to where it is final."""
+        """Return the position up to which the log is final."""
 
     async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
-        """Take the leases of messages, of each unless another holder has it; return who has them."""
+        """Take the leases of messages that nobody else holds; return the status of all."""
 
     async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
         """Renew leases; return those that the holder still has."""
 
     async def release_answers(self, keys: Collection[Key], holder: UUID) -> None:
-        """End leases, as far as the holder has them."""
+        """End leases that the holder has."""
 
 
 class ClosableLog:
-    """A log that raises :class:`ManagerClosed` while it is closed, whichever method is called."""
+    """A log all of whose methods raise :class:`ManagerClosed` while it is closed."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -172,11 +132,55 @@ class ClosableLog:
         return getattr(self._log, name)
 
 
-class ServerLog:
-    """The log on a server.
+def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
+    """Return an event as a read of the log would, from what was appended and its result."""
+    # Copied through JSON, so that later changes to the caller's objects do not reach the event.
+    content, metadata = (
+        load(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
+    )
+    return Event(
+        place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,
+        event.data.event_type, event.actor, content, metadata, None, b"",
+    )  # fmt: skip
+
+
+class AppendedPositions:
+    """The highest positions that were appended for a tenant, by conversation.
+
+    Reads wait until the tables contain these positions. The tables follow the log in partitions of the conversations,
+    so a read only waits for the partitions to which its tenant appended.
 
     Attributes:
-        written: what was appended through it.
+        by_conversation: the highest position of each of the latest conversations.
+        earlier: the highest position of all others; 0 if there are none.
+    """
+
+    def __init__(self) -> None:
+        self.by_conversation: dict[UUID, int] = {}
+        self.earlier = 0
+
+    @property
+    def position(self) -> int:
+        """The highest of all positions; 0 if nothing was appended."""
+        return max(self.earlier, max(self.by_conversation.values(), default=0))
+
+    def note(self, result: AppendResult) -> None:
+        """Add the positions of appended events."""
+        for conversation, position in {event.conversation_id: event.position for event in result.events}.items():
+            self.by_conversation[conversation] = max(position, self.by_conversation.pop(conversation, 0))
+        while len(self.by_conversation) > MAX_TRACKED:
+            self.note_position(self.by_conversation.pop(next(iter(self.by_conversation))))
+
+    def note_position(self, position: int) -> None:
+        """Add a position of an unknown conversation."""
+        self.earlier = max(self.earlier, position)
+
+
+class ServerLog:
+    """The log on a server, see :class:`Log`.
+
+    Attributes:
+        written: the positions that were appended through it.
         count: called with the number of events of each append.
     """
 
@@ -192,15 +196,15 @@ class ServerLog:
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
-        """Append events. If the server was away, try again as long as that ends within the time of an append.
+        """Append events. If the server was unreachable, retry within the time limit of an append.
 
         Raises:
-            ConnectionLost: one of the tries was sent, so the events may be stored.
+            ConnectionLost: one of the attempts was sent, so the events may be stored.
             EventStoreError: as :meth:`eventstore.EventStore.append` raises it.
         """
         loop, settings = asyncio.get_running_loop(), self.store.settings
-        last_try_at = loop.time() + settings.append_seconds - settings.connect_timeout
-        pauses = iter(_PAUSES)
+        last_attempt_at = loop.time() + settings.append_seconds - settings.connect_timeout
+        pauses = iter(_RETRY_PAUSES)
         lost: ConnectionLost | None = None
         while True:
             try:
@@ -211,7 +215,7 @@ class ServerLog:
                 if isinstance(error, ConnectionLost):
                     lost = error
                 pause = next(pauses, None) if isinstance(error, ConnectionLost | ServerUnreachable) else None
-                if pause is None or loop.time() + pause > last_try_at:
+                if pause is None or loop.time() + pause > last_attempt_at:
                     if lost is not None and lost is not error:
                         raise lost from error
                     raise
@@ -222,18 +226,19 @@ class ServerLog:
                 return result
 
     async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
-        """Of each of these conversations the events beyond its version, at most ``limit``, in order."""
-        given = {
+        """Return, of each of these conversations, at most ``limit`` events after its version, in order."""
+        parameters = {
             "tenant": self.tenant,
             "conversations": list(versions),
             "versions": [Int4(version) for version in versions.values()],
             "limit": Int4(limit),
         }
-        rows = await self.store.log(self.caller).fetch(_EVENTS_OF, given, cursor=RawRows)
+        text = query("agent_manager", "events_of")
+        rows = await self.store.log(self.caller).fetch(text, parameters, cursor=RawRows)
         return [Event.from_row(row) for row in rows]
 
     async def conversations(self) -> dict[UUID, int]:
-        """Conversations in the order in which they began, with their versions."""
+        """Return the versions of the conversations, in the order in which they began."""
         rows, applied = await self._tables("conversations", ("conversations",))
         found = {conversation: (created_at, conversation, version) for conversation, version, created_at in rows}
         for conversation, version, created_at, _, is_listed in await self._tail("tail_conversations", applied):
@@ -243,7 +248,7 @@ class ServerLog:
         return {conversation: version for _, conversation, version in sorted(found.values())}
 
     async def conversations_with_tasks(self) -> dict[UUID, int]:
-        """Conversations that have tasks, with their versions."""
+        """Return the versions of the conversations that have tasks."""
         rows, applied = await self._tables("task_conversations", ("conversations", "tasks"))
         found: dict[UUID, int] = dict(rows)
         for conversation, version, _, has_tasks, _ in await self._tail("tail_conversations", applied):
@@ -252,68 +257,71 @@ class ServerLog:
         return found
 
     async def pending(self) -> list[PendingRow]:
-        """Messages that await an answer, oldest first."""
+        """Return the messages that await an answer, oldest first."""
         rows, applied = await self._tables("pending", ("pending",))
-        tail = await self._tail("tail_pending", applied)
-        answered = {(row[0], row[1]) for row in tail if row[5]}
-        asked = {(row[0], row[1]): PendingRow(*row[:5]) for row in (*rows, *tail) if not (len(row) > 5 and row[5])}
-        return sorted((row for key, row in asked.items() if key not in answered), key=lambda row: row.position)
+        pending = {(row[0], row[1]): PendingRow(*row) for row in rows}
+        answered: set[Key] = set()
+        for *row, is_answer in await self._tail("tail_pending", applied):
+            if is_answer:
+                answered.add((row[0], row[1]))
+            else:
+                pending[row[0], row[1]] = PendingRow(*row)
+        return sorted((row for key, row in pending.items() if key not in answered), key=lambda row: row.position)
 
     async def latest(self, after: int, limit: int | None) -> list[Event]:
-        """The latest of the events that are listed, beyond a position, oldest first."""
+        """Return the latest of the listed events after a position, oldest first."""
         read = self.store.read_log(
             after=after, types=LISTED, tenant=self.tenant, user=self.caller.user, backwards=True, limit=limit
         )
         return [event async for event in read][::-1]
 
     async def position(self) -> int:
-        """Up to where it is final."""
+        """Return the position up to which the log is final."""
         return await horizon(self.store.log(self.caller))
 
     async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
-        """Take the leases of messages, of each unless another holder has it; return who has them."""
-        rows = await self._service("lease_answers", keys, holder, seconds=seconds)
-        return {(conversation, message): LeaseStatus(*leased) for conversation, message, *leased in rows}
+        """Take the leases of messages that nobody else holds; return the status of all."""
+        rows = await self._call_service("lease_answers", keys, holder, seconds=seconds)
+        return {(conversation, message): LeaseStatus(*status) for conversation, message, *status in rows}
 
     async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
         """Renew leases; return those that the holder still has."""
-        rows = await self._service("renew_answer_leases", keys, holder, seconds=seconds)
+        rows = await self._call_service("renew_answer_leases", keys, holder, seconds=seconds)
         return {(conversation, message) for conversation, message in rows}
 
     async def release_answers(self, keys: Collection[Key], holder: UUID) -> None:
-        """End leases, as far as the holder has them."""
-        await self._service("release_answers", keys, holder)
+        """End leases that the holder has."""
+        await self._call_service("release_answers", keys, holder)
 
-    async def _service(self, name: str, keys: Collection[Key], holder: UUID, **more: Any) -> list[TupleRow]:
-        """Call a function that is the service's to call, with the conversations and messages of leases."""
-        given = {
+    async def _call_service(self, name: str, keys: Collection[Key], holder: UUID, **more: Any) -> list[TupleRow]:
+        """Call an SQL function for leases, which only the service may call."""
+        parameters = {
             "tenant": self.tenant,
             "conversations": [conversation for conversation, _ in keys],
             "messages": [message for _, message in keys],
             "holder": holder,
             **more,
         }
-        text = query("agent_manager", name)
-        return await self.store.pool.fetch(text, given, caller=Caller(self.tenant))
+        return await self.store.pool.fetch(query("agent_manager", name), parameters, caller=Caller(self.tenant))
 
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
-        """Return what the tables hold, and the position up to which they hold the tenant's events."""
-        text, given = query("agent_manager", name), {"tenant": self.tenant}
+        """Return rows of the tables, and the position up to which the tables contain the tenant's events."""
+        text, parameters = query("agent_manager", name), {"tenant": self.tenant}
         at_least = max(0, self.written.position - TAIL)
-        return await fetch_with_position(self.store, self.caller, text, given, projections, at_least, WAIT_SECONDS)
+        return await fetch_with_position(self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS)
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
-        """What the log holds beyond a position."""
-        given = {"tenant": self.tenant, "applied": Int8(applied), "tail": Int8(TAIL)}
-        return await self.store.log(self.caller).fetch(query("agent_manager", name), given)
+        """Return rows of the log after a position."""
+        parameters = {"tenant": self.tenant, "applied": Int8(applied), "tail": Int8(TAIL)}
+        return await self.store.log(self.caller).fetch(query("agent_manager", name), parameters)
 
 
 class UserLog(ServerLog):
-    """The same log, as a user sees it and writes to it.
+    """The log of a server with the permissions of a user.
 
     Args:
-        user: None is the whole tenant.
-        actor: who causes what is written; empty leaves that to the events.
+        user: None for the whole tenant.
+        actor: of all appended events; empty to keep each event's own.
         count: called with the number of events of each append.
     """
 

@@ -7,7 +7,7 @@ needs a2a-sdk.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -96,7 +96,7 @@ class Context:
     conversation_id: str = ""
     task_id: str | None = None
     agents: list[Json] = field(default_factory=list)
-    history: Callable[[], Awaitable[list[Json]]] = _no_history
+    history: Callable[[], Coroutine[Any, Any, list[Json]]] = _no_history
     contexts: Mapping[str, str] = field(default_factory=dict)
 
     def addressed_to(self, name: str, message: Json) -> Json:

@@ -15,15 +15,13 @@ from uuid import UUID
 from agent_manager.a2a import artifact_event
 from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
 from agent_manager.agents.recorder import RecordedTask, Recording
-from agent_manager.conversation import TaskEvent, TaskFold
+from agent_manager.conversation import ConversationFold, TaskEvent, TaskFold
 from agent_manager.importers.source import Json, canonical_task, text_member
 from agent_manager.storage import PAGE, Log
 from eventstore import (
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
-    ConversationDeleted,
-    ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
     Event,
@@ -31,7 +29,6 @@ from eventstore import (
     MessageAdded,
     TaskCreated,
     TaskDescribed,
-    sent_message,
 )
 from eventstore.ids import own_given_id
 from eventstore.json_text import equal
@@ -141,88 +138,72 @@ class StoredTask:
     """A task of the log.
 
     Attributes:
-        first: the event with which it began.
-        changed: whether others than a migration wrote to it.
+        changed: whether any event of it is not from a migration.
     """
 
-    id: UUID
-    first: Event
+    fold: TaskFold
     events: list[TaskEvent] = field(default_factory=list)
     changed: bool = False
 
     def wire(self, messages: list[Json]) -> Json:
-        """The task as A2A has it, given the messages of its conversation."""
-        fold = folded(self.id, self.first, self.events)
-        return fold.wire([one for one in messages if one.get("taskId") == fold.given_id])
+        """Return the task as A2A JSON, given the messages of its conversation."""
+        return self.fold.wire([each for each in messages if each.get("taskId") == self.fold.given_id])
 
 
-@dataclass(slots=True)
 class Stored:
-    """A conversation of the log; of version 0 where there is none.
+    """A conversation of the log, with what distinguishes migrated events from others; of version 0 if there is none.
 
     Attributes:
         is_migrated: whether a migration began it.
-        changed: which of its ``name`` and ``is_active`` others than a migration have set.
-        events: the ids of the application's events.
-        ignored: what was not applied of its events, and why.
+        changed: which of ``name`` and ``is_active`` were set last by an event that is not from a migration.
+        events: the application's events, by their ids.
+        ignored: contents of its events that were not applied, and why.
     """
 
-    id: UUID
-    version: int = 0
-    is_migrated: bool = False
-    given_id: str = ""
-    name: str = ""
-    is_active: bool = True
-    is_deleted: bool = False
-    metadata: Json | None = None
-    created_at: datetime | None = None
-    changed: set[str] = field(default_factory=set)
-    messages: list[StoredMessage] = field(default_factory=list)
-    tasks: dict[UUID, StoredTask] = field(default_factory=dict)
-    events: dict[UUID, Event] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
+    def __init__(self, conversation_id: UUID) -> None:
+        self.id = conversation_id
+        self.version = 0
+        self.is_migrated = False
+        self.given_id = ""
+        self.name = ""
+        self.is_active = True
+        self.is_deleted = False
+        self.metadata: Json | None = None
+        self.created_at: datetime | None = None
+        self.changed: set[str] = set()
+        self.messages: list[StoredMessage] = []
+        self.tasks: dict[UUID, StoredTask] = {}
+        self.events: dict[UUID, Event] = {}
+        self.ignored: list[str] = []
+        self._fold = ConversationFold(conversation_id)
 
     def apply(self, event: Event) -> None:
-        """Applies its next event."""
-        data, migrated = event.data, is_migrated(event)
+        """Apply the conversation's next event."""
+        fold, data, migrated = self._fold, event.data, is_migrated(event)
+        time = event.metadata.occurred_at if migrated else event.occurred_at
         if not self.version:
-            self.given_id = str(self.id)
-            self.is_migrated = migrated
-            self.created_at = event.metadata.occurred_at if migrated else event.occurred_at
-        self.version = event.version
+            self.is_migrated, self.created_at = migrated, time
+        fold.apply(event)
+        self.version, self.given_id, self.name, self.metadata = fold.version, fold.given_id, fold.name, fold.metadata
+        self.is_active, self.is_deleted = fold.is_active, fold.is_deleted
         if isinstance(data, MessageAdded):
-            time = event.metadata.occurred_at if migrated else event.occurred_at
-            self.messages.append(StoredMessage(event.id, sent_message(data), time, migrated))
+            self.messages.append(StoredMessage(event.id, fold.messages[event.id], time, migrated))
         elif is_task_event(data):
-            task = self.tasks.setdefault(data.task_id, StoredTask(data.task_id, event))
+            task = self.tasks.setdefault(data.task_id, StoredTask(fold.tasks[data.task_id]))
             task.events.append(data)
             task.changed |= not migrated
         elif isinstance(data, ConversationCreated):
-            self._give_id(data.given_id, event)
-            self.name = data.name
-            self.metadata = data.metadata
+            if data.given_id not in (None, str(self.id)) and not own_given_id(event.tenant_id, self.id, data.given_id):
+                problem = f"its given_id {data.given_id!r} is the name of another conversation"
+                self.ignored.append(f"event {event.id}: {problem}")
             if data.name:
                 self._set("name", migrated)
-        elif isinstance(data, ConversationForked):
-            self.name, self.metadata = data.name or self.name, data.metadata or self.metadata
         elif isinstance(data, ConversationRenamed):
-            self.name = data.name
             self._set("name", migrated)
         elif isinstance(data, ConversationArchived | ConversationReactivated):
-            self.is_active = isinstance(data, ConversationReactivated)
-            self.is_deleted &= not self.is_active
             self._set("is_active", migrated)
-        elif isinstance(data, ConversationDeleted):
-            self.is_deleted = True
         elif isinstance(data, ApplicationEvent):
             self.events[event.id] = event
-
-    def _give_id(self, given_id: str | None, event: Event) -> None:
-        own = own_given_id(event.tenant_id, self.id, given_id)
-        if self.given_id == str(self.id):
-            self.given_id = own or self.given_id
-        if own is None and given_id not in (None, str(self.id)):
-            self.ignored.append(f"event {event.id}: its given_id {given_id!r} is the name of another conversation")
 
     def _set(self, what: str, migrated: bool) -> None:
         if migrated:

@@ -1,26 +1,25 @@
 -- name: lease_answers
--- Takes the leases of messages: who holds each now, until when, and the version of its conversation.
+-- Take the leases of messages. Returns the holder and expiry of each, and the version of its conversation.
 SELECT l.conversation_id, l.message_id, l.held_by, l.expires_at, l.version
   FROM lease_answers(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s, %(seconds)s) AS l
 
 -- name: release_answers
--- Ends the leases of messages.
+-- End the leases of messages.
 SELECT release_answers(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s)
 
 -- name: renew_answer_leases
--- Renews leases of a holder: the messages on which it still has them.
+-- Renew the leases of a holder. Returns the messages of which it still has the lease.
 SELECT r.conversation_id, r.message_id
   FROM renew_answer_leases(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s, %(seconds)s) AS r
 
 -- name: pending
--- The messages that await an answer, as far as the table has them.
+-- Messages in the table that await an answer.
 SELECT p.conversation_id, p.id, p.given_id, p.created_at, p.position
   FROM pending_messages p
  WHERE p.tenant_id = %(tenant)s
 
 -- name: tail_pending
--- The messages beyond the tables that await an answer, and the answers that there came: a message's id, and whether it is
--- answered.
+-- Messages after the tables that await an answer, and the messages that are answered there: the last column tells which.
 SELECT e.conversation_id,
        CASE WHEN e.event_type = 'message.added' THEN e.id ELSE (e.content ->> 'message_id')::uuid END,
        e.content ->> 'given_id', occurred_at(e.metadata, e.timestamp), e.position,

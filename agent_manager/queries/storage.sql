@@ -1,11 +1,11 @@
 -- name: conversations
--- Conversations with their latest versions, as far as the table has them.
+-- Conversations in the table, with their latest versions.
 SELECT c.id, c.version, c.created_at
   FROM conversations c
  WHERE c.tenant_id = %(tenant)s
 
 -- name: events_of
--- The events of conversations beyond the versions that are known, some at a time.
+-- A limited number of events of conversations after known versions.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM unnest(%(conversations)s::uuid[], %(versions)s::int[]) AS known (conversation_id, version)
@@ -21,7 +21,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  ORDER BY e.conversation_id, e.version
 
 -- name: tail_conversations
--- Conversations with their latest versions, from what the log holds beyond the tables.
+-- Conversations in the events after the tables, with their latest versions.
 SELECT e.conversation_id, max(e.version), min(occurred_at(e.metadata, e.timestamp)),
        bool_or(e.event_type LIKE 'task.%%'),
        bool_or(e.event_type NOT IN ('agent.registered', 'agent.unregistered'))
@@ -34,7 +34,7 @@ SELECT e.conversation_id, max(e.version), min(occurred_at(e.metadata, e.timestam
  GROUP BY e.conversation_id
 
 -- name: task_conversations
--- Conversations that have tasks, with their latest versions, as far as the tables have them.
+-- Conversations in the tables that have tasks, with their latest versions.
 SELECT c.id, c.version
   FROM conversations c
  WHERE c.tenant_id = %(tenant)s

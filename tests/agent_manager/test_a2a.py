@@ -1,4 +1,4 @@
-"""A2A 0.3 and 1.x say the same in other words: there and back without loss."""
+"""A2A 0.3 and 1.x as plain JSON: conversion between the versions without loss."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ new_parts = st.one_of(
 )
 
 
-def messages(shape: Version) -> st.SearchStrategy[dict[str, Any]]:
-    parts, roles = (old_parts, ["user", "agent"]) if shape == "0.3" else (new_parts, ["ROLE_USER", "ROLE_AGENT"])
-    head = {"kind": st.just("message")} if shape == "0.3" else {}
+def messages(version: Version) -> st.SearchStrategy[dict[str, Any]]:
+    parts, roles = (old_parts, ["user", "agent"]) if version == "0.3" else (new_parts, ["ROLE_USER", "ROLE_AGENT"])
+    head = {"kind": st.just("message")} if version == "0.3" else {}
     return st.fixed_dictionaries(
         {"messageId": texts(), "role": st.sampled_from(roles), "parts": st.lists(parts, max_size=3), **head},
         optional={"contextId": texts(), "taskId": texts(), "metadata": _objects, "extensions": st.just(["e"])},
     )
 
 
-def tasks(shape: Version) -> st.SearchStrategy[dict[str, Any]]:
-    head = {"kind": st.just("task")} if shape == "0.3" else {}
-    parts = old_parts if shape == "0.3" else new_parts
-    states = [words[shape] for words in STATE_NAMES.values()]
-    status = st.fixed_dictionaries({"state": st.sampled_from(states)}, optional={"message": messages(shape)})
+def tasks(version: Version) -> st.SearchStrategy[dict[str, Any]]:
+    head = {"kind": st.just("task")} if version == "0.3" else {}
+    parts = old_parts if version == "0.3" else new_parts
+    states = [words[version] for words in STATE_NAMES.values()]
+    status = st.fixed_dictionaries({"state": st.sampled_from(states)}, optional={"message": messages(version)})
     artifact = st.fixed_dictionaries({"artifactId": texts(), "parts": st.lists(parts, max_size=2)})
     return st.fixed_dictionaries(
         {"id": texts(), "contextId": texts(), "status": status, **head},
-        optional={"history": st.lists(messages(shape), max_size=2), "artifacts": st.lists(artifact, max_size=2)},
+        optional={"history": st.lists(messages(version), max_size=2), "artifacts": st.lists(artifact, max_size=2)},
     )
 
 
 @given(messages("0.3"), messages("1.0"))
 @examples(30)
-def test_a_message_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_message_survives_conversion_to_the_other_version_and_back(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert message_in_version(message_in_version(old, "1.0"), "0.3") == old
     assert message_in_version(message_in_version(new, "0.3"), "1.0") == new
     assert (version_of(old), version_of(new)) == ("0.3", "1.0")
@@ -78,7 +78,7 @@ def test_a_message_comes_back_from_the_other_shape(old: dict[str, Any], new: dic
 
 @given(tasks("0.3"), tasks("1.0"))
 @examples(30)
-def test_a_task_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_task_survives_conversion_to_the_other_version_and_back(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert task_in_version(task_in_version(old, "1.0"), "0.3") == old
     assert task_in_version(task_in_version(new, "0.3"), "1.0") == new
     assert (version_of(old), version_of(new)) == ("0.3", "1.0")
@@ -86,7 +86,7 @@ def test_a_task_comes_back_from_the_other_shape(old: dict[str, Any], new: dict[s
 
 @given(messages("0.3"), messages("1.0"), tasks("0.3"), tasks("1.0"))
 @examples(20)
-def test_what_is_in_the_shape_already_stays(
+def test_conversion_to_the_same_version_changes_nothing(
     old: dict[str, Any], new: dict[str, Any], old_task: dict[str, Any], new_task: dict[str, Any]
 ) -> None:
     assert message_in_version(old, "0.3") == old
@@ -96,22 +96,22 @@ def test_what_is_in_the_shape_already_stays(
 
 
 @given(json_values)
-def test_what_is_no_part_stays(value: Any) -> None:
+def test_a_value_that_is_not_a_part_is_not_converted(value: Any) -> None:
     if not (isinstance(value, dict) and value.keys() & {"kind", "text", "data", "raw", "url"}):
         assert part_in_version(value, "0.3") == value
         assert part_in_version(value, "1.0") == value
 
 
 @pytest.mark.parametrize("status", list(TaskStatus))
-@pytest.mark.parametrize("shape", ["0.3", "1.0"])
-def test_every_state_is_stored_and_given_back(status: TaskStatus, shape: Version) -> None:
-    assert status_of(state_name(status, shape)) is status
-    other: Version = "1.0" if shape == "0.3" else "0.3"
-    assert state_in_version(state_name(status, other), shape) == state_name(status, shape)
+@pytest.mark.parametrize("version", ["0.3", "1.0"])
+def test_every_state_is_stored_and_returned(status: TaskStatus, version: Version) -> None:
+    assert status_of(state_name(status, version)) is status
+    other: Version = "1.0" if version == "0.3" else "0.3"
+    assert state_in_version(state_name(status, other), version) == state_name(status, version)
 
 
 @pytest.mark.parametrize("value", ["invented", 50, None, True, 3.0, ["working"]])
-def test_a_word_of_neither_shape_stays(value: Any) -> None:
+def test_a_name_of_neither_version_is_not_converted(value: Any) -> None:
     assert status_of(value) is TaskStatus.UNKNOWN
     assert state_in_version(value, "1.0") == value
     assert role_in_version(value, "0.3") == value
@@ -128,7 +128,7 @@ def test_text_of_parts() -> None:
     reason="needs a2a-sdk 1.x",
 )
 @given(messages("0.3"), messages("1.0"))
-def test_the_sdk_reads_what_was_put_into_its_shape(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_the_sdk_reads_converted_messages(old: dict[str, Any], new: dict[str, Any]) -> None:
     from a2a.compat.v0_3.types import Message as OldMessage
     from a2a.types import Message
     from google.protobuf.json_format import ParseDict

@@ -1,4 +1,4 @@
-"""Which messages every client of A2A understands."""
+"""Validation of messages: every client of A2A reads a valid one, and an invalid member is named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILE = {"kind": "file", "file": {"uri": "u"}}
 
 
 @pytest.mark.parametrize(
-    ("shape", "members"),
+    ("version", "members"),
     [
         ("0.3", {"parts": [{"kind": "text", "text": ""}, {"kind": "data", "data": {}}, _FILE]}),
         ("0.3", {"parts": [{"text": "a"}, {"kind": "text", "text": "a", "more": 1, "metadata": None}]}),
@@ -22,12 +22,12 @@ _FILE = {"kind": "file", "file": {"uri": "u"}}
         ("1.0", {"parts": [{"text": ""}, {"data": None}, {"data": [1]}, {"url": "u", "filename": "f"}, {}]}),
     ],
 )
-def test_what_either_version_allows_is_no_fault(shape: Version, members: dict[str, Any]) -> None:
-    assert invalid_member({"role": "user", **members}, shape) is None
+def test_valid_messages_of_either_version_pass(version: Version, members: dict[str, Any]) -> None:
+    assert invalid_member({"role": "user", **members}, version) is None
 
 
 @pytest.mark.parametrize(
-    ("shape", "members", "place"),
+    ("version", "members", "place"),
     [
         ("0.3", {}, "parts"),
         ("0.3", {"parts": ["a"]}, "parts[0]"),
@@ -45,7 +45,7 @@ def test_what_either_version_allows_is_no_fault(shape: Version, members: dict[st
         ("1.0", {"parts": [{"text": "a", "data": None}]}, "parts[0]"),
     ],
 )
-def test_what_no_client_reads_is_told_by_its_place(shape: Version, members: dict[str, Any], place: str) -> None:
-    fault = invalid_member({"role": "user", **members}, shape)
-    assert fault is not None
-    assert fault.path == place
+def test_an_invalid_member_is_named_by_its_path(version: Version, members: dict[str, Any], place: str) -> None:
+    invalid = invalid_member({"role": "user", **members}, version)
+    assert invalid is not None
+    assert invalid.path == place

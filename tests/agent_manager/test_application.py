@@ -1,4 +1,4 @@
-"""The contract of A2A applications: called as their servers call it, and as the plan's interface is called."""
+"""The synchronous manager, called as the servers of A2A applications call it, and by its documented interface."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def manager(make: Callable[..., ApplicationManager]) -> Iterator[ApplicationMana
             assert manager.differences.count == 0, manager.differences
 
 
-def test_as_the_servers_of_applications_call_it(manager: ApplicationManager) -> None:
+def test_the_calls_of_application_servers(manager: ApplicationManager) -> None:
     async def server() -> list[Any]:
         conversation = await manager.create_conversation()
         assert isinstance(conversation, default_classes.Conversation)
@@ -89,7 +89,7 @@ def test_as_the_servers_of_applications_call_it(manager: ApplicationManager) -> 
     assert manager.get_conversation("") is manager.get_conversation(None) is manager.get_conversation("nobody") is None
 
 
-def test_as_the_plan_calls_it(manager: ApplicationManager) -> None:
+def test_the_interface_of_the_plan(manager: ApplicationManager) -> None:
     async def awaited() -> None:
         await manager.initialize()
         conversation = await manager.create_conversation("Trip")
@@ -120,7 +120,7 @@ def test_as_the_plan_calls_it(manager: ApplicationManager) -> None:
     assert [one.name for one in manager.conversations] == ["Trip"]
 
 
-def test_a_message_is_given_the_open_task_of_its_conversation(manager: ApplicationManager) -> None:
+def test_a_message_gets_the_open_task_of_its_conversation(manager: ApplicationManager) -> None:
     manager.send_message("c", message("ask T", "m1", "c"))
     further = manager.sanitize_message(message("more", "m2", "c"))
     assert further.task_id == "T"
@@ -151,7 +151,7 @@ def test_a_failing_agent_leaves_nothing_pending(manager: ApplicationManager, cap
         manager.send_message("c", message("fail U", "m2"))
 
 
-def test_an_agent_that_blocks_its_thread_blocks_nobody_else(make: Callable[..., ApplicationManager]) -> None:
+def test_an_agent_that_blocks_its_thread_blocks_no_other_call(make: Callable[..., ApplicationManager]) -> None:
     go_on = threading.Event()
 
     async def blocking(given: dict[str, Any], context: Context) -> Any:
@@ -209,15 +209,15 @@ def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager:
         assert sorted(said) == sorted([*numbers, *(f"echo: {number}" for number in numbers)])
 
 
-def test_what_is_no_message_is_refused_where_it_is_accepted(manager: ApplicationManager) -> None:
-    with pytest.raises(InputError, match=r"is a int|a int is no message"):
+def test_an_invalid_message_is_rejected_on_acceptance(manager: ApplicationManager) -> None:
+    with pytest.raises(InputError, match=r"is a int|a int is not a message"):
         manager.sanitize_message(5)
     with pytest.raises(InputError, match="NUL"):
         manager.sanitize_message(message("\x00"))
     assert manager.conversations == []
 
 
-def test_a_restart_says_what_is_pending_and_has_it_answered(
+def test_after_a_restart_pending_messages_are_logged_and_answered(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     card = {"name": "a", "url": "http://a"}
@@ -235,7 +235,7 @@ def test_a_restart_says_what_is_pending_and_has_it_answered(
         assert manager.agents == []
 
 
-def test_one_setting_chooses(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_setting_chooses_the_storage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     url = settings.database_url
     assert url is not None
     monkeypatch.setenv("DATABASE_URL", url.get_secret_value())
@@ -265,7 +265,7 @@ def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: Applicat
     assert manager.get_pending_messages() == []
 
 
-def test_a_further_message_that_is_written_into_the_same_instance_is_stored(manager: ApplicationManager) -> None:
+def test_another_message_in_the_same_instance_is_stored(manager: ApplicationManager) -> None:
     given = manager.sanitize_message(
         default_classes.Message(role="user", parts=[{"kind": "text", "text": "one"}], context_id="c")
     )
@@ -302,7 +302,7 @@ def test_accepted_messages_are_not_held_in_memory() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["accept", "process", "copy"])), max_size=40))
-def test_acceptances_against_a_model(steps: list[tuple[int, str]]) -> None:
+def test_accepted_messages_behave_like_a_model(steps: list[tuple[int, str]]) -> None:
     instances = [message("a", "m"), message("a", "m"), message("b", "m"), message("b", "m")]
     accepted = AcceptedMessages()
     waiting: list[tuple[int, int]] = []  # instance, number
@@ -325,7 +325,7 @@ def test_acceptances_against_a_model(steps: list[tuple[int, str]]) -> None:
         assert (None if ref is None else ref.position) == expected
 
 
-def test_a_closed_manager_refuses_every_call_until_it_is_opened_again(settings: Settings) -> None:
+def test_a_closed_manager_rejects_every_call_until_it_is_reopened(settings: Settings) -> None:
     manager = PostgreSQLManager(settings, types=OWN)
     conversation = manager.create_conversation("Trip")
     manager.close()

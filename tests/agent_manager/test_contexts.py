@@ -1,4 +1,4 @@
-"""A remote agent hears a conversation as one context and one task, whoever named them and however often."""
+"""A remote agent receives a conversation as one context and one task, and no ids of other conversations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.official_agent import official_agent
 pytestmark = pytest.mark.shared_database
 
 
-async def test_messages_without_a_context_reach_the_agent_in_one(store: EventStore) -> None:
+async def test_messages_without_a_context_reach_the_agent_in_the_same_context(store: EventStore) -> None:
     with official_agent() as (url, recorded):
         async with AsyncManager(store, answer=remote(url)) as manager:
             for conversation in ("c", "d"):
@@ -47,7 +47,7 @@ def test_the_manager_of_applications_sends_no_ids_of_other_conversations() -> No
         assert [context for context, _, _ in recorded.requests] == ["a", "b", "b", "b"]
 
 
-async def test_an_agent_that_names_a_context_of_its_own_is_answered_in_that(store: EventStore) -> None:
+async def test_an_agent_that_names_its_own_context_receives_that(store: EventStore) -> None:
     with official_agent(own_contexts=True) as (url, recorded):
         async with AsyncManager(store, answer=remote(url)) as manager:
             for conversation in ("c", "d"):
@@ -58,7 +58,7 @@ async def test_an_agent_that_names_a_context_of_its_own_is_answered_in_that(stor
         assert [context for context, _, _ in recorded.requests] == ["c", "d", "own-0", "own-1", "own-0"]
 
 
-async def test_a_task_that_waits_is_continued_though_its_status_message_names_no_task(store: EventStore) -> None:
+async def test_a_waiting_task_is_continued_even_if_its_status_message_names_no_task(store: EventStore) -> None:
     with official_agent() as (url, recorded):
         async with AsyncManager(store, answer=remote(url)) as manager:
             question = await manager.send_message("c", user_message("ask"))
@@ -95,7 +95,7 @@ async def test_only_the_task_that_changed_last_is_continued(state: str) -> None:
 
 
 @pytest.mark.any_server
-async def test_nobody_but_the_agent_leads_it_into_another_context() -> None:
+async def test_only_the_agent_itself_changes_its_context() -> None:
     heard: list[str] = []
 
     async def agent(message: dict[str, Any]) -> StatusUpdate | None:

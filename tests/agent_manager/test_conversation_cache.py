@@ -1,4 +1,4 @@
-"""The cache of folded conversations: whoever asks is answered."""
+"""The cache of folded conversations: every read is served."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.any_server
 
 
 @pytest.mark.parametrize("steps", range(5))
-async def test_who_asks_the_moment_that_the_readers_end_is_answered(steps: int) -> None:
+async def test_a_read_that_starts_when_the_readers_end_is_served(steps: int) -> None:
     log = MemoryLog()
     conversations = [uuid4() for _ in range(4)]
     for each in conversations:
         await log.append(each, [NewEvent(MessageAdded(role="user", content="hello"), actor="user")])
-    folds = ConversationCache(log)
+    cache = ConversationCache(log)
 
-    async def asking(conversation: UUID, after: int) -> ConversationFold | None:
-        for _ in range(after):
+    async def read(conversation: UUID, delay: int) -> ConversationFold | None:
+        for _ in range(delay):
             await asyncio.sleep(0)
-        return await folds.get(conversation)
+        return await cache.get(conversation)
 
-    before = [asking(each, 0) for each in conversations[:3]]
+    first = [read(each, 0) for each in conversations[:3]]
     async with asyncio.timeout(10):
-        found = await asyncio.gather(*before, asking(conversations[3], steps))
-    assert [fold.version if fold else None for fold in found] == [1, 1, 1, 1]
+        folds = await asyncio.gather(*first, read(conversations[3], steps))
+    assert [fold.version if fold else None for fold in folds] == [1, 1, 1, 1]

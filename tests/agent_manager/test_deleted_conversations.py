@@ -1,4 +1,4 @@
-"""A deleted conversation in the manager: nothing is added to it, lists hide it, and an answer under way ends."""
+"""A deleted conversation in the manager: appends are rejected, lists hide it, and a running answer ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def log(request: pytest.FixtureRequest, store: EventStore) -> Log:
     return ServerLog(store) if request.param == "server" else MemoryLog()
 
 
-async def test_every_write_is_refused_and_every_list_hides_it(log: Log) -> None:
+async def test_every_append_is_rejected_and_every_list_hides_it(log: Log) -> None:
     manager = Manager(log)
     await manager.create_conversation("other", "other")
     await manager.accept(user_message("hello", "m1", "c"))
@@ -51,7 +51,7 @@ async def test_every_write_is_refused_and_every_list_hides_it(log: Log) -> None:
     await manager.accept(user_message("more", "m2", "c"))
 
 
-async def test_an_answer_under_way_ends_when_the_conversation_is_deleted(log: Log) -> None:
+async def test_a_running_answer_ends_when_the_conversation_is_deleted(log: Log) -> None:
     begun, deleted = asyncio.Event(), asyncio.Event()
 
     async def slow(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
@@ -73,7 +73,9 @@ async def test_an_answer_under_way_ends_when_the_conversation_is_deleted(log: Lo
     assert await manager.pending() == []
 
 
-async def test_a_pending_message_of_a_deleted_conversation_is_abandoned_without_asking(store: EventStore) -> None:
+async def test_a_pending_message_of_a_deleted_conversation_is_abandoned(
+    store: EventStore,
+) -> None:
     async def agent(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
         raise AssertionError("the agent is asked")
         yield

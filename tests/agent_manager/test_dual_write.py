@@ -1,4 +1,4 @@
-"""The manager of the transition: differences are found, counted and reported, and what a side missed is made up for."""
+"""Dual writes: differences are found, counted and reported, and missed events are appended later."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Failing(MemoryLog):
 
 
 @pytest.mark.parametrize("side", ["memory", "postgres"])
-def test_what_another_process_wrote_is_a_difference(settings: Settings, side: Any) -> None:
+def test_an_append_of_another_process_is_a_difference(settings: Settings, side: Any) -> None:
     with DualWriteManager(settings, read_from=side, answer=agent, types=OWN) as both:
         both.send_message("c", message("hello", "m1", "c"))
         assert both.get_messages("c")
@@ -60,7 +60,7 @@ def test_what_another_process_wrote_is_a_difference(settings: Settings, side: An
         assert "from elsewhere" in str(both.differences)
 
 
-def test_what_was_there_before_is_in_both(settings: Settings) -> None:
+def test_existing_conversations_are_in_both_logs(settings: Settings) -> None:
     with PostgreSQLManager(settings, answer=agent, types=OWN) as before:
         for text in ("task T", "hello", "ask U"):
             before.send_message("c", message(text, text))
@@ -74,7 +74,7 @@ def test_what_was_there_before_is_in_both(settings: Settings) -> None:
         assert both.differences.compared["events"] > 0
 
 
-async def test_what_a_side_missed_is_owed_to_it_and_given_first() -> None:
+async def test_missed_events_are_appended_before_later_ones() -> None:
     main, other, differences = MemoryLog(), Failing(), Differences()
     manager = Manager(DualWriteLog(main, other, differences), agent)
     await manager.send_message("c", user_message("one", "m1"))
@@ -88,17 +88,17 @@ async def test_what_a_side_missed_is_owed_to_it_and_given_first() -> None:
     assert differences.count == 3
 
 
-async def test_what_is_owed_at_the_end_is_given_then() -> None:
+async def test_events_still_missing_at_the_end_are_appended() -> None:
     main, other, differences = MemoryLog(), Failing(), Differences()
     log = DualWriteLog(main, other, differences)
     other.is_away = True
     await Manager(log, agent).send_message("c", user_message("one", "m1"))
     other.is_away = False
-    await log.pay_all()
+    await log.append_all_missing()
     assert await Manager(other).messages("c") == await Manager(main).messages("c")
 
 
-async def test_reads_during_writes_are_not_compared_and_no_difference_is_made_up(store: EventStore) -> None:
+async def test_concurrent_reads_and_writes_cause_no_false_difference(store: EventStore) -> None:
     server, memory, differences = ServerLog(store), MemoryLog(), Differences()
     manager = Manager(DualWriteLog(server, memory, differences), agent)
 
@@ -118,7 +118,7 @@ async def test_reads_during_writes_are_not_compared_and_no_difference_is_made_up
     assert differences.count == 0
 
 
-async def test_a_copy_holds_the_same() -> None:
+async def test_a_copy_equals_its_source() -> None:
     source, target = MemoryLog(), MemoryLog()
     manager = Manager(source, agent)
     for number in range(3):
@@ -131,7 +131,7 @@ async def test_a_copy_holds_the_same() -> None:
     ]
 
 
-async def test_what_is_read_while_a_write_is_under_way_is_not_compared() -> None:
+async def test_a_read_during_a_write_is_not_compared() -> None:
     stored, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryLog):

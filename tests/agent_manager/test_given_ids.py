@@ -1,4 +1,4 @@
-"""The id of a conversation as its client gave it: every fold of the log takes the same one."""
+"""The id of a conversation as its client gave it: every fold of the log yields the same one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process killed while it answers: what it accepted is durable, is found pending, and is answered by the next."""
+"""A process killed while it answers: accepted messages are durable, pending, and answered by the next process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ threading.Event().wait()
 
 
 @pytest.mark.slow
-async def test_what_was_accepted_survives_kill_9_and_is_pending(
+async def test_accepted_messages_survive_kill_9_and_are_pending(
     store: EventStore, database_url: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -15,9 +15,7 @@ from projections.apply import Applier
 from projections.custom_projections import prepare
 
 
-async def test_lists_wait_for_what_the_tenant_wrote_and_not_for_others(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lists_wait_for_the_tenants_own_events_only(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "TAIL", 3)
     monkeypatch.setattr(storage, "WAIT_SECONDS", 0.2)
     await prepare(store, PROJECTIONS)

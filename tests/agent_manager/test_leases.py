@@ -1,4 +1,4 @@
-"""Several processes on one tenant: each message is answered once, whichever of them end or are suspended meanwhile."""
+"""Several processes on one tenant: each message is answered once, even if some of them end or are suspended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -111,7 +112,7 @@ async def replies(store: EventStore) -> list[str]:
     return [text_of(m) for v in await manager.conversations() for m in v.messages if m["role"] == "agent"]
 
 
-async def test_a_second_process_leaves_alone_what_the_first_is_answering(store: EventStore, child: Children) -> None:
+async def test_a_second_process_skips_messages_that_the_first_is_answering(store: EventStore, child: Children) -> None:
     manager = AsyncManager(store, runs_worker=False)
     for number in range(3):
         await manager.accept(user_message("hello", f"m{number}", f"c{number}"))
@@ -130,7 +131,7 @@ async def test_a_second_process_leaves_alone_what_the_first_is_answering(store: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("works_on_a_task", [False, True], ids=["no word yet", "a task has begun"])
-async def test_what_a_killed_process_was_answering_is_taken_over_once(
+async def test_messages_of_a_killed_process_are_taken_over_once(
     store: EventStore, child: Children, works_on_a_task: bool
 ) -> None:
     manager = AsyncManager(store, runs_worker=False)
@@ -172,14 +173,15 @@ async def test_a_process_that_was_suspended_finds_its_message_answered_and_store
 
 
 class Unleased(MemoryLog):
-    """A log that gives every lease to whoever wants it, as if all others had been suspended for too long."""
+    """A log that gives every lease to each caller, as if all others had been suspended for too long."""
 
     async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
-        return {key: LeaseStatus(holder, None, len(self._conversations[key[0]])) for key in keys}
+        statuses = await super().lease_answers(keys, holder, seconds)
+        return {key: replace(status, holder=holder) for key, status in statuses.items()}
 
 
 @given(steps=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=2, max_size=4))
-def test_without_any_lease_one_answer_is_stored_all_the_same(steps: list[list[int]]) -> None:
+def test_even_without_leases_one_answer_is_stored(steps: list[list[int]]) -> None:
     async def answering() -> None:
         log = Unleased()
 
@@ -207,7 +209,7 @@ def test_without_any_lease_one_answer_is_stored_all_the_same(steps: list[list[in
     asyncio.run(answering())
 
 
-async def test_answers_in_conversations_that_use_the_same_message_id_are_told_apart(store: EventStore) -> None:
+async def test_answers_in_conversations_that_use_the_same_message_id_are_distinct(store: EventStore) -> None:
     async with AsyncManager(store, answer=agent) as manager:
         same = "00000000-0000-4000-8000-000000000001"
         accepted = [await manager.accept(user_message("hello", same, name)) for name in ("c", "d")]

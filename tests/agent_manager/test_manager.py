@@ -1,4 +1,4 @@
-"""What the manager does, on PostgreSQL."""
+"""The asynchronous manager on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def texts(manager: Manager, conversation_id: str) -> list[str]:
     return [text_of(message) for message in await manager.messages(conversation_id)]
 
 
-async def test_a_conversation_is_named_by_its_first_message_until_somebody_names_it(manager: AsyncManager) -> None:
+async def test_a_conversation_is_named_by_its_first_message_until_it_is_renamed(manager: AsyncManager) -> None:
     began = await manager.create_conversation()
     assert began.name == ""
     await manager.save_message(user_message("\n  A train to Lisbon?\nTomorrow.", context_id=began.conversation_id))
@@ -46,7 +46,7 @@ async def test_a_conversation_is_named_by_its_first_message_until_somebody_names
     assert [one.name for one in await manager.conversations()] == ["Trip", "x" * 255]
 
 
-async def test_conversations_are_archived_hidden_and_brought_back(manager: AsyncManager) -> None:
+async def test_conversations_are_archived_deleted_and_reactivated(manager: AsyncManager) -> None:
     for name in ("a", "b", "c"):
         await manager.create_conversation(name, name)
     assert not (await manager.archive_conversation("a")).is_active
@@ -103,7 +103,7 @@ async def test_an_accepted_message_is_answered_once(manager: AsyncManager) -> No
     assert await texts(manager, "c") == ["hello", "echo: hello"]
 
 
-async def test_of_two_processes_that_answer_a_message_one_ends_its_waiting(
+async def test_of_two_processes_that_answer_a_message_one_stores_the_outcome(
     manager: AsyncManager, store: EventStore
 ) -> None:
     accepted = await manager.accept(user_message("hello", "m1", "c"))
@@ -114,7 +114,7 @@ async def test_of_two_processes_that_answer_a_message_one_ends_its_waiting(
     assert await manager.pending() == await other.pending() == []
 
 
-async def test_what_an_agent_does_on_a_task_is_linked_both_ways(manager: AsyncManager) -> None:
+async def test_a_message_and_the_task_of_its_answer_refer_to_each_other(manager: AsyncManager) -> None:
     await manager.send_message("c", user_message("task T1", "m1", "c"))
     found = await manager.get_conversation("c")
     assert found is not None
@@ -150,7 +150,7 @@ async def test_a_message_continues_the_task_that_the_last_one_belongs_to_while_i
     assert (await manager.accept(user_message("more", "m3", "c"))).task_id is None
 
 
-async def test_a_failing_agent_is_recorded_and_the_message_waits_no_longer(
+async def test_a_failure_is_recorded_and_the_message_is_no_longer_pending(
     manager: AsyncManager, store: EventStore
 ) -> None:
     with pytest.raises(AnswerFailed, match="RuntimeError: the agent broke off"):
@@ -166,7 +166,7 @@ async def test_a_failing_agent_is_recorded_and_the_message_waits_no_longer(
     assert answered.content["task_id"]
 
 
-async def test_of_what_an_agent_says_the_part_that_cannot_be_stored_is_a_note(store: EventStore) -> None:
+async def test_a_note_replaces_a_part_that_cannot_be_stored(store: EventStore) -> None:
     async def broken(message: dict[str, Any], context: Context) -> Any:
         yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "\x00"}, {"kind": "text", "text": "hello"}]})
 
@@ -178,7 +178,7 @@ async def test_of_what_an_agent_says_the_part_that_cannot_be_stored_is_a_note(st
     assert reply["parts"][1]["text"] == "hello"
 
 
-async def test_what_is_no_update_fails_the_answer_and_the_rest_is_stored(store: EventStore) -> None:
+async def test_a_value_that_is_not_an_update_fails_the_answer_and_the_rest_is_stored(store: EventStore) -> None:
     async def broken(message: dict[str, Any], context: Context) -> Any:
         yield Reply({"role": "agent"})
         yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "hello"}]})
@@ -190,7 +190,7 @@ async def test_what_is_no_update_fails_the_answer_and_the_rest_is_stored(store: 
         assert len(await manager.messages("c")) == 2
 
 
-async def test_what_the_agent_says_while_it_works_is_seen_at_once(store: EventStore) -> None:
+async def test_updates_of_a_working_agent_are_visible_at_once(store: EventStore) -> None:
     go_on = asyncio.Event()
 
     async def slow(message: dict[str, Any], context: Context) -> Any:
@@ -226,7 +226,7 @@ async def test_another_manager_sees_everything_at_once_without_any_worker(store:
         assert [row.message_id for row in await other.pending()] == ["m9"]
 
 
-async def test_agents_are_kept_and_no_list_of_conversations_shows_where(
+async def test_registered_agents_are_stored_in_an_unlisted_conversation(
     manager: AsyncManager, store: EventStore
 ) -> None:
     cards = [{"name": "a", "url": "http://a/"}, {"name": "b", "supportedInterfaces": [{"url": "http://b"}]}]
@@ -245,13 +245,13 @@ async def test_agents_are_kept_and_no_list_of_conversations_shows_where(
 
 
 @pytest.mark.parametrize("message", [{}, {"role": 1}, [], {"role": "user", "messageId": 5}, {"role": "user\ud800"}])
-async def test_what_is_no_message_is_refused(manager: AsyncManager, message: Any) -> None:
+async def test_an_invalid_message_is_rejected(manager: AsyncManager, message: Any) -> None:
     with pytest.raises(InputError):
         await manager.accept(message)
     assert await manager.conversations() == []
 
 
-async def test_a_pending_message_of_before_is_found_and_answered_or_abandoned(store: EventStore) -> None:
+async def test_a_pending_message_of_an_earlier_process_is_answered_or_abandoned(store: EventStore) -> None:
     async with AsyncManager(store) as killed:
         await killed.accept(user_message("hello", "m1", "c"))
         await killed.accept(user_message("hello", "m2", "c"))
@@ -267,7 +267,7 @@ async def test_a_pending_message_of_before_is_found_and_answered_or_abandoned(st
 
 
 @pytest.mark.parametrize("storage", ["memory", "postgres", "both"])
-async def test_the_event_loop_goes_on_while_an_agent_takes_its_time(settings: Settings, storage: Any) -> None:
+async def test_the_event_loop_is_free_while_an_agent_works(settings: Settings, storage: Any) -> None:
     ticks = 0
 
     async def slow(message: dict[str, Any]) -> str:
@@ -294,7 +294,7 @@ async def test_the_event_loop_goes_on_while_an_agent_takes_its_time(settings: Se
     ticking.cancel()
 
 
-async def test_a_manager_that_was_left_refuses_every_call_until_it_is_entered_again(store: EventStore) -> None:
+async def test_a_manager_that_was_exited_rejects_every_call_until_it_is_entered_again(store: EventStore) -> None:
     async with AsyncManager(store, answer=agent) as manager:
         accepted = await manager.accept(user_message("hello", "m1", "c"))
         [pending] = await manager.pending()
@@ -326,7 +326,7 @@ async def test_a_manager_that_was_left_refuses_every_call_until_it_is_entered_ag
         assert len(await manager.answer_pending()) == 1
 
 
-async def test_a_manager_that_is_closed_ends_calls_under_way_as_closed() -> None:
+async def test_closing_a_manager_ends_running_calls_with_manager_closed() -> None:
     asked = asyncio.Event()
 
     async def never(message: dict[str, Any]) -> None:

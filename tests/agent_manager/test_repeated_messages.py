@@ -1,4 +1,4 @@
-"""A message that a client sends again is stored once and answered once, in whichever process it arrives."""
+"""A message that a client sends again is stored and answered once, whichever process receives it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def manager(store: EventStore) -> AsyncIterator[AsyncManager]:
 
 
 @pytest.mark.parametrize("context", ["c", None], ids=["in a conversation", "without one"])
-async def test_a_repetition_gives_the_same_reply(manager: AsyncManager, store: EventStore, context: str | None) -> None:
+async def test_a_repetition_gets_the_same_reply(manager: AsyncManager, store: EventStore, context: str | None) -> None:
     message = user_message("hello", "m1", context)
     first = await manager.accept(dict(message))
     replies = [await manager.answer(first)]
@@ -83,7 +83,7 @@ async def test_many_writers_store_each_message_once(settings: Settings, manager:
     assert texts == Counter([text_of(m) for m in messages] + [f"1. reply to {text_of(m)}" for m in messages])
 
 
-async def test_what_is_no_repetition_is_a_further_message(manager: AsyncManager) -> None:
+async def test_a_message_that_differs_is_a_further_message(manager: AsyncManager) -> None:
     async def sees(conversations: Collection[UUID]) -> set[UUID]:
         return set(conversations)
 
@@ -110,7 +110,7 @@ async def test_what_is_no_repetition_is_a_further_message(manager: AsyncManager)
     assert len({one.conversation for one in without}) == 3
 
 
-async def test_a_repetition_after_the_conversation_was_deleted_gives_the_same_reply(manager: AsyncManager) -> None:
+async def test_a_repetition_after_deletion_returns_the_same_reply(manager: AsyncManager) -> None:
     message = user_message("hello", "m1", "c")
     reply = await manager.send_message("c", dict(message))
     await manager.delete_conversation("c")
@@ -119,7 +119,7 @@ async def test_a_repetition_after_the_conversation_was_deleted_gives_the_same_re
 
 
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
-async def test_true_is_not_one(store: EventStore, kind: str) -> None:
+async def test_true_and_1_are_different_contents(store: EventStore, kind: str) -> None:
     """Python holds them for equal; JSON does not, so a message that differs in this is another one."""
     manager = Manager(MemoryLog() if kind == "memory" else ServerLog(store))
     message = user_message("hello", "m1", "c")

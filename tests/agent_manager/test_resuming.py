@@ -1,4 +1,4 @@
-"""A process killed while an agent answers: a remote one is asked after its task, and anew if it does not know it."""
+"""A process killed during an answer: a remote agent resumes its task, or receives the message again."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: st
     return manager
 
 
-async def test_the_task_goes_on(store: EventStore, agent: Agent, database_url: str) -> None:
+async def test_a_remote_task_is_resumed(store: EventStore, agent: Agent, database_url: str) -> None:
     # An agent that does not stream answers at once with a task that it goes on working on.
     text = "stall" if agent.streams else "leave"
     agent.looks = -1000  # as long as the first process asks
@@ -90,7 +90,7 @@ async def test_the_task_goes_on(store: EventStore, agent: Agent, database_url: s
     assert await manager.pending() == []
 
 
-async def test_a_message_is_sent_again_where_the_agent_does_not_know_the_task(
+async def test_a_message_is_sent_again_if_the_agent_does_not_know_the_task(
     store: EventStore, agent: Agent, database_url: str
 ) -> None:
     agent.looks = -1000  # as long as the first process asks
@@ -104,7 +104,7 @@ async def test_a_message_is_sent_again_where_the_agent_does_not_know_the_task(
     assert [text_of(message) for message in await manager.messages("c")] == ["leave once", "done after all"]
 
 
-async def test_an_agent_that_cannot_be_reached_any_more_has_failed(store: EventStore, database_url: str) -> None:
+async def test_an_agent_that_is_no_longer_reachable_has_failed(store: EventStore, database_url: str) -> None:
     with agent_in_thread("0.3", streams=True) as agent:
         manager = await killed_while_the_agent_works(store, agent, "stall", database_url)
     [(_, error)] = await manager.answer_pending()
@@ -113,7 +113,7 @@ async def test_an_agent_that_cannot_be_reached_any_more_has_failed(store: EventS
     assert await manager.pending() == []
 
 
-async def test_another_tenant_s_agent_is_asked_after_its_task_too(agent: Agent) -> None:
+async def test_an_agent_isolated_by_tenant_is_resumed_too(agent: Agent) -> None:
     resume = resumption(TenantIsolatedAgent(remote(agent.url)))
     assert resume is not None
     agent.looks = 2
@@ -143,7 +143,7 @@ def _replies(*texts: str, state: str | None = None) -> Answer:
         ([], "working", ["anew"]),
     ],
 )
-async def test_what_a_function_had_said_before_it_was_cut_off_counts(
+async def test_updates_of_an_interrupted_function_count(
     store: EventStore, said: list[str], state: str | None, expected: list[str]
 ) -> None:
     cut_off = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Every message, whatever it holds, is read back as it was sent."""
+"""Every message is read as it was sent, whatever its contents."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-def test_whatever_a_message_holds_it_is_given_back(settings: Settings) -> None:
+def test_every_message_is_read_as_it_was_sent(settings: Settings) -> None:
     with SyncEventStore(settings) as store:
 
         async def there_and_back(messages: list[dict[str, Any]]) -> None:

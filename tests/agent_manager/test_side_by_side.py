@@ -1,4 +1,4 @@
-"""The managers in memory and on PostgreSQL side by side over the same calls, and both beside a simple model."""
+"""The managers in memory and on PostgreSQL behave alike over the same calls, and like a simple model."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Model:
         ]
 
 
-def test_memory_and_postgresql_do_the_same_and_what_the_model_says(settings: Settings) -> None:
+def test_memory_and_postgresql_behave_alike_and_as_the_model(settings: Settings) -> None:
     portal = Portal()
     store = EventStore(settings)
     portal.call(store.open())

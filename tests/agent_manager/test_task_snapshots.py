@@ -1,4 +1,4 @@
-"""A task is read as its agent showed it last, in the order of its members, however its snapshots reached the tables."""
+"""A task is read as in its last snapshot, with the same order of members, however the snapshots were applied."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def members(task: Json, names: Json) -> dict[str, Any]:
     return shown
 
 
-def test_a_task_is_read_as_it_was_shown(settings: Settings) -> None:
+def test_a_task_is_read_as_in_its_last_snapshot(settings: Settings) -> None:
     with SyncEventStore(settings) as store:
         events = store.asynchronous
 
@@ -120,7 +120,7 @@ def test_a_task_is_read_as_it_was_shown(settings: Settings) -> None:
         check()
 
 
-async def test_every_surface_shows_the_last_snapshot(store: EventStore) -> None:
+async def test_every_interface_returns_the_last_snapshot(store: EventStore) -> None:
     one = {"kind": "text", "metadata": {"b": 1, "a": 2}, "text": "one"}
     first = {"kind": "message", "role": "agent", "messageId": "h1", "parts": [one]}
     second = {"kind": "message", "parts": [{"kind": "text", "text": "two"}], "messageId": "h2", "role": "agent"}

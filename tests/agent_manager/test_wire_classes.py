@@ -1,4 +1,4 @@
-"""The application's own classes: what they hold comes back equal, in either version of a2a-sdk, and translated."""
+"""The application's own classes: their instances are read back equal, in either version of a2a-sdk, or converted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def a2a_sdk() -> Any:
 
 
 @given(text=TEXT, data=OBJECTS, metadata=OBJECTS)
-def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+def test_messages_of_a2a_sdk_are_read_back_equal(text: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
     types = a2a_sdk()
     shape = choose_classes(types)
     old = OLD | {
@@ -56,12 +56,12 @@ def test_messages_of_a2a_sdk_come_back_equal(text: str, data: dict[str, Any], me
         assert stored is message
         [kept] = manager.get_messages("c")
         assert kept == message
-        assert shape.sent(kept) == shape.sent(message)
+        assert shape.to_json(kept) == shape.to_json(message)
     if not is_protobuf(types.Message):
-        assert shape.sent(message) == old
+        assert shape.to_json(message) == old
 
 
-def test_a_message_that_fits_no_class_costs_nobody_the_others() -> None:
+def test_values_that_fit_no_class_do_not_fail_lists() -> None:
     with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
         manager.save_message({"role": "user", "parts": "a text"}, "c")
         manager.save_message(user_message("hello"), "c")
@@ -105,12 +105,12 @@ for manager, kind in ((before, default_classes.Message), (MemoryManager(), Messa
 
 
 @pytest.mark.parametrize("program", [NEVER_IMPORTED, IMPORTED_AFTERWARDS], ids=["never imported", "imported later"])
-def test_only_what_the_application_imported_decides_and_once_for_each_manager(program: str) -> None:
+def test_classes_are_chosen_once_per_manager_by_the_applications_imports(program: str) -> None:
     a2a_sdk()
     subprocess.run([sys.executable, "-c", program], env=child_environment(), check=True, timeout=60)
 
 
-def test_messages_of_the_other_version_are_translated() -> None:
+def test_messages_of_the_other_version_are_converted() -> None:
     types = a2a_sdk()
     shape = choose_classes(types)
     new = {"role": "ROLE_USER", "messageId": "m", "contextId": "c", "parts": [{"text": "a"}, {"data": {"b": 1}}]}
@@ -120,7 +120,7 @@ def test_messages_of_the_other_version_are_translated() -> None:
     assert shape.to_task(task).id == "t"
 
 
-def test_tasks_and_cards_are_instances_of_its_classes() -> None:
+def test_tasks_and_cards_are_instances_of_the_applications_classes() -> None:
     types = a2a_sdk()
     with MemoryManager(types=types, answer=agent) as manager:
         message = choose_classes(types).to_message(user_message("task T", "m1", "c"))
@@ -131,7 +131,7 @@ def test_tasks_and_cards_are_instances_of_its_classes() -> None:
         assert len(manager.events) == 7
 
 
-def test_what_was_never_a_message_of_a2a_is_shown_as_the_nearest_that_there_is() -> None:
+def test_a_message_that_is_not_valid_in_a2a_is_returned_as_the_nearest_valid_one() -> None:
     types = a2a_sdk()
     shape = choose_classes(types)
     chat = {"role": "assistant", "content": None, "tool_calls": [{"id": "call"}]}
@@ -139,7 +139,7 @@ def test_what_was_never_a_message_of_a2a_is_shown_as_the_nearest_that_there_is()
         assert shape.to_message(sent, "id").message_id == "id"
 
 
-def test_a_message_that_is_none_costs_nobody_the_others() -> None:
+def test_an_invalid_message_does_not_fail_the_list() -> None:
     shape = choose_classes(a2a_sdk())
     for wrong in ({"parts": [{"text": 5}]}, {"metadata": "x"}, {"parts": [{"kind": "song"}]}, {"extensions": 5}):
         sent = {"role": "ROLE_AGENT", "messageId": "m", "parts": [{"text": "a"}]} | wrong
@@ -162,7 +162,7 @@ def test_a_card_is_read_by_the_classes_of_either_version(card: dict[str, Any]) -
     assert "http://a" in (getattr(read, "url", ""), *(each.url for each in getattr(read, "supported_interfaces", ())))
 
 
-def test_without_any_of_its_own_an_application_works_with_ours() -> None:
+def test_an_application_without_classes_gets_the_defaults() -> None:
     assert choose_classes(SimpleNamespace()).message is default_classes.Message
     with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
         given = user_message("hello", "m1", "c") | {"of-tomorrow": [1, None]}
@@ -170,7 +170,7 @@ def test_without_any_of_its_own_an_application_works_with_ours() -> None:
         assert stored is given
         asyncio.run(manager.process_message(stored))
         first, reply = manager.get_messages("c")
-        assert choose_classes(SimpleNamespace()).sent(first) == given
+        assert choose_classes(SimpleNamespace()).to_json(first) == given
         assert text_of(reply.model_dump()) == "echo: hello"
-        with pytest.raises(InputError, match="is no message"):
+        with pytest.raises(InputError, match="is not a message"):
             manager.sanitize_message("hello")

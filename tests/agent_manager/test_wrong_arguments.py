@@ -1,4 +1,4 @@
-"""Public calls with whatever a caller may give them raise the store's own errors, and nothing else."""
+"""Public calls with arbitrary arguments raise only the store's own errors."""
 
 from __future__ import annotations
 

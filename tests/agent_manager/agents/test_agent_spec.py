@@ -35,7 +35,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "of_the_caller"
 
 
-def test_words_for_what_is_built_in() -> None:
+def test_a_word_names_a_built_in_agent() -> None:
     answer = agent_from_spec("echo")
     assert isinstance(answer, CallableAgent)
     assert answer.name == "echo"
@@ -45,13 +45,13 @@ def test_words_for_what_is_built_in() -> None:
 
 
 @pytest.mark.parametrize("path", ["f", "Nested.f"])
-async def test_a_function_of_the_callers(module: str, path: str) -> None:
+async def test_a_path_names_a_function_of_the_application(module: str, path: str) -> None:
     [update] = [update async for update in agent_from_spec(f"{module}:{path}")({"parts": []}, Context())]
     assert isinstance(update, Reply)
     assert parts_text(update.message["parts"]) == "from here"
 
 
-def test_the_setting_names_what_answers(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_names_an_agent(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert agent_from_settings(Settings()) is None
     monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
     answer = agent_from_settings(Settings())
@@ -75,7 +75,7 @@ def test_the_setting_names_what_answers(clean_environment: None, monkeypatch: py
         ("ftp://host", "is not the URL of an agent"),
     ],
 )
-def test_what_names_nothing_is_refused(module: str, spec: str, words: str) -> None:
+def test_a_text_that_names_no_agent_is_rejected(module: str, spec: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
         agent_from_spec(spec)
     assert isinstance(error.value, SettingsError) or "://" in spec

@@ -1,4 +1,4 @@
-"""Agent cards are fetched from the places of 0.3 and 1.x, in time, or an error says why not."""
+"""Agent cards are fetched from the paths of 0.3 and 1.x within the time limit, or an error says why not."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_card_is_found_in_either_place(path: str) -> None:
+async def test_a_card_is_found_at_the_path_of_either_version(path: str) -> None:
     with agent_in_thread("0.3", streams=True, card_path=path) as agent:
         assert await fetch_card(agent.url) == agent.card
         assert await fetch_card(agent.url + "/") == agent.card
@@ -83,7 +83,7 @@ async def test_a_card_is_found_in_either_place(path: str) -> None:
         assert await fetch_card(agent.url.removeprefix("http://")) == agent.card
 
 
-async def test_a_card_without_a_url_gets_the_one_where_it_was_found(url: str) -> None:
+async def test_a_card_without_a_url_gets_the_one_that_serves_it(url: str) -> None:
     assert await fetch_card(f"{url}/nameless") == {"name": "n", "url": f"{url}/nameless"}
     assert (await fetch_card(f"{url}/moved"))["name"] == "n"
 
@@ -99,17 +99,17 @@ async def test_a_card_without_a_url_gets_the_one_where_it_was_found(url: str) ->
         ("nowhere", AgentRefused, "agent-card.json or http://.*agent.json: the last answer was the HTTP status 404"),
     ],
 )
-async def test_what_is_no_card_is_refused(url: str, place: str, kind: type[Exception], words: str) -> None:
+async def test_a_response_without_a_card_is_rejected(url: str, place: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         await fetch_card(f"{url}/{place}")
 
 
-async def test_a_card_that_does_not_come_is_given_up(url: str) -> None:
+async def test_fetching_a_card_ends_after_the_time_limit(url: str) -> None:
     with pytest.raises(AgentStalled, match=r"within 0\.3 seconds"):
         await fetch_card(f"{url}/slow", seconds=0.3)
 
 
-async def test_nobody_there_and_a_stranger_who_speaks_no_http() -> None:
+async def test_a_closed_port_is_unreachable_and_a_server_without_http_is_lost() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -126,7 +126,7 @@ async def test_nobody_there_and_a_stranger_who_speaks_no_http() -> None:
 @pytest.mark.parametrize(
     "text", ["", "http://", "ftp://host", "http://host:port", "http://host:0", "host:99999", "http://[::1"]
 )
-def test_what_is_no_url_is_refused(text: str) -> None:
+def test_an_invalid_url_is_rejected(text: str) -> None:
     with pytest.raises(InvalidAgentUrl, match="is not the URL of an agent"):
         agent_url(text)
 

@@ -1,4 +1,4 @@
-"""The application's own functions and the echo agent answer messages of either shape."""
+"""Functions of the application and the echo agent answer messages of either version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def answered(function: Any, message: dict[str, Any] = OLD) -> list[Update]
 
 
 @pytest.mark.parametrize(("message", "role"), [(OLD, "agent"), (NEW, "ROLE_AGENT")], ids=["0.3", "1.0"])
-async def test_the_echo_says_the_same_in_the_same_shape(message: dict[str, Any], role: str) -> None:
+async def test_echo_replies_with_the_same_parts_in_the_same_version(message: dict[str, Any], role: str) -> None:
     [update] = [update async for update in echo()(message, CONTEXT)]
     assert isinstance(update, Reply)
     assert update.message["messageId"] != "m"
@@ -35,7 +35,7 @@ async def test_the_echo_says_the_same_in_the_same_shape(message: dict[str, Any],
 
 
 @pytest.mark.parametrize(("message", "part"), [(OLD, {"kind": "text", "text": "HI"}), (NEW, {"text": "HI"})])
-async def test_a_text_is_a_reply_in_the_shape_of_its_message(message: dict[str, Any], part: dict[str, Any]) -> None:
+async def test_a_text_is_a_reply_in_the_version_of_its_message(message: dict[str, Any], part: dict[str, Any]) -> None:
     async def shout(message: dict[str, Any]) -> str:
         return parts_text(message["parts"]).upper()
 
@@ -46,7 +46,7 @@ async def test_a_text_is_a_reply_in_the_shape_of_its_message(message: dict[str, 
     assert from_callable(shout).name == "shout"
 
 
-async def test_a_message_keeps_what_the_function_wrote() -> None:
+async def test_a_message_keeps_the_members_that_the_function_set() -> None:
     async def written(message: dict[str, Any]) -> dict[str, Any]:
         return {"messageId": "mine", "contextId": "another", "parts": [], "metadata": {"x": 1}}
 
@@ -58,14 +58,14 @@ async def test_a_message_keeps_what_the_function_wrote() -> None:
     }  # fmt: skip
 
 
-async def test_nothing_may_be_said() -> None:
+async def test_a_function_may_return_nothing() -> None:
     async def silent(message: dict[str, Any]) -> None:
         return None
 
     assert await answered(silent) == []
 
 
-async def test_a_generator_says_several_things_and_closes_with_a_reply() -> None:
+async def test_a_generator_yields_updates_and_the_answer_ends_with_a_reply() -> None:
     async def work(message: dict[str, Any], context: Context) -> AsyncIterator[Any]:
         assert context is CONTEXT
         yield {"id": "t", "status": {"state": "working"}}
@@ -78,12 +78,12 @@ async def test_a_generator_says_several_things_and_closes_with_a_reply() -> None
     assert parts_text(updates[-1].message["parts"]) == "done"
 
 
-async def test_an_answer_is_a_function_too() -> None:
+async def test_a_function_may_yield_typed_updates() -> None:
     assert from_callable(echo()).name == "echo"
     assert len(await answered(echo())) == 1
 
 
-async def test_whoever_stops_listening_ends_the_function() -> None:
+async def test_closing_the_iterator_closes_the_function() -> None:
     ended = []
 
     async def work(message: dict[str, Any]) -> AsyncIterator[Any]:
@@ -99,7 +99,7 @@ async def test_whoever_stops_listening_ends_the_function() -> None:
     assert ended
 
 
-async def test_what_a_function_raises_is_raised() -> None:
+async def test_an_error_of_the_function_is_raised() -> None:
     async def fails(message: dict[str, Any]) -> str:
         raise ZeroDivisionError
 
@@ -107,7 +107,7 @@ async def test_what_a_function_raises_is_raised() -> None:
         await answered(fails)
 
 
-async def test_what_cannot_answer_is_refused() -> None:
+async def test_an_object_that_cannot_answer_is_rejected() -> None:
     with pytest.raises(InputError, match="async def"):
         from_callable(5)  # type: ignore[arg-type]
 

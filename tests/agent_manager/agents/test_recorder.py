@@ -1,4 +1,4 @@
-"""What an agent says is recorded as it arrives: nothing is lost, and the read tables hold what it amounts to."""
+"""An agent's updates are recorded as they arrive: nothing is lost, and the read tables contain the result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def types(events: list[NewEvent]) -> list[str]:
 
 @given(st.lists(updates, max_size=8))
 @examples(150)
-def test_whatever_an_update_held_is_in_the_log_once_it_is_recorded(seen: list[Update]) -> None:
+def test_every_value_of_an_update_is_in_the_log_after_it_is_recorded(seen: list[Update]) -> None:
     recording = Recording("default", CONVERSATION)
     log: set[str] = set()
     for update in seen:
@@ -62,7 +62,7 @@ def test_whatever_an_update_held_is_in_the_log_once_it_is_recorded(seen: list[Up
 
 @given(st.lists(updates, min_size=1, max_size=8))
 @examples(40)
-async def test_the_read_tables_hold_what_the_updates_amount_to(store: EventStore, seen: list[Update]) -> None:
+async def test_the_read_tables_contain_the_result_of_the_updates(store: EventStore, seen: list[Update]) -> None:
     conversation = uuid4()
     recording = Recording("default", conversation)
     for update in seen:
@@ -77,7 +77,7 @@ async def test_the_read_tables_hold_what_the_updates_amount_to(store: EventStore
     assert replies == [{"role": "agent"} | message for message in said]
 
 
-async def test_tasks_are_shown_in_the_shape_that_is_asked_for(store: EventStore) -> None:
+async def test_tasks_are_returned_in_the_requested_version(store: EventStore) -> None:
     part = {"kind": "text", "text": "out"}
     message = {"kind": "message", "messageId": "m", "role": "agent", "parts": [part]}
     status = {"state": "input-required", "message": message, "timestamp": "2025-01-02T03:04:05Z"}
@@ -97,7 +97,7 @@ async def test_tasks_are_shown_in_the_shape_that_is_asked_for(store: EventStore)
     }  # fmt: skip
 
 
-def test_a_task_that_is_shown_again_unchanged_is_no_news() -> None:
+def test_an_unchanged_snapshot_adds_no_event() -> None:
     task = {"id": "t", "status": {"state": "working"}, "artifacts": [{"artifactId": "a", "parts": []}], "metadata": {}}
     recording = Recording("default", CONVERSATION)
     assert types(recording.events_of(TaskSnapshot(task))) == ["task.created", "task.artifact_added"]
@@ -110,7 +110,7 @@ def test_a_task_that_is_shown_again_unchanged_is_no_news() -> None:
     ]
 
 
-def test_a_streamed_artifact_that_the_task_then_shows_whole_is_no_news() -> None:
+def test_a_snapshot_of_a_streamed_artifact_adds_no_event() -> None:
     chunks = [
         ArtifactUpdate("t", "c", {"artifactId": "a", "parts": [{"text": str(n)}]}, n > 0, n == 2) for n in range(3)
     ]
@@ -130,7 +130,7 @@ def whole(task: dict[str, Any]) -> dict[str, Any]:
 
 @given(growing_snapshots(), st.data())
 @examples(60)
-async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown_last(
+async def test_after_many_snapshots_a_task_is_read_as_in_the_last(
     store: EventStore, shown: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     conversation = uuid4()
@@ -141,7 +141,7 @@ async def test_a_task_that_is_shown_again_and_again_is_read_back_as_it_was_shown
     for task in shown:
         if data.draw(st.booleans(), label="another answer"):
             fold = await folds.get(conversation) or fold
-            recording = Recording("default", conversation, known_task=fold.seen)
+            recording = Recording("default", conversation, known_task=fold.recorded_task)
         if events := recording.events_of(TaskSnapshot(task)):
             await store.append(conversation, events)
         if data.draw(st.booleans(), label="projected"):
@@ -164,7 +164,7 @@ def content_bytes(events: list[NewEvent]) -> int:
 
 
 @pytest.mark.parametrize("grows", ["history", "parts", "text", "artifacts"])
-async def test_what_grows_is_stored_once(grows: str) -> None:
+async def test_a_growing_member_is_stored_once(grows: str) -> None:
     shown: list[Update] = []
     piece = text(30_000)
     for number in range(100):
@@ -196,7 +196,7 @@ async def test_what_grows_is_stored_once(grows: str) -> None:
     assert {name: value for name, value in task.items() if value} == last | {"status": {"state": "completed"}}
 
 
-def test_an_artifact_that_is_sent_again_longer_is_stored_once() -> None:
+def test_an_artifact_that_is_sent_again_with_more_text_is_stored_once() -> None:
     """An agent may send all of it each time instead of appending."""
     pieces = [
         ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"text": text(30_000) * n}]}) for n in range(1, 26)
@@ -208,7 +208,7 @@ def test_an_artifact_that_is_sent_again_longer_is_stored_once() -> None:
     ]  # fmt: skip
 
 
-async def test_a_last_snapshot_that_puts_the_streamed_chunks_together_adds_nothing() -> None:
+async def test_a_final_snapshot_that_merges_the_streamed_chunks_adds_no_event() -> None:
     chunks = [
         ArtifactUpdate("t", "c", {"artifactId": "a", "parts": [{"text": text(100_000)}]}, n > 0, None)
         for n in range(20)
@@ -254,7 +254,7 @@ def test_a_chunk_is_the_last_only_if_its_agent_says_so(updates: list[Update], ma
     assert [event.last_chunk for event in events if isinstance(event, kinds)] == marks
 
 
-async def test_an_artifact_that_an_agent_died_over_is_not_whole() -> None:
+async def test_an_artifact_of_an_agent_that_failed_is_incomplete() -> None:
     async def agent(message: dict[str, Any]) -> AsyncIterator[Update]:
         yield ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"text": "half"}]})
         raise ConnectionResetError
@@ -270,7 +270,7 @@ async def test_an_artifact_that_an_agent_died_over_is_not_whole() -> None:
     assert task["status"]["state"] == "failed"
 
 
-def test_a_task_of_an_earlier_answer_does_not_begin_again() -> None:
+def test_a_task_of_an_earlier_answer_is_not_created_again() -> None:
     status = StatusUpdate("t", "c", {"state": "working"})
     assert types(recorded([status], known_task={"t": RecordedTask()}.get)) == ["task.status_changed"]
     shown = TaskSnapshot({"id": "t", "contextId": "c", "status": {"state": "working"}})
@@ -280,7 +280,7 @@ def test_a_task_of_an_earlier_answer_does_not_begin_again() -> None:
     assert isinstance(changed.data, TaskStatusChanged)
 
 
-def test_a_task_begins_with_the_message_that_it_answers() -> None:
+def test_a_new_task_is_described_by_the_message_that_it_answers() -> None:
     [created] = recorded([TaskSnapshot({"id": "t", "status": {"state": "working"}})], description="buy milk")
     assert isinstance(created.data, TaskCreated)
     assert (created.data.description, str(created.data.status), created.data.given_id) == (
@@ -291,21 +291,20 @@ def test_a_task_begins_with_the_message_that_it_answers() -> None:
     assert created.data.task_id == task_uuid("default", CONVERSATION, "t")
 
 
-def test_events_name_the_agent_and_what_caused_them() -> None:
+def test_events_contain_the_agent_and_their_cause() -> None:
     [event] = recorded([Reply({"role": "agent", "parts": []})], answer=echo(), causation_id="the message")
     assert event.actor == "echo"
     assert event.metadata.causation_id == "the message"
 
 
-def test_a_reply_has_the_id_that_its_conversation_gives_it() -> None:
+def test_equal_replies_have_different_ids() -> None:
     reply = Reply({"role": "agent", "parts": [], "messageId": "r"})
-    assert [event.id for event in recorded([reply], message_id=lambda text: UUID(int=len(text)))] == [UUID(int=1)]
     first, second = recorded([reply, reply])
     assert first.id != second.id
 
 
 @pytest.mark.parametrize("role", ["boss", 5, None, ["agent"]])
-def test_a_reply_in_no_known_role_is_the_agents_and_read_back_as_sent(role: Any) -> None:
+def test_a_reply_with_an_unknown_role_is_the_agents_and_is_read_as_sent(role: Any) -> None:
     message = {"role": role, "parts": [{"text": "x"}], "messageId": "r"}
     [event] = recorded([Reply(message)])
     assert isinstance(event.data, MessageAdded)
@@ -326,19 +325,19 @@ def test_a_failed_answer_leaves_no_task_open() -> None:
 
 
 @pytest.mark.parametrize("state", ["completed", "canceled", "failed", "rejected", "TASK_STATE_COMPLETED"])
-def test_a_task_that_had_ended_stays_as_it_was(state: str) -> None:
+def test_a_failure_does_not_change_a_task_in_a_final_state(state: str) -> None:
     recording = Recording("default", CONVERSATION)
     recording.events_of(TaskSnapshot({"id": "t", "status": {"state": state}}))
     assert recording.failed("the connection broke") == []
 
 
 @pytest.mark.parametrize("task", [{}, {"id": 5}, {"id": None, "status": {"state": "working"}}])
-def test_a_task_without_an_id_is_refused(task: dict[str, Any]) -> None:
+def test_a_task_without_an_id_is_rejected(task: dict[str, Any]) -> None:
     with pytest.raises(InvalidUpdate, match="expected a text"):
         recorded([TaskSnapshot(task)])
 
 
-def test_what_is_no_task_inside_a_task_is_kept_as_it_came() -> None:
+def test_malformed_members_of_a_task_are_stored_as_sent() -> None:
     odd = {"id": "t", "status": "fine", "artifacts": "none", "metadata": [1], "history": 5}
     [created] = recorded([TaskSnapshot(odd)])
     assert isinstance(created.data, TaskCreated)

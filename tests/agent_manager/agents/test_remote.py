@@ -1,4 +1,4 @@
-"""A remote agent answers through a2a-sdk's client, whichever version is installed, however it behaves."""
+"""A remote agent answers through a2a-sdk, whichever version is installed, and every failure has its error."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_message_is_answered_by_a_message(agent: Agent) -> None:
     assert update.message["metadata"] == {"mood": "good"}
 
 
-async def test_the_message_arrives_as_it_was_sent_in_either_shape(agent: Agent) -> None:
+async def test_the_message_arrives_as_it_was_sent_in_either_version(agent: Agent) -> None:
     for shape in ("0.3", "1.0"):
         message = said("hello", shape) | {"metadata": {"from": shape}, "referenceTaskIds": ["r"]}
         answer = remote(agent.url)
@@ -105,7 +105,7 @@ async def test_the_message_arrives_as_it_was_sent_in_either_shape(agent: Agent) 
         assert asked["role"] == ("user" if agent.shape == "0.3" else "ROLE_USER")
 
 
-async def test_work_arrives_while_it_is_done(streaming: Agent) -> None:
+async def test_updates_arrive_while_the_agent_works(streaming: Agent) -> None:
     updates = await heard(streaming.url, "work")
     kinds = [type(update) for update in updates]
     assert kinds == [TaskSnapshot, StatusUpdate, ArtifactUpdate, ArtifactUpdate, ArtifactUpdate, StatusUpdate, Reply]
@@ -122,7 +122,7 @@ async def test_work_arrives_while_it_is_done(streaming: Agent) -> None:
     assert reply.message["taskId"] == "t"
 
 
-async def test_a_whole_task_ends_with_what_it_produced(agent: Agent) -> None:
+async def test_a_task_without_a_reply_ends_with_its_artifacts_as_the_reply(agent: Agent) -> None:
     task, reply = await heard(agent.url, "whole")
     assert isinstance(task, TaskSnapshot)
     assert isinstance(reply, Reply)
@@ -130,14 +130,14 @@ async def test_a_whole_task_ends_with_what_it_produced(agent: Agent) -> None:
     assert parts_text(reply.message["parts"]) == "all"
 
 
-async def test_a_question_back_is_the_reply(agent: Agent) -> None:
+async def test_a_request_for_input_is_the_reply(agent: Agent) -> None:
     task, reply = await heard(agent.url, "ask")
     assert states([task]) == ["input-required"]
     assert isinstance(reply, Reply)
     assert reply.message["messageId"] == "of which?"
 
 
-async def test_a_task_that_is_left_open_is_asked_after(agent: Agent) -> None:
+async def test_an_open_task_is_polled(agent: Agent) -> None:
     agent.looks = 0
     updates = await heard(agent.url, "leave")
     assert states(updates) == ["in_progress", "in_progress", "in_progress", "completed"]
@@ -145,7 +145,7 @@ async def test_a_task_that_is_left_open_is_asked_after(agent: Agent) -> None:
     assert updates[-1].message["messageId"] == "of look 3"
 
 
-async def test_an_agent_that_lies_about_its_ids_is_heard_as_it_is(streaming: Agent) -> None:
+async def test_updates_with_other_ids_are_returned_as_sent(streaming: Agent) -> None:
     updates = await heard(streaming.url, "lie")
     assert [(u.task_id, u.context_id) for u in updates if isinstance(u, StatusUpdate)] == [
         ("another", "elsewhere"),
@@ -160,7 +160,7 @@ async def test_an_agent_that_lies_about_its_ids_is_heard_as_it_is(streaming: Age
     ]  # fmt: skip
 
 
-async def test_a_chunk_without_a_first_is_kept(streaming: Agent) -> None:
+async def test_a_chunk_without_a_beginning_is_kept(streaming: Agent) -> None:
     updates = await heard(streaming.url, "no first chunk")
     assert isinstance(updates[0], ArtifactUpdate)
     assert updates[0].append
@@ -168,18 +168,18 @@ async def test_a_chunk_without_a_first_is_kept(streaming: Agent) -> None:
     assert parts_text(updates[-1].message["parts"]) == "the end"
 
 
-async def test_an_agent_that_stalls_is_given_up(streaming: Agent) -> None:
+async def test_an_agent_that_sends_nothing_stalls(streaming: Agent) -> None:
     updates = await heard_until_it_failed(streaming.url, "stall", AgentStalled, silence=0.5)
     assert states(updates) == ["in_progress"]
 
 
-async def test_an_agent_that_talks_for_ever_is_given_up(streaming: Agent) -> None:
+async def test_an_agent_that_sends_updates_forever_stalls(streaming: Agent) -> None:
     updates = await heard_until_it_failed(streaming.url, "chatter", AgentStalled, silence=10, total=1)
     assert set(states(updates)) == {"in_progress"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_an_agent_that_dies_leaves_what_it_said(shape: str) -> None:
+async def test_the_updates_of_an_agent_that_dies_are_kept(shape: str) -> None:
     with agent_in_process(shape, streams=True) as url:
         updates = await heard_until_it_failed(url, "die", AgentLost)
     assert [type(update) for update in updates] == [TaskSnapshot, ArtifactUpdate]
@@ -188,11 +188,11 @@ async def test_an_agent_that_dies_leaves_what_it_said(shape: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["no json", "number", "nothing"])
-async def test_garbage_is_an_error_that_says_so(agent: Agent, text: str) -> None:
+async def test_a_malformed_response_is_an_invalid_update(agent: Agent, text: str) -> None:
     assert await heard_until_it_failed(agent.url, text, InvalidUpdate) == []
 
 
-async def test_garbage_after_sense_leaves_the_sense(streaming: Agent) -> None:
+async def test_updates_before_a_malformed_one_are_kept(streaming: Agent) -> None:
     if OLD or streaming.shape == "1.0":
         updates = await heard_until_it_failed(streaming.url, "nonsense", InvalidUpdate)
         assert states(updates) == ["in_progress"]
@@ -200,31 +200,31 @@ async def test_garbage_after_sense_leaves_the_sense(streaming: Agent) -> None:
         assert states(await heard(streaming.url, "nonsense"))[0] == "in_progress"
 
 
-async def test_what_is_spelled_otherwise_is_understood(streaming: Agent) -> None:
+async def test_other_spellings_are_accepted(streaming: Agent) -> None:
     updates = await heard(streaming.url, "spelled")
     assert states(updates) == ["in_progress", "in_progress", "canceled"]
     assert isinstance(updates[1], StatusUpdate)
     assert parts_text(updates[1].status["message"]["parts"]) == "thinking"
 
 
-async def test_a_state_of_no_version_is_refused_and_what_follows_is_heard(streaming: Agent) -> None:
+async def test_an_unknown_state_is_rejected_and_later_updates_are_kept(streaming: Agent) -> None:
     updates = await heard_until_it_failed(streaming.url, "invented", InvalidUpdate)
     assert states(updates) == ["in_progress", "completed"]
     assert isinstance(updates[1], ArtifactUpdate)
 
 
-async def test_an_error_of_the_agent_is_told_in_its_words(agent: Agent) -> None:
+async def test_an_error_of_the_agent_is_raised_with_its_text(agent: Agent) -> None:
     with pytest.raises(AgentRefused, match="not today"):
         await heard(agent.url, "refuse")
 
 
-async def test_a_status_of_http_is_told(agent: Agent) -> None:
+async def test_an_http_error_is_raised_with_its_status(agent: Agent) -> None:
     with pytest.raises(AgentRefused, match="503") as error:
         await heard(agent.url, "http 503")
     assert error.value.code == 503
 
 
-async def test_nobody_there_is_an_error_that_names_the_url() -> None:
+async def test_an_unreachable_agent_is_an_error_that_names_the_url() -> None:
     with socket.socket() as taken:  # bound and not listening: nobody else gets it, and nobody answers
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -234,7 +234,7 @@ async def test_nobody_there_is_an_error_that_names_the_url() -> None:
         remote("ftp://host")
 
 
-async def test_whoever_stops_listening_lets_the_agent_go(streaming: Agent) -> None:
+async def test_closing_the_iterator_closes_the_connection(streaming: Agent) -> None:
     updates = remote(streaming.url)(said("stall"), Context())
     assert isinstance(await anext(updates), TaskSnapshot)
     await updates.aclose()
@@ -245,7 +245,7 @@ async def test_whoever_stops_listening_lets_the_agent_go(streaming: Agent) -> No
     await until_async(nobody_waits, "no task of the client's is left")
 
 
-async def test_answers_at_once_from_loops_of_their_own(agent: Agent) -> None:
+async def test_answers_run_concurrently_in_their_own_event_loops(agent: Agent) -> None:
     answer = remote(agent.url)
 
     def one() -> int:
@@ -257,7 +257,7 @@ async def test_answers_at_once_from_loops_of_their_own(agent: Agent) -> None:
     assert await asyncio.gather(*(asyncio.to_thread(one) for _ in range(8))) == [1] * 8
 
 
-async def test_a_card_that_nothing_can_talk_to_is_refused(agent: Agent) -> None:
+async def test_a_card_without_a_supported_interface_is_rejected(agent: Agent) -> None:
     card = await fetch_card(agent.url)
     for name in ("url", "supportedInterfaces", "additionalInterfaces"):
         card.pop(name, None)
@@ -267,12 +267,12 @@ async def test_a_card_that_nothing_can_talk_to_is_refused(agent: Agent) -> None:
 
 
 @pytest.mark.skipif(not OLD, reason="a2a-sdk 1.x speaks both")
-async def test_an_older_sdk_says_what_a_newer_agent_takes() -> None:
+async def test_an_older_sdk_names_the_version_that_a_newer_agent_needs() -> None:
     with agent_in_thread("1.0", streams=True) as newer, pytest.raises(AgentUnsupported, match=r"a2a-sdk 1\.0"):
         await heard(newer.url, "hello")
 
 
-async def test_a_card_in_hand_is_used_as_it_is(agent: Agent) -> None:
+async def test_a_given_card_is_used_without_fetching(agent: Agent) -> None:
     card = await fetch_card(agent.url)
     given = remote(card)
     assert given.name == f"little {agent.shape}"

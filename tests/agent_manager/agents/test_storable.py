@@ -1,4 +1,4 @@
-"""What cannot be stored of an answer gives way to a note that says why; the rest is stored, and the answer goes on."""
+"""A note replaces a value of an answer that cannot be stored; the rest is stored, and the answer continues."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from agent_manager.a2a import merge_texts
 from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
-from agent_manager.agents.recorder import NOTE, Recording, fitting, storable, storable_text
+from agent_manager.agents.recorder import NOTE, Recording, split_event, storable, storable_text
 from agent_manager.conversation import ConversationFold
-from agent_manager.conversation_cache import appended_event
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
+from agent_manager.storage import appended_event
 from eventstore import Appended, EventStore, NewEvent, TaskCreated
 from eventstore.json_text import to_json
 from projections import Reader, catch_up
@@ -68,7 +68,7 @@ async def told(updates: list[Update], manager: Manager) -> Json:
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD, ids=[reason for _, reason in BAD])
-async def test_one_value_that_cannot_be_stored_costs_nothing_but_itself(bad: Any, reason: str) -> None:
+async def test_a_note_replaces_only_the_value_that_cannot_be_stored(bad: Any, reason: str) -> None:
     manager = Manager(MemoryLog())
     status = {"state": "working", "message": {"role": "agent", "parts": [{"data": {"x": bad}}, {"text": "kept"}]}}
     updates: list[Update] = [
@@ -90,7 +90,7 @@ async def test_one_value_that_cannot_be_stored_costs_nothing_but_itself(bad: Any
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\udc00"])
-async def test_ids_and_names_that_cannot_be_stored_stop_nothing(text: str) -> None:
+async def test_ids_and_names_that_cannot_be_stored_do_not_fail_the_answer(text: str) -> None:
     async def agent(message: Json) -> AsyncIterator[Update]:
         yield ArtifactUpdate(text, text, {"artifactId": text, "name": text, "parts": []})
         yield StatusUpdate(text, text, {"state": "completed"})
@@ -106,12 +106,12 @@ async def test_ids_and_names_that_cannot_be_stored_stop_nothing(text: str) -> No
     assert len(await manager.messages("c")) == 2
 
 
-def test_a_character_in_two_halves_is_whole_again() -> None:
+def test_two_surrogates_of_one_character_are_combined() -> None:
     assert storable_text("\ud83d\ude00") == "\U0001f600"
     assert storable_text("as it was \ufffd\ufeff") == "as it was \ufffd\ufeff"
 
 
-async def test_a_picture_that_is_too_large_is_a_note_and_the_rest_is_stored(store: EventStore) -> None:
+async def test_a_note_replaces_a_file_that_is_too_large(store: EventStore) -> None:
     caption, picture = {"kind": "text", "text": "look"}, "A" * 1_200_000
     file = {"kind": "file", "file": {"bytes": picture, "mimeType": "image/png", "name": "cat.png"}}
     updates: list[Update] = [
@@ -133,7 +133,7 @@ async def test_a_picture_that_is_too_large_is_a_note_and_the_rest_is_stored(stor
     assert str(row.status) == "completed"
 
 
-async def test_what_is_large_together_is_stored_whole(store: EventStore) -> None:
+async def test_an_update_of_many_parts_is_divided_and_stored_whole(store: EventStore) -> None:
     pieces = [{"text": str(number) + "é" * 300_000} for number in range(4)]
     history = [{"role": "agent", "messageId": str(n), "parts": [piece]} for n, piece in enumerate(pieces)]
     artifacts = [
@@ -152,7 +152,7 @@ async def test_what_is_large_together_is_stored_whole(store: EventStore) -> None
     assert row.extra == {"history": history}
 
 
-async def test_a_text_that_cannot_be_divided_is_cut(store: EventStore) -> None:
+async def test_a_text_that_cannot_be_divided_is_shortened(store: EventStore) -> None:
     words = "é" * 3_000_000
     said = {"role": "agent", "messageId": "q", "parts": [{"text": words}, {"text": "short"}]}
     async with AsyncManager(store, runs_worker=False) as manager:
@@ -193,12 +193,12 @@ LIMIT = 4096
         ),
     )
 )  # fmt: skip
-def test_whatever_is_too_large_fits_and_what_can_be_divided_is_whole(update: Update) -> None:
+def test_events_fit_the_limit_and_divided_ones_lose_nothing(update: Update) -> None:
     conversation, version = UUID(int=1, version=4), 0
     fold = ConversationFold(conversation)
     small = True
     for event in Recording("default", conversation).events_of(update):
-        made = fitting(event, LIMIT)
+        made = split_event(event, LIMIT)
         small &= len(made) == 1 and made[0] == event
         for one in made:
             assert len(to_json(one.data.to_content(), "content")) <= LIMIT
@@ -227,10 +227,10 @@ def kept(event: NewEvent, conversation: UUID, version: int) -> Any:
     return appended_event("default", event, place)
 
 
-async def test_of_many_small_values_only_those_give_way_that_have_no_room() -> None:
+async def test_of_many_small_values_only_those_beyond_the_limit_are_dropped() -> None:
     data = TaskCreated(task_id=uuid4(), metadata={f"a long name of {number}": 1 for number in range(20_000)})
     limit = len(json.dumps(data.to_content())) // 2
-    [event] = fitting(NewEvent(data), limit)
+    [event] = split_event(NewEvent(data), limit)
     metadata = event.data.to_content()["metadata"]
     assert NOTE in metadata
     assert len(metadata) > 0.45 * 20_000

@@ -1,4 +1,4 @@
-"""Updates are read from the JSON of either shape; what is none is refused and named."""
+"""Updates are parsed from JSON of either version; other JSON is rejected, with the path of the wrong member."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_update_is_read(sent: Any, update: Update) -> None:
         {"kind": "message", "role": "agent"}, {"role": "agent", "parts": "all"},
     ],
 )  # fmt: skip
-def test_what_is_no_update_is_refused(sent: Any) -> None:
+def test_json_that_is_not_an_update_is_rejected(sent: Any) -> None:
     with pytest.raises(InvalidUpdate, match="the agent sent"):
         update_from_wire(sent)
 
@@ -90,7 +90,7 @@ RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output
         ({"role": "assistant", "content": 5}, "parts are None"),
     ],
 )
-def test_what_is_not_plain_is_refused_with_its_place(sent: Any, place: str) -> None:
+def test_an_unclear_value_is_rejected_with_its_path(sent: Any, place: str) -> None:
     with pytest.raises(InvalidUpdate, match=re.escape(place)):
         update_from_wire(sent)
 
@@ -112,7 +112,7 @@ def test_what_is_not_plain_is_refused_with_its_place(sent: Any, place: str) -> N
         ("3", "completed"),
     ],
 )  # fmt: skip
-def test_a_state_is_known_by_each_of_its_spellings(state: Any, status: str) -> None:
+def test_every_spelling_of_a_state_is_known(state: Any, status: str) -> None:
     update = update_from_wire({"id": "t", "status": {"state": state}})
     [created, *_] = recorded(update)
     assert str(created.data.to_content()["status"]) == status
@@ -124,7 +124,7 @@ def recorded(update: Update) -> list[NewEvent]:
     return Recording("default", UUID(int=1)).events_of(update)
 
 
-def test_what_json_rpc_wraps_is_read_and_its_error_is_the_agents() -> None:
+def test_results_and_errors_of_json_rpc_are_read() -> None:
     assert update_from_wire({"jsonrpc": "2.0", "id": 1, "result": {"task": TASK}}) == TaskSnapshot(TASK)
     assert update_from_wire({"jsonrpc": "2.0", "id": 1, "result": TASK}) == TaskSnapshot(TASK)
     with pytest.raises(AgentRefused, match="not today") as error:
@@ -184,12 +184,12 @@ def test_members_may_be_spelled_as_the_fields_of_protobuf() -> None:
         StatusUpdate("t", None, {"state": "thinking"}), StatusUpdate("t", 5, {}), ArtifactUpdate("t", None, []),
     ],
 )  # fmt: skip
-def test_an_update_that_an_agent_made_itself_is_checked_too(update: Any) -> None:
+def test_a_typed_update_is_checked(update: Any) -> None:
     with pytest.raises(InvalidUpdate, match="the agent sent"):
         checked_update(update)
 
 
-async def test_what_is_refused_fails_the_answer_and_what_follows_is_stored() -> None:
+async def test_an_invalid_update_fails_the_answer_and_later_updates_are_stored() -> None:
     async def agent(message: dict[str, Any]) -> AsyncIterator[Any]:
         yield {"id": "t", "status": {"state": "TASK_STATE_WORKING"}}
         yield COMPLETION
