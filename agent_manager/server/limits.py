@@ -18,7 +18,7 @@ from typing import TypeAlias
 from cachetools import LRUCache
 
 from agent_manager.server.errors import Busy, TooMany
-from eventstore import Settings
+from agent_manager.settings import ServerSettings
 
 # Numbers of what happened, by name and labels, for whatever reads them out
 
@@ -256,7 +256,7 @@ class Limits:
         refusals: the pace at which they are answered.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         most, streams = settings.max_requests, settings.max_streams
         rate = settings.rate_per_second
         self.rates = SharedTokenBuckets(

@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from eventstore import Settings
-from eventstore.database import server as server_module
 from eventstore.database import settings as settings_module
+from eventstore.database.embedded import embedded_server as server_module
 from eventstore.database.server import Server
 from eventstore.database.settings import default_data_dir
 from eventstore.errors import ConnectionLost, DiskFull, InputError, SettingsError
@@ -130,3 +130,10 @@ def test_a_url_may_name_several_servers(clean_environment: None) -> None:
     assert Settings(database_url=url).server_url() == url
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         Settings(database_url="postgresql://me@first:5432,second:x/agents").server_url()
+
+
+@pytest.mark.parametrize("name", ["databse_url", "jwt_key", "Tenant"])
+def test_an_unknown_setting_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"Settings has no setting '{name}'"):
+        Settings(**{name: "x"})
+    assert Settings(DATABASE_URL="postgresql://h/d").server_url() == "postgresql://h/d"
