@@ -50,12 +50,12 @@ async def test_all_statements_of_a_session_are_named_by_their_text(store: EventS
 async def test_what_psycopg_forgets_takes_no_other_statement_away(store: EventStore) -> None:
     async with store.parts.reader.connection() as connection:
         for _ in range(7):
-            await connection.ask("SELECT 1", None, None, psycopg.AsyncCursor)
+            await connection.fetch("SELECT 1", None, None, psycopg.AsyncCursor)
             await connection.execute("SELECT %s", [1])
         async with connection.transaction(force_rollback=True):
             await connection.execute("SELECT 2")
         await connection.execute("SELECT 2")
-        assert await connection.ask("SELECT 1", None, None, psycopg.AsyncCursor) == [(1,)]
+        assert await connection.fetch("SELECT 1", None, None, psycopg.AsyncCursor) == [(1,)]
 
 
 @pytest.mark.parametrize("sessions", [1, 2, 5])
