@@ -16,9 +16,9 @@ from uuid import UUID
 
 from eventstore import EventStore, NewEvent
 from eventstore.database.connection import Connection
+from eventstore.database.queries import query
 from tools.benchmark.messages import Message, streams
 from tools.benchmark.workspace import Workspace
-from tools.queries import query
 
 T = TypeVar("T")
 

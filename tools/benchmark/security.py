@@ -10,6 +10,7 @@ from uuid import UUID
 from agent_manager.auth import Authenticator, Directory, Identity, Scope
 from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.database.pools import View
+from eventstore.database.queries import query
 from eventstore.scope import Caller
 from eventstore.scope import Scope as EventScope
 from projections import Reader, catch_up, named
@@ -27,7 +28,6 @@ from tools.benchmark.measurement import (
 )
 from tools.benchmark.messages import Message, conversation
 from tools.benchmark.read import MESSAGES, PAGE
-from tools.queries import query
 
 _CALLERS = 16
 _USER = "ana"
