@@ -104,7 +104,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._prepared = HashedNames()
+        self._prepared = HashedNames()  # psycopg's own attribute
         self.liveness = Liveness(self.pgconn)
 
     @classmethod

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from agent_manager.auth import Authenticator, Directory, Identity, Scope
 from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
+from eventstore.concurrency import gather_or_raise
 from eventstore.database.pools import View
 from eventstore.database.queries import query
 from eventstore.scope import Caller
@@ -23,7 +24,6 @@ from tools.benchmark.measurement import (
     Throughput,
     appender,
     driver,
-    gather_or_raise,
     prepare_append,
 )
 from tools.benchmark.messages import Message, conversation

@@ -1,4 +1,4 @@
-"""A connection that waits in a way of its own does what psycopg's does: results, errors, cancellation, loss."""
+"""The fast waits of a connection keep psycopg's behaviour: results, errors, cancellation, loss."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ async def one(connection: Connection) -> object:
     return await (await connection.execute("SELECT 1")).fetchone()
 
 
-async def test_long_results_come_whole(connection: Connection) -> None:
+async def test_long_results_are_complete(connection: Connection) -> None:
     cursor = await connection.execute("SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) AS n")
     rows = await cursor.fetchall()
     assert rows == [(n, "x" * 1000) for n in range(1, 20001)]
 
 
-async def test_long_parameters_are_written_whole(connection: Connection) -> None:
+async def test_long_parameters_are_complete(connection: Connection) -> None:
     cursor = await connection.execute("SELECT octet_length(%s), %s", ("x" * 20_000_000, "y" * 5_000_000))
     assert await cursor.fetchone() == (20_000_000, "y" * 5_000_000)
 
@@ -90,14 +90,14 @@ async def test_a_time_limit_ends_a_query(connection: Connection) -> None:
     assert await one(connection) == (1,)
 
 
-async def test_a_lost_connection_is_noticed(connection: Connection, other: psycopg.AsyncConnection) -> None:
+async def test_a_lost_connection_raises_an_error(connection: Connection, other: psycopg.AsyncConnection) -> None:
     task = await sleeping(connection, other)
     await other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
     with pytest.raises(psycopg.OperationalError):
         await task
 
 
-async def test_a_connection_that_somebody_closes_is_noticed(
+async def test_a_connection_that_is_closed_during_a_query_raises_an_error(
     connection: Connection, other: psycopg.AsyncConnection
 ) -> None:
     task = await sleeping(connection, other)
@@ -106,10 +106,8 @@ async def test_a_connection_that_somebody_closes_is_noticed(
         await task
 
 
-async def test_notifications_are_waited_for_as_long_as_one_wants(
-    connection: Connection, other: psycopg.AsyncConnection
-) -> None:
+async def test_notifications_have_a_timeout(connection: Connection, other: psycopg.AsyncConnection) -> None:
     await connection.execute("LISTEN here")
-    assert [told async for told in connection.notifies(timeout=0.01)] == []
+    assert [notify async for notify in connection.notifies(timeout=0.01)] == []
     await other.execute("NOTIFY here, 'x'")
-    assert [told.payload async for told in connection.notifies(timeout=30, stop_after=1)] == ["x"]
+    assert [notify.payload async for notify in connection.notifies(timeout=30, stop_after=1)] == ["x"]
