@@ -20,6 +20,7 @@ from support.processes import Commands, commands
 from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
 from support.tenants import TenantStore
 
+from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.embedded.embedded_server import EmbeddedServer
@@ -194,7 +195,7 @@ def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
 @pytest.fixture
 def settings(clean_environment: None, database_url: str, own_tenant: str) -> Settings:
     """Settings for the test's database and tenant."""
-    return Settings(database_url=database_url, tenant=own_tenant)
+    return ServerSettings(database_url=database_url, tenant=own_tenant)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ async def module_store(server: DatabaseServer, module_database: str) -> AsyncIte
     """An open store on the module's database."""
     with pytest.MonkeyPatch.context() as patch:
         clear_settings(patch)
-        settings = Settings(_env_file=None, database_url=server.url(module_database))
+        settings = ServerSettings(_env_file=None, database_url=server.url(module_database))
     async with EventStore(settings) as store:
         yield store
 

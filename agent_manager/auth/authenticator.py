@@ -17,6 +17,7 @@ from agent_manager.auth.directory import KEY_ACTOR
 from agent_manager.auth.identity import Identity, Scope, Unauthorized
 from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, jwt_reader
 from agent_manager.auth.keys import StaticKey
+from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
@@ -180,7 +181,7 @@ class Authenticator:
 
     def __init__(self, store: EventStore, settings: Settings) -> None:
         self._store = store
-        self._jwt = jwt_reader(settings)
+        self._jwt = jwt_reader(server_settings(settings))
         # Two, so that a flood of what is refused does not push out who was let in.
         self._known: LRUCache[bytes, _Known] = LRUCache(_TOKENS)
         self._refused: TTLCache[bytes, None] = TTLCache(_TOKENS, REMEMBERED_SECONDS)

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from agent_manager.auth.directory import checked_user
 from agent_manager.auth.identity import KeysUnavailable, Scope
 from agent_manager.http_client import ResponseTooLarge, load_json, open_client
-from eventstore import Settings
+from agent_manager.settings import ServerSettings
 from eventstore.errors import InputError, SettingsError, printable
 from eventstore.scope import checked_tenant
 from eventstore.urls import check_url, show_name, show_url
@@ -324,7 +324,7 @@ class JwtReader:
         settings: ``EVENTSTORE_JWT_ISSUER``, ``…_AUDIENCE``, ``…_TENANT_CLAIM`` and ``…_USER_CLAIM``.
     """
 
-    def __init__(self, keys: Keys, settings: Settings) -> None:
+    def __init__(self, keys: Keys, settings: ServerSettings) -> None:
         self._keys = keys
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
@@ -372,7 +372,7 @@ class JwtReader:
         return TokenSubject(tenant, user, scopes, float(payload["exp"]))
 
 
-def jwt_reader(settings: Settings) -> JwtReader | None:
+def jwt_reader(settings: ServerSettings) -> JwtReader | None:
     """What checks JWT; None where none are accepted.
 
     Raises:

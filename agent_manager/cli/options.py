@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from agent_manager.cli.output import errors, print_json, print_table
+from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 from eventstore.errors import InputError
 from projections import Page
@@ -60,10 +61,15 @@ def read_settings(
     pg_port: int | None = None,
     *,
     allow_superuser: bool = False,
-) -> Settings:
+) -> ServerSettings:
     """The settings of the environment, with what the command line says instead."""
-    given = {"data_dir": data_dir, "tenant": tenant, "pg_port": pg_port, "allow_superuser": allow_superuser or None}
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    given: dict[str, Any] = {
+        "data_dir": data_dir,
+        "tenant": tenant,
+        "pg_port": pg_port,
+        "allow_superuser": allow_superuser or None,
+    }
+    return ServerSettings(**{name: value for name, value in given.items() if value is not None})
 
 
 def run(work: Callable[[EventStore], Coroutine[Any, Any, None]], settings: Settings) -> None:

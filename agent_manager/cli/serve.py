@@ -109,7 +109,7 @@ async def _http(
 ) -> AsyncIterator[None]:
     """Serves HTTP until the end of the block."""
     said = store.settings.answer
-    answer = agent_from_spec(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
+    answer = agent_from_spec(said, allow_private=may_fetch_private(store, listening)) if said else None
     async with (
         AsyncManager(store, answer=answer, runs_worker=False, fold_bytes=OWN_FOLD_BYTES) as manager,
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as server_context,
@@ -128,7 +128,7 @@ async def _http(
             say(
                 "Tokens", "none is needed: whoever is on this machine may read and write; --require-tokens changes that"
             )
-        settings = store.settings
+        settings = server_context.settings
         if settings.jwt_key or settings.jwt_jwks:
             issuer, audience = settings.jwt_issuer or "any issuer", settings.jwt_audience or "no audience"
             say("JWT", f"are tokens too: of {issuer}, for {audience}")

@@ -54,7 +54,7 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
         app.include_router(router, prefix=V1)
     _tell_errors(app)
     _describe(app)
-    settings = server_context.store.settings
+    settings = server_context.settings
     app.add_middleware(
         RequestGuard,
         max_body_bytes=largest_body(settings),

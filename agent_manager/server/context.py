@@ -34,6 +34,7 @@ from agent_manager.server.response_cache import NO_FRAME, BodyWriter, Frame, Mak
 from agent_manager.server.schemas.common import Out
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
+from agent_manager.settings import server_settings
 from agent_manager.storage import AppendedPositions
 from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
@@ -218,15 +219,16 @@ class ServerContext:
         allows_private: bool = True,
     ) -> None:
         self.store = store
+        self.settings = server_settings(store.settings)
         self.gate = RequestAuthenticator(authenticator, store.tenant, requires_tokens=requires_tokens)
         self.sealing = sealing
-        self.limits = Limits(store.settings)
+        self.limits = Limits(self.settings)
         self.allows_private = allows_private
         self.counters = Counters()
         self.tenant_contexts = TenantContexts(store, manager, self._count_answers)
         self.reader = Reader(store)
         self.response_cache = ResponseCache(
-            store.settings.answer_bytes, store.settings.request_seconds, self.limits.turns
+            self.settings.answer_bytes, self.settings.request_seconds, self.limits.turns
         )
         self.streams = SharedStreams(store, self.limits.turns)
         self.summaries = SummaryCache()

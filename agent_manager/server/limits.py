@@ -19,7 +19,7 @@ from typing import TypeAlias
 from cachetools import LRUCache
 
 from agent_manager.server.errors import Busy, TooMany
-from eventstore import Settings
+from agent_manager.settings import ServerSettings
 
 # Numbers of what happened, by name and labels, for whatever reads them out
 
@@ -311,7 +311,7 @@ BODY_BYTES = 64 * 1024 * 1024
 """Of all request bodies that are read or worked on, unless a few of the largest that is allowed take more."""
 
 
-def largest_body(settings: Settings) -> int:
+def largest_body(settings: ServerSettings) -> int:
     """Return the bytes that the body of one request may take."""
     return 2 * settings.max_content_bytes + 65536
 
@@ -386,7 +386,7 @@ class Limits:
         refusals: the pace at which they are answered.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         most, streams = settings.max_requests, settings.max_streams
         rate = settings.rate_per_second
         self.rates = SharedTokenBuckets(

@@ -22,7 +22,8 @@ from agent_manager.server.context import ServerContext
 from agent_manager.server.middleware import Deadline, SecurityHeaders, names_of
 from agent_manager.server.protocol import protocol_with_timeouts
 from agent_manager.server.sealed_tokens import open_sealer
-from eventstore import EventStore, Settings
+from agent_manager.settings import server_settings
+from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import SettingsError
 
@@ -144,11 +145,12 @@ def is_own(listening: socket.socket) -> bool:
     return names_of(str(listening.getsockname()[0])) is not None
 
 
-def may_fetch_private(settings: Settings, listening: socket.socket) -> bool:
+def may_fetch_private(store: EventStore, listening: socket.socket) -> bool:
     """Whether the server may fetch from addresses that are not global: as the settings say, or if only this machine
     reaches it.
     """
-    return is_own(listening) if settings.agent_allow_private is None else settings.agent_allow_private
+    allowed = server_settings(store.settings).agent_allow_private
+    return is_own(listening) if allowed is None else allowed
 
 
 def url_of(listening: socket.socket, *, has_tls: bool = False) -> str:
@@ -181,7 +183,7 @@ async def serving(
             authenticator,
             sealing,
             requires_tokens=requires_tokens,
-            allows_private=may_fetch_private(store.settings, listening),
+            allows_private=may_fetch_private(store, listening),
         )
         server = _Server(_config(server_context, listening, tls))
         running = asyncio.create_task(server.serve(sockets=[listening]))
@@ -200,7 +202,7 @@ async def serving(
 
 
 def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
-    settings = server_context.store.settings
+    settings = server_context.settings
     # Where a token is needed, a page that calls this machine by another name gets nothing by it; and a proxy may do so.
     names = None if server_context.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(

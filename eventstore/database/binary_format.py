@@ -1,6 +1,6 @@
 """PostgreSQL's binary format, for the values of an append: ten times as fast as adapting them one by one.
 
-Source: the send and receive functions of the types, as documented with ``PREPARE`` and in the protocol's chapter.
+Source: the send and receive functions of the types in PostgreSQL, and the protocol's chapter of its manual.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-# Of pg_type; fixed for good.
+# OIDs of pg_type, which never change.
 INT8, INT2, INT4, TEXT, UUID, JSONB = 20, 21, 23, 25, 2950, 3802
 INT2_ARRAY, INT4_ARRAY, TEXT_ARRAY, UUID_ARRAY, JSONB_ARRAY = 1005, 1007, 1009, 2951, 3807
 
-_HEADER = struct.Struct(">iiIii")  # dimensions, whether there are nulls, type of the elements, their number, from 1
+_HEADER = struct.Struct(">iiIii")  # dimensions, has nulls, element type, number of elements, lower bound
 _LENGTH = struct.Struct(">i").pack
 _INT4 = struct.Struct(">i")
 _INT8 = struct.Struct(">q")
 _JSONB_FORMAT = b"\x01"
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""From which PostgreSQL counts its microseconds."""
+"""The epoch of PostgreSQL's timestamps."""
 
 int2 = struct.Struct(">h").pack
 int4 = _INT4.pack
@@ -27,54 +27,54 @@ int8 = _INT8.pack
 
 
 def with_length(value: bytes) -> bytes:
-    """A value as it stands in an array: its length before it."""
+    """Return a value as an element of an array: with its length before it."""
     return _LENGTH(len(value)) + value
 
 
 def without_length(element: bytes) -> bytes:
-    """The value alone."""
+    """Return an element of an array without its length."""
     return element[4:]
 
 
 def jsonb(text: bytes) -> bytes:
-    """A JSON text in UTF-8 as a ``jsonb`` in an array."""
+    """Return a JSON text in UTF-8 as a ``jsonb`` element of an array."""
     return _LENGTH(len(text) + 1) + _JSONB_FORMAT + text
 
 
 def array(element_type: int, elements: Sequence[bytes]) -> bytes:
-    """A one-dimensional array without nulls, of elements with their lengths."""
+    """Return a one-dimensional array without nulls, of elements with their lengths."""
     return _HEADER.pack(1, 0, element_type, len(elements), 1) + b"".join(elements)
 
 
 def int4_array(values: Sequence[int]) -> bytes:
-    """An ``integer[]``."""
+    """Return an ``integer[]``."""
     pairs = [4] * (2 * len(values))
     pairs[1::2] = values
     return _HEADER.pack(1, 0, INT4, len(values), 1) + struct.pack(f">{len(pairs)}i", *pairs)
 
 
 def to_int4(value: bytes) -> int:
-    """From an ``integer``."""
+    """Return the value of an ``integer``."""
     return int(_INT4.unpack(value)[0])
 
 
 def to_int8(value: bytes) -> int:
-    """From a ``bigint``."""
+    """Return the value of a ``bigint``."""
     return int(_INT8.unpack(value)[0])
 
 
 def to_timestamp(microseconds: int) -> datetime:
-    """From a ``timestamptz``, in UTC."""
+    """Return the value of a ``timestamptz``, in UTC."""
     return EPOCH + timedelta(microseconds=microseconds)
 
 
 def members(record: bytes) -> list[bytes | None]:
-    """The members of a composite value, each in its own type's format."""
-    found: list[bytes | None] = []
-    place = 4  # after their number; before each stand its type and its length
+    """Return the fields of a composite value, each in the format of its type; None for NULL."""
+    fields: list[bytes | None] = []
+    offset = 4  # after the number of fields; each begins with its type and its length
     for _ in range(to_int4(record[:4])):
-        length = to_int4(record[place + 4 : place + 8])
-        place += 8
-        found.append(record[place : place + length] if length >= 0 else None)
-        place += max(length, 0)
-    return found
+        length = to_int4(record[offset + 4 : offset + 8])
+        offset += 8
+        fields.append(record[offset : offset + length] if length >= 0 else None)
+        offset += max(length, 0)
+    return fields

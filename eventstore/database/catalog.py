@@ -1,12 +1,11 @@
-"""The schema of a database compared with what the migrations make, and what is wrong with it.
+"""Comparison of a database's schema with what the migrations create, and a diagnosis of the differences.
 
-``db/catalog.tsv`` lists what the migrations make in a database whose login may create roles: a line for each fact that
-``catalog.sql`` reads, such as a policy, a trigger and whether it is enabled, or the owner of a table. A test writes it,
-nobody by hand. One query reads the same facts of any other database. What users make beside the store is in neither.
+``db/catalog.tsv`` lists what the migrations create with a login that has CREATEROLE: one line for each fact that the
+query ``catalog`` reads, such as a policy, the owner of a table, or a trigger and whether it is enabled. A test
+generates it. The query reads the same facts from any other database. Objects of users are in neither.
 
-A database that was migrated by a login that may not create roles has the same objects, all owned by that login, and no
-rights or policies for roles: facts about roles are then not expected, but reported as a whole
-(:attr:`Comparison.has_roles`).
+If the login has no CREATEROLE, the database has the same objects, all owned by that login, without rights or policies
+for roles. Facts about roles are then not expected, but reported as a whole (:attr:`Comparison.has_roles`).
 """
 
 from __future__ import annotations
@@ -24,13 +23,11 @@ from psycopg import sql
 from eventstore.database.dbmate import migrations_folder
 from eventstore.database.queries import query
 
-# What a database has of the schema, compared with what the migrations make
-
 CATALOG = query("eventstore.database", "catalog")
 OWNER = "eventstore_owner"
 ROLES_COMMAND = "eventstore migrate roles"
 FORMER_OWNER = "open_to_former_owner"
-"""The policies that ``eventstore migrate roles`` makes and removes."""
+"""The name of policies that ``eventstore migrate roles`` creates and drops."""
 
 Facts: TypeAlias = dict[tuple[str, str], str]
 """Details by kind and name."""
@@ -40,20 +37,20 @@ _OF_ROLES = ("owner of", "rights on", "role", "membership")
 _OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ")
 """Beginnings of the names of policies that a database without roles does not have."""
 _ACCESS = ("rights on", "role", "membership", "schema", "type")
-"""Kinds of facts without which a store still keeps its promises; operations may be refused."""
+"""Kinds of facts whose differences may cause refused operations, but do not endanger data or isolation."""
 _BY_ROLES_COMMAND = (
     "owner of", "rights on", "role", "membership", "policy", "row-level security on", "definition of", "schema",
 )  # fmt: skip
 """Kinds of facts that ``eventstore migrate roles`` restores."""
 _ANY_LOGIN = "<login>"
-"""The owner of what belongs to the login that migrates."""
+"""Stands for the login that migrates, as an owner."""
 _SHOWN = 6
-"""Names of a kind in a message; the rest is counted."""
+"""How many names of a kind a message lists; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A fact that is not as the migrations make it.
+    """A fact that differs from what the migrations create.
 
     Attributes:
         expected: its detail; None if the fact is not expected.
@@ -69,7 +66,7 @@ class Difference:
     def is_structural(self) -> bool:
         """Whether the store must not be used with it.
 
-        The owner of a table decides whom row-level security lets pass; that of a function only what the function may.
+        The owner of a table is exempt from its row-level security; that of a function only determines its rights.
         """
         if self.expected is None or self.kind in _ACCESS:
             return False
@@ -77,12 +74,12 @@ class Difference:
 
     @property
     def by_roles_command(self) -> bool:
-        """Whether ``eventstore migrate roles`` removes it."""
+        """Whether ``eventstore migrate roles`` corrects it."""
         return self.kind in _BY_ROLES_COMMAND and not self.is_foreign_policy
 
     @property
     def is_foreign_policy(self) -> bool:
-        """Whether it is a policy that somebody else has added to a table."""
+        """Whether it is a policy that is not the store's, on a table of the store."""
         return self.kind == "policy" and self.expected is None and not self.name.startswith(f"{FORMER_OWNER} on ")
 
     def __str__(self) -> str:
@@ -96,17 +93,17 @@ class Difference:
 
     @property
     def group(self) -> str:
-        """State and kind, by which messages bring differences together."""
+        """State and kind, by which messages group differences."""
         return f"{self._state} {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a database differs from what the migrations make.
+    """The differences between a database and what the migrations create.
 
     Attributes:
-        has_roles: the log belongs to the role ``eventstore_owner``, so that row-level security holds for logins.
-        missing_roles: roles of the store that the server does not have.
+        has_roles: the log belongs to the role ``eventstore_owner``, so row-level security holds for logins.
+        missing_roles: roles of the store that the server lacks.
     """
 
     differences: tuple[Difference, ...]
@@ -119,13 +116,13 @@ class Comparison:
 
 
 def catalog_file() -> Path:
-    """The list of what the migrations make."""
+    """Return the path of the list of what the migrations create."""
     return migrations_folder().parent / "catalog.tsv"
 
 
 @cache
 def expected_facts() -> Facts:
-    """Return what the migrations make, by a login that may create roles."""
+    """Return the facts that the migrations create with a login that has CREATEROLE."""
     lines = catalog_file().read_text(encoding="utf-8").splitlines()
     facts: Facts = {}
     for line in lines:
@@ -141,10 +138,10 @@ def catalog_text(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool = False) -> Comparison:
-    """Compare the facts of a database, the rows of :data:`CATALOG`, with what the migrations make.
+    """Compare the facts of a database, the rows of :data:`CATALOG`, with what the migrations create.
 
     Args:
-        expect_roles: also if nothing belongs to the owner's role yet.
+        expect_roles: whether to expect facts about roles even if nothing belongs to the owner's role yet.
     """
     found: Facts = {(kind, name): detail for kind, name, detail in rows}
     expected = expected_facts()
@@ -168,7 +165,7 @@ def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool 
 
 
 def describe(differences: Iterable[Difference]) -> str:
-    """Return the differences in a line: the first names of each kind, and how many more there are."""
+    """Return the differences in one line: the first names of each kind, and the number of others."""
     groups: dict[str, list[str]] = {}
     for difference in differences:
         groups.setdefault(difference.group, []).append(difference.name)
@@ -179,7 +176,7 @@ def describe(differences: Iterable[Difference]) -> str:
 
 
 def remedy(differences: Iterable[Difference]) -> str:
-    """Return what to do about the differences."""
+    """Return the commands that correct the differences."""
     remaining = list(differences)
     steps = []
     if any(difference.by_roles_command for difference in remaining):
@@ -197,7 +194,7 @@ def remedy(differences: Iterable[Difference]) -> str:
 
 
 def missing_events(last_event: int, last_checkpoint: int) -> list[str]:
-    """Return a sentence if read tables were made from events that the log does not have, and none otherwise."""
+    """Return a sentence if read tables contain events that the log lacks, otherwise nothing."""
     if last_checkpoint <= last_event:
         return []
     return [
@@ -206,22 +203,20 @@ def missing_events(last_event: int, last_checkpoint: int) -> list[str]:
     ]
 
 
-# What is wrong with a database whose migrations are all applied: by its catalogs, and as other roles see it
-
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
 _EXPOSED = query("eventstore.database", "exposed")
-_LOOKING = ("eventstore_reader", "eventstore_auditor")
-"""The roles that see what row-level security shows them."""
+_ISOLATED_ROLES = ("eventstore_reader", "eventstore_auditor")
+"""The roles that row-level security restricts to a tenant."""
 _LOOK_MILLISECONDS = "50"
-"""For each table: a row that should not be visible is found at once, but where none is, all rows would be read."""
+"""The time for each table: a visible row is found at once, but without one the whole table would be read."""
 
 
 def inspect(connection: _SyncConnection, schema: str) -> list[str]:
-    """Return what is wrong, in sentences that say what to do; empty if nothing is.
+    """Return a sentence for each problem of a database whose migrations are all applied, with its remedy.
 
     Args:
-        connection: in a transaction whose search path begins with the schema.
+        connection: a connection in a transaction whose search path begins with the schema.
     """
     comparison = compare_catalog(connection.execute(CATALOG).fetchall())
     found = []
@@ -235,7 +230,7 @@ def inspect(connection: _SyncConnection, schema: str) -> list[str]:
     if differences := comparison.differences:
         found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
     if comparison.has_roles:
-        for role in (None, *_LOOKING):
+        for role in (None, *_ISOLATED_ROLES):
             found += _exposed(connection, schema, role, "undo what is named above" if differences else ROLES_COMMAND)
     if not comparison.structural():  # or the function could be missing, or see less than there is
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
@@ -245,7 +240,7 @@ def inspect(connection: _SyncConnection, schema: str) -> list[str]:
 
 
 def _exposed(connection: _SyncConnection, schema: str, role: str | None, advice: str) -> list[str]:
-    """Return what the login, or a role that it may take, sees without naming a tenant."""
+    """Return a sentence if the login, or a role that it may set, sees rows without a current tenant."""
     who = f"the role {role}" if role else f"the login {connection.info.user}"
     tables = [
         name
@@ -280,7 +275,7 @@ def _is_visible(connection: _SyncConnection, schema: str, table: str) -> bool:
     text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})").format(
         sql.Literal(f"{schema}.{table}"), sql.Identifier(schema, table)
     )
-    # A policy may read what a role that only runs the service cannot: then it sees nothing.
+    # A policy may use a table that the role cannot read: then nothing is visible.
     with suppress(psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege), connection.transaction():
         return connection.execute(text).fetchone() == (True,)
     return False

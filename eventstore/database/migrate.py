@@ -3,9 +3,9 @@
 The migrations are dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`). What is
 applied is read here directly from its bookkeeping table, ``eventstore_migrations`` in the store's own schema.
 
-One run at a time: a run holds an advisory lock in a transaction of its own. This also works behind a pooler, where a
-session's lock would stay with the session when another client gets it. What the run decides on is read after it has the
-lock, and read again after dbmate has ended.
+Runs exclude each other by an advisory lock in a separate transaction. This also works behind a pooler, where a
+session's lock would stay with the session when another client gets it. A run reads the applied versions after it has
+the lock, and again after dbmate has ended.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ from eventstore.errors import (
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
 _WOULD_LOSE = "ES020"
-"""The SQLSTATE of ``refuse_to_lose.sql``."""
+"""The SQLSTATE of the query ``refuse_to_lose``."""
 
 _LOCK_TIMEOUT = "500ms"
-"""Whoever waits behind a change of a table waits no longer either. It is shorter than ``deadlock_timeout``, so that the
-change gives way, and no append is ended for it."""
+"""How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
+deadlock ends the change and not an append."""
 _ATTEMPTS = 40
-_PATIENCE = 10.0
-"""Seconds that transactions of the former owner get to end by themselves."""
-_LOOK = 0.02
+_DRAIN_SECONDS = 10.0
+"""How long transactions of the former owner may go on before their sessions are ended."""
+_POLL_SECONDS = 0.02
 _END_SESSIONS = query("eventstore.database", "other_sessions")
 _OLDER_SESSIONS = query("eventstore.database", "older_sessions")
 _DOES_NOT_INHERIT = query("eventstore.database", "does_not_inherit")
@@ -68,7 +68,7 @@ _DOES_NOT_INHERIT = query("eventstore.database", "does_not_inherit")
 
 @dataclass(frozen=True)
 class Migration:
-    """A migration, by dbmate's version (the digits that its file begins with)."""
+    """A migration; its version is the digits with which its file name begins."""
 
     version: str
     name: str
@@ -76,14 +76,14 @@ class Migration:
 
 
 def known_versions() -> dict[str, str]:
-    """The migrations that this code brings: version to name, in order."""
+    """Return the names of the migrations in this version of the code by version, in order."""
     return {
         path.name.split("_", 1)[0]: path.stem.split("_", 1)[1] for path in sorted(migrations_folder().glob("*.sql"))
     }
 
 
 def check(applied: set[str]) -> None:
-    """Compare what is applied with what the code brings.
+    """Compare the applied migrations with those of the code.
 
     Raises:
         SchemaMissing, SchemaTooOld, SchemaTooNew: they differ.
@@ -109,7 +109,7 @@ class Migrator:
         self._schema = settings.db_schema
 
     def status(self) -> list[Migration]:
-        """Return all migrations that the code knows or the database has, in order."""
+        """Return all migrations of the code and the database, in order."""
         known = known_versions()
         with self._transaction() as connection:
             applied = self._applied(connection)
@@ -119,16 +119,16 @@ class Migrator:
         ]
 
     def up(self, *, for_service: bool = False) -> list[str]:
-        """Apply what is missing; safe if several do it at once.
+        """Apply the missing migrations. Concurrent calls are safe.
 
         Args:
-            for_service: refuse a login that a store would refuse, before anything is applied.
+            for_service: whether to refuse, before anything is applied, a login that a store would refuse.
 
         Returns:
-            The versions newly applied.
+            The versions that were applied.
 
         Raises:
-            MigrationFailed: dbmate fails; what the failing migration did is rolled back.
+            MigrationFailed: dbmate fails; the failing migration is rolled back.
             SchemaTooNew: the database has migrations that this code does not know.
             PermissionDenied: the login may not create the database, or does not inherit the owner's rights.
             UnsuitableServer: the login is exempt from row-level security.
@@ -156,13 +156,13 @@ class Migrator:
         """Revert the latest migration.
 
         Args:
-            destroy_events: also if that drops a log that holds events, or the tenants, users and keys.
+            destroy_events: whether to drop a log that holds events, or the tenants, users and keys.
 
         Returns:
             Its version; None if there is nothing to revert.
 
         Raises:
-            MigrationFailed: dbmate fails, or what cannot be made anew would be lost.
+            MigrationFailed: dbmate fails, or irreplaceable rows would be lost.
         """
         with self._run() as (connection, key):
             applied = self._applied(connection)
@@ -178,31 +178,31 @@ class Migrator:
             return latest
 
     def refuse_to_lose(self) -> None:
-        """Check, before anything is reverted, that everything can be.
+        """Check that all migrations can be reverted.
 
         Raises:
-            MigrationFailed: what cannot be made anew would be lost.
+            MigrationFailed: irreplaceable rows would be lost.
         """
         with self._transaction(write=True) as connection:
             for version in sorted(self._applied(connection) & set(known_versions()), reverse=True):
                 self._refuse_to_lose(version, connection)
 
     def findings(self) -> list[str]:
-        """Return what is wrong with a schema that is up to date, in sentences; empty if nothing is."""
+        """Return a sentence for each problem of a schema whose migrations are all applied."""
         with self._transaction() as connection:
             if self._applied(connection) != set(known_versions()):
                 return []
             return inspect(connection, self._schema)
 
     def make_roles(self) -> list[str]:
-        """Bring the database to the roles and the row-level security of a login that may create roles.
+        """Create the roles and the row-level security that a migration by a login with CREATEROLE creates.
 
         Returns:
-            The statements that it took; empty if nothing was missing.
+            The statements that were executed; empty if nothing was missing.
 
         Raises:
             SchemaError: migrations are missing.
-            PermissionDenied: the login may not do all of it; names what somebody else has to execute.
+            PermissionDenied: the login may not execute all statements; the text lists those for a superuser.
             RetryableError: the tables were in use for too long.
         """
         with self._run() as (lock, _):
@@ -217,20 +217,20 @@ class Migrator:
                     connection.execute(_END_SESSIONS, {"login": login, "own": [own, _backend(connection)]})
             done += self._apply_roles(login, RolesPlan.hand_over)
             if done:
-                self._outlast_transactions(login, own)
+                self._await_transactions(login, own)
             return done + self._apply_roles(login, RolesPlan.end_former_owner)
 
-    def _outlast_transactions(self, login: str, own: int) -> None:
-        """Wait until every transaction of the login that is under way now has ended; end those that take too long."""
-        with self._connect() as connection:  # each look in a transaction of its own, which sees the sessions anew
+    def _await_transactions(self, login: str, own: int) -> None:
+        """Wait until the login's current transactions have ended; end the sessions of those that take too long."""
+        with self._connect() as connection:  # in autocommit mode, so each query sees the current sessions
             row = connection.execute("SELECT clock_timestamp()").fetchone()
             parameters = {"login": login, "own": [own, _backend(connection)], "now": row and row[0]}
-            deadline = time.monotonic() + _PATIENCE
+            deadline = time.monotonic() + _DRAIN_SECONDS
             while connection.execute(_OLDER_SESSIONS, parameters).fetchall():
                 if time.monotonic() > deadline:
                     connection.execute(_END_SESSIONS, parameters)
                     return
-                time.sleep(_LOOK)
+                time.sleep(_POLL_SECONDS)
 
     def _apply_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
         for _ in range(_ATTEMPTS - 1):
@@ -272,7 +272,7 @@ class Migrator:
 
     @contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[_SyncConnection]:
-        """A transaction on a connection of its own, with the settings on which migrations rely."""
+        """Begin a transaction on a new connection, with the settings on which migrations rely."""
         with self._connect() as connection, translated():
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False if write else None
@@ -282,7 +282,7 @@ class Migrator:
 
     @contextmanager
     def _run(self) -> Iterator[tuple[_SyncConnection, int]]:
-        """A transaction that excludes other runs in the schema, and the key of a lock of its own that it holds."""
+        """Begin a transaction that excludes other runs in the schema, and holds a lock of a random key."""
         digest = sha256(f"eventstore migrations {self._schema}".encode()).digest()
         key = secrets.randbits(63)
         with self._transaction(write=True) as connection:
@@ -295,7 +295,7 @@ class Migrator:
         run_dbmate(command, connection, self._schema, BOOKKEEPING, key=key, destroy_events=destroy_events)
 
     def _refuse_single_session(self) -> None:
-        """Refuse a pooler that has only the session of the run's transaction: dbmate would wait for it for ever."""
+        """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""
         with closing(self._connect()) as second:
             second.pgconn.send_query(b"SELECT")
             if not select.select([second.pgconn.socket], [], [], self._settings.connect_timeout)[0]:
@@ -315,8 +315,8 @@ class Migrator:
     def _create_database(self) -> None:
         """Create the database if it is missing.
 
-        Whether it is missing is asked of the server's list of databases: what a refused connection says is in the
-        server's language.
+        That is looked up in the server's list of databases: the error of a refused connection is in the server's
+        language.
         """
         try:
             self._connect().close()
@@ -324,7 +324,7 @@ class Migrator:
             raise
         except EventStoreError as refused:
             if isinstance(refused.__cause__, psycopg.errors.ConnectionTimeout):
-                raise  # nobody answers, under whatever name
+                raise  # no server, whatever the name of the database
             name = str(conninfo_to_dict(self._url)["dbname"])
             try:
                 connection = self._connect(make_conninfo(self._url, dbname="postgres"))
@@ -334,7 +334,7 @@ class Migrator:
                 if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None:
                     raise
                 try:
-                    # Of two that create it at once one fails.
+                    # Of two concurrent calls one fails.
                     connection.execute(
                         sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name))
                     )
@@ -381,9 +381,9 @@ class Migrator:
         return {str(version) for (version,) in rows}
 
     def _refuse_to_lose(self, version: str, connection: _SyncConnection) -> None:
-        """Refuse, as the migration itself would in dbmate's transaction, before anything is reverted."""
+        """Refuse as the migration itself would in dbmate's transaction, but before anything is reverted."""
         try:
-            with connection.transaction(force_rollback=True):  # which also gives up the locks
+            with connection.transaction(force_rollback=True):  # which also releases the locks
                 connection.execute(guard_text(version, self._schema).encode())
         except psycopg.Error as error:
             if error.sqlstate == _WOULD_LOSE:
@@ -392,8 +392,8 @@ class Migrator:
 
 
 def _refuse_not_inheriting(connection: _SyncConnection) -> None:
-    """Refuse a login that would lose its rights to each object as soon as a migration gives it to the owner's role."""
-    is_per_grant = connection.info.server_version >= 160000  # before, all of a role's memberships inherit, or none does
+    """Refuse a login that would lose its rights to an object when a migration gives it to the owner's role."""
+    is_per_grant = connection.info.server_version >= 160000  # before 16, all memberships of a role inherit or none
     row = connection.execute(_DOES_NOT_INHERIT, {"right_to_set": "SET" if is_per_grant else "MEMBER"}).fetchone()
     if row != (True,):
         return
@@ -408,7 +408,7 @@ def _refuse_not_inheriting(connection: _SyncConnection) -> None:
 
 
 def _backend(connection: _SyncConnection) -> int:
-    """The process of the session that the connection's transaction has."""
+    """Return the process id of the session that the connection's transaction uses."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     assert row is not None
     return int(row[0])

@@ -1,12 +1,12 @@
 """Connection pools: one for each role, shared fairly among tenants.
 
-A queue in order of arrival gives the pool to the tenant that asks most. Here each tenant has a queue of its own, and a
-connection that becomes free goes to the tenants in turn. A running query cannot be taken back, so taking turns alone
-would leave a tenant waiting for the slowest query of another, or competing with as many for the processors. So a tenant
-that holds a quarter of the pool gets more only if no other holds or waits for anything or has lately, and not the last
-quarter either: a newcomer finds a connection at once, and competes with at most three quarters of the pool until the
-statements that were begun before have ended. If there has never been another tenant, the one may have all; then the
-first newcomer waits for the end of one statement.
+In a FIFO queue the tenant with the most queries would get the whole pool. Here each tenant has its own queue, and free
+connections go to the tenants in turn. A running query cannot be preempted, so turns alone would leave a tenant waiting
+for the slowest query of another, or competing with many of them for the processors. So a tenant that holds a quarter of
+the pool gets more only if no other tenant holds, awaits or has recently wanted a connection, and even then not the last
+quarter: a new tenant gets a connection at once, and competes with at most three quarters of the pool until the running
+statements have ended. If there has never been another tenant, the only one may use the whole pool; then the first new
+tenant waits for the end of one statement.
 """
 
 from __future__ import annotations
@@ -22,24 +22,22 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from eventstore.database.connection import configure, connect_options, set_caller
-from eventstore.database.scoped_connection import ScopedConnection
+from eventstore.database.scoped_connection import Cursor, ScopedConnection
 from eventstore.database.settings import Settings
 from eventstore.errors import ConnectionLost, EventStoreError, translate
 from eventstore.scope import Caller
 
-# Sharing the connections of a pool fairly among tenants
-
 ALONE_SECONDS = 10.0
-"""So long after another tenant wanted a connection, a tenant counts as alone."""
+"""A tenant counts as alone if no other tenant has wanted a connection for so long."""
 
 
 class FairQueue:
-    """A semaphore that tenants acquire in turn, and each tenant's callers in order of arrival.
+    """A semaphore that tenants acquire in turn, and the callers of each tenant in FIFO order.
 
-    The tenant None stands for work of no tenant. It takes its turn like one, but no limit holds for it.
+    The tenant None stands for work of no tenant. It has its turn like a tenant, without a limit.
 
     Args:
-        size: permits in all.
+        size: the number of permits.
     """
 
     def __init__(self, size: int) -> None:
@@ -49,9 +47,9 @@ class FairQueue:
         self._limit_alone = max(1, size - quarter)
         self._held: Counter[str | None] = Counter()
         self._waiting: OrderedDict[str | None, deque[asyncio.Future[None]]] = OrderedDict()
-        """The tenant whose turn is next comes first; none has an empty queue."""
+        """Queues by tenant, the next one first; no queue is empty."""
         self._wanted_at: OrderedDict[str, float] = OrderedDict()
-        """When each tenant last wanted a permit, the latest last; at least the latest two are kept."""
+        """When each tenant last wanted a permit, the latest last; only the latest two are kept."""
 
     @asynccontextmanager
     async def permit(self, tenant: str | None, timeout: float) -> AsyncIterator[None]:
@@ -83,7 +81,7 @@ class FairQueue:
                 await permit
         except BaseException as error:
             if permit.cancelled():
-                self._forget(tenant, permit)
+                self._remove(tenant, permit)
             else:  # granted just before the wait was cancelled
                 self._release(tenant)
             if isinstance(error, TimeoutError):
@@ -122,7 +120,7 @@ class FairQueue:
         )
         return is_alone and self._held[tenant] < self._limit_alone
 
-    def _forget(self, tenant: str | None, permit: asyncio.Future[None]) -> None:
+    def _remove(self, tenant: str | None, permit: asyncio.Future[None]) -> None:
         queue = self._waiting.get(tenant)
         if queue is not None and permit in queue:
             queue.remove(permit)
@@ -130,17 +128,14 @@ class FairQueue:
                 del self._waiting[tenant]
 
 
-# Connections of one purpose, shared by the coroutines of one event loop
-
-
 class Pool:
     """Connections under one role, shared fairly among the tenants that use them.
 
     Args:
-        role: that they take, where the login may.
-        size: of them at most.
-        kept: so many stay open at rest.
-        why: the better explanation of an error of the server.
+        role: the role that they set, if the login may.
+        size: the most connections.
+        explain: returns a better explanation of an error, such as a full disk behind a lost connection.
+        kept: the number of connections that stay open while they are idle.
     """
 
     def __init__(
@@ -149,11 +144,11 @@ class Pool:
         settings: Settings,
         role: str | None,
         size: int,
-        why: Callable[[EventStoreError], EventStoreError],
+        explain: Callable[[EventStoreError], EventStoreError],
         *,
         kept: int = 1,
     ) -> None:
-        self._why = why
+        self._explain = explain
         self._queue = FairQueue(size)
         self._timeout = settings.connect_timeout
 
@@ -174,16 +169,16 @@ class Pool:
         )
 
     async def open(self) -> None:
-        """Starts to fill the pool; returns at once."""
+        """Begin to fill the pool, and return at once."""
         await self._pool.open()
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self._pool.close()
 
     @asynccontextmanager
     async def connection(self, caller: Caller | None = None) -> AsyncIterator[ScopedConnection]:
-        """Lend a connection to a caller, whom the session does not know yet.
+        """Lend a connection, on the tenant's account; the caller is not set on it.
 
         Raises:
             PoolTimeout: none became free in time.
@@ -194,10 +189,10 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self, caller: Caller | None, mode: str | None = None) -> AsyncIterator[ScopedConnection]:
-        """Lends a connection in a transaction, in which the caller asks.
+        """Lend a connection in a transaction of a caller.
 
         Args:
-            mode: what the transaction begins with, such as a SET TRANSACTION.
+            mode: the first statement of the transaction, such as SET TRANSACTION.
         """
         async with self.connection(caller) as connection, connection.transaction():
             if mode is not None:
@@ -212,38 +207,38 @@ class Pool:
         *,
         caller: Caller | None = None,
         explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
-        cursor: type[psycopg.AsyncCursor[TupleRow]] = psycopg.AsyncCursor,
+        cursor: Cursor = psycopg.AsyncCursor,
     ) -> list[TupleRow]:
-        """Runs a query that may be repeated without harm, and returns all its rows.
+        """Run a query that may be repeated, in one round trip and transaction, and return all its rows.
 
-        It takes one round trip and is one transaction. A connection that broke while it lay idle in the pool (a
-        restarted server leaves such) is replaced and the query repeated, once for each that may lie there.
+        If an idle connection of the pool turns out to be broken, as after a restart of the server, the query is
+        repeated on another one, as often as there may be broken ones.
 
         Args:
-            caller: who asks; None is nobody, who sees nothing that belongs to a tenant.
-            explain: the error for those of the driver's that only the caller understands.
-            cursor: how values are read.
+            caller: whose data is visible; None sees no tenant's data.
+            explain: returns the error for a driver's error that only the calling code understands.
+            cursor: the class of cursor that determines how values are read.
 
         Raises:
-            EventStoreError: what the driver's error means.
+            EventStoreError: the error that corresponds to the driver's.
         """
-        for spare in range(self._pool.max_size, -1, -1):
+        for remaining in range(self._pool.max_size, -1, -1):
             try:
                 async with self.connection(caller) as connection:
-                    return await connection.ask(query, parameters, caller, cursor)
-            except psycopg.Error as error:  # the pool's own errors are among them
-                known = explain(error) or translate(error)
-                if spare and isinstance(known, ConnectionLost):
+                    return await connection.fetch(query, parameters, caller, cursor)
+            except psycopg.Error as error:  # includes the pool's own errors
+                reason = explain(error) or translate(error)
+                if remaining and isinstance(reason, ConnectionLost):
                     continue
-                raise self._why(known) from error
+                raise self._explain(reason) from error
         raise AssertionError("the last round returns or raises")
 
 
 class View:
-    """What one caller sees through a pool: every query is asked for them.
+    """The data that one caller sees through a pool.
 
     Attributes:
-        caller: None is nobody; under the projector's role, everybody.
+        caller: None sees no tenant's data; under the projector's role, everyone's.
     """
 
     def __init__(self, pool: Pool, caller: Caller | None) -> None:
@@ -256,11 +251,11 @@ class View:
         parameters: Any = None,
         *,
         explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
-        cursor: type[psycopg.AsyncCursor[TupleRow]] = psycopg.AsyncCursor,
+        cursor: Cursor = psycopg.AsyncCursor,
     ) -> list[TupleRow]:
-        """See :meth:`Pool.fetch`."""
+        """Run a query for the caller; see :meth:`Pool.fetch`."""
         return await self.pool.fetch(query, parameters, caller=self.caller, explain=explain, cursor=cursor)
 
 
 Fetching: TypeAlias = Pool | View
-"""Answers queries."""
+"""An object that runs queries."""

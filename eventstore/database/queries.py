@@ -1,4 +1,4 @@
-"""SQL lives in ``queries/*.sql`` beside the code that uses it, several named queries a file; this loads them."""
+"""Loading named queries: the sections ``-- name: …`` of ``queries/*.sql``, beside the code that uses them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECTION = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 @cache
 def _queries(package: str) -> dict[str, LiteralString]:
-    """Return the queries of a package by name: the sections ``-- name: ...`` of its ``queries/*.sql``."""
+    """Return the queries of a package by name."""
     found: dict[str, LiteralString] = {}
     for file in files(package).joinpath("queries").iterdir():
         if file.name.endswith(".sql"):
@@ -31,6 +31,6 @@ def query(package: str, name: str) -> LiteralString:
 
 @cache
 def query_without(package: str, name: str, absent: frozenset[str]) -> str:
-    """The text without the lines that speak of parameters that are absent."""
+    """Return a query without the lines that contain one of the absent parameters."""
     lines = query(package, name).splitlines()
     return "\n".join(line for line in lines if not any(f"%({parameter})s" in line for parameter in absent))

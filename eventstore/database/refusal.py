@@ -1,7 +1,7 @@
-"""Why a server refuses a connection, in whatever language it says so.
+"""The SQLSTATE with which a server refuses a connection, independent of the server's language.
 
-libpq gives the text of such an error and not its SQLSTATE. Its protocol trace has the code, so a second attempt is made
-with the trace on, as soon as the first one has failed.
+libpq reports only the text of such an error. Its protocol trace contains the SQLSTATE, so when a connection has failed,
+a second attempt is made with the trace on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, PollingStatus, abc
 
 STARTING = "57P03"
-"""The server does not accept connections yet, or no longer."""
+"""The SQLSTATE of a server that does not accept connections yet, or no longer."""
 ACCEPTED = "00000"
 """The second attempt succeeded."""
 
@@ -26,20 +26,20 @@ _ERROR = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
 
 
 def refusal(url: str) -> str:
-    """Connect once more, to the last host that a URL names, and return the SQLSTATE with which it refuses.
+    """Connect once more, to the last host of a URL, and return the SQLSTATE with which the server refuses.
 
-    Blocks for a short time. A server that asks for a password, where none is given, counts as refusing by 28P01.
+    Blocks for up to two seconds. If the server asks for a password and the URL has none, that is 28P01.
 
     Returns:
-        The SQLSTATE; ``ACCEPTED`` if it does not refuse any more; empty if it sends no error.
+        The SQLSTATE; ``ACCEPTED`` if the server accepts the connection; empty if it sends no error.
     """
-    given = conninfo_to_dict(url)
-    last = {name: str(given[name]).split(",")[-1] for name in ("host", "hostaddr", "port") if given.get(name)}
+    parameters = conninfo_to_dict(url)
+    last = {name: str(parameters[name]).split(",")[-1] for name in ("host", "hostaddr", "port") if parameters.get(name)}
     connection = PGconn.connect_start(make_conninfo(url, **last).encode())
     try:
-        if sys.platform != "linux":  # psycopg traces nowhere else
+        if sys.platform != "linux":  # psycopg has the trace only there
             return ACCEPTED if _connect(connection) else _WRONG_PASSWORD if connection.needs_password else ""
-        # In memory: what the client sends is in the trace as well.
+        # In memory: the trace also contains what the client sends, such as its password.
         with open(os.memfd_create("trace"), "rb") as trace:
             connection.trace(trace.fileno())
             if _connect(connection):
@@ -55,11 +55,11 @@ def refusal(url: str) -> str:
 
 
 def _connect(connection: abc.PGconn) -> bool:
-    give_up_at = monotonic() + _SECONDS
+    deadline = monotonic() + _SECONDS
     while (status := connection.connect_poll()) in (PollingStatus.READING, PollingStatus.WRITING):
         with selectors.DefaultSelector() as selector:
-            way = selectors.EVENT_READ if status == PollingStatus.READING else selectors.EVENT_WRITE
-            selector.register(connection.socket, way)
-            if not selector.select(max(0.0, give_up_at - monotonic())):
+            event = selectors.EVENT_READ if status == PollingStatus.READING else selectors.EVENT_WRITE
+            selector.register(connection.socket, event)
+            if not selector.select(max(0.0, deadline - monotonic())):
                 return False
     return status == PollingStatus.OK

@@ -1,18 +1,18 @@
-"""Bringing a database to the roles and the row-level security that migrations make for a login that may create roles.
+"""Adding roles and row-level security to a database that was migrated by a login without CREATEROLE.
 
-For a database that was migrated by a login that could not, or that was restored without its roles. What is missing is
-taken from the comparison with ``db/catalog.tsv``; there is no second list of rights.
+Also for a database that was restored without its roles. The missing roles, rights and policies follow from the
+comparison with ``db/catalog.tsv``; there is no second list.
 
-There are three transactions, so that programs can go on working. The first makes the roles usable: it creates them
-and grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended;
-programs connect again, and from then on act in their roles. A session that is still the plain login would see an empty
-log after the next step, and could take it for the whole: that is why none is left from before.
+There are three transactions, so that programs can go on working. The first makes the roles usable: it creates them and
+grants them their rights, while everything still belongs to the login. Then the login's other sessions are ended;
+programs connect again, and now set their roles. Old sessions, in which the login has no role, would see an empty log
+after the next step and could take it for the whole log: that is why they are ended.
 
-The second transaction hands everything to ``eventstore_owner``. A call of an append function that began before goes on
-as the login, so row-level security lets the login pass until such calls have ended; the third transaction ends that.
+The second transaction gives everything to ``eventstore_owner``. Calls of an append function that began before continue
+as the login, so a policy admits the login until they have ended; the third transaction drops it.
 
-Each transaction takes the locks of the tables in the order in which appends and workers take theirs, waits a short time
-for each and then begins again: whoever waits behind it is not held up for long. Running it again changes nothing.
+Each transaction locks the tables in the order in which appends and workers do, waits a short time for each lock and
+then starts again, so that others do not wait behind it for long. A second run changes nothing.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 OWNER_OF_LOG = query("eventstore.database", "owner_of_log")
 SEARCH = "eventstore_search"
 LOGIN_ROLES = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
-"""The roles without which a login cannot migrate and run the service; through them it may take the others."""
+"""The roles that a login needs to migrate and to run the service; they include the others."""
 _OTHER_TABLES = query("eventstore.database", "other_tables")
 _LOCK_FIRST = "LOCK TABLE checkpoints, projection_texts, bound_logins IN ACCESS EXCLUSIVE MODE"
-"""What workers and appends lock before all else; after it come the sequence of positions and the log. In their order,
-whoever comes later waits without holding what is still to be locked."""
+"""The tables that workers and appends lock first; the sequence of positions and the log follow. In this order, those
+that wait do not hold locks that are still needed."""
 _PROJECTED = "SELECT, INSERT, UPDATE, DELETE"
 _HAS_ROLE = "SELECT pg_has_role(%s, r.oid, %s) FROM pg_roles r WHERE r.rolname = %s"
 
 
 class RolesPlan:
-    """The statements that a database needs, executed as they are made.
+    """The statements that a database needs, executed as they are derived.
 
     Attributes:
         done: statements that were executed.
@@ -53,7 +53,7 @@ class RolesPlan:
         """Execute nothing yet.
 
         Args:
-            login: to which everything belongs; it is the one that runs the service, and keeps its rights by the roles.
+            login: the login that owns everything and runs the service; it keeps its rights through the roles.
         """
         self._connection = connection
         self._schema = schema
@@ -63,7 +63,7 @@ class RolesPlan:
         self.refused: list[str] = []
 
     def make_usable(self) -> None:
-        """Create the roles, their memberships, rights and policies; owners stay as they are."""
+        """Create the roles, their memberships, rights and policies; leave the owners unchanged."""
         self._make_roles()
         if not self.refused:
             self._make_rights()
@@ -73,7 +73,7 @@ class RolesPlan:
             expected = difference.expected or ""
             if difference.found is None:
                 self._execute(f"CREATE ROLE {difference.name} NOLOGIN {expected}".strip())
-            else:  # only what differs: a login that is no superuser may not even take SUPERUSER away
+            else:  # only what differs: only a superuser may revoke SUPERUSER
                 found = difference.found.split()
                 changes = [f"NO{attribute}".replace("NONO", "") for attribute in found if attribute not in expected]
                 changes += [attribute for attribute in expected.split() if attribute not in found]
@@ -87,9 +87,8 @@ class RolesPlan:
                 how = f" WITH INHERIT {inherit}" if self._connection.info.server_version >= 160000 else ""
                 self._execute(f"GRANT {role} TO {member}{how}")
         roles = [role for kind, role in expected_facts() if kind == "role"]
-        for role in sorted(
-            roles, key=lambda role: role != OWNER
-        ):  # as the migrations do: the owner's does not come by another
+        # The owner's role first, as in the migrations: it is not granted through another one.
+        for role in sorted(roles, key=lambda role: role != OWNER):
             if not self._has_role(role, "USAGE"):
                 is_needed = role in LOGIN_ROLES and not self._has_role(role, self._right_to_set)
                 self._execute(f"GRANT {role} TO {self._login}", is_needed=is_needed)
@@ -120,7 +119,7 @@ class RolesPlan:
         ):
             kind, _, name = difference.name.partition(" ")
             changed.add(name)
-            if difference.expected == SEARCH:  # which has no other right to create anything
+            if difference.expected == SEARCH:  # needs the right only for the change of owner
                 self._execute(f"GRANT CREATE ON SCHEMA {self._schema} TO {SEARCH}")
             self._execute(f"ALTER {kind} {name} OWNER TO {difference.expected}")
             if difference.expected == SEARCH:
@@ -141,7 +140,7 @@ class RolesPlan:
         self._hand_over_other_tables()
 
     def end_former_owner(self) -> None:
-        """Take away what :meth:`hand_over` has left to calls that were under way."""
+        """Drop the policies that :meth:`hand_over` has created for calls that were in progress."""
         former = [d for d in self._differences("policy") if d.name.startswith(f"{FORMER_OWNER} on ")]
         if former:
             self._execute(_LOCK_FIRST)
@@ -149,7 +148,7 @@ class RolesPlan:
             self._execute(f"DROP POLICY {FORMER_OWNER} ON {difference.name.rpartition(' on ')[2]}")
 
     def needs_owner(self) -> bool:
-        """Whether something that belongs to the owner's role elsewhere does not belong to it here."""
+        """Return whether something does not belong to the owner's role yet."""
         return bool(self._differences("owner of")) or bool(list(self._other_tables()))
 
     def _hand_over_other_tables(self) -> None:

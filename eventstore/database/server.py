@@ -1,4 +1,4 @@
-"""The server that the settings name, or the embedded one, joined for as long as it is used."""
+"""The server that the settings name, or the embedded server, which runs while it is used."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from eventstore.urls import show_url
 if TYPE_CHECKING:
     from eventstore.database.embedded.embedded_server import EmbeddedServer
 
-_NO_ROOM = 32 * 1024 * 1024  # two segments of the write-ahead log: with less the server stops
+_FULL_DISK_BYTES = 32 * 1024 * 1024  # two segments of the write-ahead log: the server stops with less
 
 
 class Server:
-    """A server in use. Release it when done: the last user of the embedded server stops it."""
+    """The server of a store. Release it when done: the last user of the embedded server stops it."""
 
     def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
-        """Starts nothing yet.
+        """Describe the server; nothing is started before :meth:`acquire`.
 
         Args:
-            migrate: bring the schema of the embedded server up to date, which nobody else would.
+            migrate: whether :meth:`acquire` applies missing migrations to the embedded server.
         """
         self.settings = settings
         self._migrate = migrate
         self.applied: list[str] = []
         self.embedded: EmbeddedServer | None = None
-        named = settings.server_url()
-        if named is None:
-            # Imported here: an application with a server of its own needs neither the embedded one nor its packages.
+        self._url = settings.server_url()
+        if self._url is None:
+            # Imported here: with a named server, neither the embedded server nor its packages are needed.
             from eventstore.database.embedded.embedded_server import EmbeddedServer
 
             self.embedded = EmbeddedServer(settings.data_dir, pg_port=settings.pg_port, database=DEFAULT_DATABASE)
-        self._url = named
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -44,7 +43,7 @@ class Server:
         self.release()
 
     def acquire(self) -> None:
-        """Starts or joins the embedded server.
+        """Start or join the embedded server.
 
         Raises:
             EmbeddedServerError, DiskFull: it cannot be started.
@@ -60,12 +59,12 @@ class Server:
                 raise
 
     def release(self) -> None:
-        """Leaves the embedded server."""
+        """Leave the embedded server."""
         if self.embedded is not None:
             self.embedded.release()
 
     def revive(self) -> None:
-        """Starts the embedded server again if it died.
+        """Restart the embedded server if it has died.
 
         Raises:
             EmbeddedServerError, DiskFull: it cannot be started.
@@ -75,28 +74,27 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where to connect, for libpq and psycopg; with the password if the settings have one."""
-        return self._url or self._embedded_url()
-
-    def _embedded_url(self) -> str:
-        assert self.embedded is not None  # one of the two is always there
+        """The URL for libpq and psycopg; with the password if the settings have one."""
+        if self._url:
+            return self._url
+        assert self.embedded is not None
         return self.embedded.url()
 
     @property
     def public_url(self) -> str:
-        """The URL without a password, to be shown."""
+        """The URL for display, without a password."""
         return show_url(self.url)
 
     def migrator(self) -> Migrator:
-        """For this server's schema."""
+        """Return a migrator for this server's schema."""
         return Migrator(self.url, self.settings)
 
     def why(self, error: EventStoreError) -> EventStoreError:
-        """The likelier error behind a lost connection: an embedded server without room stops."""
+        """Return the likely cause of a lost connection: an embedded server stops if its disk is full."""
         if self.embedded is not None and isinstance(error, ConnectionLost | ServerUnreachable):
             from eventstore.database.embedded.embedded_server import free_space
 
             data_dir = self.embedded.data_dir
-            if free_space(data_dir) < _NO_ROOM:
+            if free_space(data_dir) < _FULL_DISK_BYTES:
                 return DiskFull(f"the disk that holds {data_dir} is full: make room, then repeat the call; {error}")
         return error

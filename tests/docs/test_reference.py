@@ -19,7 +19,8 @@ import projections
 from agent_manager import AsyncManager
 from agent_manager.cli.main import app
 from agent_manager.server.app import ROUTERS, V1, V1_ROUTERS
-from eventstore import EventStore, Settings, SyncEventStore
+from agent_manager.settings import ServerSettings
+from eventstore import EventStore, SyncEventStore
 from projections import Reader, Search, Statistics, SyncReader
 from tools.docs import reference
 from tools.docs.hooks import MARKER, filled
@@ -34,7 +35,7 @@ OTHER_VARIABLES = {"EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB"}
 def variables() -> dict[str, Any]:
     """Return the environment variables of the settings, with their defaults."""
     names = {}
-    for name, field in Settings.model_fields.items():
+    for name, field in ServerSettings.model_fields.items():
         alias = field.validation_alias
         variable = str(alias.choices[-1]) if alias is not None and not isinstance(alias, str) else ""  # type: ignore[union-attr]
         names[variable or f"EVENTSTORE_{name.upper()}"] = field.default

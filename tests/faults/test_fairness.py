@@ -29,6 +29,7 @@ from support.plainhttp import PlainClient
 from support.processes import Commands, Running
 
 from agent_manager.auth import Directory, Scope
+from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 
 KINDS = ("search", "body", "stream", "bulk", "page")
@@ -200,7 +201,7 @@ async def test_half_open_connections_of_one_address_leave_others_served(
                 client.close()
                 assert answer.status == 200, (source, len(opened), answer)
                 waits[source].append(perf_counter() - began)
-                assert server.num_fds() < Settings().max_connections + OTHER_FILES
+                assert server.num_fds() < ServerSettings().max_connections + OTHER_FILES
                 await asyncio.sleep(PAUSE_SECONDS)
     finally:
         await asyncio.wait([flood])

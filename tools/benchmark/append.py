@@ -17,6 +17,7 @@ from psycopg import sql
 from eventstore import Append, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
+from eventstore.database.queries import query
 from eventstore.errors import ServerError
 from eventstore.read import horizon
 from projections import wait_for
@@ -24,7 +25,6 @@ from tools.benchmark.bare_insert import Row, available_connections, bare_side, i
 from tools.benchmark.measurement import Benchmark, Figure, Side, Target, drive, no_collection
 from tools.benchmark.messages import Message, conversations, fill, fill_conversation, streams
 from tools.benchmark.processes import process, workers
-from tools.queries import query
 
 T = TypeVar("T")
 

@@ -24,11 +24,11 @@ from psycopg.types.numeric import Int4
 
 from eventstore.database.connection import Connection
 from eventstore.database.embedded.installation import wheel_bin_dir
+from eventstore.database.queries import query
 from eventstore.errors import EmbeddedServerError, ServerError
 from tools.benchmark.measurement import Benchmark, Side, Throughput, driver
 from tools.benchmark.messages import Message, streams
 from tools.benchmark.workspace import APPLICATION, Workspace
-from tools.queries import query
 
 _INSERT = query("tools.benchmark", "bare_insert")
 _INSERT_MANY = query("tools.benchmark", "bare_insert_many")

@@ -16,6 +16,7 @@ from typing import Any
 
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
+from eventstore.database.queries import query
 from projections import named, wait_for
 from tools.benchmark.measurement import (
     Benchmark,
@@ -29,7 +30,6 @@ from tools.benchmark.measurement import (
 )
 from tools.benchmark.messages import conversation, streams
 from tools.benchmark.processes import CHANNEL, READ_TABLES, ChildProcess, process, workers
-from tools.queries import query
 
 _QUIET_SECONDS = 0.03
 """Pause before each round, so that the subscriber waits and has to be woken."""

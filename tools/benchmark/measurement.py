@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +15,11 @@ from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 from eventstore import EventStore, NewEvent
+from eventstore.concurrency import gather_or_raise
 from eventstore.database.connection import Connection
+from eventstore.database.queries import query
 from tools.benchmark.messages import Message, streams
 from tools.benchmark.workspace import Workspace
-from tools.queries import query
 
 T = TypeVar("T")
 
@@ -229,16 +230,6 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-async def gather_or_raise(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines concurrently; if one fails, cancel the others and raise its error."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for one in work:
-                group.create_task(one)
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
 
 
 Side = Callable[[str], Awaitable[float]]

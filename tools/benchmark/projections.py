@@ -10,12 +10,12 @@ from time import perf_counter
 from typing import Any
 
 from eventstore import EventStore, MessageAdded, NewEvent
+from eventstore.database.queries import query
 from projections import Search, catch_up, named, rebuild
 from projections.rebuild import JOBS
 from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
 from tools.benchmark.messages import Message, conversations, fill
 from tools.benchmark.processes import READ_TABLES, process
-from tools.queries import query
 
 _PEER_FRACTION = 25
 """The peer applies so many times fewer events, because it takes that much longer."""

@@ -11,11 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from eventstore import EventStore
+from eventstore.database.queries import query
 from projections import ConversationCache, Message, Reader, catch_up
 from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
 from tools.benchmark.messages import conversation, conversations, fill
 from tools.benchmark.peers import PEERS, PeerMissing, opened_peer
-from tools.queries import query
 
 MESSAGES, PAGE = 500, 50
 _LARGE_SECTION, _DEFAULT_SECTION = 1000, 10

@@ -9,7 +9,9 @@ from uuid import UUID
 
 from agent_manager.auth import Authenticator, Directory, Identity, Scope
 from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
+from eventstore.concurrency import gather_or_raise
 from eventstore.database.pools import View
+from eventstore.database.queries import query
 from eventstore.scope import Caller
 from eventstore.scope import Scope as EventScope
 from projections import Reader, catch_up, named
@@ -22,12 +24,10 @@ from tools.benchmark.measurement import (
     Throughput,
     appender,
     driver,
-    gather_or_raise,
     prepare_append,
 )
 from tools.benchmark.messages import Message, conversation
 from tools.benchmark.read import MESSAGES, PAGE
-from tools.queries import query
 
 _CALLERS = 16
 _USER = "ana"

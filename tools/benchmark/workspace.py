@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from eventstore import Settings
 from eventstore.database.connection import Connection, unreachable
 from eventstore.database.migrate import Migrator
+from eventstore.database.queries import query
 from eventstore.database.server import Server
 from eventstore.errors import translated
-from tools.queries import query
 
 _ROLES = [
     f"eventstore_{role}" for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search")

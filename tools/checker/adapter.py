@@ -84,7 +84,7 @@ class OutcomeUnknown(Exception):
 
 
 class Transaction(Protocol):
-    """A transaction of the caller's own. Every method may raise :class:`Rejected` or :class:`OutcomeUnknown`."""
+    """A transaction of the caller's own. Every method may raise :class:`Refused` or :class:`OutcomeUnknown`."""
 
     async def append(self, write: Write) -> Sequence[AppendedEvent]:
         """Append in the transaction."""
@@ -96,7 +96,7 @@ class Transaction(Protocol):
         """Undo everything since the savepoint."""
 
     async def commit(self) -> None:
-        """Commit; :class:`Rejected` means that the transaction was rolled back."""
+        """Commit; :class:`Refused` means that the transaction was rolled back."""
 
     async def roll_back(self) -> None:
         """Roll back."""

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from eventstore import Settings
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, InputError, PermissionDenied, translated
 from tools.checker.adapter import Ability, Store, load_class
 from tools.checker.faults import FaultInjector
@@ -26,7 +27,6 @@ from tools.checker.report import Findings, Kind, Line, Report
 from tools.checker.server import CheckedServer, server_of, url_with_name
 from tools.checker.settings import CheckSettings, Fault
 from tools.checker.verification import Records, appends_in_flight, compare
-from tools.queries import query
 
 _PROGRESS_SECONDS = 0.2
 _LOG_EVENTS = 2000

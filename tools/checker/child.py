@@ -33,11 +33,11 @@ from psycopg import sql
 
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import TCP_TIMEOUTS
+from eventstore.database.queries import query
 from tools.checker.adapter import OutcomeUnknown, Reader, ReadEvent, Store, load_class
 from tools.checker.journal import Journal
 from tools.checker.settings import ProcessTask
 from tools.checker.workload import JournalledAppends, Workload
-from tools.queries import query
 
 READER_KINDS = ("file", "start", "table", "tenant", "recent")
 KINDS_WITH_CHECKPOINT = frozenset({"file", "table", "tenant"})

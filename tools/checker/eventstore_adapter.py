@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from eventstore import Append, ApplicationEvent, EventStore, NewEvent, Settings
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.migrate import Migrator
+from eventstore.database.queries import query
 from eventstore.errors import (
     ConflictError,
     ConnectionLost,
@@ -37,7 +38,6 @@ from tools.checker.adapter import (
     WrongVersion,
     content_of,
 )
-from tools.queries import query
 
 EVENT_TYPE = "check.noted"
 _CONNECT_SECONDS = 2

@@ -12,13 +12,13 @@ import psycopg
 from psycopg import sql
 
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.queries import query
 from eventstore.errors import ServerUnreachable
 from tools.checker.journal import Journal
 from tools.checker.processes import ChildProcess
 from tools.checker.proxy import Proxy
 from tools.checker.server import CheckedServer
 from tools.checker.settings import Fault
-from tools.queries import query
 
 _SECONDS_BETWEEN = {
     Fault.KILL_WRITER: 4.0,

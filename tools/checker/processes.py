@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.queries import query
 from eventstore.errors import ServerError, ServerUnreachable
 from tools.checker.adapter import CheckEvent, OutcomeUnknown, Store, Write, content_of, load_class
 from tools.checker.child import READER_KINDS
@@ -26,7 +27,6 @@ from tools.checker.proxy import Proxy
 from tools.checker.server import CheckedServer, url_via_proxy, url_with_name
 from tools.checker.settings import CheckSettings, ProcessTask
 from tools.checker.workload import JournalledAppends, Outcome
-from tools.queries import query
 
 TENANTS = ["check-1", "check-2", "check-3"]
 _HOT_CONVERSATIONS = 4

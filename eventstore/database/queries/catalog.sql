@@ -1,7 +1,7 @@
 -- name: catalog
--- What the schema of the store consists of, as facts that can be compared between databases: a kind, a name and a detail.
--- The search path begins with the schema. Definitions are left out where servers of different versions write them
--- differently; "<owner>" stands for the role that owns the log. Rights are those of the store's roles and of PUBLIC.
+-- The schema of the store, as facts that can be compared between databases: a kind, a name and a detail. The search path
+-- begins with the schema. Definitions that differ between server versions are left out; "<owner>" stands for the role that
+-- owns the log. Rights are those of the store's roles and of PUBLIC.
 WITH schema AS (
     SELECT n.oid, n.nspname
       FROM pg_namespace n
@@ -65,7 +65,7 @@ SELECT 'rights on', format('%s %s', o.kind, o.name),
                            LEFT JOIN role r ON r.oid = a.grantee
                           WHERE (a.grantee <> o.owner OR o.kind = 'schema')
                             AND (a.grantee = 0 OR r.oid IS NOT NULL)
-                            -- Of the schema that a user chose, what PUBLIC may is the user's.
+                            -- The rights of PUBLIC on a schema are the user's choice.
                             AND (o.kind <> 'schema' OR a.grantee <> 0)
                           GROUP BY 1) AS g), '')
   FROM object o
@@ -131,7 +131,7 @@ SELECT 'membership', format('%s in %s', m.rolname, r.rolname),
   JOIN role m ON m.oid <> r.oid AND pg_has_role(m.oid, r.oid, 'MEMBER')
 
 -- name: exposed
--- Whether row-level security passes the current role over, and the tables under it that the role may read.
+-- Whether the current role is exempt from row-level security, and the tables under it that the role may read.
 SELECT r.rolsuper OR r.rolbypassrls,
        ARRAY(
            SELECT c.relname::text

@@ -1,9 +1,9 @@
 -- name: configure
--- All that a session relies on, whatever the settings of the server, the database and the login are. What is not here
--- changes how fast a statement is and not what it gives, or is given with the statement. One is left to administrators:
--- with default_transaction_read_only a store reads, and what it writes is refused with the remedy.
+-- Everything that a session relies on, whatever the settings of the server, the database and the login are. Settings that
+-- are not here only change how fast a statement is, or are set with the statement. default_transaction_read_only is left
+-- to administrators: a store then reads, and its writes are refused with the remedy.
 --
--- How values are written and read: the driver and the functions of the store expect these forms.
+-- How values are written and read: the driver and the functions of the store expect these formats.
 SELECT set_config('datestyle', 'ISO, MDY', false),
        set_config('intervalstyle', 'postgres', false),
        set_config('timezone', 'UTC', false),
@@ -23,9 +23,8 @@ SELECT set_config('datestyle', 'ISO, MDY', false),
        set_config('default_transaction_isolation', 'read committed', false),
        set_config('default_transaction_deferrable', 'off', false),
        set_config('exit_on_error', 'off', false),
--- The longest that a statement may take: the lower one of the login's limit and that of the store, where there are both.
--- A session of a caller (null) keeps all limits of the login; the store's own sessions wait for locks and are idle as long
--- as it takes.
+-- The statement timeout: the lower one of the login's limit and the store's. A session of a caller (null) keeps all limits
+-- of the login; the store's own sessions may wait for locks and be idle without limit.
        set_config('statement_timeout', coalesce(
            (SELECT CASE WHEN s.setting::bigint BETWEEN 1 AND %(milliseconds)s THEN s.setting ELSE %(milliseconds)s::text END
               FROM pg_settings s
@@ -37,39 +36,39 @@ SELECT set_config('datestyle', 'ISO, MDY', false),
                  || set_config('idle_session_timeout', '0', false) END,
        CASE WHEN %(milliseconds)s::bigint IS NOT NULL AND current_setting('transaction_timeout', true) IS NOT NULL -- 17
             THEN set_config('transaction_timeout', '0', false) END,
--- How soon the server ends a session whose client has vanished, and with it locks that others wait for: after some twenty
--- seconds, as a client does with a server, instead of two hours. Nothing on a socket file.
+-- How soon the server ends a session whose client has vanished, and releases its locks: after some twenty seconds, like a
+-- client (TCP_TIMEOUTS), instead of two hours. No effect on a socket file.
        set_config('tcp_keepalives_idle', '10', false),
        set_config('tcp_keepalives_interval', '3', false),
        set_config('tcp_keepalives_count', '3', false),
        set_config('tcp_user_timeout', '20000', false),
--- Nothing that is asked here runs for so long that compiling it first could pay. And before PostgreSQL 18 a session that
--- avoids sequential scans believes that reading a sequence, as each append does, is so dear that it must be compiled, for
--- a second at a time.
+-- No query of the store runs so long that compiling it first pays. And before PostgreSQL 18, in a session that avoids
+-- sequential scans, reading a sequence (as each append does) is estimated to be so expensive that it is compiled, for a
+-- second each time.
        set_config('jit', 'off', false),
--- What only a superuser may set, and behind which process the session runs.
+-- A setting that only a superuser may change, and the session's process.
        current_setting('session_replication_role'),
        pg_backend_pid(),
--- A role is taken only where it has rights in this database: roles belong to the whole server, and another database's
--- migrations may have made them.
+-- The role is set only if it has rights in this database: roles belong to the whole server, and another database's
+-- migrations may have created them.
        (SELECT set_config('role', r.rolname, false)
           FROM pg_roles r
          WHERE r.rolname = %(role)s
            AND pg_has_role(session_user, r.oid, %(right)s)
            AND coalesce(has_table_privilege(r.oid, to_regclass(%(table)s), 'SELECT'), false))
 
--- name: caller
--- Who asks, until the transaction ends. An empty tenant is nobody, an empty user the whole tenant. The role is said too: a
--- pooler may give this transaction a session in which somebody else has taken another one. The conversation is the one
--- that the query is about, where it is about one: it opens nothing, and makes the wall cheaper to pass.
+-- name: set_caller
+-- The caller, until the transaction ends. With an empty tenant no tenant's data is visible; an empty user is the whole
+-- tenant. The role is set too: a pooler may give this transaction a session in which another client has set another role.
+-- The conversation is the one that the query is about, or empty: it grants nothing, and makes row-level security cheaper.
 SELECT set_config('role', %(role)s, true),
        set_config('eventstore.tenant', %(tenant)s, true),
        set_config('eventstore.user', %(user)s, true),
-       set_config('eventstore.conversation_id', %(about)s, true)
+       set_config('eventstore.conversation_id', %(conversation_id)s, true)
 
--- name: take_role
--- A role, and its search path, until the transaction ends; taken only where it has rights in this database; see
--- configure.sql.
+-- name: set_role
+-- A role and its search path, until the transaction ends. The role is set only if it has rights in this database; see
+-- configure.
 SELECT set_config('search_path', %(path)s, true),
        (SELECT set_config('role', r.rolname, true)
           FROM pg_roles r
@@ -78,13 +77,13 @@ SELECT set_config('search_path', %(path)s, true),
            AND coalesce(has_table_privilege(r.oid, to_regclass(%(table)s), 'SELECT'), false))
 
 -- name: login_is_exempt
--- Whether row-level security does not hold for the session's login.
+-- Whether row-level security does not apply to the session's login.
 SELECT r.rolsuper OR r.rolbypassrls
   FROM pg_roles r
  WHERE r.rolname = session_user
 
 -- name: session_defaults
--- What the sessions of this login begin with and the store cannot work with; in a pooler's sessions nobody sets it anew.
+-- A default of this login's sessions with which the store cannot work; a pooler's sessions keep their defaults.
 SELECT w.name, w.value
   FROM (VALUES ('array_nulls', 'on'),
                ('default_transaction_isolation', 'read committed'),
@@ -105,9 +104,9 @@ SELECT s.name, %(schema)s
  LIMIT 1
 
 -- name: backend_state
--- Whether a server process has nothing to do for its client, though the client waits for an answer: it waits for a
--- statement, or for the client to take what it sends. The time allows for an answer that is still on its way. No row: the
--- process is gone. Other accounts' processes, and those of a server that does not track activities, count as working.
+-- Whether a server process is idle although its client waits for an answer: it waits for a statement, or for the client to
+-- receive data. The interval allows for an answer in transit. No row: the process is gone. Processes of other logins, and
+-- those of a server that does not track activities, count as working.
 SELECT coalesce((a.state LIKE 'idle%%' AND a.state_change < clock_timestamp() - interval '1 second')
                 OR a.wait_event = 'ClientWrite', false)
   FROM pg_catalog.pg_stat_activity a

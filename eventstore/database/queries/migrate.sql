@@ -1,6 +1,6 @@
 -- name: migration_preamble
--- Runs first in the transaction of each migration that dbmate is given, up or down. The session is not trusted: behind a
--- pooler it can have other settings than dbmate asked for, or belong to another database.
+-- The first statements in the transaction of each migration, up or down. The session is not trusted: behind a pooler it
+-- may have other settings than dbmate requested, or belong to another database.
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
 {settings}
 DO $preamble$
@@ -9,7 +9,7 @@ BEGIN
         RAISE EXCEPTION 'the database "%" has no schema "{schema}" that % may use', current_database(), current_user
             USING ERRCODE = 'invalid_schema_name';
     END IF;
-    -- The program that started this run holds a lock of this key in a transaction of its own.
+    -- The program that started this run holds a lock of this key in another transaction.
     IF NOT EXISTS (
            SELECT
              FROM pg_catalog.pg_locks l
@@ -28,11 +28,11 @@ $preamble$;
 
 -- name: migration_settings
 -- The settings on which migrations rely, until the transaction ends, whatever the server, the database, the login or an
--- earlier user of a pooled session has set. Settings that this version of the server does not have are left out.
+-- earlier client of a pooled session has set. Settings that this version of the server lacks are left out.
 SET LOCAL role TO DEFAULT;
 SELECT pg_catalog.set_config(v.name, v.value, true)
   FROM (VALUES
-           -- Names: ours first, temporary objects last.
+           -- Names: the store's schema first, temporary objects last.
            ('search_path', '{schema}, pg_temp'),
            -- Reading values, and writing them into definitions.
            ('datestyle', 'ISO, MDY'), ('intervalstyle', 'postgres'), ('timezone', 'UTC'), ('bytea_output', 'hex'),
@@ -40,12 +40,12 @@ SELECT pg_catalog.set_config(v.name, v.value, true)
            -- Reading SQL.
            ('backslash_quote', 'safe_encoding'), ('transform_null_equals', 'off'),
            ('array_nulls', 'on'), ('check_function_bodies', 'on'), ('plpgsql.extra_errors', 'none'),
-           -- What is made, and where.
+           -- Creating objects.
            ('default_tablespace', ''), ('temp_tablespaces', ''), ('default_table_access_method', 'heap'),
            ('createrole_self_grant', ''),
            -- Row-level security filters; it does not raise errors.
            ('row_security', 'on'),
-           -- A migration takes the time it takes.
+           -- A migration has no time limit.
            ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
            ('idle_in_transaction_session_timeout', '0')
        ) AS v (name, value)
@@ -53,8 +53,8 @@ SELECT pg_catalog.set_config(v.name, v.value, true)
     OR v.name IN (SELECT lower(s.name) FROM pg_catalog.pg_settings s);
 
 -- name: refuse_to_lose
--- Raises an error if a table holds rows that nothing could bring back. Row-level security hides no row here: the owner of
--- the table passes it while it is not forced, which this transaction's end, or the table's, undoes.
+-- Raises an error if a table holds irreplaceable rows. Row-level security hides no row here: it does not apply to the
+-- owner of the table while it is not forced. The end of this transaction, or of the table, undoes that.
 DO $guard$
 BEGIN
     IF to_regclass('{schema}.{table}') IS NULL OR pg_relation_size('{schema}.{table}') = 0 THEN
@@ -70,7 +70,7 @@ END
 $guard$;
 
 -- name: other_sessions
--- Ends a login's sessions in this database, and waits until each has ended. The calling program's own are named.
+-- Ends a login's sessions in this database, except for the calling program's own, and waits until each has ended.
 SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid, 10000))
   FROM pg_stat_activity a
  WHERE a.datname = current_database()

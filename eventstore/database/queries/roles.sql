@@ -1,12 +1,12 @@
 -- name: owner_of_log
--- The login to which the log belongs; the current login if it belongs to a role.
+-- The login that owns the log; the current login if a role owns it.
 SELECT CASE WHEN o.rolcanlogin THEN o.rolname ELSE session_user END
   FROM pg_class c
   JOIN pg_roles o ON o.oid = c.relowner
  WHERE c.oid = 'events'::regclass
 
 -- name: other_tables
--- Tables of projections that the migrations do not make: read tables that a rebuild replaced, and those of users' own
+-- Tables of projections that the migrations do not create: read tables that a rebuild has replaced, and those of custom
 -- projections.
 SELECT format('%%I.%%I', n.nspname, c.relname), c.relname::text, t.conversation_column::text, n.nspname = current_schema()
   FROM projected_tables() AS t
@@ -17,7 +17,7 @@ SELECT format('%%I.%%I', n.nspname, c.relname), c.relname::text, t.conversation_
  ORDER BY 1
 
 -- name: does_not_inherit
--- Whether the login may give objects to the owner's role, but would not keep the owner's rights to them.
+-- Whether the login may give objects to the owner's role, but would then lose its rights to them.
 SELECT NOT l.rolsuper
        AND (l.rolcreaterole AND NOT l.rolinherit
             OR EXISTS (

@@ -15,14 +15,14 @@ from pydantic import SecretStr
 from support.tokens import SECRET, Issuer, by_hand, claims_with, ec_issuer, ed_issuer, encoded, rsa_issuer, signed
 
 from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, JwtReader, TokenSubject, jwt_reader
-from eventstore import Settings
+from agent_manager.settings import ServerSettings
 
 pytestmark = pytest.mark.any_server
 
 
 def reader_of(**settings: Any) -> JwtReader:
     nothing = {"jwt_jwks": "", "jwt_issuer": "", "jwt_audience": ""}
-    reader = jwt_reader(Settings(_env_file=None, **nothing | settings))
+    reader = jwt_reader(ServerSettings(_env_file=None, **nothing | settings))
     assert reader is not None
     return reader
 

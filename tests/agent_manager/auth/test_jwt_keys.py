@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from support.tokens import SECRET, ec_issuer, ed_issuer, rsa_issuer
 
 from agent_manager.auth.jwt import VerifyingKey, configured_key, jwt_reader
-from eventstore import Settings
+from agent_manager.settings import ServerSettings
 from eventstore.errors import SettingsError
 
 pytestmark = [pytest.mark.any_server, pytest.mark.usefixtures("clean_environment")]
@@ -71,15 +71,15 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path: Path) -> None:
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(SettingsError, match="give one of them"):
-        jwt_reader(Settings(jwt_key=SecretStr(SECRET), jwt_jwks="jwks.json"))
+        jwt_reader(ServerSettings(jwt_key=SecretStr(SECRET), jwt_jwks="jwks.json"))
     with pytest.raises(SettingsError, match="no JWT is accepted without a key"):
-        jwt_reader(Settings(jwt_issuer="https://issuer.example"))
+        jwt_reader(ServerSettings(jwt_issuer="https://issuer.example"))
     with pytest.raises(SettingsError, match="no JWT is accepted without a key"):
-        jwt_reader(Settings(jwt_audience="store"))
+        jwt_reader(ServerSettings(jwt_audience="store"))
     with pytest.raises(SettingsError, match="EVENTSTORE_JWT_TENANT_CLAIM"):
-        Settings(jwt_tenant_claim="")
+        ServerSettings(jwt_tenant_claim="")
 
 
 def test_a_key_that_is_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTSTORE_JWT_KEY", "")
-    assert jwt_reader(Settings()) is None
+    assert jwt_reader(ServerSettings()) is None

@@ -14,7 +14,8 @@ from support.gate import is_refused
 from support.tokens import SECRET, signed
 
 from agent_manager.auth import Authenticator, Directory, Scope
-from eventstore import EventStore, Settings
+from agent_manager.settings import ServerSettings
+from eventstore import EventStore
 
 TENANTS, USERS = ("one", "two"), ("ana", "bob")
 
@@ -76,7 +77,7 @@ async def test_those_are_let_in_whom_the_model_lets_in(
             case "disable" | "enable" if user is not None:
                 await directory.disable_user(named(tenant), user, disabled=what == "disable")
                 (model.disabled.add if what == "disable" else model.disabled.discard)((tenant, user))
-    jwt_settings = Settings(_env_file=None, jwt_key=SECRET)
+    jwt_settings = ServerSettings(_env_file=None, jwt_key=SECRET)
     async with Authenticator(store, jwt_settings) as authenticator:
         for token, (tenant, user, key) in model.keys.items():
             expected = key not in model.revoked and model.lets_in(tenant, user)

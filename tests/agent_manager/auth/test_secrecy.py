@@ -14,7 +14,8 @@ from support.tokens import SECRET, rsa_issuer, signed
 from agent_manager.auth import Authenticator, Directory
 from agent_manager.auth.jwt import configured_key
 from agent_manager.auth.keys import StaticKey
-from eventstore import EventStore, Settings
+from agent_manager.settings import ServerSettings
+from eventstore import EventStore
 from eventstore.errors import SettingsError
 
 pytestmark = pytest.mark.shared_database
@@ -105,7 +106,7 @@ async def test_the_gatekeeper_hides_its_keys(gate: Gate) -> None:
 
 def test_settings_hide_the_key_of_jwt(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTSTORE_JWT_KEY", SECRET)
-    settings = Settings()
+    settings = ServerSettings()
     assert settings.jwt_key == SecretStr(SECRET)
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
 

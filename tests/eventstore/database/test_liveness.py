@@ -1,4 +1,4 @@
-"""A server that is silent is told from one that works, and no wait outlasts one that has gone."""
+"""A silent server is distinguished from a busy one, and no wait outlasts a server that has vanished."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SILENCE, PROBE, CONNECT = 0.3, 2.0, 2
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> None:
-    """Shorter than in earnest."""
+    """Shorten the times."""
     monkeypatch.setattr(liveness, "SILENCE_SECONDS", SILENCE)
     monkeypatch.setattr(liveness, "PROBE_SECONDS", PROBE)
 
@@ -51,7 +51,7 @@ def through(proxy: Proxy, database_url: str) -> Settings:
 
 
 @pytest.mark.slow
-async def test_a_server_that_works_is_waited_for(through: Settings) -> None:
+async def test_a_busy_server_is_waited_for(through: Settings) -> None:
     async with EventStore(through) as store:
         for _ in range(2):
             assert await store.pool.fetch("SELECT pg_sleep(%s)", [8 * SILENCE])
@@ -59,7 +59,7 @@ async def test_a_server_that_works_is_waited_for(through: Settings) -> None:
             await connection.execute("SELECT pg_sleep(%s)", [8 * SILENCE])
 
 
-async def test_a_connection_whose_answers_are_lost_is_given_up_alone(through: Settings, proxy: Proxy) -> None:
+async def test_only_the_connection_whose_answer_is_lost_is_closed(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
         async with await store.connect() as other:
             one = await store.connect()
@@ -78,7 +78,7 @@ async def test_a_connection_whose_answers_are_lost_is_given_up_alone(through: Se
 
 
 @pytest.mark.slow
-async def test_a_server_that_takes_everything_and_answers_nothing(through: Settings, proxy: Proxy) -> None:
+async def test_all_connections_to_a_frozen_server_are_closed(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
         worker = asyncio.create_task(Worker(store).run())
         conversation = uuid4()
@@ -114,7 +114,7 @@ async def test_a_server_that_takes_everything_and_answers_nothing(through: Setti
         assert worker.done()
 
 
-async def test_behind_a_pooler_a_silence_is_as_long_as_a_statement_may_take(database_url: str) -> None:
+async def test_behind_a_pooler_the_longest_silence_is_that_of_a_statement(database_url: str) -> None:
     settings = Settings(database_url=database_url, statement_seconds=1)
     async with pooler_to(database_url, 2) as pooler:
         connection = await connect(pooler.url, settings, APP)
@@ -125,7 +125,7 @@ async def test_behind_a_pooler_a_silence_is_as_long_as_a_statement_may_take(data
         await connection.close()
 
 
-async def test_the_error_of_a_lost_answer_is_one_of_the_store(through: Settings, proxy: Proxy) -> None:
+async def test_a_lost_answer_raises_an_error_of_the_store(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
         listener = await store.parts.open_listener(lambda: None)
         proxy.freeze()
@@ -134,7 +134,7 @@ async def test_the_error_of_a_lost_answer_is_one_of_the_store(through: Settings,
         listener.close()
 
 
-def test_every_connection_has_a_deadline_of_the_kernel() -> None:
+def test_every_connection_has_timeouts_of_the_kernel() -> None:
     one = connect_options(Settings(database_url="postgresql://a@one/db", connect_timeout=10))
     assert one["tcp_user_timeout"] == 5000
     assert one["connect_timeout"] == 10
@@ -142,7 +142,7 @@ def test_every_connection_has_a_deadline_of_the_kernel() -> None:
     assert two["connect_timeout"] == 5  # for both together as long as for one
 
 
-def test_the_host_that_was_reached_last_comes_first() -> None:
+def test_the_host_that_was_reached_last_is_tried_first() -> None:
     class Reached:
         host, port = b"two", b"6432"
 

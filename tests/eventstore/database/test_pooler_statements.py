@@ -1,4 +1,4 @@
-"""A pooler that mixes up prepared statements is refused at opening; what is read is never another query's."""
+"""A pooler that confuses prepared statements is refused at opening; no query returns the rows of another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eventstore.errors import UnsuitableServer
 REMEDY = "does not keep prepared statements: set max_prepared_statements"
 
 
-def test_the_name_of_a_statement_tells_its_text_and_types_apart() -> None:
+def test_the_name_of_a_statement_depends_on_its_text_and_types() -> None:
     names = {
         statement_name(text, types)
         for text in (b"SELECT $1", b"SELECT $1 ", b"SELECT $2")
@@ -47,15 +47,15 @@ async def test_all_statements_of_a_session_are_named_by_their_text(store: EventS
 
 
 @pytest.mark.usefixtures("clean_environment")
-async def test_what_psycopg_forgets_takes_no_other_statement_away(store: EventStore) -> None:
+async def test_statements_that_psycopg_drops_are_only_its_own(store: EventStore) -> None:
     async with store.parts.reader.connection() as connection:
         for _ in range(7):
-            await connection.ask("SELECT 1", None, None, psycopg.AsyncCursor)
+            await connection.fetch("SELECT 1", None, None, psycopg.AsyncCursor)
             await connection.execute("SELECT %s", [1])
         async with connection.transaction(force_rollback=True):
             await connection.execute("SELECT 2")
         await connection.execute("SELECT 2")
-        assert await connection.ask("SELECT 1", None, None, psycopg.AsyncCursor) == [(1,)]
+        assert await connection.fetch("SELECT 1", None, None, psycopg.AsyncCursor) == [(1,)]
 
 
 @pytest.mark.parametrize("sessions", [1, 2, 5])
@@ -73,7 +73,7 @@ async def test_pgbouncer_that_keeps_no_statements_is_refused(
 
 @pytest.mark.skipif(PROGRAM is None, reason="PgBouncer is not installed")
 @pytest.mark.parametrize("pool_mode", ["session", "transaction"])
-async def test_pgbouncer_that_keeps_sessions_or_statements_serves_all(
+async def test_pgbouncer_that_keeps_sessions_or_statements_is_accepted(
     database_url: str, clean_environment: None, pool_mode: str
 ) -> None:
     if pool_mode == "transaction" and not keeps_statements():
@@ -94,7 +94,7 @@ async def test_pgbouncer_that_keeps_sessions_or_statements_serves_all(
         await asyncio.gather(*map(work, range(12)))
 
 
-async def test_a_pooler_that_keeps_statements_is_let_through(database_url: str, clean_environment: None) -> None:
+async def test_a_pooler_that_keeps_statements_is_accepted(database_url: str, clean_environment: None) -> None:
     for sessions in (1, 3):
         async with (
             pooler_to(database_url, sessions) as pooler,

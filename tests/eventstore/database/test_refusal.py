@@ -54,7 +54,7 @@ async def refusing(state: Callable[[], str]) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("state", KINDS)
 @pytest.mark.usefixtures("clean_environment")
-async def test_the_advice_follows_the_code(state: str) -> None:
+async def test_the_advice_depends_on_the_sqlstate(state: str) -> None:
     kind, advice = KINDS[state]
     async with refusing(lambda: state) as url:
         with pytest.raises(ServerUnreachable, match=advice) as refused:
@@ -65,7 +65,7 @@ async def test_the_advice_follows_the_code(state: str) -> None:
 
 
 @pytest.mark.usefixtures("clean_environment")
-async def test_a_server_that_starts_is_waited_for_as_long_as_the_settings_allow() -> None:
+async def test_a_starting_server_is_waited_for_as_long_as_the_settings_allow() -> None:
     answers = ["57P03"] * 6
 
     async with refusing(lambda: answers.pop() if answers else "28P01") as url:

@@ -1,4 +1,4 @@
-"""A connection says for whom it asks, in the transaction of the question, and remembers nothing of it."""
+"""A connection sets the caller in the transaction of each query, and for no other query."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from eventstore import Caller, EventStore, Settings
 from eventstore.database.scoped_connection import MOST_PREPARED
 from eventstore.errors import ConnectionLost, EventStoreError, InputError
 
-ASKED = "SELECT current_tenant(), current_tenant_user()"
+CALLER = "SELECT current_tenant(), current_tenant_user()"
 TENANTS = [f"tenant {number}" for number in range(5)]
 USERS = [None, "ana", "bob"]
 
 
 @given(tenant=texts(min_size=1, max_size=255), user=st.none() | texts(min_size=1, max_size=255))
-async def test_any_name_arrives_as_it_is(store: EventStore, tenant: str, user: str | None) -> None:
-    assert await store.tables(Caller(tenant, user)).fetch(ASKED) == [(tenant, user)]
+async def test_any_name_is_transferred_unchanged(store: EventStore, tenant: str, user: str | None) -> None:
+    assert await store.tables(Caller(tenant, user)).fetch(CALLER) == [(tenant, user)]
 
 
-async def test_nobody_asks_unless_somebody_says_so(clean_environment: None, database_url: str) -> None:
+async def test_a_query_without_a_caller_has_none(clean_environment: None, database_url: str) -> None:
     async with EventStore(Settings(database_url=database_url, pool_size=1)) as store:
         for _ in range(8):  # so often that it is prepared
-            assert await store.tables(Caller("acme", "ana")).fetch(ASKED) == [("acme", "ana")]
-            assert await store.parts.reader.fetch(ASKED) == [(None, None)]
-            assert await store.tables(Caller("acme")).fetch(ASKED) == [("acme", None)]
+            assert await store.tables(Caller("acme", "ana")).fetch(CALLER) == [("acme", "ana")]
+            assert await store.parts.reader.fetch(CALLER) == [(None, None)]
+            assert await store.tables(Caller("acme")).fetch(CALLER) == [("acme", None)]
             async with store.parts.reader.connection() as connection:
-                assert await (await connection.execute(ASKED)).fetchone() == (None, None)
+                assert await (await connection.execute(CALLER)).fetchone() == (None, None)
 
 
-async def test_who_asks_is_forgotten_after_an_error_and_after_giving_up(
+async def test_the_caller_is_reset_after_an_error_and_a_cancellation(
     clean_environment: None, database_url: str
 ) -> None:
     async with (
@@ -46,7 +46,7 @@ async def test_who_asks_is_forgotten_after_an_error_and_after_giving_up(
         await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching,
     ):
 
-        async def sleeps() -> bool:
+        async def is_sleeping() -> bool:
             cursor = await watching.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
             return await cursor.fetchone() is not None
 
@@ -54,17 +54,17 @@ async def test_who_asks_is_forgotten_after_an_error_and_after_giving_up(
         for _ in range(8):  # so often that it is prepared
             with pytest.raises(InputError):
                 await view.fetch("SELECT 'x'::text::int")
-            assert await store.parts.reader.fetch(ASKED) == [(None, None)]
+            assert await store.parts.reader.fetch(CALLER) == [(None, None)]
             waiting = asyncio.create_task(view.fetch("SELECT pg_sleep(60)"))
-            await until_async(sleeps, "the question is asked")
+            await until_async(is_sleeping, "the query runs")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert await store.parts.reader.fetch(ASKED) == [(None, None)]
-            assert await view.fetch(ASKED) == [("acme", "ana")]
+            assert await store.parts.reader.fetch(CALLER) == [(None, None)]
+            assert await view.fetch(CALLER) == [("acme", "ana")]
 
 
-async def test_more_texts_than_are_kept_prepared(clean_environment: None, database_url: str) -> None:
+async def test_more_queries_than_stay_prepared(clean_environment: None, database_url: str) -> None:
     async with EventStore(Settings(database_url=database_url, pool_size=1)) as store:
         view = store.tables(Caller("acme"))
         for _ in range(2):
@@ -75,10 +75,10 @@ async def test_more_texts_than_are_kept_prepared(clean_environment: None, databa
         assert 0 < kept <= MOST_PREPARED + 1
 
 
-async def test_a_connection_that_ends_under_a_question_is_replaced(store: EventStore, database_url: str) -> None:
+async def test_a_connection_that_ends_during_a_query_is_replaced(store: EventStore, database_url: str) -> None:
     view = store.tables(Caller("acme"))
     for _ in range(3):
-        assert await view.fetch(ASKED) == [("acme", None)]
+        assert await view.fetch(CALLER) == [("acme", None)]
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
             await other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -88,8 +88,8 @@ async def test_a_connection_that_ends_under_a_question_is_replaced(store: EventS
         await view.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
-async def test_under_load_nobody_sees_a_row_of_another(clean_environment: None, database_url: str) -> None:
-    """Many coroutines on few connections, some of which fail or give up on the way."""
+async def test_under_load_no_caller_sees_a_row_of_another(clean_environment: None, database_url: str) -> None:
+    """Many coroutines on few connections, some of which fail or are cancelled."""
     chance = random.Random(3)
     conversations = [UUID(int=number) for number in range(1, 7)]
     settings = Settings(database_url=database_url, pool_size=3)
@@ -131,7 +131,7 @@ async def test_under_load_nobody_sees_a_row_of_another(clean_environment: None, 
     assert sum(seen) > 5000
 
 
-async def test_what_is_asked_for_everybody_is_asked_under_a_role_of_its_own(store: EventStore) -> None:
+async def test_each_pool_has_the_role_of_its_purpose(store: EventStore) -> None:
     await store.append(uuid4(), [note()], tenant="acme")
     roles = {
         "eventstore_reader": store.parts.reader,

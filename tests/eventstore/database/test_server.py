@@ -12,7 +12,7 @@ from eventstore.database.server import Server
 from eventstore.errors import SchemaTooNew, UnsuitableServer
 
 
-def test_an_embedded_server_whose_schema_is_newer_is_left_again(clean_environment: None) -> None:
+def test_an_embedded_server_with_a_newer_schema_is_released(clean_environment: None) -> None:
     with open_folder() as folder:
         settings = Settings(data_dir=folder / "data")
         with Server(settings) as server, psycopg.connect(server.url, autocommit=True) as connection:

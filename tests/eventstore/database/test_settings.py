@@ -1,4 +1,4 @@
-"""Settings say which server is meant, and refuse what could mean another one."""
+"""Settings name the server, and refuse what could name another one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_url_that_names_no_database_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://h/d", "h/d", "postgresql://h", "postgresql://h:port/d", "postgresql://[h/d"])
-def test_connections_that_listen_have_a_url_of_their_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listening_connections_may_have_another_url(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().listening_url() is None
     monkeypatch.setenv("EVENTSTORE_LISTEN_URL", "postgres://a:b@direct/d")
     assert Settings().listening_url() == "postgresql://a:b@direct/d"
@@ -54,7 +54,7 @@ def test_connections_that_listen_have_a_url_of_their_own(url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("schema", ["Public", "pg_x", "a-b", "a.b", "x" * 64, "", "ä"])
-def test_a_schema_has_a_plain_name(schema: str) -> None:
+def test_only_plain_names_of_schemas_are_accepted(schema: str) -> None:
     with pytest.raises(SettingsError, match="EVENTSTORE_SCHEMA"):
         Settings(db_schema=schema)
 
@@ -72,7 +72,7 @@ def test_the_env_file_names_the_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["EVENTSTORE_ANSWER", "eventstore_answer", "EVENTSTORE_PROJECTIONS"])
-def test_the_env_file_names_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_env_file_may_not_name_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / ".env").write_text(f"export {name}='there:run'\n")
     with pytest.raises(SettingsError, match=rf"^\.env: {name.upper()} names code"):
         Settings()
@@ -99,7 +99,7 @@ def test_the_env_file_may_name_an_agent(tmp_path: Path, answer: str) -> None:
         (1000, "darwin", "", "~/Library/Application Support/flowagents-eventstore"),
     ],
 )
-def test_the_data_have_a_place_of_their_own(
+def test_the_default_data_directory_depends_on_user_and_system(
     monkeypatch: pytest.MonkeyPatch, user: int, platform: str, base: str, folder: str
 ) -> None:
     monkeypatch.setattr(settings_module.os, "geteuid", lambda: user)
@@ -108,7 +108,7 @@ def test_the_data_have_a_place_of_their_own(
     assert default_data_dir() == Path(folder).expanduser()
 
 
-def test_a_server_that_is_named_is_neither_started_nor_stopped() -> None:
+def test_a_configured_server_is_neither_started_nor_stopped() -> None:
     with Server(Settings(database_url="postgresql://a:secret@h/d?password=x")) as server:
         assert server.embedded is None
         assert server.public_url == "postgresql://a@h/d"
@@ -117,7 +117,7 @@ def test_a_server_that_is_named_is_neither_started_nor_stopped() -> None:
         assert server.why(reason) is reason
 
 
-def test_a_lost_embedded_server_on_a_full_disk_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_lost_connection_on_a_full_disk_raises_disk_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server = Server(Settings(data_dir=tmp_path))
     lost = ConnectionLost("gone")
     assert server.why(lost) is lost
@@ -130,3 +130,10 @@ def test_a_url_may_name_several_servers(clean_environment: None) -> None:
     assert Settings(database_url=url).server_url() == url
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         Settings(database_url="postgresql://me@first:5432,second:x/agents").server_url()
+
+
+@pytest.mark.parametrize("name", ["databse_url", "jwt_key", "Tenant"])
+def test_an_unknown_setting_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"Settings has no setting '{name}'"):
+        Settings(**{name: "x"})
+    assert Settings(DATABASE_URL="postgresql://h/d").server_url() == "postgresql://h/d"

@@ -11,10 +11,10 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 from psycopg_pool import AsyncConnectionPool
 
+from eventstore.database.queries import query
 from tools.benchmark.messages import Message
 from tools.benchmark.peers import Peer, PeerMissing
 from tools.benchmark.workspace import Workspace
-from tools.queries import query
 
 try:
     from logicblocks.event.store import EventStore, PostgresEventStorageAdapter

@@ -65,7 +65,7 @@ def start_user(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def said(user: subprocess.Popen[str]) -> tuple[int, bool]:
+def report_of(user: subprocess.Popen[str]) -> tuple[int, bool]:
     assert user.stdout is not None
     pid, joined = user.stdout.readline().split()
     return int(pid), joined == "True"
@@ -119,7 +119,7 @@ def test_a_restart_keeps_the_data(data_dir: Path) -> None:
         assert count(server) == 1
 
 
-def test_the_login_owns_its_database_and_is_no_superuser(data_dir: Path) -> None:
+def test_the_login_owns_its_database_and_is_not_a_superuser(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server, psycopg.connect(server.url()) as connection:
         row = connection.execute(
             "SELECT current_user, current_database(), rolsuper, rolcreaterole, rolname = 'eventstore',"
@@ -132,7 +132,7 @@ def test_the_login_owns_its_database_and_is_no_superuser(data_dir: Path) -> None
         assert server.tcp_url is None
 
 
-def test_operators_reach_the_superuser_and_later_roles(data_dir: Path) -> None:
+def test_operators_can_connect_as_the_superuser_and_as_later_roles(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         with psycopg.connect(server.superuser_url, autocommit=True) as connection:
             connection.execute("CREATE ROLE auditor LOGIN")
@@ -140,7 +140,7 @@ def test_operators_reach_the_superuser_and_later_roles(data_dir: Path) -> None:
             assert connection.execute("SELECT current_user").fetchone() == ("auditor",)
 
 
-def test_the_server_stops_only_when_the_last_leaves(data_dir: Path) -> None:
+def test_the_last_handle_stops_the_server(data_dir: Path) -> None:
     first, second = EmbeddedServer(data_dir), EmbeddedServer(data_dir)
     first.acquire()
     first.acquire()
@@ -155,7 +155,7 @@ def test_the_server_stops_only_when_the_last_leaves(data_dir: Path) -> None:
     assert is_free(data_dir / "keeper.lock")
 
 
-def test_handles_that_leave_together_leave_nothing_behind(data_dir: Path) -> None:
+def test_handles_released_concurrently_leave_nothing_behind(data_dir: Path) -> None:
     handles = [EmbeddedServer(data_dir) for _ in range(6)]
     for handle in handles:
         handle.acquire()
@@ -169,20 +169,20 @@ def test_handles_that_leave_together_leave_nothing_behind(data_dir: Path) -> Non
 
 
 @pytest.mark.slow
-def test_processes_that_come_together_share_one_server(data_dir: Path) -> None:
+def test_processes_that_start_concurrently_share_one_server(data_dir: Path) -> None:
     users = [start_user(data_dir) for _ in range(3)]
-    told = [said(user) for user in users]
-    assert len({pid for pid, _ in told}) == 1
-    assert sorted(joined for _, joined in told) == [False, True, True]
+    reports = [report_of(user) for user in users]
+    assert len({pid for pid, _ in reports}) == 1
+    assert sorted(joined for _, joined in reports) == [False, True, True]
     for user in users:
         user.communicate()
     assert is_free(data_dir / "server.lock")
 
 
 @pytest.mark.slow
-def test_the_server_stops_by_itself_when_its_only_user_is_killed(data_dir: Path) -> None:
+def test_the_server_stops_when_its_only_user_is_killed(data_dir: Path) -> None:
     with start_user(data_dir) as user:
-        pid, _ = said(user)
+        pid, _ = report_of(user)
         user.kill()
     wait_until_gone(data_dir)
     assert not psutil.pid_exists(pid)
@@ -193,7 +193,7 @@ def test_the_server_stops_by_itself_when_its_only_user_is_killed(data_dir: Path)
 def test_ctrl_c_reaches_the_user_and_not_the_server(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         with start_user(data_dir) as user:
-            said(user)
+            report_of(user)
             user.send_signal(signal.SIGINT)
         write(server)
 
@@ -201,7 +201,7 @@ def test_ctrl_c_reaches_the_user_and_not_the_server(data_dir: Path) -> None:
 @pytest.mark.slow
 def test_a_server_whose_keeper_was_killed_is_adopted_and_still_stops(data_dir: Path) -> None:
     with start_user(data_dir) as user:
-        pid, _ = said(user)
+        pid, _ = report_of(user)
         first_keeper = keeper_of(data_dir)
         kill_and_wait(first_keeper)
         server = EmbeddedServer(data_dir)
@@ -217,24 +217,24 @@ def test_a_server_whose_keeper_was_killed_is_adopted_and_still_stops(data_dir: P
 
 
 @pytest.mark.slow
-def test_an_adopted_server_stops_by_itself_too(data_dir: Path) -> None:
+def test_an_adopted_server_stops_when_its_user_is_killed(data_dir: Path) -> None:
     with start_user(data_dir) as first:
-        said(first)
+        report_of(first)
         kill_and_wait(keeper_of(data_dir))
         with start_user(data_dir) as second:
-            said(second)
+            report_of(second)
             second.kill()
         first.kill()
     wait_until_gone(data_dir)
 
 
-def test_the_last_to_leave_stops_a_server_without_a_keeper(data_dir: Path) -> None:
+def test_the_last_handle_stops_a_server_without_a_keeper(data_dir: Path) -> None:
     with EmbeddedServer(data_dir):
         kill_and_wait(keeper_of(data_dir))
     assert is_free(data_dir / "server.lock")
 
 
-def test_a_keeper_that_is_told_to_end_stops_the_server_first(data_dir: Path) -> None:
+def test_a_terminated_keeper_stops_the_server_first(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         keeper_of(data_dir).terminate()
         wait_until_gone(data_dir)
@@ -242,7 +242,7 @@ def test_a_keeper_that_is_told_to_end_stops_the_server_first(data_dir: Path) -> 
         write(server)
 
 
-def test_a_killed_postmaster_is_brought_back_with_its_data(data_dir: Path) -> None:
+def test_a_killed_postmaster_is_restarted_with_its_data(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         write(server)
         before = server.pid
@@ -256,7 +256,7 @@ def test_a_killed_postmaster_is_brought_back_with_its_data(data_dir: Path) -> No
     assert is_free(data_dir / "keeper.lock")
 
 
-def test_a_busy_backend_of_a_killed_postmaster_does_not_stand_in_the_way(
+def test_a_busy_backend_of_a_killed_postmaster_does_not_prevent_a_start(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postmaster, "SECONDS_FOR_ORPHANS", 0.2)
@@ -276,7 +276,7 @@ def test_a_busy_backend_of_a_killed_postmaster_does_not_stand_in_the_way(
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_stale_pid_file_with_a_reused_pid_does_not_keep_it_from_starting(data_dir: Path, complete: bool) -> None:
+def test_a_stale_pid_file_with_a_reused_pid_does_not_prevent_a_start(data_dir: Path, complete: bool) -> None:
     with EmbeddedServer(data_dir) as server:
         write(server)
         pid_file = data_dir / "pgdata" / "postmaster.pid"
@@ -298,9 +298,7 @@ def test_a_stale_pid_file_with_a_reused_pid_does_not_keep_it_from_starting(data_
         other.kill()
 
 
-def test_a_killed_postmaster_that_has_let_go_of_the_lock_is_not_taken_for_one_started_by_hand(
-    data_dir: Path, tmp_path: Path
-) -> None:
+def test_a_killed_postmaster_that_has_released_the_lock_is_not_foreign(data_dir: Path, tmp_path: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         write(server)
         lines = (data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()
@@ -315,7 +313,7 @@ def test_a_killed_postmaster_that_has_let_go_of_the_lock_is_not_taken_for_one_st
             assert count(server) == 1
 
 
-def test_the_socket_folder_is_private_and_made_again_at_each_start(data_dir: Path) -> None:
+def test_the_socket_folder_is_private_and_recreated_at_each_start(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     for _ in range(2):
         with server:
@@ -323,7 +321,7 @@ def test_the_socket_folder_is_private_and_made_again_at_each_start(data_dir: Pat
         assert not server.socket_dir.exists()
 
 
-def test_a_socket_folder_that_was_cleaned_away_is_reported(data_dir: Path) -> None:
+def test_a_removed_socket_folder_is_reported(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         shutil.rmtree(server.socket_dir)
         with pytest.raises(EmbeddedServerError, match="was removed while the server was running"):
@@ -359,7 +357,7 @@ def test_tcp_needs_the_password(data_dir: Path, monkeypatch: pytest.MonkeyPatch)
         write(joined)
 
 
-def test_a_port_in_use_is_named_and_nothing_stays_behind(data_dir: Path) -> None:
+def test_a_port_in_use_is_reported_and_nothing_is_left_behind(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = EmbeddedServer(data_dir, pg_port=taken.getsockname()[1])
         with pytest.raises(EmbeddedServerError, match="TCP port is in use"):
@@ -371,7 +369,7 @@ def test_a_port_in_use_is_named_and_nothing_stays_behind(data_dir: Path) -> None
         assert server.tcp_url is not None
 
 
-def test_a_start_that_fails_says_why(data_dir: Path) -> None:
+def test_a_failed_start_reports_its_reason(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     with server:
         pass
@@ -382,22 +380,22 @@ def test_a_start_that_fails_says_why(data_dir: Path) -> None:
     assert is_free(data_dir / "keeper.lock")
 
 
-def test_a_folder_of_something_else_is_refused(data_dir: Path) -> None:
+def test_a_folder_with_other_contents_is_refused(data_dir: Path) -> None:
     (data_dir / "pgdata").mkdir(parents=True)
     (data_dir / "pgdata" / "holiday.jpg").touch()
-    with pytest.raises(EmbeddedServerError, match="something else than a PostgreSQL cluster"):
+    with pytest.raises(EmbeddedServerError, match="is not a PostgreSQL data directory"):
         EmbeddedServer(data_dir).acquire()
     assert [path.name for path in (data_dir / "pgdata").iterdir()] == ["holiday.jpg"]
 
 
-def test_a_cluster_of_somebody_else_is_refused(data_dir: Path) -> None:
+def test_a_foreign_cluster_is_refused(data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "PG_VERSION").write_text("16\n")
     with pytest.raises(EmbeddedServerError, match="is itself a PostgreSQL cluster"):
         EmbeddedServer(data_dir).acquire()
 
 
-def test_data_of_another_major_version_are_refused(data_dir: Path) -> None:
+def test_data_of_another_major_version_is_refused(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     with server:
         pass
@@ -412,7 +410,7 @@ def test_a_data_dir_that_is_a_file_is_refused(data_dir: Path) -> None:
         EmbeddedServer(data_dir).acquire()
 
 
-def test_a_killed_initdb_leaves_nothing_that_looks_like_a_cluster(data_dir: Path) -> None:
+def test_a_killed_initdb_leaves_no_partial_cluster(data_dir: Path) -> None:
     partial = data_dir / "pgdata.partial"
     partial.mkdir(parents=True)
     (partial / "PG_VERSION").write_text("18\n")
@@ -426,7 +424,7 @@ def test_missing_programs_are_reported(data_dir: Path, tmp_path: Path) -> None:
         EmbeddedServer(data_dir, bin_dir=tmp_path).acquire()
 
 
-def test_the_callers_environment_does_not_matter(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_caller_has_no_effect(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"PGHOST": "nowhere.invalid", "PGPORT": "1", "PGDATA": "/nowhere", "PGUSER": "x", "PGOPTIONS": "-c x=y"}
     for name, value in {**variables, "LC_ALL": "xx_XX", "TZ": "Asia/Tokyo"}.items():
         monkeypatch.setenv(name, value)
@@ -437,7 +435,7 @@ def test_the_callers_environment_does_not_matter(data_dir: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(not DEBIAN_15.is_dir(), reason="no PostgreSQL 15 on this machine")
-def test_another_installation_serves_too(data_dir: Path) -> None:
+def test_another_installation_can_be_used(data_dir: Path) -> None:
     with EmbeddedServer(data_dir, bin_dir=DEBIAN_15) as server:
         assert server.version.startswith("15.")
         assert server.bin_dir == DEBIAN_15
@@ -465,12 +463,12 @@ def test_a_forked_child_does_not_hold_the_parents_server(data_dir: Path) -> None
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_ensure_running_needs_a_held_handle(data_dir: Path) -> None:
+def test_ensure_running_requires_an_acquired_handle(data_dir: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="acquire"):
         EmbeddedServer(data_dir).ensure_running()
 
 
-def test_a_long_log_is_cut_to_its_last_whole_lines(tmp_path: Path) -> None:
+def test_a_long_log_is_truncated_to_its_last_complete_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("".join(f"line {n}\n" for n in range(1000)))
     fd = os.open(log, os.O_RDWR | os.O_APPEND)
@@ -484,11 +482,11 @@ def test_a_long_log_is_cut_to_its_last_whole_lines(tmp_path: Path) -> None:
     assert 5 < len(lines) < 20
 
 
-def test_the_room_that_is_left_is_known_before_the_folder_exists(data_dir: Path) -> None:
+def test_free_space_is_known_before_the_folder_exists(data_dir: Path) -> None:
     assert free_space(data_dir / "below") > 0
 
 
-def test_who_comes_while_the_server_recovers_waits(own_server: EmbeddedServer) -> None:
+def test_a_handle_acquired_during_recovery_waits(own_server: EmbeddedServer) -> None:
     """A process of the server was killed: it begins anew, refuses connections meanwhile, and is held there."""
     with psycopg.connect(own_server.url(), autocommit=True) as connection:
         connection.execute("CREATE TABLE much AS SELECT n, repeat('x', 100) AS x FROM generate_series(1, 300000) AS n")

@@ -86,7 +86,7 @@ def test_the_server_does_not_run_as_root(open_folder: Path) -> None:
         assert server.socket_dir.owner() == owner(server)
 
 
-def test_the_data_may_lie_below_a_folder_of_roots_alone(open_folder: Path) -> None:
+def test_the_data_may_be_below_a_folder_that_only_root_can_enter(open_folder: Path) -> None:
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
     for joined in (False, False):
@@ -99,7 +99,9 @@ def test_the_data_may_lie_below_a_folder_of_roots_alone(open_folder: Path) -> No
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_programs_may_lie_below_a_folder_of_roots_alone(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_programs_may_be_below_a_folder_that_only_root_can_enter(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(installation, "CACHE", open_folder / "cache")
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
@@ -182,7 +184,7 @@ def test_a_reused_pid_is_recognised_without_the_right_to_trace(
         one.ensure_running()
 
 
-def test_a_server_started_by_hand_is_reported(open_folder: Path) -> None:
+def test_a_server_started_by_other_means_is_reported(open_folder: Path) -> None:
     data_dir = open_folder / "data"
     server = EmbeddedServer(data_dir)
     with server:
@@ -212,14 +214,14 @@ def test_a_server_started_by_hand_is_reported(open_folder: Path) -> None:
     assert is_free(data_dir / "users.lock")
 
 
-def test_a_user_without_a_name_is_told_so(open_folder: Path) -> None:
+def test_a_user_without_a_name_is_refused(open_folder: Path) -> None:
     (open_folder / "data" / "pgdata").mkdir(parents=True)
     os.chown(open_folder / "data" / "pgdata", 54321, 54321)
     with pytest.raises(EmbeddedServerError, match="user id 54321 has no name"):
         EmbeddedServer(open_folder / "data").acquire()
 
 
-def test_root_without_anybody_to_step_down_to_is_told_so(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_another_account_is_refused(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(name: str) -> pwd.struct_passwd:
         raise KeyError(name)
 
@@ -228,7 +230,7 @@ def test_root_without_anybody_to_step_down_to_is_told_so(open_folder: Path, monk
         EmbeddedServer(open_folder / "data").acquire()
 
 
-def test_a_full_disk_is_reported_as_such(open_folder: Path) -> None:
+def test_a_full_disk_raises_disk_full(open_folder: Path) -> None:
     small = open_folder / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(small)], check=False)

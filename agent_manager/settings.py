@@ -1,0 +1,41 @@
+"""Settings of the HTTP server: JWT, limits, and where agents' cards may be fetched from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from eventstore import Settings
+
+
+class ServerSettings(Settings):
+    """The settings of a store, and those of the HTTP server that serves it."""
+
+    agent_allow_private: bool | None = None
+    jwt_key: SecretStr | None = None
+    jwt_jwks: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_tenant_claim: Annotated[str, Field(min_length=1)] = "tenant"
+    jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
+    rate_per_second: Annotated[float, Field(gt=0, le=1e6, description="requests of one key")] = 100
+    events_per_second: Annotated[float, Field(ge=1, le=1e9, description="appended by one tenant")] = 2000
+    bytes_per_second: Annotated[float, Field(ge=1024, le=1e12, description="request bodies of one tenant")] = 2**23
+    max_requests: Annotated[int, Field(ge=1, le=100_000, description="concurrent requests")] = 256
+    max_streams: Annotated[int, Field(ge=1, le=100_000, description="open streams")] = 500
+    max_connections: Annotated[int, Field(ge=1, le=100_000, description="HTTP connections")] = 800
+    answer_bytes: Annotated[int, Field(ge=2**20, le=2**50, description="all responses in flight")] = 2**30
+    request_seconds: Annotated[float, Field(gt=0, le=86_400, description="until a response begins")] = 120
+    body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
+
+
+def server_settings(settings: Settings) -> ServerSettings:
+    """Return the server's settings that go with a store's: the same if they include them, else from the environment.
+
+    Raises:
+        SettingsError: a variable has a value that cannot be used.
+    """
+    if isinstance(settings, ServerSettings):
+        return settings
+    return ServerSettings(**{name: getattr(settings, name) for name in settings.model_fields_set})
