@@ -3,13 +3,13 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: projections/checkpoints.sql
--- The position up to which each projection has applied the log, for each share of the conversations.
+-- The position up to which each projection has applied the log, for each partition of the conversations.
 --
--- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- Read tables exist in stages: the live ones in use, the next ones that a rebuild fills beside them, and
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
-    partition      smallint NOT NULL,
+    partition  smallint NOT NULL,
     position   bigint NOT NULL DEFAULT 0,
     updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     stage      text COLLATE "C" NOT NULL DEFAULT 'live',
@@ -23,8 +23,8 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE check
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
 -- file: projections/partition_of.sql
--- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
--- share.
+-- The partition of a conversation, 0 to 15, by which workers divide the log. It never changes, because each partition
+-- has its own checkpoints.
 CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
@@ -103,7 +103,7 @@ SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');
 
 -- file: projections/begin_batch.sql
--- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
+-- Open a batch in the caller's transaction: lock the checkpoints of the partitions, so that of two workers one waits, and fix
 -- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
 -- range is empty.
 --
@@ -115,7 +115,7 @@ CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
     source     text,
-    partitions     smallint[],
+    partitions smallint[],
     size       integer,
     until      bigint,
     horizon    bigint DEFAULT NULL
@@ -166,6 +166,25 @@ $$;
 SELECT eventstore_own('FUNCTION begin_batch');
 REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
+
+-- file: projections/end_batch.sql
+-- Close the batch that begin_batch has opened in this transaction: move its checkpoints to its upper position.
+CREATE FUNCTION end_batch(upper_position bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+BEGIN
+    UPDATE checkpoints c
+       SET position = upper_position,
+           updated_at = clock_timestamp()
+     WHERE c.projection = current_setting('eventstore.projection')
+       AND c.stage = current_setting('eventstore.stage')
+       AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
+       AND c.position < upper_position;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION end_batch');
+REVOKE ALL ON FUNCTION end_batch FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION end_batch', 'eventstore_projector');
 
 -- file: rebuild/rebuild_key.sql
 -- The key of the advisory lock under which the tables of a projection are created, filled and swapped. A session lock,
@@ -607,6 +626,7 @@ END
 $$;
 DROP FUNCTION stage_schema;
 DROP FUNCTION rebuild_key;
+DROP FUNCTION end_batch;
 DROP FUNCTION begin_batch;
 DROP TABLE parked;
 DROP TABLE projection_texts;
