@@ -364,7 +364,7 @@ async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) ->
             await applier.catch_up(projection, partitions=[partition])
     finally:
         await applier.close()
-    assert await applied_position(store) == 0, "most partitions are behind"
+    assert await applied_position(store) < last.position, "most partitions are behind"
     reader = Reader(store, "acme", timeout=0.2)
     for position in (first.position, last.position):
         assert len(await reader.messages(own, at_least=position)) == 2
