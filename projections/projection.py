@@ -98,7 +98,7 @@ PROJECTIONS: tuple[Projection, ...] = (
             "statistics_conversations",
             "statistics_answers",
             "statistics_tasks",
-            "statistics_stays",
+            "statistics_status_periods",
         ),
         is_low_priority=True,
     ),

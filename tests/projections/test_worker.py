@@ -25,7 +25,7 @@ from projections.apply import Applier
 PROJECTOR = "eventstore_projector"
 READ_TABLES = (
     "conversations", "messages", "tasks", "task_artifacts", "statistics_activity", "statistics_conversations",
-    "statistics_answers", "statistics_tasks", "statistics_stays", "search_documents", "search_conversations",
+    "statistics_answers", "statistics_tasks", "statistics_status_periods", "search_documents", "search_conversations",
     "conversation_actors", "pending_messages", "checkpoints",
 )  # fmt: skip
 
