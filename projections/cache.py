@@ -30,6 +30,7 @@ from eventstore import Caller
 from eventstore.database.queries import query
 from eventstore.errors import InputError, translated
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
+from projections.pages import OBJECT_BYTES
 from projections.projection import named
 from projections.read_your_writes import LAGGING, fetch_at_least, wait_for_written
 from projections.reading import Reader, not_found
@@ -40,8 +41,6 @@ _ONE_SNAPSHOT = query("projections", "one_snapshot")
 _CHANGE_TOKEN = query("projections", "change_token")
 _EVENT_POSITION = query("projections", "event_position")
 _PROJECTIONS = ("conversations", "messages", "tasks")
-_OBJECT_BYTES = 1000
-"""About how much the objects of a row take, besides its texts and JSON."""
 
 
 class ChangeToken(NamedTuple):
@@ -120,7 +119,7 @@ class ConversationCache:
         current = self._entries.get(key)
         if current is None or current.token.tables != token.tables or current.token.version <= token.version:
             self._entries.pop(key, None)
-            size = sum(_OBJECT_BYTES + row.size for row in (state.conversation, *state.messages, *state.tasks))
+            size = sum(OBJECT_BYTES + row.size for row in (state.conversation, *state.messages, *state.tasks))
             if size <= self._entries.maxsize:
                 self._entries[key] = _Entry(token, state, size)
         return state

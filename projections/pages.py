@@ -40,7 +40,7 @@ _FIRST_CHUNK, _LARGEST_CHUNK = 51, 1000
 """Rows of a statement, if a page has more: few at first, because their sizes are not known yet."""
 _CHUNK_BYTES = 2 * 1024 * 1024
 """About how much such a statement may return."""
-_OBJECT_BYTES = 1000
+OBJECT_BYTES = 1000
 """About how much the objects of a row take, besides its texts and JSON."""
 
 Row = TypeVar("Row", bound=LazyRow)
@@ -178,7 +178,7 @@ async def read_rows(
 
 def row_bytes(row: TupleRow) -> int:
     """Return about how much memory a row takes."""
-    return _OBJECT_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
+    return OBJECT_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
 
 
 def order_name(newest_first: bool) -> str:

@@ -20,14 +20,6 @@ from projections.reading import caller_of
 
 Row = TypeVar("Row")
 
-_BY_DAY = query("projections", "statistics_by_day")
-_BY_ROLE = query("projections", "statistics_by_role")
-_BY_ACTOR = query("projections", "statistics_by_actor")
-_BY_STATUS = query("projections", "statistics_by_status")
-_RESPONSE_TIMES = query("projections", "statistics_response_times")
-_TASK_TIMES = query("projections", "statistics_task_times")
-_SIZES = query("projections", "statistics_sizes")
-
 
 @dataclass(frozen=True, slots=True)
 class DayCounts:
@@ -196,42 +188,43 @@ class Statistics:
 
     async def by_day(self, **filters: Unpack[StatisticsFilter]) -> list[DayCounts]:
         """Return the days that have events, in their order."""
-        return await self._rows(DayCounts, _BY_DAY, filters)
+        return await self._rows(DayCounts, "by_day", filters)
 
     async def by_role(self, **filters: Unpack[StatisticsFilter]) -> list[RoleCounts]:
         """Return the roles, that with most messages first."""
-        return await self._rows(RoleCounts, _BY_ROLE, filters)
+        return await self._rows(RoleCounts, "by_role", filters)
 
     async def by_actor(self, **filters: Unpack[StatisticsFilter]) -> list[ActorCounts]:
         """Return the actors, that with most events first."""
-        return await self._rows(ActorCounts, _BY_ACTOR, filters)
+        return await self._rows(ActorCounts, "by_actor", filters)
 
     async def by_status(self, **filters: Unpack[StatisticsFilter]) -> list[StatusCount]:
         """Return the conversations that began, and the tasks that were created, by their present status."""
-        return await self._rows(StatusCount, _BY_STATUS, filters)
+        return await self._rows(StatusCount, "by_status", filters)
 
     async def response_times(self, **filters: Unpack[StatisticsFilter]) -> ResponseTimes:
         """Return the response times of all questions; ``actor`` is the one who answers."""
-        rows = await self._rows(ResponseTimes, _RESPONSE_TIMES, filters, by="all")
+        rows = await self._rows(ResponseTimes, "response_times", filters, by="all")
         return rows[0] if rows else ResponseTimes("all", 0, 0, 0, None, None, None, None)
 
     async def response_times_by_day(self, **filters: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
         """Return the response times by the day of the question; ``actor`` is the one who answers."""
-        return await self._rows(ResponseTimes, _RESPONSE_TIMES, filters, by="day")
+        return await self._rows(ResponseTimes, "response_times", filters, by="day")
 
     async def response_times_by_actor(self, **filters: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
         """Return the response times by the actor who answers, the one with most answers first."""
-        return await self._rows(ResponseTimes, _RESPONSE_TIMES, filters, by="actor")
+        return await self._rows(ResponseTimes, "response_times", filters, by="actor")
 
     async def task_times(self, **filters: Unpack[StatisticsFilter]) -> list[TaskTimes]:
         """Return the times of the tasks that were created, by status, that with most tasks first."""
-        return await self._rows(TaskTimes, _TASK_TIMES, filters)
+        return await self._rows(TaskTimes, "task_times", filters)
 
     async def sizes(self, **filters: Unpack[StatisticsFilter]) -> list[Size]:
         """Return the sizes of texts, parts and artifacts."""
-        return await self._rows(Size, _SIZES, filters)
+        return await self._rows(Size, "sizes", filters)
 
-    async def _rows(self, row_type: type[Row], text: str, filters: StatisticsFilter, **more: str) -> list[Row]:
+    async def _rows(self, row_type: type[Row], name: str, filters: StatisticsFilter, **more: str) -> list[Row]:
+        text = query("projections", f"statistics_{name}")
         parameters = {"tenant": self._caller.tenant} | _checked(**filters) | more
         rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_zone_error)
         return [row_type(*row) for row in rows]
