@@ -27,10 +27,10 @@ COMMENT ON SCHEMA public IS 'standard public schema';
 
 
 --
--- Name: search_found; Type: TYPE; Schema: public; Owner: -
+-- Name: search_match; Type: TYPE; Schema: public; Owner: -
 --
 
-CREATE TYPE public.search_found AS (
+CREATE TYPE public.search_match AS (
 	conversation_id uuid,
 	version integer,
 	"position" bigint,
@@ -744,46 +744,46 @@ CREATE FUNCTION public.create_staging_tables(tables text[]) RETURNS void
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
-    live   text := stage_schema('live');
-    next   text := stage_schema('next');
-    name   text;
-    shown  text;
-    source pg_class;
-    more   text;
+    live      text := stage_schema('live');
+    next      text := stage_schema('next');
+    name      text;
+    new_table text;
+    source    pg_class;
+    statement text;
 BEGIN
     FOREACH name IN ARRAY tables LOOP
-        shown := format('%I.%I', next, name);
+        new_table := format('%I.%I', next, name);
         SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
         EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
-                       shown, live, name);
-        FOR more IN
-            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
+                       new_table, live, name);
+        FOR statement IN
+            SELECT format('ALTER TABLE %s OWNER TO %s', new_table, source.relowner::regrole)
              UNION ALL
-            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
+            SELECT format('ALTER TABLE %s SET (%s)', new_table, array_to_string(source.reloptions, ', '))
              WHERE source.reloptions IS NOT NULL
              UNION ALL
-            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
+            SELECT format('COMMENT ON TABLE %s IS %L', new_table, obj_description(source.oid, 'pg_class'))
              WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
              UNION ALL
-            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
+            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', new_table,
                           CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
              WHERE source.relreplident IN ('f', 'n')
              UNION ALL
-            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
+            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', new_table, a.attname, a.attstattarget)
               FROM pg_attribute a
              WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
              UNION ALL
-            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
+            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, new_table, grantee_name(g.grantee),
                           CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
               FROM aclexplode(source.relacl) AS g
              WHERE g.grantee <> source.relowner
              UNION ALL
-            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
+            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, new_table, grantee_name(g.grantee),
                           CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
               FROM pg_attribute a, aclexplode(a.attacl) AS g
              WHERE a.attrelid = source.oid AND a.attnum > 0
         LOOP
-            EXECUTE more;
+            EXECUTE statement;
         END LOOP;
     END LOOP;
 END
@@ -1083,6 +1083,26 @@ $$;
 
 
 --
+-- Name: end_batch(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.end_batch(upper_position bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE checkpoints c
+       SET position = upper_position,
+           updated_at = clock_timestamp()
+     WHERE c.projection = current_setting('eventstore.projection')
+       AND c.stage = current_setting('eventstore.stage')
+       AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
+       AND c.position < upper_position;
+END
+$$;
+
+
+--
 -- Name: waiter_flag; Type: SEQUENCE; Schema: public; Owner: -
 --
 
@@ -1268,6 +1288,15 @@ BEGIN
     END LOOP;
 END
 $$;
+
+
+--
+-- Name: grantee_name(oid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.grantee_name(role oid) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE role WHEN 0 THEN 'PUBLIC'::text ELSE ((role)::regrole)::text END;
 
 
 --
@@ -1537,15 +1566,6 @@ END;
 
 
 --
--- Name: role_shown(oid); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.role_shown(role oid) RETURNS text
-    LANGUAGE sql STABLE
-    RETURN CASE role WHEN 0 THEN 'PUBLIC'::text ELSE ((role)::regrole)::text END;
-
-
---
 -- Name: stage_schema(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1646,7 +1666,7 @@ CREATE FUNCTION public.missing_in_staging(tables text[]) RETURNS TABLE(what text
                      WHEN 'w'::"char" THEN 'UPDATE'::text
                      WHEN 'd'::"char" THEN 'DELETE'::text
                      ELSE 'ALL'::text
-                 END, ( SELECT string_agg(public.role_shown(r.r), ', '::text) AS string_agg
+                 END, ( SELECT string_agg(public.grantee_name(r.r), ', '::text) AS string_agg
                     FROM unnest(y.polroles) r(r))) || COALESCE(((' USING ('::text || pg_get_expr(y.polqual, y.polrelid)) || ')'::text), ''::text)) || COALESCE(((' WITH CHECK ('::text || pg_get_expr(y.polwithcheck, y.polrelid)) || ')'::text), ''::text))
             FROM (pair p
               JOIN pg_policy y ON ((y.polrelid = p.live)))
@@ -1898,7 +1918,7 @@ CREATE FUNCTION public.projected_tables() RETURNS TABLE(projected regclass, conv
    WHERE ((c.relkind = 'r'::"char") AND (c.relnamespace = ANY (ARRAY[(to_regnamespace(quote_ident(public.stage_schema('live'::text))))::oid, (to_regnamespace(quote_ident(public.stage_schema('previous'::text))))::oid])) AND (c.relname IN ( SELECT unnest(t.tables) AS unnest
             FROM public.projection_texts t
          UNION ALL
-          SELECT unnest(ARRAY['conversations'::text, 'messages'::text, 'tasks'::text, 'task_artifacts'::text, 'conversation_actors'::text, 'pending_messages'::text, 'search_documents'::text, 'search_conversations'::text, 'statistics_activity'::text, 'statistics_conversations'::text, 'statistics_answers'::text, 'statistics_tasks'::text, 'statistics_stays'::text]) AS unnest)));
+          SELECT unnest(ARRAY['conversations'::text, 'messages'::text, 'tasks'::text, 'task_artifacts'::text, 'conversation_actors'::text, 'pending_messages'::text, 'search_documents'::text, 'search_conversations'::text, 'statistics_activity'::text, 'statistics_conversations'::text, 'statistics_answers'::text, 'statistics_tasks'::text, 'statistics_status_periods'::text]) AS unnest)));
 END;
 
 
@@ -2160,28 +2180,28 @@ CREATE FUNCTION public.search_corrected(query text, tenant text, conversation uu
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
-    unit    record;
-    words   text := '';
-    at      integer := 0;
-    changed boolean := false;
+    term      record;
+    corrected text := '';
+    last_side integer := 0;
+    changed   boolean := false;
 BEGIN
-    FOR unit IN
-        SELECT u.side, u.negated, u.quoted, u.prefix, u.said, c.correction
-          FROM search_units(query) AS u
+    FOR term IN
+        SELECT t.side, t.negated, t.quoted, t.prefix, t.words, c.correction
+          FROM search_terms(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
-            ON c.ordinal = u.ordinal
-         ORDER BY u.ordinal
+            ON c.ordinal = t.ordinal
+         ORDER BY t.ordinal
     LOOP
-        changed := changed OR unit.correction IS NOT NULL;
-        words := concat_ws(' ', nullif(words, ''), CASE WHEN unit.side > at THEN 'or' END,
-                           CASE WHEN unit.negated THEN '-' ELSE '' END
-                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"'
-                                   ELSE coalesce(unit.correction, unit.said)
+        changed := changed OR term.correction IS NOT NULL;
+        corrected := concat_ws(' ', nullif(corrected, ''), CASE WHEN term.side > last_side THEN 'or' END,
+                           CASE WHEN term.negated THEN '-' ELSE '' END
+                           || CASE WHEN term.quoted OR term.words ~ '\s' THEN '"' || term.words || '"'
+                                   ELSE coalesce(term.correction, term.words)
                               END
-                           || CASE WHEN unit.prefix THEN '*' ELSE '' END);
-        at := unit.side;
+                           || CASE WHEN term.prefix THEN '*' ELSE '' END);
+        last_side := term.side;
     END LOOP;
-    RETURN CASE WHEN changed THEN words END;
+    RETURN CASE WHEN changed THEN corrected END;
 END
 $$;
 
@@ -2210,13 +2230,13 @@ CREATE FUNCTION public.search_corrections(query text, tenant text, conversation 
          GROUP BY w.word
     ),
     unknown AS MATERIALIZED (
-        SELECT u.ordinal, u.said AS word, length(u.said) AS size, search_near(u.said) AS patterns
-          FROM search_units(query) AS u
-         WHERE NOT (u.negated OR u.quoted OR u.prefix)
-           AND length(u.said) BETWEEN 4 AND 30
-           AND u.said !~ '[0-9[:space:][:punct:]]'
-           AND u.said NOT IN (SELECT v.word FROM vocabulary v)
-         ORDER BY u.ordinal
+        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+          FROM search_terms(query) AS t
+         WHERE NOT (t.negated OR t.quoted OR t.prefix)
+           AND length(t.words) BETWEEN 4 AND 30
+           AND t.words !~ '[0-9[:space:][:punct:]]'
+           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
+         ORDER BY t.ordinal
          LIMIT 3
     ),
     -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
@@ -2249,7 +2269,7 @@ CREATE FUNCTION public.search_corrections(query text, tenant text, conversation 
                          FROM sample s,
                               unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
                 WHERE a.ordinal = n.ordinal
-                  AND search_unit(a.word, false, l.language) = search_unit(a.other, false, l.language)
+                  AND search_term_query(a.word, false, l.language) = search_term_query(a.other, false, l.language)
            )
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;
@@ -2263,6 +2283,39 @@ CREATE FUNCTION public.search_cursor(search text, up_to bigint, query text, key 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN translate(encode(convert_to((json_build_array(search, up_to, query, key, "position"))::text, 'UTF8'::name), 'base64'::text), '
 '::text, ''::text);
+
+
+--
+-- Name: search_cursor_values(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_cursor_values(cursor text, search text) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    members json;
+BEGIN
+    BEGIN
+        members := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
+        PERFORM (members ->> 1)::bigint, (members ->> 4)::bigint,
+                CASE left(search, 1) WHEN 't' THEN (members ->> 3)::timestamptz::text ELSE (members ->> 3)::real::text END;
+    EXCEPTION
+        WHEN OTHERS THEN
+            members := NULL;
+    END;
+    IF members IS NULL
+       OR json_array_length(members) <> 5
+       OR (members ->> 0) IS DISTINCT FROM search
+       OR (members ->> 1) IS NULL
+       OR (members ->> 2) IS NULL
+       OR (members ->> 3) IS NULL
+       OR (members ->> 4) IS NULL THEN
+        RAISE EXCEPTION 'the cursor does not belong to this search'
+            USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
+    END IF;
+    RETURN members;
+END
+$$;
 
 
 --
@@ -2289,14 +2342,41 @@ $$;
 
 
 --
+-- Name: search_edit_patterns(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_edit_patterns(word text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT array_agg(DISTINCT p.pattern) AS array_agg
+    FROM generate_series(0, length(search_edit_patterns.word)) i(i),
+     LATERAL ( VALUES ("left"(search_edit_patterns.word, i.i),substr(search_edit_patterns.word, (i.i + 1)))) cut(before, behind),
+     LATERAL ( VALUES (((cut.before || '_'::text) || cut.behind)), (
+                 CASE
+                     WHEN (cut.behind <> ''::text) THEN ((cut.before || '_'::text) || substr(cut.behind, 2))
+                     ELSE NULL::text
+                 END), (
+                 CASE
+                     WHEN (cut.behind <> ''::text) THEN (cut.before || substr(cut.behind, 2))
+                     ELSE NULL::text
+                 END), (
+                 CASE
+                     WHEN (length(cut.behind) > 1) THEN (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3))
+                     ELSE NULL::text
+                 END)) p(pattern)
+   WHERE (p.pattern IS NOT NULL);
+END;
+
+
+--
 -- Name: search_fold(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_fold(given text) RETURNS text
+CREATE FUNCTION public.search_fold(original text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(given),
+    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(original),
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
 BEGIN
@@ -2330,15 +2410,15 @@ CREATE FUNCTION public.search_for(query text, tenant text, by text DEFAULT 'rele
 DECLARE
     languages text[];
     -- A cursor is valid only in the same search.
-    search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
-                                   only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
-                                   extract(epoch FROM until)::text, query_language), 0);
-    told      json;
-    up_to     bigint;
-    used      text := query;
-    queries   tsquery[];
-    shown     tsquery[];
-    found     search_found[];
+    search CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
+                                only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
+                                extract(epoch FROM until)::text, query_language), 0);
+    cursor_values json;
+    up_to         bigint;
+    used          text := query;
+    queries       tsquery[];
+    mark_queries  tsquery[];
+    matches       search_match[];
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
@@ -2346,7 +2426,7 @@ BEGIN
                   HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
-                      ELSE ARRAY[search_language_named(query_language), 'und'] END;
+                      ELSE ARRAY[search_language_code(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
@@ -2359,288 +2439,52 @@ BEGIN
         RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
     END IF;
     IF after IS NOT NULL THEN
-        told := search_resumed(after, search);
-        up_to := told ->> 1;
-        used := told ->> 2;
+        cursor_values := search_cursor_values(after, search);
+        up_to := cursor_values ->> 1;
+        used := cursor_values ->> 2;
     ELSE
         up_to := last_position();
     END IF;
     LOOP
         queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                           ORDER BY l.n);
-        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
-                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
-        EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
+        matches := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                               coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, cursor_values, page);
+        EXIT WHEN cardinality(matches) > 0 OR cursor_values IS NOT NULL OR used <> query;
         used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
-    shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                    ORDER BY l.n);
+    mark_queries := ARRAY(SELECT search_query(used, l.language, true)
+                            FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                           ORDER BY l.n);
     RETURN QUERY
-    SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
-           search_snippet(search_text(e.event_type, e.content), shown[array_position(languages, f.language)], f.language,
-                          opening, closing),
+    SELECT m.kind, m.id, m.conversation_id, m.version, m.position, m.role, m.actor, m.created_at, m.language, m.rank,
+           search_snippet(search_text(e.event_type, e.content), mark_queries[array_position(languages, m.language)],
+                          m.language, opening, closing),
            used,
            search_cursor(search, up_to, used,
-                         CASE by WHEN 'time' THEN to_char(f.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF') ELSE f.rank::text END,
-                         f.position)
-      FROM unnest(found) WITH ORDINALITY AS f (conversation_id, version, "position", kind, id, role, actor, created_at,
-                                               language, rank, n)
+                         CASE by
+                             WHEN 'time' THEN to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
+                             ELSE m.rank::text
+                         END,
+                         m.position)
+      FROM unnest(matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
+                                                 language, rank, n)
       LEFT JOIN events e
-        ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
-     ORDER BY f.n;
+        ON e.tenant_id = search_for.tenant
+       AND e.conversation_id = m.conversation_id
+       AND e.version = m.version
+     ORDER BY m.n;
 END
 $$;
 
 
 --
--- Name: search_is_short(text, timestamp with time zone, timestamp with time zone, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_highlighted(text, text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_is_short(tenant text, since timestamp with time zone, below timestamp with time zone, below_position bigint, budget integer) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET enable_sort TO 'off'
-    AS $$
-BEGIN
-    RETURN NOT EXISTS (
-        SELECT
-          FROM search_documents d
-         WHERE d.tenant_id = search_is_short.tenant
-           AND d.created_at >= search_is_short.since
-           AND (d.created_at, d.position) < (search_is_short.below, search_is_short.below_position)
-         ORDER BY d.created_at DESC, d.position DESC
-        OFFSET search_is_short.budget
-    );
-END
-$$;
-
-
---
--- Name: search_json_text(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_json_text(given text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT
-    AS $$
-BEGIN
-    IF position('\' IN given) = 0 THEN
-        RETURN given;
-    END IF;
-    RETURN given::jsonb::text;
-EXCEPTION
-    WHEN OTHERS THEN
-        RETURN given;
-END
-$$;
-
-
---
--- Name: search_labels(text, text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_labels(tenant text, role text, actor text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY[('='::text || tenant), ((('='::text || COALESCE(role, 'task'::text)) || ' of '::text) || tenant), "left"(((('='::text || actor) || ' in '::text) || tenant), 500)];
-
-
---
--- Name: search_language(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_language(folded text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
-DECLARE
-    words tsvector := to_tsvector('pg_catalog.simple'::regconfig, left(folded, 250));
-    pt    real := search_vote(words, 'pt');
-    en    real := search_vote(words, 'en');
-    es    real;
-    fr    real;
-    de    real;
-    it    real;
-    best  real;
-BEGIN
-    -- Most texts are decided here.
-    IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
-        RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
-    END IF;
-    es := search_vote(words, 'es');
-    fr := search_vote(words, 'fr');
-    de := search_vote(words, 'de');
-    it := search_vote(words, 'it');
-    best := greatest(pt, en, es, fr, de, it, 0.05 * length(words)) * 0.99;
-    RETURN CASE (pt > best)::integer + (en > best)::integer + (es > best)::integer + (fr > best)::integer
-                + (de > best)::integer + (it > best)::integer
-        WHEN 1 THEN
-            CASE WHEN pt > best THEN 'pt' WHEN en > best THEN 'en' WHEN es > best THEN 'es'
-                 WHEN fr > best THEN 'fr' WHEN de > best THEN 'de' ELSE 'it' END
-        ELSE 'und'
-    END;
-END
-$$;
-
-
---
--- Name: search_language_named(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_language_named(given text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    code text := lower(substring(given FROM '^([A-Za-z]{2})(?:[-_].*)?$'));
-BEGIN
-    IF code = ANY (ARRAY['ar', 'ca', 'da', 'de', 'el', 'en', 'es', 'eu', 'fi', 'fr', 'ga', 'hi', 'hu', 'hy', 'id', 'it',
-                         'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
-        RETURN code;
-    END IF;
-    -- Some clients write out the names of the two most frequent languages.
-    RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
-END
-$_$;
-
-
---
--- Name: search_languages(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_languages(tenant text) RETURNS text[]
-    LANGUAGE plpgsql STABLE STRICT
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN (
-        WITH RECURSIVE named (language) AS (
-            SELECT min(c.language::text) FROM search_conversations c
-             WHERE c.tenant_id = search_languages.tenant AND c.language IS NOT NULL
-            UNION ALL
-            SELECT (SELECT min(c.language::text) FROM search_conversations c
-                     WHERE c.tenant_id = search_languages.tenant AND c.language > n.language)
-              FROM named n
-             WHERE n.language IS NOT NULL
-        )
-        SELECT array_agg(DISTINCT l.language)
-          FROM (SELECT n.language FROM named n
-                 UNION ALL
-                SELECT unnest(ARRAY['und', 'pt', 'en', 'es', 'fr', 'de', 'it'])) AS l
-         WHERE l.language IS NOT NULL
-    );
-END
-$$;
-
-
---
--- Name: search_latest(text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, wanted integer) RETURNS public.search_found[]
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-DECLARE
-    sample CONSTANT integer := 2000;
-    asked  tsquery := search_narrowed(queries, tenant, kind, role, actor);
-    way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
-    budget integer := sample;
-    found  search_found[];
-    rows   real := pg_relation_size('search_documents') / 500;
-    share  real;
-    -- A user with so few conversations has few documents: only these are read.
-    few    CONSTANT integer := 200;
-BEGIN
-    IF numnode(asked) = 0 THEN
-        RETURN ARRAY[]::search_found[];
-    END IF;
-    IF way = 'time' AND current_tenant_user() IS NOT NULL
-       AND (SELECT count(*)
-              FROM (SELECT
-                      FROM conversation_members m
-                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = current_tenant_user()
-                     LIMIT few + 1) AS m) <= few THEN
-        way := 'own';
-    END IF;
-    LOOP
-        found := ARRAY(SELECT f FROM search_look(way, languages, queries, asked, tenant, conversation, kind, role, actor, since,
-                                                 below, below_position, up_to, budget, wanted) AS f);
-        IF cardinality(found) >= wanted OR way <> 'time' OR search_is_short(tenant, since, below, below_position, budget) THEN
-            RETURN found;
-        END IF;
-        way := 'words';
-        share := cardinality(found)::real / sample;
-        IF budget = sample AND cardinality(found) > 2 THEN
-            IF wanted / share < share * rows * 8 THEN
-                way := 'time';
-                budget := 2 * wanted / share;
-            END IF;
-        END IF;
-    END LOOP;
-END
-$$;
-
-
---
--- Name: search_look(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_look(way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, budget integer, wanted integer) RETURNS SETOF public.search_found
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_sort TO 'off'
-    SET jit TO 'off'
-    SET max_parallel_workers_per_gather TO '0'
-    AS $_$
-DECLARE
-    columns CONSTANT text :=
-        'd.conversation_id, d.version, d.position, d.kind, d.id, d.role, d.actor, d.created_at, d.language, d.words';
-    first CONSTANT text := CASE way
-        WHEN 'words' THEN 'd.words @@ $4'
-        WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
-        WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
-        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(SELECT m.conversation_id FROM conversation_members m
-                          WHERE m.tenant_id = $5 AND m.user_id = $16))'
-    END;
-BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT f.conversation_id, f.version, f.position, f.kind::text, f.id, f.role::text, f.actor::text, f.created_at,
-                f.language::text,
-                (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
-           FROM (SELECT %1$s
-                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
-                  WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %3$s
-                    AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
-                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
-        columns, first,
-        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
-               CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
-               CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
-               -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
-               CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
-                   ' AND (SELECT c.is_deleted FROM search_conversations c
-                           WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
-               END,
-               CASE WHEN current_tenant_user() IS NOT NULL THEN
-                   ' AND (SELECT true FROM conversation_members m
-                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
-               END))
-    USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted, current_tenant_user();
-END
-$_$;
-
-
---
--- Name: search_marked(text, text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
+CREATE FUNCTION public.search_highlighted(original text, prepared text, marked text, opening text, closing text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
 DECLARE
@@ -2678,91 +2522,351 @@ $_$;
 
 
 --
--- Name: search_narrowed(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_index_query(tsquery[], text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+CREATE FUNCTION public.search_index_query(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
 DECLARE
-    asked   tsquery := '';
-    reading tsquery;
-    labels  text[];
+    combined tsquery := '';
+    query    tsquery;
+    labels   text[];
 BEGIN
-    FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
-        asked := asked || reading;
+    FOR query IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
+        combined := combined || query;
     END LOOP;
-    IF numnode(asked) = 0 THEN
-        RETURN asked;
+    IF numnode(combined) = 0 THEN
+        RETURN combined;
     END IF;
     labels := search_labels(tenant, role, actor);
     IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
-        RETURN asked && search_word(labels[1]);
+        RETURN combined && search_word_query(labels[1]);
     END IF;
     -- These labels include the tenant.
     IF role IS NOT NULL OR kind = 'task' THEN
-        asked := asked && search_word(labels[2]);
+        combined := combined && search_word_query(labels[2]);
     END IF;
     IF actor IS NOT NULL THEN
-        asked := asked && search_word(labels[3]);
+        combined := combined && search_word_query(labels[3]);
     END IF;
-    RETURN asked;
+    RETURN combined;
 END
 $$;
 
 
 --
--- Name: search_near(text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_json_text(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_near(word text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT array_agg(DISTINCT p.pattern) AS array_agg
-    FROM generate_series(0, length(search_near.word)) i(i),
-     LATERAL ( VALUES ("left"(search_near.word, i.i),substr(search_near.word, (i.i + 1)))) cut(before, behind),
-     LATERAL ( VALUES (((cut.before || '_'::text) || cut.behind)), (
-                 CASE
-                     WHEN (cut.behind <> ''::text) THEN ((cut.before || '_'::text) || substr(cut.behind, 2))
-                     ELSE NULL::text
-                 END), (
-                 CASE
-                     WHEN (cut.behind <> ''::text) THEN (cut.before || substr(cut.behind, 2))
-                     ELSE NULL::text
-                 END), (
-                 CASE
-                     WHEN (length(cut.behind) > 1) THEN (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3))
-                     ELSE NULL::text
-                 END)) p(pattern)
-   WHERE (p.pattern IS NOT NULL);
-END;
+CREATE FUNCTION public.search_json_text(original text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    AS $$
+BEGIN
+    IF position('\' IN original) = 0 THEN
+        RETURN original;
+    END IF;
+    RETURN original::jsonb::text;
+EXCEPTION
+    WHEN OTHERS THEN
+        RETURN original;
+END
+$$;
+
+
+--
+-- Name: search_labels(text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_labels(tenant text, role text, actor text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY[('='::text || tenant), ((('='::text || COALESCE(role, 'task'::text)) || ' of '::text) || tenant), "left"(((('='::text || actor) || ' in '::text) || tenant), 500)];
+
+
+--
+-- Name: search_language(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_language(folded text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    words tsvector := to_tsvector('pg_catalog.simple'::regconfig, left(folded, 250));
+    pt    real := search_language_score(words, 'pt');
+    en    real := search_language_score(words, 'en');
+    es    real;
+    fr    real;
+    de    real;
+    it    real;
+    best  real;
+BEGIN
+    -- Most texts are decided here.
+    IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
+        RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
+    END IF;
+    es := search_language_score(words, 'es');
+    fr := search_language_score(words, 'fr');
+    de := search_language_score(words, 'de');
+    it := search_language_score(words, 'it');
+    best := greatest(pt, en, es, fr, de, it, 0.05 * length(words)) * 0.99;
+    RETURN CASE (pt > best)::integer + (en > best)::integer + (es > best)::integer + (fr > best)::integer
+                + (de > best)::integer + (it > best)::integer
+        WHEN 1 THEN
+            CASE WHEN pt > best THEN 'pt' WHEN en > best THEN 'en' WHEN es > best THEN 'es'
+                 WHEN fr > best THEN 'fr' WHEN de > best THEN 'de' ELSE 'it' END
+        ELSE 'und'
+    END;
+END
+$$;
+
+
+--
+-- Name: search_language_code(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_language_code(original text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    code text := lower(substring(original FROM '^([A-Za-z]{2})(?:[-_].*)?$'));
+BEGIN
+    IF code = ANY (ARRAY['ar', 'ca', 'da', 'de', 'el', 'en', 'es', 'eu', 'fi', 'fr', 'ga', 'hi', 'hu', 'hy', 'id', 'it',
+                         'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
+        RETURN code;
+    END IF;
+    -- Some clients write out the names of the two most frequent languages.
+    RETURN CASE lower(original) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
+END
+$_$;
+
+
+--
+-- Name: search_language_score(tsvector, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_language_score(words tsvector, language text) RETURNS real
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    RETURN CASE language
+        WHEN 'pt' THEN 43 * ts_rank('{1,1,1,1}', words,
+            'nao | uma | um | com | em | do | dos | na | no | ao | os | voce | eu | meu | minha | isso |
+             foi | sao | mais | pelo | pela | ou | ola | qual | tem | seu | sua | obrigado | quando |
+             muito | ele | ela | dela | dele | mas | ja | tambem | aqui | porque | preciso | quero | esse |
+             essa')
+        WHEN 'en' THEN 43 * ts_rank('{1,1,1,1}', words,
+            'the | and | of | to | is | you | for | it | that | with | was | i | my | have | this | are |
+             not | be | on | can | your | what | please | from | how | at | an | or | we | but | they |
+             there | would | when | he | she | if | all | me | does | has | were | by')
+        WHEN 'es' THEN 25 * ts_rank('{1,1,1,1}', words,
+            'el | los | las | una | y | en | del | con | mi | pero | esta | usted | su | muy | hola |
+             gracias | hay | yo | lo | es | puedo | donde | cuando | tiene | quiero')
+        WHEN 'fr' THEN 28 * ts_rank('{1,1,1,1}', words,
+            'le | les | des | est | et | une | dans | pour | je | vous | pas | du | au | ce | sur | avec |
+             mon | nous | il | qui | bonjour | merci | votre | sont | ne | cette | elle | plus')
+        WHEN 'de' THEN 30 * ts_rank('{1,1,1,1}', words,
+            'der | und | ist | nicht | ich | ein | eine | mit | zu | auf | den | sie | wie | fur | von |
+             im | bitte | wir | dem | auch | haben | kann | mein | aber | danke | das | die | es | wenn |
+             sich')
+        WHEN 'it' THEN 30 * ts_rank('{1,1,1,1}', words,
+            'il | di | che | non | sono | della | gli | per | mi | questo | una | nel | ho | ciao |
+             grazie | alla | anche | come | piu | dei | con | vorrei | sul | essere | dove | la | le | si |
+             ma | quando')
+    END;
+END
+$$;
+
+
+--
+-- Name: search_languages(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_languages(tenant text) RETURNS text[]
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE named (language) AS (
+            SELECT min(c.language::text) FROM search_conversations c
+             WHERE c.tenant_id = search_languages.tenant AND c.language IS NOT NULL
+            UNION ALL
+            SELECT (SELECT min(c.language::text) FROM search_conversations c
+                     WHERE c.tenant_id = search_languages.tenant AND c.language > n.language)
+              FROM named n
+             WHERE n.language IS NOT NULL
+        )
+        SELECT array_agg(DISTINCT l.language)
+          FROM (SELECT n.language FROM named n
+                 UNION ALL
+                SELECT unnest(ARRAY['und', 'pt', 'en', 'es', 'fr', 'de', 'it'])) AS l
+         WHERE l.language IS NOT NULL
+    );
+END
+$$;
+
+
+--
+-- Name: search_latest(text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, wanted integer) RETURNS public.search_match[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    sample            CONSTANT integer := 2000;
+    -- A user with so few conversations has few documents: only these are read.
+    few_conversations CONSTANT integer := 200;
+    index_query tsquery := search_index_query(queries, tenant, kind, role, actor);
+    strategy    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    budget      integer := sample;
+    matches     search_match[];
+    rows        real := pg_relation_size('search_documents') / 500;
+    share       real;
+BEGIN
+    IF numnode(index_query) = 0 THEN
+        RETURN ARRAY[]::search_match[];
+    END IF;
+    IF strategy = 'time' AND current_tenant_user() IS NOT NULL
+       AND (SELECT count(*)
+              FROM (SELECT
+                      FROM conversation_members m
+                     WHERE m.tenant_id = search_latest.tenant AND m.user_id = current_tenant_user()
+                     LIMIT few_conversations + 1) AS m) <= few_conversations THEN
+        strategy := 'own';
+    END IF;
+    LOOP
+        matches := ARRAY(
+            SELECT m
+              FROM search_matches(strategy, languages, queries, index_query, tenant, conversation, kind, role, actor,
+                                  since, below, below_position, up_to, budget, wanted) AS m
+        );
+        IF cardinality(matches) >= wanted
+           OR strategy <> 'time'
+           OR search_period_is_short(tenant, since, below, below_position, budget) THEN
+            RETURN matches;
+        END IF;
+        strategy := 'words';
+        share := cardinality(matches)::real / sample;
+        IF budget = sample AND cardinality(matches) > 2 THEN
+            IF wanted / share < share * rows * 8 THEN
+                strategy := 'time';
+                budget := 2 * wanted / share;
+            END IF;
+        END IF;
+    END LOOP;
+END
+$$;
+
+
+--
+-- Name: search_matches(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_matches(strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, budget integer, wanted integer) RETURNS SETOF public.search_match
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $_$
+DECLARE
+    columns CONSTANT text :=
+        'd.conversation_id, d.version, d.position, d.kind, d.id, d.role, d.actor, d.created_at, d.language, d.words';
+    candidates CONSTANT text := CASE strategy
+        WHEN 'words' THEN 'd.words @@ $4'
+        WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
+                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
+        WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
+        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
+                             SELECT m.conversation_id
+                               FROM conversation_members m
+                              WHERE m.tenant_id = $5 AND m.user_id = $16))'
+    END;
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT f.conversation_id, f.version, f.position, f.kind::text, f.id, f.role::text, f.actor::text, f.created_at,
+                f.language::text,
+                (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
+           FROM (SELECT %1$s
+                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                  WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
+                    AND d.position <= $13 %3$s
+                    AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
+                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
+        columns, candidates,
+        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
+               CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
+               CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
+               -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
+               CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
+                   ' AND (SELECT c.is_deleted FROM search_conversations c
+                           WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
+               END,
+               CASE WHEN current_tenant_user() IS NOT NULL THEN
+                   ' AND (SELECT true FROM conversation_members m
+                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
+               END))
+    USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
+          below_position, up_to, budget, wanted, current_tenant_user();
+END
+$_$;
 
 
 --
 -- Name: search_page(text, text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, json, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_page(by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint, told json, page integer) RETURNS public.search_found[]
+CREATE FUNCTION public.search_page(by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint, cursor_values json, page integer) RETURNS public.search_match[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     best  CONSTANT integer := 400;
-    found search_found[];
+    matches search_match[];
 BEGIN
     IF by = 'time' THEN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
-                             coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
+                             coalesce((cursor_values ->> 3)::timestamptz, until),
+                             coalesce((cursor_values ->> 4)::bigint, 0), up_to, page);
     END IF;
     -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
-    found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
+    matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
                            greatest(best, page));
     RETURN ARRAY(
         SELECT f
-          FROM unnest(found) AS f
-         WHERE told IS NULL OR (f.rank, f.position) < ((told ->> 3)::real, (told ->> 4)::bigint)
+          FROM unnest(matches) AS f
+         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 3)::real, (cursor_values ->> 4)::bigint)
          ORDER BY f.rank DESC, f.position DESC
          LIMIT page
+    );
+END
+$$;
+
+
+--
+-- Name: search_period_is_short(text, timestamp with time zone, timestamp with time zone, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_period_is_short(tenant text, since timestamp with time zone, below timestamp with time zone, below_position bigint, budget integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+BEGIN
+    RETURN NOT EXISTS (
+        SELECT
+          FROM search_documents d
+         WHERE d.tenant_id = search_period_is_short.tenant
+           AND d.created_at >= search_period_is_short.since
+           AND (d.created_at, d.position) < (search_period_is_short.below, search_period_is_short.below_position)
+         ORDER BY d.created_at DESC, d.position DESC
+        OFFSET search_period_is_short.budget
     );
 END
 $$;
@@ -2778,14 +2882,14 @@ CREATE FUNCTION public.search_plain_words(folded text) RETURNS text
 
 
 --
--- Name: search_prefix(text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_prefix_query(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_prefix(prefix text, language text) RETURNS tsquery
+CREATE FUNCTION public.search_prefix_query(prefix text, language text) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    found tsquery := (search_word(prefix)::text || ':*')::tsquery;
+    found tsquery := (search_word_query(prefix)::text || ':*')::tsquery;
     word  text;
 BEGIN
     FOR word IN
@@ -2800,7 +2904,7 @@ BEGIN
                LATERAL unnest(to_tsvector(search_config(language), search_prepare(prefix || ending, language))) AS s
          WHERE NOT starts_with(s.lexeme, prefix)
     LOOP
-        found := found || search_word(word);
+        found := found || search_word_query(word);
     END LOOP;
     RETURN found;
 END
@@ -2839,54 +2943,32 @@ CREATE FUNCTION public.search_query(query text, language text, shown boolean DEF
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    whole tsquery := '';
-    part  tsquery := '';
-    one   tsquery;
-    unit  record;
-    at    integer := 0;
+    whole      tsquery := '';
+    part       tsquery := '';
+    term       record;
+    term_query tsquery;
+    last_side  integer := 0;
 BEGIN
     IF language = 'und' THEN
-        RETURN search_query(query, 'simple', shown) || search_query(query, 'en', shown) || search_query(query, 'pt', shown);
+        RETURN search_query(query, 'simple', shown)
+            || search_query(query, 'en', shown)
+            || search_query(query, 'pt', shown);
     END IF;
-    FOR unit IN SELECT u.side, u.negated, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
-        IF unit.side > at THEN
+    FOR term IN SELECT t.side, t.negated, t.prefix, t.words FROM search_terms(query) AS t ORDER BY t.ordinal LOOP
+        IF term.side > last_side THEN
             whole := whole || part;
             part := '';
-            at := unit.side;
+            last_side := term.side;
         END IF;
-        one := search_unit(unit.said, unit.prefix, language);
-        CONTINUE WHEN numnode(one) = 0 OR (shown AND unit.negated);
-        part := CASE WHEN shown THEN part || one WHEN unit.negated THEN part && !!one ELSE part && one END;
+        term_query := search_term_query(term.words, term.prefix, language);
+        CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+        part := CASE
+                    WHEN shown THEN part || term_query
+                    WHEN term.negated THEN part && !!term_query
+                    ELSE part && term_query
+                END;
     END LOOP;
     RETURN whole || part;
-END
-$$;
-
-
---
--- Name: search_resumed(text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_resumed(cursor text, search text) RETURNS json
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $$
-DECLARE
-    told json;
-BEGIN
-    BEGIN
-        told := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
-        PERFORM (told ->> 1)::bigint, (told ->> 4)::bigint,
-                CASE left(search, 1) WHEN 't' THEN (told ->> 3)::timestamptz::text ELSE (told ->> 3)::real::text END;
-    EXCEPTION
-        WHEN OTHERS THEN
-            told := NULL;
-    END;
-    IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
-       OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
-        RAISE EXCEPTION 'the cursor does not belong to this search'
-            USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
-    END IF;
-    RETURN told;
 END
 $$;
 
@@ -2959,37 +3041,37 @@ $_$;
 -- Name: search_snippet(text, tsquery, text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
+CREATE FUNCTION public.search_snippet(document text, query tsquery, language text, opening text, closing text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    reading  text;
+    stemmer  text;
     original text;
     prepared text;
     marked   text;
     -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
-    -- of more than four words in three readings are marked separately.
-    words    tsquery := CASE WHEN numnode(asked) > 24
-                             THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
-                             ELSE asked
+    -- of more than four words in three languages are marked separately.
+    words    tsquery := CASE WHEN numnode(query) > 24
+                             THEN regexp_replace(query::text, '<(-|\d+)>', '|', 'g')::tsquery
+                             ELSE query
                         END;
 BEGIN
     <<windows>>
-    FOR at IN 0 .. length(said) / 1000 LOOP
-        original := normalize(substr(said, at * 1000 + 1, 1200), NFC);
-        FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
-            prepared := search_prepare(search_fold(original), reading);
-            EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
+    FOR at IN 0 .. length(document) / 1000 LOOP
+        original := normalize(substr(document, at * 1000 + 1, 1200), NFC);
+        FOREACH stemmer IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
+            prepared := search_prepare(search_fold(original), stemmer);
+            EXIT windows WHEN to_tsvector(search_config(stemmer), prepared) @@ query;
         END LOOP;
     END LOOP;
     IF length(original) <> length(prepared) THEN
         original := prepared;  -- it has marks that combine with nothing, which are omitted
     END IF;
-    marked := ts_headline(search_config(reading), prepared, words,
+    marked := ts_headline(search_config(stemmer), prepared, words,
         format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
                chr(1), chr(2), chr(3)));
     RETURN (
-        SELECT string_agg(search_marked(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
+        SELECT string_agg(search_highlighted(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
           FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
     );
 END
@@ -3015,6 +3097,67 @@ $$;
 
 
 --
+-- Name: search_term_query(text, boolean, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_term_query(words text, prefix boolean, language text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    last_word text;
+    before    tsquery;
+BEGIN
+    IF NOT prefix THEN
+        RETURN phraseto_tsquery(search_config(language), search_prepare(words, language));
+    END IF;
+    last_word := left(substring(words FROM '[^\W_]+(?=\W*$)'), 100);
+    before := phraseto_tsquery(search_config(language), search_prepare(substring(words FROM '^(.*?)[^\W_]+\W*$'), language));
+    RETURN before && search_prefix_query(last_word, language);
+END
+$_$;
+
+
+--
+-- Name: search_terms(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_terms(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, words text)
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    groups text[];
+    word   text;
+BEGIN
+    ordinal := 0;
+    side := 0;
+    FOR groups IN
+        SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
+    LOOP
+        IF lower(groups[3]) = 'or' AND groups[1] = '' THEN
+            side := side + 1;
+            CONTINUE;
+        END IF;
+        quoted := groups[2] IS NOT NULL;
+        prefix := NOT quoted AND groups[3] LIKE '%*';
+        negated := groups[1] = '-';
+        word := trim(search_fold(coalesce(groups[2], groups[3])));
+        -- Also in a phrase: the time to find one grows with the square of its words.
+        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        -- Half of all words begin with a prefix of one or two letters.
+        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
+        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
+        IF word ~ '\w|[^\u0001-\u007f]' THEN
+            ordinal := ordinal + 1;
+            words := word;
+            RETURN NEXT;
+            EXIT WHEN ordinal = 40;
+        END IF;
+    END LOOP;
+END
+$_$;
+
+
+--
 -- Name: search_text(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3022,15 +3165,15 @@ CREATE FUNCTION public.search_text(event_type text, content jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 DECLARE
-    said text;
+    result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        said := content ->> 'content';
+        result := content ->> 'content';
         IF content ? 'parts' THEN
-            said := concat_ws(E'\n', said, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            said := concat_ws(E'\n', said,
+            result := concat_ws(E'\n', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
@@ -3045,14 +3188,14 @@ BEGIN
                 content #>> '{extra,name}');
         END IF;
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        said := content ->> 'description';
+        result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        said := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        said := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
-    RETURN nullif(left(said, 100000), '');
+    RETURN nullif(left(result, 100000), '');
 END
 $$;
 
@@ -3096,108 +3239,10 @@ $$;
 
 
 --
--- Name: search_unit(text, boolean, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_word_query(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_unit(said text, prefix boolean, language text) RETURNS tsquery
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    last_word text;
-    before    tsquery;
-BEGIN
-    IF NOT prefix THEN
-        RETURN phraseto_tsquery(search_config(language), search_prepare(said, language));
-    END IF;
-    last_word := left(substring(said FROM '[^\W_]+(?=\W*$)'), 100);
-    before := phraseto_tsquery(search_config(language), search_prepare(substring(said FROM '^(.*?)[^\W_]+\W*$'), language));
-    RETURN before && search_prefix(last_word, language);
-END
-$_$;
-
-
---
--- Name: search_units(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_units(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    found text[];
-    word  text;
-BEGIN
-    ordinal := 0;
-    side := 0;
-    FOR found IN
-        SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
-    LOOP
-        IF lower(found[3]) = 'or' AND found[1] = '' THEN
-            side := side + 1;
-            CONTINUE;
-        END IF;
-        quoted := found[2] IS NOT NULL;
-        prefix := NOT quoted AND found[3] LIKE '%*';
-        negated := found[1] = '-';
-        word := trim(search_fold(coalesce(found[2], found[3])));
-        -- Also in a phrase: the time to find one grows with the square of its words.
-        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- Half of all words begin with a prefix of one or two letters.
-        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
-        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
-        IF word ~ '\w|[^\u0001-\u007f]' THEN
-            ordinal := ordinal + 1;
-            said := word;
-            RETURN NEXT;
-            EXIT WHEN ordinal = 40;
-        END IF;
-    END LOOP;
-END
-$_$;
-
-
---
--- Name: search_vote(tsvector, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_vote(words tsvector, language text) RETURNS real
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
-BEGIN
-    RETURN CASE language
-        WHEN 'pt' THEN 43 * ts_rank('{1,1,1,1}', words,
-            'nao | uma | um | com | em | do | dos | na | no | ao | os | voce | eu | meu | minha | isso |
-             foi | sao | mais | pelo | pela | ou | ola | qual | tem | seu | sua | obrigado | quando |
-             muito | ele | ela | dela | dele | mas | ja | tambem | aqui | porque | preciso | quero | esse |
-             essa')
-        WHEN 'en' THEN 43 * ts_rank('{1,1,1,1}', words,
-            'the | and | of | to | is | you | for | it | that | with | was | i | my | have | this | are |
-             not | be | on | can | your | what | please | from | how | at | an | or | we | but | they |
-             there | would | when | he | she | if | all | me | does | has | were | by')
-        WHEN 'es' THEN 25 * ts_rank('{1,1,1,1}', words,
-            'el | los | las | una | y | en | del | con | mi | pero | esta | usted | su | muy | hola |
-             gracias | hay | yo | lo | es | puedo | donde | cuando | tiene | quiero')
-        WHEN 'fr' THEN 28 * ts_rank('{1,1,1,1}', words,
-            'le | les | des | est | et | une | dans | pour | je | vous | pas | du | au | ce | sur | avec |
-             mon | nous | il | qui | bonjour | merci | votre | sont | ne | cette | elle | plus')
-        WHEN 'de' THEN 30 * ts_rank('{1,1,1,1}', words,
-            'der | und | ist | nicht | ich | ein | eine | mit | zu | auf | den | sie | wie | fur | von |
-             im | bitte | wir | dem | auch | haben | kann | mein | aber | danke | das | die | es | wenn |
-             sich')
-        WHEN 'it' THEN 30 * ts_rank('{1,1,1,1}', words,
-            'il | di | che | non | sono | della | gli | per | mi | questo | una | nel | ho | ciao |
-             grazie | alla | anche | come | piu | dei | con | vorrei | sul | essere | dove | la | le | si |
-             ma | quando')
-    END;
-END
-$$;
-
-
---
--- Name: search_word(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_word(word text) RETURNS tsquery
+CREATE FUNCTION public.search_word_query(word text) RETURNS tsquery
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (((''''::text || replace(replace(word, '\'::text, '\\'::text), ''''::text, ''''''::text)) || ''''::text))::tsquery;
 
@@ -3677,7 +3722,7 @@ BEGIN
              UNION ALL
             SELECT w.status, false, extract(epoch FROM w.left_at - w.entered_at)::float8, NULL
               FROM statistics_tasks t
-              JOIN statistics_stays w
+              JOIN statistics_status_periods w
                 ON w.tenant_id = t.tenant_id
                AND w.conversation_id = t.conversation_id
                AND w.task_id = t.task_id
@@ -3769,17 +3814,17 @@ CREATE FUNCTION public.swap_tables(projection text, tables text[], stage text) R
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
-    home   text := current_setting('search_path');
-    moves  text[][] := CASE stage
-                           WHEN 'next' THEN '{{live,previous},{next,live}}'
-                           ELSE '{{live,next},{previous,live},{next,previous}}'
-                       END;
-    old    oid[];
-    remake text[];
-    again  text;
-    move   text[];
+    original_path text := current_setting('search_path');
+    moves         text[][] := CASE stage
+                                  WHEN 'next' THEN '{{live,previous},{next,live}}'
+                                  ELSE '{{live,next},{previous,live},{next,previous}}'
+                              END;
+    live_tables   oid[];
+    definitions   text[];
+    definition    text;
+    move          text[];
 BEGIN
-    SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
+    SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO live_tables FROM unnest(tables) AS t;
     -- With only the system catalogs in the path, definitions qualify every table.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT array_agg(DISTINCT
@@ -3788,23 +3833,23 @@ BEGIN
                    ELSE format('CREATE OR REPLACE VIEW %s%s AS %s', c.oid::regclass,
                                ' WITH (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
                END)
-      INTO remake
+      INTO definitions
       FROM pg_depend d
       LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
       LEFT JOIN pg_class c ON c.oid = r.ev_class
      WHERE d.refclassid = 'pg_class'::regclass
-       AND d.refobjid = ANY (old)
+       AND d.refobjid = ANY (live_tables)
        AND d.deptype = 'n'
        AND (c.relkind = 'v' OR d.classid = 'pg_proc'::regclass);
-    PERFORM set_config('search_path', home, true);
+    PERFORM set_config('search_path', original_path, true);
 
-    EXECUTE 'LOCK TABLE ' || (SELECT string_agg(o::regclass::text, ', ') FROM unnest(old) AS o)
+    EXECUTE 'LOCK TABLE ' || (SELECT string_agg(o::regclass::text, ', ') FROM unnest(live_tables) AS o)
             || ' IN ACCESS EXCLUSIVE MODE';
     FOREACH move SLICE 1 IN ARRAY moves LOOP
         PERFORM move_tables(tables, move[1], move[2]), move_stage(projection, move[1], move[2]);
     END LOOP;
-    FOREACH again IN ARRAY coalesce(remake, '{}') LOOP
-        EXECUTE again;
+    FOREACH definition IN ARRAY coalesce(definitions, '{}') LOOP
+        EXECUTE definition;
     END LOOP;
 END
 $$;
@@ -4421,10 +4466,10 @@ COMMENT ON COLUMN public.statistics_conversations.question_version IS 'Oldest un
 
 
 --
--- Name: statistics_stays; Type: TABLE; Schema: public; Owner: -
+-- Name: statistics_status_periods; Type: TABLE; Schema: public; Owner: -
 --
 
-CREATE TABLE public.statistics_stays (
+CREATE TABLE public.statistics_status_periods (
     task_id uuid NOT NULL,
     conversation_id uuid NOT NULL,
     tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
@@ -4434,14 +4479,14 @@ CREATE TABLE public.statistics_stays (
     status character varying(50) NOT NULL COLLATE pg_catalog."C"
 );
 
-ALTER TABLE ONLY public.statistics_stays FORCE ROW LEVEL SECURITY;
+ALTER TABLE ONLY public.statistics_status_periods FORCE ROW LEVEL SECURITY;
 
 
 --
--- Name: TABLE statistics_stays; Type: COMMENT; Schema: public; Owner: -
+-- Name: TABLE statistics_status_periods; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.statistics_stays IS 'Time that a task spent in a status that it has left';
+COMMENT ON TABLE public.statistics_status_periods IS 'Time that a task spent in a status that it has left';
 
 
 --
@@ -4774,11 +4819,11 @@ ALTER TABLE ONLY public.statistics_conversations
 
 
 --
--- Name: statistics_stays statistics_stays_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+-- Name: statistics_status_periods statistics_status_periods_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
-ALTER TABLE ONLY public.statistics_stays
-    ADD CONSTRAINT statistics_stays_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version);
+ALTER TABLE ONLY public.statistics_status_periods
+    ADD CONSTRAINT statistics_status_periods_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version);
 
 
 --
@@ -5229,10 +5274,10 @@ CREATE POLICY open_to_owner ON public.statistics_conversations TO eventstore_own
 
 
 --
--- Name: statistics_stays open_to_owner; Type: POLICY; Schema: public; Owner: -
+-- Name: statistics_status_periods open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_owner ON public.statistics_stays TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
+CREATE POLICY open_to_owner ON public.statistics_status_periods TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
 
 
 --
@@ -5348,10 +5393,10 @@ CREATE POLICY open_to_projector ON public.statistics_conversations TO eventstore
 
 
 --
--- Name: statistics_stays open_to_projector; Type: POLICY; Schema: public; Owner: -
+-- Name: statistics_status_periods open_to_projector; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY open_to_projector ON public.statistics_stays TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
+CREATE POLICY open_to_projector ON public.statistics_status_periods TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
@@ -5445,10 +5490,10 @@ ALTER TABLE public.statistics_answers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.statistics_conversations ENABLE ROW LEVEL SECURITY;
 
 --
--- Name: statistics_stays; Type: ROW SECURITY; Schema: public; Owner: -
+-- Name: statistics_status_periods; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
-ALTER TABLE public.statistics_stays ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.statistics_status_periods ENABLE ROW LEVEL SECURITY;
 
 --
 -- Name: statistics_tasks; Type: ROW SECURITY; Schema: public; Owner: -
@@ -5769,10 +5814,10 @@ END IS NOT NULL));
 
 
 --
--- Name: statistics_stays wall; Type: POLICY; Schema: public; Owner: -
+-- Name: statistics_status_periods wall; Type: POLICY; Schema: public; Owner: -
 --
 
-CREATE POLICY wall ON public.statistics_stays FOR SELECT USING ((
+CREATE POLICY wall ON public.statistics_status_periods FOR SELECT USING ((
 CASE
     WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
                FROM public.bound_logins b
@@ -5784,7 +5829,7 @@ CASE
        FROM public.conversation_members m
       WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_stays.conversation_id)))) THEN true
+      WHERE (m.conversation_id = statistics_status_periods.conversation_id)))) THEN true
     ELSE NULL::boolean
 END IS NOT NULL));
 

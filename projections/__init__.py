@@ -1,17 +1,16 @@
-"""The read side: projections from the log to read tables, the worker that maintains them, and reading them."""
+"""The read side: projections from the log to read tables, the worker that maintains the tables, and reading them."""
 
+from projections.apply import Parked, Retried, parked, retry
 from projections.cache import ConversationCache
-from projections.checkpoints import applied_position, wait_for
 from projections.compare import Difference
 from projections.conversation_snapshot import ConversationState
 from projections.custom_projections import PythonProjection, load, projection
 from projections.inline import InlineAppender
 from projections.pages import Page, every
-from projections.parking import Parked, parked
 from projections.projection import PROJECTIONS, Projection, named
+from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
-from projections.rebuild import Rebuild, RebuildProgress, Rebuilt, rebuild, undo
-from projections.retry_parked import Retried, retry
+from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo
 from projections.rows import Conversation, Message, Task
 from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
@@ -33,7 +32,6 @@ __all__ = [
     "Projection",
     "PythonProjection",
     "Reader",
-    "Rebuild",
     "RebuildProgress",
     "Rebuilt",
     "Retried",

@@ -1,6 +1,6 @@
--- Folds a batch of the log into the table conversation_actors: a row for each actor of each conversation, the empty one
--- among them, so that every conversation has a row. All rows of a conversation have its times. Where a tenant keeps its agents
--- is no conversation of anybody's.
+-- Apply a batch of the log to the table conversation_actors: a row for each actor of each conversation, the empty actor
+-- included, so that every conversation has a row. All rows of a conversation have its times. The conversation in which
+-- a tenant registers its agents is not listed.
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b

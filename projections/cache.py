@@ -1,19 +1,19 @@
-"""A cache for conversations that are read again and again, which never serves a stale state.
+"""A cache for conversations that are read repeatedly, which never serves a stale state.
 
-A state is *stale* if it lacks an event that the row of the conversation in the table ``conversations``, as it was
-committed when the read began, already holds. That the cache serves none follows from two things:
+A state is *stale* if it lacks an event that the row of the conversation in the table ``conversations``, as committed
+when the read began, already includes. The cache serves none, because:
 
-1. Every read begins with a look at that row's version, by its primary key. A state that is kept is served only where it
-   is of just this version, and read from just the tables that are there now: a table that was refilled or swapped has
-   another file. This is the one round trip of a hit. A wake-up by the worker could save it, but a message that is still
-   on its way opens a window in which an old state would be served; so it is not asked for one.
-2. A state is kept only if it is *whole*: the messages and tasks were read in one snapshot with the version, once their
-   projections had applied the event of that version. The projections do not advance together: where they are behind the
+1. Every read begins with a query for the change token of that row, by its primary key: its version, and the files of
+   the tables, which are others once a table was refilled or swapped. A cached state is served only if it was read under
+   the same token. This query is the one round trip of a hit. Invalidation by the worker could save it, but a message
+   that is still on its way would leave a window in which a stale state is served.
+2. A cached state is *consistent*: the messages and tasks were read in one snapshot with the version, once their
+   projections had applied the event of that version. The projections do not advance together: if some are behind the
    row, the read waits for them. Messages beyond the version are left out; tasks may be newer than it, never older.
-3. The look is walled: who may not see the row is told that there is none, whatever is kept. States are kept by the
-   tenant and the user for whom they were read.
+3. The query is subject to row-level security: a caller who may not see the row gets NotFound, whatever is cached.
+   States are cached by the tenant and the user for whom they were read.
 
-One cache belongs to one event loop and serves all its coroutines. The states are shared: do not change what is in them.
+A cache belongs to one event loop and serves all its coroutines. The states are shared: do not modify them.
 """
 
 from __future__ import annotations
@@ -29,29 +29,27 @@ from psycopg.types.numeric import Int8
 from eventstore import Caller
 from eventstore.database.queries import query
 from eventstore.errors import InputError, translated
-from projections.checkpoints import LAGGING, wait_for_written
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
+from projections.pages import OBJECT_BYTES
 from projections.projection import named
-from projections.read_your_writes import fetch_at_least
+from projections.read_your_writes import LAGGING, fetch_at_least, wait_for_written
 from projections.reading import Reader, not_found
 
 MAX_BYTES = 64 * 1024 * 1024
 
 _ONE_SNAPSHOT = query("projections", "one_snapshot")
-_CACHED = query("projections", "cached")
-_EVENT = query("projections", "event_position")
-_READ_FROM = ("conversations", "messages", "tasks")
-_ROW_BYTES = 1000
-"""About what Python's objects around a row take."""
+_CHANGE_TOKEN = query("projections", "change_token")
+_EVENT_POSITION = query("projections", "event_position")
+_PROJECTIONS = ("conversations", "messages", "tasks")
 
 
-class ConversationMark(NamedTuple):
-    """What a state of a conversation was read from: another mark, perhaps another state.
+class ChangeToken(NamedTuple):
+    """What identifies a state of a conversation: if the token differs, the state may differ.
 
     Attributes:
         id: of the conversation.
         version: of the conversation, as its row has it.
-        tables: their files, and what of the conversation is parked.
+        tables: the files of the tables, and what of the conversation is parked.
     """
 
     id: UUID
@@ -59,23 +57,18 @@ class ConversationMark(NamedTuple):
     tables: tuple[object, ...]
 
 
-class _Kept(NamedTuple):
-    """A state, and what it was read from."""
-
-    mark: ConversationMark
+class _Entry(NamedTuple):
+    token: ChangeToken
     state: ConversationState
     size: int
 
 
-_Key = tuple[Caller, UUID]
-
-
 class ConversationCache:
-    """Reads whole conversations through a cache of the least recently used.
+    """A cache of the least recently used conversations.
 
     Args:
-        reader: whose caller's conversations.
-        max_bytes: of all states together, about; a larger one is read each time.
+        reader: reads the conversations, for its caller.
+        max_bytes: about how much all states together take; a larger one is read each time.
 
     Attributes:
         hits, misses: reads that were served from the cache, and that were not.
@@ -83,117 +76,113 @@ class ConversationCache:
 
     def __init__(self, reader: Reader, max_bytes: int = MAX_BYTES) -> None:
         if not isinstance(max_bytes, int) or max_bytes < 0:
-            raise InputError(f"max_bytes: {max_bytes!r} is no number of bytes")
-        self._reader = reader
+            raise InputError(f"max_bytes: {max_bytes!r} is not a number of bytes")
         from cachetools import LRUCache  # only applications that cache conversations need it
 
-        self._kept: LRUCache[_Key, _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size)
+        self._reader = reader
+        self._entries: LRUCache[tuple[Caller, UUID], _Entry] = LRUCache(max_bytes, getsizeof=lambda entry: entry.size)
         self.hits = 0
         self.misses = 0
 
     def __len__(self) -> int:
-        """How many states are kept."""
-        return len(self._kept)
+        """Return the number of cached states."""
+        return len(self._entries)
 
     @property
     def bytes(self) -> int:
-        """What the kept states take, about."""
-        return int(self._kept.currsize)
+        """About how much the cached states take."""
+        return int(self._entries.currsize)
 
     def clear(self) -> None:
-        """Forgets all states."""
-        self._kept.clear()
+        """Remove all states."""
+        self._entries.clear()
 
     async def conversation(self, conversation: UUID | str, *, at_least: int | None = None) -> ConversationState:
-        """A conversation with all its messages and tasks.
+        """Return a conversation with all its messages and tasks.
 
         Args:
-            at_least: a position that the state must hold, such as that of an append.
+            at_least: a position that the state must include, such as that of an append.
 
         Raises:
-            NotFound: there is none.
-            NotCaughtUp: the workers have not come far enough within the reader's time.
+            NotFound: the conversation does not exist.
+            NotCaughtUp: the workers have not applied enough within the reader's timeout.
         """
-        found = await conversation_mark(self._reader, conversation, at_least=at_least)
-        key = (self._reader.caller, found.id)
-        kept = self._kept.get(key)
-        if kept is not None and kept.mark == found:
+        token = await read_change_token(self._reader, conversation, at_least=at_least)
+        key = (self._reader.caller, token.id)
+        entry = self._entries.get(key)
+        if entry is not None and entry.token == token:
             self.hits += 1
-            return kept.state
+            return entry.state
         self.misses += 1
-        async with whole_snapshot(self._reader, found.id) as (mark, snapshot):
+        async with consistent_snapshot(self._reader, token.id) as (token, snapshot):
             state = await snapshot.read()
-        read = _Kept(mark, state, _size(state))
-        before = self._kept.get(key)
-        if before is None or before.mark.tables != mark.tables or before.mark.version <= mark.version:
-            self._kept.pop(key, None)
-            if read.size <= self._kept.maxsize:
-                self._kept[key] = read
+        current = self._entries.get(key)
+        if current is None or current.token.tables != token.tables or current.token.version <= token.version:
+            self._entries.pop(key, None)
+            size = sum(OBJECT_BYTES + row.size for row in (state.conversation, *state.messages, *state.tasks))
+            if size <= self._entries.maxsize:
+                self._entries[key] = _Entry(token, state, size)
         return state
 
 
-async def conversation_mark(
-    reader: Reader, conversation: UUID | str, *, at_least: int | None = None
-) -> ConversationMark:
-    """Return what tells whether a state of a conversation that was read before is still the present one.
+async def read_change_token(reader: Reader, conversation: UUID | str, *, at_least: int | None = None) -> ChangeToken:
+    """Return the change token of a conversation.
 
     Raises:
-        NotFound: there is no such conversation.
-        NotCaughtUp: the projections have not applied ``at_least`` within the reader's time.
+        NotFound: the conversation does not exist.
+        NotCaughtUp: the projections have not applied ``at_least`` within the reader's timeout.
     """
     given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
-    rows = await fetch_at_least(reader.store, reader.caller, _CACHED, given, _READ_FROM, at_least, reader.timeout)
+    rows = await fetch_at_least(
+        reader.store, reader.caller, _CHANGE_TOKEN, given, _PROJECTIONS, at_least, reader.timeout
+    )
     if not rows:
         raise not_found(conversation)
-    return _mark(rows[0])
+    return _change_token(rows[0])
 
 
 @asynccontextmanager
-async def whole_snapshot(
+async def consistent_snapshot(
     reader: Reader, conversation_id: UUID
-) -> AsyncIterator[tuple[ConversationMark, ConversationSnapshot]]:
-    """A whole conversation, see the module, until the end of the block, and its mark.
+) -> AsyncIterator[tuple[ChangeToken, ConversationSnapshot]]:
+    """Open a consistent snapshot of a conversation (see the module), with its token, until the end of the block.
 
     Raises:
-        NotFound: there is no such conversation.
-        NotCaughtUp: the workers have not come far enough within the reader's time.
+        NotFound: the conversation does not exist.
+        NotCaughtUp: the workers have not applied enough within the reader's timeout.
     """
     store, caller = reader.store, reader.caller
     while True:
         with translated():
             async with store.parts.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
-                rows = await fetch_rows(connection, _CACHED, {"tenant": caller.tenant, "ids": [conversation_id]})
+                given = {"tenant": caller.tenant, "ids": [conversation_id]}
+                rows = await fetch_rows(connection, _CHANGE_TOKEN, given)
                 if not rows:
                     raise not_found(conversation_id)
-                mark = _mark(rows[0])
+                token = _change_token(rows[0])
                 event = {
                     "tenant": caller.tenant,
                     "conversation_id": conversation_id,
-                    "version": Int8(mark.version),
+                    "version": Int8(token.version),
                 }
-                found = await store.log(caller).fetch(_EVENT, event)  # it never changes, whoever looks when
-                if not found:  # the caller may see it no longer
+                # It never changes, so it may be read outside the snapshot.
+                positions = await store.log(caller).fetch(_EVENT_POSITION, event)
+                if not positions:  # the caller may not see it any more
                     raise not_found(conversation_id)
-                [(position,)] = found
-                missing = {
-                    "projections": list(_READ_FROM),
+                [(position,)] = positions
+                written = {
+                    "projections": list(_PROJECTIONS),
                     "conversations": [conversation_id],
                     "positions": [Int8(position)],
                 }
-                if not await fetch_rows(connection, LAGGING, missing):
+                if not await fetch_rows(connection, LAGGING, written):
                     snapshot = await ConversationSnapshot.open(connection, caller.tenant, conversation_id)
                     if snapshot is None:
                         raise not_found(conversation_id)
-                    yield mark, snapshot
+                    yield token, snapshot
                     return
-        await wait_for_written(store, named(list(_READ_FROM)), {conversation_id: int(position)}, timeout=reader.timeout)
+        await wait_for_written(store, named(_PROJECTIONS), {conversation_id: int(position)}, timeout=reader.timeout)
 
 
-def _mark(row: TupleRow) -> ConversationMark:
-    return ConversationMark(row[0], row[1], tuple(row[2:]))
-
-
-def _size(state: ConversationState) -> int:
-    """About what a state takes in memory."""
-    rows = [state.conversation, *state.messages, *state.tasks]
-    return sum(_ROW_BYTES + row.size for row in rows)
+def _change_token(row: TupleRow) -> ChangeToken:
+    return ChangeToken(row[0], row[1], tuple(row[2:]))

@@ -1,18 +1,30 @@
-"""A conversation with its messages and tasks as one transaction sees them, read a stretch of rows at a time."""
+"""Snapshots: a conversation with its messages and tasks as one transaction sees it, at present or in the past.
+
+A conversation as it was is folded from its events by the texts of the projections. These read the relation ``batch``
+and write unqualified names of tables. In a transaction that is rolled back, temporary tables have these names: empty
+ones like the read tables, and a ``batch`` of the conversation's events up to then. So the result is what the
+projections would have made, and no other session sees anything of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
+from psycopg import sql
 from psycopg.rows import TupleRow
 
-from eventstore.database.connection import Connection
-from eventstore.database.queries import query
+from eventstore import Caller, EventStore
+from eventstore.database.connection import PROJECTOR, Connection, set_role
+from eventstore.database.queries import query, query_without
+from eventstore.errors import InputError, NotFound, translated
 from eventstore.read import RawRows
-from projections.pages import MESSAGES, TASKS, Listing, Row, stretches
+from projections.pages import MESSAGES, TASKS, Listing, Row, read_rows
+from projections.projection import named
 from projections.rows import Conversation, Message, Task
 
 _CONVERSATION = query("projections", "conversation")
@@ -20,7 +32,7 @@ _CONVERSATION = query("projections", "conversation")
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """A conversation with all its messages and tasks, in the orders in which the Reader gives them."""
+    """A conversation with all its messages and tasks, in the orders in which the Reader returns them."""
 
     conversation: Conversation
     messages: tuple[Message, ...]
@@ -33,10 +45,10 @@ class ConversationState:
 
 
 class ConversationSnapshot:
-    """What the tables that a connection sees hold of a conversation.
+    """A conversation in the tables that a connection sees, read in chunks.
 
     Args:
-        connection: in a transaction whose statements all see the same.
+        connection: in a transaction whose statements all see the same snapshot.
 
     Attributes:
         conversation: the row of the conversation.
@@ -45,7 +57,7 @@ class ConversationSnapshot:
     def __init__(self, connection: Connection, tenant: str, conversation: Conversation) -> None:
         self.conversation = conversation
         self._connection = connection
-        self._given = {"tenant": tenant, "conversation_id": conversation.id}
+        self._filters = {"tenant": tenant, "conversation_id": conversation.id}
 
     @classmethod
     async def open(cls, connection: Connection, tenant: str, conversation_id: UUID) -> Self | None:
@@ -54,13 +66,13 @@ class ConversationSnapshot:
         return cls(connection, tenant, Conversation.from_row(rows[0])) if rows else None
 
     async def messages(self) -> AsyncIterator[Message]:
-        """The messages up to the version of the conversation's row."""
+        """Yield the messages up to the version of the conversation's row."""
         async for message in self._rows(MESSAGES):
             if message.version <= self.conversation.version:
                 yield message
 
     def tasks(self) -> AsyncIterator[Task]:
-        """The tasks."""
+        """Yield the tasks."""
         return self._rows(TASKS)
 
     async def read(self) -> ConversationState:
@@ -73,11 +85,86 @@ class ConversationSnapshot:
         async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
             return await fetch_rows(self._connection, text, given)
 
-        async for stretch in stretches(fetch, listing, self._given):
-            for row in stretch:
-                yield listing.make(row)
+        async for row in read_rows(fetch, listing, self._filters):
+            yield listing.row_type.from_row(row)
 
 
 async def fetch_rows(connection: Connection, text: str, given: Mapping[str, Any]) -> list[TupleRow]:
     """Return the rows of a statement, JSON as the bytes that came."""
     return await (await RawRows(connection).execute(text.encode(), given)).fetchall()
+
+
+# A conversation as it was
+
+_PROJECTIONS = named(["conversations", "messages", "tasks"])
+_LIMITS = frozenset(("version", "position", "time"))
+_VERSIONS = query("projections", "as_of_versions")
+_CREATE_BATCH = query("projections", "as_of_batch")
+_CREATE_TABLE = sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED)")
+
+
+@asynccontextmanager
+async def snapshot_as_of(
+    store: EventStore,
+    caller: Caller,
+    candidates: list[UUID],
+    *,
+    version: int | None = None,
+    position: int | None = None,
+    time: datetime | None = None,
+) -> AsyncIterator[ConversationSnapshot | None]:
+    """Open a snapshot of a conversation as it was, until the end of the block.
+
+    Args:
+        candidates: the first of them that the caller can see is meant; if there is none, the snapshot is None.
+        version, position, time: give exactly one.
+
+    Raises:
+        InputError: not exactly one of the three is given, or its value is not valid.
+        NotFound: the conversation had not begun then, or has not reached that version.
+    """
+    limit = _checked_limit({"version": version, "position": position, "time": time})
+    # Row-level security decides whether the caller sees it; the projector, which folds it then, sees everything.
+    given = {"tenant": caller.tenant, "ids": candidates}
+    versions: dict[UUID, int] = dict(await store.log(caller).fetch(_VERSIONS, given))
+    found = next((candidate for candidate in candidates if candidate in versions), None)
+    if found is None:
+        yield None
+        return
+    if version is not None and version > versions[found]:
+        raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {version}")
+    async with await store.connect(PROJECTOR) as connection:
+        with translated():
+            async with connection.transaction(force_rollback=True):
+                await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session
+                await _create_tables(connection, store.settings.db_schema)
+                text = query_without("projections", "as_of_events", _LIMITS.difference(limit))
+                parameters = {"tenant": caller.tenant, "conversation_id": found} | limit
+                if (await connection.execute(text.encode(), parameters)).rowcount == 0:
+                    [(name, value)] = limit.items()
+                    raise NotFound(f"conversation {found} had not begun at {name} {value}")
+                for projection in _PROJECTIONS:
+                    await projection.fold(connection)
+                snapshot = await ConversationSnapshot.open(connection, caller.tenant, found)
+                assert snapshot is not None
+                yield snapshot
+
+
+async def _create_tables(connection: Connection, schema: str) -> None:
+    await connection.execute(_CREATE_BATCH)
+    for projection in _PROJECTIONS:
+        for table in projection.tables:
+            await connection.execute(_CREATE_TABLE.format(sql.Identifier(table), sql.Identifier(schema, table)))
+
+
+def _checked_limit(limits: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in limits.items() if value is not None}
+    if len(given) != 1:
+        raise InputError("as of when? give exactly one of version, position and time")
+    [(name, value)] = given.items()
+    if name == "time":
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise InputError(f"time: {value!r} is not a datetime with a time zone")
+    elif not isinstance(value, int) or not 0 <= value < (2**31 if name == "version" else 2**63):
+        raise InputError(f"{name}: {value!r} is not a {name}: give a number from 1")
+    return given

@@ -1,5 +1,5 @@
--- Folds a batch of the log into the table conversations. The first event of a conversation, whatever it is, makes its row.
--- Where a tenant keeps its agents is no conversation of anybody's.
+-- Apply a batch of the log to the table conversations. The first event of a conversation, whatever its type, creates the
+-- row. The conversation in which a tenant registers its agents is not listed.
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,

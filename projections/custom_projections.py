@@ -1,8 +1,8 @@
-"""Custom projections: a .sql file, or an async Python function over typed events.
+"""Custom projections: ``.sql`` files, or async Python functions over typed events.
 
-They are named by the setting ``EVENTSTORE_PROJECTIONS`` (or given to :class:`~projections.Worker` and its like) and
-have checkpoints, parking, rebuilding and verifying like the built-in ones. For that they must be functions of the log
-alone: of the time, of chance, or of other tables nothing may come into their rows.
+The setting ``EVENTSTORE_PROJECTIONS`` names them (or the caller passes them to :class:`~projections.Worker` and other
+functions of this package). They have checkpoints, parking, rebuilding and verification like the built-in ones. For that
+they must be functions of the log alone: their rows must not depend on the time, on random numbers or on other tables.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, SettingsError, translated
 from eventstore.read import RawRows
-from projections.parking import UnprocessableEvent
-from projections.projection import PROJECTIONS, Projection
+from projections.projection import PROJECTIONS, Projection, UnprocessableEvent
 
 Fold = Callable[[Connection, Sequence[Event]], Awaitable[None]]
-"""Applies events, in the order of the log, over a connection that is in a transaction; it must not end that."""
+"""Applies events, in the order of the log, over a connection with an open transaction, which it must not end."""
 
-_EVENTS = query("projections", "batch_events")
-_ADOPT = query("projections", "adopt_table")
-_MISSING = query("projections", "missing_tables")
+_BATCH_EVENTS = query("projections", "batch_events")
+_ADOPT_TABLE = query("projections", "adopt_table")
+_MISSING_TABLES = query("projections", "missing_tables")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
 _HEADER = re.compile(r"^-- (projection|tables):\s*(.+?)\s*$", re.MULTILINE)
 _SECTION = re.compile(r"^-- (setup|batch)[ \t]*\n(.*?)(?=^-- (?:setup|batch)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -49,22 +48,22 @@ class PythonProjection(Projection):
 
     @cached_property
     def text(self) -> str | None:
-        """None: there are no statements."""
+        """None: it has no statements."""
         return None
 
     @property
     def largest_batch(self) -> int:
-        """Events that are handed over at a time: all of them are held in memory."""
+        """Events that a batch should have at most: all of them are in memory at once."""
         return 5_000
 
     @property
     def needs_keys(self) -> bool:
-        """Always: nobody knows what it says to the server."""
+        """True: its statements are not known."""
         return True
 
     @cached_property
     def source(self) -> str:
-        """SHA-256 of the module that the function stands in."""
+        """SHA-256 of the module that defines the function."""
         assert self.function is not None
         try:
             text = inspect.getsource(inspect.getmodule(self.function) or self.function)
@@ -73,9 +72,9 @@ class PythonProjection(Projection):
         return hashlib.sha256(text.encode()).hexdigest()
 
     async def fold(self, connection: Connection) -> None:
-        """Calls the function with what the relation ``batch`` of the connection shows."""
+        """Call the function with the events that the relation ``batch`` of the connection shows."""
         assert self.function is not None
-        rows = await (await RawRows(connection).execute(_EVENTS)).fetchall()
+        rows = await (await RawRows(connection).execute(_BATCH_EVENTS)).fetchall()
         if not rows:
             return
         try:
@@ -87,29 +86,30 @@ class PythonProjection(Projection):
 
 
 def projection(name: str, *tables: str, setup: str = "") -> Callable[[Fold], PythonProjection]:
-    """Makes a projection of an async function.
+    """Return a decorator that makes a projection of an async function.
 
     Args:
         name: of the projection.
-        tables: that it alone writes; one of its own name if left out.
-        setup: statements that make the tables.
+        tables: the tables that it alone writes; by default one with its name.
+        setup: statements that create the tables.
     """
 
-    def of(function: Fold) -> PythonProjection:
-        _check_names(name, tables or (name,))
+    def decorate(function: Fold) -> PythonProjection:
+        _check_names(name, *tables)
         return PythonProjection(name, tables or (name,), None, setup, function=function)
 
-    return of
+    return decorate
 
 
 def from_file(path: Path) -> Projection:
-    """The projection of a ``.sql`` file.
+    """Return the projection that a ``.sql`` file defines.
 
-    The file says ``-- projection: NAME`` and ``-- tables: NAME, NAME``, each by default the name of the file; after a
-    line ``-- setup`` stand the statements that make the tables, after ``-- batch`` those that apply a batch.
+    The lines ``-- projection: NAME`` and ``-- tables: NAME, NAME`` name it and its tables; by default both have the
+    name of the file. The statements that create the tables follow a line ``-- setup``, those that apply a batch follow
+    a line ``-- batch``.
 
     Raises:
-        SettingsError: it cannot be read, or has no such section.
+        SettingsError: the file cannot be read, or has no section ``-- batch``.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def from_file(path: Path) -> Projection:
     headers: dict[str, str] = dict(_HEADER.findall(text))
     name = headers.get("projection", path.stem)
     tables = tuple(table.strip() for table in headers.get("tables", name).split(","))
-    _check_names(name, tables)
+    _check_names(name, *tables)
     sections: dict[str, str] = dict(_SECTION.findall(text))
     if not sections.get("batch", "").strip():
         raise SettingsError(
@@ -127,64 +127,66 @@ def from_file(path: Path) -> Projection:
     return Projection(name, tables, sections["batch"], sections.get("setup", ""))
 
 
-def load(named: str) -> tuple[Projection, ...]:
-    """The built-in projections and those that the setting names, separated by commas: ``.sql`` files, ``module:name``.
+def load(setting: str) -> tuple[Projection, ...]:
+    """Return the built-in projections and those of a setting: ``.sql`` files and ``module:name``, comma-separated.
 
     Raises:
-        SettingsError: one of them cannot be had, or a name or a table stands twice.
+        SettingsError: a projection cannot be loaded, or two have the same name or a table in common.
     """
-    found = list(PROJECTIONS)
-    for word in filter(None, (word.strip() for word in named.split(","))):
-        one = from_file(Path(word)) if word.endswith(".sql") else _imported(word)
-        for other in found:
-            shared = {other.name} & {one.name} or set(other.tables) & set(one.tables)
+    projections = list(PROJECTIONS)
+    for entry in filter(None, (entry.strip() for entry in setting.split(","))):
+        loaded = from_file(Path(entry)) if entry.endswith(".sql") else _imported(entry)
+        for other in projections:
+            shared = {other.name} & {loaded.name} or set(other.tables) & set(loaded.tables)
             if shared:
                 raise SettingsError(
-                    f"EVENTSTORE_PROJECTIONS: {word}: {shared.pop()} is taken by projection {other.name}"
+                    f"EVENTSTORE_PROJECTIONS: {entry}: {shared.pop()} is taken by projection {other.name}"
                 )
-        found.append(one)
-    return tuple(found)
+        projections.append(loaded)
+    return tuple(projections)
+
+
+def _imported(entry: str) -> Projection:
+    module, colon, name = entry.partition(":")
+    try:
+        imported = getattr(import_module(module), name) if colon else None
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"EVENTSTORE_PROJECTIONS: {entry}: {error}") from None
+    if not isinstance(imported, Projection):
+        raise SettingsError(f"EVENTSTORE_PROJECTIONS: {entry}: expected a path that ends in .sql, or module:projection")
+    return imported
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise SettingsError(
+                f"{name!r} is not a name for a projection or its table: use lower-case letters, digits and _"
+            )
 
 
 async def prepare(store: EventStore, projections: Sequence[Projection]) -> None:
-    """Makes the tables that projections bring along, as the login itself.
+    """Create the missing tables of projections that have a setup, under the role of the login.
 
     Raises:
-        EventStoreError: it may not, or the statements fail.
+        EventStoreError: the login lacks the privilege, or the statements fail.
     """
-    for one in projections:
-        if not one.setup:
-            continue
-        connection = await store.connect(role=None)
-        try:
-            with translated():
-                tables = {"tables": list(one.tables)}
-                async with connection.transaction():
-                    await connection.execute("SET LOCAL ROLE NONE")  # a pooler may have lent a session of another
-                    if not await (await connection.execute(_MISSING, tables)).fetchall():
-                        continue
-                    await connection.execute(one.setup.encode())
-                    missing = await (await connection.execute(_MISSING, tables)).fetchall()
-                    if missing:
-                        raise SettingsError(f"projection {one.name}: its setup does not make the table {missing[0][0]}")
-                    for table in one.tables:
-                        await connection.execute(_ADOPT, {"table": table})
-        finally:
-            await connection.close()
+    for each in projections:
+        if each.setup:
+            async with await store.connect(role=None) as connection:
+                with translated():
+                    async with connection.transaction():
+                        await _create_tables(connection, each)
 
 
-def _imported(word: str) -> Projection:
-    module, colon, name = word.partition(":")
-    try:
-        one = getattr(import_module(module), name) if colon else None
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"EVENTSTORE_PROJECTIONS: {word}: {error}") from None
-    if not isinstance(one, Projection):
-        raise SettingsError(f"EVENTSTORE_PROJECTIONS: {word}: expected a path that ends in .sql, or module:projection")
-    return one
-
-
-def _check_names(name: str, tables: Sequence[str]) -> None:
-    for word in (name, *tables):
-        if not _NAME.fullmatch(word):
-            raise SettingsError(f"{word!r} is no name for a projection or its table: lower-case letters, digits and _")
+async def _create_tables(connection: Connection, projection: Projection) -> None:
+    tables = {"tables": list(projection.tables)}
+    await connection.execute("SET LOCAL ROLE NONE")  # a pooler may have lent another client's session
+    if not await (await connection.execute(_MISSING_TABLES, tables)).fetchall():
+        return
+    await connection.execute(projection.setup.encode())
+    missing = await (await connection.execute(_MISSING_TABLES, tables)).fetchall()
+    if missing:
+        raise SettingsError(f"projection {projection.name}: its setup does not create the table {missing[0][0]}")
+    for table in projection.tables:
+        await connection.execute(_ADOPT_TABLE, {"table": table})

@@ -1,7 +1,7 @@
-"""Inline projection: rows that are there the instant an append returns, because they are part of its transaction.
+"""Inline projections: rows that exist the instant an append returns, because they are part of its transaction.
 
-For tables of their own, which no worker follows. Such an append has its transaction to itself: it is not sent together
-with others, so that a projection that fails refuses this append and no other.
+They have tables of their own, which no worker maintains. Such an append has its transaction to itself instead of
+joining a batch, so a projection that fails refuses this append and no other.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from eventstore.ids import parse_uuid
 from projections.custom_projections import prepare
 from projections.projection import Projection
 
-_VIEW = query("projections", "batch_inline")
+_BATCH_VIEW = query("projections", "batch_inline")
 _APPEND = query("projections", "append_inline")
-_SHOW = query("projections", "show_positions")
+_SHOW_POSITIONS = query("projections", "show_positions")
 
 
 class InlineAppender:
-    """Appends and projects in one transaction, over connections of its own."""
+    """An appender that projects in the transaction of each append, over connections of its own.
+
+    Open it with ``async with``.
+
+    Args:
+        connections: appends that can run at a time.
+    """
 
     def __init__(self, store: EventStore, projections: Sequence[Projection], *, connections: int = 4) -> None:
-        """One that is not open yet; use ``async with``.
-
-        Args:
-            connections: appends that can be under way at a time.
-        """
         self._store = store
         self._projections = projections
         self._size = connections
@@ -72,68 +73,64 @@ class InlineAppender:
         tenant: str | None = None,
         user: str | None = None,
     ) -> AppendResult:
-        """Appends as :meth:`eventstore.EventStore.append` does, and applies the projections to what is new.
+        """Append as :meth:`eventstore.EventStore.append` does, and apply the projections to the new events.
 
         Raises:
             EventStoreError: as there; or a projection failed, and nothing was written.
         """
         if self._pool is None:
             raise StoreClosed
-        given = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
+        new = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
         target = parse_uuid(conversation_id, "conversation_id")
         caller = self._store.caller(tenant, user)
         batch = EncodedAppend(
-            caller.tenant, [Append(target, given, expected)], self._store.settings.max_content_bytes
+            caller.tenant, [Append(target, new, expected)], self._store.settings.max_content_bytes
         ).encode()
         parameters = {
             "tenant": caller.tenant,
             "conversation_id": target,
             "expected": encode_expected(expected),
-            **_columns(batch),
+            "ids": [event.id for event in new],
+            "types": [event.data.event_type for event in new],
+            "versions": [event.schema_version for event in new],
+            "actors": [event.actor for event in new],
+            "contents": [_json_text(row[4]) for row in batch.rows],
+            "metadatas": [_json_text(row[5]) for row in batch.rows],
         }
         try:
             async with self._pool.transaction(caller) as connection:
                 rows = await (await connection.execute(_APPEND, parameters)).fetchall()
-                await self._project(connection, [position for position, _, _, is_new in rows if is_new])
+                if positions := [position for position, _, _, is_new in rows if is_new]:
+                    await self._project(connection, positions)
         except psycopg.Error as error:
-            raise _explained(error, target, expected) from error
-        return AppendResult([Appended(target, event.id, *row) for event, row in zip(given, rows, strict=True)])
+            raise _append_error(error, target, expected) from error
+        return AppendResult([Appended(target, event.id, *row) for event, row in zip(new, rows, strict=True)])
 
     async def _project(self, connection: Connection, positions: list[int]) -> None:
-        """As the projector, from here to the end of the transaction: writers append, and that is all."""
-        if positions:
-            await set_role(connection, self._store.settings, PROJECTOR)
-            await connection.execute(_VIEW.encode())
-            await connection.execute(_SHOW, {"positions": positions})
-            for projection in self._projections:
-                await projection.fold(connection)
+        """Apply the projections under the projector's role until the transaction ends: writers can only append."""
+        await set_role(connection, self._store.settings, PROJECTOR)
+        await connection.execute(_BATCH_VIEW.encode())
+        await connection.execute(_SHOW_POSITIONS, {"positions": positions})
+        for projection in self._projections:
+            await projection.fold(connection)
 
 
-def _columns(batch: EncodedAppend) -> dict[str, list[Any]]:
-    """The events of an append, as parameters."""
-    ids, types, versions, actors, contents, metadatas = (
-        [without_length(value) for value in column] for column in zip(*batch.rows, strict=True)
-    )
-    return {
-        "ids": [UUID(bytes=value) for value in ids],
-        "types": [value.decode() for value in types],
-        "versions": [int.from_bytes(value, "big") for value in versions],
-        "actors": [value.decode() for value in actors],
-        "contents": [value[1:].decode() for value in contents],
-        "metadatas": [value[1:].decode() for value in metadatas],
-    }
+def _json_text(value: bytes) -> str:
+    """Return the JSON text of a ``jsonb`` in binary format, without the number of the format."""
+    return without_length(value)[1:].decode()
 
 
-def _explained(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVersion) -> EventStoreError:
-    if error.sqlstate == "ES001":
-        return WrongExpectedVersion(conversation_id, expected, _detail(error)["actual"])
-    if error.sqlstate == "ES008":
-        return ConversationIsDeleted(conversation_id)
-    if error.sqlstate == "ES007":
-        return Forbidden(conversation_id)
-    if error.sqlstate == "ES002":
-        detail = _detail(error)
-        return EventIdConflict(conversation_id, detail["event_id"], detail["differences"])
+def _append_error(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVersion) -> EventStoreError:
+    match error.sqlstate:
+        case "ES001":
+            return WrongExpectedVersion(conversation_id, expected, _detail(error)["actual"])
+        case "ES002":
+            detail = _detail(error)
+            return EventIdConflict(conversation_id, detail["event_id"], detail["differences"])
+        case "ES007":
+            return Forbidden(conversation_id)
+        case "ES008":
+            return ConversationIsDeleted(conversation_id)
     return translate(error)
 
 

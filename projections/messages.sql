@@ -1,8 +1,8 @@
--- Folds a batch of the log into the table messages: a row for each message added, under the id of its event.
+-- Apply a batch of the log to the table messages: a row for each message added, under the id of its event.
 --
--- The column content is never null: it holds the text that was sent, else the text of the parts. So that the message
--- can be given back as it was sent (eventstore/message_format.py), a text that was sent empty, or beside parts, stands in extra,
--- and the order of its members (eventstore/member_order.py) in member_order.
+-- The column content is never null: it has the text that was sent, otherwise the text of the parts. So that the message
+-- can be returned as it was sent (eventstore/message_format.py), extra has a text that was sent empty or beside parts, and
+-- member_order has the order of its members (eventstore/member_order.py).
 INSERT INTO messages (id, conversation_id, tenant_id, version, role, content, parts, created_at, actor, given_id,
                       extra, metadata, member_order)
 SELECT b.id, b.conversation_id, b.tenant_id, b.version,

@@ -1,5 +1,5 @@
--- Folds a batch of the log into the table pending_messages: a row for each message that awaits an answer, until it is
--- answered. Ids are compared as texts: nothing that the log can hold makes that fail.
+-- Apply a batch of the log to the table pending_messages: a row for each message that awaits an answer, until it is
+-- answered. Ids are compared as texts, which cannot fail, whatever the log holds.
 DELETE FROM pending_messages p
  USING batch b
  WHERE b.event_type = 'message.answered'

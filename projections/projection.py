@@ -1,4 +1,4 @@
-"""A projection: a function from the log to read tables, versioned by the hash of its text."""
+"""Projections: functions from the log to read tables, versioned by the hash of their text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from eventstore.database.connection import Connection
 from eventstore.errors import NotFound
 
 PARTITIONS = 16
-"""Parts of the conversations that have checkpoints of their own; the function ``partition_of`` tells which."""
+"""Number of parts that the conversations are divided into (``partition_of``), each with checkpoints of its own."""
+
+
+class UnprocessableEvent(Exception):
+    """An exception of a projection in Python, other than one of the database."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Projection:
     Attributes:
         name: its name.
         tables: the read tables that it alone writes.
-        statements: its text: statements that read the relation ``batch`` and write unqualified table names. None is
-            the text of the file of its name in this package.
-        setup: statements that make its tables, where the migrations do not.
-        is_low_priority: whether a worker applies it beside the others, so that they need not wait for it.
-        is_awaited: whether a worker applies it before the others: somebody waits for its rows to appear.
+        statements: statements that read the relation ``batch`` and write unqualified table names. None stands for the
+            text of the file ``<name>.sql`` in this package.
+        setup: statements that create its tables, unless the migrations do.
+        is_low_priority: whether a worker applies it on a connection of its own, so that no other waits for it.
+        is_awaited: whether a worker applies it before the others, because callers wait for its rows.
     """
 
     name: str
@@ -39,45 +43,45 @@ class Projection:
 
     @cached_property
     def text(self) -> str | None:
-        """The statements; None where the projection is written in Python."""
+        """The statements; None if the projection is written in Python."""
         if self.statements is not None:
             return self.statements
         return files("projections").joinpath(f"{self.name}.sql").read_text(encoding="utf-8")
 
     @cached_property
     def source(self) -> str:
-        """SHA-256 of what makes the rows, in hexadecimal."""
+        """SHA-256 of the definition, in hexadecimal."""
         return hashlib.sha256((self.text or "").encode()).hexdigest()
 
     @property
     def is_built_in(self) -> bool:
-        """Whether its text is a file of this package."""
+        """Whether the text is a file of this package."""
         return self.statements is None and self.text is not None
 
     @property
     def largest_batch(self) -> int:
-        """Events that it should be given at a time at most."""
+        """Events that a batch should have at most."""
         return 100_000
 
     @property
     def needs_keys(self) -> bool:
-        """Whether its tables must have their primary and unique keys before they are filled, as ON CONFLICT asks."""
+        """Whether the tables must have their primary and unique keys before they are filled, as ON CONFLICT demands."""
         return re.search(r"\bon\s+conflict\b", self.text or "", re.IGNORECASE) is not None
 
     async def fold(self, connection: Connection) -> None:
-        """Applies what the relation ``batch`` of the connection shows."""
+        """Apply the events that the relation ``batch`` of the connection shows."""
         await connection.execute((self.text or "").encode())
 
 
 @dataclass(frozen=True)
 class StoredProjection(Projection):
-    """What tables are made by, where that is not what this version has: kept in the database until they are rebuilt."""
+    """The definition that tables were made by, if it is not the one of this version; stored until they are rebuilt."""
 
     stored_source: str = ""
 
     @cached_property
     def source(self) -> str:
-        """SHA-256 of what made the rows, as it is stored."""
+        """SHA-256 of the definition, as it is stored."""
         return self.stored_source
 
 
@@ -94,7 +98,7 @@ PROJECTIONS: tuple[Projection, ...] = (
             "statistics_conversations",
             "statistics_answers",
             "statistics_tasks",
-            "statistics_stays",
+            "statistics_status_periods",
         ),
         is_low_priority=True,
     ),
@@ -104,10 +108,10 @@ PROJECTIONS: tuple[Projection, ...] = (
 
 
 def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
-    """The projections of these names; all of them for none.
+    """Return the projections with these names; all of them if no name is given.
 
     Raises:
-        NotFound: there is no such projection.
+        NotFound: no projection has the name.
     """
     by_name = {projection.name: projection for projection in known}
     for name in names:

@@ -1,15 +1,16 @@
-"""Reading your writes: queries that wait until the projections have applied a position.
+"""Positions that projections have applied, and reads that wait for them (read your writes).
 
-The tables follow the log in partitions of the conversations. Usually all of them have applied the position, and the
-statement itself sees that. Otherwise the log tells which conversations the tenant wrote to in between, and only their
-partitions are waited for, however far behind what others wrote keeps the rest. An event is in its table once the
-checkpoint of its partition is at or above its position. All appends of the tenant that were acknowledged before the
-read are seen in the log: they are committed.
+The tables follow the log in partitions of the conversations. Usually all partitions have applied the position that a
+read must see, and the read's own statement tells. Otherwise the log tells which conversations the tenant has written to
+in between, and the read waits only for their partitions, however far the rest is behind with what others wrote. An
+event is in its table once the checkpoint of its partition is at or above its position. The log shows all appends of the
+tenant that were acknowledged before the read, because they are committed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,14 +19,76 @@ from psycopg.types.numeric import Int8
 
 from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
-from eventstore.errors import InputError
+from eventstore.errors import InputError, NotCaughtUp
 from eventstore.read import RawRows
-from projections.checkpoints import Written, wait_for_written
-from projections.projection import named
+from projections.projection import PARTITIONS, PROJECTIONS, Projection, named
 
-OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
-"""The position that projections have applied."""
+Written = Mapping[UUID | None, int]
+"""Positions by the conversation that they were written to; None stands for any conversation."""
+
+POSITION_OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
+"""The statement for the position that projections have applied in all partitions."""
+LAGGING = query("projections", "lagging")
+_POSITION = query("projections", "position")
 _WRITTEN = query("projections", "written")
+_AT_LEAST = query("projections", "at_least")
+_POLL_SECONDS = 0.01
+
+
+async def applied_position(
+    store: EventStore,
+    projections: Sequence[Projection] = PROJECTIONS,
+    partitions: Sequence[int] = tuple(range(PARTITIONS)),
+) -> int:
+    """Return the position up to which all of the projections have applied the log, in all of the partitions."""
+    given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}
+    [(position,)] = await store.parts.reader.fetch(_POSITION, given)
+    return int(position)
+
+
+async def wait_for(
+    store: EventStore, position: int, *, projections: Sequence[Projection] = PROJECTIONS, timeout: float = 10.0
+) -> None:
+    """Return once the projections have applied a position, such as that of an append.
+
+    Args:
+        timeout: in seconds.
+
+    Raises:
+        NotCaughtUp: they have not applied it within the timeout.
+    """
+    await wait_for_written(store, projections, {None: position}, timeout=timeout)
+
+
+async def wait_for_written(
+    store: EventStore, projections: Sequence[Projection], written: Written, *, timeout: float
+) -> None:
+    """Return once the projections have applied what was written to these conversations.
+
+    Raises:
+        NotCaughtUp: they have not applied it within ``timeout`` seconds.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout
+    while missing := await lagging(store, projections, written):
+        if asyncio.get_running_loop().time() > deadline:
+            raise NotCaughtUp(
+                f"the read tables have not applied position {max(missing.values())} after {timeout} seconds: "
+                "is a worker running? eventstore up or eventstore project starts one"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def lagging(store: EventStore, projections: Sequence[Projection], written: Written) -> dict[int, int]:
+    """Return the partitions in which a projection has not applied what was written, and the highest position in each.
+
+    Partitions without any of the conversations do not count: each partition has a checkpoint of its own.
+    """
+    given = {
+        "projections": [projection.name for projection in projections],
+        "conversations": list(written),
+        "positions": list(written.values()),
+    }
+    return dict(await store.parts.reader.fetch(LAGGING, given))
 
 
 async def fetch_at_least(
@@ -37,13 +100,16 @@ async def fetch_at_least(
     at_least: int | None,
     timeout: float,
 ) -> list[TupleRow]:
-    """Return the rows of a statement, once they hold what the caller's tenant appended up to a position; None is any.
+    """Return the rows of a statement once they hold what the caller's tenant appended up to a position.
 
-    If they do, which the statement itself tells, there is no other.
+    It takes one statement if they do already.
+
+    Args:
+        at_least: the position; None does not wait.
 
     Raises:
-        InputError: ``at_least`` is no position.
-        NotCaughtUp: they have not within ``timeout`` seconds.
+        InputError: ``at_least`` is not a position.
+        NotCaughtUp: the projections have not applied it within ``timeout`` seconds.
     """
     if at_least is None:
         return await store.tables(caller).fetch(text, given, cursor=RawRows)
@@ -62,27 +128,27 @@ async def fetch_with_position(
 ) -> tuple[list[TupleRow], int]:
     """Return the rows of :func:`fetch_at_least`, and the position up to which they hold the tenant's events."""
     if not isinstance(at_least, int) or not 0 <= at_least < 2**63:
-        raise InputError(f"at_least: {at_least!r} is no position: give that of an append's result")
+        raise InputError(f"at_least: {at_least!r} is not a position: give that of an append's result")
     text = at_least_text(text)
     given = given | {"projections": list(projections), "at_least": Int8(at_least)}
     rows = await store.tables(caller).fetch(text, given, cursor=RawRows)
     if (applied := rows[0][0]) < at_least:
         written = await written_between(store, caller.tenant, applied, at_least)
-        await wait_for_written(store, named(list(projections)), written, timeout=timeout)
+        await wait_for_written(store, named(projections), written, timeout=timeout)
         rows = await store.tables(caller).fetch(text, given | {"at_least": Int8(0)}, cursor=RawRows)
     return [row[1:] for row in rows if row[1] is not None], max(at_least, rows[0][0])
 
 
-async def written_between(store: EventStore, tenant: str, after: int, until: int) -> Written:
-    """Return the conversations that a tenant wrote to behind a position and up to one of its own, and where.
+def at_least_text(text: str) -> str:
+    """Return a statement that prepends to each row of another the position that the projections have applied."""
+    return _AT_LEAST.format(position=POSITION_OF_ALL_PARTITIONS, page=text)
 
-    If no event of the tenant is at ``until``, nothing is known of that position, and all conversations stand for it.
+
+async def written_between(store: EventStore, tenant: str, after: int, until: int) -> Written:
+    """Return the conversations that a tenant wrote to above ``after`` and up to ``until``, with their positions.
+
+    If the tenant has no event at ``until``, nothing is known of that position, and all conversations count.
     """
     given = {"tenant": tenant, "after": Int8(after), "until": Int8(until)}
-    found: dict[UUID | None, int] = dict(await store.log(Caller(tenant)).fetch(_WRITTEN, given))
-    return found if until in found.values() else {None: until}
-
-
-def at_least_text(page: str) -> str:
-    """The statement that reads a page, and in each row first how far the projections are."""
-    return query("projections", "at_least").format(position=OF_ALL_PARTITIONS, page=page)
+    written: dict[UUID | None, int] = dict(await store.log(Caller(tenant)).fetch(_WRITTEN, given))
+    return written if until in written.values() else {None: until}

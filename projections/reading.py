@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import wraps
@@ -14,9 +14,8 @@ from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter
-from projections.as_of import snapshot_as_of
 from projections.audit import read_audit_trail
-from projections.conversation_snapshot import ConversationSnapshot, ConversationState
+from projections.conversation_snapshot import ConversationSnapshot, ConversationState, snapshot_as_of
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
@@ -25,7 +24,6 @@ from projections.pages import (
     TASKS,
     Listing,
     Page,
-    PageRequest,
     Row,
     check_flag,
     conversations,
@@ -34,61 +32,38 @@ from projections.pages import (
 from projections.read_your_writes import fetch_at_least
 from projections.rows import Conversation, Message, Task
 
-# For whom the read side asks: given as a tenant, or as a caller
-
-
-def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:
-    """The caller that was given, or the whole of a tenant, which is the store's own if left out.
-
-    Raises:
-        InputError: both are given, or the store is not an EventStore.
-        InvalidEvent: the tenant is no name.
-    """
-    if not isinstance(store, EventStore):
-        raise InputError(f"store: expected an EventStore, got a {type(store).__name__}")
-    if caller is None:
-        return store.caller(tenant)
-    if not isinstance(caller, Caller):
-        raise InputError(f"caller: expected a Caller, got a {type(caller).__name__}")
-    if tenant is not None:
-        raise InputError(f"tenant: {tenant!r} is given beside a caller, who names one: leave out one of them")
-    return caller
-
-
-# Reading the read tables: conversations, messages, tasks and the audit trail, filtered, in pages
-
 By: TypeAlias = Literal["updated", "created"]
 """The time by which conversations are ordered."""
 
 WAIT_SECONDS = 10.0
-"""How long a read waits for a position that it must have seen."""
+"""How long a read waits for a position that it must include, by default."""
 
 _CONVERSATION = query("projections", "conversation")
 
 
 class Reader:
-    """Reads what one tenant has, or what one user of it may see.
+    """A reader of the data of one tenant, or of what one user of it may see.
 
-    Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor that, given as ``after`` to
-    the same call, brings the next ones; :func:`every` goes through all of them. A page is one statement. Without a
-    limit a list comes whole, with a statement for each thousand rows. ``since`` and ``until`` are a half-open range of
-    aware times.
+    Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor which, passed as ``after``
+    to the same call, returns the next ones; :func:`every` yields the rows of all pages. A page is one statement.
+    Without a limit the whole list is read, with a statement for each thousand rows. ``since`` and ``until`` are a
+    half-open range of aware times.
 
-    Every read of the read tables takes ``at_least``, such as the ``position`` of an append: it then holds what was
-    appended until there, and waits for the workers if need be; that costs no further statement where they have come so
-    far.
+    Every read of the read tables takes ``at_least``, such as the ``position`` of an append: the result then includes
+    what was appended up to there. The read waits for the workers if necessary; if they have applied the position
+    already, it costs no further statement.
 
     Args:
-        tenant: the store's own if left out.
+        tenant: by default that of the store.
         timeout: seconds to wait at most.
-        caller: the tenant, and the user where only what they may see is to be read; in the place of ``tenant``.
+        caller: the tenant, and the user if only what they may see is read; instead of ``tenant``.
 
     Attributes:
         store, tenant, caller, timeout: as given.
 
     Raises:
         InvalidCursor: a cursor is damaged, or was made with another order or other filters.
-        NotCaughtUp: the workers have not come to ``at_least`` within the time.
+        NotCaughtUp: the workers have not applied ``at_least`` within the timeout.
     """
 
     def __init__(
@@ -120,31 +95,30 @@ class Reader:
         after: str | None = None,
         at_least: int | None = None,
     ) -> Page[Conversation]:
-        """Conversations, the latest updated first.
+        """Return conversations, by default the last updated first.
 
         Args:
-            active: only active, or only archived ones.
-            deleted: the hidden ones too.
+            active: only active ones, or only archived ones.
+            deleted: also deleted ones.
             actor: only those in which this actor caused an event.
             since, until: of the time by which they are ordered.
-            by: the time of the last update, or that of the beginning. The latter never changes: through pages in that
-                order comes each conversation that was there at the first exactly once. An update moves a conversation
-                to the newest end: newest first, one that is updated between two pages may be left out, but
-                comes in no two of them; oldest first, it comes again, but is not left out.
+            by: the time of the last update, or that of the beginning. The latter never changes: pages in that order
+                have each conversation that existed at the first page exactly once. An update moves a conversation to
+                the newest end: newest first, a conversation that is updated between two pages may be missing, but is
+                never in two of them; oldest first, it may be in two, but is never missing.
         """
-        if by not in ("updated", "created"):
-            raise InputError(f"by: {by!r} is unknown: choose updated or created")
+        check_choice(by, "by", ("updated", "created"))
         if active is not None:
             check_flag(active, "active")
-        filters = {"active": active, **_hiding(deleted=deleted), **_checked(actor, since, until)}
+        filters = {"active": active, **_deleted_filter(deleted), **_checked(actor, since, until)}
         listing = conversations(by, of_actor=actor is not None)
         return await self._page(listing, filters, newest_first, limit, after, at_least)
 
     async def conversation(self, conversation: UUID | str, *, at_least: int | None = None) -> Conversation:
-        """One conversation, hidden or not, by its id or by the id that its client gave it.
+        """Return a conversation, deleted or not, by its id or by the id that its client gave it.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
         rows = await fetch_at_least(
@@ -169,21 +143,21 @@ class Reader:
         after: str | None = None,
         at_least: int | None = None,
     ) -> Page[Message]:
-        """The messages of a conversation in its order, or those of all by the time when they happened.
+        """Return the messages of a conversation in its order, or those of all conversations by ``created_at``.
 
         Args:
-            conversation_id: None is all conversations.
-            role, actor: only those of this role or actor. Where few are, a page looks at many more: bound it by time.
+            conversation_id: None reads all conversations.
+            role, actor: only those of this role or actor. If these are few, a page scans many others: limit the time.
             since, until: of ``created_at``.
             after_version: of a conversation, only those above this version.
-            deleted: of all conversations, those of deleted ones too.
+            deleted: of all conversations, also those of deleted ones.
         """
-        _known(role, Role, "role")
+        check_choice(role, "role", (None, *Role))
         filters = {"role": role, **_checked(actor, since, until)}
         if conversation_id is None:
             if after_version is not None:
-                raise InputError("after_version: is one of a conversation: name that too")
-            filters |= _hiding(deleted=deleted)
+                raise InputError("after_version: is a version of one conversation: give conversation_id too")
+            filters |= _deleted_filter(deleted)
             return await self._page(ALL_MESSAGES, filters, newest_first, limit, after, at_least)
         filters |= {"after_version": after_version, "conversation_id": parse_uuid(conversation_id, "conversation_id")}
         return await self._page(MESSAGES, filters, newest_first, limit, after, at_least)
@@ -201,19 +175,19 @@ class Reader:
         after: str | None = None,
         at_least: int | None = None,
     ) -> Page[Task]:
-        """The tasks of a conversation, or of all, by the time when they were created.
+        """Return the tasks of a conversation, or of all conversations, by ``created_at``.
 
         Args:
-            conversation_id: None is all conversations.
+            conversation_id: None reads all conversations.
             status: only those in this status.
             since, until: of ``created_at``.
-            deleted: of all conversations, those of deleted ones too.
+            deleted: of all conversations, also those of deleted ones.
         """
-        _known(status, TaskStatus, "status")
+        check_choice(status, "status", (None, *TaskStatus))
         filters = {"status": status, **_checked(None, since, until)}
         if conversation_id is None:
             listing = ALL_TASKS if status is None else ALL_TASKS_IN_STATUS
-            filters |= _hiding(deleted=deleted)
+            filters |= _deleted_filter(deleted)
             return await self._page(listing, filters, newest_first, limit, after, at_least)
         filters |= {"conversation_id": parse_uuid(conversation_id, "conversation_id")}
         return await self._page(TASKS, filters, newest_first, limit, after, at_least)
@@ -230,20 +204,26 @@ class Reader:
         limit: int | None = None,
         after: str | None = None,
     ) -> Page[Event]:
-        """The audit trail: the events of a conversation in its order, or those of all in the order of the log.
+        """Return the audit trail: the events of a conversation in its order, or those of all in the order of the log.
 
         It is read from the log itself: an append is in its conversation's trail once it has returned. A page of all
-        takes a statement more, for the position up to which the log is final, and further ones where a filter
-        lets few events through.
+        conversations takes one more statement, for the position up to which the log is final, and further ones if few
+        events match the filters.
 
         Args:
-            conversation_id: None is all conversations.
+            conversation_id: None reads all conversations.
             types, actor: only events of these types, of this actor.
-            since, until: of ``timestamp``, when the log took the event.
+            since, until: of ``timestamp``, when the event was appended.
         """
-        which = Filter(types, actor, since, until)
-        conversation = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
-        return await read_audit_trail(self.store, self.caller, conversation, which, newest_first, limit, after)
+        return await read_audit_trail(
+            self.store,
+            self.caller,
+            None if conversation_id is None else parse_uuid(conversation_id, "conversation_id"),
+            Filter(types, actor, since, until),
+            newest_first=newest_first,
+            limit=limit,
+            after=after,
+        )
 
     async def conversation_at(
         self,
@@ -253,17 +233,17 @@ class Reader:
         position: int | None = None,
         time: datetime | None = None,
     ) -> ConversationState:
-        """A conversation with its messages and tasks as it was, folded from the log by the projections themselves.
+        """Return a conversation with its messages and tasks as it was, folded from the log by the projections.
 
-        Give one of:
+        Give exactly one of:
 
         Args:
             version: as it was at this version.
-            position: as it was when the log had come to this position.
-            time: as the log knew it at this time (``timestamp``).
+            position: as it was when the log had reached this position.
+            time: as the log had it at this time (``timestamp``).
 
         Raises:
-            NotFound: there is no such conversation, or there was none then, or it has not come to that version.
+            NotFound: the conversation does not exist, or did not exist then, or has not reached that version.
         """
         async with self.snapshot_at(conversation, version=version, position=position, time=time) as snapshot:
             return await snapshot.read()
@@ -277,24 +257,24 @@ class Reader:
         position: int | None = None,
         time: datetime | None = None,
     ) -> AsyncIterator[ConversationSnapshot]:
-        """The same, read a stretch at a time until the end of the block. See :meth:`conversation_at`."""
+        """Open the snapshot of :meth:`conversation_at`, to be read in chunks until the end of the block."""
         candidates = self.candidates(conversation)
         async with snapshot_as_of(
             self.store, self.caller, candidates, version=version, position=position, time=time
-        ) as found:
-            if found is None:
+        ) as snapshot:
+            if snapshot is None:
                 raise not_found(conversation)
-            yield found
+            yield snapshot
 
     def candidates(self, conversation: UUID | str) -> list[UUID]:
-        """The ids of the conversations that a text may name: a UUID in any of its forms, or a client's own id."""
+        """Return the ids of the conversations that a text may name: a UUID in any of its forms, or a client's id."""
         if isinstance(conversation, UUID):
             return [conversation]
-        named = conversation_uuid(self.tenant, conversation)
+        by_given_id = conversation_uuid(self.tenant, conversation)
         try:
-            return list(dict.fromkeys([named, UUID(conversation)]))
+            return list(dict.fromkeys([by_given_id, UUID(conversation)]))
         except ValueError:
-            return [named]
+            return [by_given_id]
 
     def _page(
         self,
@@ -305,34 +285,66 @@ class Reader:
         after: str | None,
         at_least: int | None,
     ) -> Awaitable[Page[Row]]:
-        asked = PageRequest({"tenant": self.tenant, **filters}, newest_first, limit, after, at_least)
-        return read_page(self.store, self.caller, listing, asked, self.timeout)
+        return read_page(
+            self.store,
+            self.caller,
+            listing,
+            {"tenant": self.tenant, **filters},
+            newest_first=newest_first,
+            limit=limit,
+            after=after,
+            at_least=at_least,
+            timeout=self.timeout,
+        )
 
 
 def not_found(conversation: UUID | str) -> NotFound:
-    """The error for a conversation that there is not."""
+    """Return the error for a conversation that does not exist."""
     return NotFound(
         f"no conversation has the id {str(conversation)!r}: the list of conversations shows those that are there"
     )
 
 
-def _hiding(*, deleted: bool) -> dict[str, Any]:
-    """The filter by which every list leaves out deleted conversations and what belongs to them."""
+def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:
+    """Return the given caller or, if there is none, a whole tenant, by default that of the store.
+
+    Raises:
+        InputError: both are given, or the store is not an EventStore.
+        InvalidEvent: the tenant is not a valid name.
+    """
+    if not isinstance(store, EventStore):
+        raise InputError(f"store: expected an EventStore, got a {type(store).__name__}")
+    if caller is None:
+        return store.caller(tenant)
+    if not isinstance(caller, Caller):
+        raise InputError(f"caller: expected a Caller, got a {type(caller).__name__}")
+    if tenant is not None:
+        raise InputError(f"tenant: {tenant!r} is given beside a caller, who names one: leave out one of them")
+    return caller
+
+
+def check_choice(value: str | None, name: str, choices: Iterable[str | None]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in (known := tuple(choices)):
+        raise InputError(f"{name}: {value!r} is unknown: choose among {', '.join(filter(None, known))}")
+
+
+def _deleted_filter(deleted: bool) -> dict[str, Any]:
+    """Return the filter that leaves out deleted conversations and what belongs to them."""
     check_flag(deleted, "deleted")
     return {"deleted": None if deleted else False}
 
 
 def _checked(actor: str | None, since: datetime | None, until: datetime | None) -> dict[str, Any]:
-    which = Filter(None, actor, since, until)
-    return {"actor": which.actor, "since": which.since, "until": which.until}
+    Filter(None, actor, since, until)
+    return {"actor": actor, "since": since, "until": until}
 
 
-def _known(word: str | None, words: type[Role] | type[TaskStatus], what: str) -> None:
-    if word is not None and word not in list(words):
-        raise InputError(f"{what}: {word!r} is unknown: choose among {', '.join(words)}")
-
-
-# The reader for synchronous code; every method does what its namesake in :class:`Reader` does
+# The reader for synchronous code
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -341,22 +353,22 @@ T = TypeVar("T")
 def _synchronous(
     method: Callable[Concatenate[Reader, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[SyncReader, P], T]:
-    """The same method, which returns when it is done: one signature for both."""
+    """Return a method with the same signature that blocks until the given one is done."""
 
     @wraps(method)
-    def call(reader: SyncReader, /, *what: P.args, **which: P.kwargs) -> T:
-        return reader.store.portal.call(method(reader.asynchronous, *what, **which))
+    def call(reader: SyncReader, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return reader.store.portal.call(method(reader.asynchronous, *args, **kwargs))
 
     return call
 
 
 class SyncReader:
-    """Reads what one tenant has, from any thread.
+    """A :class:`Reader` for synchronous code, usable from any thread.
 
     Args:
-        tenant: the store's own if left out.
-        timeout: seconds to wait at most for a position that a read must have seen.
-        caller: the tenant, and the user where only what they may see is to be read; in the place of ``tenant``.
+        tenant: by default that of the store.
+        timeout: seconds to wait at most for a position that a read must include.
+        caller: the tenant, and the user if only what they may see is read; instead of ``tenant``.
     """
 
     def __init__(

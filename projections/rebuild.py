@@ -1,23 +1,25 @@
 """Rebuilding read tables in a staging schema, and swapping them in.
 
-What is done stands in functions of the database (migration ``shadow_tables``); this is how they are called: by the
-login itself, who must own the tables.
+New tables are filled beside the live ones, which workers keep up with the log meanwhile. Several connections fill them,
+each its partitions of the conversations, while the tables have no indexes. Then the tables get their indexes, are
+caught up with the log and compared with the live ones, and one short transaction swaps the two. The state of a rebuild
+is in the database (the checkpoints of the stage ``next``, the indexes that exist), so the next rebuild resumes one that
+was killed at any instant, unless the projection has changed since.
 
-Shadow tables are filled beside the live ones, which workers keep up with the log meanwhile; several connections fill
-them, each its partitions of the conversations, while they have no indexes; then they get the indexes, are followed, and
-compared with the live ones; and one short transaction swaps the two. What is done stands in the database (the
-checkpoints of the stage ``next``, the indexes that are there), so a rebuild that is killed at any instant is resumed by
-the next one, unless the projection has changed since.
+No reader sees an empty or partly filled table. Before the swap only the live tables are read. A transaction that is
+older than the last row of the fill would see too few rows in the new tables; the swap waits for such transactions to
+end. The rows and the checkpoints of both stages change places in the transaction of the swap, under the locks of the
+live checkpoints, so no worker applies a batch to the wrong tables.
 
-Nobody reads an empty or half table. Before the swap only the live tables are read. A transaction that is older than
-the last row of the fill could find the new tables emptier than they are; the swap waits for those to end. And the rows
-and the checkpoints of both stages change hands in the transaction of the swap, under the locks of the live
-checkpoints, so no worker applies a batch to the wrong tables.
+Functions of the database (``db/schema/rebuild``) do what needs the catalogs, so that whatever users have added to a
+table (indexes, triggers, policies, grants) exists afterwards as well. The login itself calls them, and must own the
+tables or be a member of their owner.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,173 +32,26 @@ from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.errors import RebuildError, translated
+from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import ALL_PARTITIONS, Applier, Stage
-from projections.checkpoints import applied_position
 from projections.compare import Difference, compare_stages
 from projections.custom_projections import prepare
 from projections.projection import PROJECTIONS, Projection
+from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
 
-# The tables of a stage: made beside the live ones, given what those have, swapped with them, dropped
-
-LOCK_MS = 50
-"""How long a swap waits for its locks, with new readers behind it, until it gives way and tries again."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-
-_OBSTACLES = query("projections", "obstacles")
-_LOCK_REBUILD = query("projections", "lock_rebuild")
-_MAKE_NEXT = query("projections", "make_next")
-_MISSING = query("projections", "missing")
-_DROP = query("projections", "drop_stage")
-_STAGES = query("projections", "stages")
-_STAGE_PATH = query("projections", "stage_path")
-_LOCK_LIVE = query("projections", "lock_live")
-_SWAP = query("projections", "swap")
-_BEHIND = query("projections", "behind")
-_MARK = query("projections", "mark_transactions")
-_OLDER = query("projections", "older_transactions")
-
-
-class _NotYet(Exception):
-    """The tables are not up with the live ones at this moment."""
-
-
-class StagingTables:
-    """The stages of one projection, over one connection of the login's."""
-
-    def __init__(self, connection: Connection, projection: Projection) -> None:
-        self.connection = connection
-        self._projection = projection
-        self._names = {"projection": projection.name, "tables": list(projection.tables)}
-
-    @classmethod
-    async def open(cls, store: EventStore, projection: Projection) -> StagingTables:
-        """Connects, and makes sure that nobody else works on the stages of the projection. Close it when done.
-
-        Raises:
-            RebuildError: somebody else does; or something stands in the way of a swap.
-        """
-        connection = await store.connect(role=None)
-        try:
-            staging = cls(connection, projection)
-            with translated():
-                await connection.execute("SET client_min_messages = warning")
-                row = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchone()
-                if not row or not row[0]:
-                    raise RebuildError(
-                        f"projection {projection.name} is being rebuilt or taken back by another process: wait"
-                    )
-                found = await (await connection.execute(_OBSTACLES, staging._names)).fetchall()
-            if found:
-                raise RebuildError(f"projection {projection.name} cannot be rebuilt: {'; '.join(o for (o,) in found)}")
-        except BaseException:
-            await connection.close()
-            raise
-        return staging
-
-    async def close(self) -> None:
-        """Closes the connection."""
-        await self.connection.close()
-
-    async def sources(self) -> dict[str, str]:
-        """What the tables of each stage that there is are made by."""
-        with translated():
-            rows = await (await self.connection.execute(_STAGES, self._names)).fetchall()
-        return dict(rows)
-
-    async def make_next(self) -> None:
-        """Makes empty tables in the place of those that an earlier rebuild left unfinished."""
-        parameters = self._names | {"source": self._projection.source, "text": self._projection.text}
-        with translated():
-            async with self.connection.transaction():
-                await self.connection.execute(_DROP, self._names | {"stage": "next"})
-                await self.connection.execute(_MAKE_NEXT, parameters)
-                if self._projection.needs_keys:
-                    await self._add_missing(lambda _: None, only_keys=True)
-
-    async def complete_next(self, on_progress: Callable[[str], None]) -> None:
-        """Gives the next tables the indexes, keys, triggers and policies that the live ones have and they lack yet."""
-        with translated():
-            await self.connection.execute("SET maintenance_work_mem = '256MB'")
-            await self._add_missing(on_progress)
-            for table in self._projection.tables:
-                async with self.connection.transaction():
-                    await self.connection.execute(_STAGE_PATH, {"stage": "next"})
-                    await self.connection.execute(f'ANALYZE "{table}"'.encode())
-
-    async def _add_missing(self, on_progress: Callable[[str], None], *, only_keys: bool = False) -> None:
-        missing = await (await self.connection.execute(_MISSING, self._names)).fetchall()
-        for what, statement, is_key in missing:
-            if only_keys and not is_key:
-                continue
-            on_progress(what)
-            async with self.connection.transaction():
-                await self.connection.execute(_STAGE_PATH, {"stage": "next"})
-                await self.connection.execute(statement.encode())
-
-    async def wait_for_older_snapshots(
-        self, work: Callable[[], Awaitable[None]], on_progress: Callable[[str], None]
-    ) -> None:
-        """Returns when every transaction has ended whose snapshot does not show the new tables full.
-
-        Args:
-            work: what to do again and again meanwhile.
-        """
-        with translated():
-            mark = await (await self.connection.execute(_MARK)).fetchone()
-            assert mark is not None
-            pause = _FIRST_PAUSE
-            while True:
-                older = await (await self.connection.execute(_OLDER, {"mark": mark[0], "running": mark[1]})).fetchall()
-                if not older:
-                    return
-                on_progress(f"waiting for the transaction of process {older[0][0]}")
-                await work()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-
-    async def swap(self, stage: Stage, catch_up: Callable[[], Awaitable[None]]) -> None:
-        """Puts the tables of a stage in the place of the live ones.
-
-        Args:
-            catch_up: brings the stage up with the log; called while nobody follows the live tables, so that no reader
-                sees them go back.
-        """
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                async with self.connection.transaction():
-                    # Workers stop here; readers do not feel it.
-                    await self.connection.execute("SET LOCAL lock_timeout = '30s'")
-                    await self.connection.execute(_LOCK_LIVE, self._names)
-                    await catch_up()
-                    if await (await self.connection.execute(_BEHIND, self._names | {"stage": stage})).fetchall():
-                        raise _NotYet  # the horizon is not monotone
-                    if stage == "next":
-                        await self.connection.execute(_DROP, self._names | {"stage": "previous"})
-                    await self.connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'".encode())
-                    await self.connection.execute(_SWAP, self._names | {"stage": stage})
-                return
-            except (errors.LockNotAvailable, _NotYet):
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # two must not keep step
-                pause = min(pause * 2, _LONGEST_PAUSE)
-
-
-# Rebuilding read tables without taking them away
-
 JOBS = 2
-"""Connections that fill the shadow tables."""
+"""Connections that fill the new tables, by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildProgress:
-    """How far a rebuild is.
+    """The progress of a rebuild.
 
     Attributes:
-        doing: in a few words.
-        position: up to which the shadow tables are filled.
+        doing: the present step, in a few words.
+        position: up to which the new tables are filled.
         goal: the end of the log when the rebuild began.
     """
 
@@ -208,11 +63,11 @@ class RebuildProgress:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did.
+    """The outcome of a rebuild.
 
     Attributes:
         is_new: whether the projection had changed since the tables were made.
-        differences: between the old tables and the new ones, by conversation; the first hundred.
+        differences: between the old and the new tables, by conversation; the first hundred.
         seconds: from the beginning to the swap.
     """
 
@@ -223,42 +78,48 @@ class Rebuilt:
     seconds: float = 0.0
 
 
-OnProgress = Callable[[RebuildProgress], None]
+async def rebuild(
+    store: EventStore,
+    projections: Sequence[Projection] = PROJECTIONS,
+    *,
+    jobs: int = JOBS,
+    accept_differences: bool = False,
+    on_progress: Callable[[RebuildProgress], None] = lambda _: None,
+) -> list[Rebuilt]:
+    """Rebuild the read tables of projections, one projection after the other.
+
+    Args:
+        jobs: connections that fill the new tables.
+        accept_differences: swap even if a projection is the same as before and its rows are not.
+        on_progress: called with the progress.
+
+    Raises:
+        RebuildError: a rebuild is not possible; or the projection is the same as before and its rows are not.
+    """
+    return [await _Rebuild(store, each, jobs, accept_differences, on_progress).run() for each in projections]
 
 
-class Rebuild:
-    """One rebuild of one projection."""
+class _Rebuild:
+    """The rebuild of one projection."""
 
     def __init__(
         self,
         store: EventStore,
         projection: Projection,
-        *,
-        jobs: int = JOBS,
-        accept_differences: bool = False,
-        on_progress: OnProgress = lambda _: None,
+        jobs: int,
+        accept_differences: bool,
+        on_progress: Callable[[RebuildProgress], None],
     ) -> None:
-        """A rebuild that has not begun.
-
-        Args:
-            jobs: connections that fill.
-            accept_differences: swap also where the projection is the same and its rows are not.
-            on_progress: called with the progress.
-        """
         self._store = store
         self._projection = projection
         self._jobs = max(1, min(jobs, len(ALL_PARTITIONS)))
-        self._accept = accept_differences
+        self._accept_differences = accept_differences
         self._on_progress = on_progress
         self._goal = self._position = 0
         self._appliers: list[Applier] = []
 
     async def run(self) -> Rebuilt:
-        """Fills, compares and swaps.
-
-        Raises:
-            RebuildError: something stands in the way; or the projection is the same and its rows are not.
-        """
+        """Fill, compare and swap."""
         began = monotonic()
         projection = self._projection
         await prepare(self._store, [projection])
@@ -270,19 +131,19 @@ class Rebuild:
             try:
                 sources = await staging.sources()
                 if sources.get("next") != projection.source:
-                    await staging.make_next()
+                    await staging.create()
                 is_new = sources.get("live") != projection.source
                 await self._fill()
-                self._say("indexes")
-                await staging.complete_next(lambda what: self._say(f"index {what}"))
-                await self._follow()
-                await staging.wait_for_older_snapshots(self._follow, self._say)
-                self._say("comparing")
+                self._report("indexes")
+                await staging.add_indexes(lambda name: self._report(f"index {name}"))
+                await self._catch_up()
+                await staging.wait_for_older_snapshots(self._catch_up, self._report)
+                self._report("comparing")
                 differences = await compare_stages(self._store, projection, self._appliers[0], staging.connection)
-                if differences and not is_new and not self._accept:
-                    raise RebuildError(_different(projection, differences))
-                self._say("swapping")
-                await staging.swap("next", self._follow)
+                if differences and not is_new and not self._accept_differences:
+                    raise RebuildError(_differences_message(projection, differences))
+                self._report("swapping")
+                await staging.swap("next", self._catch_up)
             finally:
                 await staging.close()
         finally:
@@ -292,9 +153,9 @@ class Rebuild:
         return Rebuilt(projection.name, position, is_new, differences, monotonic() - began)
 
     async def _fill(self) -> None:
+        """Apply the log up to its present end over all connections at once, throttled under write load."""
         self._goal = await horizon(self._store.parts.projector)
-        self._say("filling")
-        parts = [list(ALL_PARTITIONS[number :: self._jobs]) for number in range(self._jobs)]
+        self._report("filling")
         positions = [0] * self._jobs
 
         async def fill(number: int) -> None:
@@ -302,14 +163,17 @@ class Rebuild:
             with translated():
                 # Without statistics and indexes a nested loop would read the whole table for each row.
                 await applier.connection.execute("SET enable_nestloop = off")
-            way = Throttle(self._store, self._goal)
+            throttle = Throttle(self._store, self._goal)
+            partitions = ALL_PARTITIONS[number :: self._jobs]
+            began = monotonic()
             while applied := await applier.apply(
-                self._projection, stage="next", partitions=parts[number], until=self._goal, size=way.size
+                self._projection, stage="next", partitions=partitions, until=self._goal, size=throttle.size
             ):
                 positions[number] = applied.position
                 self._position = min(positions)
-                self._say("filling")
-                await way.after(applied.seconds)
+                self._report("filling")
+                await throttle.pause(monotonic() - began)
+                began = monotonic()
             with translated():
                 await applier.connection.execute("RESET enable_nestloop")
 
@@ -319,35 +183,27 @@ class Rebuild:
         finally:
             await cancel_and_wait(tasks)
 
-    async def _follow(self) -> None:
-        await self._appliers[0].catch_up([self._projection], stage="next")
+    async def _catch_up(self) -> None:
+        await self._appliers[0].catch_up(self._projection, stage="next")
 
-    def _say(self, doing: str) -> None:
+    def _report(self, doing: str) -> None:
         self._on_progress(RebuildProgress(self._projection.name, doing, self._position, self._goal))
 
 
-async def rebuild(
-    store: EventStore,
-    projections: Sequence[Projection] = PROJECTIONS,
-    *,
-    jobs: int = JOBS,
-    accept_differences: bool = False,
-    on_progress: OnProgress = lambda _: None,
-) -> list[Rebuilt]:
-    """Rebuilds the read tables of projections, one after the other. See :class:`Rebuild`."""
-    return [
-        await Rebuild(
-            store, projection, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress
-        ).run()
-        for projection in projections
-    ]
+def _differences_message(projection: Projection, differences: Sequence[Difference]) -> str:
+    more = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
+    return (
+        f"the new tables of {projection.name} differ from the live ones though the projection is the same: "
+        f"{differences[0]}{more}; eventstore verify {projection.name} names the rows; nothing was swapped; to do so "
+        f"anyway: eventstore rebuild {projection.name} --accept-differences"
+    )
 
 
 async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
-    """Takes the previous tables back, after they were caught up by the text that made them.
+    """Restore the tables that the last rebuild has replaced, caught up by the text that they were made by.
 
     Raises:
-        RebuildError: there are none, or what made them is not known any more.
+        RebuildError: there are none, or the definition that they were made by is not known any more.
     """
     for projection in projections:
         applier = await Applier.open(store)
@@ -360,20 +216,189 @@ async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTION
                 raise RebuildError(
                     f"the previous tables of {projection.name} were made by Python code that this version does not have"
                 )
-            follow = partial(applier.catch_up, [made_by], stage="previous")
-            await follow()
-            await staging.wait_for_older_snapshots(follow, lambda _: None)
-            await staging.swap("previous", follow)
+            catch_up = partial(applier.catch_up, made_by, stage="previous")
+            await catch_up()
+            await staging.wait_for_older_snapshots(catch_up, lambda _: None)
+            await staging.swap("previous", catch_up)
         finally:
             await staging.close()
             await applier.close()
 
 
-def _different(projection: Projection, differences: Sequence[Difference]) -> str:
-    first = differences[0]
-    more = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
-    return (
-        f"the new tables of {projection.name} differ from the live ones though the projection is the same: "
-        f"{first}{more}; eventstore verify {projection.name} names the rows; nothing was swapped; to do so anyway: "
-        f"eventstore rebuild {projection.name} --accept-differences"
-    )
+# Rebuilding, beside a running worker, the tables that another version of their projection has made
+
+RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.5, 30.0
+"""Pauses until the next attempt, doubled each time."""
+
+_OUTDATED = query("projections", "outdated")
+_log = logging.getLogger(__name__)
+
+
+async def rebuild_outdated(store: EventStore, projections: Sequence[Projection]) -> None:
+    """Rebuild the tables that another version of their projection has made, until none is left.
+
+    An error is logged, and the rebuild tried again: perhaps another worker does it at this moment.
+    """
+    given = {
+        "projections": [projection.name for projection in projections],
+        "sources": [projection.source for projection in projections],
+    }
+    pause, logged = RETRY_FIRST_SECONDS, ""
+    while True:
+        try:
+            outdated = {name for (name,) in await store.parts.projector.fetch(_OUTDATED, given)}
+            for projection in projections:
+                if projection.name in outdated:
+                    _log.warning("projection %s has changed: its tables are rebuilt", projection.name)
+                    await rebuild(store, [projection])
+            return
+        except EventStoreError as error:
+            if str(error) != logged:
+                logged = str(error)
+                _log.warning("rebuilding: %s", error)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, RETRY_LONGEST_SECONDS)
+
+
+# The tables of the stages: created beside the live ones, completed, swapped, dropped
+
+LOCK_MILLISECONDS = 50
+"""How long a swap waits for its locks, while new readers queue behind it, until it gives up and tries again."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+_OBSTACLES = query("projections", "obstacles")
+_LOCK_REBUILD = query("projections", "lock_rebuild")
+_CREATE_NEXT = query("projections", "create_next")
+_MISSING = query("projections", "missing")
+_DROP_STAGE = query("projections", "drop_stage")
+_STAGES = query("projections", "stages")
+_STAGE_PATH = query("projections", "stage_path")
+_LOCK_LIVE = query("projections", "lock_live")
+_SWAP = query("projections", "swap")
+_BEHIND = query("projections", "behind")
+_MARK_TRANSACTIONS = query("projections", "mark_transactions")
+_OLDER_TRANSACTIONS = query("projections", "older_transactions")
+
+
+class StagingTables:
+    """The stages of one projection's tables, over one connection under the role of the login."""
+
+    def __init__(self, connection: Connection, projection: Projection) -> None:
+        self.connection = connection
+        self._projection = projection
+        self._names = {"projection": projection.name, "tables": list(projection.tables)}
+
+    @classmethod
+    async def open(cls, store: EventStore, projection: Projection) -> StagingTables:
+        """Connect, and lock the stages of the projection against other rebuilds. Close it when done.
+
+        Raises:
+            RebuildError: another process holds the lock, or something prevents a swap.
+        """
+        connection = await store.connect(role=None)
+        try:
+            staging = cls(connection, projection)
+            with translated():
+                await connection.execute("SET client_min_messages = warning")
+                row = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchone()
+                if row != (True,):
+                    raise RebuildError(
+                        f"projection {projection.name} is being rebuilt or taken back by another process: wait"
+                    )
+                obstacles = await (await connection.execute(_OBSTACLES, staging._names)).fetchall()
+            if obstacles:
+                reasons = "; ".join(obstacle for (obstacle,) in obstacles)
+                raise RebuildError(f"projection {projection.name} cannot be rebuilt: {reasons}")
+        except BaseException:
+            await connection.close()
+            raise
+        return staging
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.connection.close()
+
+    async def sources(self) -> dict[str, str]:
+        """Return the hash of the definition that the tables of each stage are made by."""
+        with translated():
+            return dict(await (await self.connection.execute(_STAGES, self._names)).fetchall())
+
+    async def create(self) -> None:
+        """Create the tables of the stage ``next``, empty, in place of those of an unfinished rebuild."""
+        definition = {"source": self._projection.source, "text": self._projection.text}
+        with translated():
+            async with self.connection.transaction():
+                await self.connection.execute(_DROP_STAGE, self._names | {"stage": "next"})
+                await self.connection.execute(_CREATE_NEXT, self._names | definition)
+                if self._projection.needs_keys:
+                    await self._add_missing(lambda _: None, only_keys=True)
+
+    async def add_indexes(self, on_progress: Callable[[str], None]) -> None:
+        """Add the indexes, keys, triggers and policies of the live tables that the next ones lack yet."""
+        with translated():
+            await self.connection.execute("SET maintenance_work_mem = '256MB'")
+            await self._add_missing(on_progress)
+            for table in self._projection.tables:
+                await self._execute_in_next(f'ANALYZE "{table}"')
+
+    async def _add_missing(self, on_progress: Callable[[str], None], *, only_keys: bool = False) -> None:
+        missing = await (await self.connection.execute(_MISSING, self._names)).fetchall()
+        for name, statement, is_key in missing:
+            if is_key or not only_keys:
+                on_progress(name)
+                await self._execute_in_next(statement)
+
+    async def _execute_in_next(self, statement: str) -> None:
+        async with self.connection.transaction():
+            await self.connection.execute(_STAGE_PATH, {"stage": "next"})
+            await self.connection.execute(statement.encode())
+
+    async def wait_for_older_snapshots(
+        self, catch_up: Callable[[], Awaitable[None]], on_progress: Callable[[str], None]
+    ) -> None:
+        """Return when every transaction has ended whose snapshot is older than rows of the new tables.
+
+        Args:
+            catch_up: brings the tables up with the log; called repeatedly meanwhile.
+        """
+        with translated():
+            row = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchone()
+            assert row is not None
+            marked = {"mark": row[0], "running": row[1]}
+            pause = _FIRST_PAUSE
+            while older := await (await self.connection.execute(_OLDER_TRANSACTIONS, marked)).fetchall():
+                on_progress(f"waiting for the transaction of process {older[0][0]}")
+                await catch_up()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def swap(self, stage: Stage, catch_up: Callable[[], Awaitable[None]]) -> None:
+        """Replace the live tables by those of a stage.
+
+        Args:
+            catch_up: brings the stage up with the log; called while no worker can move the live tables, so that no
+                reader sees an older state after a newer one.
+        """
+        names = self._names | {"stage": stage}
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with self.connection.transaction():
+                    # Workers wait from here on, readers do not.
+                    await self.connection.execute("SET LOCAL lock_timeout = '30s'")
+                    await self.connection.execute(_LOCK_LIVE, names)
+                    await catch_up()
+                    if await (await self.connection.execute(_BEHIND, names)).fetchall():
+                        raise _StageIsBehind
+                    if stage == "next":
+                        await self.connection.execute(_DROP_STAGE, self._names | {"stage": "previous"})
+                    await self.connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'".encode())
+                    await self.connection.execute(_SWAP, names)
+                return
+            except (errors.LockNotAvailable, _StageIsBehind):
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # two swaps must not keep step
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class _StageIsBehind(Exception):
+    """A stage is behind the live tables for now: the horizon may go back."""

@@ -1,6 +1,6 @@
 """Rows of the read tables as typed objects, made at the price of a tuple.
 
-An object keeps its row as it was read, and reads JSON when it is asked for: most of it nobody looks at.
+An object keeps its row as it was read, and parses JSON on first access: most of it is never accessed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from eventstore.json_text import load
 from eventstore.member_order import restore, restore_members
 from eventstore.message_format import sent_from_row
 
-_new, _set = object.__new__, object.__setattr__
 
+class LazyRow:
+    """An object whose fields are the values of a row.
 
-class _Kept:
-    """An object that keeps the values of its fields as one list.
-
-    A row that was read ends with the orders of the members in its JSON columns (:mod:`eventstore.member_order`).
+    A row that was read has one more value: the order of the members in its JSON columns
+    (:mod:`eventstore.member_order`).
     """
 
     _row: list[Any]
@@ -31,68 +30,68 @@ class _Kept:
         given = dict(zip(names, values, strict=False)) | named
         if len(values) + len(named) != len(names) or given.keys() != set(names):
             raise TypeError(f"{type(self).__name__} takes each of {', '.join(names)} once")
-        _set(self, "_row", [given[name] for name in names])
+        object.__setattr__(self, "_row", [given[name] for name in names])
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
-        """The object of a row: the fields in their order, JSON as the bytes of PostgreSQL's binary format; then the
-        column ``member_order``.
+        """Return the object of a row.
+
+        Args:
+            row: the fields in their order, JSON as the bytes of PostgreSQL's binary format; then ``member_order``.
         """
-        kept = _new(cls)
-        _set(kept, "_row", list(row))
-        return kept
-
-    def _read(self, name: str, value: Any) -> Any:
-        """The value of a JSON column with its members in the order in which they were sent."""
-        restore(value, self._order(name))
-        return value
-
-    def _order(self, name: str) -> Any:
-        """What is stored of the order of the members in a column."""
-        place = len(fields(type(self)))  # type: ignore[arg-type]
-        orders = self._row[place] if len(self._row) > place else None
-        if isinstance(orders, bytes):
-            orders = self._row[place] = load(orders[1:])
-        return orders.get(name) if isinstance(orders, dict) else None
+        instance = object.__new__(cls)
+        object.__setattr__(instance, "_row", list(row))
+        return instance
 
     @property
     def size(self) -> int:
         """Characters and bytes of its values, as they were read."""
         return sum(len(value) for value in self._row if isinstance(value, str | bytes))
 
+    def _restored(self, name: str, value: Any) -> Any:
+        """Return the value of a JSON column with its members in the order in which they were sent."""
+        restore(value, self._order(name))
+        return value
 
-_Class = TypeVar("_Class", bound=type[_Kept])
+    def _order(self, name: str) -> Any:
+        """Return what is stored of the order of the members in a column."""
+        index = len(fields(type(self)))  # type: ignore[arg-type]
+        orders = self._row[index] if len(self._row) > index else None
+        if isinstance(orders, bytes):
+            orders = self._row[index] = load(orders[1:])
+        return orders.get(name) if isinstance(orders, dict) else None
 
 
-def _of_row(*json_columns: str) -> Callable[[_Class], _Class]:
-    """Lets the fields of a dataclass be read from its row."""
+_Class = TypeVar("_Class", bound=type[LazyRow])
 
-    def decorate(kind: _Class) -> _Class:
-        for index, field in enumerate(fields(kind)):  # type: ignore[arg-type]
-            column = _json_column(index, field.name) if field.name in json_columns else _column(index)
-            setattr(kind, field.name, column)
-        return kind
+
+def _read_from_row(*json_columns: str) -> Callable[[_Class], _Class]:
+    """Return a decorator that makes the fields of a dataclass properties which read its row."""
+
+    def column(index: int) -> property:
+        return property(lambda row: row._row[index])
+
+    def json_column(index: int, name: str) -> property:
+        def read(row: LazyRow) -> Any:
+            value = row._row[index]
+            if isinstance(value, bytes):  # not parsed yet
+                value = row._row[index] = row._restored(name, load(value[1:]))
+            return value
+
+        return property(read)
+
+    def decorate(row_type: _Class) -> _Class:
+        for index, field in enumerate(fields(row_type)):  # type: ignore[arg-type]
+            is_json = field.name in json_columns
+            setattr(row_type, field.name, json_column(index, field.name) if is_json else column(index))
+        return row_type
 
     return decorate
 
 
-def _column(index: int) -> property:
-    return property(lambda kept: kept._row[index])
-
-
-def _json_column(index: int, name: str) -> property:
-    def read(kept: _Kept) -> Any:
-        value = kept._row[index]
-        if isinstance(value, bytes):  # never a JSON value
-            value = kept._row[index] = kept._read(name, load(value[1:]))
-        return value
-
-    return property(read)
-
-
-@_of_row("metadata", "forked_from")
+@_read_from_row("metadata", "forked_from")
 @dataclass(frozen=True, init=False)
-class Conversation(_Kept):
+class Conversation(LazyRow):
     """A row of the table ``conversations``."""
 
     id: UUID
@@ -109,9 +108,9 @@ class Conversation(_Kept):
     forked_from: dict[str, Any] | None
 
 
-@_of_row("parts", "metadata", "extra")
+@_read_from_row("parts", "metadata", "extra")
 @dataclass(frozen=True, init=False)
-class Message(_Kept):
+class Message(LazyRow):
     """A row of the table ``messages``."""
 
     id: UUID
@@ -134,16 +133,16 @@ class Message(_Kept):
             self.role, self.content, self.parts, self.metadata, self.extra, sent_order=self._order("sent")
         )
 
-    def _read(self, name: str, value: Any) -> Any:
-        # The projection puts a text among the members that were sent as extra, and never in the place of one.
+    def _restored(self, name: str, value: Any) -> Any:
+        # The projection adds a text to the members that were sent as extra, and never replaces one of them.
         text = value.pop("content") if name == "extra" and isinstance(value.get("content"), str) else None
-        super()._read(name, value)
+        super()._restored(name, value)
         return value if text is None else value | {"content": text}
 
 
-@_of_row("metadata", "status_message", "artifacts", "extra", "status_extra")
+@_read_from_row("metadata", "status_message", "artifacts", "extra", "status_extra")
 @dataclass(frozen=True, init=False)
-class Task(_Kept):
+class Task(LazyRow):
     """A row of the table ``tasks``, with the chunks of its artifacts in order."""
 
     id: UUID
@@ -161,27 +160,27 @@ class Task(_Kept):
     extra: dict[str, Any] | None
     status_extra: dict[str, Any] | None
 
-    def _read(self, name: str, value: Any) -> Any:
+    def _restored(self, name: str, value: Any) -> Any:
         if name == "artifacts":
             for chunk in value:
                 restore_members(chunk, chunk.pop("member_order", None))
-        super()._read(name, value)
+        super()._restored(name, value)
         added = self._order("added_history") if name == "extra" else None
         return value if added is None else _with_history(value, added)
 
 
 def _with_history(extra: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
-    """Return the further members of a task with its whole history.
+    """Return the column ``extra`` of a task with its whole history.
 
     Args:
-        added: ``chunks``, the messages that came to it one after the other; ``after``, the members with the history
-            that they follow, if a later event has replaced those. See ``projections/tasks.sql``.
+        added: ``chunks``, the messages that were added to it one after the other; ``after``, the value of ``extra``
+            with the history that they continue, if a later event has replaced it. See ``projections/tasks.sql``.
     """
-    whole, after = extra, added["after"]
+    base, after = extra, added["after"]
     if after is not None:
-        whole = after["extra"] or {}
-        restore(whole, after["order"])
-    before = whole.get("history")
+        base = after["extra"] or {}
+        restore(base, after["order"])
+    before = base.get("history")
     history = list(before) if isinstance(before, list) else []
     for chunk in added["chunks"]:
         restore(chunk["messages"], chunk["order"])

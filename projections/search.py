@@ -1,4 +1,4 @@
-"""Searching what messages and tasks say: typed hits, a page at a time. The server does the work (``search_for``)."""
+"""Full-text search in messages and tasks: typed hits, a page at a time, by the SQL function ``search_for``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from eventstore.database.queries import query as sql_text
 from eventstore.errors import InputError
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
-from projections.reading import caller_of
+from eventstore.read import Filter
+from projections.reading import caller_of, check_choice
 
 _SEARCH = sql_text("projections", "search")
 
@@ -22,23 +23,24 @@ Kind: TypeAlias = Literal["message", "task"]
 
 LARGEST_PAGE = 1000
 
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
-"""What no stored text can hold, so that it would find nothing."""
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that no stored text contains; a query ignores them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Something that a search found.
+    """A result of a search.
 
     Attributes:
-        kind: ``message``; ``task`` (a task's description), ``status`` (what was said of its state) or ``artifact``.
+        kind: ``message``, ``task`` (the description of one), ``status`` (the message of a task's status) or
+            ``artifact``.
         id: of the message, or of the task.
-        version: of the event in its conversation that said it.
+        version: of the event in its conversation.
         role: of a message; None for tasks.
-        created_at: when it happened, as far as anybody said.
-        language: its language, as a code such as ``pt``; ``und`` where that is not known.
-        rank: how well it fits; 0 where results are asked for by time.
-        snippet: the places that fit, with marks around what was found.
+        created_at: when it happened, if the event says so; otherwise when it was appended.
+        language: a code such as ``pt``; ``und`` if it is not known.
+        rank: how well it matches; 0 if the results are ordered by time.
+        snippet: the matching passages, with marks around the matches.
     """
 
     kind: str
@@ -56,12 +58,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """A page of what was found.
+    """A page of results.
 
     Attributes:
-        searched: the query that was searched for: the given one, or that with misspelt words corrected, where the given
-            one finds nothing.
-        cursor: gives the next page; None where there is none.
+        searched: the query that was used: the given one or, if that finds nothing, the one with misspelt words
+            corrected.
+        cursor: of the next page; None if there is none.
     """
 
     hits: list[Hit]
@@ -70,11 +72,11 @@ class SearchPage:
 
 
 class Search:
-    """Searches the messages and tasks of one tenant, or those that a user may see, save those of hidden conversations.
+    """A search in the messages and tasks of one tenant, or those that a user may see, except in deleted conversations.
 
     Args:
-        tenant: the store's own if left out.
-        caller: the tenant, and the user where only what they may see is searched; in the place of ``tenant``.
+        tenant: by default that of the store.
+        caller: the tenant, and the user if only what they may see is searched; instead of ``tenant``.
     """
 
     def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
@@ -97,40 +99,38 @@ class Search:
         after: str | None = None,
         marks: tuple[str, str] = ("«", "»"),
     ) -> SearchPage:
-        """One page of what fits a query.
+        """Return a page of the results of a query.
 
         Args:
-            query: words, all of them wanted, in any of their forms, with accents or without; ``"a phrase"``;
-                ``-without``; ``one or another``; ``begins*``. Any text is a query; what is behind a
-                thousand characters or forty words is passed over.
-            by: ``relevance``, the best first, among the latest four hundred that fit; ``time``, the latest first.
-            kind: ``message``, or ``task``: descriptions, what was said of a task's state, artifacts.
-            role, actor, conversation: only of this one.
+            query: words, all of which must occur, in any of their forms, with or without accents; ``"a phrase"``;
+                ``-without``; ``one or another``; ``begins*``. Any text is a query; it is cut after a thousand
+                characters or forty words.
+            by: ``relevance``, the best first, of the latest four hundred matches; ``time``, the latest first.
+            kind: ``message``, or ``task``: descriptions, messages of statuses, artifacts.
+            role, actor, conversation: only results of this one.
             since, until: a half-open range of ``created_at``, aware.
-            language: that of the query, as ``pt`` or ``en-US``; None tries all that there are.
-            limit: hits of a page, 1 to 1000.
+            language: of the query, such as ``pt`` or ``en-US``; None tries all languages of the tenant's documents.
+            limit: results of a page, 1 to 1000.
             after: the cursor of the page before, which must be of the same search.
-            marks: put around what was found.
+            marks: put around matches.
 
         Raises:
-            InputError: a value is of the wrong type, a filter's does not exist, or the cursor is of another search.
+            InputError: a value has the wrong type or is unknown, or the cursor is of another search.
         """
         if not isinstance(query, str):
             raise InputError(f"query: expected a text, got a {type(query).__name__}")
         if not isinstance(marks, tuple | list) or len(marks) != 2 or not all(isinstance(mark, str) for mark in marks):
             raise InputError(f"marks: {marks!r:.80} are not two texts")
-        _check("by", by, get_args(By))
-        _check("kind", kind, (None, *get_args(Kind)))
-        _check("role", role, (None, *Role))
+        check_choice(by, "by", get_args(By))
+        check_choice(kind, "kind", (None, *get_args(Kind)))
+        check_choice(role, "role", (None, *Role))
+        Filter(None, actor, since, until)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
             raise InputError(f"limit: {limit!r} is not a number from 1 to {LARGEST_PAGE}")
-        for name, moment in (("since", since), ("until", until)):
-            if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-                raise InputError(f"{name}: {moment!r} is no datetime with a time zone")
-        for name, text in (("actor", actor), ("language", language), ("after", after), ("marks", "".join(marks))):
+        for name, text in (("language", language), ("after", after), ("marks", "".join(marks))):
             check_text(text or "", name)
         parameters = {
-            "query": _NO_TEXT.sub(" ", query),
+            "query": _NOT_STORABLE.sub(" ", query),
             "tenant": self._caller.tenant,
             "by": by,
             "kind": kind,
@@ -148,8 +148,3 @@ class Search:
         rows = await self._store.tables(self._caller).fetch(_SEARCH, parameters)
         hits = [Hit(*row[:11]) for row in rows]
         return SearchPage(hits, rows[0][11] if rows else query, rows[-1][12] if len(rows) == limit else None)
-
-
-def _check(name: str, value: str | None, known: tuple[str | None, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name}: {value!r} is unknown: choose among {', '.join(filter(None, known))}")

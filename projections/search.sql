@@ -1,11 +1,11 @@
--- Folds a batch of the log into the table search_documents: a document for each event that says something, under the
--- conversation's version. What a conversation says of its language, and that it is hidden, stands in search_conversations.
+-- Apply a batch of the log to the table search_documents: a document for each event that has text, under the version of
+-- the event. The language that a conversation names, and whether it is deleted, are in search_conversations.
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
-           (array_agg(search_language_named(b.content #>> '{metadata,language}') ORDER BY b.version)
-               FILTER (WHERE search_language_named(b.content #>> '{metadata,language}') IS NOT NULL))[1] AS language,
-           min(b.version) FILTER (WHERE search_language_named(b.content #>> '{metadata,language}') IS NOT NULL) AS language_from,
+           (array_agg(search_language_code(b.content #>> '{metadata,language}') ORDER BY b.version)
+               FILTER (WHERE search_language_code(b.content #>> '{metadata,language}') IS NOT NULL))[1] AS language,
+           min(b.version) FILTER (WHERE search_language_code(b.content #>> '{metadata,language}') IS NOT NULL) AS language_from,
            (array_agg(b.event_type = 'conversation.deleted' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')))[1] AS is_deleted
       FROM batch b
@@ -34,7 +34,7 @@ SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.i
               AND u.conversation_id = f.conversation_id
        );
 
--- A description takes the place of the earlier ones of its task.
+-- A description replaces the earlier ones of its task.
 WITH described AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, (b.content ->> 'task_id')::uuid AS task_id
       FROM batch b
@@ -55,7 +55,7 @@ WITH described AS MATERIALIZED (
        AND b.content ? 'description'
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
 ),
-said AS MATERIALIZED (
+texts AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, b.version, b.position, b.event_type, b.id,
            b.content ->> 'task_id' AS task_id,
            b.content ->> 'role' AS role,
@@ -66,11 +66,11 @@ said AS MATERIALIZED (
      WHERE b.event_type IN ('message.added', 'task.created', 'task.described', 'task.status_changed',
                             'task.artifact_added', 'task.artifact_extended')
 ),
-spoken AS MATERIALIZED (
+in_language AS MATERIALIZED (
     SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.event_type, s.id, s.task_id, s.role, s.actor,
            s.created_at, s.text,
            coalesce(c.language, search_language(s.text)) AS language
-      FROM said s
+      FROM texts s
       LEFT JOIN search_conversations c
         ON c.tenant_id = s.tenant_id
        AND c.conversation_id = s.conversation_id
@@ -91,7 +91,7 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position,
        s.role, s.actor, s.created_at, s.language,
        search_document(s.text, s.language, search_labels(s.tenant_id, s.role, s.actor)),
        search_plain_words(s.text)
-  FROM spoken s
+  FROM in_language s
  WHERE s.event_type NOT IN ('task.created', 'task.described')
     OR NOT EXISTS (
            SELECT

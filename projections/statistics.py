@@ -1,7 +1,7 @@
-"""Reading the statistics: counts, sizes and times of one tenant, by day, role, actor and status, as typed rows.
+"""Statistics of one tenant: counts, sizes and times by day, role, actor and status, as typed rows.
 
-Each method calls the SQL function of its name, which anybody may call; the migration ``*_statistics.sql`` says what
-each counts. The tables behind them are filled by the projection ``statistics``.
+Each method calls the SQL function with its name (``db/schema/statistics``), which defines what is counted. The
+projection ``statistics`` maintains the tables that the functions read.
 """
 
 from __future__ import annotations
@@ -20,24 +20,16 @@ from projections.reading import caller_of
 
 Row = TypeVar("Row")
 
-_BY_DAY = query("projections", "statistics_by_day")
-_BY_ROLE = query("projections", "statistics_by_role")
-_BY_ACTOR = query("projections", "statistics_by_actor")
-_BY_STATUS = query("projections", "statistics_by_status")
-_RESPONSE_TIMES = query("projections", "statistics_response_times")
-_TASK_TIMES = query("projections", "statistics_task_times")
-_SIZES = query("projections", "statistics_sizes")
-
 
 @dataclass(frozen=True, slots=True)
 class DayCounts:
-    """What happened on a day.
+    """The activity of a day.
 
     Attributes:
-        conversations: begun on it.
-        active_conversations: in which something happened on it.
+        conversations: that began on it.
+        active_conversations: that have events on it.
         tasks: created on it.
-        events: all events, also those that are no messages.
+        events: all events, messages included.
         characters, bytes: of the text of the messages; bytes in UTF-8.
     """
 
@@ -56,8 +48,8 @@ class RoleCounts:
     """The messages of a role.
 
     Attributes:
-        conversations: in which the role spoke.
-        parts_bytes: of the parts as JSON.
+        conversations: that have messages of the role.
+        parts_bytes: size of the parts as JSON.
     """
 
     role: str
@@ -71,7 +63,7 @@ class RoleCounts:
 
 @dataclass(frozen=True, slots=True)
 class ActorCounts:
-    """What an actor caused; the members are those of :class:`DayCounts`."""
+    """The activity of an actor, with the members of :class:`DayCounts`."""
 
     actor: str
     conversations: int
@@ -85,7 +77,7 @@ class ActorCounts:
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """How many conversations (``active``, ``archived``, ``deleted``) or tasks are in a status now.
+    """The number of conversations (``active``, ``archived``, ``deleted``) or tasks that have a status now.
 
     Attributes:
         kind: ``conversation`` or ``task``.
@@ -98,13 +90,13 @@ class StatusCount:
 
 @dataclass(frozen=True, slots=True)
 class ResponseTimes:
-    """From the first message of a user that is not answered yet to the next message of an assistant; in seconds.
+    """Seconds from the first unanswered message of a user to the next message of an assistant.
 
     Attributes:
-        key: ``all``, or the day (of the question), or the actor (who answered).
-        questions: runs of messages of users, answered or not; by actor and of an actor only answered ones.
-        unmeasured: answers that are said to have come before their questions; in ``answered``, not in the times.
-        average, median, p95, longest: None where nothing was measured.
+        key: ``all``, or the day of the question, or the actor who answered.
+        questions: runs of messages of users, answered or not; by actor, and of one actor, only answered ones.
+        unmeasured: answers whose time is before that of their question; counted in ``answered``, not in the times.
+        average, median, p95, longest: None if nothing was measured.
     """
 
     key: str
@@ -119,13 +111,13 @@ class ResponseTimes:
 
 @dataclass(frozen=True, slots=True)
 class TaskTimes:
-    """The tasks of a status, and how long tasks stay in it; in seconds.
+    """The tasks of a status, and the seconds that tasks spend in it.
 
     Attributes:
-        tasks: that are in it now.
-        unmeasured: of these, said to have come into it before they were created; not in the times.
-        average, median, p95: from a task's creation until it came into this status, where it is a final one.
-        stays: times that a task was in it and left it; ``…_stay`` how long that was.
+        tasks: that have the status now.
+        unmeasured: those of them whose time of entering it is before their creation; not counted in the times.
+        average, median, p95: from a task's creation until it entered this status, if that is a final one.
+        stays: how often a task was in it and left it; ``…_stay`` is how long it was in it.
     """
 
     status: str
@@ -144,14 +136,14 @@ class TaskTimes:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of something there is.
+    """The number and the sizes of texts, parts or artifacts.
 
     Attributes:
-        what: ``text`` of messages, ``parts`` of messages, ``artifacts`` (chunks of them).
+        what: ``text`` of messages, ``parts`` of messages, or ``artifacts`` (chunks of them).
         characters: of texts.
         bytes: of texts in UTF-8, of the others as JSON.
-        average_bytes: of one; None where there is none.
-        largest_bytes: the largest text, parts of one message, chunk.
+        average_bytes: None if there is none.
+        largest_bytes: of the largest text, parts of one message, or chunk.
     """
 
     what: str
@@ -163,13 +155,12 @@ class Size:
 
 
 class StatisticsFilter(TypedDict, total=False):
-    """What of a tenant's data is counted; what is left out, or None, means all.
+    """The part of a tenant's data that is counted; a filter that is None or left out does not apply.
 
     Attributes:
         since, until: the first and the last day, both included.
         actor: only what this actor caused.
-        zone: the time zone whose days are meant, by a name that PostgreSQL knows, such as ``America/Sao_Paulo``;
-            UTC by default.
+        zone: the time zone of the days, by a name that PostgreSQL knows, such as ``America/Sao_Paulo``; by default UTC.
     """
 
     since: date | None
@@ -179,63 +170,64 @@ class StatisticsFilter(TypedDict, total=False):
 
 
 class Statistics:
-    """Reads the statistics of one tenant, or of what one user of it may see.
+    """The statistics of one tenant, or of what one user of it may see.
 
-    Every method raises :class:`InputError` where what it is given makes no sense.
+    Every method raises :class:`InputError` if a filter is not valid.
 
     A conversation counts on the day when it began, a task on the day when it was created, an answer on the day of its
-    question, everything else on the day when it happened, as far as anybody said (``occurred_at``).
+    question, everything else on the day when it happened (``occurred_at``, otherwise when it was appended).
 
     Args:
-        tenant: the store's own if left out.
-        caller: the tenant, and the user where only what they may see is counted; in the place of ``tenant``.
+        tenant: by default that of the store.
+        caller: the tenant, and the user if only what they may see is counted; instead of ``tenant``.
     """
 
     def __init__(self, store: EventStore, tenant: str | None = None, *, caller: Caller | None = None) -> None:
         self._store = store
         self._caller = caller_of(store, tenant, caller)
 
-    async def by_day(self, **which: Unpack[StatisticsFilter]) -> list[DayCounts]:
-        """The days on which anything happened, in their order."""
-        return await self._rows(DayCounts, _BY_DAY, which)
+    async def by_day(self, **filters: Unpack[StatisticsFilter]) -> list[DayCounts]:
+        """Return the days that have events, in their order."""
+        return await self._rows(DayCounts, "by_day", filters)
 
-    async def by_role(self, **which: Unpack[StatisticsFilter]) -> list[RoleCounts]:
-        """The roles, that of most messages first."""
-        return await self._rows(RoleCounts, _BY_ROLE, which)
+    async def by_role(self, **filters: Unpack[StatisticsFilter]) -> list[RoleCounts]:
+        """Return the roles, that with most messages first."""
+        return await self._rows(RoleCounts, "by_role", filters)
 
-    async def by_actor(self, **which: Unpack[StatisticsFilter]) -> list[ActorCounts]:
-        """The actors, that of most events first."""
-        return await self._rows(ActorCounts, _BY_ACTOR, which)
+    async def by_actor(self, **filters: Unpack[StatisticsFilter]) -> list[ActorCounts]:
+        """Return the actors, that with most events first."""
+        return await self._rows(ActorCounts, "by_actor", filters)
 
-    async def by_status(self, **which: Unpack[StatisticsFilter]) -> list[StatusCount]:
-        """The conversations begun, and the tasks created, by the status that they have now."""
-        return await self._rows(StatusCount, _BY_STATUS, which)
+    async def by_status(self, **filters: Unpack[StatisticsFilter]) -> list[StatusCount]:
+        """Return the conversations that began, and the tasks that were created, by their present status."""
+        return await self._rows(StatusCount, "by_status", filters)
 
-    async def response_times(self, **which: Unpack[StatisticsFilter]) -> ResponseTimes:
-        """Of all questions; ``actor`` is the one who answers."""
-        found = await self._rows(ResponseTimes, _RESPONSE_TIMES, which, by="all")
-        return found[0] if found else ResponseTimes("all", 0, 0, 0, None, None, None, None)
+    async def response_times(self, **filters: Unpack[StatisticsFilter]) -> ResponseTimes:
+        """Return the response times of all questions; ``actor`` is the one who answers."""
+        rows = await self._rows(ResponseTimes, "response_times", filters, by="all")
+        return rows[0] if rows else ResponseTimes("all", 0, 0, 0, None, None, None, None)
 
-    async def response_times_by_day(self, **which: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
-        """By the day of the question; ``actor`` is the one who answers."""
-        return await self._rows(ResponseTimes, _RESPONSE_TIMES, which, by="day")
+    async def response_times_by_day(self, **filters: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
+        """Return the response times by the day of the question; ``actor`` is the one who answers."""
+        return await self._rows(ResponseTimes, "response_times", filters, by="day")
 
-    async def response_times_by_actor(self, **which: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
-        """By the actor who answers, the one with most answers first."""
-        return await self._rows(ResponseTimes, _RESPONSE_TIMES, which, by="actor")
+    async def response_times_by_actor(self, **filters: Unpack[StatisticsFilter]) -> list[ResponseTimes]:
+        """Return the response times by the actor who answers, the one with most answers first."""
+        return await self._rows(ResponseTimes, "response_times", filters, by="actor")
 
-    async def task_times(self, **which: Unpack[StatisticsFilter]) -> list[TaskTimes]:
-        """Of the tasks created, by status, that of most tasks first."""
-        return await self._rows(TaskTimes, _TASK_TIMES, which)
+    async def task_times(self, **filters: Unpack[StatisticsFilter]) -> list[TaskTimes]:
+        """Return the times of the tasks that were created, by status, that with most tasks first."""
+        return await self._rows(TaskTimes, "task_times", filters)
 
-    async def sizes(self, **which: Unpack[StatisticsFilter]) -> list[Size]:
-        """Of texts, parts and artifacts."""
-        return await self._rows(Size, _SIZES, which)
+    async def sizes(self, **filters: Unpack[StatisticsFilter]) -> list[Size]:
+        """Return the sizes of texts, parts and artifacts."""
+        return await self._rows(Size, "sizes", filters)
 
-    async def _rows(self, kind: type[Row], text: Any, which: StatisticsFilter, **more: str) -> list[Row]:
-        parameters = {"tenant": self._caller.tenant} | _checked(**which) | more
-        rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_refused)
-        return [kind(*row) for row in rows]
+    async def _rows(self, row_type: type[Row], name: str, filters: StatisticsFilter, **more: str) -> list[Row]:
+        text = query("projections", f"statistics_{name}")
+        parameters = {"tenant": self._caller.tenant} | _checked(**filters) | more
+        rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_zone_error)
+        return [row_type(*row) for row in rows]
 
 
 def _checked(
@@ -243,17 +235,17 @@ def _checked(
 ) -> dict[str, Any]:
     for name, day in (("since", since), ("until", until)):
         if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
-            raise InputError(f"{name}: {day!r} is no day: give a datetime.date")
+            raise InputError(f"{name}: {day!r} is not a day: give a datetime.date")
     if since is not None and until is not None and since > until:
-        raise InputError(f"since: {since} is after until, {until}: nothing lies between; exchange them")
+        raise InputError(f"since: {since} is after until, {until}: exchange them")
     for name, text in (("actor", actor), ("zone", zone)):
         if text is not None:
             check_text(text, name)
     return {"since": since, "until": until, "actor": actor, "zone": zone}
 
 
-def _refused(error: psycopg.Error) -> EventStoreError | None:
-    """The error for what only the functions can find wrong: a time zone that is unknown or does not fit the days."""
+def _zone_error(error: psycopg.Error) -> EventStoreError | None:
+    """Return the error for what only the SQL functions check: a time zone that is unknown or does not fit the days."""
     if error.sqlstate != "22023":
         return None
     advice = error.diag.message_hint or "Give a name that PostgreSQL knows, such as America/Sao_Paulo."

@@ -1,8 +1,7 @@
--- Folds a batch of the log into the tables of the statistics, in one statement: the events are read once, and of each
--- only what is counted is kept. What the functions of the migration *_statistics.sql say of these tables goes by
--- conversation and version, never by time: clients say when something happened, and may say anything. Where a tenant
--- keeps its agents is no conversation of anybody's.
-WITH read AS (
+-- Apply a batch of the log to the tables of the statistics, in one statement: the events are read once, and of each only
+-- what is counted is kept. Order is that of conversation and version, never of time: clients state when something
+-- happened, and may state anything. The conversation in which a tenant registers its agents is not counted.
+WITH batch_events AS (
     SELECT b.tenant_id, b.conversation_id, b.version, b.event_type, b.actor, b.content,
            occurred_at(b.metadata, b.timestamp) AS at,
            -- The same text as in the column content of the table messages.
@@ -17,7 +16,7 @@ WITH read AS (
            END AS parts
       FROM batch b
      WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
-    OFFSET 0  -- a fence: or each use of the text below would make it anew
+    OFFSET 0  -- an optimisation fence: otherwise each use of the text computes it again
 ),
 facts AS MATERIALIZED (
     SELECT r.tenant_id, r.conversation_id, r.version, r.event_type, r.actor, r.at,
@@ -31,7 +30,7 @@ facts AS MATERIALIZED (
                 THEN (r.content ->> 'task_id')::uuid
            END AS task_id,
            CASE WHEN r.event_type IN ('task.created', 'task.status_changed') THEN r.content ->> 'status' END AS status
-      FROM read r
+      FROM batch_events r
 ),
 
 -- Counters.
@@ -54,7 +53,7 @@ counted AS MATERIALIZED (
       FROM facts f
      GROUP BY f.tenant_id, f.conversation_id, 3, 4, f.actor
 ),
-counted_on AS (
+counters_updated AS (
     UPDATE statistics_activity a
        SET events           = a.events + c.events,
            messages         = a.messages + c.messages,
@@ -75,7 +74,7 @@ counted_on AS (
        AND a.actor = c.actor
     RETURNING a.tenant_id, a.conversation_id, a.quarter_hour, a.role, a.actor
 ),
-counted_anew AS (
+counters_inserted AS (
     INSERT INTO statistics_activity (conversation_id, tenant_id, quarter_hour, role, actor, events, messages,
                                      characters, bytes, parts, parts_bytes, artifacts, artifact_bytes, largest_text,
                                      largest_parts, largest_artifact)
@@ -85,7 +84,7 @@ counted_anew AS (
       FROM counted c
      WHERE NOT EXISTS (
                SELECT
-                 FROM counted_on u
+                 FROM counters_updated u
                 WHERE u.tenant_id = c.tenant_id
                   AND u.conversation_id = c.conversation_id
                   AND u.quarter_hour = c.quarter_hour
@@ -94,8 +93,8 @@ counted_anew AS (
            )
 ),
 
--- Questions and answers. A question that was open before the batch stands at the head of its conversation.
-seen AS MATERIALIZED (
+-- Questions and answers. A question that was open before the batch is the first message of its conversation here.
+changed AS MATERIALIZED (
     SELECT f.tenant_id, f.conversation_id,
            max(f.at) FILTER (WHERE f.version = 1) AS began_at,
            max(f.actor) FILTER (WHERE f.version = 1) AS actor,
@@ -105,9 +104,9 @@ seen AS MATERIALIZED (
       FROM facts f
      GROUP BY f.tenant_id, f.conversation_id
 ),
-spoken AS (
+messages AS (
     SELECT c.tenant_id, c.conversation_id, c.question_version AS version, c.asked_at AS at, c.actor, true AS asks
-      FROM seen s
+      FROM changed s
       JOIN statistics_conversations c
         ON c.tenant_id = s.tenant_id
        AND c.conversation_id = s.conversation_id
@@ -117,18 +116,18 @@ spoken AS (
       FROM facts f
      WHERE f.role IN ('user', 'assistant')
 ),
--- Of each run of questions the first, and of each run of answers the first: they take turns.
+-- The first question of each run of questions, and the first answer of each run of answers.
 turns AS MATERIALIZED (
     SELECT t.tenant_id, t.conversation_id, t.version, t.at, t.actor, t.asks,
-           lag(t.version) OVER spoken AS question_version,
-           lag(t.at) OVER spoken AS asked_at,
-           lead(t.version) OVER spoken IS NULL AS is_last
+           lag(t.version) OVER conversation AS question_version,
+           lag(t.at) OVER conversation AS asked_at,
+           lead(t.version) OVER conversation IS NULL AS is_last
       FROM (SELECT s.*,
                    lag(s.asks, 1, false)
                        OVER (PARTITION BY s.tenant_id, s.conversation_id ORDER BY s.version) AS was_asked
-              FROM spoken s) AS t
+              FROM messages s) AS t
      WHERE t.asks <> t.was_asked
-    WINDOW spoken AS (PARTITION BY t.tenant_id, t.conversation_id ORDER BY t.version)
+    WINDOW conversation AS (PARTITION BY t.tenant_id, t.conversation_id ORDER BY t.version)
 ),
 answered AS (
     INSERT INTO statistics_answers (conversation_id, tenant_id, version, question_version, asked_at, answered_at, actor)
@@ -137,7 +136,7 @@ answered AS (
      WHERE NOT t.asks
 ),
 
--- Conversations. What is null did not change; the version of the question is 0 where none is open any more.
+-- Conversations. A null has not changed; question_version is 0 if no question is open any more.
 conversations AS MATERIALIZED (
     SELECT s.tenant_id, s.conversation_id, s.began_at, s.actor,
            CASE WHEN s.archived > coalesce(s.reactivated, 0) THEN false
@@ -148,7 +147,7 @@ conversations AS MATERIALIZED (
            END AS is_deleted,
            CASE WHEN t.asks THEN t.at END AS asked_at,
            CASE WHEN t.asks THEN t.version WHEN NOT t.asks THEN 0 END AS question_version
-      FROM seen s
+      FROM changed s
       LEFT JOIN turns t
         ON t.tenant_id = s.tenant_id
        AND t.conversation_id = s.conversation_id
@@ -177,7 +176,7 @@ conversations_begun AS (
      WHERE n.began_at IS NOT NULL
 ),
 
--- Tasks. The first event of a task, whatever it is, makes its row; a status said again begins nothing.
+-- Tasks. The first event of a task, whatever its type, creates the row; a repeated status does not begin a period.
 steps AS (
     SELECT k.tenant_id, k.conversation_id, k.task_id, k.version, k.entered_at AS at, k.created_at, k.actor, k.status,
            true AS is_known
@@ -193,7 +192,7 @@ steps AS (
       FROM facts f
      WHERE f.task_id IS NOT NULL
 ),
-stays AS MATERIALIZED (
+periods AS MATERIALIZED (
     SELECT c.tenant_id, c.conversation_id, c.task_id, c.version, c.at, c.created_at, c.actor, c.status, c.is_known,
            lead(c.at) OVER task AS left_at
       FROM (SELECT n.*, lag(n.status) OVER task AS former
@@ -209,10 +208,10 @@ stays AS MATERIALIZED (
      WHERE c.status IS DISTINCT FROM c.former
     WINDOW task AS (PARTITION BY c.tenant_id, c.conversation_id, c.task_id ORDER BY c.version)
 ),
-stays_ended AS (
-    INSERT INTO statistics_stays (task_id, conversation_id, tenant_id, entered_at, left_at, version, status)
+periods_ended AS (
+    INSERT INTO statistics_status_periods (task_id, conversation_id, tenant_id, entered_at, left_at, version, status)
     SELECT s.task_id, s.conversation_id, s.tenant_id, s.at, s.left_at, s.version, s.status
-      FROM stays s
+      FROM periods s
      WHERE s.left_at IS NOT NULL
 ),
 tasks_changed AS (
@@ -220,7 +219,7 @@ tasks_changed AS (
        SET status     = s.status,
            entered_at = s.at,
            version    = s.version
-      FROM stays s
+      FROM periods s
      WHERE s.left_at IS NULL
        AND s.is_known
        AND k.tenant_id = s.tenant_id
@@ -230,6 +229,6 @@ tasks_changed AS (
 )
 INSERT INTO statistics_tasks (task_id, conversation_id, tenant_id, created_at, entered_at, version, status, actor)
 SELECT s.task_id, s.conversation_id, s.tenant_id, s.created_at, s.at, s.version, s.status, s.actor
-  FROM stays s
+  FROM periods s
  WHERE s.left_at IS NULL
    AND NOT s.is_known;

@@ -13,22 +13,22 @@ from eventstore.errors import translated
 from eventstore.read import horizon
 from projections.projection import PROJECTIONS, Projection
 
-_LOG = query("projections", "status_log")
-_PROJECTIONS = query("projections", "status_projections")
-_WORKERS = query("projections", "status_workers")
-_HOLDERS = query("projections", "status_holders")
+_STATUS_LOG = query("projections", "status_log")
+_STATUS_PROJECTIONS = query("projections", "status_projections")
+_STATUS_WORKERS = query("projections", "status_workers")
+_STATUS_APPENDS = query("projections", "status_appends")
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectionStatus:
-    """How far a projection is.
+    """The progress of a projection.
 
     Attributes:
         position: applied for all partitions.
         lag_events: events that it has not applied yet.
-        lag_seconds: age of the oldest of these; 0 where there is none.
-        is_current: whether its tables were made by the text that this version has.
-        parked: conversations that it does not go on with.
+        lag_seconds: age of the oldest of these; 0 if there are none.
+        is_current: whether its tables are made by the definition of this version.
+        parked: the number of conversations that are parked in it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class WorkerStatus:
     Attributes:
         application: its name: host and process, unless the URL gives another.
         client: its address, or ``local``.
-        partitions: of the conversations, that it follows.
+        partitions: of the conversations, that it applies.
     """
 
     pid: int
@@ -58,7 +58,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AppendInFlight:
-    """An append whose transaction is still open, ``seconds`` long."""
+    """An append whose transaction has been open for some seconds."""
 
     pid: int | None
     login: str
@@ -73,10 +73,10 @@ class Status:
 
     Attributes:
         bytes: of the table ``events`` on disk, indexes included.
-        warnings: what is wrong with the database; see :func:`read_warnings`.
         horizon: the position up to which the log is final.
-        notify_queue_usage: how full the server's queue of notifications is, from 0 to 1. From 0.5 on, appends notify
-            nobody, and consumers look every few seconds.
+        warnings: what is wrong with the database; see :func:`read_warnings`.
+        notify_queue_usage: how full the server's queue of notifications is, from 0 to 1. From 0.5 on, appends do not
+            notify, and consumers poll every few seconds.
     """
 
     database_url: str
@@ -95,18 +95,19 @@ class Status:
 
 
 async def read_warnings(store: EventStore) -> list[str]:
-    """Return what is wrong with the database, in sentences that say what to do; empty if nothing is.
+    """Return what is wrong with the database, in sentences that say what to do.
 
-    Row-level security that is not in force, and whatever differs from what the migrations make.
+    That is row-level security that is not in force, and any difference from what the migrations make.
     """
     return await asyncio.to_thread(store.server.migrator().findings)
 
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
-    """Reads the state. Counts the log, which takes time on a large one."""
-    pool = store.parts.projector  # whose events they are does not matter here
-    events, last_position, conversations, size, version, queue_usage = (await pool.fetch(_LOG))[0]
+    """Return the status. It counts the events, which takes time on a large log."""
+    pool = store.parts.projector  # sees the events of all tenants
+    [(events, last_position, conversations, size, version, queue_usage)] = await pool.fetch(_STATUS_LOG)
     sources = {projection.name: projection.source for projection in projections}
+    rows = await pool.fetch(_STATUS_PROJECTIONS)
     return Status(
         database_url=store.server.public_url,
         server_version=version,
@@ -118,9 +119,9 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         bytes=size,
         projections=[
             ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source, parked)
-            for name, position, updated_at, source, lag_events, lag_seconds, parked in await pool.fetch(_PROJECTIONS)
+            for name, position, updated_at, source, lag_events, lag_seconds, parked in rows
         ],
-        workers=[WorkerStatus(*row) for row in await pool.fetch(_WORKERS)],
+        workers=[WorkerStatus(*row) for row in await pool.fetch(_STATUS_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),
         warnings=await read_warnings(store),
         notify_queue_usage=queue_usage,
@@ -128,8 +129,8 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
 
 
 async def _appends_in_flight(store: EventStore) -> list[AppendInFlight]:
-    """As the login itself: the server hides from every other role what a session does."""
+    """Return the open appends, read under the role of the login: the server hides sessions from other roles."""
     async with await store.connect(role=None) as connection:
         with translated():
-            rows = await (await connection.execute(_HOLDERS)).fetchall()
+            rows = await (await connection.execute(_STATUS_APPENDS)).fetchall()
     return [AppendInFlight(*row) for row in rows]

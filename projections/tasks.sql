@@ -1,5 +1,5 @@
--- Folds a batch of the log into the tables tasks and task_artifacts. The first event of a task, whatever it is, makes
--- its row: a remote agent may report on a task that nobody announced.
+-- Apply a batch of the log to the tables tasks and task_artifacts. The first event of a task, whatever its type, creates
+-- the row: a remote agent may report on a task that no event has created.
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,

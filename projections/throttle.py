@@ -1,4 +1,4 @@
-"""The throttle: projecting takes a part of the time while others append."""
+"""The throttle of background work: under write load it works only a part of the time."""
 
 from __future__ import annotations
 
@@ -9,52 +9,50 @@ from eventstore import EventStore
 from eventstore.read import horizon
 
 BUSY_EVENTS_PER_SECOND = 100
-"""From so many events on somebody is held up, unless the caller says otherwise."""
-PART = 0.15
-"""Of the time that is worked then, likewise."""
+"""The write load from which on the work is throttled, by default."""
+SHARE = 0.15
+"""The part of the time that the throttled work takes, by default."""
 LONGEST_PAUSE_SECONDS = 5.0
 THROTTLED_SIZE = 10_000
-"""Events of a batch then, so that it lasts a fraction of a second."""
+"""Events of a throttled batch, so that it lasts a fraction of a second."""
 
 
 class Throttle:
-    """Watches how fast the log grows, and pauses accordingly.
+    """A throttle that measures how fast the log grows.
+
+    Args:
+        position: up to which the log is final now.
+        busy: events per second from which on the work is throttled.
+        share: the part of the time that throttled work takes.
 
     Attributes:
-        size: events that the next batch should go over at most; None where it may be as large as it can.
+        size: events that the next batch should cover at most; None if it may be as large as it can.
     """
 
     def __init__(
-        self, store: EventStore, position: int, busy: int = BUSY_EVENTS_PER_SECOND, part: float = PART
+        self, store: EventStore, position: int, busy: int = BUSY_EVENTS_PER_SECOND, share: float = SHARE
     ) -> None:
-        """Begins to watch.
-
-        Args:
-            position: up to which the log is final now.
-            busy: events a second from which on it gives way.
-            part: of the time that it works then.
-        """
         self._store = store
         self._busy = busy
-        self._part = part
+        self._share = share
         self._position = position
-        self._looked_at = monotonic()
+        self._measured_at = monotonic()
         self.size: int | None = None
 
-    async def after(self, worked: float) -> float:
-        """Pauses, if somebody appends.
+    async def pause(self, worked: float) -> float:
+        """Pause if the log grows fast.
 
         Args:
-            worked: seconds.
+            worked: seconds of work since the last pause.
 
         Returns:
-            Seconds that it has paused.
+            The seconds that it has paused.
         """
         position = await horizon(self._store.parts.projector)
         now = monotonic()
-        is_busy = position - self._position > self._busy * (now - self._looked_at)
-        pause = min(worked * (1 / self._part - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0
+        is_busy = position - self._position > self._busy * (now - self._measured_at)
+        pause = min(worked * (1 / self._share - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0
         self.size = THROTTLED_SIZE if is_busy else None
         await asyncio.sleep(pause)
-        self._position, self._looked_at = position, now
+        self._position, self._measured_at = position, now
         return pause

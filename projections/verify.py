@@ -1,8 +1,8 @@
-"""Verifying that read tables equal the log; differing rows are named.
+"""Verifying that read tables equal the log, and naming the rows that do not.
 
-The log is replayed into temporary tables, which nobody else sees and which are gone with the connection, by the text
-that the live tables are made by, up to exactly where they are; then both are compared in one snapshot. The replay needs
-no lock and stops nobody. Of a conversation that is parked, only what stands before the event that failed is expected.
+The log is replayed into temporary tables, by the text that the live tables are made by, up to exactly their positions;
+then one snapshot compares both. Nobody else sees the temporary tables, and they vanish with the connection. The replay
+takes no lock and stops nobody. Of a parked conversation, only the events before the one that failed are expected.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from psycopg import sql
@@ -25,50 +24,24 @@ from projections.apply import ALL_PARTITIONS, Applier
 from projections.compare import Difference, compare_tables
 from projections.projection import PROJECTIONS, Projection
 
-# Proving that who may see which conversation is what the log says, of all tenants at once
-
-NAME = "members"
-"""In the place of a projection's name: the table is written by appends, and by no projection."""
-_TABLE = "conversation_members"
-_DIFFERING = query("projections", "differing_members")
-
-
-async def verify_members(store: EventStore) -> Verified:
-    """Verifies the members of all conversations, in one snapshot; of a conversation those are counted that differ."""
-    position = await horizon(store.parts.projector)
-    found = await store.parts.projector.fetch(_DIFFERING)
-    counts: dict[tuple[str, UUID], Counter[str]] = {}
-    rows = []
-    for tenant, conversation, user, expected, is_found in found:
-        count = counts.setdefault((tenant, conversation), Counter())
-        for side, access in (("expected", expected), ("rows", is_found)):
-            if access is not None:
-                count[side] += 1
-                rows.append(Row(_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})"))
-    differences = [
-        Difference(_TABLE, tenant, conversation, count["rows"], count["expected"])
-        for (tenant, conversation), count in counts.items()
-    ]
-    return Verified(NAME, position, 0, differences, rows)
-
-
-# Proving that read tables equal the log, or naming the rows that do not
-
 MOST_ROWS = 20
-"""Named of each table."""
+"""Differing rows that are named of each table and side."""
 
-_VIEW = query("projections", "batch_of_all")
-_SCRATCH = query("projections", "scratch")
+_BATCH_VIEW = query("projections", "batch_of_all")
+_CREATE_SCRATCH = sql.SQL(query("projections", "create_scratch"))
 _TARGETS = query("projections", "targets")
-_RANGE = query("projections", "range")
+_REPLAY_RANGE = query("projections", "replay_range")
 _NEXT_POSITION = query("projections", "next_position")
-_ROWS = query("projections", "differing_rows")
+_DIFFERING_ROWS = sql.SQL(query("projections", "differing_rows"))
 _SCHEMA = "SELECT stage_schema('live')"
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with a projection's name, the position replayed, and the position to reach."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that is in only one of the two: in the read table, or in what the log gives.
+    """A row that is only in the read table, or only in what the log gives.
 
     Attributes:
         is_expected: whether the log gives it and the read table lacks it.
@@ -82,13 +55,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification found.
+    """The outcome of a verification.
 
     Attributes:
         position: up to which the log was replayed.
-        events: replayed.
+        events: the number of replayed events.
         differences: conversations whose rows are not what the log gives; the first hundred.
-        rows: of those, the first twenty of each table.
+        rows: the first twenty of their rows, of each table and side.
     """
 
     projection: str
@@ -102,23 +75,21 @@ async def verify(
     store: EventStore,
     projections: Sequence[Projection] = PROJECTIONS,
     *,
-    on_progress: Callable[[str, int, int], None] = lambda name, position, goal: None,
+    on_progress: OnProgress = lambda name, position, goal: None,
 ) -> list[Verified]:
-    """Verify the read tables of projections, one after the other, after what a store checks when it opens.
-
-    Args:
-        on_progress: called with a projection's name, the position replayed, and the one to come to.
+    """Verify the schema as a store does when it opens, then the read tables of projections, one after the other.
 
     Raises:
-        RebuildError: the text that made the tables is not known.
-        SchemaError: the schema lacks something, or events below a checkpoint are missing: what is left could be equal.
+        RebuildError: the definition that made the tables is not known.
+        SchemaError: the schema lacks something, or events below a checkpoint are missing, so that a comparison with
+            the rest of the log would prove nothing.
     """
     async with await store.connect(APP) as connection:
         await check_schema(connection, store.settings)
     return [await _verify(store, projection, on_progress) for projection in projections]
 
 
-async def _verify(store: EventStore, projection: Projection, on_progress: Callable[[str, int, int], None]) -> Verified:
+async def _verify(store: EventStore, projection: Projection, on_progress: OnProgress) -> Verified:
     applier = await Applier.open(store, view="SELECT")
     try:
         made_by = await applier.register(projection)
@@ -129,60 +100,55 @@ async def _verify(store: EventStore, projection: Projection, on_progress: Callab
         connection = applier.connection
         with translated():
             for table in made_by.tables:
-                await connection.execute(sql.SQL(_SCRATCH).format(table=sql.Identifier(table)))
+                await connection.execute(_CREATE_SCRATCH.format(table=sql.Identifier(table)))
+            await connection.execute(_BATCH_VIEW.encode())
             replay = _Replay(connection, made_by, on_progress)
-            await connection.execute(_VIEW.encode())
             await replay.run()  # most of it, before the snapshot
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             await replay.run()
+            verified = Verified(projection.name, replay.position, replay.events)
             row = await (await connection.execute(_SCHEMA)).fetchone()
             assert row is not None
-            found = Verified(projection.name, replay.position, replay.events)
             for table in made_by.tables:
                 live, scratch = sql.Identifier(row[0], table), sql.Identifier("pg_temp", table)
-                differing = await compare_tables(connection, projection.name, table, live, scratch)
-                found.differences.extend(differing)
-                if differing:
-                    text = sql.SQL(_ROWS).format(live=live, other=scratch)
-                    rows = await (await connection.execute(text, {"most": MOST_ROWS})).fetchall()
-                    found.rows.extend(Row(table, *values) for values in rows)
+                differences = await compare_tables(connection, projection.name, table, live, scratch)
+                verified.differences.extend(differences)
+                if differences:
+                    text = _DIFFERING_ROWS.format(live=live, other=scratch)
+                    rows = await (await connection.execute(text, {"limit": MOST_ROWS})).fetchall()
+                    verified.rows.extend(Row(table, *values) for values in rows)
             await connection.execute("ROLLBACK")
-        return found
+        return verified
     finally:
         await applier.close()
 
 
 class _Replay:
-    """Fills the temporary tables, partition by partition, up to where the live ones are."""
+    """Fills the temporary tables, partition by partition, up to the positions of the live ones."""
 
-    def __init__(
-        self, connection: Connection, projection: Projection, on_progress: Callable[[str, int, int], None]
-    ) -> None:
+    def __init__(self, connection: Connection, projection: Projection, on_progress: OnProgress) -> None:
         self._connection = connection
         self._projection = projection
         self._on_progress = on_progress
-        self._at = dict.fromkeys(ALL_PARTITIONS, 0)
+        self._positions = dict.fromkeys(ALL_PARTITIONS, 0)
         self.position = self.events = 0
 
     async def run(self) -> None:
-        """Goes on to where the live tables are now."""
-        names: dict[str, Any] = {"projection": self._projection.name}
+        """Replay the log up to the present positions of the live tables."""
+        names = {"projection": self._projection.name}
         targets: dict[int, int] = dict(await (await self._connection.execute(_TARGETS, names)).fetchall())
         self.position = max(targets.values(), default=0)
-        ways = {(self._at[partition], targets.get(partition, 0)) for partition in ALL_PARTITIONS}
-        for lower, target in sorted(ways):
-            partitions = [
-                partition
-                for partition in ALL_PARTITIONS
-                if (self._at[partition], targets.get(partition, 0)) == (lower, target)
-            ]
+        by_range: dict[tuple[int, int], list[int]] = {}
+        for partition in ALL_PARTITIONS:
+            by_range.setdefault((self._positions[partition], targets.get(partition, 0)), []).append(partition)
+        for (lower, target), partitions in sorted(by_range.items()):
             await self._apply(partitions, lower, target)
 
     async def _apply(self, partitions: list[int], lower: int, target: int) -> None:
         while lower < target:
-            bounds = {"lower": lower, "target": target, "size": self._projection.largest_batch}
-            row = await (await self._connection.execute(_NEXT_POSITION, bounds)).fetchone()
-            upper, events = (row[0], row[1]) if row and row[0] is not None else (target, 0)
+            limits = {"lower": lower, "target": target, "size": self._projection.largest_batch}
+            row = await (await self._connection.execute(_NEXT_POSITION, limits)).fetchone()
+            upper, events = row if row and row[0] is not None else (target, 0)
             async with self._connection.transaction():
                 parameters = {
                     "projection": self._projection.name,
@@ -190,10 +156,36 @@ class _Replay:
                     "lower": str(lower),
                     "upper": str(upper),
                 }
-                await self._connection.execute(_RANGE, parameters)
+                await self._connection.execute(_REPLAY_RANGE, parameters)
                 await self._projection.fold(self._connection)
             self.events += events
             lower = upper
             self._on_progress(self._projection.name, lower, target)
         for partition in partitions:
-            self._at[partition] = target
+            self._positions[partition] = target
+
+
+# The members of conversations: written by appends, not by a projection, and derived from the log like a read table
+
+MEMBERS = "members"
+"""Stands for the name of a projection."""
+_MEMBERS_TABLE = "conversation_members"
+_DIFFERING_MEMBERS = query("projections", "differing_members")
+
+
+async def verify_members(store: EventStore) -> Verified:
+    """Verify who may see which conversation, for all tenants in one snapshot. Only the members that differ count."""
+    position = await horizon(store.parts.projector)
+    counts: dict[tuple[str, UUID], Counter[str]] = {}
+    rows = []
+    for tenant, conversation, user, expected, found in await store.parts.projector.fetch(_DIFFERING_MEMBERS):
+        count = counts.setdefault((tenant, conversation), Counter())
+        for side, access in (("expected", expected), ("rows", found)):
+            if access is not None:
+                count[side] += 1
+                rows.append(Row(_MEMBERS_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})"))
+    differences = [
+        Difference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
+        for (tenant, conversation), count in counts.items()
+    ]
+    return Verified(MEMBERS, position, 0, differences, rows)

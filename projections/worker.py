@@ -1,18 +1,16 @@
-"""The worker: follows the log and applies it to the read tables, partitioned among processes.
+"""The worker: applies the log to the read tables as it grows, shared among any number of processes on any machines.
 
-A worker holds one advisory lock for as long as its session lives, shared, so that all can be counted; and one, alone,
-for each partition that it follows. Everybody takes what is free, and gives up what is more than an even part. The locks
-of a worker that dies go with its session, and the others find its partitions free when they look again. The locks only
-spread the work: what keeps two workers from applying one batch twice are the checkpoints (:mod:`projections.apply`).
+Each worker applies some partitions of the conversations, all of them if it is alone; it checks every other second
+whether other workers have come or gone. A worker holds one shared advisory lock as long as its session lives, by which
+workers are counted, and an exclusive one for each of its partitions. It takes free partitions, and releases those
+beyond an even part. The locks of a worker that dies end with its session. They only spread the work: the checkpoints
+keep two workers from applying one batch twice (:mod:`projections.apply`).
 
-A single append wakes the worker, and its rows are visible at once. In a stream nobody wakes it, which would cost the
-appends more than the rounds do: it looks by itself every few milliseconds, as long as there is something. Rounds take
-from the appends what the machine could give them, so in a dense stream the projections work a tenth of the time, in
-batches that become the larger for it. What takes long comes after the others, looks more seldom, and gives way to a
-dense stream as a rebuild does: it falls behind, and catches up when the stream is thinner.
-
-Any number may run, on any machine. Each follows some partitions of the conversations (:mod:`projections.worker`), all
-of them where it is alone, and looks every other second whether one of the others has come or gone.
+A single append wakes the worker, so its rows are visible at once. In a stream of appends, notifications would cost the
+appends more than polling, so the worker polls every few milliseconds as long as there are events. Its rounds compete
+with the appends for the machine: under heavy write load the projections work a tenth of the time, in larger batches.
+Low-priority projections run on a connection of their own, after the others, poll less often, and yield under heavy
+write load as a rebuild does (:mod:`projections.throttle`): they fall behind, and catch up when the load is lower.
 """
 
 from __future__ import annotations
@@ -43,223 +41,166 @@ from eventstore.errors import (
 )
 from eventstore.notifier import PollThrottle
 from eventstore.read import horizon
-from projections.apply import BATCH_SIZE, SMALL_BATCH_EVENTS, Applied, Applier, SmallBatches, Step
-from projections.checkpoints import applied_position
+from projections.apply import BATCH_SIZE, PERSISTENT_FAILURES, SMALL_BATCH_SIZE, Applied, Applier
 from projections.custom_projections import prepare
-from projections.parking import PERSISTENT_FAILURES
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
-from projections.rebuild import Rebuild
+from projections.read_your_writes import applied_position
+from projections.rebuild import rebuild_outdated
 from projections.throttle import Throttle
 
-# Which worker follows which partitions of the conversations, without anybody configuring it
+RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
+"""Pauses after an error that may pass, such as an unreachable server, a deadlock or a full disk; doubled each time."""
+RETRY_UNREACHABLE_SECONDS = 1.0
+"""The longest pause between attempts to reach a server."""
 
-_JOIN = query("projections", "join_workers")
-_COUNT = query("projections", "count_workers")
-_TAKE = query("projections", "take_partitions")
-_GIVE = query("projections", "release_partitions")
+_NAME_WORKER = query("projections", "name_worker")
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Applies new events to the read tables until it is cancelled.
+
+    Args:
+        batch_size: events in one transaction at most.
+    """
+
+    def __init__(
+        self, store: EventStore, projections: Sequence[Projection] = PROJECTIONS, batch_size: int = BATCH_SIZE
+    ) -> None:
+        self._store = store
+        self._projections = projections
+        self._batch_size = batch_size
+        self._rebuilding: asyncio.Task[None] | None = None
+        self._pause = RETRY_FIRST_SECONDS
+        self._logged_error = ""
+
+    async def run(self) -> None:
+        """Work until cancelled. If the server is lost, wait for it, or start it again if it is an embedded one.
+
+        Read tables that another version of their projection has made are rebuilt meanwhile.
+
+        Raises:
+            SettingsError: ``EVENTSTORE_LISTEN_URL`` leads to another database.
+        """
+        try:
+            while True:
+                try:
+                    await self._run_until_error()
+                except ServerError as error:
+                    self._log_once(error)
+                    await self._store.revive()
+                    if isinstance(error, ConnectionLost | ServerUnreachable):
+                        self._pause = min(self._pause, RETRY_UNREACHABLE_SECONDS)
+                except SettingsError:
+                    raise
+                except EventStoreError:
+                    _log.exception("worker")
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
+        finally:
+            if self._rebuilding is not None:
+                await cancel_and_wait((self._rebuilding,))
+
+    async def _run_until_error(self) -> None:
+        """Run two runners, one for the low-priority projections, each over a connection of its own."""
+        await prepare(self._store, self._projections)
+        async with AsyncExitStack() as stack:
+            runners = []
+            for is_low_priority in (False, True):
+                applier = await Applier.open(self._store, self._batch_size)
+                stack.push_async_callback(applier.close)
+                projections = [each for each in self._projections if each.is_low_priority == is_low_priority]
+                runners.append(
+                    Runner(self._store, applier, projections, self._batch_size, is_low_priority=is_low_priority)
+                )
+            connection = runners[0].connection
+            with translated():
+                name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
+                await connection.execute(_NAME_WORKER, {"name": name})
+            partitions = Partitions(connection)
+            await partitions.rebalance()
+            if self._rebuilding is None:
+                self._rebuilding = asyncio.create_task(rebuild_outdated(self._store, self._projections))
+            tasks = [asyncio.create_task(runner.run(partitions)) for runner in runners]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                await cancel_and_wait(tasks)
+                if any(runner.has_applied for runner in runners):
+                    self._pause = RETRY_FIRST_SECONDS
+                    self._logged_error = ""
+
+    def _log_once(self, error: ServerError) -> None:
+        """Log an error, but not again until the worker has applied something."""
+        if str(error) != self._logged_error:
+            self._logged_error = str(error)
+            _log.warning("worker: %s", error)
+
+
+# The partitions of the conversations that a worker applies
+
+POLL_SECONDS = 2.0
+"""How often a worker checks whether others have come or gone."""
+
+_JOIN_WORKERS = query("projections", "join_workers")
+_COUNT_WORKERS = query("projections", "count_workers")
+_TAKE_PARTITIONS = query("projections", "take_partitions")
+_RELEASE_PARTITIONS = query("projections", "release_partitions")
 
 
 class Partitions:
-    """The partitions of one worker."""
+    """The partitions of one worker, held by locks of the connection's session.
+
+    Attributes:
+        held: their numbers.
+    """
 
     def __init__(self, connection: Connection) -> None:
-        """Locks belong to the session of the connection and end with it."""
         self._connection = connection
         self._has_joined = False
         self.held: list[int] = []
 
-    async def settle(self) -> bool:
-        """Takes and gives up until this worker has its part of what is free.
-
-        Returns:
-            Whether anything changed.
-        """
+    async def rebalance(self) -> None:
+        """Take free partitions, or release some, until this worker has an even part, as far as others let it."""
         with translated():
             if not self._has_joined:
-                await self._connection.execute(_JOIN)
+                await self._connection.execute(_JOIN_WORKERS)
                 self._has_joined = True
-            row = await (await self._connection.execute(_COUNT)).fetchone()
+            row = await (await self._connection.execute(_COUNT_WORKERS)).fetchone()
             assert row is not None
-            part = -(-PARTITIONS // max(row[0], 1))
-            if len(self.held) > part:
-                await self._connection.execute(_GIVE, {"partitions": self.held[part:]})
-                self.held = self.held[:part]
-                return True
-            if len(self.held) == part:
-                return False
-            parameters = {"held": self.held, "wanted": part - len(self.held)}
-            taken = await (await self._connection.execute(_TAKE, parameters)).fetchall()
-            self.held = sorted([*self.held, *(partition for (partition,) in taken)])
-            return bool(taken)
+            even_part = -(-PARTITIONS // max(row[0], 1))
+            if len(self.held) > even_part:
+                await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[even_part:]})
+                self.held = self.held[:even_part]
+            elif len(self.held) < even_part:
+                parameters = {"held": self.held, "wanted": even_part - len(self.held)}
+                taken = await (await self._connection.execute(_TAKE_PARTITIONS, parameters)).fetchall()
+                self.held = sorted([*self.held, *(partition for (partition,) in taken)])
 
 
-# Rebuilding, beside a running worker, read tables that another version of their projection made
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds until it is looked again whether something is outdated still."""
-
-log = logging.getLogger(__name__)
-
-_OUTDATED = query("projections", "outdated")
-
-
-class AutoRebuild:
-    """Looks when its worker begins to work; what is outdated it rebuilds, one after the other, until nothing is."""
-
-    def __init__(self, store: EventStore, projections: Sequence[Projection]) -> None:
-        self._store = store
-        self._projections = projections
-        self._task: asyncio.Task[None] | None = None
-
-    def look(self) -> None:
-        """Begins, the first time that it is called."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._renew(), name="eventstore-renewal")
-
-    async def close(self) -> None:
-        """Ends what is under way; it is resumed by the next worker."""
-        if self._task is not None:
-            await cancel_and_wait((self._task,))
-
-    async def _renew(self) -> None:
-        pause, said = FIRST_PAUSE, ""
-        while True:
-            try:
-                await self._renew_all()
-                return
-            except EventStoreError as error:  # perhaps another worker is at it: then it will be done
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("rebuilding: %s", error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    async def _renew_all(self) -> None:
-        names = [projection.name for projection in self._projections]
-        sources = [projection.source for projection in self._projections]
-        rows = await self._store.parts.projector.fetch(_OUTDATED, {"projections": names, "sources": sources})
-        outdated = {name for (name,) in rows}
-        for projection in self._projections:
-            if projection.name in outdated:
-                log.warning("projection %s has changed: its tables are rebuilt", projection.name)
-                await Rebuild(self._store, projection).run()
-
-
-# One projection as a worker follows it: what its tables are made by, how large batches are, when to try again
-
-FIRST_SIZE = 500
-QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
-"""A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by
-a smaller one: rows become visible batch by batch, and a batch holds its checkpoints while it lasts, for which a read
-of one's own writes may have to wait. Batches of 500 to 1000 events cost no more per event than larger ones."""
-LEAST_SIZE = 100
-"""No batch is made smaller on account of its time: if so few take long, the machine is busy, not the batch large."""
-
-
-class ProjectionProgress:
-    """What a worker knows of a projection.
-
-    Attributes:
-        projection: as this version has it.
-        size: events that the next batch goes over at most.
-        is_behind: whether its latest batch was full, so that there may be more.
-        is_known: whether it is known what its tables are made by; if not, only a rebuild helps.
-    """
-
-    def __init__(self, projection: Projection, most: int) -> None:
-        self.projection = projection
-        self.size = min(FIRST_SIZE, most)
-        self._most = most
-        self._made_by: Projection | None = None
-        self.is_behind = False
-        self.is_known = True
-        self._pause = 0.0
-        self._failures = 0
-        self._due_at = 0.0
-
-    @property
-    def due_in(self) -> float:
-        """Seconds until it is to be tried again; not positive if it may be at once."""
-        return self._due_at - monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it may be tried."""
-        return self.due_in <= 0
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether its small batches can go the quick way: its tables are made by the text that this version has."""
-        return self._made_by is self.projection and self.projection.is_built_in
-
-    async def apply(self, applier: Applier, partitions: Sequence[int]) -> int:
-        """Applies the next batch for these partitions.
-
-        Returns:
-            The events that it went over.
-        """
-        if self._made_by is None:
-            self._made_by = await applier.register(self.projection)
-            self.is_known = self._made_by is not None
-        size = self.size
-        applied = None
-        if self._made_by is not None:
-            is_persistent = self._failures >= PERSISTENT_FAILURES
-            applied = await applier.apply(self._made_by, partitions=partitions, size=size, is_persistent=is_persistent)
-            self._pause, self._failures = 0.0, 0
-        events = 0 if applied is None else applied.events
-        self.is_behind = events >= size
-        if applied is not None:
-            self._adapt(applied)
-        return events
-
-    def forget(self) -> None:
-        """The tables are made by something else now."""
-        self._made_by = None
-
-    def postpone(self, first: float, longest: float) -> None:
-        """Tries again later, and ever later while it fails; in seconds."""
-        self.is_behind = False
-        self._failures += 1
-        self._pause = min(self._pause * 2, longest) if self._pause else first
-        self._due_at = monotonic() + self._pause
-
-    def _adapt(self, applied: Applied) -> None:
-        if applied.seconds > SLOW_SECONDS:
-            self.size = min(self.size, max(self.size // 2, LEAST_SIZE))
-        elif applied.events >= self.size and applied.seconds < QUICK_SECONDS:
-            self.size = min(self.size * 2, self._most)
-
-
-# One connection of a worker, and the projections that it applies there, one after the other
-
-RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
-"""After an error that may pass: a server that is away, a deadlock, a full disk. Doubled while it does not."""
-
-POLL_SECONDS = 2.0
-"""How often a worker looks for partitions whose worker is gone."""
+# A connection of a worker, and the projections that it applies there one after the other
 
 DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 2000, 1.0
-"""A stream is dense from so many events on, over so long a time: a burst is none."""
-
-FEW_EVENTS = 1
-"""More in a round are a stream."""
-LOOK_IN_STREAM_SECONDS, LOOK_IN_STREAM_APART_SECONDS = 0.012, 0.25
+"""The write load is heavy from so many events per second on, measured over so long a time: a short burst is not."""
+LOW_PRIORITY_SHARE = 0.05
+"""The part of the time that low-priority projections work under heavy write load."""
+LOW_PRIORITY_DELAY_SECONDS = 0.005
+"""How much later low-priority projections begin a round, so that the others are done if there is little to do."""
+SINGLE_EVENTS = 1
+"""More events in a round are a stream of appends."""
+STREAM_POLL_SECONDS, LOW_PRIORITY_STREAM_POLL_SECONDS = 0.012, 0.25
 """From the beginning of a round in a stream to that of the next."""
-
-LOW_PRIORITY_PART = 0.05
-"""Of the time that what takes long works in a dense stream."""
-
-AFTER_YOU_SECONDS = 0.005
-"""What takes long begins so much later than the others, which are done by then if there is little to do."""
 
 
 class Runner:
-    """Follows the log with some projections.
+    """Applies some projections over one connection.
+
+    Args:
+        is_low_priority: whether the projections yield to the others.
 
     Attributes:
-        connection: that its batches go over.
-        has_applied: whether a round has succeeded.
+        connection: that its batches are applied over.
+        has_applied: whether a batch has succeeded.
     """
 
     def __init__(
@@ -271,224 +212,221 @@ class Runner:
         *,
         is_low_priority: bool,
     ) -> None:
-        """A track that has not begun.
-
-        Args:
-            is_low_priority: whether it is for what takes long, and steps back for the others.
-        """
-        self._is_low_priority = is_low_priority
         self._store = store
         self._applier = applier
-        in_order = sorted(projections, key=lambda one: not one.is_awaited)
-        self._followed = [ProjectionProgress(one, min(batch_size, one.largest_batch)) for one in in_order]
-        self.connection: Connection = applier.connection
-        self._small_batches = SmallBatches(self.connection, min(batch_size, SMALL_BATCH_EVENTS))
-        self._pace = PollThrottle(monotonic())
-        self._counted, self._counted_from, self._dense = 0, monotonic(), False
+        self._is_low_priority = is_low_priority
+        awaited_first = sorted(projections, key=lambda projection: not projection.is_awaited)
+        self._all = [ProjectionProgress(each, min(batch_size, each.largest_batch)) for each in awaited_first]
+        self._small_size = min(batch_size, SMALL_BATCH_SIZE)
+        self._poll_throttle = PollThrottle(monotonic())
+        self._counted_events, self._counting_since, self._is_dense = 0, monotonic(), False
         self._is_behind = False
+        self.connection: Connection = applier.connection
         self.has_applied = False
 
-    async def follow(self, partitions: Partitions) -> None:
-        """Applies what comes, until it fails.
+    async def run(self, partitions: Partitions) -> None:
+        """Apply events as they come, until an error ends it.
 
         Args:
-            partitions: those of its worker. The track that is not apart looks after them, over its connection.
+            partitions: of the worker; rebalanced here unless the runner has low priority.
         """
-        settled_at = monotonic()
-        way = Throttle(
-            self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_PART
-        )
-        between = LOOK_IN_STREAM_APART_SECONDS if self._is_low_priority else LOOK_IN_STREAM_SECONDS
+        rebalanced_at = monotonic()
+        poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
+        position = await horizon(self._store.parts.projector)
+        throttle = Throttle(self._store, position, DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
         while True:
             if self._is_low_priority:
-                await asyncio.sleep(AFTER_YOU_SECONDS)
-            elif monotonic() - settled_at >= POLL_SECONDS:
-                settled_at = monotonic()
-                await partitions.settle()
+                await asyncio.sleep(LOW_PRIORITY_DELAY_SECONDS)
+            elif monotonic() - rebalanced_at >= POLL_SECONDS:
+                rebalanced_at = monotonic()
+                await partitions.rebalance()
             began = monotonic()
-            events, seen = await self._round(partitions.held)
+            events, applied = await self._round(partitions.held)
             now = monotonic()
-            is_dense = self._is_dense(now, events)
+            self._measure_load(now, events)
             if self._is_low_priority:
-                await way.after(now - began)
-            elif is_dense:
-                self._pace.spend(now, now - began)
+                await throttle.pause(now - began)
+            elif self._is_dense:
+                self._poll_throttle.spend(now, now - began)
             if self._is_behind:
                 continue
-            if is_dense and not self._is_low_priority:
-                await asyncio.sleep(self._pace.pause(now))
-            if events > FEW_EVENTS:
-                await asyncio.sleep(began + between - monotonic())
+            if self._is_dense and not self._is_low_priority:
+                await asyncio.sleep(self._poll_throttle.pause(now))
+            if events > SINGLE_EVENTS:
+                await asyncio.sleep(began + poll_seconds - monotonic())
             else:
-                await self._sleep(partitions.held, seen)
-
-    def _is_dense(self, now: float, events: int) -> bool:
-        self._counted += events
-        if now - self._counted_from >= DENSE_SECONDS:
-            self._dense = self._counted >= DENSE_EVENTS_PER_SECOND * (now - self._counted_from)
-            self._counted, self._counted_from = 0, now
-        return self._dense
+                await self._wait_for_events(partitions.held, applied)
 
     async def _round(self, partitions: Sequence[int]) -> tuple[int, int | None]:
-        """The next batch of each.
+        """Apply the next batch of each projection.
 
         Returns:
-            The events of the log that were gone over, and the position that all have applied, where that is known.
+            The events of the log that were covered, and the position that all have applied, if it is known.
         """
-        due = [one for one in self._followed if one.is_due] if partitions else []
-        steps = await self._step(due, partitions)
-        events = max((step.events for step in steps.values()), default=0)
-        rest = [one for one in due if one not in steps or steps[one].events >= self._small_batches.size]
-        for one in rest:
-            events = max(events, await self._apply(one, partitions))
-        self._is_behind = any(one.is_behind for one in rest)
-        return events, None if rest or not steps else min(step.position for step in steps.values())
+        due = [progress for progress in self._all if progress.is_due] if partitions else []
+        small = await self._apply_small_batches(due, partitions)
+        events = max((applied.events for applied in small.values()), default=0)
+        rest = [progress for progress in due if progress not in small or small[progress].events >= self._small_size]
+        for progress in rest:
+            events = max(events, await self._apply(progress, partitions))
+        self._is_behind = any(progress.is_behind for progress in rest)
+        return events, None if rest or not small else min(applied.position for applied in small.values())
 
-    async def _step(
+    async def _apply_small_batches(
         self, due: Sequence[ProjectionProgress], partitions: Sequence[int]
-    ) -> dict[ProjectionProgress, Step]:
-        """The next small batch of all that can go the quick way; nothing where one of them fails."""
-        quick = [one for one in due if one.is_quick]
-        if self._is_behind or not quick:
+    ) -> dict[ProjectionProgress, Applied]:
+        """Apply a small batch of each projection that allows it; if one fails, each is applied separately later."""
+        allowed = [progress for progress in due if progress.allows_small_batches]
+        if self._is_behind or not allowed:
             return {}
         try:
-            steps = await self._small_batches.apply([one.projection for one in quick], partitions)
+            outcomes = await self._applier.apply_small_batches(
+                [progress.projection for progress in allowed], partitions, self._small_size
+            )
         except ConnectionLost:
             raise
         except EventStoreError as error:
             if self.connection.closed:
                 raise
-            log.debug("each projection by itself: %s", error)
+            _log.debug("applying each projection separately: %s", error)
             return {}
         self.has_applied = True
-        return dict(zip(quick, steps, strict=True))
+        return dict(zip(allowed, outcomes, strict=True))
 
-    async def _apply(self, one: ProjectionProgress, partitions: Sequence[int]) -> int:
-        """One projection that cannot go on does not stop the others."""
+    async def _apply(self, progress: ProjectionProgress, partitions: Sequence[int]) -> int:
+        """Apply the next batch of a projection. An error of one projection does not stop the others."""
         try:
-            events = await one.apply(self._applier, partitions)
+            events = await progress.apply(self._applier, partitions)
             self.has_applied = True
             return events
         except ProjectionChanged:
-            one.forget()
+            progress.forget_definition()
         except ConnectionLost:
             raise
         except EventStoreError as error:
             if self.connection.closed:
                 raise
-            one.postpone(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
-            log.warning("projection %s: %s", one.projection.name, error)
+            progress.postpone()
+            _log.warning("projection %s: %s", progress.projection.name, error)
         return 0
 
-    async def _sleep(self, partitions: Sequence[int], seen: int | None) -> None:
-        """Until there are events, or it is time to look after the other workers."""
-        due = min([POLL_SECONDS, *(one.due_in for one in self._followed if one.due_in > 0)])
-        awake = [one.projection for one in self._followed if one.is_due and one.is_known]
-        if not partitions or not awake:
-            await asyncio.sleep(due)
+    def _measure_load(self, now: float, events: int) -> None:
+        self._counted_events += events
+        seconds = now - self._counting_since
+        if seconds >= DENSE_SECONDS:
+            self._is_dense = self._counted_events >= DENSE_EVENTS_PER_SECOND * seconds
+            self._counted_events, self._counting_since = 0, now
+
+    async def _wait_for_events(self, partitions: Sequence[int], applied: int | None) -> None:
+        """Return when there are new events, or a projection is due again, or it is time to rebalance."""
+        timeout = min([POLL_SECONDS, *(progress.due_in for progress in self._all if not progress.is_due)])
+        ready = [progress.projection for progress in self._all if progress.is_due and progress.is_known]
+        if not partitions or not ready:
+            await asyncio.sleep(timeout)
             return
-        if seen is None:
-            seen = await applied_position(self._store, awake, partitions)
-        waiting = asyncio.create_task(self._store.wait(seen))
+        if applied is None:
+            applied = await applied_position(self._store, ready, partitions)
+        waiting = asyncio.create_task(self._store.wait(applied))
         try:
-            await asyncio.wait((waiting,), timeout=due)
+            await asyncio.wait((waiting,), timeout=timeout)
             if waiting.done():
                 await waiting
         finally:
             await cancel_and_wait((waiting,))
 
 
-# The worker: follows the log and keeps the read tables up with it, for as long as it runs
+# The progress of one projection in a worker: what its tables are made by, the size of its batches, when to try again
 
-RETRY_AWAY_SECONDS = 1.0
-"""The longest pause between attempts to reach a server that is away."""
+FIRST_SIZE = 500
+QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
+"""A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by a
+smaller one: rows become visible batch by batch, and a batch locks its checkpoints, for which a read of one's own writes
+may have to wait. Batches of 500 to 1000 events cost no more per event than larger ones."""
+LEAST_SIZE = 100
+"""Batches are not made smaller than this: if so few events take long, the machine is busy, not the batch too large."""
 
-_NAME = query("projections", "name_worker")
+
+class ProjectionProgress:
+    """The progress of one projection in a worker.
+
+    Attributes:
+        projection: as this version defines it.
+        is_behind: whether the last batch was full, so that there may be more events.
+        is_known: whether the definition that its tables are made by is known; if not, only a rebuild helps.
+    """
+
+    def __init__(self, projection: Projection, largest_size: int) -> None:
+        self.projection = projection
+        self.is_behind = False
+        self.is_known = True
+        self._size = min(FIRST_SIZE, largest_size)
+        self._largest_size = largest_size
+        self._made_by: Projection | None = None
+        self._failures = 0
+        self._pause = 0.0
+        self._due_at = 0.0
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until it may be tried again; not positive if it may be tried now."""
+        return self._due_at - monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it may be tried now."""
+        return self.due_in <= 0
+
+    @property
+    def allows_small_batches(self) -> bool:
+        """Whether it is built in, and its tables are made by the text of this version."""
+        return self._made_by is self.projection and self.projection.is_built_in
+
+    async def apply(self, applier: Applier, partitions: Sequence[int]) -> int:
+        """Apply the next batch for these partitions. Return the number of events that it covered."""
+        if self._made_by is None:
+            self._made_by = await applier.register(self.projection)
+            self.is_known = self._made_by is not None
+        if self._made_by is None:
+            self.is_behind = False
+            return 0
+        began = monotonic()
+        is_persistent = self._failures >= PERSISTENT_FAILURES
+        applied = await applier.apply(
+            self._made_by, partitions=partitions, size=self._size, is_persistent=is_persistent
+        )
+        self._pause, self._failures = 0.0, 0
+        events = 0 if applied is None else applied.events
+        self.is_behind = events >= self._size
+        if applied is not None:
+            self._adapt_size(monotonic() - began)
+        return events
+
+    def _adapt_size(self, seconds: float) -> None:
+        if seconds > SLOW_SECONDS:
+            self._size = min(self._size, max(self._size // 2, LEAST_SIZE))
+        elif self.is_behind and seconds < QUICK_SECONDS:
+            self._size = min(self._size * 2, self._largest_size)
+
+    def forget_definition(self) -> None:
+        """Look up again what the tables are made by, because that has changed."""
+        self._made_by = None
+
+    def postpone(self) -> None:
+        """Try again after a pause, which grows with each failure."""
+        self.is_behind = False
+        self._failures += 1
+        self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS) if self._pause else RETRY_FIRST_SECONDS
+        self._due_at = monotonic() + self._pause
 
 
-class Worker:
-    """Applies new events to the read tables as they come."""
-
-    def __init__(
-        self, store: EventStore, projections: Sequence[Projection] = PROJECTIONS, batch_size: int = BATCH_SIZE
-    ) -> None:
-        """A worker that does not run yet.
-
-        Args:
-            batch_size: events in one transaction at most.
-        """
-        self._store = store
-        self._projections = projections
-        self._batch_size = batch_size
-        self._pause = RETRY_FIRST_SECONDS
-        self._told = ""
-
-    async def run(self) -> None:
-        """Works until cancelled. A lost server is waited for; an embedded one is started again.
-
-        Read tables that were made by another version of their projection are rebuilt meanwhile.
-
-        Raises:
-            SettingsError: ``EVENTSTORE_LISTEN_URL`` leads to another database.
-        """
-        renewal = AutoRebuild(self._store, self._projections)
-        try:
-            while True:
-                try:
-                    await self._follow(renewal)
-                except (ConnectionLost, ServerUnreachable) as error:
-                    self._on_progress(error)
-                    await self._store.revive()
-                    self._pause = min(self._pause, RETRY_AWAY_SECONDS)
-                except ServerError as error:
-                    self._on_progress(error)
-                    await self._store.revive()
-                except SettingsError:
-                    raise  # no time heals it
-                except EventStoreError:
-                    log.exception("worker")
-                await asyncio.sleep(self._pause)
-                self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
-        finally:
-            await renewal.close()
-
-    def _on_progress(self, error: ServerError) -> None:
-        """Log an error once, until the worker has worked again."""
-        if str(error) != self._told:
-            self._told = str(error)
-            log.warning("worker: %s", error)
-
-    async def _follow(self, renewal: AutoRebuild) -> None:
-        """Those that take long, the search above all, have a connection of their own and hold up nobody."""
-        await prepare(self._store, self._projections)
-        async with AsyncExitStack() as stack:
-            tracks = []
-            for apart in (False, True):
-                applier = await Applier.open(self._store, self._batch_size)
-                stack.push_async_callback(applier.close)
-                projections = [projection for projection in self._projections if projection.is_low_priority == apart]
-                tracks.append(Runner(self._store, applier, projections, self._batch_size, is_low_priority=apart))
-            with translated():
-                name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
-                await tracks[0].connection.execute(_NAME, {"name": name})
-            partitions = Partitions(tracks[0].connection)
-            await partitions.settle()
-            renewal.look()
-            tasks = [asyncio.create_task(runner.follow(partitions)) for runner in tracks]
-            try:
-                await asyncio.gather(*tasks)  # until one fails
-            finally:
-                await cancel_and_wait(tasks)
-                if any(runner.has_applied for runner in tracks):
-                    self._pause = RETRY_FIRST_SECONDS
-                    self._told = ""
+# Catching up once, without a worker
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
     """Bring the read tables up with the log as it is now, whether or not a worker runs.
 
     Raises:
-        NotCaughtUp: a projection fails, which is not the fault of single conversations. The others are up with the log.
+        NotCaughtUp: a projection fails as a whole, not on single conversations. The others are up with the log.
     """
     await prepare(store, projections)
     failure: NotCaughtUp | None = None
@@ -500,7 +438,7 @@ async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJEC
             except (ConnectionLost, ServerUnreachable, SchemaError, PermissionDenied):
                 raise
             except EventStoreError as error:
-                # The error speaks of a batch of the projection; what callers appended before is stored.
+                # The error's text is about the projection's batch; what callers have appended is stored.
                 if failure is None:
                     reason = str(error.__cause__ or error).strip().partition("\n")[0]
                     failure = NotCaughtUp(
@@ -518,8 +456,8 @@ async def _catch_up(applier: Applier, projection: Projection) -> None:
     while True:
         made_by = await applier.register(projection)
         if made_by is None:
-            return None  # only a rebuild can
+            return None  # only a rebuild helps
         try:
-            return await applier.catch_up([made_by])
+            return await applier.catch_up(made_by)
         except ProjectionChanged:
             continue

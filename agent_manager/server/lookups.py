@@ -31,9 +31,8 @@ from eventstore.errors import EventStoreError
 from eventstore.read import horizon, last_event
 from projections import Projection, Reader, applied_position, named
 from projections.apply import Applier
-from projections.checkpoints import lagging, wait_for_written
 from projections.projection import PARTITIONS
-from projections.read_your_writes import OF_ALL_PARTITIONS, written_between
+from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
 from projections.reading import not_found
 
 # Applying what the workers have not reached yet, if a read must hold it
@@ -126,7 +125,7 @@ class ReadYourWrites:
             for projection in projections:
                 made_by = await applier.register(projection)
                 if made_by is not None:  # else only a rebuild can
-                    await applier.catch_up([made_by], partitions=partitions, until=until)
+                    await applier.catch_up(made_by, partitions=partitions, until=until)
         except BaseException:
             await applier.close()
             raise
@@ -139,7 +138,7 @@ READ_TABLES = ("conversations", "messages", "tasks", "actors")
 """The projections behind everything but search and statistics, which follow a little later."""
 HIGHEST_POSITION = 2**63 - 1
 
-_LOOK = query("agent_manager.server", "look").replace("{position}", OF_ALL_PARTITIONS)
+_LOOK = query("agent_manager.server", "look").replace("{position}", POSITION_OF_ALL_PARTITIONS)
 _LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
 _RESOLVE = query("agent_manager.server", "resolve")
 _VISIBLE_IDS = query("agent_manager.server", "visible_ids")

@@ -3,13 +3,13 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: projections/checkpoints.sql
--- The position up to which each projection has applied the log, for each share of the conversations.
+-- The position up to which each projection has applied the log, for each partition of the conversations.
 --
--- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- Read tables exist in stages: the live ones in use, the next ones that a rebuild fills beside them, and
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
-    partition      smallint NOT NULL,
+    partition  smallint NOT NULL,
     position   bigint NOT NULL DEFAULT 0,
     updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     stage      text COLLATE "C" NOT NULL DEFAULT 'live',
@@ -23,8 +23,8 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE check
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
 -- file: projections/partition_of.sql
--- The share of a conversation, 0 to 15, by which workers divide the log. It never changes: checkpoints are kept by
--- share.
+-- The partition of a conversation, 0 to 15, by which workers divide the log. It never changes, because each partition
+-- has its own checkpoints.
 CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
@@ -103,7 +103,7 @@ SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');
 
 -- file: projections/begin_batch.sql
--- Open a batch in the caller's transaction: lock the checkpoints of the shares, so that of two workers one waits, and fix
+-- Open a batch in the caller's transaction: lock the checkpoints of the partitions, so that of two workers one waits, and fix
 -- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
 -- range is empty.
 --
@@ -115,7 +115,7 @@ CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
     source     text,
-    partitions     smallint[],
+    partitions smallint[],
     size       integer,
     until      bigint,
     horizon    bigint DEFAULT NULL
@@ -167,6 +167,25 @@ SELECT eventstore_own('FUNCTION begin_batch');
 REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
 
+-- file: projections/end_batch.sql
+-- Close the batch that begin_batch has opened in this transaction: move its checkpoints to its upper position.
+CREATE FUNCTION end_batch(upper_position bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+BEGIN
+    UPDATE checkpoints c
+       SET position = upper_position,
+           updated_at = clock_timestamp()
+     WHERE c.projection = current_setting('eventstore.projection')
+       AND c.stage = current_setting('eventstore.stage')
+       AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
+       AND c.position < upper_position;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION end_batch');
+REVOKE ALL ON FUNCTION end_batch FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION end_batch', 'eventstore_projector');
+
 -- file: rebuild/rebuild_key.sql
 -- The key of the advisory lock under which the tables of a projection are created, filled and swapped. A session lock,
 -- so that it ends with the session.
@@ -190,33 +209,37 @@ SELECT eventstore_own('FUNCTION stage_schema');
 -- The schemas of the other stages.
 DO $$
 DECLARE
-    side text;
+    schema_name text;
 BEGIN
-    FOREACH side IN ARRAY ARRAY[stage_schema('next'), stage_schema('previous')] LOOP
+    FOREACH schema_name IN ARRAY ARRAY[stage_schema('next'), stage_schema('previous')] LOOP
         BEGIN
-            EXECUTE format('CREATE SCHEMA %I', side);
-            EXECUTE format('COMMENT ON SCHEMA %I IS %L', side, 'Read tables of ' || current_schema() || ' while they are rebuilt');
+            EXECUTE format('CREATE SCHEMA %I', schema_name);
+            EXECUTE format('COMMENT ON SCHEMA %I IS %L', schema_name,
+                           'Read tables of ' || current_schema() || ' while they are rebuilt');
         EXCEPTION
             WHEN duplicate_schema THEN
-                RAISE EXCEPTION 'the schema "%" exists already: rename it, or set EVENTSTORE_SCHEMA to another name', side
+                RAISE EXCEPTION
+                    'the schema "%" exists already: rename it, or set EVENTSTORE_SCHEMA to another name', schema_name
                     USING ERRCODE = 'duplicate_schema';
             WHEN insufficient_privilege THEN
-                RAISE WARNING '% may not create the schema %: until somebody does, read tables cannot be rebuilt', session_user, side;
+                RAISE WARNING
+                    '% may not create the schema %: until another role creates it, read tables cannot be rebuilt',
+                    session_user, schema_name;
                 CONTINUE;
         END;
-        PERFORM eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', side), 'eventstore_owner');
-        PERFORM eventstore_grant(format('USAGE ON SCHEMA %I', side), 'eventstore_projector');
+        PERFORM eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', schema_name), 'eventstore_owner');
+        PERFORM eventstore_grant(format('USAGE ON SCHEMA %I', schema_name), 'eventstore_projector');
     END LOOP;
 END
 $$;
 
--- file: rebuild/role_shown.sql
+-- file: rebuild/grantee_name.sql
 -- The name of a role in a GRANT; 0 is PUBLIC.
-CREATE FUNCTION role_shown(role oid) RETURNS text
+CREATE FUNCTION grantee_name(role oid) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
 
-SELECT eventstore_own('FUNCTION role_shown');
+SELECT eventstore_own('FUNCTION grantee_name');
 
 -- file: rebuild/swap_obstacles.sql
 -- What prevents a swap of tables; no rows if nothing does.
@@ -294,46 +317,46 @@ REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;
 CREATE FUNCTION create_staging_tables(tables text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
-    live   text := stage_schema('live');
-    next   text := stage_schema('next');
-    name   text;
-    shown  text;
-    source pg_class;
-    more   text;
+    live      text := stage_schema('live');
+    next      text := stage_schema('next');
+    name      text;
+    new_table text;
+    source    pg_class;
+    statement text;
 BEGIN
     FOREACH name IN ARRAY tables LOOP
-        shown := format('%I.%I', next, name);
+        new_table := format('%I.%I', next, name);
         SELECT c.* INTO source FROM pg_class c WHERE c.oid = format('%I.%I', live, name)::regclass;
         EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)',
-                       shown, live, name);
-        FOR more IN
-            SELECT format('ALTER TABLE %s OWNER TO %s', shown, source.relowner::regrole)
+                       new_table, live, name);
+        FOR statement IN
+            SELECT format('ALTER TABLE %s OWNER TO %s', new_table, source.relowner::regrole)
              UNION ALL
-            SELECT format('ALTER TABLE %s SET (%s)', shown, array_to_string(source.reloptions, ', '))
+            SELECT format('ALTER TABLE %s SET (%s)', new_table, array_to_string(source.reloptions, ', '))
              WHERE source.reloptions IS NOT NULL
              UNION ALL
-            SELECT format('COMMENT ON TABLE %s IS %L', shown, obj_description(source.oid, 'pg_class'))
+            SELECT format('COMMENT ON TABLE %s IS %L', new_table, obj_description(source.oid, 'pg_class'))
              WHERE obj_description(source.oid, 'pg_class') IS NOT NULL
              UNION ALL
-            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', shown,
+            SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', new_table,
                           CASE source.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
              WHERE source.relreplident IN ('f', 'n')
              UNION ALL
-            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', shown, a.attname, a.attstattarget)
+            SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', new_table, a.attname, a.attstattarget)
               FROM pg_attribute a
              WHERE a.attrelid = source.oid AND a.attnum > 0 AND a.attstattarget >= 0
              UNION ALL
-            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, shown, role_shown(g.grantee),
+            SELECT format('GRANT %s ON TABLE %s TO %s%s', g.privilege_type, new_table, grantee_name(g.grantee),
                           CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
               FROM aclexplode(source.relacl) AS g
              WHERE g.grantee <> source.relowner
              UNION ALL
-            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, shown, role_shown(g.grantee),
+            SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname, new_table, grantee_name(g.grantee),
                           CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
               FROM pg_attribute a, aclexplode(a.attacl) AS g
              WHERE a.attrelid = source.oid AND a.attnum > 0
         LOOP
-            EXECUTE more;
+            EXECUTE statement;
         END LOOP;
     END LOOP;
 END
@@ -385,17 +408,17 @@ REVOKE ALL ON FUNCTION move_stage FROM PUBLIC;
 CREATE FUNCTION swap_tables(projection text, tables text[], stage text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
-    home   text := current_setting('search_path');
-    moves  text[][] := CASE stage
-                           WHEN 'next' THEN '{{live,previous},{next,live}}'
-                           ELSE '{{live,next},{previous,live},{next,previous}}'
-                       END;
-    old    oid[];
-    remake text[];
-    again  text;
-    move   text[];
+    original_path text := current_setting('search_path');
+    moves         text[][] := CASE stage
+                                  WHEN 'next' THEN '{{live,previous},{next,live}}'
+                                  ELSE '{{live,next},{previous,live},{next,previous}}'
+                              END;
+    live_tables   oid[];
+    definitions   text[];
+    definition    text;
+    move          text[];
 BEGIN
-    SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO old FROM unnest(tables) AS t;
+    SELECT array_agg(format('%I.%I', stage_schema('live'), t)::regclass::oid) INTO live_tables FROM unnest(tables) AS t;
     -- With only the system catalogs in the path, definitions qualify every table.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT array_agg(DISTINCT
@@ -404,23 +427,23 @@ BEGIN
                    ELSE format('CREATE OR REPLACE VIEW %s%s AS %s', c.oid::regclass,
                                ' WITH (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid))
                END)
-      INTO remake
+      INTO definitions
       FROM pg_depend d
       LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
       LEFT JOIN pg_class c ON c.oid = r.ev_class
      WHERE d.refclassid = 'pg_class'::regclass
-       AND d.refobjid = ANY (old)
+       AND d.refobjid = ANY (live_tables)
        AND d.deptype = 'n'
        AND (c.relkind = 'v' OR d.classid = 'pg_proc'::regclass);
-    PERFORM set_config('search_path', home, true);
+    PERFORM set_config('search_path', original_path, true);
 
-    EXECUTE 'LOCK TABLE ' || (SELECT string_agg(o::regclass::text, ', ') FROM unnest(old) AS o)
+    EXECUTE 'LOCK TABLE ' || (SELECT string_agg(o::regclass::text, ', ') FROM unnest(live_tables) AS o)
             || ' IN ACCESS EXCLUSIVE MODE';
     FOREACH move SLICE 1 IN ARRAY moves LOOP
         PERFORM move_tables(tables, move[1], move[2]), move_stage(projection, move[1], move[2]);
     END LOOP;
-    FOREACH again IN ARRAY coalesce(remake, '{}') LOOP
-        EXECUTE again;
+    FOREACH definition IN ARRAY coalesce(definitions, '{}') LOOP
+        EXECUTE definition;
     END LOOP;
 END
 $$;
@@ -512,7 +535,7 @@ BEGIN ATOMIC
                       CASE WHEN y.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                       CASE y.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                                     WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
-                      (SELECT string_agg(role_shown(r), ', ') FROM unnest(y.polroles) AS r))
+                      (SELECT string_agg(grantee_name(r), ', ') FROM unnest(y.polroles) AS r))
                || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid) || ')', '')
                || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')
           FROM pair p
@@ -556,7 +579,7 @@ BEGIN ATOMIC
                SELECT unnest(ARRAY['conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors',
                                    'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity',
                                    'statistics_conversations', 'statistics_answers', 'statistics_tasks',
-                                   'statistics_stays'])
+                                   'statistics_status_periods'])
            );
 END;
 
@@ -600,7 +623,7 @@ DROP FUNCTION move_stage;
 DROP FUNCTION move_tables;
 DROP FUNCTION create_staging_tables;
 DROP FUNCTION swap_obstacles;
-DROP FUNCTION role_shown;
+DROP FUNCTION grantee_name;
 DO $$
 BEGIN
     EXECUTE format('DROP SCHEMA IF EXISTS %I, %I CASCADE', stage_schema('next'), stage_schema('previous'));
@@ -608,6 +631,7 @@ END
 $$;
 DROP FUNCTION stage_schema;
 DROP FUNCTION rebuild_key;
+DROP FUNCTION end_batch;
 DROP FUNCTION begin_batch;
 DROP TABLE parked;
 DROP TABLE projection_texts;

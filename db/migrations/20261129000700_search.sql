@@ -67,10 +67,10 @@ SELECT enable_rls('search_conversations');
 -- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
 -- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
 -- it. The chain of replace() is ten times faster than translate().
-CREATE FUNCTION search_fold(given text) RETURNS text
+CREATE FUNCTION search_fold(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(given),
+    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(original),
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
 BEGIN
@@ -92,23 +92,23 @@ $$;
 
 SELECT eventstore_own('FUNCTION search_fold');
 
--- file: search/search_language_named.sql
+-- file: search/search_language_code.sql
 -- The code of a language that a text such as "pt", "pt-BR" or "en_US" names; null if it is unknown.
-CREATE FUNCTION search_language_named(given text) RETURNS text
+CREATE FUNCTION search_language_code(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    code text := lower(substring(given FROM '^([A-Za-z]{2})(?:[-_].*)?$'));
+    code text := lower(substring(original FROM '^([A-Za-z]{2})(?:[-_].*)?$'));
 BEGIN
     IF code = ANY (ARRAY['ar', 'ca', 'da', 'de', 'el', 'en', 'es', 'eu', 'fi', 'fr', 'ga', 'hi', 'hu', 'hy', 'id', 'it',
                          'lt', 'ne', 'nl', 'no', 'pt', 'ro', 'ru', 'sr', 'sv', 'ta', 'tr', 'yi']) THEN
         RETURN code;
     END IF;
     -- Some clients write out the names of the two most frequent languages.
-    RETURN CASE lower(given) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
+    RETURN CASE lower(original) WHEN 'portuguese' THEN 'pt' WHEN 'português' THEN 'pt' WHEN 'english' THEN 'en' END;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_language_named');
+SELECT eventstore_own('FUNCTION search_language_code');
 
 -- file: search/search_config.sql
 -- The text search configuration of a language; each server from version 15 on has these.
@@ -175,10 +175,10 @@ $$;
 
 SELECT eventstore_own('FUNCTION search_prepare');
 
--- file: search/search_vote.sql
+-- file: search/search_language_score.sql
 -- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
 -- a share of the list, much faster than a join.
-CREATE FUNCTION search_vote(words tsvector, language text) RETURNS real
+CREATE FUNCTION search_language_score(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
     RETURN CASE language
@@ -209,7 +209,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_vote');
+SELECT eventstore_own('FUNCTION search_language_score');
 
 -- file: search/search_language.sql
 -- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least
@@ -218,8 +218,8 @@ CREATE FUNCTION search_language(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     words tsvector := to_tsvector('pg_catalog.simple'::regconfig, left(folded, 250));
-    pt    real := search_vote(words, 'pt');
-    en    real := search_vote(words, 'en');
+    pt    real := search_language_score(words, 'pt');
+    en    real := search_language_score(words, 'en');
     es    real;
     fr    real;
     de    real;
@@ -230,10 +230,10 @@ BEGIN
     IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
         RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
     END IF;
-    es := search_vote(words, 'es');
-    fr := search_vote(words, 'fr');
-    de := search_vote(words, 'de');
-    it := search_vote(words, 'it');
+    es := search_language_score(words, 'es');
+    fr := search_language_score(words, 'fr');
+    de := search_language_score(words, 'de');
+    it := search_language_score(words, 'it');
     best := greatest(pt, en, es, fr, de, it, 0.05 * length(words)) * 0.99;
     RETURN CASE (pt > best)::integer + (en > best)::integer + (es > best)::integer + (fr > best)::integer
                 + (de > best)::integer + (it > best)::integer
@@ -300,16 +300,16 @@ SELECT eventstore_own('FUNCTION search_labels');
 -- file: search/search_json_text.sql
 -- JSON as a readable string, such as the arguments of a tool call: "\u00e3" becomes a letter that can be found. Neither
 -- this nor its callers are parallel safe: a parallel query cannot enter the exception block before PostgreSQL 17.
-CREATE FUNCTION search_json_text(given text) RETURNS text
+CREATE FUNCTION search_json_text(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
-    IF position('\' IN given) = 0 THEN
-        RETURN given;
+    IF position('\' IN original) = 0 THEN
+        RETURN original;
     END IF;
-    RETURN given::jsonb::text;
+    RETURN original::jsonb::text;
 EXCEPTION
     WHEN OTHERS THEN
-        RETURN given;
+        RETURN original;
 END
 $$;
 
@@ -358,15 +358,15 @@ SELECT eventstore_own('FUNCTION search_text_of_parts');
 CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
-    said text;
+    result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        said := content ->> 'content';
+        result := content ->> 'content';
         IF content ? 'parts' THEN
-            said := concat_ws(E'\n', said, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            said := concat_ws(E'\n', said,
+            result := concat_ws(E'\n', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
@@ -381,50 +381,50 @@ BEGIN
                 content #>> '{extra,name}');
         END IF;
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        said := content ->> 'description';
+        result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        said := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        said := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
-    RETURN nullif(left(said, 100000), '');
+    RETURN nullif(left(result, 100000), '');
 END
 $$;
 
 SELECT eventstore_own('FUNCTION search_text');
 
--- file: search/search_word.sql
+-- file: search/search_word_query.sql
 -- One word as a tsquery that matches exactly it, whatever its characters.
-CREATE FUNCTION search_word(word text) RETURNS tsquery
+CREATE FUNCTION search_word_query(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
 
-SELECT eventstore_own('FUNCTION search_word');
+SELECT eventstore_own('FUNCTION search_word_query');
 
--- file: search/search_units.sql
--- The units of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are.
+-- file: search/search_terms.sql
+-- The terms of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are.
 -- Limited to a thousand characters and forty words.
-CREATE FUNCTION search_units(query text)
-RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, said text)
+CREATE FUNCTION search_terms(query text)
+RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, words text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    found text[];
-    word  text;
+    groups text[];
+    word   text;
 BEGIN
     ordinal := 0;
     side := 0;
-    FOR found IN
+    FOR groups IN
         SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
     LOOP
-        IF lower(found[3]) = 'or' AND found[1] = '' THEN
+        IF lower(groups[3]) = 'or' AND groups[1] = '' THEN
             side := side + 1;
             CONTINUE;
         END IF;
-        quoted := found[2] IS NOT NULL;
-        prefix := NOT quoted AND found[3] LIKE '%*';
-        negated := found[1] = '-';
-        word := trim(search_fold(coalesce(found[2], found[3])));
+        quoted := groups[2] IS NOT NULL;
+        prefix := NOT quoted AND groups[3] LIKE '%*';
+        negated := groups[1] = '-';
+        word := trim(search_fold(coalesce(groups[2], groups[3])));
         -- Also in a phrase: the time to find one grows with the square of its words.
         word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
         -- Half of all words begin with a prefix of one or two letters.
@@ -432,7 +432,7 @@ BEGIN
         -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
         IF word ~ '\w|[^\u0001-\u007f]' THEN
             ordinal := ordinal + 1;
-            said := word;
+            words := word;
             RETURN NEXT;
             EXIT WHEN ordinal = 40;
         END IF;
@@ -440,15 +440,15 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_units');
+SELECT eventstore_own('FUNCTION search_terms');
 
--- file: search/search_prefix.sql
+-- file: search/search_prefix_query.sql
 -- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
 -- completed with the usual endings.
-CREATE FUNCTION search_prefix(prefix text, language text) RETURNS tsquery
+CREATE FUNCTION search_prefix_query(prefix text, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    found tsquery := (search_word(prefix)::text || ':*')::tsquery;
+    found tsquery := (search_word_query(prefix)::text || ':*')::tsquery;
     word  text;
 BEGIN
     FOR word IN
@@ -463,32 +463,32 @@ BEGIN
                LATERAL unnest(to_tsvector(search_config(language), search_prepare(prefix || ending, language))) AS s
          WHERE NOT starts_with(s.lexeme, prefix)
     LOOP
-        found := found || search_word(word);
+        found := found || search_word_query(word);
     END LOOP;
     RETURN found;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_prefix');
+SELECT eventstore_own('FUNCTION search_prefix_query');
 
--- file: search/search_unit.sql
--- One unit of a query in the words of a language; empty if it consists of stop words.
-CREATE FUNCTION search_unit(said text, prefix boolean, language text) RETURNS tsquery
+-- file: search/search_term_query.sql
+-- One term of a query in the words of a language; empty if it consists of stop words.
+CREATE FUNCTION search_term_query(words text, prefix boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     last_word text;
     before    tsquery;
 BEGIN
     IF NOT prefix THEN
-        RETURN phraseto_tsquery(search_config(language), search_prepare(said, language));
+        RETURN phraseto_tsquery(search_config(language), search_prepare(words, language));
     END IF;
-    last_word := left(substring(said FROM '[^\W_]+(?=\W*$)'), 100);
-    before := phraseto_tsquery(search_config(language), search_prepare(substring(said FROM '^(.*?)[^\W_]+\W*$'), language));
-    RETURN before && search_prefix(last_word, language);
+    last_word := left(substring(words FROM '[^\W_]+(?=\W*$)'), 100);
+    before := phraseto_tsquery(search_config(language), search_prepare(substring(words FROM '^(.*?)[^\W_]+\W*$'), language));
+    RETURN before && search_prefix_query(last_word, language);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_unit');
+SELECT eventstore_own('FUNCTION search_term_query');
 
 -- file: search/search_query.sql
 -- A query in the words of a language. For texts of unknown language, all readings of the query are combined.
@@ -497,24 +497,30 @@ SELECT eventstore_own('FUNCTION search_unit');
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    whole tsquery := '';
-    part  tsquery := '';
-    one   tsquery;
-    unit  record;
-    at    integer := 0;
+    whole      tsquery := '';
+    part       tsquery := '';
+    term       record;
+    term_query tsquery;
+    last_side  integer := 0;
 BEGIN
     IF language = 'und' THEN
-        RETURN search_query(query, 'simple', shown) || search_query(query, 'en', shown) || search_query(query, 'pt', shown);
+        RETURN search_query(query, 'simple', shown)
+            || search_query(query, 'en', shown)
+            || search_query(query, 'pt', shown);
     END IF;
-    FOR unit IN SELECT u.side, u.negated, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
-        IF unit.side > at THEN
+    FOR term IN SELECT t.side, t.negated, t.prefix, t.words FROM search_terms(query) AS t ORDER BY t.ordinal LOOP
+        IF term.side > last_side THEN
             whole := whole || part;
             part := '';
-            at := unit.side;
+            last_side := term.side;
         END IF;
-        one := search_unit(unit.said, unit.prefix, language);
-        CONTINUE WHEN numnode(one) = 0 OR (shown AND unit.negated);
-        part := CASE WHEN shown THEN part || one WHEN unit.negated THEN part && !!one ELSE part && one END;
+        term_query := search_term_query(term.words, term.prefix, language);
+        CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+        part := CASE
+                    WHEN shown THEN part || term_query
+                    WHEN term.negated THEN part && !!term_query
+                    ELSE part && term_query
+                END;
     END LOOP;
     RETURN whole || part;
 END
@@ -550,9 +556,9 @@ SELECT eventstore_own('FUNCTION search_languages');
 REVOKE ALL ON FUNCTION search_languages FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_languages', 'eventstore_search');
 
--- file: search/search_found.sql
+-- file: search/search_match.sql
 -- A document that was found, with its rank.
-CREATE TYPE search_found AS (
+CREATE TYPE search_match AS (
     conversation_id uuid,
     version         integer,
     "position"      bigint,
@@ -565,44 +571,44 @@ CREATE TYPE search_found AS (
     rank            real
 );
 
-SELECT eventstore_own('TYPE search_found');
+SELECT eventstore_own('TYPE search_match');
 
--- file: search/search_narrowed.sql
+-- file: search/search_index_query.sql
 -- The query for the index of words: the query in each language, and the labels (see search_labels).
-CREATE FUNCTION search_narrowed(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
+CREATE FUNCTION search_index_query(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
-    asked   tsquery := '';
-    reading tsquery;
-    labels  text[];
+    combined tsquery := '';
+    query    tsquery;
+    labels   text[];
 BEGIN
-    FOR reading IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
-        asked := asked || reading;
+    FOR query IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
+        combined := combined || query;
     END LOOP;
-    IF numnode(asked) = 0 THEN
-        RETURN asked;
+    IF numnode(combined) = 0 THEN
+        RETURN combined;
     END IF;
     labels := search_labels(tenant, role, actor);
     IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
-        RETURN asked && search_word(labels[1]);
+        RETURN combined && search_word_query(labels[1]);
     END IF;
     -- These labels include the tenant.
     IF role IS NOT NULL OR kind = 'task' THEN
-        asked := asked && search_word(labels[2]);
+        combined := combined && search_word_query(labels[2]);
     END IF;
     IF actor IS NOT NULL THEN
-        asked := asked && search_word(labels[3]);
+        combined := combined && search_word_query(labels[3]);
     END IF;
-    RETURN asked;
+    RETURN combined;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_narrowed');
+SELECT eventstore_own('FUNCTION search_index_query');
 
--- file: search/search_is_short.sql
+-- file: search/search_period_is_short.sql
 -- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
 -- when it runs: a rebuild replaces them.
-CREATE FUNCTION search_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
+CREATE FUNCTION search_period_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
@@ -614,41 +620,42 @@ BEGIN
     RETURN NOT EXISTS (
         SELECT
           FROM search_documents d
-         WHERE d.tenant_id = search_is_short.tenant
-           AND d.created_at >= search_is_short.since
-           AND (d.created_at, d.position) < (search_is_short.below, search_is_short.below_position)
+         WHERE d.tenant_id = search_period_is_short.tenant
+           AND d.created_at >= search_period_is_short.since
+           AND (d.created_at, d.position) < (search_period_is_short.below, search_period_is_short.below_position)
          ORDER BY d.created_at DESC, d.position DESC
-        OFFSET search_is_short.budget
+        OFFSET search_period_is_short.budget
     );
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_is_short');
-REVOKE ALL ON FUNCTION search_is_short FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION search_is_short', 'eventstore_search');
+SELECT eventstore_own('FUNCTION search_period_is_short');
+REVOKE ALL ON FUNCTION search_period_is_short FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_period_is_short', 'eventstore_search');
 
 -- file: search/search_page.sql
--- The documents of one page. `told` is the content of the cursor, null for the first page.
+-- The documents of one page. `cursor_values` is the content of the cursor, null for the first page.
 CREATE FUNCTION search_page(
     by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
-    since timestamptz, until timestamptz, up_to bigint, told json, page integer
-) RETURNS search_found[]
+    since timestamptz, until timestamptz, up_to bigint, cursor_values json, page integer
+) RETURNS search_match[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     best  CONSTANT integer := 400;
-    found search_found[];
+    matches search_match[];
 BEGIN
     IF by = 'time' THEN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
-                             coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
+                             coalesce((cursor_values ->> 3)::timestamptz, until),
+                             coalesce((cursor_values ->> 4)::bigint, 0), up_to, page);
     END IF;
     -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
-    found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
+    matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
                            greatest(best, page));
     RETURN ARRAY(
         SELECT f
-          FROM unnest(found) AS f
-         WHERE told IS NULL OR (f.rank, f.position) < ((told ->> 3)::real, (told ->> 4)::bigint)
+          FROM unnest(matches) AS f
+         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 3)::real, (cursor_values ->> 4)::bigint)
          ORDER BY f.rank DESC, f.position DESC
          LIMIT page
     );
@@ -659,10 +666,10 @@ SELECT eventstore_own('FUNCTION search_page');
 REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
--- file: search/search_marked.sql
+-- file: search/search_highlighted.sql
 -- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same
 -- length in characters, so pieces of one are cut out of the other.
-CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
+CREATE FUNCTION search_highlighted(original text, prepared text, marked text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
@@ -697,41 +704,41 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_marked');
+SELECT eventstore_own('FUNCTION search_highlighted');
 
 -- file: search/search_snippet.sql
 -- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long
 -- texts: it gets only the first window that has a match.
-CREATE FUNCTION search_snippet(said text, asked tsquery, language text, opening text, closing text) RETURNS text
+CREATE FUNCTION search_snippet(document text, query tsquery, language text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    reading  text;
+    stemmer  text;
     original text;
     prepared text;
     marked   text;
     -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
-    -- of more than four words in three readings are marked separately.
-    words    tsquery := CASE WHEN numnode(asked) > 24
-                             THEN regexp_replace(asked::text, '<(-|\d+)>', '|', 'g')::tsquery
-                             ELSE asked
+    -- of more than four words in three languages are marked separately.
+    words    tsquery := CASE WHEN numnode(query) > 24
+                             THEN regexp_replace(query::text, '<(-|\d+)>', '|', 'g')::tsquery
+                             ELSE query
                         END;
 BEGIN
     <<windows>>
-    FOR at IN 0 .. length(said) / 1000 LOOP
-        original := normalize(substr(said, at * 1000 + 1, 1200), NFC);
-        FOREACH reading IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
-            prepared := search_prepare(search_fold(original), reading);
-            EXIT windows WHEN to_tsvector(search_config(reading), prepared) @@ asked;
+    FOR at IN 0 .. length(document) / 1000 LOOP
+        original := normalize(substr(document, at * 1000 + 1, 1200), NFC);
+        FOREACH stemmer IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
+            prepared := search_prepare(search_fold(original), stemmer);
+            EXIT windows WHEN to_tsvector(search_config(stemmer), prepared) @@ query;
         END LOOP;
     END LOOP;
     IF length(original) <> length(prepared) THEN
         original := prepared;  -- it has marks that combine with nothing, which are omitted
     END IF;
-    marked := ts_headline(search_config(reading), prepared, words,
+    marked := ts_headline(search_config(stemmer), prepared, words,
         format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
                chr(1), chr(2), chr(3)));
     RETURN (
-        SELECT string_agg(search_marked(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
+        SELECT string_agg(search_highlighted(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
           FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
     );
 END
@@ -747,13 +754,13 @@ RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regcon
 
 SELECT eventstore_own('FUNCTION search_plain_words');
 
--- file: search/search_near.sql
+-- file: search/search_edit_patterns.sql
 -- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
-CREATE FUNCTION search_near(word text) RETURNS text[]
+CREATE FUNCTION search_edit_patterns(word text) RETURNS text[]
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
     SELECT array_agg(DISTINCT p.pattern)
-      FROM generate_series(0, length(search_near.word)) AS i,
+      FROM generate_series(0, length(search_edit_patterns.word)) AS i,
            LATERAL (VALUES (left(word, i), substr(word, i + 1))) AS cut (before, behind),
            LATERAL (
                VALUES (cut.before || '_' || cut.behind),
@@ -766,7 +773,7 @@ BEGIN ATOMIC
      WHERE p.pattern IS NOT NULL;
 END;
 
-SELECT eventstore_own('FUNCTION search_near');
+SELECT eventstore_own('FUNCTION search_edit_patterns');
 
 -- file: search/search_sample.sql
 -- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
@@ -862,13 +869,13 @@ AS $$
          GROUP BY w.word
     ),
     unknown AS MATERIALIZED (
-        SELECT u.ordinal, u.said AS word, length(u.said) AS size, search_near(u.said) AS patterns
-          FROM search_units(query) AS u
-         WHERE NOT (u.negated OR u.quoted OR u.prefix)
-           AND length(u.said) BETWEEN 4 AND 30
-           AND u.said !~ '[0-9[:space:][:punct:]]'
-           AND u.said NOT IN (SELECT v.word FROM vocabulary v)
-         ORDER BY u.ordinal
+        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+          FROM search_terms(query) AS t
+         WHERE NOT (t.negated OR t.quoted OR t.prefix)
+           AND length(t.words) BETWEEN 4 AND 30
+           AND t.words !~ '[0-9[:space:][:punct:]]'
+           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
+         ORDER BY t.ordinal
          LIMIT 3
     ),
     -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
@@ -901,7 +908,7 @@ AS $$
                          FROM sample s,
                               unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
                 WHERE a.ordinal = n.ordinal
-                  AND search_unit(a.word, false, l.language) = search_unit(a.other, false, l.language)
+                  AND search_term_query(a.word, false, l.language) = search_term_query(a.other, false, l.language)
            )
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;
@@ -918,28 +925,28 @@ CREATE FUNCTION search_corrected(
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
-    unit    record;
-    words   text := '';
-    at      integer := 0;
-    changed boolean := false;
+    term      record;
+    corrected text := '';
+    last_side integer := 0;
+    changed   boolean := false;
 BEGIN
-    FOR unit IN
-        SELECT u.side, u.negated, u.quoted, u.prefix, u.said, c.correction
-          FROM search_units(query) AS u
+    FOR term IN
+        SELECT t.side, t.negated, t.quoted, t.prefix, t.words, c.correction
+          FROM search_terms(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
-            ON c.ordinal = u.ordinal
-         ORDER BY u.ordinal
+            ON c.ordinal = t.ordinal
+         ORDER BY t.ordinal
     LOOP
-        changed := changed OR unit.correction IS NOT NULL;
-        words := concat_ws(' ', nullif(words, ''), CASE WHEN unit.side > at THEN 'or' END,
-                           CASE WHEN unit.negated THEN '-' ELSE '' END
-                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"'
-                                   ELSE coalesce(unit.correction, unit.said)
+        changed := changed OR term.correction IS NOT NULL;
+        corrected := concat_ws(' ', nullif(corrected, ''), CASE WHEN term.side > last_side THEN 'or' END,
+                           CASE WHEN term.negated THEN '-' ELSE '' END
+                           || CASE WHEN term.quoted OR term.words ~ '\s' THEN '"' || term.words || '"'
+                                   ELSE coalesce(term.correction, term.words)
                               END
-                           || CASE WHEN unit.prefix THEN '*' ELSE '' END);
-        at := unit.side;
+                           || CASE WHEN term.prefix THEN '*' ELSE '' END);
+        last_side := term.side;
     END LOOP;
-    RETURN CASE WHEN changed THEN words END;
+    RETURN CASE WHEN changed THEN corrected END;
 END
 $$;
 
@@ -955,49 +962,56 @@ RETURN translate(encode(convert_to(json_build_array(search, up_to, query, key, "
 
 SELECT eventstore_own('FUNCTION search_cursor');
 
--- file: search/search_resumed.sql
+-- file: search/search_cursor_values.sql
 -- The content of a cursor; an error if it is not a cursor of this search.
-CREATE FUNCTION search_resumed(cursor text, search text) RETURNS json
+CREATE FUNCTION search_cursor_values(cursor text, search text) RETURNS json
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
-    told json;
+    members json;
 BEGIN
     BEGIN
-        told := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
-        PERFORM (told ->> 1)::bigint, (told ->> 4)::bigint,
-                CASE left(search, 1) WHEN 't' THEN (told ->> 3)::timestamptz::text ELSE (told ->> 3)::real::text END;
+        members := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
+        PERFORM (members ->> 1)::bigint, (members ->> 4)::bigint,
+                CASE left(search, 1) WHEN 't' THEN (members ->> 3)::timestamptz::text ELSE (members ->> 3)::real::text END;
     EXCEPTION
         WHEN OTHERS THEN
-            told := NULL;
+            members := NULL;
     END;
-    IF told IS NULL OR json_array_length(told) <> 5 OR (told ->> 0) IS DISTINCT FROM search OR (told ->> 4) IS NULL
-       OR (told ->> 3) IS NULL OR (told ->> 2) IS NULL OR (told ->> 1) IS NULL THEN
+    IF members IS NULL
+       OR json_array_length(members) <> 5
+       OR (members ->> 0) IS DISTINCT FROM search
+       OR (members ->> 1) IS NULL
+       OR (members ->> 2) IS NULL
+       OR (members ->> 3) IS NULL
+       OR (members ->> 4) IS NULL THEN
         RAISE EXCEPTION 'the cursor does not belong to this search'
             USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
     END IF;
-    RETURN told;
+    RETURN members;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_resumed');
+SELECT eventstore_own('FUNCTION search_cursor_values');
 
--- file: search/search_look.sql
--- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings,
--- and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
+-- file: search/search_matches.sql
+-- Find documents by one of four strategies, the latest first. Each has its own plan, made for these values: the
+-- settings, and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
 --
 -- words:        by the index of words: reads all matches;
 -- time:         along the times: reads at most `budget` documents;
--- conversation: reads all documents of one conversation.
+-- conversation: reads all documents of one conversation;
+-- own:          reads all documents of the user's conversations.
 --
 -- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
 -- queries: the query in each of the languages, in their order. Each document is matched in its own language.
--- asked:   the query for the index of words, with labels.
+-- index_query: the query for the index of words, with labels.
 -- below:   only documents before this time or, at this time, below this position.
-CREATE FUNCTION search_look(
-    way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text,
-    actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer, wanted integer
-) RETURNS SETOF search_found
+CREATE FUNCTION search_matches(
+    strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text,
+    role text, actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer,
+    wanted integer
+) RETURNS SETOF search_match
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
 SET enable_seqscan = off
@@ -1008,13 +1022,15 @@ AS $$
 DECLARE
     columns CONSTANT text :=
         'd.conversation_id, d.version, d.position, d.kind, d.id, d.role, d.actor, d.created_at, d.language, d.words';
-    first CONSTANT text := CASE way
+    candidates CONSTANT text := CASE strategy
         WHEN 'words' THEN 'd.words @@ $4'
         WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
                            ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
         WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
-        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(SELECT m.conversation_id FROM conversation_members m
-                          WHERE m.tenant_id = $5 AND m.user_id = $16))'
+        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
+                             SELECT m.conversation_id
+                               FROM conversation_members m
+                              WHERE m.tenant_id = $5 AND m.user_id = $16))'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -1027,7 +1043,7 @@ BEGIN
                     AND d.position <= $13 %3$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
                   ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
-        columns, first,
+        columns, candidates,
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
@@ -1040,58 +1056,63 @@ BEGIN
                    ' AND (SELECT true FROM conversation_members m
                            WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
-    USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted, current_tenant_user();
+    USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
+          below_position, up_to, budget, wanted, current_tenant_user();
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_look');
-REVOKE ALL ON FUNCTION search_look FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION search_look', 'eventstore_search');
+SELECT eventstore_own('FUNCTION search_matches');
+REVOKE ALL ON FUNCTION search_matches FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search');
 
 -- file: search/search_latest.sql
--- The latest matches, found in the cheaper way: frequent words by scanning along the times, rare ones by the index of
--- words. The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or
+-- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
+-- of words. The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or
 -- outdated, are not used. Reading a row by the index costs as much as scanning eight along the times, which are
 -- adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
-) RETURNS search_found[]
+) RETURNS search_match[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
-    sample CONSTANT integer := 2000;
-    asked  tsquery := search_narrowed(queries, tenant, kind, role, actor);
-    way    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
-    budget integer := sample;
-    found  search_found[];
-    rows   real := pg_relation_size('search_documents') / 500;
-    share  real;
+    sample            CONSTANT integer := 2000;
     -- A user with so few conversations has few documents: only these are read.
-    few    CONSTANT integer := 200;
+    few_conversations CONSTANT integer := 200;
+    index_query tsquery := search_index_query(queries, tenant, kind, role, actor);
+    strategy    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    budget      integer := sample;
+    matches     search_match[];
+    rows        real := pg_relation_size('search_documents') / 500;
+    share       real;
 BEGIN
-    IF numnode(asked) = 0 THEN
-        RETURN ARRAY[]::search_found[];
+    IF numnode(index_query) = 0 THEN
+        RETURN ARRAY[]::search_match[];
     END IF;
-    IF way = 'time' AND current_tenant_user() IS NOT NULL
+    IF strategy = 'time' AND current_tenant_user() IS NOT NULL
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
                      WHERE m.tenant_id = search_latest.tenant AND m.user_id = current_tenant_user()
-                     LIMIT few + 1) AS m) <= few THEN
-        way := 'own';
+                     LIMIT few_conversations + 1) AS m) <= few_conversations THEN
+        strategy := 'own';
     END IF;
     LOOP
-        found := ARRAY(SELECT f FROM search_look(way, languages, queries, asked, tenant, conversation, kind, role, actor, since,
-                                                 below, below_position, up_to, budget, wanted) AS f);
-        IF cardinality(found) >= wanted OR way <> 'time' OR search_is_short(tenant, since, below, below_position, budget) THEN
-            RETURN found;
+        matches := ARRAY(
+            SELECT m
+              FROM search_matches(strategy, languages, queries, index_query, tenant, conversation, kind, role, actor,
+                                  since, below, below_position, up_to, budget, wanted) AS m
+        );
+        IF cardinality(matches) >= wanted
+           OR strategy <> 'time'
+           OR search_period_is_short(tenant, since, below, below_position, budget) THEN
+            RETURN matches;
         END IF;
-        way := 'words';
-        share := cardinality(found)::real / sample;
-        IF budget = sample AND cardinality(found) > 2 THEN
+        strategy := 'words';
+        share := cardinality(matches)::real / sample;
+        IF budget = sample AND cardinality(matches) > 2 THEN
             IF wanted / share < share * rows * 8 THEN
-                way := 'time';
+                strategy := 'time';
                 budget := 2 * wanted / share;
             END IF;
         END IF;
@@ -1131,15 +1152,15 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET client
 DECLARE
     languages text[];
     -- A cursor is valid only in the same search.
-    search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
-                                   only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
-                                   extract(epoch FROM until)::text, query_language), 0);
-    told      json;
-    up_to     bigint;
-    used      text := query;
-    queries   tsquery[];
-    shown     tsquery[];
-    found     search_found[];
+    search CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
+                                only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
+                                extract(epoch FROM until)::text, query_language), 0);
+    cursor_values json;
+    up_to         bigint;
+    used          text := query;
+    queries       tsquery[];
+    mark_queries  tsquery[];
+    matches       search_match[];
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
@@ -1147,7 +1168,7 @@ BEGIN
                   HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
-                      ELSE ARRAY[search_language_named(query_language), 'und'] END;
+                      ELSE ARRAY[search_language_code(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
@@ -1160,37 +1181,43 @@ BEGIN
         RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
     END IF;
     IF after IS NOT NULL THEN
-        told := search_resumed(after, search);
-        up_to := told ->> 1;
-        used := told ->> 2;
+        cursor_values := search_cursor_values(after, search);
+        up_to := cursor_values ->> 1;
+        used := cursor_values ->> 2;
     ELSE
         up_to := last_position();
     END IF;
     LOOP
         queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                           ORDER BY l.n);
-        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
-                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
-        EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
+        matches := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                               coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, cursor_values, page);
+        EXIT WHEN cardinality(matches) > 0 OR cursor_values IS NOT NULL OR used <> query;
         used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
-    shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                    ORDER BY l.n);
+    mark_queries := ARRAY(SELECT search_query(used, l.language, true)
+                            FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                           ORDER BY l.n);
     RETURN QUERY
-    SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
-           search_snippet(search_text(e.event_type, e.content), shown[array_position(languages, f.language)], f.language,
-                          opening, closing),
+    SELECT m.kind, m.id, m.conversation_id, m.version, m.position, m.role, m.actor, m.created_at, m.language, m.rank,
+           search_snippet(search_text(e.event_type, e.content), mark_queries[array_position(languages, m.language)],
+                          m.language, opening, closing),
            used,
            search_cursor(search, up_to, used,
-                         CASE by WHEN 'time' THEN to_char(f.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF') ELSE f.rank::text END,
-                         f.position)
-      FROM unnest(found) WITH ORDINALITY AS f (conversation_id, version, "position", kind, id, role, actor, created_at,
-                                               language, rank, n)
+                         CASE by
+                             WHEN 'time' THEN to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
+                             ELSE m.rank::text
+                         END,
+                         m.position)
+      FROM unnest(matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
+                                                 language, rank, n)
       LEFT JOIN events e
-        ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
-     ORDER BY f.n;
+        ON e.tenant_id = search_for.tenant
+       AND e.conversation_id = m.conversation_id
+       AND e.version = m.version
+     ORDER BY m.n;
 END
 $$;
 
@@ -1217,26 +1244,26 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION search_for;
 DROP FUNCTION search_latest;
-DROP FUNCTION search_look;
-DROP FUNCTION search_resumed;
+DROP FUNCTION search_matches;
+DROP FUNCTION search_cursor_values;
 DROP FUNCTION search_cursor;
 DROP FUNCTION search_corrected;
 DROP FUNCTION search_corrections;
 DROP FUNCTION search_sample;
-DROP FUNCTION search_near;
+DROP FUNCTION search_edit_patterns;
 DROP FUNCTION search_plain_words;
 DROP FUNCTION search_snippet;
-DROP FUNCTION search_marked;
+DROP FUNCTION search_highlighted;
 DROP FUNCTION search_page;
-DROP FUNCTION search_is_short;
-DROP FUNCTION search_narrowed;
-DROP TYPE search_found;
+DROP FUNCTION search_period_is_short;
+DROP FUNCTION search_index_query;
+DROP TYPE search_match;
 DROP FUNCTION search_languages;
 DROP FUNCTION search_query;
-DROP FUNCTION search_unit;
-DROP FUNCTION search_prefix;
-DROP FUNCTION search_units;
-DROP FUNCTION search_word;
+DROP FUNCTION search_term_query;
+DROP FUNCTION search_prefix_query;
+DROP FUNCTION search_terms;
+DROP FUNCTION search_word_query;
 DROP FUNCTION search_text;
 DROP FUNCTION search_text_of_parts;
 DROP FUNCTION search_json_text;
@@ -1244,10 +1271,10 @@ DROP FUNCTION search_labels;
 DROP FUNCTION search_document;
 DROP FUNCTION search_stems;
 DROP FUNCTION search_language;
-DROP FUNCTION search_vote;
+DROP FUNCTION search_language_score;
 DROP FUNCTION search_prepare;
 DROP FUNCTION search_config;
-DROP FUNCTION search_language_named;
+DROP FUNCTION search_language_code;
 DROP FUNCTION search_fold;
 DROP TABLE search_conversations;
 DROP TABLE search_documents;

@@ -114,9 +114,9 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE stati
 SELECT eventstore_grant('SELECT ON TABLE statistics_tasks', 'eventstore_reader');
 SELECT enable_rls('statistics_tasks');
 
--- file: statistics/statistics_stays.sql
+-- file: statistics/statistics_status_periods.sql
 -- The time that each task spent in a status that it has left.
-CREATE TABLE statistics_stays (
+CREATE TABLE statistics_status_periods (
     task_id         uuid NOT NULL,
     conversation_id uuid NOT NULL,
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
@@ -124,15 +124,15 @@ CREATE TABLE statistics_stays (
     left_at         timestamptz NOT NULL,
     version         integer NOT NULL,
     status          varchar(50) COLLATE "C" NOT NULL,
-    CONSTRAINT statistics_stays_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version)
+    CONSTRAINT statistics_status_periods_pkey PRIMARY KEY (tenant_id, conversation_id, task_id, version)
 );
 
-COMMENT ON TABLE statistics_stays IS 'Time that a task spent in a status that it has left';
+COMMENT ON TABLE statistics_status_periods IS 'Time that a task spent in a status that it has left';
 
-SELECT eventstore_own('TABLE statistics_stays');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_stays', 'eventstore_projector');
-SELECT eventstore_grant('SELECT ON TABLE statistics_stays', 'eventstore_reader');
-SELECT enable_rls('statistics_stays');
+SELECT eventstore_own('TABLE statistics_status_periods');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_status_periods', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE statistics_status_periods', 'eventstore_reader');
+SELECT enable_rls('statistics_status_periods');
 
 -- file: statistics/statistics_day.sql
 -- The day of a time. Days that only some zones reach are moved to the last day that clients can read.
@@ -442,7 +442,7 @@ BEGIN
              UNION ALL
             SELECT w.status, false, extract(epoch FROM w.left_at - w.entered_at)::float8, NULL
               FROM statistics_tasks t
-              JOIN statistics_stays w
+              JOIN statistics_status_periods w
                 ON w.tenant_id = t.tenant_id
                AND w.conversation_id = t.conversation_id
                AND w.task_id = t.task_id
@@ -510,7 +510,7 @@ DROP FUNCTION statistics_by_role;
 DROP FUNCTION statistics_by_day;
 DROP FUNCTION statistics_midnight;
 DROP FUNCTION statistics_day;
-DROP TABLE statistics_stays;
+DROP TABLE statistics_status_periods;
 DROP TABLE statistics_tasks;
 DROP TABLE statistics_answers;
 DROP TABLE statistics_conversations;

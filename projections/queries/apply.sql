@@ -1,16 +1,25 @@
--- name: apply_small_batch
-CALL pg_temp.apply_small_batch({projections}, {sources}, {partitions}, {size}, '{{}}', '{{}}')
+-- name: begin_batch
+SELECT b.lower_position, b.upper_position, b.events
+  FROM begin_batch(%(projection)s, %(stage)s, %(source)s, %(partitions)s, %(size)s, %(until)s) AS b
+ WHERE b.events > 0
 
--- name: small_batch_procedure
--- The next small batch of each of some projections, one after the other, each in a transaction of its own. It returns how
--- far each is afterwards, and the number of events in its batch. The horizon of the log is read once for all of them.
--- Plans are made once, here and in the folds, so they must not depend on how large the tables are at that time: a small
--- batch finds its rows by the keys.
-CREATE OR REPLACE PROCEDURE pg_temp.apply_small_batch(
-    projections text[],
-    sources     text[],
+-- name: end_batch
+SELECT end_batch(%(upper)s)
+
+-- name: small_batches
+CALL pg_temp.apply_small_batches({projections}, {sources}, {partitions}, {size}, '{{}}', '{{}}')
+
+-- name: small_batches_procedure
+-- Apply the next small batch of each projection, each in a transaction of its own. Return the position of each
+-- afterwards, and the number of events in its batch. The horizon of the log is read once for all of them.
+--
+-- Plans are made once, here and in the fold functions, so they must not depend on how large the tables are at that
+-- time: a small batch finds its rows by the keys.
+CREATE OR REPLACE PROCEDURE pg_temp.apply_small_batches(
+    projections     text[],
+    sources         text[],
     partitions      smallint[],
-    size        integer,
+    size            integer,
     INOUT positions bigint[],
     INOUT sizes     bigint[]
 )
@@ -30,13 +39,7 @@ BEGIN
           FROM begin_batch(projections[number], 'live', sources[number], partitions, size, horizon, horizon) AS b;
         IF events > 0 THEN
             EXECUTE format('SELECT pg_temp.%I()', 'fold_' || projections[number]);
-            UPDATE checkpoints c
-               SET position = upper,
-                   updated_at = clock_timestamp()
-             WHERE c.projection = projections[number]
-               AND c.stage = 'live'
-               AND c.partition = ANY (partitions)
-               AND c.position < upper;
+            PERFORM end_batch(upper);
         END IF;
         positions[number] := coalesce(upper, 0);
         sizes[number] := coalesce(events, 0);
@@ -45,8 +48,8 @@ BEGIN
 END
 $$
 
--- name: small_batch_fold
--- A projection's text as a function of this session, which keeps the plans of its statements.
+-- name: fold_function
+-- A projection's text as a function of the session, which keeps the plans of its statements.
 CREATE OR REPLACE FUNCTION pg_temp.{function}() RETURNS void
 LANGUAGE plpgsql AS $fold$
 BEGIN
@@ -54,23 +57,9 @@ BEGIN
 END
 $fold$
 
--- name: begin_batch
-SELECT b.lower_position, b.upper_position, b.events
-  FROM begin_batch(%(projection)s, %(stage)s, %(source)s, %(partitions)s, %(size)s, %(until)s) AS b
- WHERE b.events > 0
-
--- name: end_batch
-UPDATE checkpoints
-   SET position = %(upper)s,
-       updated_at = clock_timestamp()
- WHERE projection = %(projection)s
-   AND stage = %(stage)s
-   AND partition = ANY (%(partitions)s)
-   AND position < %(upper)s
-
 -- name: register
--- Makes what is kept about a stage of a projection that the database does not know yet, and returns the text that the
--- stage's tables are made by.
+-- Store a projection's definition and checkpoints for a stage, unless they exist, and return the definition by which the
+-- stage's tables are filled.
 WITH made AS (
     INSERT INTO projection_texts (projection, stage, source, text, tables)
     VALUES (%(projection)s, %(stage)s, %(source)s, %(text)s, %(tables)s)
@@ -88,8 +77,8 @@ SELECT m.source, m.text, m.tables FROM made m
 SELECT t.source, t.text, t.tables FROM projection_texts t WHERE t.projection = %(projection)s AND t.stage = %(stage)s
 
 -- name: batch
--- What a projection reads: the events of the open batch (see begin_batch), each partition of the conversations from that
--- partition's own checkpoint on, less the conversations that are parked. Made once in each session of a worker.
+-- The events of the open batch (see begin_batch): those of each partition from its own checkpoint on, except those of
+-- parked conversations from the event that failed on. Created once in each session of a worker.
 CREATE OR REPLACE TEMPORARY VIEW batch AS
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
@@ -113,7 +102,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
        )
 
 -- name: batch_of_one
--- What a projection reads when a parked conversation is tried again: its events alone.
+-- The batch of a retry: the events of one parked conversation.
 CREATE OR REPLACE TEMPORARY VIEW batch AS
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
@@ -133,8 +122,8 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
        )
 
 -- name: batch_of_all
--- What a projection reads when the log is replayed beside its live tables: of a parked conversation what stands before
--- the event that failed.
+-- The batch of a verification, which replays the log beside the live tables: of a parked conversation, the events
+-- before the one that failed.
 CREATE OR REPLACE TEMPORARY VIEW batch AS
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
@@ -153,7 +142,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
        )
 
 -- name: batch_inline
--- What a projection reads in the transaction of an append: its new events.
+-- The batch of an inline projection: the new events of the append's transaction.
 CREATE OR REPLACE TEMPORARY VIEW batch AS
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
@@ -168,9 +157,9 @@ SELECT b.position, b.timestamp, b.version, b.schema_version, b.conversation_id, 
 
 -- name: append_inline
 SELECT a.position, a.version, a.timestamp, a.is_new
-  FROM set_config('eventstore.tenant', %(tenant)s, true) AS asked (tenant),
+  FROM set_config('eventstore.tenant', %(tenant)s, true) AS scope (tenant),
        append_events(
-           ARRAY[asked.tenant], ARRAY[%(conversation_id)s]::uuid[], ARRAY[%(expected)s]::integer[],
+           ARRAY[scope.tenant], ARRAY[%(conversation_id)s]::uuid[], ARRAY[%(expected)s]::integer[],
            array_fill(1, ARRAY[cardinality(%(ids)s::uuid[])]), %(ids)s::uuid[], %(types)s::text[],
            %(versions)s::smallint[], %(actors)s::text[], %(contents)s::jsonb[], %(metadatas)s::jsonb[]
        ) AS a
@@ -180,7 +169,7 @@ SELECT a.position, a.version, a.timestamp, a.is_new
 SELECT set_config('eventstore.positions', (%(positions)s::bigint[])::text, true)
 
 -- name: stage_path
--- For the rest of the transaction the tables of a stage are found before the live ones, and temporary ones before both.
+-- For the rest of the transaction, find the tables of a stage before the live ones, and temporary ones before both.
 SELECT set_config('search_path',
                   format('pg_temp, %%I, %%I', stage_schema(%(stage)s), stage_schema('live')),
                   true)

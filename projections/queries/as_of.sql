@@ -1,5 +1,5 @@
 -- name: as_of_events
--- A line whose parameter is not given is left out.
+-- A line is left out if its parameter is not given.
 INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
                    content, metadata)
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
@@ -13,7 +13,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  ORDER BY e.version
 
 -- name: as_of_versions
--- The latest versions of the conversations that a text may name.
+-- The versions of the conversations that a text may name.
 SELECT e.conversation_id, max(e.version)
   FROM events e
  WHERE e.tenant_id = %(tenant)s
@@ -21,8 +21,8 @@ SELECT e.conversation_id, max(e.version)
  GROUP BY e.conversation_id
 
 -- name: as_of_batch
--- The batch of a conversation as it was: what the view of the same name is for a worker (batch.sql). An inline append may
--- have left one in a session that a pooler lends; it is back when this is rolled back.
+-- The batch of a conversation as it was, in place of the view of the same name. An inline append may have left that view
+-- in a session that a pooler lends; the rollback of this transaction restores it.
 DROP VIEW IF EXISTS pg_temp.batch;
 
 CREATE TEMPORARY TABLE batch (

@@ -1,10 +1,10 @@
 -- name: bounds
--- Narrows the open batch.
+-- Narrow the open batch.
 SELECT set_config('eventstore.lower_position', %(lower)s, true),
        set_config('eventstore.upper_position', %(upper)s, true)
 
 -- name: park
--- Parks the conversation of the one event that the batch shows.
+-- Park the conversation of the one event that the batch shows.
 INSERT INTO parked (projection, stage, tenant_id, conversation_id, position, version, event_id, event_type, sqlstate,
                     error, tries)
 SELECT %(projection)s, %(stage)s, b.tenant_id, b.conversation_id, b.position, b.version, b.id, b.event_type,
@@ -21,7 +21,7 @@ SELECT p.projection, p.tenant_id, p.conversation_id, p.position, p.version, p.ev
  ORDER BY p.parked_at, p.projection, p.position
 
 -- name: unpark
--- Opens a batch of one parked conversation: up to where the others of its partition are.
+-- Open a batch of one parked conversation, up to the checkpoint of its partition.
 WITH checkpoint AS MATERIALIZED (
     SELECT c.position
       FROM checkpoints c
@@ -30,7 +30,7 @@ WITH checkpoint AS MATERIALIZED (
        AND c.partition = partition_of(%(conversation_id)s)
        FOR UPDATE
 ),
-gone AS (
+unparked AS (
     DELETE FROM parked p
      USING checkpoint
      WHERE p.projection = %(projection)s
@@ -39,9 +39,9 @@ gone AS (
        AND p.conversation_id = %(conversation_id)s
     RETURNING p.position, p.tries
 )
-SELECT g.position - 1 AS lower, c.position AS upper, g.tries,
+SELECT u.position - 1 AS lower, c.position AS upper, u.tries,
        set_config('eventstore.projection', %(projection)s, true),
        set_config('eventstore.stage', 'live', true),
        set_config('eventstore.tenant', %(tenant_id)s, true),
        set_config('eventstore.conversation', %(conversation_id)s::text, true)
-  FROM checkpoint c, gone g
+  FROM checkpoint c, unparked u

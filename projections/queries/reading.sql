@@ -1,7 +1,6 @@
--- name: cached
--- What tells whether a state read before is still the present one: the conversation's version, and the files of the tables
--- it was read from, which are others once a table was emptied and refilled, or swapped for a new one; and what of it is
--- parked, since its rows come later then, under a version that they have already.
+-- name: change_token
+-- The version of a conversation; the files of the tables, which are others once a table was emptied and refilled, or
+-- swapped for a new one; and what of it is parked, whose rows come later under a version that the row has already.
 SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
        pg_relation_filenode(to_regclass('tasks')), pg_relation_filenode(to_regclass('task_artifacts')),
        (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection)
@@ -16,7 +15,7 @@ SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(t
  LIMIT 1
 
 -- name: conversation
--- The first conversation that there is of those that a text may name.
+-- The first of the conversations that a text may name that exists.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
        c.message_count, c.version, c.forked_from, c.member_order
   FROM conversations c
@@ -26,11 +25,12 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
  LIMIT 1
 
 -- name: conversations
--- The words in braces are made of the list's order (lists.py). A line whose parameter is not given is left out.
+-- The parts in braces depend on the order of the list (projections/pages.py). A line is left out if its parameter is not
+-- given.
 --
--- The shape leaves the planner one sensible way, with and without statistics: along the index of the order. It knows no
--- number of a limit that is a query, and takes it for a tenth of all rows, so that to sort is dear; and it cannot look
--- into coalesce for conditions that another index serves.
+-- The shape leaves the planner one plan, with and without statistics: along the index of the order. It does not know the
+-- value of a limit that is a query, and assumes a tenth of all rows, so a sort looks expensive; and it does not look into
+-- coalesce for conditions that another index serves.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
        c.message_count, c.version, c.forked_from, c.member_order
   FROM conversations c
@@ -43,8 +43,8 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
  LIMIT (SELECT %(limit)s)
 
 -- name: conversations_of_actor
--- See conversations.sql. The table conversation_actors holds the times of the conversations, as far as the projection
--- actors has come.
+-- See "conversations". The table conversation_actors has the times of the conversations, as far as the projection actors
+-- has applied the log.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
        c.message_count, c.version, c.forked_from, c.member_order, a.updated_at AS place
   FROM conversation_actors a
@@ -60,7 +60,7 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
  LIMIT (SELECT %(limit)s)
 
 -- name: messages
--- Of a conversation, or of all. See conversations.sql.
+-- The messages of a conversation, or of all. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
        m.version, m.actor, m.extra, m.member_order
   FROM messages m
@@ -78,7 +78,7 @@ SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.meta
  LIMIT (SELECT %(limit)s)
 
 -- name: one_snapshot
--- All that a transaction reads is of one moment.
+-- All statements of the transaction see one snapshot.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
 
 -- name: search
@@ -90,7 +90,7 @@ SELECT s.kind, s.id, s.conversation_id, s.version, s.position, s.role, s.actor, 
                   closing => %(closing)s) AS s
 
 -- name: tasks
--- Of a conversation, or of all. See conversations.sql.
+-- The tasks of a conversation, or of all. See "conversations".
 SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated_at, t.metadata, t.tenant_id,
        t.given_id, t.version, t.status_message,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,

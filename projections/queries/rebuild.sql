@@ -4,13 +4,13 @@ SELECT o.obstacle FROM swap_obstacles(%(tables)s) AS o
 -- name: lock_rebuild
 SELECT pg_try_advisory_lock(rebuild_key(%(projection)s))
 
--- name: make_next
-WITH made AS MATERIALIZED (
+-- name: create_next
+WITH created AS MATERIALIZED (
     SELECT create_staging_tables(%(tables)s)
 ),
-texts AS (
+stored AS (
     INSERT INTO projection_texts (projection, stage, source, text, tables)
-    SELECT %(projection)s, 'next', %(source)s, %(text)s, %(tables)s FROM made
+    SELECT %(projection)s, 'next', %(source)s, %(text)s, %(tables)s FROM created
 )
 INSERT INTO checkpoints (projection, stage, partition)
 SELECT %(projection)s, 'next', s.partition
@@ -48,7 +48,7 @@ SELECT l.partition
    AND n.position < l.position
 
 -- name: mark_transactions
--- This moment, as a transaction id; and who is in a transaction at it.
+-- The present moment as a transaction id, and the sessions that are in a transaction.
 SELECT pg_current_xact_id()::xid::text,
        (SELECT coalesce(array_agg(l.pid || ' ' || l.virtualtransaction), '{}')
           FROM pg_locks l
@@ -56,8 +56,8 @@ SELECT pg_current_xact_id()::xid::text,
            AND l.pid <> pg_backend_pid())
 
 -- name: older_transactions
--- Those that were in a transaction at the marked moment, still are, and may have a snapshot from before it. Whose state
--- this login may not see may have one.
+-- The sessions that were in a transaction at the marked moment, still are in it, and may have a snapshot from before it.
+-- That includes sessions whose state this login may not see.
 SELECT a.pid
   FROM pg_locks l
   JOIN pg_stat_activity a ON a.pid = l.pid
@@ -78,7 +78,7 @@ SELECT l.position, n.position
    AND l.stage = 'live'
 
 -- name: table_keys
--- By which columns the rows of a table belong to a tenant and a conversation; null where they do not.
+-- The columns by which the rows of a table belong to a tenant and to a conversation; null if there is no such column.
 SELECT (SELECT a.attname
           FROM pg_attribute a
          WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped),
@@ -93,16 +93,20 @@ SELECT (SELECT a.attname
    AND c.relnamespace = stage_schema('live')::regnamespace
 
 -- name: compare
--- What is parked is behind by its nature and is left out. Rows without a conversation of their own are compared as if all belonged to one.
+-- Parked conversations are behind and are left out. Rows without a conversation are compared as if all belonged to one.
 WITH live AS (
     SELECT coalesce({tenant}::text, '') AS tenant_id,
-           coalesce({conversation}, '00000000-0000-0000-0000-000000000000'::uuid) AS conversation_id, count(*) AS rows, sum({row_hash}) AS hash
+           coalesce({conversation}, '00000000-0000-0000-0000-000000000000'::uuid) AS conversation_id,
+           count(*) AS rows,
+           sum({row_hash}) AS hash
       FROM {live} t
      GROUP BY 1, 2
 ),
 other AS (
     SELECT coalesce({tenant}::text, '') AS tenant_id,
-           coalesce({conversation}, '00000000-0000-0000-0000-000000000000'::uuid) AS conversation_id, count(*) AS rows, sum({row_hash}) AS hash
+           coalesce({conversation}, '00000000-0000-0000-0000-000000000000'::uuid) AS conversation_id,
+           count(*) AS rows,
+           sum({row_hash}) AS hash
       FROM {other} t
      GROUP BY 1, 2
 )
@@ -123,4 +127,4 @@ SELECT nullif(coalesce(l.tenant_id, o.tenant_id), ''),
               AND p.conversation_id = l.conversation_id
        )
  ORDER BY 1, 2
- LIMIT %(most)s
+ LIMIT %(limit)s

@@ -1,5 +1,5 @@
 -- name: status_log
--- The size of the log, and the appends in flight that hold its horizon back.
+-- The size of the log.
 SELECT (SELECT count(*) FROM events) AS events,
        (SELECT coalesce(max(e.position), 0) FROM events e) AS last_position,
        (SELECT count(DISTINCT (e.tenant_id, e.conversation_id)) FROM events e) AS conversations,
@@ -28,7 +28,7 @@ SELECT c.projection,
  ORDER BY c.projection
 
 -- name: status_workers
--- Who follows which partitions.
+-- The workers and their partitions.
 SELECT l.pid,
        coalesce(a.application_name, '') AS application,
        coalesce(a.client_addr::text, 'local') AS client,
@@ -44,8 +44,8 @@ SELECT l.pid,
  GROUP BY l.pid, a.application_name, a.client_addr
  ORDER BY l.pid
 
--- name: status_holders
--- Appends in flight, by the gate that they hold; one that stays long keeps readers from what came after it.
+-- name: status_appends
+-- The appends in flight, by the gate that they hold. One that stays open long hides all later events from readers.
 SELECT l.pid,
        coalesce(a.usename, '') AS login,
        coalesce(a.application_name, '') AS application,
@@ -61,8 +61,8 @@ SELECT l.pid,
  ORDER BY seconds DESC
 
 -- name: lagging
--- The partitions in which a projection has not applied the positions that were written to their conversations, and the highest
--- of these. A conversation that is null stands for one of every partition.
+-- The partitions in which a projection has not applied a position that was written to one of their conversations, and the
+-- highest of these positions. A null conversation stands for one of every partition.
 SELECT s.partition, max(w.position)
   FROM unnest(%(conversations)s::uuid[], %(positions)s::bigint[]) AS w (conversation_id, position)
   JOIN generate_series(0, 15) AS s (partition)
@@ -77,7 +77,7 @@ SELECT s.partition, max(w.position)
  ORDER BY s.partition
 
 -- name: written
--- The conversations that a tenant wrote to behind a position and up to another, and the highest of these positions in each.
+-- The conversations that a tenant wrote to above one position and up to another, with the highest position of each.
 SELECT e.conversation_id, max(e.position)
   FROM events e
  WHERE e.tenant_id = %(tenant)s
@@ -86,7 +86,7 @@ SELECT e.conversation_id, max(e.position)
  GROUP BY e.conversation_id
 
 -- name: position
--- A projection that nobody has made known yet has applied nothing.
+-- The position that all projections have applied. A projection without checkpoints has applied nothing.
 SELECT CASE
            WHEN count(DISTINCT projection) = (SELECT count(DISTINCT p.name) FROM unnest(%(projections)s::text[]) AS p (name))
                THEN coalesce(min(position), 0)
@@ -98,8 +98,8 @@ SELECT CASE
    AND partition = ANY (%(partitions)s)
 
 -- name: at_least
--- A page, and how far the projections are that it was read from, seen in the same snapshot; where they are not far
--- enough there is one row without the page's.
+-- A statement whose rows begin with the position that the projections have applied, in the same snapshot. If they have
+-- not applied the wanted position, there is one row with nulls instead of the statement's rows.
 SELECT applied.position, page.*
   FROM ({position}) AS applied (position)
   LEFT JOIN LATERAL (

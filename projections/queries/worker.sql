@@ -1,5 +1,5 @@
 -- name: join_workers
--- A worker holds this lock, shared, for as long as its session lives: so they can be counted.
+-- Take the shared lock by which workers are counted; the session keeps it.
 SELECT pg_advisory_lock_shared('checkpoints'::regclass::oid::bigint::bit(32)::integer, 16)
 
 -- name: count_workers
@@ -13,7 +13,7 @@ SELECT count(*)
    AND l.granted
 
 -- name: take_partitions
--- Takes free partitions, not more than wanted.
+-- Take the locks of free partitions, at most as many as wanted.
 SELECT s.partition::smallint
   FROM (SELECT g.partition
           FROM generate_series(0, 15) AS g (partition)
@@ -30,8 +30,8 @@ SELECT pg_advisory_unlock('checkpoints'::regclass::oid::bigint::bit(32)::integer
 SELECT set_config('application_name', left(%(name)s, 63), false)
 
 -- name: outdated
--- Projections whose live tables are made by another text. Who took a rebuild back did not want the newer text: then it
--- stands with the previous tables, and is left there.
+-- The projections whose live tables are made by another text. If the previous tables are made by this text, a rebuild
+-- was undone, and is not repeated.
 SELECT g.name
   FROM unnest(%(projections)s::text[], %(sources)s::text[]) AS g (name, source)
   JOIN projection_texts t

@@ -19,7 +19,7 @@ PRIVATE = UUID("00000000-0000-4000-8000-000000000002")
 
 OF_CONVERSATIONS = (
     "messages", "tasks", "task_artifacts", "conversation_actors", "pending_messages", "statistics_activity",
-    "statistics_conversations", "statistics_answers", "statistics_tasks", "statistics_stays", "parked",
+    "statistics_conversations", "statistics_answers", "statistics_tasks", "statistics_status_periods", "parked",
 )  # fmt: skip
 
 

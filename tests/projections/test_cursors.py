@@ -12,31 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.errors import InputError, InvalidCursor
-from projections.pages import Purpose
+from projections.pages import CursorFormat
 
 TYPES = (datetime, UUID, int)
 times = st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC))
 places = st.tuples(times, st.uuids(), st.integers(0, 2**63 - 1))
-PURPOSE = Purpose("messages", "newest first", {"tenant": "default", "role": None}, TYPES)
-CURSOR = PURPOSE.write((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=7), 7))
+MESSAGES = CursorFormat("messages", "newest first", {"tenant": "default", "role": None}, TYPES)
+CURSOR = MESSAGES.encode((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=7), 7))
 
 
 @given(places)
 def test_it_gives_its_place_back(place: tuple[Any, ...]) -> None:
-    assert PURPOSE.read(PURPOSE.write(place)) == place
+    assert MESSAGES.decode(MESSAGES.encode(place)) == place
 
 
 @given(places, st.data())
 def test_a_damaged_one_is_refused(place: tuple[Any, ...], data: st.DataObject) -> None:
-    cursor = PURPOSE.write(place)
+    cursor = MESSAGES.encode(place)
     at = data.draw(st.integers(0, len(cursor) - 1))
     other = data.draw(st.sampled_from("ABCDEFxyz0189-_ =é"))
     damaged = cursor[:at] + data.draw(st.sampled_from(["", other, other + cursor[at]])) + cursor[at + 1 :]
     if decoded(damaged) == decoded(cursor):
-        assert PURPOSE.read(damaged) == place  # bits that Base64 does not use
+        assert MESSAGES.decode(damaged) == place  # bits that Base64 does not use
     else:
         with pytest.raises(InvalidCursor, match="damaged"):
-            PURPOSE.read(damaged)
+            MESSAGES.decode(damaged)
 
 
 def decoded(cursor: str) -> bytes | None:
@@ -49,36 +49,39 @@ def decoded(cursor: str) -> bytes | None:
 @given(st.text() | st.binary().map(lambda value: value.hex()))
 def test_what_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidCursor):
-        PURPOSE.read(text)
+        MESSAGES.decode(text)
 
 
 def test_one_that_is_no_text_is_refused() -> None:
-    with pytest.raises(InputError, match="a int is no cursor"):
-        PURPOSE.read(7)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a int is not a cursor"):
+        MESSAGES.decode(7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("purpose", "said"),
+    ("other", "reason"),
     [
-        (Purpose("tasks", "newest first", PURPOSE.filters, TYPES), "is one of messages, not of tasks"),
-        (Purpose("messages", "oldest first", PURPOSE.filters, TYPES), "has the newest first, not the oldest first"),
-        (Purpose("messages", "newest first", {"tenant": "other"}, TYPES), "another tenant or with other filters"),
-        (Purpose("messages", "newest first", {"tenant": "default", "role": "user"}, TYPES), "other filters"),
-        (Purpose("messages", "newest first", PURPOSE.filters, (int,)), "damaged"),
+        (CursorFormat("tasks", "newest first", MESSAGES.filters, TYPES), "is one of messages, not of tasks"),
+        (
+            CursorFormat("messages", "oldest first", MESSAGES.filters, TYPES),
+            "has the newest first, not the oldest first",
+        ),
+        (CursorFormat("messages", "newest first", {"tenant": "other"}, TYPES), "another tenant or with other filters"),
+        (CursorFormat("messages", "newest first", {"tenant": "default", "role": "user"}, TYPES), "other filters"),
+        (CursorFormat("messages", "newest first", MESSAGES.filters, (int,)), "damaged"),
     ],
 )
-def test_one_made_for_something_else_is_refused(purpose: Purpose, said: str) -> None:
-    with pytest.raises(InvalidCursor, match=said):
-        purpose.read(CURSOR)
+def test_one_made_for_something_else_is_refused(other: CursorFormat, reason: str) -> None:
+    with pytest.raises(InvalidCursor, match=reason):
+        other.decode(CURSOR)
 
 
 def test_a_time_is_the_same_in_any_zone() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     there = moment.astimezone(timezone(timedelta(hours=3)))
-    first, other = (Purpose("tasks", "oldest first", {"since": since}, (int,)) for since in (moment, there))
-    assert other.read(first.write((3,))) == (3,)
+    first, other = (CursorFormat("tasks", "oldest first", {"since": since}, (int,)) for since in (moment, there))
+    assert other.decode(first.encode((3,))) == (3,)
 
 
 def test_a_filter_that_is_not_given_is_none() -> None:
-    other = Purpose("messages", "newest first", {"tenant": "default"}, TYPES)
-    assert other.read(CURSOR) == PURPOSE.read(CURSOR)
+    other = CursorFormat("messages", "newest first", {"tenant": "default"}, TYPES)
+    assert other.decode(CURSOR) == MESSAGES.decode(CURSOR)

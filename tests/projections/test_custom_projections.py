@@ -114,7 +114,7 @@ async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(stor
     ("text", "said"),
     [
         ("SELECT 1", "no section '-- batch'"),
-        ("-- projection: Not-a-name\n-- batch\nSELECT 1", "is no name for a projection"),
+        ("-- projection: Not-a-name\n-- batch\nSELECT 1", "is not a name for a projection"),
         ("-- projection: messages\n-- batch\nSELECT 1", "messages is taken by projection messages"),
         ("-- tables: tasks\n-- batch\nSELECT 1", "tasks is taken by projection tasks"),
     ],
@@ -135,7 +135,7 @@ def test_what_cannot_be_loaded_is_named(word: str) -> None:
 async def test_a_setup_that_makes_no_table_is_refused(store: EventStore, tmp_path: Path) -> None:
     path = tmp_path / "mine.sql"
     path.write_text("-- setup\nSELECT 1;\n-- batch\nSELECT 1;")
-    with pytest.raises(SettingsError, match="does not make the table mine"):
+    with pytest.raises(SettingsError, match="does not create the table mine"):
         await catch_up(store, [from_file(path)])
 
 

@@ -33,7 +33,7 @@ from eventstore import (
     TaskStatusChanged,
 )
 from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, parked, rebuild, wait_for
-from projections.apply import ALL_PARTITIONS, Applier, SmallBatches
+from projections.apply import ALL_PARTITIONS, Applier
 
 TASKS = [UUID(int=n, version=4) for n in (1, 2)]
 WIDE = "\U0001f600\U00020000\U00020001é"
@@ -163,7 +163,7 @@ async def test_no_built_in_event_fails_in_a_projection(
         try:
             for projection in PROJECTIONS:
                 await applier.register(projection)
-            await SmallBatches(applier.connection).apply(PROJECTIONS, ALL_PARTITIONS)
+            await applier.apply_small_batches(PROJECTIONS, ALL_PARTITIONS)
         finally:
             await applier.close()
     else:

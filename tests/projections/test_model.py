@@ -33,7 +33,7 @@ from eventstore import (
 )
 from eventstore.errors import InputError
 from projections import PROJECTIONS, Reader, applied_position, catch_up, named, rebuild
-from projections.apply import ALL_PARTITIONS, Applier, SmallBatches
+from projections.apply import ALL_PARTITIONS, Applier
 
 pytestmark = pytest.mark.usefixtures("events_after_deletions")
 
@@ -68,10 +68,10 @@ async def apply_small_batch(store: EventStore, names: tuple[str, ...], size: int
         for projection in named(names):
             await applier.register(projection)
         before = await positions(store)
-        steps = await SmallBatches(applier.connection, size).apply(named(names), ALL_PARTITIONS)
+        outcomes = await applier.apply_small_batches(named(names), ALL_PARTITIONS, size)
         after = await positions(store)
-        assert [step.position for step in steps] == [after[name] for name in names]
-        assert [step.events > 0 for step in steps] == [before[name] < after[name] for name in names]
+        assert [applied.position for applied in outcomes] == [after[name] for name in names]
+        assert [applied.events > 0 for applied in outcomes] == [before[name] < after[name] for name in names]
     finally:
         await applier.close()
 
@@ -100,7 +100,8 @@ async def test_the_tables_are_a_fold_of_the_log(
     assert_follows(stored(database_url, tenants), log, await positions(store))
 
     applier = await Applier.open(store, size)
-    await applier.catch_up(PROJECTIONS)
+    for projection in PROJECTIONS:
+        await applier.catch_up(projection)
     await applier.close()
     assert stored(database_url, tenants) == fold(log)
 

@@ -30,7 +30,7 @@ from projections import (
     verify,
     wait_for,
 )
-from projections.rebuild import Rebuild, RebuildProgress, StagingTables
+from projections.rebuild import RebuildProgress, StagingTables
 
 Sync = psycopg.Connection[tuple[object, ...]]
 [MESSAGES] = named(["messages"])
@@ -202,15 +202,14 @@ async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, dat
 async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_empty(
     filled: EventStore, database_url: str
 ) -> None:
-    told: list[str] = []
+    steps: list[str] = []
     async with await asking_async(database_url, autocommit=False) as old:
         await old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.execute("SELECT FROM conversations LIMIT 1")
-        work = Rebuild(filled, MESSAGES, on_progress=lambda now: told.append(now.doing))
-        task = asyncio.create_task(work.run())
+        task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=lambda now: steps.append(now.doing)))
 
         async def waits() -> bool:
-            return any(f"process {old.info.backend_pid}" in doing for doing in told)
+            return any(f"process {old.info.backend_pid}" in doing for doing in steps)
 
         await until_async(waits, "the rebuild waits for the transaction")
         cursor = await old.execute("SELECT count(*) FROM messages")
@@ -220,22 +219,20 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
 
 
 async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
-    told: list[str] = []
+    steps: list[str] = []
     async with await asking_async(database_url, autocommit=False) as reader:
-        work = Rebuild(filled, MESSAGES, on_progress=lambda now: told.append(now.doing))
-
-        compared = StagingTables.swap
+        swap_tables = StagingTables.swap
 
         async def swap(self: StagingTables, *arguments: object) -> None:
             await reader.execute("SELECT FROM messages LIMIT 1")  # holds its lock until the transaction ends
-            await compared(self, *arguments)  # type: ignore[arg-type]
+            await swap_tables(self, *arguments)  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(StagingTables, "swap", swap)
-            task = asyncio.create_task(work.run())
+            task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=lambda now: steps.append(now.doing)))
 
             async def swapping() -> bool:
-                return "swapping" in told
+                return "swapping" in steps
 
             await until_async(swapping, "the rebuild swaps")
             for _ in range(20):  # other readers are not held up behind the swap for longer than its patience
@@ -253,7 +250,7 @@ async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: S
         if now.doing.startswith("index"):
             first.set()
 
-    task = asyncio.create_task(Rebuild(filled, MESSAGES, on_progress=on_progress).run())
+    task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=on_progress))
     await first.wait()
     await cancel_and_wait([task])
     stage = owner.execute("SELECT min(position) FROM checkpoints WHERE stage = 'next'").fetchone()
@@ -268,7 +265,7 @@ async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: S
 
 async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventStore) -> None:
     first = asyncio.Event()
-    task = asyncio.create_task(Rebuild(filled, MESSAGES, on_progress=lambda _: first.set()).run())
+    task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=lambda _: first.set()))
     await first.wait()
     with pytest.raises(RebuildError, match="being rebuilt or taken back by another process"):
         await rebuild(filled, [MESSAGES])

@@ -269,7 +269,7 @@ async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, databas
     assert rows == [("message", "«olive» trees")]
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET ROLE eventstore_reader")
-        for name in ("search_latest", "search_look", "search_corrections"):
+        for name in ("search_latest", "search_matches", "search_corrections"):
             [allowed] = connection.execute(
                 "SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p WHERE p.proname = %s", [name]
             ).fetchall()

@@ -1,4 +1,4 @@
-"""Small batches of several projections in one go, by plans that outlive their occasion."""
+"""Small batches of several projections are applied in one round trip, by plans that the session keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.scoped_queries import connected_as
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
 from projections import Reader, catch_up, named, rebuild
-from projections.apply import ALL_PARTITIONS, Applier, SmallBatches, Step
+from projections.apply import ALL_PARTITIONS, Applied, Applier
 
 BOTH = named(["conversations", "messages"])
 
@@ -41,63 +41,56 @@ async def counted(store: EventStore, conversation: UUID) -> tuple[int, int]:
     return row.message_count, len(await Reader(store).messages(conversation))
 
 
-async def test_a_batch_goes_over_so_many_events_at_most(store: EventStore, applier: Applier) -> None:
+async def test_a_batch_covers_at_most_the_given_number_of_events(store: EventStore, applier: Applier) -> None:
     result = await store.append(uuid4(), [message() for _ in range(5)])
-    quick = SmallBatches(applier.connection, 3)
     last = result.position
-    assert await quick.apply(BOTH, ALL_PARTITIONS) == [Step(last - 2, 3)] * 2
-    assert await quick.apply(BOTH, ALL_PARTITIONS) == [Step(last, 2)] * 2
-    assert await quick.apply(BOTH, ALL_PARTITIONS) == [Step(last, 0)] * 2
+    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last - 2, 3)] * 2
+    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 2)] * 2
+    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 0)] * 2
 
 
-async def test_projections_that_stand_apart_are_applied_each_from_its_own_position(
-    store: EventStore, applier: Applier
-) -> None:
+async def test_each_projection_is_applied_from_its_own_position(store: EventStore, applier: Applier) -> None:
     conversation = uuid4()
     await store.append(conversation, [message() for _ in range(3)])
     await applier.apply(BOTH[1], size=2)
-    quick = SmallBatches(applier.connection)
-    assert [step.events for step in await quick.apply(BOTH, ALL_PARTITIONS)] == [3, 1]
+    assert [applied.events for applied in await applier.apply_small_batches(BOTH, ALL_PARTITIONS)] == [3, 1]
     assert await counted(store, conversation) == (3, 3)
 
 
-async def test_where_one_fails_its_batch_is_undone(
+async def test_the_batch_of_a_projection_that_fails_is_undone(
     store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     conversation = uuid4()
-    quick = SmallBatches(applier.connection)
     await store.append(conversation, [message()])
-    await quick.apply(BOTH, ALL_PARTITIONS)
+    await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
     await store.append(conversation, [message("poison")])
     with pytest.raises(EventStoreError, match="no_poison"):
-        await quick.apply(BOTH, ALL_PARTITIONS)
+        await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     assert await counted(store, conversation) == (2, 1)
     owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
-    await quick.apply(BOTH, ALL_PARTITIONS)
+    await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     assert await counted(store, conversation) == (2, 2)
 
 
-async def test_tables_of_another_text_are_left_alone(
+async def test_tables_made_by_another_text_are_not_changed(
     store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     conversation = uuid4()
-    quick = SmallBatches(applier.connection)
     await store.append(conversation, [message()])
-    await quick.apply(BOTH, ALL_PARTITIONS)
+    await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     owner.execute("UPDATE projection_texts SET source = 'another' WHERE projection = 'messages'")
     await store.append(conversation, [message()])
     with pytest.raises(ProjectionChanged, match="messages"):
-        await quick.apply(BOTH, ALL_PARTITIONS)
+        await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     assert await counted(store, conversation) == (2, 1)
 
 
 async def test_plans_follow_the_tables_that_a_rebuild_swaps_in(store: EventStore, applier: Applier) -> None:
     conversation = uuid4()
-    quick = SmallBatches(applier.connection)
     for count in range(1, 4):
         await store.append(conversation, [message()])
-        await quick.apply(BOTH, ALL_PARTITIONS)
+        await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
         assert await counted(store, conversation) == (count, count)
         await rebuild(store, BOTH)
 
@@ -106,9 +99,8 @@ async def test_plans_made_for_empty_tables_find_their_rows_by_the_keys_in_large_
     store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     conversation = uuid4()
-    quick = SmallBatches(applier.connection)
     await store.append(conversation, [message()])
-    await quick.apply(BOTH, ALL_PARTITIONS)
+    await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     for _ in range(30):
         await store.append_all([Append(uuid4(), [message()]) for _ in range(100)])
     await catch_up(store)
@@ -118,7 +110,7 @@ async def test_plans_made_for_empty_tables_find_their_rows_by_the_keys_in_large_
     await applier.connection.execute(flush)
     before = owner.execute(scanned.encode()).fetchone()
     await store.append(conversation, [message()])
-    await quick.apply(BOTH, ALL_PARTITIONS)
+    await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
     await applier.connection.execute(flush)
     assert owner.execute(scanned.encode()).fetchone() == before
     assert await counted(store, conversation) == (2, 2)

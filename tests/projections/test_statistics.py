@@ -278,9 +278,9 @@ async def test_times_at_the_ends_of_the_calendar_can_be_read(
 async def test_what_makes_no_sense_is_refused(statistics: Statistics) -> None:
     with pytest.raises(InputError, match="since: 2026-05-04 is after until, 2026-05-03"):
         await statistics.by_day(since=DAY, until=date(2026, 5, 3))
-    with pytest.raises(InputError, match=r"since: datetime\.datetime\(2026.* is no day"):
+    with pytest.raises(InputError, match=r"since: datetime\.datetime\(2026.* is not a day"):
         await statistics.by_role(since=NOON)
-    with pytest.raises(InputError, match=r"until: '2026-05-04' is no day: give a datetime\.date"):
+    with pytest.raises(InputError, match=r"until: '2026-05-04' is not a day: give a datetime\.date"):
         await statistics.sizes(until="2026-05-04")  # type: ignore[typeddict-item]
     with pytest.raises(InputError, match=r'zone: time zone "Mars" not recognized\. Give a name'):
         await statistics.by_actor(zone="Mars")

@@ -25,7 +25,7 @@ from projections.apply import Applier
 PROJECTOR = "eventstore_projector"
 READ_TABLES = (
     "conversations", "messages", "tasks", "task_artifacts", "statistics_activity", "statistics_conversations",
-    "statistics_answers", "statistics_tasks", "statistics_stays", "search_documents", "search_conversations",
+    "statistics_answers", "statistics_tasks", "statistics_status_periods", "search_documents", "search_conversations",
     "conversation_actors", "pending_messages", "checkpoints",
 )  # fmt: skip
 
@@ -241,7 +241,7 @@ def test_projections_are_found_by_name_and_each_table_belongs_to_one() -> None:
 async def test_waiting_without_a_worker_says_what_to_do(store: EventStore) -> None:
     result = await store.append(uuid4(), [message()])
     assert await applied_position(store) == 0
-    with pytest.raises(NotCaughtUp, match=f"position 0, not yet {result.position}.*eventstore up"):
+    with pytest.raises(NotCaughtUp, match=f"not applied position {result.position} after.*eventstore up"):
         await wait_for(store, result.position, timeout=0.1)
     await catch_up(store)
     await wait_for(store, result.position, timeout=0)

@@ -44,7 +44,7 @@ from eventstore import (
 )
 from eventstore.errors import ConflictError, ConversationIsDeleted, Forbidden, WrongExpectedVersion
 from eventstore.ids import is_canonical_uuid
-from projections.cache import conversation_mark, whole_snapshot
+from projections.cache import consistent_snapshot, read_change_token
 from projections.conversation_snapshot import ConversationSnapshot
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=AuthorizedRoute)
@@ -158,7 +158,7 @@ async def get_state(
     limits = asked.model_dump(exclude_none=True)
 
     async def as_it_is(out: BodyWriter) -> None:
-        async with whole_snapshot(context.reader, found.id) as (_, snapshot):
+        async with consistent_snapshot(context.reader, found.id) as (_, snapshot):
             await _write_state(out, snapshot)
 
     async def as_it_was(out: BodyWriter) -> None:
@@ -170,7 +170,7 @@ async def get_state(
             request, as_it_was, asked=(found.id, limits), change_token=found.version, is_large=True
         )
     await context.caught_up(of_found=True)
-    change_token = await conversation_mark(context.reader, found.id)
+    change_token = await read_change_token(context.reader, found.id)
     return await context.given(request, str(change_token), as_it_is, asked=(found.id, limits), is_large=True)
 
 

@@ -1,10 +1,10 @@
--- The position up to which each projection has applied the log, for each share of the conversations.
+-- The position up to which each projection has applied the log, for each partition of the conversations.
 --
--- Read tables exist in stages: the live ones that everybody reads, the next ones that a rebuild fills beside them, and
+-- Read tables exist in stages: the live ones in use, the next ones that a rebuild fills beside them, and
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
     projection text COLLATE "C" NOT NULL,
-    partition      smallint NOT NULL,
+    partition  smallint NOT NULL,
     position   bigint NOT NULL DEFAULT 0,
     updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     stage      text COLLATE "C" NOT NULL DEFAULT 'live',

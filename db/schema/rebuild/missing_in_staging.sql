@@ -54,7 +54,7 @@ BEGIN ATOMIC
                       CASE WHEN y.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                       CASE y.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                                     WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
-                      (SELECT string_agg(role_shown(r), ', ') FROM unnest(y.polroles) AS r))
+                      (SELECT string_agg(grantee_name(r), ', ') FROM unnest(y.polroles) AS r))
                || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid) || ')', '')
                || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')
           FROM pair p

@@ -11,22 +11,26 @@ SELECT eventstore_own('FUNCTION stage_schema');
 -- The schemas of the other stages.
 DO $$
 DECLARE
-    side text;
+    schema_name text;
 BEGIN
-    FOREACH side IN ARRAY ARRAY[stage_schema('next'), stage_schema('previous')] LOOP
+    FOREACH schema_name IN ARRAY ARRAY[stage_schema('next'), stage_schema('previous')] LOOP
         BEGIN
-            EXECUTE format('CREATE SCHEMA %I', side);
-            EXECUTE format('COMMENT ON SCHEMA %I IS %L', side, 'Read tables of ' || current_schema() || ' while they are rebuilt');
+            EXECUTE format('CREATE SCHEMA %I', schema_name);
+            EXECUTE format('COMMENT ON SCHEMA %I IS %L', schema_name,
+                           'Read tables of ' || current_schema() || ' while they are rebuilt');
         EXCEPTION
             WHEN duplicate_schema THEN
-                RAISE EXCEPTION 'the schema "%" exists already: rename it, or set EVENTSTORE_SCHEMA to another name', side
+                RAISE EXCEPTION
+                    'the schema "%" exists already: rename it, or set EVENTSTORE_SCHEMA to another name', schema_name
                     USING ERRCODE = 'duplicate_schema';
             WHEN insufficient_privilege THEN
-                RAISE WARNING '% may not create the schema %: until somebody does, read tables cannot be rebuilt', session_user, side;
+                RAISE WARNING
+                    '% may not create the schema %: until another role creates it, read tables cannot be rebuilt',
+                    session_user, schema_name;
                 CONTINUE;
         END;
-        PERFORM eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', side), 'eventstore_owner');
-        PERFORM eventstore_grant(format('USAGE ON SCHEMA %I', side), 'eventstore_projector');
+        PERFORM eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', schema_name), 'eventstore_owner');
+        PERFORM eventstore_grant(format('USAGE ON SCHEMA %I', schema_name), 'eventstore_projector');
     END LOOP;
 END
 $$;

@@ -14,7 +14,7 @@ BEGIN ATOMIC
                SELECT unnest(ARRAY['conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors',
                                    'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity',
                                    'statistics_conversations', 'statistics_answers', 'statistics_tasks',
-                                   'statistics_stays'])
+                                   'statistics_status_periods'])
            );
 END;
 

@@ -5,28 +5,28 @@ CREATE FUNCTION search_corrected(
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
-    unit    record;
-    words   text := '';
-    at      integer := 0;
-    changed boolean := false;
+    term      record;
+    corrected text := '';
+    last_side integer := 0;
+    changed   boolean := false;
 BEGIN
-    FOR unit IN
-        SELECT u.side, u.negated, u.quoted, u.prefix, u.said, c.correction
-          FROM search_units(query) AS u
+    FOR term IN
+        SELECT t.side, t.negated, t.quoted, t.prefix, t.words, c.correction
+          FROM search_terms(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
-            ON c.ordinal = u.ordinal
-         ORDER BY u.ordinal
+            ON c.ordinal = t.ordinal
+         ORDER BY t.ordinal
     LOOP
-        changed := changed OR unit.correction IS NOT NULL;
-        words := concat_ws(' ', nullif(words, ''), CASE WHEN unit.side > at THEN 'or' END,
-                           CASE WHEN unit.negated THEN '-' ELSE '' END
-                           || CASE WHEN unit.quoted OR unit.said ~ '\s' THEN '"' || unit.said || '"'
-                                   ELSE coalesce(unit.correction, unit.said)
+        changed := changed OR term.correction IS NOT NULL;
+        corrected := concat_ws(' ', nullif(corrected, ''), CASE WHEN term.side > last_side THEN 'or' END,
+                           CASE WHEN term.negated THEN '-' ELSE '' END
+                           || CASE WHEN term.quoted OR term.words ~ '\s' THEN '"' || term.words || '"'
+                                   ELSE coalesce(term.correction, term.words)
                               END
-                           || CASE WHEN unit.prefix THEN '*' ELSE '' END);
-        at := unit.side;
+                           || CASE WHEN term.prefix THEN '*' ELSE '' END);
+        last_side := term.side;
     END LOOP;
-    RETURN CASE WHEN changed THEN words END;
+    RETURN CASE WHEN changed THEN corrected END;
 END
 $$;
 

@@ -23,13 +23,13 @@ AS $$
          GROUP BY w.word
     ),
     unknown AS MATERIALIZED (
-        SELECT u.ordinal, u.said AS word, length(u.said) AS size, search_near(u.said) AS patterns
-          FROM search_units(query) AS u
-         WHERE NOT (u.negated OR u.quoted OR u.prefix)
-           AND length(u.said) BETWEEN 4 AND 30
-           AND u.said !~ '[0-9[:space:][:punct:]]'
-           AND u.said NOT IN (SELECT v.word FROM vocabulary v)
-         ORDER BY u.ordinal
+        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+          FROM search_terms(query) AS t
+         WHERE NOT (t.negated OR t.quoted OR t.prefix)
+           AND length(t.words) BETWEEN 4 AND 30
+           AND t.words !~ '[0-9[:space:][:punct:]]'
+           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
+         ORDER BY t.ordinal
          LIMIT 3
     ),
     -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
@@ -62,7 +62,7 @@ AS $$
                          FROM sample s,
                               unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
                 WHERE a.ordinal = n.ordinal
-                  AND search_unit(a.word, false, l.language) = search_unit(a.other, false, l.language)
+                  AND search_term_query(a.word, false, l.language) = search_term_query(a.other, false, l.language)
            )
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;

@@ -2,10 +2,10 @@
 -- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
 -- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
 -- it. The chain of replace() is ten times faster than translate().
-CREATE FUNCTION search_fold(given text) RETURNS text
+CREATE FUNCTION search_fold(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(given),
+    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(original),
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
 BEGIN

@@ -25,15 +25,15 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET client
 DECLARE
     languages text[];
     -- A cursor is valid only in the same search.
-    search    CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
-                                   only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
-                                   extract(epoch FROM until)::text, query_language), 0);
-    told      json;
-    up_to     bigint;
-    used      text := query;
-    queries   tsquery[];
-    shown     tsquery[];
-    found     search_found[];
+    search CONSTANT text := left(by, 1) || hashtextextended(concat_ws(E'\x01', query, tenant, by, only_kind,
+                                only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
+                                extract(epoch FROM until)::text, query_language), 0);
+    cursor_values json;
+    up_to         bigint;
+    used          text := query;
+    queries       tsquery[];
+    mark_queries  tsquery[];
+    matches       search_match[];
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
@@ -41,7 +41,7 @@ BEGIN
                   HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
     END IF;
     languages := CASE WHEN query_language IS NULL THEN search_languages(tenant)
-                      ELSE ARRAY[search_language_named(query_language), 'und'] END;
+                      ELSE ARRAY[search_language_code(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
     ELSIF only_kind NOT IN ('message', 'task') THEN
@@ -54,37 +54,43 @@ BEGIN
         RAISE EXCEPTION 'page: % is not between 1 and 1000', coalesce(page::text, 'null') USING ERRCODE = 'ES005';
     END IF;
     IF after IS NOT NULL THEN
-        told := search_resumed(after, search);
-        up_to := told ->> 1;
-        used := told ->> 2;
+        cursor_values := search_cursor_values(after, search);
+        up_to := cursor_values ->> 1;
+        used := cursor_values ->> 2;
     ELSE
         up_to := last_position();
     END IF;
     LOOP
         queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                           ORDER BY l.n);
-        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
-                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, told, page);
-        EXIT WHEN cardinality(found) > 0 OR told IS NOT NULL OR used <> query;
+        matches := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                               coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, cursor_values, page);
+        EXIT WHEN cardinality(matches) > 0 OR cursor_values IS NOT NULL OR used <> query;
         used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
-    shown := ARRAY(SELECT search_query(used, l.language, true) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                    ORDER BY l.n);
+    mark_queries := ARRAY(SELECT search_query(used, l.language, true)
+                            FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                           ORDER BY l.n);
     RETURN QUERY
-    SELECT f.kind, f.id, f.conversation_id, f.version, f.position, f.role, f.actor, f.created_at, f.language, f.rank,
-           search_snippet(search_text(e.event_type, e.content), shown[array_position(languages, f.language)], f.language,
-                          opening, closing),
+    SELECT m.kind, m.id, m.conversation_id, m.version, m.position, m.role, m.actor, m.created_at, m.language, m.rank,
+           search_snippet(search_text(e.event_type, e.content), mark_queries[array_position(languages, m.language)],
+                          m.language, opening, closing),
            used,
            search_cursor(search, up_to, used,
-                         CASE by WHEN 'time' THEN to_char(f.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF') ELSE f.rank::text END,
-                         f.position)
-      FROM unnest(found) WITH ORDINALITY AS f (conversation_id, version, "position", kind, id, role, actor, created_at,
-                                               language, rank, n)
+                         CASE by
+                             WHEN 'time' THEN to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
+                             ELSE m.rank::text
+                         END,
+                         m.position)
+      FROM unnest(matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
+                                                 language, rank, n)
       LEFT JOIN events e
-        ON e.tenant_id = search_for.tenant AND e.conversation_id = f.conversation_id AND e.version = f.version
-     ORDER BY f.n;
+        ON e.tenant_id = search_for.tenant
+       AND e.conversation_id = m.conversation_id
+       AND e.version = m.version
+     ORDER BY m.n;
 END
 $$;
 

@@ -4,8 +4,8 @@ CREATE FUNCTION search_language(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     words tsvector := to_tsvector('pg_catalog.simple'::regconfig, left(folded, 250));
-    pt    real := search_vote(words, 'pt');
-    en    real := search_vote(words, 'en');
+    pt    real := search_language_score(words, 'pt');
+    en    real := search_language_score(words, 'en');
     es    real;
     fr    real;
     de    real;
@@ -16,10 +16,10 @@ BEGIN
     IF least(pt, en) = 0 AND greatest(pt, en) > 0.15 * length(words) + 0.5 THEN
         RETURN CASE WHEN pt > en THEN 'pt' ELSE 'en' END;
     END IF;
-    es := search_vote(words, 'es');
-    fr := search_vote(words, 'fr');
-    de := search_vote(words, 'de');
-    it := search_vote(words, 'it');
+    es := search_language_score(words, 'es');
+    fr := search_language_score(words, 'fr');
+    de := search_language_score(words, 'de');
+    it := search_language_score(words, 'it');
     best := greatest(pt, en, es, fr, de, it, 0.05 * length(words)) * 0.99;
     RETURN CASE (pt > best)::integer + (en > best)::integer + (es > best)::integer + (fr > best)::integer
                 + (de > best)::integer + (it > best)::integer

@@ -1,24 +1,25 @@
--- The documents of one page. `told` is the content of the cursor, null for the first page.
+-- The documents of one page. `cursor_values` is the content of the cursor, null for the first page.
 CREATE FUNCTION search_page(
     by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
-    since timestamptz, until timestamptz, up_to bigint, told json, page integer
-) RETURNS search_found[]
+    since timestamptz, until timestamptz, up_to bigint, cursor_values json, page integer
+) RETURNS search_match[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     best  CONSTANT integer := 400;
-    found search_found[];
+    matches search_match[];
 BEGIN
     IF by = 'time' THEN
         RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
-                             coalesce((told ->> 3)::timestamptz, until), coalesce((told ->> 4)::bigint, 0), up_to, page);
+                             coalesce((cursor_values ->> 3)::timestamptz, until),
+                             coalesce((cursor_values ->> 4)::bigint, 0), up_to, page);
     END IF;
     -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
-    found := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
+    matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
                            greatest(best, page));
     RETURN ARRAY(
         SELECT f
-          FROM unnest(found) AS f
-         WHERE told IS NULL OR (f.rank, f.position) < ((told ->> 3)::real, (told ->> 4)::bigint)
+          FROM unnest(matches) AS f
+         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 3)::real, (cursor_values ->> 4)::bigint)
          ORDER BY f.rank DESC, f.position DESC
          LIMIT page
     );

@@ -4,24 +4,30 @@
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    whole tsquery := '';
-    part  tsquery := '';
-    one   tsquery;
-    unit  record;
-    at    integer := 0;
+    whole      tsquery := '';
+    part       tsquery := '';
+    term       record;
+    term_query tsquery;
+    last_side  integer := 0;
 BEGIN
     IF language = 'und' THEN
-        RETURN search_query(query, 'simple', shown) || search_query(query, 'en', shown) || search_query(query, 'pt', shown);
+        RETURN search_query(query, 'simple', shown)
+            || search_query(query, 'en', shown)
+            || search_query(query, 'pt', shown);
     END IF;
-    FOR unit IN SELECT u.side, u.negated, u.prefix, u.said FROM search_units(query) AS u ORDER BY u.ordinal LOOP
-        IF unit.side > at THEN
+    FOR term IN SELECT t.side, t.negated, t.prefix, t.words FROM search_terms(query) AS t ORDER BY t.ordinal LOOP
+        IF term.side > last_side THEN
             whole := whole || part;
             part := '';
-            at := unit.side;
+            last_side := term.side;
         END IF;
-        one := search_unit(unit.said, unit.prefix, language);
-        CONTINUE WHEN numnode(one) = 0 OR (shown AND unit.negated);
-        part := CASE WHEN shown THEN part || one WHEN unit.negated THEN part && !!one ELSE part && one END;
+        term_query := search_term_query(term.words, term.prefix, language);
+        CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+        part := CASE
+                    WHEN shown THEN part || term_query
+                    WHEN term.negated THEN part && !!term_query
+                    ELSE part && term_query
+                END;
     END LOOP;
     RETURN whole || part;
 END

@@ -3,15 +3,15 @@
 CREATE FUNCTION search_text(event_type text, content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
-    said text;
+    result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        said := content ->> 'content';
+        result := content ->> 'content';
         IF content ? 'parts' THEN
-            said := concat_ws(E'\n', said, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            said := concat_ws(E'\n', said,
+            result := concat_ws(E'\n', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
@@ -26,14 +26,14 @@ BEGIN
                 content #>> '{extra,name}');
         END IF;
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        said := content ->> 'description';
+        result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        said := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        said := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
-    RETURN nullif(left(said, 100000), '');
+    RETURN nullif(left(result, 100000), '');
 END
 $$;
 

@@ -35,7 +35,7 @@ BEGIN
              UNION ALL
             SELECT w.status, false, extract(epoch FROM w.left_at - w.entered_at)::float8, NULL
               FROM statistics_tasks t
-              JOIN statistics_stays w
+              JOIN statistics_status_periods w
                 ON w.tenant_id = t.tenant_id
                AND w.conversation_id = t.conversation_id
                AND w.task_id = t.task_id

@@ -43,8 +43,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError
 from projections import named
-from projections.checkpoints import wait_for
 from projections.pages import PAGE_BYTES
+from projections.read_your_writes import wait_for
 
 DEMO_LISTS = ("/conversation/list", "/task/list", "/events/get")
 

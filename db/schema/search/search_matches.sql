@@ -1,19 +1,21 @@
--- Find documents in one of three ways, the latest first. Each has its own plan, made for these values: the settings,
--- and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
+-- Find documents by one of four strategies, the latest first. Each has its own plan, made for these values: the
+-- settings, and conditions in a form that no index matches, leave the planner no other, whatever its statistics.
 --
 -- words:        by the index of words: reads all matches;
 -- time:         along the times: reads at most `budget` documents;
--- conversation: reads all documents of one conversation.
+-- conversation: reads all documents of one conversation;
+-- own:          reads all documents of the user's conversations.
 --
 -- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
 -- queries: the query in each of the languages, in their order. Each document is matched in its own language.
--- asked:   the query for the index of words, with labels.
+-- index_query: the query for the index of words, with labels.
 -- below:   only documents before this time or, at this time, below this position.
-CREATE FUNCTION search_look(
-    way text, languages text[], queries tsquery[], asked tsquery, tenant text, conversation uuid, kind text, role text,
-    actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer, wanted integer
-) RETURNS SETOF search_found
+CREATE FUNCTION search_matches(
+    strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text,
+    role text, actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer,
+    wanted integer
+) RETURNS SETOF search_match
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
 SET enable_seqscan = off
@@ -24,13 +26,15 @@ AS $$
 DECLARE
     columns CONSTANT text :=
         'd.conversation_id, d.version, d.position, d.kind, d.id, d.role, d.actor, d.created_at, d.language, d.words';
-    first CONSTANT text := CASE way
+    candidates CONSTANT text := CASE strategy
         WHEN 'words' THEN 'd.words @@ $4'
         WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
                            ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
         WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
-        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(SELECT m.conversation_id FROM conversation_members m
-                          WHERE m.tenant_id = $5 AND m.user_id = $16))'
+        WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
+                             SELECT m.conversation_id
+                               FROM conversation_members m
+                              WHERE m.tenant_id = $5 AND m.user_id = $16))'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -43,7 +47,7 @@ BEGIN
                     AND d.position <= $13 %3$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
                   ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
-        columns, first,
+        columns, candidates,
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
@@ -56,11 +60,11 @@ BEGIN
                    ' AND (SELECT true FROM conversation_members m
                            WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
-    USING way, languages, queries, asked, tenant, conversation, kind, role, actor, since, below, below_position, up_to,
-          budget, wanted, current_tenant_user();
+    USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
+          below_position, up_to, budget, wanted, current_tenant_user();
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_look');
-REVOKE ALL ON FUNCTION search_look FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION search_look', 'eventstore_search');
+SELECT eventstore_own('FUNCTION search_matches');
+REVOKE ALL ON FUNCTION search_matches FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search');

@@ -1,6 +1,6 @@
 -- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same
 -- length in characters, so pieces of one are cut out of the other.
-CREATE FUNCTION search_marked(original text, prepared text, marked text, opening text, closing text) RETURNS text
+CREATE FUNCTION search_highlighted(original text, prepared text, marked text, opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
@@ -35,4 +35,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_marked');
+SELECT eventstore_own('FUNCTION search_highlighted');

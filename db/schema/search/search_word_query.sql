@@ -1,6 +1,6 @@
 -- One word as a tsquery that matches exactly it, whatever its characters.
-CREATE FUNCTION search_word(word text) RETURNS tsquery
+CREATE FUNCTION search_word_query(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
 
-SELECT eventstore_own('FUNCTION search_word');
+SELECT eventstore_own('FUNCTION search_word_query');

@@ -1,9 +1,9 @@
 -- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
-CREATE FUNCTION search_near(word text) RETURNS text[]
+CREATE FUNCTION search_edit_patterns(word text) RETURNS text[]
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
     SELECT array_agg(DISTINCT p.pattern)
-      FROM generate_series(0, length(search_near.word)) AS i,
+      FROM generate_series(0, length(search_edit_patterns.word)) AS i,
            LATERAL (VALUES (left(word, i), substr(word, i + 1))) AS cut (before, behind),
            LATERAL (
                VALUES (cut.before || '_' || cut.behind),
@@ -16,4 +16,4 @@ BEGIN ATOMIC
      WHERE p.pattern IS NOT NULL;
 END;
 
-SELECT eventstore_own('FUNCTION search_near');
+SELECT eventstore_own('FUNCTION search_edit_patterns');

@@ -1,6 +1,6 @@
 -- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
 -- a share of the list, much faster than a join.
-CREATE FUNCTION search_vote(words tsvector, language text) RETURNS real
+CREATE FUNCTION search_language_score(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
     RETURN CASE language
@@ -31,4 +31,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_vote');
+SELECT eventstore_own('FUNCTION search_language_score');

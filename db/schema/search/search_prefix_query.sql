@@ -1,9 +1,9 @@
 -- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
 -- completed with the usual endings.
-CREATE FUNCTION search_prefix(prefix text, language text) RETURNS tsquery
+CREATE FUNCTION search_prefix_query(prefix text, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    found tsquery := (search_word(prefix)::text || ':*')::tsquery;
+    found tsquery := (search_word_query(prefix)::text || ':*')::tsquery;
     word  text;
 BEGIN
     FOR word IN
@@ -18,10 +18,10 @@ BEGIN
                LATERAL unnest(to_tsvector(search_config(language), search_prepare(prefix || ending, language))) AS s
          WHERE NOT starts_with(s.lexeme, prefix)
     LOOP
-        found := found || search_word(word);
+        found := found || search_word_query(word);
     END LOOP;
     RETURN found;
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_prefix');
+SELECT eventstore_own('FUNCTION search_prefix_query');

@@ -1,6 +1,6 @@
 -- The name of a role in a GRANT; 0 is PUBLIC.
-CREATE FUNCTION role_shown(role oid) RETURNS text
+CREATE FUNCTION grantee_name(role oid) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
 
-SELECT eventstore_own('FUNCTION role_shown');
+SELECT eventstore_own('FUNCTION grantee_name');

@@ -1,5 +1,5 @@
 -- A document that was found, with its rank.
-CREATE TYPE search_found AS (
+CREATE TYPE search_match AS (
     conversation_id uuid,
     version         integer,
     "position"      bigint,
@@ -12,4 +12,4 @@ CREATE TYPE search_found AS (
     rank            real
 );
 
-SELECT eventstore_own('TYPE search_found');
+SELECT eventstore_own('TYPE search_match');
