@@ -1,21 +1,27 @@
-"""Errors as responses: every error has a status and is sent as application/problem+json (RFC 9457).
+"""Errors as HTTP responses: every error has a status and is sent as ``application/problem+json`` (RFC 9457).
 
-::
+Three kinds of errors become responses:
 
-    Refused
-    ├── NoToken        401  no bearer token, where one is needed
-    ├── BadToken       401  a token that is not valid
-    ├── NotAllowed     403  a token that does not allow this
-    ├── TooSlow        408  a body that does not come
-    ├── TooLarge       413  a body that is larger than the limit
-    ├── TooMany        429  more than one key may have
-    └── Busy           503  more than the server takes
+- :class:`Rejected`: the server rejects the request, whatever it asks for::
+
+      Rejected
+      ├── NoToken        401  the request needs a bearer token and has none
+      ├── BadToken       401  the token is not valid
+      ├── NotAllowed     403  the token lacks a scope
+      ├── TooSlow        408  the body does not arrive in time
+      ├── TooLarge       413  the body is larger than the limit
+      ├── TooMany        429  the tenant or the caller exceeds its share
+      └── Busy           503  the server has reached its limit
+
+- :class:`~eventstore.errors.EventStoreError`: the store refuses or fails; :data:`STATUSES` maps its types to statuses.
+- ``RequestValidationError``: FastAPI finds the input invalid.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from fastapi.exceptions import RequestValidationError
@@ -47,33 +53,29 @@ from eventstore.errors import (
     printable,
 )
 
-# What is refused, whatever was asked: too much, too fast, too slow, or by somebody who may not
-
 
 class Rejected(Exception):
-    """A request that is refused. Its text says why, and what to do.
+    """A request that the server rejects. The text says why, and what to do.
 
     Attributes:
-        status: of the answer.
-        title: a word that programs may tell it by.
-        reason: the same for the counters.
-        headers: of the answer.
+        status: The status of the response.
+        reason: The label of the counter ``http_refused``.
+        headers: Headers of the response.
     """
 
     status: ClassVar[int]
-    title: ClassVar[str]
     reason: str = ""
 
-    def __init__(self, said: str, reason: str = "", headers: dict[str, str] | None = None) -> None:
-        super().__init__(said)
+    def __init__(self, detail: str, reason: str = "", headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
         self.reason = reason or self.reason
         self.headers = headers or {}
 
 
 class NoToken(Rejected):
-    """There is no bearer token."""
+    """The request has no bearer token, but needs one."""
 
-    status, title, reason = 401, "Unauthorized", "no token"
+    status, reason = 401, "no token"
 
     def __init__(self) -> None:
         super().__init__(
@@ -83,18 +85,18 @@ class NoToken(Rejected):
 
 
 class BadToken(Rejected):
-    """The token is not valid. Nothing tells why."""
+    """The token is not valid. The response does not say why."""
 
-    status, title, reason = 401, "Unauthorized", "bad token"
+    status, reason = 401, "bad token"
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said, headers={"WWW-Authenticate": 'Bearer realm="eventstore", error="invalid_token"'})
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="eventstore", error="invalid_token"'})
 
 
 class NotAllowed(Rejected):
-    """The token does not allow this."""
+    """The token lacks a scope."""
 
-    status, title, reason = 403, "Forbidden", "scope"
+    status, reason = 403, "scope"
 
     def __init__(self, scope: str) -> None:
         super().__init__(
@@ -104,9 +106,9 @@ class NotAllowed(Rejected):
 
 
 class TooSlow(Rejected):
-    """The body does not come."""
+    """The body does not arrive in time."""
 
-    status, title, reason = 408, "Request Timeout", "slow body"
+    status, reason = 408, "slow body"
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -118,7 +120,7 @@ class TooSlow(Rejected):
 class TooLarge(Rejected):
     """The body is larger than the limit."""
 
-    status, title, reason = 413, "Content Too Large", "large body"
+    status, reason = 413, "large body"
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -128,24 +130,22 @@ class TooLarge(Rejected):
 
 
 class TooMany(Rejected):
-    """More than one key may have."""
+    """The tenant or the caller exceeds its share of a limit."""
 
-    status, title = 429, "Too Many Requests"
+    status = 429
 
-    def __init__(self, said: str, reason: str, seconds: int = 1) -> None:
-        super().__init__(said, reason, {"Retry-After": str(seconds)})
+    def __init__(self, detail: str, reason: str, seconds: int = 1) -> None:
+        super().__init__(detail, reason, {"Retry-After": str(seconds)})
 
 
 class Busy(Rejected):
-    """More than the server takes."""
+    """The server has reached one of its limits."""
 
-    status, title = 503, "Service Unavailable"
+    status = 503
 
-    def __init__(self, said: str, reason: str) -> None:
-        super().__init__(printable(said), reason, {"Retry-After": "1"})
+    def __init__(self, detail: str, reason: str) -> None:
+        super().__init__(printable(detail), reason, {"Retry-After": "1"})
 
-
-# Errors as answers: every error of the store has a status, and is told as RFC 9457 asks (application/problem+json)
 
 STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
     (StoreClosed, 503),
@@ -166,77 +166,66 @@ STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
     (AgentError, 502),
     (EventStoreError, 500),
 )
-"""The status of an error is that of the first of these kinds that it is of."""
+"""The statuses of the store's errors; the first type that an error is an instance of decides."""
 
 _RETRY_SECONDS = {StatementTimeout: 5, ProjectionChanged: 0, RetryableError: 0}
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    421: "Misdirected Request",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    507: "Insufficient Storage",
-}
-_LONGEST = 2000
-
-
-def status_of(error: EventStoreError) -> int:
-    """The HTTP status that tells of the error."""
-    return next(status for kind, status in STATUSES if isinstance(error, kind))
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110's; Python 3.11 has older ones
+_MAX_DETAIL = 2000
 
 
 def problem(
-    status: int, detail: str, *, kind: str = "", headers: dict[str, str] | None = None, **more: Any
+    status: int, detail: str, *, title: str = "", headers: dict[str, str] | None = None, **members: Any
 ) -> Response:
-    """An answer that says what was wrong.
+    """Return a response that describes an error.
 
     Args:
-        kind: a word that programs may tell it by; the title of the status if left out.
-        more: further members.
+        title: Identifies the kind of error for programs; the title of the status by default.
+        members: Further members of the problem.
     """
-    title = kind or _TITLES.get(status, "Error")
+    title = title or title_of(status)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|\s+", "-", title)  # of WrongExpectedVersion, or of "Not Found"
     body = {
-        "type": f"urn:eventstore:{word(title)}",
+        "type": f"urn:eventstore:{words.lower()}",
         "title": title,
         "status": status,
-        "detail": printable(detail, _LONGEST),
-        **more,
+        "detail": printable(detail, _MAX_DETAIL),
+        **members,
     }
-    # Escaped to ASCII: what it quotes may be no Unicode text at all.
-    content = json.dumps(body).encode()
-    return Response(content, status, headers, "application/problem+json")
+    # json.dumps escapes to ASCII, because the quoted input may hold lone surrogates, which have no UTF-8 encoding.
+    return Response(json.dumps(body).encode(), status, headers, "application/problem+json")
+
+
+def title_of(status: int) -> str:
+    """Return the title of a status."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def problem_of_refusal(rejected: Rejected) -> Response:
+    """Return the response to a rejected request."""
+    return problem(rejected.status, str(rejected), headers=rejected.headers)
 
 
 def problem_of(error: EventStoreError) -> Response:
-    """The same for an error of the store."""
-    return problem(status_of(error), str(error), kind=type(error).__name__, headers=headers_of(error), **members(error))
+    """Return the response that describes an error of the store."""
+    title = type(error).__name__
+    return problem(status_of(error), str(error), title=title, headers=headers_of(error), **members_of(error))
 
 
-def problem_of_refusal(refused: Rejected) -> Response:
-    """The same for what is refused whatever was asked."""
-    return problem(refused.status, str(refused), kind=refused.title, headers=refused.headers)
+def status_of(error: EventStoreError) -> int:
+    """Return the HTTP status of an error of the store."""
+    return next(status for kind, status in STATUSES if isinstance(error, kind))
 
 
 def headers_of(error: EventStoreError) -> dict[str, str]:
-    """When to try again, where that may help."""
+    """Return ``Retry-After`` for an error of the store after which a retry may succeed."""
     if status_of(error) != 503:
         return {}
     seconds = next((seconds for kind, seconds in _RETRY_SECONDS.items() if isinstance(error, kind)), 1)
     return {"Retry-After": str(seconds)}
 
 
-def members(error: EventStoreError) -> dict[str, Any]:
-    """What programs may want to know of the error beside its text."""
+def members_of(error: EventStoreError) -> dict[str, Any]:
+    """Return what programs may need of an error of the store beside its text."""
     if isinstance(error, WrongExpectedVersion):
         return {"expected_version": error.expected, "actual_version": error.actual}
     if isinstance(error, ConversationIsDeleted):
@@ -248,32 +237,24 @@ def members(error: EventStoreError) -> dict[str, Any]:
     return {}
 
 
-def word(title: str) -> str:
-    """A title or the name of a class as a word of a URN: ``WrongExpectedVersion`` is ``wrong-expected-version``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|\s+", "-", title).lower()
-
-
-# What FastAPI finds wrong with a request, told like every other error
-
-_MOST = 20
+_MAX_FAULTS = 20
 _UNREADABLE = ("json_invalid", "json_type")
 
 
-def refused(error: RequestValidationError) -> Response:
-    """400 for a body that is no JSON, 422 for values that cannot be used; names each."""
+def problem_of_validation(error: RequestValidationError) -> Response:
+    """Return 400 for a body that is not JSON, 422 with a list of the invalid values otherwise."""
     found = error.errors()
-    if any(each["type"] in _UNREADABLE for each in found):
-        reason = next(
-            (each.get("ctx") or {}).get("error", each["msg"]) for each in found if each["type"] in _UNREADABLE
-        )
-        return problem(400, f"the body is no JSON: {reason}: send a JSON object in UTF-8")
-    wrong = [_wrong(each) for each in found[:_MOST]]
-    said = "; ".join(f"{each['name'] or each['where']}: {each['message']}" for each in wrong)
-    return problem(422, said, errors=wrong)
+    unreadable = next((fault for fault in found if fault["type"] in _UNREADABLE), None)
+    if unreadable is not None:
+        reason = (unreadable.get("ctx") or {}).get("error", unreadable["msg"])
+        return problem(400, f"the body is not valid JSON: {reason}: send a JSON object in UTF-8")
+    faults = [_fault(fault) for fault in found[:_MAX_FAULTS]]
+    detail = "; ".join(f"{fault['name'] or fault['where']}: {fault['message']}" for fault in faults)
+    return problem(422, detail, errors=faults)
 
 
-def _wrong(each: Any) -> dict[str, str]:
-    where, *path = each["loc"]
+def _fault(fault: Any) -> dict[str, str]:
+    where, *path = fault["loc"]
     name = ".".join(str(part) for part in path)
-    message = "is unknown" if each["type"] == "extra_forbidden" else each["msg"].removeprefix("Value error, ")
+    message = "is unknown" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
     return {"where": str(where), "name": printable(name), "message": printable(message)}

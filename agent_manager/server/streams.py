@@ -1,11 +1,12 @@
 """Server-sent events.
 
-A stream reads its conversation itself, by version, so that nothing is queued for a client that is slow. It registers
-here before it reads: an event that the read does not see is committed later, and the subscription, which stood at or
-before the end of the log when the stream registered, comes to it then.
+A stream reads its conversation from the log itself, by version, so nothing is queued for a slow client: the next event
+is read when the connection has taken the one before. A :class:`ChangeNotifier` says when to read again. The stream
+registers with it before it reads. An event that the read does not see is committed later, and the notifier's
+subscription, which stood at or before the end of the log when the stream registered, then comes to it.
 
-A client that was cut off sends the last id that it saw (Last-Event-ID) and gets what comes after it. Nothing is queued
-for a client that is slow: the next event is read once the connection has taken the one before.
+The id of a server-sent event is its position. A client that was disconnected sends the last id that it received
+(``Last-Event-ID``) and continues after it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_manager.server.lookups import HIGHEST_POSITION, end_of_log, resolve, visible_ids
+from agent_manager.server.response_cache import until_disconnected
 from agent_manager.server.schemas.events import event_out
 from eventstore import Event, EventStore
 from eventstore.concurrency import cancel_and_wait
@@ -31,87 +33,34 @@ from eventstore.errors import InputError
 from eventstore.read import in_batches
 from projections import Reader
 
-# One subscription for all streams of single conversations: it tells a stream that its conversation has changed
-
-
-class ChangeNotifier:
-    """Watches the log of one tenant while anybody is registered."""
-
-    def __init__(self, store: EventStore, tenant: str) -> None:
-        self._store = store
-        self._tenant = tenant
-        self._waiting: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
-        self._watching: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
-
-    async def open(self) -> None:
-        """Begins to watch, unless it does so already."""
-        async with self._opening:
-            if self._watching is None or self._watching.done():
-                position = await end_of_log(self._store)
-                self._watching = asyncio.create_task(self._watch(position))
-
-    @contextmanager
-    def changes(self, conversation_id: UUID) -> Iterator[asyncio.Event]:
-        """Is set whenever the conversation has changed, until the end of the block."""
-        changed = asyncio.Event()
-        self._waiting[conversation_id].add(changed)
-        try:
-            yield changed
-        finally:
-            waiting = self._waiting[conversation_id]
-            waiting.discard(changed)
-            if not waiting:
-                del self._waiting[conversation_id]
-
-    async def close(self) -> None:
-        """Watches no longer."""
-        if self._watching is not None:
-            await cancel_and_wait([self._watching])
-            self._watching = None
-
-    async def _watch(self, position: int) -> None:
-        try:
-            async for event in self._store.subscribe(after=position, tenant=self._tenant):
-                for changed in self._waiting.get(event.conversation_id, ()):
-                    changed.set()
-        finally:
-            # Should it fail, those who wait look for themselves, and meet the error or open it anew.
-            for changes in self._waiting.values():
-                for changed in changes:
-                    changed.set()
-
-
-# Server-sent events: an endless answer that says each event with its position as its id
-
 KEEP_ALIVE_SECONDS = 15.0
-"""Of silence, after which a comment is sent: so a broken connection is noticed, and no proxy takes it for idle."""
-LOOK_SECONDS = 1.0
-"""How long who listens may go on once their token is worth nothing."""
+"""Pause after which a comment is sent, so that a broken connection is noticed and no proxy considers it idle."""
+AUTHORIZATION_SECONDS = 1.0
+"""Interval of the checks whether the client's token is still valid."""
 HELD_BYTES = 64 * 1024
-"""Of events that were read for a stream and that its client has not taken yet, unless a single one takes more."""
+"""Bytes of events that are read ahead of the client; one larger event is held alone."""
 _RETRY_MILLISECONDS = 1000
-_MOST_DIGITS = len(str(HIGHEST_POSITION))
 
 
-def resumed_after(request: Request, asked: int | None) -> int | None:
-    """The position after which a stream begins: that of ``Last-Event-ID``, else the one asked for.
+def start_position(request: Request, after: int | None) -> int | None:
+    """Return the position after which a stream starts: that of ``Last-Event-ID``, otherwise ``after``.
 
     Raises:
-        InputError: the header holds no position.
+        InputError: The header is not a position.
     """
-    said = request.headers.get("last-event-id", "").strip()
-    if not said:
-        return asked
-    if not (said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS and int(said) <= HIGHEST_POSITION):
-        raise InputError(f"Last-Event-ID: {said!r:.40} is no position: send the id of the last event that came")
-    return int(said)
+    header = request.headers.get("last-event-id", "").strip()
+    if not header:
+        return after
+    is_number = header.isascii() and header.isdigit() and len(header) <= len(str(HIGHEST_POSITION))
+    if not is_number or int(header) > HIGHEST_POSITION:
+        raise InputError(f"Last-Event-ID: {header!r:.40} is not a position: send the id of the last event received")
+    return int(header)
 
 
-async def of_conversation(
+async def conversation_events(
     reader: Reader, change_notifier: ChangeNotifier, conversation_id: UUID, after: int
 ) -> AsyncGenerator[Event, None]:
-    """The events of a conversation beyond a position, those to come included."""
+    """Yield the events of a conversation after a position, past and future, as long as the caller may see it."""
 
     def read(version: int, limit: int) -> AsyncIterator[Event]:
         caller = reader.caller
@@ -119,29 +68,77 @@ async def of_conversation(
 
     await change_notifier.open()
     with change_notifier.changes(conversation_id) as changed:
-        before = await resolve(reader, conversation_id, after)
-        version = before.version if before is not None else 0
+        resolved = await resolve(reader, conversation_id, after)
+        version = resolved.version if resolved is not None else 0
         while True:
             changed.clear()
-            before_read = version
+            before = version
             async for event in in_batches(read, version, attrgetter("version"), HELD_BYTES):
                 yield event
                 version = event.version
-            if version == before_read and not await visible_ids(reader, [conversation_id]):
-                return  # it is no longer shared with who listens
+            if version == before and not await visible_ids(reader, [conversation_id]):
+                return
             await changed.wait()
             await change_notifier.open()
 
 
+class ChangeNotifier:
+    """One subscription to the log of a tenant that notifies all its streams of single conversations."""
+
+    def __init__(self, store: EventStore, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+        self._waiters: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._subscription: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Subscribe at the end of the log, unless the subscription runs already."""
+        async with self._opening:
+            if self._subscription is None or self._subscription.done():
+                position = await end_of_log(self._store)
+                self._subscription = asyncio.create_task(self._notify(position))
+
+    @contextmanager
+    def changes(self, conversation_id: UUID) -> Iterator[asyncio.Event]:
+        """Return an event that is set whenever the conversation changes, until the end of the block."""
+        changed = asyncio.Event()
+        self._waiters[conversation_id].add(changed)
+        try:
+            yield changed
+        finally:
+            waiters = self._waiters[conversation_id]
+            waiters.discard(changed)
+            if not waiters:
+                del self._waiters[conversation_id]
+
+    async def close(self) -> None:
+        """End the subscription."""
+        if self._subscription is not None:
+            await cancel_and_wait([self._subscription])
+            self._subscription = None
+
+    async def _notify(self, position: int) -> None:
+        try:
+            async for event in self._store.subscribe(after=position, tenant=self._tenant):
+                for changed in self._waiters.get(event.conversation_id, ()):
+                    changed.set()
+        finally:
+            # If the subscription fails, the streams read for themselves: they meet the same error, or subscribe anew.
+            for waiters in self._waiters.values():
+                for changed in waiters:
+                    changed.set()
+
+
 class EventStream(Response):
-    """Says events until the client leaves, is no longer let in, or the server closes.
+    """A response that sends events until the client disconnects, loses its authorization, or the server closes.
 
     Args:
-        after: the position where it begins, told at once, so that a client that comes again before anything was said
-            misses nothing.
-        closing: is set when the server closes.
-        place: is taken as long as it lasts; that of a usual request is given up.
-        is_let_in: says whether the client still may listen.
+        after: The position where the stream starts. It is sent as the first id, so that a client that reconnects before
+            the first event misses nothing.
+        closing: Is set when the server closes.
+        stream_limit: The stream's place among the streams; it is taken in exchange for that of an ordinary request.
+        is_authorized: Returns whether the client may still receive events.
     """
 
     media_type = "text/event-stream"
@@ -152,41 +149,41 @@ class EventStream(Response):
         after: int,
         *,
         closing: asyncio.Event,
-        place: AbstractContextManager[None],
-        is_let_in: Callable[[], Awaitable[bool]],
+        stream_limit: AbstractContextManager[None],
+        is_authorized: Callable[[], Awaitable[bool]],
     ) -> None:
-        # Nothing between here and the client may keep it or hold it back (the last is nginx's word).
+        # Neither caches nor proxies may store or delay events; the last header is nginx's.
         super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._after = after
         self._closing = closing
-        self._place = place
-        self._is_let_in = is_let_in
-        self._said = time.monotonic()
-        self._turn = asyncio.Lock()
+        self._stream_limit = stream_limit
+        self._is_authorized = is_authorized
+        self._last_sent = time.monotonic()
+        self._sending = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers.
+        """Send the response.
 
         Raises:
-            TooMany, Busy: there are too many streams.
+            TooMany, Busy: There are too many streams.
         """
-        with self._place:
+        with self._stream_limit:
             request_limit: ExitStack = Request(scope).state.places
             request_limit.close()
-            await self._answer(receive, send)
+            await self._respond(receive, send)
 
-    async def _answer(self, receive: Receive, send: Send) -> None:
+    async def _respond(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         tasks = [
             asyncio.create_task(work)
             for work in (
-                self._say_events(send),
-                self._stay_alive(send),
-                _left(receive),
-                self._closed(),
-                self._shut_out(),
+                self._send_events(send),
+                self._keep_alive(send),
+                self._until_unauthorized(),
+                self._until_closing(),
+                until_disconnected(receive),
             )
         ]
         try:
@@ -198,41 +195,35 @@ class EventStream(Response):
                 raise failure
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _say_events(self, send: Send) -> None:
-        await self._say(send, b"retry: %d\nid: %d\n\n" % (_RETRY_MILLISECONDS, self._after))
+    async def _send_events(self, send: Send) -> None:
+        await self._send(send, b"retry: %d\nid: %d\n\n" % (_RETRY_MILLISECONDS, self._after))
         async with aclosing(cast(AsyncGenerator[Event, None], self._events)) as events:
             async for event in events:
-                await self._say(send, said(event))
+                await self._send(send, encode_event(event))
 
-    async def _stay_alive(self, send: Send) -> None:
+    async def _keep_alive(self, send: Send) -> None:
         while True:
-            silent = time.monotonic() - self._said
-            if silent >= KEEP_ALIVE_SECONDS:
-                await self._say(send, b": still here\n\n")
+            pause = time.monotonic() - self._last_sent
+            if pause >= KEEP_ALIVE_SECONDS:
+                await self._send(send, b": still here\n\n")
             else:
-                await asyncio.sleep(KEEP_ALIVE_SECONDS - silent)
+                await asyncio.sleep(KEEP_ALIVE_SECONDS - pause)
 
-    async def _closed(self) -> None:
+    async def _until_unauthorized(self) -> None:
+        while await self._is_authorized():  # noqa: ASYNC110 - nothing notifies when a key is revoked or a token expires
+            await asyncio.sleep(AUTHORIZATION_SECONDS)
+
+    async def _until_closing(self) -> None:
         await self._closing.wait()
 
-    async def _shut_out(self) -> None:
-        """Returns when the client may listen no longer: its key was revoked, its token has expired."""
-        while await self._is_let_in():  # noqa: ASYNC110 - nobody tells when a token loses its worth
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def _say(self, send: Send, text: bytes) -> None:
-        async with self._turn:
+    async def _send(self, send: Send, text: bytes) -> None:
+        async with self._sending:
             await send({"type": "http.response.body", "body": text, "more_body": True})
-        self._said = time.monotonic()
+        self._last_sent = time.monotonic()
 
 
-def said(event: Event) -> bytes:
-    """An event as it is said. Its type and its data hold no line break: JSON escapes those."""
+def encode_event(event: Event) -> bytes:
+    """Return an event as a server-sent event. JSON escapes the line breaks of its data."""
     name = event.event_type.replace("\n", " ").replace("\r", " ")
     data = event_out(event).model_dump_json()
     return f"id: {event.position}\nevent: {name}\ndata: {data}\n\n".encode()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

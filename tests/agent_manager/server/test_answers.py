@@ -1,4 +1,4 @@
-"""However large answers are, and however few of their clients read them, the server stays small and answers others."""
+"""Responses of any size take little memory, whether their clients read them or not, and do not delay other requests."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from eventstore import (
     ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
+    ConversationShared,
     EventData,
     EventStore,
     MessageAdded,
@@ -77,30 +78,34 @@ def unread(port: int, path: str) -> Iterator[socket.socket]:
         yield client
 
 
-async def test_answers_that_nobody_reads_take_no_memory(
-    settings: Settings, store: EventStore, started: Commands
+@pytest.mark.parametrize(
+    ("messages", "clients", "max_growth"),
+    [(2_000, 20, 32 * 1024 * 1024), pytest.param(6_000, 60, 64 * 1024 * 1024, marks=pytest.mark.slow)],
+)
+async def test_responses_that_clients_do_not_read_take_no_memory(
+    settings: Settings, store: EventStore, started: Commands, messages: int, clients: int, max_growth: int
 ) -> None:
-    """Sixty answers of 12 MB, some of them of different versions, in a server that was started as a process."""
+    """Many large responses, some of different versions, of a server process."""
     up = started.start("up", "--port", "0", DATABASE_URL=settings.server_url() or "")
     up.until_said("Ctrl-C")
     url = next(word for word in up.out.split() if word.startswith("http://")).rstrip(";")
     port = httpx.URL(url).port or 0
     process = psutil.Process(up.pid)
-    conversation = await fill(store, 6_000, 900)
+    conversation = await fill(store, messages, 900)
     path = f"/v1/conversations/{conversation}/state"
     async with httpx.AsyncClient(timeout=60) as client:
-        assert len((await client.get(url + path)).content) > 12_000_000
+        assert len((await client.get(url + path)).content) > 2_000 * messages
     before = process.memory_info().rss
-    with ExitStack() as clients:
-        for number in range(60):
+    with ExitStack() as open_clients:
+        for number in range(clients):
             if number % 20 == 10:
                 await store.append(conversation, [MessageAdded(role="user", content=f"another {number}")])
-            reader = clients.enter_context(unread(port, path))
-        assert process.memory_info().rss - before < 64 * 1024 * 1024
+            reader = open_clients.enter_context(unread(port, path))
+        assert process.memory_info().rss - before < max_growth
         rest = b""
         while not rest.endswith(b"]}"):
             rest += reader.recv(1 << 20)
-        assert f'"content":"another {50}"'.encode() in rest
+        assert f'"content":"another {clients - 10}"'.encode() in rest
 
 
 @pytest.mark.any_server
@@ -150,7 +155,7 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
     await body("three", 500)
 
 
-async def test_an_answer_beyond_the_budget_is_refused_and_says_what_to_do(settings: Settings) -> None:
+async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Settings) -> None:
     async with limited(settings, answer_bytes=1024 * 1024) as here:
         trip = await fill(here.store, 800, 1000)
         for _ in range(2):
@@ -158,10 +163,22 @@ async def test_an_answer_beyond_the_budget_is_refused_and_says_what_to_do(settin
             assert (refused.status_code, refused.json()["title"]) == (422, "InputError")
             assert "in pages" in refused.json()["detail"]
         assert (await here.client.get(f"/v1/conversations/{trip}/messages")).status_code == 200
-        assert here.server_context.bodies.spool.used < 200_000
+        assert here.server_context.response_cache.spool.used < 200_000
 
 
-async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served) -> None:
+async def test_a_list_that_is_not_paged_counts_against_the_budget(settings: Settings) -> None:
+    async with limited(settings, answer_bytes=200_000) as here:
+        trip = uuid4()
+        members = [ConversationShared(user=f"{number} {'x' * 200}", access="read") for number in range(600)]
+        await here.store.append(trip, [ConversationCreated(name=""), *members[:200]])
+        listed = await here.client.get(f"/v1/conversations/{trip}/members")
+        assert {item["user"] for item in listed.json()["items"]} == {member.user for member in members[:200]}
+        await here.store.append(trip, members[200:])
+        refused = await here.client.get(f"/v1/conversations/{trip}/members")
+        assert (refused.status_code, refused.json()["title"]) == (422, "InputError"), refused.text
+
+
+async def test_unknown_parameters_do_not_make_another_body(here: Served) -> None:
     trip = await here.begin()
     await here.say(trip, "hello")
     for paths in (
@@ -172,28 +189,28 @@ async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served
         ("GET", "/v1/messages", "/v1/messages?limit=50", "/v1/messages?newest_first=false&limit=050"),
     ):
         method, *addresses = paths
-        made = here.server_context.bodies.made
+        made = here.server_context.response_cache.made
         answers = [await here.client.request(method, address) for address in addresses]
         assert {answer.status_code for answer in answers} == {200}, answers[1].text
         assert len({answer.content for answer in answers}) == 1
-        assert here.server_context.bodies.made == made + 1, addresses
+        assert here.server_context.response_cache.made == made + 1, addresses
 
 
-async def test_while_others_write_a_list_is_made_once_at_a_time(here: Served) -> None:
-    """Each request comes with another mark; those that arrive while the list is made share the next."""
+async def test_while_others_write_a_list_is_made_only_once_at_a_time(here: Served) -> None:
+    """Each request has another change token; those that arrive while the list is made share the next."""
     trip = await fill(here.store, 3000, 100)
-    made = here.server_context.bodies.made
+    made = here.server_context.response_cache.made
     asked = []
     for number in range(20):
         asked.append(asyncio.create_task(here.client.post("/conversation/list")))
         await here.store.append(trip, [MessageAdded(role="user", content=f"number {number}")])
     answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} == {200}
-    assert here.server_context.bodies.made - made < 10
+    assert here.server_context.response_cache.made - made < 10
     assert "number 19" in (await here.client.post("/conversation/list")).text
 
 
-async def test_an_answer_that_does_not_begin_in_time_is_given_up(settings: Settings, superuser_url: str) -> None:
+async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Settings, superuser_url: str) -> None:
     async with limited(settings, request_seconds=0.5) as here:
         trip = await here.begin()
         async with EventSource(here.address, f"/v1/conversations/{trip}/stream") as stream:
@@ -208,7 +225,7 @@ async def test_an_answer_that_does_not_begin_in_time_is_given_up(settings: Setti
             assert (await stream.next()).id == said["position"]
 
 
-async def test_who_takes_an_answer_too_slowly_is_let_go(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "TAKE_SECONDS", 0.2)
     monkeypatch.setattr(middleware, "LEAST_RATE", 2**40)
     trip = await fill(here.store, 8000, 1000)
@@ -234,7 +251,7 @@ async def test_who_takes_an_answer_too_slowly_is_let_go(here: Served, monkeypatc
     assert here.server_context.limits.requests.taken == 0
 
 
-async def test_a_page_ends_where_it_is_large_enough(here: Served) -> None:
+async def test_a_page_ends_before_its_limit_if_it_is_large(here: Served) -> None:
     trip = uuid4()
     for number in range(24):
         await here.store.append(trip, [MessageAdded(role="user", content=f"{number} {'x' * 900_000}")])
@@ -271,7 +288,7 @@ class Longest:
 
 
 @pytest.mark.parametrize("path", ["/conversation/list", "/events/get", "/task/list", "state", "messages?limit=1000"])
-async def test_while_a_large_answer_is_made_others_are_served(here: Served, path: str) -> None:
+async def test_making_a_large_response_does_not_block_other_requests(here: Served, path: str) -> None:
     trip = await fill(here.store, 6000, 300)
     for number in range(300):
         task = uuid4()
@@ -324,9 +341,7 @@ def some_events(random: Random, tasks: list[UUID], is_deleted: bool, number: int
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_list_made_out_of_the_one_before_is_as_one_made_anew(
-    here: Served, store: EventStore, seed: int
-) -> None:
+async def test_a_list_made_out_of_the_one_before_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
     random = Random(seed)
     conversations: dict[UUID, list[UUID]] = {}
     deleted: set[UUID] = set()
