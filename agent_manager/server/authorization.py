@@ -270,7 +270,8 @@ class AuthorizedRoute(APIRoute):
 
         async def handle_in_turn(request: Request) -> Response:
             size = await _size_of(request)
-            async with request.state.tenant_context.turn_for(size, appends=self.appends):
+            limit = _limit_of(request)
+            async with request.state.tenant_context.turn_for(size, limit, appends=self.appends):
                 if not self.takes_key:
                     return await handle(request)
                 server_context = request.app.state.server_context
@@ -352,6 +353,12 @@ async def _wait_to_refuse(request: Request) -> None:
 
 def _network_of(request: Request) -> str:
     return network_of(request.client.host if request.client else "")
+
+
+def _limit_of(request: Request) -> int:
+    """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
+    limit = request.query_params.get("limit", "")
+    return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
 
 
 async def _size_of(request: Request) -> int:

@@ -48,6 +48,8 @@ RUNNING = 8
 """Requests of a tenant that read, and that append, are carried out so many at a time: as many as its connections."""
 LARGE_BYTES = 64 * 1024
 """Requests with larger bodies are carried out one at a time for each tenant."""
+LARGE_LIMIT, LARGE_READS = 200, 2
+"""Requests for pages with more rows are carried out so many at a time: one is encoded while another is read."""
 FOLD_BYTES = 2 * 1024 * 1024
 """Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
 
@@ -65,7 +67,8 @@ class TenantContext:
         self.manager = manager
         self.change_notifier = ChangeNotifier(store, manager.tenant)
         self._users = 0
-        self._large = asyncio.Lock()
+        self._large_appends = asyncio.Lock()
+        self._large_reads = asyncio.Semaphore(LARGE_READS)
         self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
 
     @property
@@ -83,7 +86,7 @@ class TenantContext:
             self._users -= 1
 
     @asynccontextmanager
-    async def turn_for(self, body_bytes: int, *, appends: bool) -> AsyncIterator[None]:
+    async def turn_for(self, body_bytes: int, limit: int, *, appends: bool) -> AsyncIterator[None]:
         """Carry out the block when it is the request's turn among those of the tenant.
 
         Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
@@ -91,9 +94,14 @@ class TenantContext:
 
         A large body takes memory and the event loop's time: ten thousand events are a second of it. One at a time, a
         tenant's requests hold one such body in parsed form, and the others are refused as soon as that has spent the
-        tenant's events.
+        tenant's events. Large pages take the event loop's time, too.
+
+        Args:
+            limit: rows that the request asks for.
         """
-        async with self._large if body_bytes > LARGE_BYTES else nullcontext(), self._running[appends]:
+        large_append = self._large_appends if body_bytes > LARGE_BYTES else nullcontext()
+        large_read = self._large_reads if limit > LARGE_LIMIT else nullcontext()
+        async with large_append, large_read, self._running[appends]:
             yield
 
     @property
@@ -216,7 +224,9 @@ class ServerContext:
         self.counters = Counters()
         self.tenant_contexts = TenantContexts(store, manager, self._count_answers)
         self.reader = Reader(store)
-        self.response_cache = ResponseCache(store.settings.answer_bytes, store.settings.request_seconds)
+        self.response_cache = ResponseCache(
+            store.settings.answer_bytes, store.settings.request_seconds, self.limits.turns
+        )
         self.summaries = SummaryCache()
         self.closing = asyncio.Event()
         self.read_your_writes = ReadYourWrites(store)
@@ -259,6 +269,8 @@ class ServerContext:
 
 Row = TypeVar("Row")
 
+SLICED_EVENTS = 500
+"""An append of more events does not handle all of them in one step of the event loop."""
 CLAIMED = "claimed_actor"
 """The member of an event's metadata that holds the actor named in the request, if that is not the caller."""
 
@@ -346,6 +358,9 @@ class RequestContext:
             tenant=self.caller.tenant,
             user=self.caller.user,
         )
+        if len(events) > SLICED_EVENTS:
+            # The entries of a result are created when they are first read: in a thread, not in the event loop.
+            await asyncio.to_thread(getattr, result, "events")
         self.tenant_context.written.note(result)
         return result
 

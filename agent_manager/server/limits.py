@@ -8,9 +8,10 @@ Callers who need no token are this machine's own and are not told apart: for the
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -238,6 +239,72 @@ class ConcurrencyLimit:
                     del self._taken[holder]
 
 
+# The event loop's time: whatever takes long is done in slices, one slice at a time
+
+SLICE_SECONDS = 0.001
+"""Work for one answer or stream before the event loop goes on with everything else."""
+
+
+class WorkTurns:
+    """Turns to do a slice of work in the event loop.
+
+    A request awaits some ten steps of the event loop, and each step waits for everything else that is ready. So at most
+    one slice is done in each iteration of the loop: the tenants take turns, and the slices of one tenant are done in
+    order of arrival. However many large answers and streams a tenant has, a step of another tenant's request waits for
+    about one slice.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        """The tenant whose turn is next comes first; none has an empty queue."""
+        self._is_scheduled = False
+
+    async def wait(self, tenant: str) -> None:
+        """Wait for a turn of a tenant."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.setdefault(tenant, deque()).append(turn)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._next, loop)
+        await turn
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        has_begun = False
+        while self._waiting and not has_begun:
+            tenant, queue = next(iter(self._waiting.items()))
+            turn = queue.popleft()
+            if queue:
+                self._waiting.move_to_end(tenant)
+            else:
+                del self._waiting[tenant]
+            if not turn.done():  # else the request was cancelled
+                turn.set_result(None)
+                has_begun = True
+        self._is_scheduled = bool(self._waiting)
+        if self._is_scheduled:
+            loop.call_soon(self._next, loop)
+
+
+class TimeSlice:
+    """The slices of one answer or stream.
+
+    Args:
+        tenant: whose work it is.
+    """
+
+    def __init__(self, turns: WorkTurns, tenant: str) -> None:
+        self._turns = turns
+        self._tenant = tenant
+        self._began = time.perf_counter()
+
+    async def give_way(self) -> None:
+        """Wait for the next turn if the slice is over, or something else was awaited meanwhile for as long."""
+        if time.perf_counter() - self._began > SLICE_SECONDS:
+            await self._turns.wait(self._tenant)
+            self._began = time.perf_counter()
+
+
 def _parts(most: int) -> tuple[int, int]:
     of_tenant = max(1, most // TENANT_SHARE)
     return of_tenant, max(1, of_tenant // CALLER_SHARE)
@@ -253,6 +320,7 @@ class Limits:
         identifying: requests whose token is being looked up, by address.
         requests: that are under way.
         streams: endless answers.
+        turns: to do slices of work in the event loop.
         refusals: the pace at which they are answered.
     """
 
@@ -272,6 +340,7 @@ class Limits:
         self.requests = ConcurrencyLimit("requests under way", most, _parts(most), "EVENTSTORE_MAX_REQUESTS")
         self.refusals = Refusals(REFUSALS_PER_SECOND, REFUSAL_SECONDS)
         self.streams = ConcurrencyLimit("open streams", streams, _parts(streams), "EVENTSTORE_MAX_STREAMS")
+        self.turns = WorkTurns()
 
 
 def _shared(what: str, of_tenant: float, setting: str) -> SharedTokenBuckets:

@@ -7,7 +7,7 @@ nothing.
 A read must include what the tenant has written through this server. Workers apply new events to the read tables only a
 few times a second; a client that reads what it has just written would wait that long. So :class:`ReadYourWrites`
 applies the events itself, as one more worker would: rows and checkpoints change in one transaction, whichever process
-is first. Reads that arrive meanwhile share the next round. It applies and awaits only the partitions of the
+is first. It applies and awaits only the partitions of the
 conversations that the tenant wrote to. All events of a conversation are in one partition, which has its own checkpoint.
 So a checkpoint at or above the last position of each of these conversations says that the tables hold all that the
 tenant wrote, however far behind the other partitions are.
@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg.types.numeric import Int8
+from psycopg_pool import PoolTimeout
 
 from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 from eventstore.read import horizon, last_event
@@ -37,6 +40,8 @@ from projections.reading import not_found
 READ_TABLES = ("conversations", "messages", "tasks", "actors")
 """The projections behind all reads but search and statistics, which are applied a little later."""
 HIGHEST_POSITION = 2**63 - 1
+MAX_APPLIERS = 4
+"""Connections over which reads apply events."""
 MAX_LAG = 5_000
 """Events that a read applies itself at most; if the tables are further behind, it waits for the workers."""
 
@@ -130,12 +135,15 @@ async def tables_change_token(
 
 
 class ReadYourWrites:
-    """Applies events to the read tables on demand, over one connection that is opened when it is first needed."""
+    """Applies events to the read tables on demand, over a few connections that are opened when they are first needed.
+
+    A tenant uses one connection at a time, so that it does not wait for what another tenant must apply.
+    """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._lock = asyncio.Lock()
-        self._applier: Applier | None = None
+        self._permits = FairQueue(MAX_APPLIERS)
+        self._idle: list[Applier] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def change_token(
@@ -170,7 +178,7 @@ class ReadYourWrites:
         missing = await lagging(self._store, found, awaited)
         until = max(missing.values(), default=0)
         if missing and (until - position) * len(missing) / PARTITIONS <= MAX_LAG:
-            task = asyncio.create_task(self._apply_round(found, sorted(missing), until))
+            task = asyncio.create_task(self._apply_round(found, sorted(missing), until, caller.tenant, timeout))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
@@ -179,28 +187,36 @@ class ReadYourWrites:
         return (await tables_change_token(self._store, found, caller, is_resolved=is_resolved))[1]
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await cancel_and_wait(self._running)
-        await self._close_applier()
+        while self._idle:
+            await self._idle.pop().close()
 
-    async def _apply_round(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
-        async with self._lock:
-            for projection in projections:
-                if await applied_position(self._store, [projection], partitions) < until:
-                    await self._apply(projection, partitions, until)
+    async def _apply_round(
+        self, projections: Sequence[Projection], partitions: Sequence[int], until: int, tenant: str, timeout: float
+    ) -> None:
+        """Apply events to the projections that lack them.
 
-    async def _apply(self, projection: Projection, partitions: Sequence[int], until: int) -> None:
-        """Apply events to one projection. A worker retries and reports errors; the read goes on to wait for it."""
+        A failure is not raised: a worker retries and reports it, and the read goes on to wait for the worker.
+        """
+        with suppress(EventStoreError, PoolTimeout):
+            async with self._permits.permit(tenant, timeout):
+                behind = [
+                    projection
+                    for projection in projections
+                    if await applied_position(self._store, [projection], partitions) < until
+                ]
+                if behind:
+                    await self._apply(behind, partitions, until)
+
+    async def _apply(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
+        applier = self._idle.pop() if self._idle else await Applier.open(self._store)
         try:
-            if self._applier is None or self._applier.connection.closed:
-                self._applier = await Applier.open(self._store)
-            registered = await self._applier.register(projection)
-            if registered is not None:  # otherwise only a rebuild can apply the events
-                await self._applier.catch_up([registered], partitions=partitions, until=until)
-        except EventStoreError:
-            await self._close_applier()
-
-    async def _close_applier(self) -> None:
-        if self._applier is not None:
-            await self._applier.close()
-            self._applier = None
+            for projection in projections:
+                registered = await applier.register(projection)
+                if registered is not None:  # otherwise only a rebuild can apply the events
+                    await applier.catch_up([registered], partitions=partitions, until=until)
+        except BaseException:
+            await applier.close()
+            raise
+        self._idle.append(applier)

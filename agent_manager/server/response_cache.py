@@ -31,7 +31,6 @@ import errno
 import hashlib
 import os
 import tempfile
-import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -46,7 +45,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent_manager.auth import Identity
 from agent_manager.server.errors import Busy, TooMany
-from agent_manager.server.limits import TENANT_SHARE
+from agent_manager.server.limits import TENANT_SHARE, TimeSlice, WorkTurns
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.errors import DiskFull, InputError
@@ -57,8 +56,6 @@ LARGE_BYTES = 256 * 1024
 """A larger body goes to a file, and a larger row is encoded in a thread."""
 PIECE_BYTES = 64 * 1024
 """Bytes that are sent at a time."""
-SLICE_SECONDS = 0.002
-"""Time that writing a body may take before the event loop runs other tasks."""
 CACHED_BYTES = MEMORY_BYTES // 2
 """Memory of all cached bodies."""
 CACHED_FILES = 64
@@ -84,13 +81,14 @@ class ResponseCache:
     Args:
         max_bytes: The budget of all bodies: cached, being made and being sent.
         seconds: The longest wait for the permit to make a large body.
+        turns: Turns to write slices of bodies.
 
     Attributes:
         made: The number of bodies that were made.
     """
 
-    def __init__(self, max_bytes: int, seconds: float) -> None:
-        self.spool = Spool(max_bytes, self._evict)
+    def __init__(self, max_bytes: int, seconds: float, turns: WorkTurns) -> None:
+        self.spool = Spool(max_bytes, self._evict, turns)
         self.made = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         """The least recently used first."""
@@ -279,7 +277,7 @@ class BodyWriter:
     def __init__(self, spool: Spool, tenant: str, previous: tuple[StoredBody, Any] | None = None) -> None:
         self._spool = spool
         self._tenant = tenant
-        self._slice_began = time.perf_counter()
+        self._slice = TimeSlice(spool.turns, tenant)
         self.previous = previous
         self.index: Any = None
         self.index_bytes = 0
@@ -299,7 +297,7 @@ class BodyWriter:
         return self._in_file + len(self._pending)
 
     async def write(self, text: bytes) -> None:
-        """Append to the body; let other tasks run if the time slice is over.
+        """Append to the body; wait for the next turn if the time slice is over.
 
         Raises:
             InputError, TooMany, Busy: See :meth:`Spool.reserve`.
@@ -310,9 +308,7 @@ class BodyWriter:
         self._pending += text
         if len(self._pending) > LARGE_BYTES:
             await self._flush()
-        if time.perf_counter() - self._slice_began > SLICE_SECONDS:
-            await asyncio.sleep(0)
-            self._slice_began = time.perf_counter()
+        await self._slice.give_way()
 
     async def write_items(self, items: Iterable[_T] | AsyncIterable[_T], encode: Callable[[_T], bytes]) -> None:
         """Append items with commas between them. A large row of a read table is encoded in a thread."""
@@ -412,13 +408,15 @@ class Spool:
     Args:
         max_bytes: The budget; a tenant may use half of it.
         evict: Removes a cached body of a tenant, or of any tenant; returns whether there was one.
+        turns: Turns to write slices of bodies.
 
     Attributes:
         used: Bytes of all bodies.
         in_memory: Bytes of the bodies in memory.
     """
 
-    def __init__(self, max_bytes: int, evict: Callable[[str | None], bool]) -> None:
+    def __init__(self, max_bytes: int, evict: Callable[[str | None], bool], turns: WorkTurns) -> None:
+        self.turns = turns
         self._max_bytes = max_bytes
         self._max_of_tenant = max_bytes // TENANT_SHARE
         self._evict = evict

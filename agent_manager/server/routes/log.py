@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,10 +14,12 @@ from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
+from agent_manager.server.limits import TimeSlice
 from agent_manager.server.lookups import end_of_log, get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, read_errors
 from agent_manager.server.schemas.events import (
+    AppendedOut,
     AppendOut,
     EventIn,
     EventPage,
@@ -28,11 +29,10 @@ from agent_manager.server.schemas.events import (
     LogQuery,
     LogStreamQuery,
     StreamQuery,
-    append_out,
     event_out,
 )
 from agent_manager.server.streams import HELD_BYTES, EventStream, conversation_events, start_position
-from eventstore import ANY, ApplicationEvent, Event, EventData, Metadata, NewEvent
+from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, horizon
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
@@ -40,8 +40,6 @@ from projections.pages import PAGE_BYTES
 
 router = APIRouter(tags=["log"], route_class=AuthorizedRoute)
 
-VALIDATED_AT_ONCE = 10
-"""Events that are validated before the event loop runs other tasks: about a millisecond's work."""
 _STREAM: Responses = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A stream of events."}
 }
@@ -73,12 +71,14 @@ async def history(
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def append_events(context: CurrentContext, conversation: str, body: EventsIn) -> AppendOut:
+async def append_events(context: CurrentContext, conversation: str, body: EventsIn) -> Response:
     """Append events of any type to a conversation, all of them or none."""
-    events = await _new_events(body.events, context.new_id)
+    time_slice = TimeSlice(context.server_context.limits.turns, context.caller.tenant)
+    events = await _new_events(body.events, context.new_id, time_slice)
     resolved = await get_or_404(context.reader, conversation)
     expected = ANY if body.expected_version is None else body.expected_version
-    return append_out(await context.append(resolved.id, events, expected=expected), context.position)
+    result = await context.append(resolved.id, events, expected=expected)
+    return await _append_response(result, context.position, time_slice)
 
 
 @router.get(
@@ -148,8 +148,10 @@ async def _start(context: RequestContext, request: Request, query: StreamQuery) 
     return await end_of_log(context.store) if after is None else after
 
 
-async def _new_events(items: Sequence[Any], new_id: Callable[[str, int], UUID]) -> list[NewEvent]:
-    """Return the events of a body, validated a few at a time: thousands would block all other requests.
+async def _new_events(
+    items: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice
+) -> list[NewEvent]:
+    """Return the events of a body, validated in slices: thousands at once would block all other requests.
 
     Raises:
         RequestValidationError: They lack members of an event or have wrong ones; names all faults.
@@ -158,8 +160,7 @@ async def _new_events(items: Sequence[Any], new_id: Callable[[str, int], UUID]) 
     events: list[NewEvent] = []
     faults: list[Any] = []
     for number, item in enumerate(items):
-        if number % VALIDATED_AT_ONCE == 0:
-            await asyncio.sleep(0)
+        await time_slice.give_way()
         try:
             event = EventIn.model_validate(item)
         except ValidationError as error:
@@ -205,3 +206,25 @@ def _event_data(event: EventIn) -> EventData:
     except InvalidEvent as error:  # its path begins with the name of the class
         raise InvalidEvent(f"content.{error.path.partition('.')[2]}".rstrip("."), error.reason) from None
     return data
+
+
+async def _append_response(
+    result: AppendResult, convert: Callable[[int], int | str], time_slice: TimeSlice
+) -> Response:
+    """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events.
+
+    Args:
+        convert: Converts a position to what the caller may see.
+    """
+    items = []
+    for event in result.events:
+        items.append(AppendedOut.model_validate(event).with_position(convert).model_dump_json())
+        await time_slice.give_way()
+    whole = AppendOut(
+        conversation_id=result.events[-1].conversation_id,
+        position=convert(result.position),
+        version=result.version,
+        events=[],
+    )
+    begin = whole.model_dump_json(exclude={"events"}).removesuffix("}")
+    return Response(f'{begin},"events":[{",".join(items)}]}}', 201, media_type="application/json")

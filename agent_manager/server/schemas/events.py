@@ -111,7 +111,7 @@ class EventsIn(In):
     """Events to append to one conversation: all of them or none."""
 
     events: list[SkipValidation[EventIn]] = Field(min_length=1, max_length=10_000)
-    """Validated by the endpoint, a few at a time."""
+    """Validated by the endpoint, in slices."""
     expected_version: ExpectedVersion = None
 
 

@@ -25,6 +25,7 @@ from support.waiting import until_async
 
 from agent_manager.server import middleware
 from agent_manager.server.errors import Busy, TooMany
+from agent_manager.server.limits import WorkTurns
 from agent_manager.server.response_cache import LARGE_BYTES, PIECE_BYTES, BodyWriter, Spool
 from eventstore import (
     ApplicationEvent,
@@ -111,7 +112,7 @@ async def test_responses_that_clients_do_not_read_take_no_memory(
 @pytest.mark.any_server
 @given(st.lists(st.binary(max_size=3 * PIECE_BYTES), max_size=12), st.data())
 async def test_a_body_is_read_as_it_was_written(pieces: list[bytes], data: st.DataObject) -> None:
-    spool = Spool(2**30, lambda _: False)
+    spool = Spool(2**30, lambda _: False, WorkTurns())
     out = BodyWriter(spool, "tenant")
     for piece in pieces:
         await out.write(piece)
@@ -130,7 +131,7 @@ async def test_a_body_is_read_as_it_was_written(pieces: list[bytes], data: st.Da
 
 @pytest.mark.any_server
 async def test_bodies_together_take_no_more_than_their_budget() -> None:
-    spool = Spool(1000, lambda _: False)
+    spool = Spool(1000, lambda _: False, WorkTurns())
 
     async def body(tenant: str, size: int) -> Any:
         out = BodyWriter(spool, tenant)
