@@ -40,26 +40,34 @@ from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from projections import Reader
 from projections.pages import Page
 
-# What the server keeps for each tenant: opened when somebody of it asks, let go when it has long been idle
-
-MOST = 200
-"""Tenants for whom something is kept; more only while so many are served at the same time."""
+MAX_TENANTS = 200
+"""Tenants whose contexts are kept; more only while more are served at the same time."""
 RUNNING = 8
-"""Requests of a tenant that read, and that append, are carried out so many at a time: as many as its connections."""
+"""Reads, and appends, of a tenant that run at a time: as many as its connections."""
 LARGE_BYTES = 64 * 1024
-"""Requests with larger bodies are carried out one at a time for each tenant."""
+"""Requests with larger bodies run one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
-"""Requests for pages with more rows are carried out so many at a time: one is encoded while another is read."""
+"""Requests for pages with more rows run so many at a time: one is encoded while another is read."""
 FOLD_BYTES = 2 * 1024 * 1024
-"""Of contents that the manager of each keeps folded, about; that of the server's own tenant keeps more."""
+"""The approximate size of the folded conversations that a tenant's manager caches; the server's own caches more."""
+ANSWERING_SECONDS = 5.0
+"""The time that running answers have to finish when the server closes."""
+SLICED_EVENTS = 500
+"""An append of more events does not handle all of them in one step of the event loop."""
+CLAIMED = "claimed_actor"
+"""The member of an event's metadata that holds the actor named in the request, if that is not the caller."""
+
+_log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 
 class TenantContext:
-    """One tenant's.
+    """The context of a tenant, shared by its requests.
 
     Attributes:
-        manager: its conversations, agents and answers.
-        change_notifier: tells streams that their conversations have changed.
+        manager: The manager of the tenant's conversations, agents and answers.
+        change_notifier: Notifies the tenant's streams of changes to their conversations.
     """
 
     def __init__(self, store: EventStore, manager: AsyncManager) -> None:
@@ -73,12 +81,12 @@ class TenantContext:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody works with it."""
+        """Whether no request or answer uses the context."""
         return self._users == 0
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keeps it until the end of the block."""
+        """Keep the context open until the end of the block."""
         self._users += 1
         try:
             yield
@@ -87,7 +95,7 @@ class TenantContext:
 
     @asynccontextmanager
     async def turn_for(self, body_bytes: int, limit: int, *, appends: bool) -> AsyncIterator[None]:
-        """Carry out the block when it is the request's turn among those of the tenant.
+        """Run the block when it is the request's turn among those of its tenant.
 
         Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
         none of another tenant waits for long; those that read wait for workers, and must not hold up those that append.
@@ -106,21 +114,22 @@ class TenantContext:
 
     @property
     def written(self) -> Written:
-        """What was appended for the tenant through this server: its reads hold it."""
+        """What was appended for the tenant through this server, so that its reads include it."""
         return self.manager.written
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Close the notifier and the manager."""
         await self.change_notifier.close()
         await self.manager.__aexit__()
 
 
 class TenantContexts:
-    """Those of all tenants that were asked for last.
+    """The contexts of tenants: opened on demand, the least recently used closed first.
 
     Args:
-        manager: of the store's own tenant, which stays; whoever gives it closes it.
-        count: called with a tenant and the number of events that its manager has appended for answers.
+        manager: The manager of the store's own tenant; the caller closes it.
+        count: Called with a tenant and the number of events that its manager has appended for answers.
+        max_tenants: The number of contexts to keep.
     """
 
     def __init__(
@@ -128,82 +137,73 @@ class TenantContexts:
         store: EventStore,
         manager: AsyncManager,
         count: Callable[[str, int], None] = lambda tenant, events: None,
-        most: int = MOST,
+        max_tenants: int = MAX_TENANTS,
     ) -> None:
         self._store = store
         self._count = count
         manager.count_with(partial(count, manager.tenant))
-        self._most = most
+        self._max_tenants = max_tenants
         self.own = TenantContext(store, manager)
         self._others: OrderedDict[str, TenantContext] = OrderedDict()
         self._written: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
         return 1 + len(self._others)
 
     async def of(self, tenant: str) -> TenantContext:
-        """That of a tenant."""
+        """Return the context of a tenant."""
         if tenant == self.own.tenant:
             return self.own
         tenant_context = self._others.get(tenant)
         if tenant_context is None:
-            tenant_context = self._others[tenant] = self._opened(tenant)
+            tenant_context = self._others[tenant] = self._open(tenant)
             with tenant_context.in_use():
-                await self._shrink()
+                await self._close_idle()
         else:
             self._others.move_to_end(tenant)
         return tenant_context
 
     async def close(self) -> None:
-        """Closes all."""
+        """Close all contexts."""
         await self.own.change_notifier.close()
         while self._others:
             _, tenant_context = self._others.popitem()
             await tenant_context.close()
 
-    def _opened(self, tenant: str) -> TenantContext:
-        answer = self.own.manager.agent
-        apart = None if answer is None else TenantIsolatedAgent(answer)
-        manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
+    def _open(self, tenant: str) -> TenantContext:
+        agent = self.own.manager.agent
+        answer = None if agent is None else TenantIsolatedAgent(agent)
+        manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
         manager.count_with(partial(self._count, tenant))
         tenant_context = TenantContext(self._store, manager)
         tenant_context.written.note_position(self._written.pop(tenant, 0))
         return tenant_context
 
-    async def _shrink(self) -> None:
+    async def _close_idle(self) -> None:
         for tenant, tenant_context in list(self._others.items()):
-            if len(self) <= self._most:
+            if len(self) <= self._max_tenants:
                 return
             if tenant_context.is_idle and self._others.get(tenant) is tenant_context:
                 del self._others[tenant]
-                self._written[tenant] = tenant_context.written.position  # later reads still hold what was written
+                self._written[tenant] = tenant_context.written.position  # later reads still include it
                 await tenant_context.close()
 
 
-# What one server works with, and what it keeps between requests
-
-ANSWERING_SECONDS = 5.0
-"""How long answers that are under way may still take when the server closes."""
-
-_log = logging.getLogger(__name__)
-
-
 class ServerContext:
-    """One server's.
+    """The context of a server, shared by all requests.
 
     Args:
-        manager: of the store's own tenant.
-        authenticator: tells who bears a token.
-        sealing: seals what callers may keep but not read.
-        requires_tokens: whether nobody may ask without one.
-        allows_private: whether agents' cards may be fetched from addresses that are not global.
+        manager: The manager of the store's own tenant.
+        authenticator: Identifies the bearers of tokens.
+        sealing: Seals positions and cursors.
+        requires_tokens: Whether every request needs a token.
+        allows_private: Whether agents' cards may be fetched from addresses that are not global.
 
     Attributes:
-        reader: of the store's own tenant; its timeout is everybody's.
-        answering_seconds: how long answers that are under way may still take when the server closes. A message whose
-            answer did not come stays pending, and the next start says so.
-        closing: is set when the server closes; endless answers end then.
+        reader: The reader of the store's own tenant; its timeout applies to all requests.
+        answering_seconds: The time that running answers have to finish when the server closes. A message without its
+            answer stays pending, and the next start reports it.
+        closing: Is set when the server closes; streams end then.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ class ServerContext:
         self._answering: set[asyncio.Task[Any]] = set()
 
     def answer(self, tenant_context: TenantContext, accepted: Accepted) -> None:
-        """Has a message answered while the server goes on."""
+        """Start to answer a message."""
         task = asyncio.create_task(self._answer(tenant_context, accepted))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
@@ -245,34 +245,26 @@ class ServerContext:
             with tenant_context.in_use():
                 await tenant_context.manager.answer(accepted)
         except Exception:
-            # What an agent raises is stored as the outcome; this is the store itself. The message stays pending.
+            # An error of the agent is stored as the outcome; this is an error of the store. The message stays pending.
             _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
 
     def _count_answers(self, tenant: str, events: int) -> None:
-        """Count what answers append for a tenant: it cannot be refused, but what is requested next can."""
+        """Count what answers append against the tenant's limit: later requests can be refused, answers cannot."""
         if self.gate.requires_tokens:
             self.limits.events.spend([tenant], events)
 
     def close_streams(self) -> None:
-        """Ends the endless answers."""
+        """End all streams."""
         self.closing.set()
 
     async def close(self) -> None:
-        """Lets answers that are under way end."""
+        """Wait for running answers, then close the contexts of the tenants."""
         self.closing.set()
         if self._answering:
             await asyncio.wait(self._answering, timeout=self.answering_seconds)
         await cancel_and_wait(self._answering)
         await self.tenant_contexts.close()
         await self.read_your_writes.close()
-
-
-Row = TypeVar("Row")
-
-SLICED_EVENTS = 500
-"""An append of more events does not handle all of them in one step of the event loop."""
-CLAIMED = "claimed_actor"
-"""The member of an event's metadata that holds the actor named in the request, if that is not the caller."""
 
 
 class RequestContext:
