@@ -41,9 +41,9 @@ from agent_manager.conversation import ConversationFold, ConversationView
 from agent_manager.manager import Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, needs
 from agent_manager.server.context import CurrentContext, RequestContext
-from agent_manager.server.errors import Rejected, headers_of, members_of, status_of, title_of
 from agent_manager.server.idempotency import Kept
 from agent_manager.server.lookups import log_change_token, resolve
+from agent_manager.server.problems import Rejected, headers_of, members_of, status_of, title_of
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
 from agent_manager.server.routes.openapi import Responses, errors, read_errors
 from agent_manager.storage import LISTED

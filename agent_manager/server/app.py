@@ -18,7 +18,7 @@ A request passes through these steps, from top to bottom; each ends it with a pr
    :mod:`~agent_manager.server.response_cache`, which reuses the body while nothing has changed and sends it at the pace
    of the client. A stream (:mod:`~agent_manager.server.streams`) sends events as they are appended.
 
-Errors that an endpoint raises become responses here (:mod:`~agent_manager.server.errors`).
+Errors that an endpoint raises become responses here (:mod:`~agent_manager.server.problems`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from starlette.routing import Route
 from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
-from agent_manager.server.errors import Rejected, problem, problem_of, problem_of_refusal, problem_of_validation
 from agent_manager.server.middleware import RequestGuard
+from agent_manager.server.problems import Rejected, problem, problem_of, problem_of_refusal, problem_of_validation
 from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics
 from agent_manager.server.routes.openapi import problem_schema
 from eventstore.errors import EventStoreError

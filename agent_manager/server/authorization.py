@@ -38,10 +38,10 @@ from starlette.types import Scope as AsgiScope
 
 from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
 from agent_manager.auth import Scope as Access
-from agent_manager.server.errors import BadToken, NotAllowed, NoToken, Rejected, problem_of, problem_of_refusal
 from agent_manager.server.idempotency import PARAMETER, Kept
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, problem_of, problem_of_refusal
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from eventstore.errors import EventStoreError
 from eventstore.vocabulary import Json

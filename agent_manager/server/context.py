@@ -25,10 +25,10 @@ from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.server.authorization import RequestAuthenticator, limit_keys_of
-from agent_manager.server.errors import NotAllowed
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Counters, Limits
 from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYourWrites, log_change_token, visible_ids
+from agent_manager.server.problems import NotAllowed
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.sealed_tokens import TokenSealer

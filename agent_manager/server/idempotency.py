@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Identity
-from agent_manager.server.errors import Rejected, status_of
+from agent_manager.server.problems import Rejected, status_of
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, InputError, printable

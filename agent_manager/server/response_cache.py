@@ -44,8 +44,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_manager.auth import Identity
-from agent_manager.server.errors import Busy, TooMany
 from agent_manager.server.limits import TENANT_SHARE, TimeSlice, WorkTurns
+from agent_manager.server.problems import Busy, TooMany
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.errors import DiskFull, InputError

@@ -24,8 +24,8 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import middleware
-from agent_manager.server.errors import Busy, TooMany
 from agent_manager.server.limits import WorkTurns
+from agent_manager.server.problems import Busy, TooMany
 from agent_manager.server.response_cache import LARGE_BYTES, PIECE_BYTES, BodyWriter, Spool
 from eventstore import (
     ApplicationEvent,
