@@ -41,7 +41,7 @@ from agent_manager.conversation import ConversationFold, ConversationView
 from agent_manager.manager import Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, needs
 from agent_manager.server.context import CurrentContext, RequestContext
-from agent_manager.server.idempotency import Kept
+from agent_manager.server.idempotency import StoredResponse
 from agent_manager.server.lookups import log_change_token, resolve
 from agent_manager.server.problems import Rejected, headers_of, members_of, status_of, title_of
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
@@ -74,10 +74,10 @@ class RpcRoute(AuthorizedRoute):
 
         return handle_errors
 
-    async def repeated(self, request: Request, kept: Kept) -> Response:
+    async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the stored result as the response to a repeated call, which may have another id."""
         await _read_call(request)
-        return _success(request, json.loads(kept.body)["result"])
+        return _success(request, json.loads(stored.body)["result"])
 
     def refusal(self, request: Request, error: Rejected | EventStoreError) -> Response:
         """Return the JSON-RPC error."""

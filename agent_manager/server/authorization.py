@@ -38,7 +38,7 @@ from starlette.types import Scope as AsgiScope
 
 from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
 from agent_manager.auth import Scope as Access
-from agent_manager.server.idempotency import PARAMETER, Kept
+from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
 from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, problem_of, problem_of_refusal
@@ -277,14 +277,14 @@ class AuthorizedRoute(APIRoute):
                 server_context = request.app.state.server_context
                 server_context.limits.events.check(request.state.shares)  # one before it may have spent them
                 once = server_context.idempotency.once
-                answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
-            return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
+                answer: Response | StoredResponse = await once(request, request.state.identity, lambda: handle(request))
+            return await self.repeated(request, answer) if isinstance(answer, StoredResponse) else answer
 
         return handle_in_turn
 
-    async def repeated(self, request: Request, kept: Kept) -> Response:
+    async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """The answer to a repetition."""
-        return kept.response()
+        return stored.response()
 
     async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answers, or refuses."""

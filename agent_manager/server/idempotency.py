@@ -72,7 +72,7 @@ class IdempotencyKeyReused(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredResponse:
     """The stored response to the first request with a key."""
 
     status: int
@@ -95,7 +95,7 @@ class Idempotency:
 
     async def once(
         self, request: Request, identity: Identity, handle: Callable[[], Awaitable[Response]]
-    ) -> Response | Kept:
+    ) -> Response | StoredResponse:
         """Carry out a request, or return the stored response if a request with its key was carried out before.
 
         While the request is carried out, its state holds the claim: an id that is derived from the key, its tenant, its
@@ -120,7 +120,7 @@ class Idempotency:
             if bytes(first) != digest:
                 raise IdempotencyKeyReused(key)
             if status is not None:
-                return Kept(status, *response_columns)
+                return StoredResponse(status, *response_columns)
             request.state.claim = claim
             try:
                 response = await handle()

@@ -138,14 +138,14 @@ async def send_message(context: CurrentContext, conversation: str, message: Mess
 
 
 @router.get("/pending", response_model=PendingOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_pending(context: CurrentContext, request: Request) -> Response:
+async def pending(context: CurrentContext, request: Request) -> Response:
     """List the messages that await an answer, oldest first."""
 
     async def write(out: BodyWriter) -> None:
         await write_list(
             out,
             await context.manager.pending(),
-            lambda pending: PendingMessage.model_validate(pending).with_position(context.position).to_bytes(),
+            lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
         )
 
     return await context.read_log(request, write)
