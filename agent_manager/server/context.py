@@ -32,9 +32,9 @@ from agent_manager.server.problems import NotAllowed
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.sealed_tokens import TokenSealer
-from agent_manager.server.streams import ChangeNotifier, EventStream
+from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.storage import Written
-from eventstore import ANY, AppendResult, Event, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
+from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from projections import Reader
@@ -227,6 +227,7 @@ class ServerContext:
         self.response_cache = ResponseCache(
             store.settings.answer_bytes, store.settings.request_seconds, self.limits.turns
         )
+        self.streams = SharedStreams(store, self.limits.turns)
         self.summaries = SummaryCache()
         self.closing = asyncio.Event()
         self.read_your_writes = ReadYourWrites(store)
@@ -517,11 +518,11 @@ class RequestContext:
             is_large=is_large,
         )
 
-    def stream(self, request: Request, events: AsyncIterator[Event], after: int) -> EventStream:
-        """Return the response that streams events as long as the caller is authorized."""
+    def stream(self, request: Request, source: EventSource, after: int) -> EventStream:
+        """Return the response that streams the events of a source as long as the caller is authorized."""
         server_context = self.server_context
         return EventStream(
-            events,
+            server_context.streams.follow(source, self.caller.tenant, after),
             after,
             closing=server_context.closing,
             stream_limit=server_context.limits.streams.one(*self.shares),

@@ -31,7 +31,7 @@ from agent_manager.server.schemas.events import (
     StreamQuery,
     event_out,
 )
-from agent_manager.server.streams import HELD_BYTES, EventStream, conversation_events, start_position
+from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
 from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, horizon
@@ -94,8 +94,8 @@ async def stream_conversation(
     """Stream the events of a conversation as server-sent events; resumes after `Last-Event-ID`."""
     resolved = await get_or_404(context.reader, conversation)
     after = await _start(context, request, query)
-    notifier = context.tenant_context.change_notifier
-    return context.stream(request, conversation_events(context.reader, notifier, resolved.id, after), after)
+    source = conversation_source(context.reader, context.tenant_context.change_notifier, resolved.id)
+    return context.stream(request, source, after)
 
 
 @router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
@@ -132,11 +132,7 @@ async def stream_log(
     """Stream the events of all conversations as server-sent events; resumes after `Last-Event-ID`."""
     Filter(query.type, query.actor)  # raises while the response can still have an error status
     after = await _start(context, request, query)
-    tenant, user = context.caller.tenant, context.caller.user
-    events = context.store.subscribe(
-        after=after, types=query.type, actor=query.actor, tenant=tenant, user=user, held_bytes=HELD_BYTES
-    )
-    return context.stream(request, events, after)
+    return context.stream(request, log_source(context.store, context.caller, query.type, query.actor), after)
 
 
 def _encode(event: Event) -> bytes:

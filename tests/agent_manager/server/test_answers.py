@@ -169,13 +169,13 @@ async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Set
 
 async def test_a_list_that_is_not_paged_counts_against_the_budget(settings: Settings) -> None:
     async with limited(settings, answer_bytes=200_000) as here:
-        trip = uuid4()
         members = [ConversationShared(user=f"{number} {'x' * 200}", access="read") for number in range(600)]
-        await here.store.append(trip, [ConversationCreated(name=""), *members[:200]])
-        listed = await here.client.get(f"/v1/conversations/{trip}/members")
+        few, many = uuid4(), uuid4()
+        await here.store.append(few, [ConversationCreated(name=""), *members[:200]])
+        await here.store.append(many, [ConversationCreated(name=""), *members])
+        listed = await here.client.get(f"/v1/conversations/{few}/members")
         assert {item["user"] for item in listed.json()["items"]} == {member.user for member in members[:200]}
-        await here.store.append(trip, members[200:])
-        refused = await here.client.get(f"/v1/conversations/{trip}/members")
+        refused = await here.client.get(f"/v1/conversations/{many}/members")
         assert (refused.status_code, refused.json()["title"]) == (422, "InputError"), refused.text
 
 

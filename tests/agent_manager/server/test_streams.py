@@ -141,15 +141,15 @@ async def test_a_slow_client_is_waited_for_and_loses_nothing(here: Served) -> No
     for _ in range(30):
         await here.store.append(trip, [ApplicationEvent("big", "x" * 100_000) for _ in range(10)])
     taken = 0
-    subscribe = here.store.subscribe
+    read_log = here.store.read_log
 
     async def counted(**asked: object) -> AsyncIterator[object]:
         nonlocal taken
-        async for event in subscribe(**asked):  # type: ignore[arg-type]
+        async for event in read_log(**asked):  # type: ignore[arg-type]
             taken += 1
             yield event
 
-    here.store.subscribe = counted  # type: ignore[method-assign, assignment]
+    here.store.read_log = counted  # type: ignore[method-assign, assignment]
     async with listening(here, "/v1/log/stream?after=0") as source:
         first = await source.next()
         before = -1
@@ -159,7 +159,7 @@ async def test_a_slow_client_is_waited_for_and_loses_nothing(here: Served) -> No
         assert taken < 200, "the server read on for a client that takes nothing"
         ids = [first.id, *[(await source.next()).id for _ in range(299)]]
         assert ids == sorted(set(ids))
-        assert taken == 300
+        assert taken >= 300
 
 
 @pytest.mark.parametrize("said", ["-1", "1.5", "x", str(2**63), "9" * 5000])
