@@ -42,6 +42,9 @@ READ_TABLES = ("conversations", "messages", "tasks", "actors")
 HIGHEST_POSITION = 2**63 - 1
 MAX_APPLIERS = 4
 """Connections over which reads apply events."""
+BATCH_EVENTS = 500
+"""Events that a read applies in one transaction. A worker that comes to one of its partitions waits for its end, while
+the worker holds other partitions, which other tenants may wait for."""
 MAX_LAG = 5_000
 """Events that a read applies itself at most; if the tables are further behind, it waits for the workers."""
 
@@ -210,7 +213,7 @@ class ReadYourWrites:
                     await self._apply(behind, partitions, until)
 
     async def _apply(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
-        applier = self._idle.pop() if self._idle else await Applier.open(self._store)
+        applier = self._idle.pop() if self._idle else await Applier.open(self._store, BATCH_EVENTS)
         try:
             for projection in projections:
                 registered = await applier.register(projection)
