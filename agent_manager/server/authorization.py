@@ -37,7 +37,6 @@ from starlette.types import Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
-from agent_manager.auth import Scope as Access
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
@@ -236,34 +235,38 @@ def limit_keys_of(identity: Identity) -> tuple[str, ...]:
     return identity.tenant, f"{identity.tenant}\0{identity.user or ''}\0{identity.actor}"
 
 
-# The route class of every endpoint: authenticates, checks the scope, and applies rate and concurrency limits
+# The route class of all endpoints
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class AuthorizedRoute(APIRoute):
-    """An endpoint.
+    """A route that identifies the caller, applies the limits and checks the scope before it reads the body.
+
+    FastAPI documents overriding ``get_route_handler``, which is used for turns and idempotency. Admission overrides
+    Starlette's ``handle`` instead, because only there are the ASGI messages at hand: the caller is admitted before the
+    first of them is read, and the bytes of the body are counted as they arrive.
 
     Raises:
-        TypeError: it does not declare its kind of data, see :mod:`agent_manager.server.authorization`.
+        TypeError: The endpoint does not declare its kind of data.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        extra = named.get("openapi_extra")
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        extra = options.get("openapi_extra")
         self.requirement = Requirement(extra)
         self.needed = self.requirement.scope
-        self.appends = self.needed in (Access.WRITE, Access.ADMIN)
-        super().__init__(*given, **named)
+        self.appends = self.needed in (Scope.WRITE, Scope.ADMIN)
+        super().__init__(*arguments, **options)
         if self.takes_key:
             self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
 
     @property
     def takes_key(self) -> bool:
-        """Whether the endpoint honours an idempotency key: it does if it is a POST that may change something."""
+        """Whether the endpoint honours an idempotency key: it does if it is a POST that may write."""
         return "POST" in (self.methods or ()) and self.appends
 
     def get_route_handler(self) -> Handler:
-        """Return what answers: in the tenant's turn, and a repetition with an idempotency key as the first request."""
+        """Return a handler that waits for the request's turn, and runs a request with an idempotency key once."""
         handle = super().get_route_handler()
         if self.needed is None:
             return handle
@@ -275,7 +278,7 @@ class AuthorizedRoute(APIRoute):
                 if not self.takes_key:
                     return await handle(request)
                 server_context = request.app.state.server_context
-                server_context.limits.events.check(request.state.shares)  # one before it may have spent them
+                server_context.limits.events.check(request.state.shares)  # a request before it may have spent them
                 once = server_context.idempotency.once
                 answer: Response | StoredResponse = await once(request, request.state.identity, lambda: handle(request))
             return await self.repeated(request, answer) if isinstance(answer, StoredResponse) else answer
@@ -283,11 +286,11 @@ class AuthorizedRoute(APIRoute):
         return handle_in_turn
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
-        """The answer to a repetition."""
+        """Return the response to a repetition of a request with an idempotency key."""
         return stored.response()
 
     async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Answers, or refuses."""
+        """Handle a request, or reject it."""
         decode_parameters(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
@@ -316,18 +319,18 @@ class AuthorizedRoute(APIRoute):
                 await super().handle(scope, counted, send)
 
     async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
-        """Let a request in; return whose shares of the limits it takes."""
+        """Admit a request; return the keys of the limits that it counts against."""
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
         with ExitStack() as identifying:
-            if not server_context.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
+            if not server_context.gate.knows(request.headers):  # others may share the proxy
                 identifying.enter_context(limits.identifying.one(_network_of(request)))
             identity = await server_context.gate.identify(request.headers)
         shares = request.state.shares = limit_keys_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)
         if self.appends:
-            limits.events.check(shares)  # before the body is read, which costs more than anything else
+            limits.events.check(shares)  # before the body is read, which costs most
         places.enter_context(limits.requests.one(*shares))
         for needed in self.requirement.scopes(request.query_params):
             if not identity.may(needed):
@@ -337,12 +340,12 @@ class AuthorizedRoute(APIRoute):
         return shares
 
     def refusal(self, request: Request, error: Rejected | EventStoreError) -> Response:
-        """How it is said that nobody gets in."""
+        """Return the response to a request that is not admitted."""
         return problem_of_refusal(error) if isinstance(error, Rejected) else problem_of(error)
 
 
 async def _wait_to_refuse(request: Request) -> None:
-    """Wait until a refusal may be answered. Meanwhile another connection may take the place of this one."""
+    """Wait until a rejection may be sent. Meanwhile another connection may displace this one."""
     shares: Sequence[str] = getattr(request.state, "shares", ())
     key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
     seconds = request.app.state.server_context.limits.refusals.delay(key, asyncio.get_running_loop().time())
@@ -362,8 +365,8 @@ def _limit_of(request: Request) -> int:
 
 
 async def _size_of(request: Request) -> int:
-    """Return the size of a body, which is kept for whoever reads it next."""
+    """Return the size of the body. Starlette keeps the body for the endpoint."""
     try:
         return len(await request.body())
-    except (ClientDisconnect, Rejected) as error:  # of the guard, which makes the answer to its refusals itself
+    except (ClientDisconnect, Rejected) as error:  # RequestGuard responds to its rejections itself
         raise HTTPException(400, f"the body is not complete: {error}") from None
