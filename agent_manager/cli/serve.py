@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import shlex
 import shutil
 import socket
@@ -20,6 +19,7 @@ from agent_manager.agents.factory import choose
 from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
 from agent_manager.cli.project import say, work
 from agent_manager.factory import AsyncManager
+from agent_manager.server.context import OWN_FOLD_BYTES
 from agent_manager.server.serve import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -111,13 +111,9 @@ async def _http(
     said = store.settings.answer
     answer = choose(said, allow_private=may_fetch_private(store.settings, listening)) if said else None
     async with (
-        AsyncManager(store, answer=answer, runs_worker=False) as manager,
+        AsyncManager(store, answer=answer, runs_worker=False, fold_bytes=OWN_FOLD_BYTES) as manager,
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as server_context,
     ):
-        # What is loaded by now stays. The garbage collector would go through it, with the event loop standing still for
-        # some tenths of a second, again and again while a large answer is made.
-        gc.collect()
-        gc.freeze()
         url = url_of(listening, has_tls=tls is not None)
         say("HTTP", f"{url}; GET {url}/openapi.json describes it")
         if port is None and listening.getsockname()[1] != DEFAULT_PORT:

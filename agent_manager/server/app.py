@@ -35,6 +35,7 @@ from starlette.routing import Route
 from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
+from agent_manager.server.limits import largest_body
 from agent_manager.server.middleware import RequestGuard
 from agent_manager.server.problems import Rejected, problem, problem_of, problem_of_refusal, problem_of_validation
 from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics
@@ -85,7 +86,7 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
     settings = server_context.store.settings
     app.add_middleware(
         RequestGuard,
-        max_body_bytes=2 * settings.max_content_bytes + 65536,
+        max_body_bytes=largest_body(settings),
         body_seconds=settings.body_seconds,
         names=names,
         counters=server_context.counters,

@@ -40,7 +40,16 @@ from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
-from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, problem_of, problem_of_refusal
+from agent_manager.server.problems import (
+    BadToken,
+    NotAllowed,
+    NoToken,
+    Rejected,
+    TooLarge,
+    TooSlow,
+    problem_of,
+    problem_of_refusal,
+)
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from eventstore.errors import EventStoreError
 from eventstore.vocabulary import Json
@@ -310,12 +319,15 @@ class AuthorizedRoute(APIRoute):
             )
             limits = request.app.state.server_context.limits
 
-            async def counted() -> Message:
-                message = await receive()
-                limits.bytes.spend(shares, len(message.get("body", b"")))
-                return message
+            with tenant_context.in_use(), limits.bodies.request(tenant_context.tenant) as count_bytes:
 
-            with tenant_context.in_use():
+                async def counted() -> Message:
+                    message = await receive()
+                    size = len(message.get("body", b""))
+                    count_bytes(size)
+                    limits.bytes.spend(shares, size)
+                    return message
+
                 await super().handle(scope, counted, send)
 
     async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
@@ -368,5 +380,5 @@ async def _size_of(request: Request) -> int:
     """Return the size of the body. Starlette keeps the body for the endpoint."""
     try:
         return len(await request.body())
-    except (ClientDisconnect, Rejected) as error:  # RequestGuard responds to its rejections itself
+    except (ClientDisconnect, TooLarge, TooSlow) as error:  # RequestGuard responds to its rejections itself
         raise HTTPException(400, f"the body is not complete: {error}") from None

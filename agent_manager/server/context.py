@@ -48,8 +48,10 @@ LARGE_BYTES = 64 * 1024
 """Requests with larger bodies run one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
 """Requests for pages with more rows run so many at a time: one is encoded while another is read."""
-FOLD_BYTES = 2 * 1024 * 1024
-"""The approximate size of the folded conversations that a tenant's manager caches; the server's own caches more."""
+OWN_FOLD_BYTES = 64 * 1024 * 1024
+FOLD_BYTES = OWN_FOLD_BYTES // MAX_TENANTS
+"""The approximate sizes of the folded conversations that the manager of the server's own tenant, and that of each other
+tenant, caches."""
 ANSWERING_SECONDS = 5.0
 """The time that running answers have to finish when the server closes."""
 SLICED_EVENTS = 500

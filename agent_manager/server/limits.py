@@ -305,6 +305,67 @@ class TimeSlice:
             self._began = time.perf_counter()
 
 
+# Memory that request bodies take
+
+BODY_BYTES = 64 * 1024 * 1024
+"""Of all request bodies that are read or worked on, unless a few of the largest that is allowed take more."""
+
+
+def largest_body(settings: Settings) -> int:
+    """Return the bytes that the body of one request may take."""
+    return 2 * settings.max_content_bytes + 65536
+
+
+class BodyBudget:
+    """Bytes of request bodies in memory, of which each tenant may have a part.
+
+    A body counts from when its bytes are read until the end of its request.
+
+    Args:
+        most: bytes of all tenants.
+
+    Attributes:
+        taken: bytes now.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of_tenant = most // TENANT_SHARE
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        return self._taken.total()
+
+    @contextmanager
+    def request(self, tenant: str) -> Iterator[Callable[[int], None]]:
+        """Provide a function that counts bytes of a request's body until the end of the block.
+
+        The function raises TooMany if the tenant has its part already, and Busy if all tenants together have all.
+        """
+        held = 0
+
+        def count(size: int) -> None:
+            nonlocal held
+            if self._taken[tenant] + size > self._of_tenant:
+                raise TooMany(
+                    f"the bodies of your requests under way take {self._of_tenant:,} bytes already: send fewer or "
+                    "smaller requests at a time",
+                    "body bytes",
+                )
+            if self.taken + size > self._most:
+                raise Busy(f"request bodies take {self._most:,} bytes already: come again", "body bytes")
+            self._taken[tenant] += size
+            held += size
+
+        try:
+            yield count
+        finally:
+            self._taken[tenant] -= held
+            if not self._taken[tenant]:
+                del self._taken[tenant]
+
+
 def _parts(most: int) -> tuple[int, int]:
     of_tenant = max(1, most // TENANT_SHARE)
     return of_tenant, max(1, of_tenant // CALLER_SHARE)
@@ -321,6 +382,7 @@ class Limits:
         requests: that are under way.
         streams: endless answers.
         turns: to do slices of work in the event loop.
+        bodies: bytes of request bodies in memory.
         refusals: the pace at which they are answered.
     """
 
@@ -341,6 +403,7 @@ class Limits:
         self.refusals = Refusals(REFUSALS_PER_SECOND, REFUSAL_SECONDS)
         self.streams = ConcurrencyLimit("open streams", streams, _parts(streams), "EVENTSTORE_MAX_STREAMS")
         self.turns = WorkTurns()
+        self.bodies = BodyBudget(max(BODY_BYTES, 2 * TENANT_SHARE * largest_body(settings)))
 
 
 def _shared(what: str, of_tenant: float, setting: str) -> SharedTokenBuckets:

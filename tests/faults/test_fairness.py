@@ -19,7 +19,7 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import psutil
@@ -41,6 +41,9 @@ PAUSE_SECONDS = 0.015
 HALF_OPEN = 10_000
 OTHER_FILES = 200
 """That a server has open besides the connections that it keeps; some are being ended."""
+MOST_MEMORY = 1024 * 2**20
+"""That the server takes with the default settings, whatever anybody does."""
+LARGE_MESSAGES, MEMORY_SECONDS = 16, 40
 LONGEST_SECONDS = 5.0
 """That any request may take on a busy machine."""
 TIMES = 3
@@ -233,6 +236,31 @@ async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
         bound = TIMES * max(FLOOR_SECONDS, at_rest.percentile(what))
         assert under_attack.percentile(what, 50) < bound, report
         assert under_attack.percentile(what, 100) < LONGEST_SECONDS, report
+
+
+async def test_memory_of_the_server_is_bounded(site: Site) -> None:
+    """Two tenants hold as many of the largest bodies as they may, and one attacks in all other ways meanwhile."""
+    server = psutil.Process(site.process.pid)
+    attacker = PlainClient(site.address, site.tokens[0])
+    path = f"/v1/conversations/{site.target}/messages"
+    for _ in range(LARGE_MESSAGES):
+        answer = await attacker.request("POST", path, {"role": "user", "content": "x" * 500_000})
+        assert answer.status == 201, answer
+    attacker.close()
+    both = replace(site, tokens=[*site.tokens, site.token], client=PlainClient(site.address, site.token))
+    most = before = server.memory_info().rss
+    attacks = [
+        asyncio.create_task(site.attacked((*KINDS, "unread"), MEMORY_SECONDS, Times())),
+        asyncio.create_task(both.attacked(("held",), MEMORY_SECONDS, Times())),
+    ]
+    while not all(attack.done() for attack in attacks):
+        most = max(most, server.memory_info().rss)
+        await asyncio.wait(attacks, timeout=0.1)
+    print(
+        f"memory: {before / 2**20:.0f} MB at rest, {most / 2**20:.0f} MB at most; {[each.result() for each in attacks]}"
+    )
+    both.client.close()
+    assert most < MOST_MEMORY
 
 
 @pytest.mark.slow

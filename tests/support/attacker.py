@@ -21,9 +21,12 @@ from support.plainhttp import PlainClient
 
 SEARCH_WORDS, WORD_LETTERS = 40, 24
 BULK = 10_000
+LARGEST_BODY = 2 * 1024 * 1024 + 65536
+"""What the server takes by default."""
+UNREAD_SECONDS = 20
 PAUSE_SECONDS = 0.02
 """After a refusal: whoever attacks does not wait as long as they are told, but costs their own processor little."""
-PER_KEY = {"search": 8, "body": 70, "stream": 130, "bulk": 2, "page": 4}
+PER_KEY = {"search": 8, "body": 70, "stream": 130, "bulk": 2, "page": 4, "held": 30, "unread": 20}
 """Requests at a time, for each key."""
 
 
@@ -73,6 +76,31 @@ class Attacker:
             answered.cancel()
             client.close()
 
+    async def _held(self, client: PlainClient) -> int:
+        """Send all of the largest body but its last byte."""
+        reader, writer = await client.open()
+        writer.write(client.head("POST", f"/v1/conversations/{self._conversation}/messages", LARGEST_BODY))
+        try:
+            with suppress(OSError):  # it may be refused before it is read
+                writer.write(b" " * (LARGEST_BODY - 1))
+                await writer.drain()
+            return int((await reader.readuntil(b"\r\n")).split()[1])
+        finally:
+            client.close()
+
+    async def _unread(self, client: PlainClient) -> int:
+        """Ask for the largest page and take nothing of it but its first line."""
+        reader, writer = await client.open()
+        writer.write(client.head("GET", f"/v1/conversations/{self._conversation}/messages?limit=1000&{words()}", 0))
+        try:
+            status = int((await reader.readuntil(b"\r\n")).split()[1])
+            self.statuses["unread", status] += 1
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(UNREAD_SECONDS)
+            return status
+        finally:
+            client.close()
+
     async def _stream(self, client: PlainClient) -> int:
         """Listen to everything that the tenant writes."""
         reader, writer = await client.open()
@@ -105,7 +133,7 @@ async def attack(host: str, port: str, kinds: str, conversation: str, *tokens: s
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     tasks = [asyncio.create_task(one.run(kind)) for one in attackers for kind in kinds.split(",")]
-    wanted = set(kinds.split(",")) - {"body"}  # which has an answer only when the server has had enough
+    wanted = set(kinds.split(",")) - {"body", "held"}  # which have answers only when the server has had enough
     while wanted - {kind for one in attackers for kind, _ in one.statuses}:
         await asyncio.wait(tasks, timeout=0.05, return_when=asyncio.FIRST_EXCEPTION)
     print("attacking", flush=True)

@@ -163,15 +163,19 @@ async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -
 async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
     async with limited(settings, body_seconds=0.3) as here:
         async with connected(here, HALF.format("")) as (reader, writer):
-            reading = asyncio.create_task(reader.read())
+            # Not until the end of the connection: it may be reset, as the server does not read what comes after the
+            # answer.
+            reading = asyncio.create_task(reader.readuntil(b"EVENTSTORE_BODY_SECONDS"))
             while not reading.done():  # what trickles in does not lengthen the time
                 writer.write(b" ")
                 await asyncio.wait([reading], timeout=0.05)
-            head, _, body = reading.result().partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 408 ")
-        assert b"EVENTSTORE_BODY_SECONDS" in body
+        assert reading.result().startswith(b"HTTP/1.1 408 ")
         assert here.server_context.counters.number("http_refused", reason="slow body") == 1
-        assert here.server_context.limits.requests.taken == 0
+
+        async def has_ended() -> bool:
+            return here.server_context.limits.requests.taken == 0
+
+        await until_async(has_ended, "the request has ended")
         assert (await here.client.get("/v1/conversations")).json()["items"] == []
 
 
@@ -220,12 +224,14 @@ async def test_of_more_connections_than_there_may_be_the_oldest_silent_one_is_cl
         assert ended.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1" in ended
 
-        answering = [await stack.enter_async_context(connected(here, HALF.format(""))) for _ in range(3)]
+        answering = []
+        for number in range(3):  # one by one: a connection whose request was not read yet may be displaced
+            answering.append(await stack.enter_async_context(connected(here, HALF.format(""))))
 
-        async def are_taken() -> bool:
-            return here.server_context.limits.requests.taken == 3
+            async def is_taken(taken: int = number + 1) -> bool:
+                return here.server_context.limits.requests.taken == taken
 
-        await until_async(are_taken, "all connections are being answered")
+            await until_async(is_taken, "the connection is being answered")
         async with connected(here, request) as (reader, _):
             assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503 ")
         answering[0][1].transport.abort()
