@@ -1,16 +1,17 @@
 """Messages and files as the A2A demo's client sends and lists them.
 
-Only the names of members that A2A defines are changed, and only where it defines them; data, metadata and
-whatever else a message holds stays as it was sent.
+The client writes the Python names of members (``message_id``); A2A's names are different (``messageId``). Only members
+that A2A defines are renamed, and only where A2A defines them; data, metadata and unknown members stay as they were
+sent.
 
-Clients read all of a list or nothing: one message that they do not understand costs them the others. So a client gets
-everything in the shape that it names (A2A-Version), else a conversation in that of its first message, which is its
-user's, also what an agent of the other version has said; and a list of conversations of both shapes in 0.3, which a
-client without a version speaks. And conversations that were imported, or written through
-``/v1``, hold messages of other kinds, with ``content`` and further roles.
+Clients can read a whole list or nothing of it: one message that they do not understand costs them the others. So all
+messages of a list are in one A2A version. A client gets the version that it requests (``A2A-Version``). Otherwise a
+conversation is in the version of its first message, which is its user's, even if an agent answered in the other; and a
+list of conversations of both versions is in 0.3, which clients that request no version understand. Conversations that
+were imported, or written through ``/v1``, also hold messages in no version of A2A, with ``content`` and other roles.
 
-The id of a file says where it stands in the log: conversation, version, number of the part. So it means the same
-after a restart and on every server, and nothing has to be remembered.
+The id of a file is its place in the log: conversation, version, number of the part. So it means the same after a
+restart and on every server, and nothing must be stored for it.
 """
 
 from __future__ import annotations
@@ -28,130 +29,128 @@ from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.a2a import Version, agent_role, invalid_member, message_in_version, text_part, version_of
+from agent_manager.a2a import Json, Version, agent_role, invalid_member, message_in_version, text_part, version_of
 from agent_manager.conversation import ConversationFold, ConversationView
 from agent_manager.manager import Manager, Summary, summary
 from agent_manager.server.lookups import visible_ids
-from agent_manager.server.schemas.common import Json
 from agent_manager.wire_classes import repaired
 from eventstore import MessageAdded, sent_message
 from eventstore.errors import InputError, InvalidEvent, NotFound, printable
 from eventstore.ids import derived_uuid
 from projections import Reader
 
-# Messages as the demo's client sends them: it writes Python's names of the members, and A2A has others
+# Reading messages
 
-_MESSAGE = {
+_MESSAGE_NAMES = {
     "message_id": "messageId",
     "context_id": "contextId",
     "task_id": "taskId",
     "reference_task_ids": "referenceTaskIds",
 }
-_PART = {"media_type": "mediaType"}
-_FILE = {"mime_type": "mimeType"}
+_PART_NAMES = {"media_type": "mediaType"}
+_FILE_NAMES = {"mime_type": "mimeType"}
 _ROLES = ("user", "agent", "ROLE_USER", "ROLE_AGENT")
 
 
-def read_message(given: Any) -> Json:
-    """The message with the names that A2A has.
+def read_message(params: Any) -> Json:
+    """Return the message of a call with A2A's names of members.
 
     Raises:
-        InvalidEvent: it is none; says what is wrong with it.
+        InvalidEvent: It is not a valid message; names the member.
     """
-    if not isinstance(given, dict):
-        raise InvalidEvent("params", "is no message: send an object with messageId, role and parts")
-    message = _renamed(given, _MESSAGE)
+    if not isinstance(params, dict):
+        raise InvalidEvent("params", "is not a message: send an object with messageId, role and parts")
+    message = _renamed(params, _MESSAGE_NAMES)
     for name in ("messageId", "contextId", "taskId"):
         if not isinstance(message.get(name), str) and (name == "messageId" or message.get(name) is not None):
-            raise InvalidEvent(f"params.{name}", "is missing, or no text")
+            raise InvalidEvent(f"params.{name}", "is missing, or not a string")
     if message.get("role") not in _ROLES:
         raise InvalidEvent("params.role", f"{message.get('role')!r:.80} is not one of {', '.join(_ROLES)}")
     parts = message.get("parts")
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise InvalidEvent("params.parts", "is no list of parts")
-    message["parts"] = [_part(part) for part in parts]
+        raise InvalidEvent("params.parts", "is not a list of parts")
+    message["parts"] = [_read_part(part) for part in parts]
     fault = invalid_member(message, version_of(message))
     if fault is not None:
         raise InvalidEvent(f"params.{fault.path}", fault.reason)
     return message
 
 
-def _part(given: Json) -> Json:
-    part = _renamed(given, _PART)
-    if isinstance(part.get("file"), dict):
-        part["file"] = _renamed(part["file"], _FILE)
-    return part
+def _read_part(part: Json) -> Json:
+    renamed = _renamed(part, _PART_NAMES)
+    if isinstance(renamed.get("file"), dict):
+        renamed["file"] = _renamed(renamed["file"], _FILE_NAMES)
+    return renamed
 
 
-def _renamed(given: Json, names: dict[str, str]) -> Json:
-    """The same members in the same order; where both names are there, each stays."""
-    return {names[name] if name in names and names[name] not in given else name: value for name, value in given.items()}
+def _renamed(value: Json, names: dict[str, str]) -> Json:
+    """Return the members in their order under A2A's names; a member that has both names keeps both."""
+    return {names[name] if name in names and names[name] not in value else name: each for name, each in value.items()}
 
 
-# In which shape of A2A the demo's endpoints speak, and messages that were sent in no shape of A2A in one
+# Listing messages
 
 
 def requested_version(request: Request) -> Version | None:
-    """The shape that the client names; None where it names none.
+    """Return the A2A version that the client requests; None if it requests none.
 
     Raises:
-        InputError: it names another.
+        InputError: The version is unknown.
     """
-    said = request.headers.get("a2a-version", "").strip()
-    if not said:
+    header = request.headers.get("a2a-version", "").strip()
+    if not header:
         return None
-    if said == "0.3" or said.startswith("0.3."):
+    if header == "0.3" or header.startswith("0.3."):
         return "0.3"
-    if said == "1" or said.startswith("1."):
+    if header == "1" or header.startswith("1."):
         return "1.0"
-    raise InputError(f"A2A-Version: {said!r:.40} is unknown: send 0.3 or 1.0, or leave it out")
+    raise InputError(f"A2A-Version: {header!r:.40} is unknown: send 0.3 or 1.0, or leave it out")
 
 
-def as_message(sent: Json, shape: Version, unnamed: str) -> Json:
-    """A message in that shape; ``unnamed`` is its id where it has none."""
+def version_of_list(conversations: Iterable[Summary]) -> Version:
+    """Return the A2A version of a list of conversations: 1.0 if all of them are in it, otherwise 0.3."""
+    versions = {each.shape for each in conversations if each.shape is not None and not each.is_deleted}
+    return "1.0" if versions == {"1.0"} else "0.3"
+
+
+def messages_of(view: ConversationView, version: Version) -> Iterator[Json]:
+    """Yield the messages of a conversation in an A2A version."""
+    return (as_message(message, version, id_of_unnamed(view.id, n)) for n, message in enumerate(view.messages))
+
+
+def as_message(sent: Json, version: Version, default_id: str) -> Json:
+    """Return a message in an A2A version; ``default_id`` becomes its id if it has none."""
     message = dict(sent)
     if not isinstance(message.get("parts"), list):
-        message["parts"] = _parts(message.pop("content", None), shape)
+        message["parts"] = _parts_of_content(message.pop("content", None), version)
     if message.get("role") not in _ROLES:
-        message["role"] = agent_role(shape)
+        message["role"] = agent_role(version)
     if not isinstance(message.get("messageId"), str):
-        message["messageId"] = unnamed
-    told = message_in_version(message, shape)
-    return told if invalid_member(told, shape) is None else repaired(told, shape, unnamed)
+        message["messageId"] = default_id
+    converted = message_in_version(message, version)
+    return converted if invalid_member(converted, version) is None else repaired(converted, version, default_id)
 
 
-def unnamed(conversation_id: UUID, number: int) -> str:
-    """The id of a message without one, by its number in its conversation."""
+def id_of_unnamed(conversation_id: UUID, number: int) -> str:
+    """Return the id of a message that was sent without one, by its number in its conversation."""
     return str(derived_uuid("message without an id", str(conversation_id), number))
 
 
-def shape_of_list(conversations: Iterable[Summary]) -> Version:
-    """The shape of a list of many conversations, for clients that read one: 1.x where all are in it, else 0.3."""
-    own = {one.shape for one in conversations if one.shape is not None and not one.is_deleted}
-    return "1.0" if own == {"1.0"} else "0.3"
-
-
-def messages_of(view: ConversationView, shape: Version) -> Iterator[Json]:
-    """The messages of a conversation in that shape."""
-    return (as_message(message, shape, unnamed(view.id, n)) for n, message in enumerate(view.messages))
-
-
-def _parts(content: Any, shape: Version) -> list[Json]:
+def _parts_of_content(content: Any, version: Version) -> list[Json]:
     if isinstance(content, str):
-        return [text_part(content, shape)] if content else []
+        return [text_part(content, version)] if content else []
     items = content if isinstance(content, list) else []
     texts = [item.get("text") for item in items if isinstance(item, dict)]
-    return [text_part(text, shape) for text in texts if isinstance(text, str)]
+    return [text_part(text, version) for text in texts if isinstance(text, str)]
 
 
-# Files inside messages: listed as addresses, under which they are served
+# Files
 
-PATH = "/message/file/"
-
-_ID = re.compile(r"([0-9a-f]{32})-([1-9][0-9]{0,8})-(0|[1-9][0-9]{0,5})", re.ASCII)
+_FILE_PATH = "/message/file/"
+_FILE_ID = re.compile(r"([0-9a-f]{32})-([1-9][0-9]{0,8})-(0|[1-9][0-9]{0,5})", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}", re.ASCII | re.IGNORECASE)
-_SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain", "application/pdf")
-"""What a browser may show in place. Anything else, such as HTML or SVG, could run scripts as this site's own."""
+_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain", "application/pdf")
+"""Media types that a browser may display. Others, such as HTML or SVG, could run scripts with this site's origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +158,8 @@ class File:
     """A file as its sender gave it.
 
     Attributes:
-        encoded: its bytes in base64.
-        media_type: as given; empty where nobody said.
-        name: as given; empty where it has none.
+        encoded: Its bytes in base64.
+        media_type, name: Empty if the sender gave none.
     """
 
     encoded: str
@@ -169,17 +167,17 @@ class File:
     name: str
 
 
-def listed(message: Json, conversation_id: UUID, version: int) -> Json:
-    """The message with the addresses of its files in place of their bytes."""
+def with_file_addresses(message: Json, conversation_id: UUID, version: int) -> Json:
+    """Return a message with the addresses of its files in place of their bytes."""
     parts = message.get("parts")
-    if not isinstance(parts, list) or not any(file_of(part) is not None for part in parts):
+    if not isinstance(parts, list) or not any(_file_of(part) is not None for part in parts):
         return message
-    place = f"{PATH}{conversation_id.hex}-{version}-"
-    return message | {"parts": [_listed(part, f"{place}{number}") for number, part in enumerate(parts)]}
+    prefix = f"{_FILE_PATH}{conversation_id.hex}-{version}-"
+    return message | {"parts": [_with_address(part, f"{prefix}{number}") for number, part in enumerate(parts)]}
 
 
-def _listed(part: Any, address: str) -> Any:
-    if file_of(part) is None:
+def _with_address(part: Any, address: str) -> Any:
+    if _file_of(part) is None:
         return part
     if "raw" in part:  # A2A 1.x
         return {name: value for name, value in part.items() if name != "raw"} | {"url": address}
@@ -187,8 +185,8 @@ def _listed(part: Any, address: str) -> Any:
     return part | {"file": file | {"uri": address}}
 
 
-def file_of(part: Any) -> File | None:
-    """The file that a part holds the bytes of, in either shape; None for every other part."""
+def _file_of(part: Any) -> File | None:
+    """Return the file whose bytes a part holds, in either version; None for any other part."""
     if not isinstance(part, dict):
         return None
     file = part.get("file")
@@ -199,18 +197,22 @@ def file_of(part: Any) -> File | None:
     return None
 
 
-async def find(reader: Reader, file_id: str) -> File:
-    """The file of an id, from the log, as far as the reader's caller sees it.
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+async def find_file(reader: Reader, file_id: str) -> File:
+    """Return a file from the log, if the reader's caller may see its conversation.
 
     Raises:
-        NotFound: there is none.
+        NotFound: There is none.
     """
-    place = _ID.fullmatch(file_id)
-    if place is not None and await visible_ids(reader, [UUID(place[1])]):
-        version, number = int(place[2]), int(place[3])
+    match = _FILE_ID.fullmatch(file_id)
+    if match is not None and await visible_ids(reader, [UUID(match[1])]):
+        version, number = int(match[2]), int(match[3])
         caller = reader.caller
         async for event in reader.store.read(
-            UUID(place[1]),
+            UUID(match[1]),
             after=version - 1,
             until_version=version,
             limit=1,
@@ -218,26 +220,26 @@ async def find(reader: Reader, file_id: str) -> File:
             user=caller.user,
         ):
             parts = sent_message(event.data).get("parts") if isinstance(event.data, MessageAdded) else None
-            file = file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
+            file = _file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
             if file is not None:
                 return file
-    raise NotFound(f"there is no file {printable(file_id, 80)!r}: its address stands in the message that holds it")
+    raise NotFound(f"there is no file {printable(file_id, 80)!r}: use an address from a listed message")
 
 
-def answer(file: File) -> Response:
-    """The file's bytes.
+def file_response(file: File) -> Response:
+    """Return the response with a file's bytes.
 
     Raises:
-        InputError: what was sent as its bytes is no base64.
+        InputError: The bytes were not sent as base64.
     """
     media_type = file.media_type.partition(";")[0].strip().lower()
     if not _MEDIA_TYPE.fullmatch(media_type):
         media_type = "application/octet-stream"
-    way = "inline" if media_type.startswith(_SHOWN) else "attachment"
+    disposition = "inline" if media_type.startswith(_INLINE) else "attachment"
     name = f"; filename*=UTF-8''{quote(file.name.encode(errors='replace'), safe='')}" if file.name else ""
     headers = {
         "Content-Type": media_type,
-        "Content-Disposition": way + name,
+        "Content-Disposition": disposition + name,
         "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -247,52 +249,50 @@ def answer(file: File) -> Response:
 
 
 def _decoded(text: str) -> bytes:
-    plain = "".join(text.split()).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+    standard = "".join(text.split()).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise InputError(
-            "the bytes of this file were sent in something else than base64: they cannot be served"
-        ) from None
+        raise InputError("the bytes of this file were not sent as base64: they cannot be served") from None
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+# Summaries, so that lists of all conversations need not read all of them
 
-
-# What is known of each conversation, so that lists of all of them need not read all of them
-
-_KEPT = 200_000
-"""Conversations and tasks whose summaries are kept, of all tenants: some tens of megabytes."""
+_MAX_CACHED = 200_000
+"""Conversations and tasks whose summaries are cached, of all tenants: some tens of megabytes."""
 
 
 class SummaryCache:
-    """Summaries of conversations, each kept until there is a later version.
+    """A cache of summaries of conversations, each valid until the conversation has a later version.
 
-    A summary is of the conversation, not of who sees it: it is given only to those who see the conversation.
+    A summary does not depend on who may see the conversation; it is returned only to callers who may.
     """
 
     def __init__(self) -> None:
-        self._kept: LRUCache[tuple[str, UUID], Summary] = LRUCache(_KEPT, getsizeof=lambda one: 1 + len(one.tasks))
+        self._summaries: LRUCache[tuple[str, UUID], Summary] = LRUCache(_MAX_CACHED, getsizeof=_entries)
 
     async def read(self, manager: Manager) -> dict[UUID, Summary]:
-        """Return the summaries of a manager's conversations, in the order in which they began."""
+        """Return the summaries of a manager's conversations in the order of their creation."""
         versions = await manager.versions()
         found: dict[UUID, Summary | None] = dict.fromkeys(versions)
         missing: dict[UUID, int | None] = {}
         for conversation_id, version in versions.items():
-            kept = self._kept.get((manager.tenant, conversation_id))
-            if kept is not None and kept.version >= version:
-                found[conversation_id] = kept
+            cached = self._summaries.get((manager.tenant, conversation_id))
+            if cached is not None and cached.version >= version:
+                found[conversation_id] = cached
             else:
                 missing[conversation_id] = version
         async for fold in manager.folds(missing):
             found[fold.id] = self.add(manager.tenant, fold)
-        return {each: one for each, one in found.items() if one is not None}
+        return {id: each for id, each in found.items() if each is not None}
 
     def add(self, tenant: str, fold: ConversationFold) -> Summary:
-        """Return the summary of a conversation that was read, and keep it."""
+        """Cache and return the summary of a conversation."""
         made = summary(fold)
-        if 1 + len(made.tasks) <= self._kept.maxsize:
-            self._kept[tenant, fold.id] = made
+        if _entries(made) <= self._summaries.maxsize:
+            self._summaries[tenant, fold.id] = made
         return made
+
+
+def _entries(cached: Summary) -> int:
+    return 1 + len(cached.tasks)

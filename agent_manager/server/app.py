@@ -1,4 +1,25 @@
-"""The FastAPI application: routers, error handlers, OpenAPI."""
+"""The FastAPI application: routers, error handlers and the OpenAPI document.
+
+A request passes through these steps, from top to bottom; each ends it with a problem response if it does not go on:
+
+1. :mod:`~agent_manager.server.protocol` reads the head from the connection (uvicorn's HTTP/1.1 protocol with a limit of
+   connections and timeouts).
+2. :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response. ``Deadline`` bounds the
+   time of the request. ``RequestGuard`` checks the host and the origin, makes the path canonical, and bounds the body.
+3. FastAPI matches the path to a route, an :class:`~agent_manager.server.authorization.AuthorizedRoute`. It identifies
+   the caller, applies :mod:`~agent_manager.server.limits`, and checks the scope, all before it reads the body. Then the
+   request waits for its turn among those of its tenant. If it has an ``Idempotency-Key``,
+   :mod:`~agent_manager.server.idempotency` runs it once.
+4. FastAPI validates the parameters and the body against :mod:`~agent_manager.server.schemas` and calls the endpoint in
+   :mod:`~agent_manager.server.routes` with a :class:`~agent_manager.server.context.RequestContext`: the store, the
+   reader and the manager of the caller.
+5. A write appends through the context. A read waits until the read tables hold what the tenant has written
+   (:mod:`~agent_manager.server.lookups`), and writes its body from a :class:`projections.Reader` into
+   :mod:`~agent_manager.server.response_cache`, which reuses the body while nothing has changed and sends it at the pace
+   of the client. A stream (:mod:`~agent_manager.server.streams`) sends events as they are appended.
+
+Errors that an endpoint raises become responses here (:mod:`~agent_manager.server.problems`).
+"""
 
 from __future__ import annotations
 
@@ -14,46 +35,54 @@ from starlette.routing import Route
 from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
-from agent_manager.server.errors import Rejected, problem, problem_of, problem_of_refusal, refused
 from agent_manager.server.limits import largest_body
 from agent_manager.server.middleware import RequestGuard
-from agent_manager.server.routes import conversations, health, log, members, messages, search_statistics_agents
+from agent_manager.server.problems import Rejected, problem, problem_of, problem_of_refusal, problem_of_validation
+from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics
 from agent_manager.server.routes.openapi import problem_schema
 from eventstore.errors import EventStoreError
 
-ROUTERS = (health.router, a2a_demo.router, a2a_demo.plain)
-V1 = "/v1"
-V1_ROUTERS = (conversations.router, members.router, messages.router, log.router, search_statistics_agents.router)
-"""Below :data:`V1`."""
+ROUTERS = {
+    "": (health.router, a2a_demo.router, a2a_demo.plain),
+    "/v1": (
+        conversations.router,
+        members.router,
+        messages.router,
+        log.router,
+        search.router,
+        statistics.router,
+        agents.router,
+    ),
+}
+"""The routers by the prefix of their paths."""
 
 _DESCRIPTION = """Durable, event-sourced conversations, messages and tasks of A2A agents.
 
-Lists come in pages: `next` is the cursor that, as `after`, brings the next one. Every read gives an `ETag`; sent back
-as `If-None-Match` it costs next to nothing where nothing has changed. Errors are `application/problem+json`."""
+Lists are paged: `next` is the cursor of the next page; send it as `after`. Reads return an `ETag`; a read with this tag
+as `If-None-Match` is cheap while nothing has changed. Errors are `application/problem+json`."""
 
 
 def create_app(server_context: ServerContext, *, names: Sequence[str] | None = None) -> FastAPI:
-    """The application.
+    """Return the application.
 
     Args:
-        names: the only host names that it answers to; None is any.
+        names: The host names that requests may name; any if None.
     """
     app = FastAPI(
         title="eventstore",
         version="1",
         description=_DESCRIPTION,
-        docs_url=None,  # the pages that FastAPI has for it load their scripts from elsewhere
+        docs_url=None,  # FastAPI's documentation pages load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
         strict_content_type=False,
     )
     app.state.server_context = server_context
-    for router in ROUTERS:
-        app.include_router(router)
-    for router in V1_ROUTERS:
-        app.include_router(router, prefix=V1)
-    _tell_errors(app)
-    _describe(app)
+    for prefix, routers in ROUTERS.items():
+        for router in routers:
+            app.include_router(router, prefix=prefix)
+    _handle_errors(app)
+    _complete_openapi(app)
     settings = server_context.settings
     app.add_middleware(
         RequestGuard,
@@ -65,56 +94,56 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
     return app
 
 
-def _tell_errors(app: FastAPI) -> None:
+def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(EventStoreError)
-    async def of_the_store(_: Request, error: EventStoreError) -> Response:
+    async def handle_store_error(_: Request, error: EventStoreError) -> Response:
         return problem_of(error)
 
     @app.exception_handler(RequestValidationError)
-    async def of_the_input(_: Request, error: RequestValidationError) -> Response:
-        return refused(error)
+    async def handle_validation_error(_: Request, error: RequestValidationError) -> Response:
+        return problem_of_validation(error)
 
     @app.exception_handler(Rejected)
-    async def of_a_refusal(request: Request, error: Rejected) -> Response:
+    async def handle_rejection(request: Request, error: Rejected) -> Response:
         request.app.state.server_context.counters.add("http_refused", reason=error.reason)
         return problem_of_refusal(error)
 
     @app.exception_handler(HTTPException)
-    async def of_http(request: Request, error: HTTPException) -> Response:
-        said = f"there is nothing at {request.url.path}" if error.status_code == 404 else error.detail
+    async def handle_http_exception(request: Request, error: HTTPException) -> Response:
+        detail = f"there is nothing at {request.url.path}" if error.status_code == 404 else error.detail
         headers = dict(error.headers or {})
-        if error.status_code == 405:  # starlette names the methods of the first endpoint at this address alone
+        if error.status_code == 405:  # Starlette names only the methods of the first route with this path
             headers["Allow"] = ", ".join(sorted(_methods_at(request.url.path)))
-        return problem(error.status_code, said, headers=headers)
+        return problem(error.status_code, detail, headers=headers)
 
     @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        return problem(500, "something unforeseen went wrong; what it was stands in the server's log")
+    async def handle_unexpected_error(_: Request, error: Exception) -> Response:
+        return problem(500, "internal error: see the server's log")
 
 
 def _methods_at(path: str) -> set[str]:
-    found: set[str] = set()
-    for prefix, routers in (("", ROUTERS), (V1, V1_ROUTERS)):
+    methods: set[str] = set()
+    for prefix, routers in ROUTERS.items():
         for route in (route for router in routers for route in router.routes):
             if isinstance(route, Route) and path.startswith(prefix) and route.path_regex.match(path[len(prefix) :]):
-                found |= route.methods or set()
-    return found or {"GET"}  # of the description
+                methods |= route.methods or set()
+    return methods or {"GET"}  # /openapi.json, which FastAPI adds itself
 
 
-def _describe(app: FastAPI) -> None:
-    """Adds to the OpenAPI what FastAPI does not know, and leaves out what it says of errors that are told otherwise."""
-    made = app.openapi
+def _complete_openapi(app: FastAPI) -> None:
+    """Add security schemes and the problem schema to the OpenAPI document; remove FastAPI's own error schemas."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            described = made()
-            components = described.setdefault("components", {})
+        is_cached = app.openapi_schema is not None
+        document = generate()
+        if not is_cached:
+            components = document.setdefault("components", {})
             components["securitySchemes"] = security_schemes()
             schemas = components.setdefault("schemas", {})
             schemas.update(problem_schema())
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
-        assert app.openapi_schema is not None
-        return app.openapi_schema
+        return document
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents for extending the document

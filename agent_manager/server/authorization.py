@@ -1,9 +1,9 @@
-"""Authentication and authorization of requests: the scopes of endpoints, and the route class that checks them.
+"""Authentication and authorization of requests: the scope that each endpoint needs, and the route that checks it.
 
 ==================  =========  ======================================================================================
-kind                scope      what belongs to it
+kind of data        scope      what belongs to it
 ==================  =========  ======================================================================================
-``STATUS``          none       whether the server and PostgreSQL answer
+``STATUS``          none       whether the server and PostgreSQL respond
 ``CONTENT``         ``read``   conversations, messages, tasks, files, members, agents, pending messages, searches and
                                statistics, as they are now
 ``PAST``            ``audit``  a conversation as it was at a version, position or time
@@ -12,13 +12,12 @@ kind                scope      what belongs to it
 ``REGISTRY``        ``admin``  changes to the registered agents
 ==================  =========  ======================================================================================
 
-A route declares its kind (``openapi_extra=needs(Data.CONTENT)``); the declaration is what requests are checked against
-and what the OpenAPI shows, and a route without one cannot be created. If a query parameter asks for data of another
-kind, the route declares that too: ``needs(Data.CONTENT, version=Data.PAST)``.
+A route declares its kind of data (``openapi_extra=needs(Data.CONTENT)``). Requests are checked against the declaration,
+and the OpenAPI document shows it; a route without one cannot be created. If a query parameter selects data of another
+kind, the route declares that, too: ``needs(Data.CONTENT, version=Data.PAST)``.
 
-Which scope an endpoint needs follows from its kind of data, see :mod:`agent_manager.server.authorization`.
-
-It also makes a POST that changes something repeatable (:mod:`agent_manager.server.idempotency`).
+:class:`AuthorizedRoute` identifies the caller, applies the limits and checks the scope before it reads the body. It
+also makes every POST that writes idempotent (:mod:`agent_manager.server.idempotency`).
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from enum import Enum
-from typing import Annotated, Any, Protocol
+from typing import Any
 
-from fastapi import Depends
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -38,9 +36,12 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from agent_manager.auth import Identity, Scope, Unauthorized
-from agent_manager.auth import Scope as Access
-from agent_manager.server.errors import (
+from agent_manager.a2a import Json
+from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
+from agent_manager.server.idempotency import PARAMETER, StoredResponse
+from agent_manager.server.limits import Limits
+from agent_manager.server.middleware import decode_parameters
+from agent_manager.server.problems import (
     BadToken,
     NotAllowed,
     NoToken,
@@ -50,17 +51,13 @@ from agent_manager.server.errors import (
     problem_of,
     problem_of_refusal,
 )
-from agent_manager.server.idempotency import PARAMETER, Kept
-from agent_manager.server.limits import Limits
-from agent_manager.server.middleware import decode_parameters
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
-from agent_manager.server.schemas.common import Json
 from eventstore.errors import EventStoreError
 
-# The kinds of data that endpoints return or change, and the scope that each needs: the only place that decides it
+# The kinds of data that endpoints return or change, and the scopes that they need: the only place that decides it
 
 SCHEME = "token"
-"""The name of the security scheme in the OpenAPI."""
+"""The name of the security scheme in the OpenAPI document."""
 _KIND, _BY_PARAMETER = "x-data", "x-data-by-parameter"
 
 
@@ -76,7 +73,7 @@ class Data(Enum):
 
     @property
     def scope(self) -> Scope | None:
-        """The scope that it needs; None if no token is needed."""
+        """The scope that it needs; None if it needs no token."""
         return _SCOPES[self]
 
 
@@ -94,44 +91,56 @@ def needs(kind: Data, **by_parameter: Data) -> Json:
     """Return the declaration of an endpoint (``openapi_extra``).
 
     Args:
-        kind: of what it returns or changes.
-        by_parameter: kinds that query parameters ask for, by the parameters' names.
+        kind: The kind of data that the endpoint returns or changes.
+        by_parameter: The kinds that query parameters select, by the names of the parameters.
     """
-    declared: Json = {
+    declaration: Json = {
         "security": [] if kind.scope is None else [{SCHEME: [kind.scope.value]}],
         _KIND: kind.value,
     }
     if by_parameter:
-        declared[_BY_PARAMETER] = {name: each.value for name, each in by_parameter.items()}
-    return declared
+        declaration[_BY_PARAMETER] = {name: each.value for name, each in by_parameter.items()}
+    return declaration
 
 
 class Requirement:
-    """What an endpoint declares.
+    """The scopes that an endpoint needs.
 
     Args:
-        declared: its ``openapi_extra``.
+        declaration: The endpoint's ``openapi_extra``.
 
     Attributes:
-        scope: the scope that every request needs; None if no token is needed.
+        scope: The scope that every request needs; None if the endpoint needs no token.
 
     Raises:
-        TypeError: it declares no kind of data.
+        TypeError: The endpoint declares no kind of data.
     """
 
-    def __init__(self, declared: Json | None) -> None:
-        if not declared or _KIND not in declared:
+    def __init__(self, declaration: Json | None) -> None:
+        if not declaration or _KIND not in declaration:
             raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
-        self.scope = Data(declared[_KIND]).scope
-        self._by_parameter = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
+        self.scope = Data(declaration[_KIND]).scope
+        self._by_parameter = {name: Data(kind).scope for name, kind in declaration.get(_BY_PARAMETER, {}).items()}
 
     def scopes(self, parameters: Iterable[str]) -> list[Scope]:
         """Return the scopes that a request with these query parameters needs."""
-        asked = [self.scope, *(self._by_parameter.get(name) for name in parameters)]
-        return [scope for scope in asked if scope is not None]
+        needed = [self.scope, *(self._by_parameter.get(name) for name in parameters)]
+        return [scope for scope in needed if scope is not None]
 
 
-# Who asks, and whether they may: decided before anything of a request but its head is read
+def security_schemes() -> dict[str, Any]:
+    """Return the security schemes for the OpenAPI document."""
+    return {
+        SCHEME: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key (eventstore keys add) or a JWT. Not needed if the server listens only on its own "
+            "machine and was not started with --require-tokens.",
+        }
+    }
+
+
+# The identity of the caller
 
 _PROXY_HEADERS = frozenset(
     (
@@ -148,97 +157,72 @@ _PROXY_PREFIXES = (
     "x-auth-request-", "x-ssl-", "x-tls-", "ssl-client-", "cf-", "cloudfront-", "fastly-", "fly-", "akamai-",
     "ali-cdn-", "incap-", "tailscale-",
 )  # fmt: skip
-"""Headers, and beginnings of headers, that reverse proxies, load balancers and CDNs add to what they pass on."""
-
-
-def everything_of(tenant: str) -> Identity:
-    """Who asks without a token where none is needed: this machine's own, for the whole tenant.
-
-    Nobody has said who that is, so events are caused by whom the request names.
-    """
-    return Identity(tenant, None, "", frozenset(Scope))
+"""Headers, and prefixes of headers, that reverse proxies, load balancers and CDNs add to forwarded requests."""
 
 
 def is_proxied(headers: Headers) -> bool:
-    """Return whether a header shows that somebody else passed the request on, and so where it came from is unknown."""
+    """Return whether a header shows that a proxy forwarded the request, so that its origin is unknown."""
     names = (name.replace("_", "-") for name in headers)
     return any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES) for name in names)
 
 
-class TokenAuthenticator(Protocol):
-    """Whatever tells who bears a token."""
-
-    def identify(self, token: str) -> Awaitable[Identity]:
-        """See :meth:`agent_manager.auth.Authenticator.identify`."""
-
-    def has_admitted(self, token: str) -> bool:
-        """See :meth:`agent_manager.auth.Authenticator.has_admitted`."""
-
-
 class RequestAuthenticator:
-    """Tells who sends a request.
+    """Identifies the callers of requests.
 
     Args:
-        authenticator: tells who bears a token.
-        tenant: of those without one.
-        requires_tokens: whether there may be none without one.
+        authenticator: Identifies the bearers of tokens.
+        tenant: The tenant of requests without a token.
+        requires_tokens: Whether every request needs a token.
     """
 
-    def __init__(self, authenticator: TokenAuthenticator, tenant: str, *, requires_tokens: bool) -> None:
+    def __init__(self, authenticator: Authenticator, tenant: str, *, requires_tokens: bool) -> None:
         self._authenticator = authenticator
         self._tenant = tenant
         self.requires_tokens = requires_tokens
 
-    def is_own(self, headers: Headers) -> bool:
-        """Return whether a request with these headers comes from this machine itself, and needs no token."""
-        return not self.requires_tokens and not is_proxied(headers)
-
     async def identify(self, headers: Headers) -> Identity:
-        """Who sends a request with these headers.
+        """Return the identity of the caller.
 
         Raises:
-            NoToken, BadToken: nobody who may ask.
-            ServerError: it cannot be said now.
+            NoToken, BadToken: The request lacks a valid token.
+            ServerError: The token cannot be checked now.
         """
         if self._needs_none(headers):
-            return everything_of(self._tenant)
+            # All rights, but no actor: events are caused by the actor that the request names.
+            return Identity(self._tenant, None, "", frozenset(Scope))
         token = _bearer_token(headers)
         if not token:
             raise NoToken
-        return await self.identify_again(token)
-
-    def knows(self, headers: Headers) -> bool:
-        """Return whether a request with these headers needs no token, or shows one that was valid before."""
-        return self._needs_none(headers) or self._authenticator.has_admitted(_bearer_token(headers))
-
-    def _needs_none(self, headers: Headers) -> bool:
-        return "authorization" not in headers and self.is_own(headers)
-
-    async def identify_again(self, token: str) -> Identity:
-        """Who bears a token now.
-
-        Raises:
-            BadToken: nobody, or not any more.
-        """
         identifying = self._authenticator.identify(token)
-        del token  # so that it stands in no frame of an error
+        del token  # tracebacks may show local variables
         try:
             return await identifying
         except Unauthorized as error:
             raise BadToken(str(error)) from None
 
-    def still(self, headers: Headers, identity: Identity) -> Callable[[], Awaitable[bool]]:
-        """Says, whenever it is called, whether what a request came with is worth now what it was then."""
+    def knows(self, headers: Headers) -> bool:
+        """Return whether a request needs no token, or has one that was valid before."""
+        return self._needs_none(headers) or self._authenticator.has_admitted(_bearer_token(headers))
 
-        async def is_worth_it() -> bool:
+    def is_own(self, headers: Headers) -> bool:
+        """Return whether a request comes from this machine itself and needs no token."""
+        return not self.requires_tokens and not is_proxied(headers)
+
+    def still(self, headers: Headers, identity: Identity) -> Callable[[], Awaitable[bool]]:
+        """Return a function that checks whether the token of a request still has the same identity and scopes."""
+
+        async def is_unchanged() -> bool:
             try:
                 return await self.identify(headers) == identity
             except (NoToken, BadToken):
                 return False
             except EventStoreError:
-                return True  # nobody can say now, and nothing is told meanwhile
+                return True  # while the database is unavailable there are no events to receive, either
 
-        return is_worth_it
+        return is_unchanged
+
+    def _needs_none(self, headers: Headers) -> bool:
+        return "authorization" not in headers and self.is_own(headers)
 
 
 def _bearer_token(headers: Headers) -> str:
@@ -248,69 +232,50 @@ def _bearer_token(headers: Headers) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def bearer(identity: Identity) -> str | None:
-    """By what limits tell callers apart: the key, or the user of a JWT; None where nobody said who asks."""
-    if identity.key is not None:
-        return identity.key
-    return f"{identity.tenant}\0{identity.user or ''}\0{identity.actor}" if identity.actor else None
-
-
 def limit_keys_of(identity: Identity) -> tuple[str, ...]:
-    """Return the tenant and the caller that a request counts against; empty if it needs no token."""
-    key = bearer(identity)
-    return () if key is None else (identity.tenant, key)
+    """Return the tenant and the caller whose limits a request counts against; empty if it needs no token.
+
+    A caller is a key, or a user of a JWT.
+    """
+    if identity.key is not None:
+        return identity.tenant, identity.key
+    if not identity.actor:
+        return ()
+    return identity.tenant, f"{identity.tenant}\0{identity.user or ''}\0{identity.actor}"
 
 
-async def identity_of(request: Request) -> Identity:
-    """Whoever sends the request."""
-    identity: Identity = request.state.identity
-    return identity
-
-
-CurrentIdentity = Annotated[Identity, Depends(identity_of)]
-"""An endpoint's parameter: who asks."""
-
-
-def security_schemes() -> dict[str, Any]:
-    """The security schemes, for the OpenAPI."""
-    return {
-        SCHEME: {
-            "type": "http",
-            "scheme": "bearer",
-            "description": "A key (eventstore keys add) or a JWT. Not needed where the server listens on its own "
-            "machine only and was not started with --require-tokens.",
-        }
-    }
-
-
-# The route class of every endpoint: authenticates, checks the scope, and applies rate and concurrency limits
+# The route class of all endpoints
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class AuthorizedRoute(APIRoute):
-    """An endpoint.
+    """A route that identifies the caller, applies the limits and checks the scope before it reads the body.
+
+    FastAPI documents overriding ``get_route_handler``, which is used for turns and idempotency. Admission overrides
+    Starlette's ``handle`` instead, because only there are the ASGI messages at hand: the caller is admitted before the
+    first of them is read, and the bytes of the body are counted as they arrive.
 
     Raises:
-        TypeError: it does not declare its kind of data, see :mod:`agent_manager.server.authorization`.
+        TypeError: The endpoint does not declare its kind of data.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        extra = named.get("openapi_extra")
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        extra = options.get("openapi_extra")
         self.requirement = Requirement(extra)
         self.needed = self.requirement.scope
-        self.appends = self.needed in (Access.WRITE, Access.ADMIN)
-        super().__init__(*given, **named)
+        self.appends = self.needed in (Scope.WRITE, Scope.ADMIN)
+        super().__init__(*arguments, **options)
         if self.takes_key:
             self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
 
     @property
     def takes_key(self) -> bool:
-        """Whether the endpoint honours an idempotency key: it does if it is a POST that may change something."""
+        """Whether the endpoint honours an idempotency key: it does if it is a POST that may write."""
         return "POST" in (self.methods or ()) and self.appends
 
     def get_route_handler(self) -> Handler:
-        """Return what answers: in the tenant's turn, and a repetition with an idempotency key as the first request."""
+        """Return a handler that waits for the request's turn, and runs a request with an idempotency key once."""
         handle = super().get_route_handler()
         if self.needed is None:
             return handle
@@ -322,19 +287,19 @@ class AuthorizedRoute(APIRoute):
                 if not self.takes_key:
                     return await handle(request)
                 server_context = request.app.state.server_context
-                server_context.limits.events.check(request.state.shares)  # one before it may have spent them
+                server_context.limits.events.check(request.state.shares)  # a request before it may have spent them
                 once = server_context.idempotency.once
-                answer: Response | Kept = await once(request, request.state.identity, lambda: handle(request))
-            return await self.repeated(request, answer) if isinstance(answer, Kept) else answer
+                answer: Response | StoredResponse = await once(request, request.state.identity, lambda: handle(request))
+            return await self.repeated(request, answer) if isinstance(answer, StoredResponse) else answer
 
         return handle_in_turn
 
-    async def repeated(self, request: Request, kept: Kept) -> Response:
-        """The answer to a repetition."""
-        return kept.response()
+    async def repeated(self, request: Request, stored: StoredResponse) -> Response:
+        """Return the response to a repetition of a request with an idempotency key."""
+        return stored.response()
 
     async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Answers, or refuses."""
+        """Handle a request, or reject it."""
         decode_parameters(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
@@ -366,18 +331,18 @@ class AuthorizedRoute(APIRoute):
                 await super().handle(scope, counted, send)
 
     async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
-        """Let a request in; return whose shares of the limits it takes."""
+        """Admit a request; return the keys of the limits that it counts against."""
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
         with ExitStack() as identifying:
-            if not server_context.gate.knows(request.headers):  # else a crowd behind the same proxy would shut them out
+            if not server_context.gate.knows(request.headers):  # others may share the proxy
                 identifying.enter_context(limits.identifying.one(_network_of(request)))
             identity = await server_context.gate.identify(request.headers)
         shares = request.state.shares = limit_keys_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)
         if self.appends:
-            limits.events.check(shares)  # before the body is read, which costs more than anything else
+            limits.events.check(shares)  # before the body is read, which costs most
         places.enter_context(limits.requests.one(*shares))
         for needed in self.requirement.scopes(request.query_params):
             if not identity.may(needed):
@@ -387,12 +352,12 @@ class AuthorizedRoute(APIRoute):
         return shares
 
     def refusal(self, request: Request, error: Rejected | EventStoreError) -> Response:
-        """How it is said that nobody gets in."""
+        """Return the response to a request that is not admitted."""
         return problem_of_refusal(error) if isinstance(error, Rejected) else problem_of(error)
 
 
 async def _wait_to_refuse(request: Request) -> None:
-    """Wait until a refusal may be answered. Meanwhile another connection may take the place of this one."""
+    """Wait until a rejection may be sent. Meanwhile another connection may displace this one."""
     shares: Sequence[str] = getattr(request.state, "shares", ())
     key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
     seconds = request.app.state.server_context.limits.refusals.delay(key, asyncio.get_running_loop().time())
@@ -412,8 +377,8 @@ def _limit_of(request: Request) -> int:
 
 
 async def _size_of(request: Request) -> int:
-    """Return the size of a body, which is kept for whoever reads it next."""
+    """Return the size of the body. Starlette keeps the body for the endpoint."""
     try:
         return len(await request.body())
-    except (ClientDisconnect, TooLarge, TooSlow) as error:  # the guard makes the answers to its refusals itself
+    except (ClientDisconnect, TooLarge, TooSlow) as error:  # RequestGuard responds to its rejections itself
         raise HTTPException(400, f"the body is not complete: {error}") from None

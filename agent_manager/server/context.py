@@ -1,11 +1,11 @@
-"""What endpoints work with: the server's context, a tenant's, and that of one request."""
+"""The contexts that endpoints work with: the server's, a tenant's, and a request's."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid4
 
 from fastapi import Depends
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,17 +20,17 @@ from starlette.responses import Response
 from agent_manager.adapters.a2a_demo_messages import SummaryCache
 from agent_manager.agent_registry import AGENTS
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
-from agent_manager.auth import Identity, Scope
+from agent_manager.auth import Authenticator, Identity, Scope
 from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.server.authorization import CurrentIdentity, RequestAuthenticator, TokenAuthenticator, limit_keys_of
-from agent_manager.server.errors import NotAllowed
-from agent_manager.server.idempotency import Claim, Idempotency
+from agent_manager.server.authorization import RequestAuthenticator, limit_keys_of
+from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Counters, Limits
 from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYourWrites, log_change_token, visible_ids
-from agent_manager.server.response_cache import NO_FRAME, BodyWriter, Frame, Make, ResponseCache
-from agent_manager.server.schemas.common import Out
+from agent_manager.server.problems import NotAllowed
+from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
+from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.settings import server_settings
@@ -39,29 +38,39 @@ from agent_manager.storage import AppendedPositions
 from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
-from projections import Reader, Search, Statistics
+from projections import Reader
+from projections.pages import Page
 
-# What the server keeps for each tenant: opened when somebody of it asks, let go when it has long been idle
-
-MOST = 200
-"""Tenants for whom something is kept; more only while so many are served at the same time."""
+MAX_TENANTS = 200
+"""Tenants whose contexts are kept; more only while more are served at the same time."""
 RUNNING = 8
-"""Requests of a tenant that read, and that append, are carried out so many at a time: as many as its connections."""
+"""Reads, and appends, of a tenant that run at a time: as many as its connections."""
 LARGE_BYTES = 64 * 1024
-"""Requests with larger bodies are carried out one at a time for each tenant."""
+"""Requests with larger bodies run one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
-"""Requests for pages with more rows are carried out so many at a time: one is encoded while another is read."""
+"""Requests for pages with more rows run so many at a time: one is encoded while another is read."""
 OWN_FOLD_BYTES = 64 * 1024 * 1024
-FOLD_BYTES = OWN_FOLD_BYTES // MOST
-"""Of contents that the managers of the server's own tenant and of each other one keep folded, about."""
+FOLD_BYTES = OWN_FOLD_BYTES // MAX_TENANTS
+"""The approximate sizes of the folded conversations that the manager of the server's own tenant, and that of each other
+tenant, caches."""
+ANSWERING_SECONDS = 5.0
+"""The time that running answers have to finish when the server closes."""
+SLICED_EVENTS = 500
+"""An append of more events does not handle all of them in one step of the event loop."""
+CLAIMED = "claimed_actor"
+"""The member of an event's metadata that holds the actor named in the request, if that is not the caller."""
+
+_log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 
 class TenantContext:
-    """One tenant's.
+    """The context of a tenant, shared by its requests.
 
     Attributes:
-        manager: its conversations, agents and answers.
-        change_notifier: tells streams that their conversations have changed.
+        manager: The manager of the tenant's conversations, agents and answers.
+        change_notifier: Notifies the tenant's streams of changes to their conversations.
     """
 
     def __init__(self, store: EventStore, manager: AsyncManager) -> None:
@@ -75,12 +84,12 @@ class TenantContext:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody works with it."""
+        """Whether no request or answer uses the context."""
         return self._users == 0
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keeps it until the end of the block."""
+        """Keep the context open until the end of the block."""
         self._users += 1
         try:
             yield
@@ -89,7 +98,7 @@ class TenantContext:
 
     @asynccontextmanager
     async def turn_for(self, body_bytes: int, limit: int, *, appends: bool) -> AsyncIterator[None]:
-        """Carry out the block when it is the request's turn among those of the tenant.
+        """Run the block when it is the request's turn among those of its tenant.
 
         Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
         none of another tenant waits for long; those that read wait for workers, and must not hold up those that append.
@@ -108,21 +117,22 @@ class TenantContext:
 
     @property
     def written(self) -> AppendedPositions:
-        """What was appended for the tenant through this server: its reads hold it."""
+        """What was appended for the tenant through this server, so that its reads include it."""
         return self.manager.written
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Close the notifier and the manager."""
         await self.change_notifier.close()
         await self.manager.__aexit__()
 
 
 class TenantContexts:
-    """Those of all tenants that were asked for last.
+    """The contexts of tenants: opened on demand, the least recently used closed first.
 
     Args:
-        manager: of the store's own tenant, which stays; whoever gives it closes it.
-        count: called with a tenant and the number of events that its manager has appended for answers.
+        manager: The manager of the store's own tenant; the caller closes it.
+        count: Called with a tenant and the number of events that its manager has appended for answers.
+        max_tenants: The number of contexts to keep.
     """
 
     def __init__(
@@ -130,89 +140,80 @@ class TenantContexts:
         store: EventStore,
         manager: AsyncManager,
         count: Callable[[str, int], None] = lambda tenant, events: None,
-        most: int = MOST,
+        max_tenants: int = MAX_TENANTS,
     ) -> None:
         self._store = store
         self._count = count
         manager.count_with(partial(count, manager.tenant))
-        self._most = most
+        self._max_tenants = max_tenants
         self.own = TenantContext(store, manager)
         self._others: OrderedDict[str, TenantContext] = OrderedDict()
         self._written: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
         return 1 + len(self._others)
 
     async def of(self, tenant: str) -> TenantContext:
-        """That of a tenant."""
+        """Return the context of a tenant."""
         if tenant == self.own.tenant:
             return self.own
         tenant_context = self._others.get(tenant)
         if tenant_context is None:
-            tenant_context = self._others[tenant] = self._opened(tenant)
+            tenant_context = self._others[tenant] = self._open(tenant)
             with tenant_context.in_use():
-                await self._shrink()
+                await self._close_idle()
         else:
             self._others.move_to_end(tenant)
         return tenant_context
 
     async def close(self) -> None:
-        """Closes all."""
+        """Close all contexts."""
         await self.own.change_notifier.close()
         while self._others:
             _, tenant_context = self._others.popitem()
             await tenant_context.close()
 
-    def _opened(self, tenant: str) -> TenantContext:
-        answer = self.own.manager.agent
-        apart = None if answer is None else TenantIsolatedAgent(answer)
-        manager = AsyncManager(self._store, tenant=tenant, answer=apart, runs_worker=False, fold_bytes=FOLD_BYTES)
+    def _open(self, tenant: str) -> TenantContext:
+        agent = self.own.manager.agent
+        answer = None if agent is None else TenantIsolatedAgent(agent)
+        manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
         manager.count_with(partial(self._count, tenant))
         tenant_context = TenantContext(self._store, manager)
         tenant_context.written.note_position(self._written.pop(tenant, 0))
         return tenant_context
 
-    async def _shrink(self) -> None:
+    async def _close_idle(self) -> None:
         for tenant, tenant_context in list(self._others.items()):
-            if len(self) <= self._most:
+            if len(self) <= self._max_tenants:
                 return
             if tenant_context.is_idle and self._others.get(tenant) is tenant_context:
                 del self._others[tenant]
-                self._written[tenant] = tenant_context.written.position  # later reads still hold what was written
+                self._written[tenant] = tenant_context.written.position  # later reads still include it
                 await tenant_context.close()
 
 
-# What one server works with, and what it keeps between requests
-
-ANSWERING_SECONDS = 5.0
-"""How long answers that are under way may still take when the server closes."""
-
-_log = logging.getLogger(__name__)
-
-
 class ServerContext:
-    """One server's.
+    """The context of a server, shared by all requests.
 
     Args:
-        manager: of the store's own tenant.
-        authenticator: tells who bears a token.
-        sealing: seals what callers may keep but not read.
-        requires_tokens: whether nobody may ask without one.
-        allows_private: whether agents' cards may be fetched from addresses that are not global.
+        manager: The manager of the store's own tenant.
+        authenticator: Identifies the bearers of tokens.
+        sealing: Seals positions and cursors.
+        requires_tokens: Whether every request needs a token.
+        allows_private: Whether agents' cards may be fetched from addresses that are not global.
 
     Attributes:
-        reader: of the store's own tenant; its timeout is everybody's.
-        answering_seconds: how long answers that are under way may still take when the server closes. A message whose
-            answer did not come stays pending, and the next start says so.
-        closing: is set when the server closes; endless answers end then.
+        reader: The reader of the store's own tenant; its timeout applies to all requests.
+        answering_seconds: The time that running answers have to finish when the server closes. A message without its
+            answer stays pending, and the next start reports it.
+        closing: Is set when the server closes; streams end then.
     """
 
     def __init__(
         self,
         store: EventStore,
         manager: AsyncManager,
-        authenticator: TokenAuthenticator,
+        authenticator: Authenticator,
         sealing: TokenSealer,
         *,
         requires_tokens: bool,
@@ -239,7 +240,7 @@ class ServerContext:
         self._answering: set[asyncio.Task[Any]] = set()
 
     def answer(self, tenant_context: TenantContext, accepted: Accepted) -> None:
-        """Has a message answered while the server goes on."""
+        """Start to answer a message."""
         task = asyncio.create_task(self._answer(tenant_context, accepted))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
@@ -249,20 +250,20 @@ class ServerContext:
             with tenant_context.in_use():
                 await tenant_context.manager.answer(accepted)
         except Exception:
-            # What an agent raises is stored as the outcome; this is the store itself. The message stays pending.
+            # An error of the agent is stored as the outcome; this is an error of the store. The message stays pending.
             _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
 
     def _count_answers(self, tenant: str, events: int) -> None:
-        """Count what answers append for a tenant: it cannot be refused, but what is requested next can."""
+        """Count what answers append against the tenant's limit: later requests can be refused, answers cannot."""
         if self.gate.requires_tokens:
             self.limits.events.spend([tenant], events)
 
     def close_streams(self) -> None:
-        """Ends the endless answers."""
+        """End all streams."""
         self.closing.set()
 
     async def close(self) -> None:
-        """Lets answers that are under way end."""
+        """Wait for running answers, then close the contexts of the tenants."""
         self.closing.set()
         if self._answering:
             await asyncio.wait(self._answering, timeout=self.answering_seconds)
@@ -271,24 +272,14 @@ class ServerContext:
         await self.read_your_writes.close()
 
 
-# What an endpoint works with: the server's, as one caller may see and change it
-
-Row = TypeVar("Row")
-
-SLICED_EVENTS = 500
-"""Of an append with more events, nothing is done to all of them in one step of the event loop."""
-CLAIMED = "claimed_actor"
-"""Where the metadata of an event keep whom a request names as its actor, if that is not who made the request."""
-
-
 class RequestContext:
-    """One request's.
+    """The context of one request: what an endpoint needs to read and write as the caller.
 
     Attributes:
-        identity: who asks.
-        claim: the idempotency key of the request, if it has one.
-        caller: on whose behalf to read and write.
-        reader: reads what the caller may see.
+        identity: The caller, with their scopes.
+        claim: The claim of the request's idempotency key; None if it has none.
+        caller: The tenant and the user on whose behalf to read and write.
+        reader: Reads what the caller may see.
     """
 
     def __init__(
@@ -296,7 +287,7 @@ class RequestContext:
         server_context: ServerContext,
         tenant_context: TenantContext,
         identity: Identity,
-        claim: Claim | None = None,
+        claim: UUID | None = None,
     ) -> None:
         self.server_context = server_context
         self.tenant_context = tenant_context
@@ -308,43 +299,32 @@ class RequestContext:
 
     @cached_property
     def shares(self) -> Sequence[str]:
-        """Whose shares of the limits the request takes."""
+        """The keys of the limits that the request counts against."""
         return limit_keys_of(self.identity)
 
     @cached_property
-    def search(self) -> Search:
-        """Searches what the caller may see."""
-        return Search(self.store, caller=self.caller)
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """Counts what the caller may see."""
-        return Statistics(self.store, caller=self.caller)
-
-    @cached_property
     def manager(self) -> Manager:
-        """The tenant's manager, as the caller may work with it."""
-
-        async def sees(conversations: Collection[UUID]) -> set[UUID]:
-            return await visible_ids(self.reader, conversations)
-
+        """The manager of the tenant, acting for the caller."""
         return self.tenant_context.manager.acting_for(
-            self.caller.user, self.identity.actor, sees, partial(self.server_context.limits.events.spend, self.shares)
+            self.caller.user,
+            self.identity.actor,
+            partial(visible_ids, self.reader),
+            partial(self.server_context.limits.events.spend, self.shares),
         )
 
     def new_id(self, *names: str | int) -> UUID:
-        """An id for something that the request makes; the same whenever one with an idempotency key is repeated."""
-        return uuid4() if self.claim is None else self.claim.uuid(*names)
+        """Return an id for something that the request creates; the same for each repetition with an idempotency key."""
+        return uuid4() if self.claim is None else claimed_uuid(self.claim, *names)
 
     def answer(self, accepted: Accepted) -> None:
-        """Has a message answered after the request."""
+        """Start to answer a message; the answer is stored after the response."""
         self.server_context.answer(self.tenant_context, accepted)
 
     def check_writable(self, conversation_id: UUID) -> None:
-        """Refuses what only administrators may write to: where agents are registered, whatever is written there.
+        """Check that the caller may write to a conversation: only administrators to the registry of agents.
 
         Raises:
-            NotAllowed: the caller is none.
+            NotAllowed: The caller lacks the scope ``admin``.
         """
         if conversation_id == conversation_uuid(self.caller.tenant, AGENTS) and not self.identity.may(Scope.ADMIN):
             raise NotAllowed(Scope.ADMIN)
@@ -355,34 +335,34 @@ class RequestContext:
         events: Sequence[EventData | NewEvent],
         *,
         expected: ExpectedVersion = ANY,
-        claimed: str = "",
+        claimed_actor: str = "",
     ) -> AppendResult:
-        """Appends events as the caller.
+        """Append events as the caller.
 
         Args:
-            claimed: the actor that the request names, of events that name none themselves.
+            claimed_actor: The actor that the request names, for events that name none themselves.
 
         Raises:
-            NotAllowed: see :meth:`check_writable`.
-            TooMany: the caller or its tenant has appended too many events.
+            NotAllowed: See :meth:`check_writable`.
+            TooMany: The caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
         self.server_context.limits.events.take(self.shares, len(events))
         result = await self.store.append(
             conversation_id,
-            [self._caused(event, claimed, number) for number, event in enumerate(events)],
+            [self._with_actor(event, claimed_actor, number) for number, event in enumerate(events)],
             expected=expected,
             tenant=self.caller.tenant,
             user=self.caller.user,
         )
         if len(events) > SLICED_EVENTS:
-            # The entries of a result are made when they are first read. In a thread: the event loop goes on meanwhile.
+            # The entries of a result are created when they are first read: in a thread, not in the event loop.
             await asyncio.to_thread(getattr, result, "events")
         self.tenant_context.written.note(result)
         return result
 
-    def _caused(self, given: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
-        event = given if isinstance(given, NewEvent) else NewEvent(given, self.new_id("event", number))
+    def _with_actor(self, data: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
+        event = data if isinstance(data, NewEvent) else NewEvent(data, self.new_id("event", number))
         claimed = event.actor or claimed
         actor = self.identity.actor or claimed
         if claimed in ("", actor):
@@ -395,55 +375,122 @@ class RequestContext:
         return self.identity.may(Scope.AUDIT)
 
     def position(self, position: int) -> int | str:
-        """Return a position as the caller is told it: the number itself, or sealed."""
-        return (
-            position if self.sees_positions else self.server_context.sealing.seal_position(self.caller.tenant, position)
-        )
+        """Return a position as the caller may see it: the number itself, or sealed."""
+        if self.sees_positions:
+            return position
+        return self.server_context.sealing.seal_position(self.caller.tenant, position)
 
-    def opened(self, cursor: str | None) -> str | None:
-        """Return a cursor that was sealed for the caller.
+    def open_cursor(self, sealed: str | None) -> str | None:
+        """Return the cursor that was sealed for the caller.
 
         Raises:
-            InvalidCursor: it was not, or is damaged.
+            InvalidCursor: It was sealed for another caller, or is damaged.
         """
-        if cursor is None:
+        if sealed is None:
             return None
-        opened = self.server_context.sealing.open_cursor(self.caller, cursor)
-        if opened is None:
+        cursor = self.server_context.sealing.open_cursor(self.caller, sealed)
+        if cursor is None:
             raise InvalidCursor(
-                f"the cursor {printable(cursor, 60)!r} is damaged, or of another caller: give the next of a page, "
+                f"the cursor {printable(sealed, 60)!r} is damaged, or of another caller: give the next of a page, "
                 "whole and unchanged"
             )
-        return opened
+        return cursor
 
-    def _position_of(self, given: str | None) -> int:
-        """Return the position that a request names in ``at_least``."""
-        if given is None:
+    def _open_position(self, at_least: str | None) -> int:
+        if at_least is None:
             return 0
-        position = self.server_context.sealing.open_position(self.caller.tenant, given)
-        if position is None and self.sees_positions and given.isascii() and given.isdigit():
-            position = int(given)
+        position = self.server_context.sealing.open_position(self.caller.tenant, at_least)
+        if position is None and self.sees_positions and at_least.isascii() and at_least.isdigit():
+            position = int(at_least)
         if position is None or position > HIGHEST_POSITION:
             raise InputError(
-                f"at_least: {printable(given, 60)!r} is not a position that you were given: send the position of an "
-                "answer unchanged"
+                f"at_least: {printable(at_least, 60)!r} is not a position that you were given: send the position of "
+                "an answer unchanged"
             )
         return position
 
+    async def read(
+        self,
+        request: Request,
+        make: Make,
+        *,
+        parameters: object = "",
+        projections: Sequence[str] = READ_TABLES,
+        at_least: str | None = None,
+        is_resolved: bool = False,
+    ) -> Response:
+        """Return the response to a read of the tables of some projections; the body is cached while they are unchanged.
+
+        Args:
+            parameters: The values of all parameters that the endpoint knows.
+            is_resolved: The request reads one conversation, which it has resolved for the caller.
+        """
+        change_token = await self.caught_up(projections, self._open_position(at_least), is_resolved=is_resolved)
+        return await self.respond(request, change_token, make, parameters=parameters)
+
+    async def read_page(
+        self,
+        request: Request,
+        query: PageQuery,
+        read: Callable[..., Awaitable[Page[Any]]],
+        model: type[Out],
+        *,
+        conversation_id: UUID | None = None,
+        projections: Sequence[str] = READ_TABLES,
+    ) -> Response:
+        """Return the response to a request for a page of a list.
+
+        Args:
+            read: The reader's method for the list; it takes the members of ``query``.
+            model: The response model of an item.
+            conversation_id: The conversation whose list it is, resolved for the caller in this request.
+        """
+        filters = query.model_dump(exclude={"at_least"})
+
+        async def write(out: BodyWriter) -> None:
+            page = await (read(**filters) if conversation_id is None else read(conversation_id, **filters))
+            await write_page(out, page, encoder(model), page.next)
+
+        return await self.read(
+            request,
+            write,
+            parameters=(conversation_id, filters),
+            projections=projections,
+            at_least=query.at_least,
+            is_resolved=conversation_id is not None,
+        )
+
+    async def read_log(
+        self,
+        request: Request,
+        make: Make,
+        *,
+        parameters: object = "",
+        change_token: object = None,
+        is_large: bool = False,
+    ) -> Response:
+        """Return the response to a read of the log itself.
+
+        Args:
+            change_token: The token while which the body is cached; that of the whole log by default.
+        """
+        change_token = await log_change_token(self.store) if change_token is None else change_token
+        return await self.respond(request, str(change_token), make, parameters=parameters, is_large=is_large)
+
     async def caught_up(
-        self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, of_found: bool = False
+        self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, is_resolved: bool = False
     ) -> str:
-        """What the tables of the projections hold, as a mark, once they hold what the tenant wrote through this server.
+        """Return the change token of the projections' tables, once they hold what the tenant wrote through this server.
 
         Raises:
-            NotCaughtUp: they do not within the reader's time.
+            NotCaughtUp: They do not within the reader's timeout.
         """
         written = self.tenant_context.written
         at_least = max(at_least, written.earlier)
         timeout = self.reader.timeout
         try:
             return await self.server_context.read_your_writes.change_token(
-                projections, written.by_conversation, timeout, self.caller, at_least=at_least, of_found=of_found
+                projections, written.by_conversation, timeout, self.caller, at_least=at_least, is_resolved=is_resolved
             )
         except NotCaughtUp:
             if self.sees_positions:
@@ -453,80 +500,52 @@ class RequestContext:
                 "must be running"
             ) from None
 
-    async def read(
-        self,
-        request: Request,
-        make: Make,
-        *,
-        asked: object = "",
-        projections: Sequence[str] = READ_TABLES,
-        at_least: str | None = None,
-        of_found: bool = False,
-    ) -> Response:
-        """The answer to a read of the tables of some projections; not made anew where they are as they were.
-
-        Args:
-            asked: what is asked of the endpoint: the values of all that it knows.
-            of_found: what is read is of a conversation that was found for the caller in this request.
-        """
-        change_token = await self.caught_up(projections, self._position_of(at_least), of_found=of_found)
-        return await self.given(request, change_token, make, asked=asked)
-
-    async def read_log(
-        self, request: Request, make: Make, *, asked: object = "", change_token: object = None, is_large: bool = False
-    ) -> Response:
-        """The answer to a read of the log itself, which is as it was while the mark is: that of all if left out."""
-        change_token = await log_change_token(self.store) if change_token is None else change_token
-        return await self.given(request, str(change_token), make, asked=asked, is_large=is_large)
-
-    def stream(self, request: Request, source: EventSource, after: int) -> EventStream:
-        """The endless answer that says these events, as long as whoever asks may listen."""
-        server_context = self.server_context
-        return EventStream(
-            server_context.streams.follow(source, self.caller.tenant, after),
-            after,
-            closing=server_context.closing,
-            place=server_context.limits.streams.one(*self.shares),
-            is_let_in=server_context.gate.still(request.headers, self.identity),
-        )
-
-    async def given(
+    async def respond(
         self,
         request: Request,
         change_token: str,
         make: Make,
         *,
-        asked: object = "",
-        frame: Frame = NO_FRAME,
+        parameters: object = "",
+        frame: Frame | None = None,
         is_large: bool = False,
     ) -> Response:
-        """The answer of this caller alone, see :meth:`Bodies.answer`."""
-        return await self.server_context.response_cache.answer(
+        """Return a cached response, see :meth:`agent_manager.server.response_cache.ResponseCache.respond`."""
+        return await self.server_context.response_cache.respond(
             request,
             change_token,
             make,
-            scope=self.identity,
+            identity=self.identity,
             seal=partial(self.server_context.sealing.seal_cursor, self.caller),
-            asked=repr(asked),
-            frame=frame,
+            parameters=repr(parameters),
+            frame=frame or Frame(),
             is_large=is_large,
         )
 
+    def stream(self, request: Request, source: EventSource, after: int) -> EventStream:
+        """Return the response that streams the events of a source as long as the caller is authorized."""
+        server_context = self.server_context
+        return EventStream(
+            server_context.streams.follow(source, self.caller.tenant, after),
+            after,
+            closing=server_context.closing,
+            stream_limit=server_context.limits.streams.one(*self.shares),
+            is_authorized=server_context.gate.still(request.headers, self.identity),
+        )
 
-def writes(make: Callable[[], Awaitable[BaseModel]]) -> Make:
-    """Return what writes a body that is one small model."""
 
-    async def write(out: BodyWriter) -> None:
-        await out.write((await make()).model_dump_json().encode())
-
-    return write
+async def write_list(out: BodyWriter, items: Iterable[Row], encode: Callable[[Row], bytes]) -> None:
+    """Write a list that is not paged."""
+    await out.write(b'{"items":[')
+    await out.write_items(items, encode)
+    await out.write(b"]}")
 
 
 async def write_page(out: BodyWriter, rows: Iterable[Row], encode: Callable[[Row], bytes], next: str | None) -> None:
     """Write a page of a list.
 
     Args:
-        next: the cursor of the page after it.
+        next: The cursor of the next page.
     """
     await out.write(b'{"next":' + to_json(next) + b',"items":[')
     await out.write_items(rows, encode)
@@ -534,21 +553,22 @@ async def write_page(out: BodyWriter, rows: Iterable[Row], encode: Callable[[Row
 
 
 def encoder(model: type[Out]) -> Callable[[object], bytes]:
-    """Return what encodes an object as a model of answers has it."""
-    return lambda row: model.model_validate(row).model_dump_json().encode()
+    """Return a function that encodes an object as JSON by a response model."""
+    return lambda row: model.model_validate(row).to_bytes()
 
 
 def server_context_of(request: Request) -> ServerContext:
-    """The server's."""
+    """Return the server's context."""
     server_context: ServerContext = request.app.state.server_context
     return server_context
 
 
-async def _here(request: Request, identity: CurrentIdentity) -> RequestContext:
+async def _request_context(request: Request) -> RequestContext:
+    state = request.state
     return RequestContext(
-        server_context_of(request), request.state.tenant_context, identity, getattr(request.state, "claim", None)
+        server_context_of(request), state.tenant_context, state.identity, getattr(state, "claim", None)
     )
 
 
-CurrentContext = Annotated[RequestContext, Depends(_here)]
-"""An endpoint's parameter."""
+CurrentContext = Annotated[RequestContext, Depends(_request_context)]
+"""The parameter of an endpoint that is the context of its request."""

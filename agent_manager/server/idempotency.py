@@ -1,18 +1,18 @@
-"""Requests that clients may repeat: the header ``Idempotency-Key`` of draft-ietf-httpapi-idempotency-key-header.
+"""Idempotent requests: the header ``Idempotency-Key`` of draft-ietf-httpapi-idempotency-key-header.
 
-Every POST that changes something takes the header; :class:`~agent_manager.server.authorization.AuthorizedRoute` sees to
-it, so no endpoint can forget it. A key belongs to its tenant, its caller and the address of the request: nobody else
-can take it first, or learn of it.
+Every POST that writes takes the header; :class:`~agent_manager.server.authorization.AuthorizedRoute` handles it, so no
+endpoint can forget it. A key belongs to its tenant, its caller and the path of the request: nobody else can claim it
+first, or learn of it.
 
-1. The key is claimed in the database, with a digest of the request, before anything is done. The same key with another
-   request is refused (422).
-2. The request is carried out. What it writes has ids that are derived from the key (:attr:`Claim.uuid`), so the log
-   itself refuses to take it twice. A repetition while the first is under way, or after a crash between what was
-   written and the answer, does the same again and finds it done.
-3. The answer is kept, and is the answer to every repetition. If the request was refused, nothing was written, and the
-   key is free again, so that a client can correct the request. If it failed otherwise, the claim stays.
+1. The key is claimed in the database, with a digest of the request, before anything else is done. The same key with
+   another request is refused (422).
+2. The request is carried out. The ids of what it writes are derived from the key (:func:`claimed_uuid`), so the log
+   stores it only once. If the request is repeated while the first is running, or after a crash between the write and
+   the response, it does the same again and finds it done.
+3. The response is stored and sent to every repetition. If the request was refused, nothing was written, and the key is
+   released, so that the client can correct the request. If it failed otherwise, the claim stays.
 
-Within one process, a repetition waits for the first, so that both get the very same answer.
+Within one process, a repetition waits for the first request, so that both get the same response.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Identity
-from agent_manager.server.errors import Rejected, status_of
+from agent_manager.server.problems import Rejected, status_of
 from eventstore import EventStore
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, InputError, printable
@@ -41,22 +41,23 @@ from eventstore.ids import derived_uuid
 
 HEADER = "Idempotency-Key"
 KEPT_DAYS = 7
-"""A key is forgotten after so many days. A later repetition is carried out again, and still writes nothing twice."""
-_LONGEST = 255
-_FORGOTTEN_MEMBERS = ("id", "jsonrpc")
-"""Members of a JSON-RPC call that a repetition may have otherwise."""
+"""Keys are deleted after so many days. A later repetition is carried out again, and still writes nothing twice."""
+_MAX_LENGTH = 255
+_CALL_MEMBERS = ("id", "jsonrpc")
+"""Members of a JSON-RPC call that may differ between a request and its repetition."""
 
 PARAMETER: dict[str, Any] = {
     "name": HEADER,
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": _LONGEST},
-    "description": "Makes the request repeatable: a repetition with the same key changes nothing and gets the answer "
-    f"of the first; another request with the same key is refused (422). A key is kept for {KEPT_DAYS} days.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_LENGTH},
+    "description": "Makes the request idempotent: a repetition with the same key changes nothing and gets the first "
+    f"response; a different request with the same key fails with 422. Keys are kept for {KEPT_DAYS} days.",
 }
+"""The header in the OpenAPI document."""
 
 _CLAIM = query("agent_manager.server", "claim_key")
-_KEEP = query("agent_manager.server", "keep_answer")
+_STORE = query("agent_manager.server", "store_response")
 _RELEASE = query("agent_manager.server", "release_key")
 
 
@@ -65,27 +66,14 @@ class IdempotencyKeyReused(InputError):
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"{HEADER} {printable(key, 80)!r} was sent before with another request: repeat that one unchanged, "
-            "or make a new key for this one; nothing was written"
+            f"{HEADER} {printable(key, 80)!r} was sent before with another request: repeat that request unchanged, "
+            "or use a new key for this one; nothing was written"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A request under a key."""
-
-    key: str
-    tenant: str
-    id: UUID
-
-    def uuid(self, *names: str | int) -> UUID:
-        """The id of something that the request makes: the same for every repetition."""
-        return derived_uuid("made under an idempotency key", str(self.id), *names)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The answer that was given to the first request of a key."""
+class StoredResponse:
+    """The stored response to the first request with a key."""
 
     status: int
     media_type: str | None
@@ -93,13 +81,13 @@ class Kept:
     body: bytes
 
     def response(self) -> Response:
-        """The same answer."""
+        """Return the same response."""
         headers = {} if self.location is None else {"Location": self.location}
         return Response(self.body, self.status, headers, self.media_type)
 
 
 class Idempotency:
-    """The idempotency keys of one server's clients."""
+    """The idempotency keys of a server's clients."""
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
@@ -107,34 +95,38 @@ class Idempotency:
 
     async def once(
         self, request: Request, identity: Identity, handle: Callable[[], Awaitable[Response]]
-    ) -> Response | Kept:
-        """The answer to a request, which is carried out unless the first of its key was; its claim is in its state.
+    ) -> Response | StoredResponse:
+        """Carry out a request, or return the stored response if a request with its key was carried out before.
+
+        While the request is carried out, its state holds the claim: an id that is derived from the key, its tenant, its
+        caller and the path.
 
         Raises:
-            InputError: the key is empty, too long, or sent twice.
-            IdempotencyKeyReused: it was sent before with another request.
+            InputError: The key is empty, too long, or sent twice.
+            IdempotencyKeyReused: The key was sent before with another request.
         """
         key = _key_of(request)
         if key is None:
             return await handle()
         path = request.url.path
         caller = (identity.caller.user or "", identity.actor)
-        claim = Claim(key, identity.tenant, derived_uuid("idempotency key", identity.tenant, *caller, path, key))
-        given = {"tenant": claim.tenant, "id": claim.id}
-        async with self._locks.setdefault(claim.id, asyncio.Lock()):
-            digest = sha256(f"{path}?{request.url.query}\n".encode() + comparable(await request.body())).digest()
-            claiming = given | {"request": digest, "kept": f"{KEPT_DAYS} days"}
-            [(first, status, *answer)] = await self._store.pool.fetch(_CLAIM, claiming)
+        claim = derived_uuid("idempotency key", identity.tenant, *caller, path, key)
+        parameters = {"tenant": identity.tenant, "id": claim}
+        async with self._locks.setdefault(claim, asyncio.Lock()):
+            body = comparable(await request.body())
+            digest = sha256(f"{path}?{request.url.query}\n".encode() + body).digest()
+            claiming = parameters | {"request": digest, "kept": f"{KEPT_DAYS} days"}
+            [(first, status, *response_columns)] = await self._store.pool.fetch(_CLAIM, claiming)
             if bytes(first) != digest:
                 raise IdempotencyKeyReused(key)
             if status is not None:
-                return Kept(status, *answer)
+                return StoredResponse(status, *response_columns)
             request.state.claim = claim
             try:
                 response = await handle()
             except (EventStoreError, Rejected, HTTPException, RequestValidationError) as error:
                 if _is_refusal(error):
-                    await self._store.pool.fetch(_RELEASE, given)
+                    await self._store.pool.fetch(_RELEASE, parameters)
                 raise
             if response.status_code < 300:
                 kept = {
@@ -143,17 +135,22 @@ class Idempotency:
                     "location": response.headers.get("location"),
                     "body": response.body,
                 }
-                with suppress(EventStoreError):  # it is done; a repetition finds it so
-                    await self._store.pool.fetch(_KEEP, given | kept)
+                with suppress(EventStoreError):  # the request is carried out; a repetition finds that
+                    await self._store.pool.fetch(_STORE, parameters | kept)
             return response
 
 
+def claimed_uuid(claim: UUID, *names: str | int) -> UUID:
+    """Return the id of something that a request with a claimed key creates: the same for every repetition."""
+    return derived_uuid("made under an idempotency key", str(claim), *names)
+
+
 def comparable(body: bytes) -> bytes:
-    """What a repetition of a request must have in common with the first: its JSON, however that is written."""
+    """Return what a request and its repetition must have in common: the JSON value, however it is written."""
     try:
         value = json.loads(body)
         if isinstance(value, dict) and "jsonrpc" in value:
-            value = {name: member for name, member in value.items() if name not in _FORGOTTEN_MEMBERS}
+            value = {name: member for name, member in value.items() if name not in _CALL_MEMBERS}
         return json.dumps(value, sort_keys=True).encode()
     except (ValueError, RecursionError):
         return body
@@ -170,6 +167,6 @@ def _key_of(request: Request) -> str | None:
     keys = request.headers.getlist(HEADER)
     if not keys:
         return None
-    if len(keys) > 1 or not 1 <= len(keys[0]) <= _LONGEST:
-        raise InputError(f"{HEADER}: send it once, with 1 to {_LONGEST} characters")
+    if len(keys) > 1 or not 1 <= len(keys[0]) <= _MAX_LENGTH:
+        raise InputError(f"{HEADER}: send it once, with 1 to {_MAX_LENGTH} characters")
     return keys[0]

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from cachetools import LRUCache
 
-from agent_manager.server.errors import Busy, TooMany
+from agent_manager.server.problems import Busy, TooMany
 from agent_manager.settings import ServerSettings
 
 # Numbers of what happened, by name and labels, for whatever reads them out

@@ -1,15 +1,16 @@
-"""Lookups of conversations and change tokens, and waiting for the read tables.
+"""Lookups that every request may need: which conversation it names, and the change token of what it reads.
 
-A worker that follows a stream paces itself and applies new events a few times a second. A client that reads what it has
-just written would wait for that long. So the server applies it itself, as one more worker would: rows and checkpoints
-move in one transaction, whoever comes first. Reads that arrive meanwhile share the next round.
+A *change token* is a text that changes whenever the data that it stands for may have changed. It is read before the
+data: what is read may be newer than its token, never older. So a client whose token is still current has missed
+nothing.
 
-Only the partitions ("partitions") of the conversations that the tenant wrote to are applied and waited for. Each has a
-checkpoint of its own, and all events of a conversation are in one, so a checkpoint at or above the last position of
-each conversation says that the tables hold all that the tenant wrote, however far behind the other partitions are.
-
-Each is one small statement. A mark is taken before what it stands for is read: what was read then may be newer than its
-mark, never older, so that a client whose mark is still the present one has missed nothing.
+A read must include what the tenant has written through this server. Workers apply new events to the read tables only a
+few times a second; a client that reads what it has just written would wait that long. So :class:`ReadYourWrites`
+applies the events itself, as one more worker would: rows and checkpoints change in one transaction, whichever process
+is first. It applies and awaits only the partitions of the
+conversations that the tenant wrote to. All events of a conversation are in one partition, which has its own checkpoint.
+So a checkpoint at or above the last position of each of these conversations says that the tables hold all that the
+tenant wrote, however far behind the other partitions are.
 """
 
 from __future__ import annotations
@@ -35,26 +36,117 @@ from projections.projection import PARTITIONS
 from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
 from projections.reading import not_found
 
-# Applying what the workers have not reached yet, if a read must hold it
-
-APPLIERS = 4
-"""Connections that apply, at most."""
+READ_TABLES = ("conversations", "messages", "tasks", "actors")
+"""The projections behind all reads but search and statistics, which are applied a little later."""
+HIGHEST_POSITION = 2**63 - 1
+MAX_APPLIERS = 4
+"""Connections over which reads apply events."""
 BATCH_EVENTS = 500
-"""Events in a transaction. While it lasts, a worker that comes to one of its partitions waits, and holds others that
-other tenants may be waiting for."""
-FAR = 5_000
-"""Events to apply; tables that are further behind are the workers' business, and are waited for."""
+"""Events that a read applies in one transaction. A worker that comes to one of its partitions waits for its end, while
+the worker holds other partitions, which other tenants may wait for."""
+MAX_LAG = 5_000
+"""Events that a read applies itself at most; if the tables are further behind, it waits for the workers."""
+
+_TABLES_CHANGE_TOKEN = query("agent_manager.server", "tables_change_token").replace(
+    "{position}", POSITION_OF_ALL_PARTITIONS
+)
+_LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
+_RESOLVE = query("agent_manager.server", "resolve")
+_VISIBLE_IDS = query("agent_manager.server", "visible_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConversation:
+    """A conversation, its version, and whether it is deleted."""
+
+    id: UUID
+    version: int
+    is_deleted: bool
+
+
+async def resolve(
+    reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION
+) -> ResolvedConversation | None:
+    """Return the conversation that an id names, as it was at a position; None if there is none.
+
+    For a user, the look-up takes the same steps whether the conversation does not exist or is not visible to them.
+    """
+    caller = reader.caller
+    parameters = {
+        "tenant": caller.tenant,
+        "user": caller.user,
+        "ids": reader.candidates(conversation),
+        "position": Int8(position),
+    }
+    rows = await reader.store.log(caller).fetch(_RESOLVE, parameters)
+    return ResolvedConversation(*rows[0]) if rows else None
+
+
+async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConversation:
+    """Return the conversation that an id names.
+
+    Raises:
+        NotFound: There is none, or the caller may not see it.
+    """
+    resolved = await resolve(reader, conversation)
+    if resolved is None:
+        raise not_found(conversation)
+    return resolved
+
+
+async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
+    """Return the ids of the conversations that the reader's caller may see."""
+    caller = reader.caller
+    if caller.user is None or not conversations:
+        return set(conversations)
+    parameters = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
+    return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, parameters)}
+
+
+async def end_of_log(store: EventStore) -> int:
+    """Return the position of the last final event."""
+    log = store.log(store.caller())
+    return await last_event(log, await horizon(log))
+
+
+async def log_change_token(store: EventStore) -> str:
+    """Return the change token of the visible events of the log."""
+    return str((await store.log(store.caller()).fetch(_LOG_CHANGE_TOKEN))[0][0])
+
+
+async def tables_change_token(
+    store: EventStore, projections: Sequence[Projection], caller: Caller, *, is_resolved: bool = False
+) -> tuple[int, str]:
+    """Return the position that the projections have applied, and the change token of their tables for a caller.
+
+    What a user may see changes with the log, before any table does, so a user's token includes that of the log.
+
+    Args:
+        is_resolved: The request reads one conversation, which was resolved for the caller in the same request. Then the
+            log's token is not needed.
+    """
+    parameters = {
+        "projections": [projection.name for projection in projections],
+        "tables": [table for projection in projections for table in projection.tables],
+    }
+    of_tables = store.tables(caller).fetch(_TABLES_CHANGE_TOKEN, parameters)
+    if caller.user is None or is_resolved:
+        position, change_token = (await of_tables)[0]
+    else:
+        ((position, change_token), *_), of_log = await asyncio.gather(of_tables, log_change_token(store))
+        change_token = f"{change_token} {of_log}"
+    return int(position), str(change_token)
 
 
 class ReadYourWrites:
-    """Brings read tables up with the log on demand, over a few connections, which it opens when they are first needed.
+    """Applies events to the read tables on demand, over a few connections that are opened when they are first needed.
 
-    A tenant uses one of them at a time, so that it does not wait for what another has to apply.
+    A tenant uses one connection at a time, so that it does not wait for what another tenant must apply.
     """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._turns = FairQueue(APPLIERS)
+        self._permits = FairQueue(MAX_APPLIERS)
         self._idle: list[Applier] = []
         self._running: set[asyncio.Task[None]] = set()
 
@@ -66,161 +158,69 @@ class ReadYourWrites:
         caller: Caller,
         *,
         at_least: int = 0,
-        of_found: bool = False,
+        is_resolved: bool = False,
     ) -> str:
-        """Return what the tables of the projections hold for a caller, as a mark, once they hold what was written.
+        """Return the change token of the projections' tables for a caller, once they hold what was written.
 
         Args:
-            written: positions by conversation: only the partitions of these conversations are waited for, so that
-                nobody
-                waits for what others write.
-            at_least: a position; all that the caller's tenant wrote up to there was written, too.
-            of_found: see :func:`looking.tables_change_token`.
+            written: Positions by conversation. Only the partitions of these conversations are awaited, so nobody waits
+                for what others write.
+            at_least: A position; everything that the caller's tenant wrote up to it counts as written, too.
+            is_resolved: See :func:`tables_change_token`.
 
         Raises:
-            NotCaughtUp: they do not within ``timeout`` seconds.
+            NotCaughtUp: The tables do not hold it within ``timeout`` seconds.
         """
-        known = named(list(projections))
-        position, change_token = await tables_change_token(self._store, known, caller, of_found=of_found)
+        found = named(list(projections))
+        position, change_token = await tables_change_token(self._store, found, caller, is_resolved=is_resolved)
         if position >= max(at_least, *written.values(), 0):
             return change_token
         awaited: dict[UUID | None, int] = dict(written.items())
         if at_least > position:
-            for conversation, there in (await written_between(self._store, caller.tenant, position, at_least)).items():
-                awaited[conversation] = max(there, awaited.get(conversation, 0))
-        missing = await lagging(self._store, known, awaited)
+            for conversation, last in (await written_between(self._store, caller.tenant, position, at_least)).items():
+                awaited[conversation] = max(last, awaited.get(conversation, 0))
+        missing = await lagging(self._store, found, awaited)
         until = max(missing.values(), default=0)
-        if missing and (until - position) * len(missing) / PARTITIONS <= FAR:
-            task = asyncio.create_task(self._round(known, sorted(missing), until, caller.tenant, timeout))
+        if missing and (until - position) * len(missing) / PARTITIONS <= MAX_LAG:
+            task = asyncio.create_task(self._apply_round(found, sorted(missing), until, caller.tenant, timeout))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
-        await wait_for_written(self._store, known, awaited, timeout=timeout)
-        # The first mark may be older than what was waited for.
-        return (await tables_change_token(self._store, known, caller, of_found=of_found))[1]
+        await wait_for_written(self._store, found, awaited, timeout=timeout)
+        # The first token may be older than what was awaited.
+        return (await tables_change_token(self._store, found, caller, is_resolved=is_resolved))[1]
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Close the connections."""
         await cancel_and_wait(self._running)
         while self._idle:
             await self._idle.pop().close()
 
-    async def _round(
+    async def _apply_round(
         self, projections: Sequence[Projection], partitions: Sequence[int], until: int, tenant: str, timeout: float
     ) -> None:
-        """Errors are the worker's to report and to try again; the read goes on to wait."""
+        """Apply events to the projections that lack them.
+
+        A failure is not raised: a worker retries and reports it, and the read goes on to wait for the worker.
+        """
         with suppress(EventStoreError, PoolTimeout):
-            async with self._turns.permit(tenant, timeout):
-                lagging_ones = [
+            async with self._permits.permit(tenant, timeout):
+                behind = [
                     projection
                     for projection in projections
                     if await applied_position(self._store, [projection], partitions) < until
                 ]
-                if lagging_ones:
-                    await self._catch_up(lagging_ones, partitions, until)
+                if behind:
+                    await self._apply(behind, partitions, until)
 
-    async def _catch_up(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
+    async def _apply(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
         applier = self._idle.pop() if self._idle else await Applier.open(self._store, BATCH_EVENTS)
         try:
             for projection in projections:
-                made_by = await applier.register(projection)
-                if made_by is not None:  # else only a rebuild can
-                    await applier.catch_up(made_by, partitions=partitions, until=until)
+                registered = await applier.register(projection)
+                if registered is not None:  # otherwise only a rebuild can apply the events
+                    await applier.catch_up(registered, partitions=partitions, until=until)
         except BaseException:
             await applier.close()
             raise
         self._idle.append(applier)
-
-
-# The cheap looks at the log and the read tables: whether anything has changed, and which conversation is meant
-
-READ_TABLES = ("conversations", "messages", "tasks", "actors")
-"""The projections behind everything but search and statistics, which follow a little later."""
-HIGHEST_POSITION = 2**63 - 1
-
-_LOOK = query("agent_manager.server", "look").replace("{position}", POSITION_OF_ALL_PARTITIONS)
-_LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
-_RESOLVE = query("agent_manager.server", "resolve")
-_VISIBLE_IDS = query("agent_manager.server", "visible_ids")
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedConversation:
-    """A conversation, the version that it has come to, and whether it is deleted."""
-
-    id: UUID
-    version: int
-    is_deleted: bool
-
-
-async def tables_change_token(
-    store: EventStore, projections: Sequence[Projection], caller: Caller, *, of_found: bool = False
-) -> tuple[int, str]:
-    """The position that the projections have applied, and what their tables hold for a caller, as a mark.
-
-    What a user may see changes with the log, before any table does: their mark is that of the log too.
-
-    Args:
-        of_found: what is read is of a conversation that was found for the caller just now, so that it need not be.
-    """
-    given = {
-        "projections": [projection.name for projection in projections],
-        "tables": [table for projection in projections for table in projection.tables],
-    }
-    looking = store.tables(caller).fetch(_LOOK, given)
-    if caller.user is None or of_found:
-        position, change_token = (await looking)[0]
-    else:
-        ((position, change_token), *_), of_log = await asyncio.gather(looking, log_change_token(store))
-        change_token = f"{change_token} {of_log}"
-    return int(position), str(change_token)
-
-
-async def log_change_token(store: EventStore) -> str:
-    """What can be seen of the log, as a mark."""
-    return str((await store.log(store.caller()).fetch(_LOG_CHANGE_TOKEN))[0][0])
-
-
-async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
-    """Those of the conversations that the reader's caller may see."""
-    caller = reader.caller
-    if caller.user is None or not conversations:
-        return set(conversations)
-    given = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
-    return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, given)}
-
-
-async def resolve(
-    reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION
-) -> ResolvedConversation | None:
-    """The conversation that a text names, and the version that it had come to at a position; None if there is none.
-
-    For a user it ends at the same place, and as soon, whether there is none or it is not theirs to see.
-    """
-    caller = reader.caller
-    given = {
-        "tenant": caller.tenant,
-        "user": caller.user,
-        "ids": reader.candidates(conversation),
-        "position": Int8(position),
-    }
-    rows = await reader.store.log(caller).fetch(_RESOLVE, given)
-    return ResolvedConversation(*rows[0]) if rows else None
-
-
-async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConversation:
-    """The conversation that a text names.
-
-    Raises:
-        NotFound: there is none.
-    """
-    found = await resolve(reader, conversation)
-    if found is None:
-        raise not_found(conversation)
-    return found
-
-
-async def end_of_log(store: EventStore) -> int:
-    """The position of the last event that is final."""
-    log = store.log(store.caller())
-    return await last_event(log, await horizon(log))

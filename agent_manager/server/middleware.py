@@ -30,8 +30,8 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_manager.server.errors import Busy, Rejected, TooLarge, TooSlow, problem, problem_of_refusal
 from agent_manager.server.limits import Counters
+from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, problem, problem_of_refusal
 from agent_manager.server.response_cache import PIECE_BYTES
 
 # Routing by the path as it was sent: a percent-encoded / is part of an id, not a separator

@@ -24,9 +24,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent_manager.server.errors import problem
 from agent_manager.server.limits import Counters
 from agent_manager.server.middleware import ABORT
+from agent_manager.server.problems import problem
 
 # Which connections a server keeps when it has as many as it may: those being answered, and some of each network
 

@@ -1,28 +1,27 @@
-"""Responses: stored within a budget, cached, sent at the pace of the client.
+"""Response bodies: stored within a budget, cached, and sent at the pace of the client.
 
-An answer can be as large as a tenant's data, and a client need not read what it asked for. So the memory of the server
-must depend neither on how large answers are nor on how many of them are under way:
+A response can be as large as a tenant's data, and clients need not read what they request. So the memory of the server
+depends neither on the size of responses nor on their number:
 
-1. A body is written piece by piece while it is made, and a large one goes to a temporary file that has no name. Of all
-   bodies together at most :data:`MEMORY_BYTES` are in memory.
-2. A body is sent in pieces of :data:`PIECE_BYTES`; a piece is read from the file only when the connection has taken the
-   one before. So a client that does not read holds one piece, beside what asyncio buffers: less than 160 KiB.
-3. All bodies, in memory and in files, count against one budget from when they are made until nobody sends or caches
-   them any more. A tenant may use half of it, so that another tenant always finds room.
+1. A body is written piece by piece; a large one goes to an unnamed temporary file. All bodies together take at most
+   :data:`MEMORY_BYTES` of memory.
+2. A body is sent in pieces of :data:`PIECE_BYTES`. The next piece is read from the file when the connection has taken
+   the one before, so a client that does not read costs one piece and what asyncio buffers: less than 160 KiB.
+3. All bodies, in memory and in files, count against one budget until they are neither cached nor being sent. A tenant
+   may use half of it, so other tenants always find room.
 
-What was made is kept with the mark of what it was read from, for one caller and one question. While the mark is the
-same it is not made again, and a client that sends its ETag back (If-None-Match) gets 304 and no body. Either costs one
-look at the mark. A question is the endpoint with the values that it was asked for, not the address: what an endpoint
-does not know makes no other question.
+The cache keeps a body with the *change token* of the data that it was made from (:mod:`agent_manager.server.lookups`),
+for one caller, one endpoint and its parameters. While the token is the same, the body is served again; a client that
+sends its ETag as ``If-None-Match`` gets 304. Either costs one look-up of the token. Parameters that the endpoint does
+not know are no part of the key.
 
-Of one question one body is made at a time. Requests that arrive meanwhile share it if their mark is the same, else they
-share the one that is made next; so a client that asks again and again, while others write, makes one body after the
-other and no more. A large answer, which is made of as much as its tenant has, needs one of :data:`LARGE_AT_A_TIME`
-permits, which the tenants get in turn.
+Of one key, one body is made at a time. Requests that arrive meanwhile share it if their token is the same; otherwise
+they share the next one. So a client that polls while others write causes one body after the other, never several at
+once. Large bodies, which may hold all data of a tenant, need one of :data:`MAX_LARGE` permits; the tenants take turns.
 
-The mark changes whenever anybody has written, the tag only where the answer has: it is made of the answer itself. So
-nobody learns from a tag that somebody else is writing. A cursor that holds a position of the log is kept beside the
-body, sealed anew for every answer, and not part of the tag: it goes on with the log.
+The token changes whenever anybody has written, but the ETag is a digest of the body, so it does not tell that others
+are writing. For the same reason a cursor that holds a position is sealed anew for every response and is not part of the
+ETag.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from psycopg_pool import PoolTimeout
@@ -44,145 +44,247 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_manager.auth import Identity
-from agent_manager.server.errors import Busy, TooMany
 from agent_manager.server.limits import TENANT_SHARE, TimeSlice, WorkTurns
+from agent_manager.server.problems import Busy, TooMany
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.errors import DiskFull, InputError
 
-# Bodies of answers: stored within a budget of bytes, and sent at the pace of those who read them
-
 MEMORY_BYTES = 64 * 1024 * 1024
-"""Of bodies that are in memory; those beyond it are in files, however small they are."""
+"""Bytes of all bodies in memory; further bodies go to files, however small they are."""
 LARGE_BYTES = 256 * 1024
-"""A body beyond this is in a file."""
+"""A larger body goes to a file, and a larger row is encoded in a thread."""
 PIECE_BYTES = 64 * 1024
-"""Sent at a time."""
+"""Bytes that are sent at a time."""
+CACHED_BYTES = MEMORY_BYTES // 2
+"""Memory of all cached bodies."""
+CACHED_FILES = 64
+"""Files of all cached bodies."""
+MAX_LARGE = 4
+"""Large bodies that are made at a time."""
+_ENTRY_BYTES = 500
+"""The approximate memory of a cache entry without its body."""
 
 _T = TypeVar("_T")
 
 
-class StoredBody:
-    """A body that is complete.
+class Frame(NamedTuple):
+    """Bytes around a body that belong to one request, such as the id of a JSON-RPC call."""
 
-    Attributes:
-        size: in bytes.
-        digest: SHA-256 of the bytes.
-    """
-
-    def __init__(self, size: int, digest: bytes, memory: bytes, file: int | None) -> None:
-        self.size = size
-        self.digest = digest
-        self._memory = memory
-        self._file = file
-
-    @property
-    def is_in_file(self) -> bool:
-        """Whether it is in a file, not in memory."""
-        return self._file is not None
-
-    async def pieces(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The bytes of the body from one place to another, at most :data:`PIECE_BYTES` at a time."""
-        end = self.size if end is None else end
-        for place in range(start, end, PIECE_BYTES):
-            length = min(PIECE_BYTES, end - place)
-            if self._file is None:
-                yield self._memory[place : place + length]
-            else:
-                yield await _in_thread(os.pread, self._file, length, place)
+    before: bytes = b""
+    after: bytes = b""
 
 
-class Spool:
-    """All bodies of one server.
+class ResponseCache:
+    """A cache of response bodies.
 
     Args:
-        max_bytes: of all bodies together; half of it for one tenant.
-        make_room: drops a body that is cached, if there is one: of the tenant that is named, or of any.
-        turns: to write slices of bodies.
+        max_bytes: The budget of all bodies: cached, being made and being sent.
+        seconds: The longest wait for the permit to make a large body.
+        turns: Turns to write slices of bodies.
 
     Attributes:
-        used: bytes of all bodies.
-        in_memory: of these, in memory.
+        made: The number of bodies that were made.
     """
 
-    def __init__(self, max_bytes: int, make_room: Callable[[str | None], bool], turns: WorkTurns) -> None:
-        self.turns = turns
-        self._max_bytes = max_bytes
-        self._of_tenant = max_bytes // TENANT_SHARE
-        self._make_room = make_room
-        self._used_by: Counter[str] = Counter()
-        self.used = 0
-        self.in_memory = 0
+    def __init__(self, max_bytes: int, seconds: float, turns: WorkTurns) -> None:
+        self.spool = Spool(max_bytes, self._evict, turns)
+        self.made = 0
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        """The least recently used first."""
+        self._memory = 0
+        self._files = 0
+        self._builds: dict[str, list[_Build]] = {}
+        """By key: the one that runs, and the next."""
+        self._large = FairQueue(MAX_LARGE)
+        self._seconds = seconds
 
-    def reserve(self, tenant: str, size: int, *, body_size: int) -> None:
-        """Count bytes of a tenant's body.
+    async def respond(
+        self,
+        request: Request,
+        change_token: str,
+        make: Make,
+        *,
+        identity: Identity,
+        seal: Callable[[str], str],
+        parameters: str,
+        frame: Frame,
+        is_large: bool,
+    ) -> Response:
+        """Return the response to a read, from the cache if its change token is still the same.
 
         Args:
-            body_size: of the whole body, with these bytes.
+            change_token: The state of the data that the response must hold.
+            make: Writes the body.
+            identity: The caller; only requests with the same user and scopes share the body.
+            seal: Seals the cursor of the body for this response.
+            parameters: The values of all parameters that the endpoint knows.
+            is_large: Whether the body may be as large as the data of the tenant.
 
         Raises:
-            InputError: the body alone is larger than a tenant's part.
-            TooMany: the tenant's bodies take its part of the budget.
-            Busy: all bodies together take the whole budget.
+            InputError, TooMany, Busy: See :meth:`Spool.reserve`.
+            Busy: Too many large bodies are being made.
         """
-        if body_size > self._of_tenant:
-            raise InputError(
-                f"the answer takes more than {self._of_tenant:,} bytes: read it in pages (under /v1, with limit and "
-                "after), or raise EVENTSTORE_ANSWER_BYTES"
-            )
-        while self._used_by[tenant] + size > self._of_tenant:
-            if not self._make_room(tenant):
-                raise TooMany(
-                    f"your answers under way take {self._of_tenant:,} bytes already: read them to their end first, or "
-                    "raise EVENTSTORE_ANSWER_BYTES",
-                    "answer bytes",
-                )
-        while self.used + size > self._max_bytes:
-            if not self._make_room(None):
-                raise Busy(
-                    f"answers under way take {self._max_bytes:,} bytes already: come again, or raise "
-                    "EVENTSTORE_ANSWER_BYTES",
-                    "answer bytes",
-                )
-        self._used_by[tenant] += size
-        self.used += size
+        caller = identity.caller
+        endpoint = request.scope["route"].path  # of the matched route, which FastAPI puts there
+        key = repr((caller.tenant, caller.user, sorted(identity.scopes), request.method, endpoint, parameters))
+        entry = self._entries.get(key)
+        if entry is not None and entry.change_token == change_token:
+            self._entries.move_to_end(key)
+        else:
+            entry = await self._build_shared(key, change_token, make, caller.tenant, is_large=is_large)
+        headers = {"ETag": entry.tag, "Cache-Control": "private, no-cache"}
+        if _matches(request, entry.tag):
+            return Response(status_code=304, headers=headers)
+        after = frame.after
+        if entry.cursor is not None:
+            after = b',"next":"' + seal(entry.cursor).encode() + b'"}' + after
+        return BodyResponse(entry.body, frame.before, after, headers)
 
-    def release(self, tenant: str, size: int, in_memory: int, file: int | None) -> None:
-        """Count a body no longer."""
-        if file is not None:
-            os.close(file)
-        self.used -= size
-        self.in_memory -= in_memory
-        self._used_by[tenant] -= size
-        if not self._used_by[tenant]:
-            del self._used_by[tenant]
+    async def _build_shared(self, key: str, change_token: str, make: Make, tenant: str, *, is_large: bool) -> _Entry:
+        """Make the body together with the other requests for it. It is given up when none of them waits any more."""
+        builds = self._builds.setdefault(key, [])
+        build = next((each for each in builds if each.change_token == change_token or not each.has_begun), None)
+        if build is None:
+            build = _Build(change_token, make)
+            previous = builds[-1].task if builds else None
+            build.task = asyncio.create_task(self._build(key, build, previous, tenant, is_large=is_large))
+            build.task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may await it
+            builds.append(build)
+        elif not build.has_begun:
+            build.change_token, build.make = change_token, make
+        build.waiting += 1
+        try:
+            return await asyncio.shield(build.task)
+        finally:
+            build.waiting -= 1
+            if not build.waiting and not build.task.done():
+                self._forget(key, build)
+                build.task.cancel()
+
+    async def _build(
+        self, key: str, build: _Build, previous: asyncio.Task[_Entry] | None, tenant: str, *, is_large: bool
+    ) -> _Entry:
+        try:
+            if previous is not None:
+                await asyncio.wait([previous])
+            try:
+                async with self._large.permit(tenant, self._seconds) if is_large else nullcontext():
+                    build.has_begun = True
+                    return await self._make(key, build, tenant)
+            except PoolTimeout:
+                raise Busy("too many large answers are being made: repeat the request later", "large answers") from None
+        finally:
+            self._forget(key, build)
+
+    async def _make(self, key: str, build: _Build, tenant: str) -> _Entry:
+        change_token = build.change_token
+        previous = self._entries.get(key)
+        out = BodyWriter(self.spool, tenant, None if previous is None else (previous.body, previous.index))
+        try:
+            await build.make(out)
+            body = await out.finish()
+        except BaseException:
+            out.discard()
+            raise
+        self.made += 1
+        memory = _ENTRY_BYTES + len(key) + out.index_bytes + (0 if body.is_in_file else body.size)
+        entry = _Entry(tenant, change_token, _tag(key, body, out.cursor), body, out.cursor, out.index, memory)
+        self._remove(key)
+        self._entries[key] = entry
+        self._memory += entry.memory
+        self._files += body.is_in_file
+        while self._memory > CACHED_BYTES or self._files > CACHED_FILES:
+            self._remove(next(iter(self._entries)))
+        return entry
+
+    def _forget(self, key: str, build: _Build) -> None:
+        builds = self._builds.get(key, [])
+        if build in builds:
+            builds.remove(build)
+        if not builds:
+            self._builds.pop(key, None)
+
+    def _remove(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._memory -= entry.memory
+            self._files -= entry.body.is_in_file
+
+    def _evict(self, tenant: str | None) -> bool:
+        """Remove the least recently used body of a tenant, or of any; return whether there was one."""
+        key = next((key for key, entry in self._entries.items() if tenant in (None, entry.tenant)), None)
+        if key is None:
+            return False
+        self._remove(key)
+        return True
+
+
+class _Entry(NamedTuple):
+    tenant: str
+    change_token: str
+    tag: str
+    body: StoredBody
+    cursor: str | None
+    index: Any
+    memory: int
+
+
+@dataclass(eq=False)
+class _Build:
+    """A body that is being made, or will be when the one before is ready.
+
+    Attributes:
+        change_token: The state that the body holds at least. Until the build begins, that of the latest request.
+        waiting: The number of requests that wait for the body.
+    """
+
+    change_token: str
+    make: Make
+    has_begun: bool = False
+    waiting: int = 0
+    task: asyncio.Task[_Entry] = field(init=False)
+
+
+def _tag(key: str, body: StoredBody, cursor: str | None) -> str:
+    """Return the ETag of a body. It holds the key, so the tags of two callers tell nothing about each other."""
+    is_last = b"\0" if cursor is None else b"\1"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass") + is_last + body.digest)
+    return f'W/"{digest.hexdigest()[:32]}"'
+
+
+def _matches(request: Request, tag: str) -> bool:
+    """Return whether the client names the ETag in ``If-None-Match``."""
+    header = ",".join(request.headers.getlist("if-none-match"))
+    tags = {each.strip().removeprefix("W/") for each in header.split(",")}
+    return "*" in tags or tag.removeprefix("W/") in tags
 
 
 class BodyWriter:
-    """A body that is being made.
+    """A body that is being written.
 
     Args:
-        tenant: whose budget it takes.
-        previous: the body that was made last for the same question, and its index.
+        tenant: The tenant whose part of the budget it takes.
+        previous: The body that was made last for the same key, and its index.
 
     Attributes:
-        index: what helps to make the next body of the same question out of this one: nobody else reads it.
-        index_bytes: about what it takes in memory.
-        cursor: of the next page, if it must be sealed anew for each answer. Then the body ends before its member
-            ``next``, and each answer adds that and the closing brace.
+        index: Data that helps to make the next body of the same key out of this one.
+        index_bytes: The approximate memory of the index.
+        cursor: The cursor of the next page, if it must be sealed for each response. Then the body ends before its
+            member ``next``, and each response adds that and the closing brace.
     """
 
     def __init__(self, spool: Spool, tenant: str, previous: tuple[StoredBody, Any] | None = None) -> None:
         self._spool = spool
         self._tenant = tenant
-        self._begin()
         self._slice = TimeSlice(spool.turns, tenant)
         self.previous = previous
         self.index: Any = None
         self.index_bytes = 0
         self.cursor: str | None = None
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._digest = hashlib.sha256()
         self._pending = bytearray()
         self._in_file = 0
@@ -191,15 +293,15 @@ class BodyWriter:
 
     @property
     def size(self) -> int:
-        """Bytes that were written so far."""
+        """The number of bytes that were written."""
         return self._in_file + len(self._pending)
 
     async def write(self, text: bytes) -> None:
-        """Add to the body.
+        """Append to the body; wait for the next turn if the time slice is over.
 
         Raises:
-            InputError, TooMany, Busy: see :meth:`Spool.reserve`.
-            DiskFull: there is no room for temporary files.
+            InputError, TooMany, Busy: See :meth:`Spool.reserve`.
+            DiskFull: The file system of temporary files is full.
         """
         self._spool.reserve(self._tenant, len(text), body_size=self.size + len(text))
         self._reserved += len(text)
@@ -208,29 +310,22 @@ class BodyWriter:
             await self._flush()
         await self._slice.give_way()
 
+    async def write_items(self, items: Iterable[_T] | AsyncIterable[_T], encode: Callable[[_T], bytes]) -> None:
+        """Append items with commas between them. A large row of a read table is encoded in a thread."""
+        separator = b""
+        async for item in items if isinstance(items, AsyncIterable) else _iterate(items):
+            text = await _in_thread(encode, item) if getattr(item, "size", 0) > LARGE_BYTES else encode(item)
+            await self.write(separator + text)
+            separator = b","
+
     async def copy(self, body: StoredBody, start: int, end: int) -> None:
-        """Add the bytes of another body from one place to another."""
+        """Append the bytes of another body from ``start`` to ``end``."""
         async for piece in body.pieces(start, end):
             await self.write(piece)
 
     def another(self) -> BodyWriter:
-        """Return a writer of a body that this one is made of."""
+        """Return a writer for a body that becomes a part of this one."""
         return BodyWriter(self._spool, self._tenant)
-
-    async def write_items(self, items: Iterable[_T], encode: Callable[[_T], bytes]) -> None:
-        """Add the items of a list, encoded one by one, with commas between them."""
-        separator = b""
-        for item in items:
-            await self.write(separator + encode(item))
-            separator = b","
-
-    async def write_rows(self, rows: AsyncIterable[_T], encode: Callable[[_T], bytes]) -> None:
-        """Add rows as :meth:`write_items` does, as they are read. A large row is encoded in a thread."""
-        separator = b""
-        async for row in rows:
-            text = await _in_thread(encode, row) if getattr(row, "size", 0) > LARGE_BYTES else encode(row)
-            await self.write(separator + text)
-            separator = b","
 
     async def finish(self) -> StoredBody:
         """Return the body."""
@@ -241,26 +336,26 @@ class BodyWriter:
         body = StoredBody(self.size, self._digest.digest(), memory, self._file)
         self._spool.in_memory += len(memory)
         weakref.finalize(body, self._spool.release, self._tenant, self._reserved, len(memory), self._file)
-        self._begin()
+        self._reset()
         return body
 
     def discard(self) -> None:
-        """Give up what was written, so that the body may be written anew."""
+        """Discard what was written; the body may be written anew."""
         self._spool.release(self._tenant, self._reserved, 0, self._file)
-        self._begin()
+        self._reset()
 
     async def _flush(self) -> None:
         text = bytes(self._pending)
-        # In a thread: it may wait for the disk, and neither lets others wait.
-        await _in_thread(self._to_file, text)
+        await _in_thread(self._write_to_file, text)  # it may wait for the disk
         self._pending.clear()
         self._in_file += len(text)
 
-    def _to_file(self, text: bytes) -> None:
+    def _write_to_file(self, text: bytes) -> None:
         self._digest.update(text)
         try:
             if self._file is None:
-                self._file = _open_unnamed()
+                with tempfile.TemporaryFile(prefix="eventstore-", buffering=0) as file:
+                    self._file = os.dup(file.fileno())
             view = memoryview(text)
             while view:
                 view = view[os.write(self._file, view) :]
@@ -273,28 +368,111 @@ class BodyWriter:
             ) from None
 
 
-async def _in_thread(work: Callable[..., _T], *given: object) -> _T:
-    """Run a function in a thread. Even if the caller is cancelled, it has ended on return: its file is still open."""
-    running = asyncio.get_running_loop().run_in_executor(None, work, *given)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        raise
+Make = Callable[[BodyWriter], Awaitable[None]]
+"""A function that writes a body."""
 
 
-def _open_unnamed() -> int:
-    with tempfile.TemporaryFile(prefix="eventstore-", buffering=0) as file:
-        return os.dup(file.fileno())
+class StoredBody:
+    """A complete body, in memory or in a file.
+
+    Attributes:
+        size: The number of bytes.
+        digest: Their SHA-256 digest.
+    """
+
+    def __init__(self, size: int, digest: bytes, memory: bytes, file: int | None) -> None:
+        self.size = size
+        self.digest = digest
+        self._memory = memory
+        self._file = file
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether the body is in a file."""
+        return self._file is not None
+
+    async def pieces(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the bytes from ``start`` to ``end``, at most :data:`PIECE_BYTES` at a time."""
+        end = self.size if end is None else end
+        for offset in range(start, end, PIECE_BYTES):
+            length = min(PIECE_BYTES, end - offset)
+            if self._file is None:
+                yield self._memory[offset : offset + length]
+            else:
+                yield await _in_thread(os.pread, self._file, length, offset)
+
+
+class Spool:
+    """The budget of all bodies of a server.
+
+    Args:
+        max_bytes: The budget; a tenant may use half of it.
+        evict: Removes a cached body of a tenant, or of any tenant; returns whether there was one.
+        turns: Turns to write slices of bodies.
+
+    Attributes:
+        used: Bytes of all bodies.
+        in_memory: Bytes of the bodies in memory.
+    """
+
+    def __init__(self, max_bytes: int, evict: Callable[[str | None], bool], turns: WorkTurns) -> None:
+        self.turns = turns
+        self._max_bytes = max_bytes
+        self._max_of_tenant = max_bytes // TENANT_SHARE
+        self._evict = evict
+        self._used_by: Counter[str] = Counter()
+        self.used = 0
+        self.in_memory = 0
+
+    def reserve(self, tenant: str, size: int, *, body_size: int) -> None:
+        """Reserve bytes for a tenant's body.
+
+        Args:
+            body_size: The size of the whole body, including these bytes.
+
+        Raises:
+            InputError: The body alone is larger than a tenant's part.
+            TooMany: The tenant's bodies take its part of the budget.
+            Busy: All bodies together take the whole budget.
+        """
+        if body_size > self._max_of_tenant:
+            raise InputError(
+                f"the answer takes more than {self._max_of_tenant:,} bytes: read it in pages (under /v1, with limit "
+                "and after), or raise EVENTSTORE_ANSWER_BYTES"
+            )
+        while self._used_by[tenant] + size > self._max_of_tenant:
+            if not self._evict(tenant):
+                raise TooMany(
+                    f"your answers in progress take {self._max_of_tenant:,} bytes already: read them to their end "
+                    "first, or raise EVENTSTORE_ANSWER_BYTES",
+                    "answer bytes",
+                )
+        while self.used + size > self._max_bytes:
+            if not self._evict(None):
+                raise Busy(
+                    f"answers in progress take {self._max_bytes:,} bytes already: repeat the request later, or raise "
+                    "EVENTSTORE_ANSWER_BYTES",
+                    "answer bytes",
+                )
+        self._used_by[tenant] += size
+        self.used += size
+
+    def release(self, tenant: str, size: int, memory: int, file: int | None) -> None:
+        """Release the bytes of a body, and close its file."""
+        if file is not None:
+            os.close(file)
+        self.in_memory -= memory
+        self.used -= size
+        self._used_by[tenant] -= size
+        if not self._used_by[tenant]:
+            del self._used_by[tenant]
 
 
 class BodyResponse(Response):
-    """An answer whose body is sent piece by piece, the next when the connection has taken the one before.
+    """A response that sends a stored body, the next piece when the connection has taken the one before.
 
     Args:
-        before, after: stand around the body, and are of this request alone.
+        before, after: Bytes around the body that belong to this response only.
     """
 
     def __init__(self, body: StoredBody, before: bytes, after: bytes, headers: Mapping[str, str]) -> None:
@@ -305,233 +483,43 @@ class BodyResponse(Response):
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, until its end or until the client has left."""
+        """Send the response; stop if the client disconnects."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if self._stored.size <= PIECE_BYTES:
             text = [piece async for piece in self._stored.pieces()]
             await send({"type": "http.response.body", "body": b"".join((self._before, *text, self._after))})
             return
-        left = asyncio.create_task(_disconnected(receive))
+        disconnected = asyncio.create_task(until_disconnected(receive))
         try:
             await send({"type": "http.response.body", "body": self._before, "more_body": True})
             async for piece in self._stored.pieces():
-                if left.done():
+                if disconnected.done():
                     return
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": self._after})
         finally:
             with suppress(asyncio.CancelledError):
-                await cancel_and_wait([left])
+                await cancel_and_wait([disconnected])
 
 
-async def _disconnected(receive: Receive) -> None:
+async def until_disconnected(receive: Receive) -> None:
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-# Answers that are made once and given again until something has changed: what makes polling cheap
-
-CACHED_BYTES = MEMORY_BYTES // 2
-"""Of bodies in memory that are kept for further requests."""
-CACHED_FILES = 64
-"""Bodies in files that are kept."""
-LARGE_AT_A_TIME = 4
-"""Large answers that are made at a time."""
-_ENTRY_BYTES = 500
-"""About what an entry takes beside its body."""
-
-Make = Callable[[BodyWriter], Awaitable[None]]
-"""Writes a body."""
-Seal = Callable[[str], str]
+async def _iterate(items: Iterable[_T]) -> AsyncIterator[_T]:
+    for item in items:
+        yield item
 
 
-class Frame(NamedTuple):
-    """What stands before and after a body."""
-
-    before: bytes = b""
-    after: bytes = b""
-
-
-NO_FRAME = Frame()
-
-
-class _Kept(NamedTuple):
-    tenant: str
-    change_token: str
-    tag: str
-    body: StoredBody
-    cursor: str | None
-    index: Any
-    memory: int
-
-
-class _Making:
-    """A body that is being made, or will be.
-
-    Attributes:
-        change_token: of what it holds at least. Until it has begun, that of the latest request for it.
-        waiting: requests that wait for it; when there is none, nobody makes it.
-    """
-
-    def __init__(self, change_token: str, make: Make) -> None:
-        self.change_token = change_token
-        self.make = make
-        self.has_begun = False
-        self.waiting = 0
-        self.task: asyncio.Task[_Kept]
-
-
-class ResponseCache:
-    """The bodies that were made last.
-
-    Args:
-        max_bytes: of all bodies, those included that are being made or sent.
-        seconds: to wait for a permit at most.
-        turns: to write slices of bodies.
-
-    Attributes:
-        made: how many bodies were made, not served from here.
-    """
-
-    def __init__(self, max_bytes: int, seconds: float, turns: WorkTurns) -> None:
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._memory = 0
-        self._files = 0
-        self._making: dict[str, list[_Making]] = {}
-        self._large = FairQueue(LARGE_AT_A_TIME)
-        self._seconds = seconds
-        self.spool = Spool(max_bytes, self._make_room, turns)
-        self.made = 0
-
-    async def answer(
-        self,
-        request: Request,
-        change_token: str,
-        make: Make,
-        *,
-        scope: Identity,
-        seal: Seal,
-        asked: str = "",
-        frame: Frame = NO_FRAME,
-        is_large: bool = False,
-    ) -> Response:
-        """The answer to a request for what the mark stands for.
-
-        Args:
-            scope: on whose behalf it is made; nobody else is given it, nor the same caller with other scopes.
-            seal: seals the cursor of the body.
-            asked: what is asked of the endpoint: the values of all that it knows.
-            frame: stands around the body, and is of this request alone.
-            make: makes the body; is not called where it is here already.
-            is_large: whether the answer may be as large as what the tenant has.
-
-        Raises:
-            InputError, TooMany, Busy: see :meth:`~agent_manager.server.response_cache.Spool.reserve`.
-        """
-        caller = scope.caller
-        endpoint = request.scope["route"].path
-        key = repr((caller.tenant, caller.user, sorted(scope.scopes), request.method, endpoint, asked))
-        kept = self._kept.get(key)
-        if kept is None or kept.change_token != change_token:
-            kept = await self._shared(key, change_token, make, caller.tenant, is_large=is_large)
-        elif key in self._kept:
-            self._kept.move_to_end(key)
-        headers = {"ETag": kept.tag, "Cache-Control": "private, no-cache"}
-        if _knows(request, kept.tag):
-            return Response(status_code=304, headers=headers)
-        after = frame.after
-        if kept.cursor is not None:
-            after = b',"next":"' + seal(kept.cursor).encode() + b'"}' + after
-        return BodyResponse(kept.body, frame.before, after, headers)
-
-    async def _shared(self, key: str, change_token: str, make: Make, tenant: str, *, is_large: bool) -> _Kept:
-        """The body, made for all who ask for it meanwhile. Whoever stops waiting ends it for nobody else."""
-        queue = self._making.setdefault(key, [])
-        making = next((each for each in queue if each.change_token == change_token or not each.has_begun), None)
-        if making is None:
-            making = _Making(change_token, make)
-            before = queue[-1].task if queue else None
-            making.task = asyncio.create_task(self._make(key, making, before, tenant, is_large=is_large))
-            making.task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            queue.append(making)
-        elif not making.has_begun:
-            making.change_token, making.make = change_token, make
-        making.waiting += 1
-        try:
-            return await asyncio.shield(making.task)
-        finally:
-            making.waiting -= 1
-            if not making.waiting and not making.task.done():
-                self._forget(key, making)
-                making.task.cancel()
-
-    async def _make(
-        self, key: str, making: _Making, before: asyncio.Task[_Kept] | None, tenant: str, *, is_large: bool
-    ) -> _Kept:
-        try:
-            if before is not None:
-                await asyncio.wait([before])
-            try:
-                async with self._large.permit(tenant, self._seconds) if is_large else nullcontext():
-                    making.has_begun = True
-                    return await self._write(key, making, tenant)
-            except PoolTimeout:
-                raise Busy("too many large answers are being made: come again", "large answers") from None
-        finally:
-            self._forget(key, making)
-
-    async def _write(self, key: str, making: _Making, tenant: str) -> _Kept:
-        change_token = making.change_token
-        before = self._kept.get(key)
-        out = BodyWriter(self.spool, tenant, None if before is None else (before.body, before.index))
-        try:
-            await making.make(out)
-            body = await out.finish()
-        except BaseException:
-            out.discard()
-            raise
-        self.made += 1
-        memory = _ENTRY_BYTES + len(key) + out.index_bytes + (0 if body.is_in_file else body.size)
-        kept = _Kept(tenant, change_token, _tag(key, body, out.cursor), body, out.cursor, out.index, memory)
-        self._drop(key)
-        self._kept[key] = kept
-        self._memory += kept.memory
-        self._files += body.is_in_file
-        while self._memory > CACHED_BYTES or self._files > CACHED_FILES:
-            self._drop(next(iter(self._kept)))
-        return kept
-
-    def _forget(self, key: str, making: _Making) -> None:
-        queue = self._making.get(key, [])
-        if making in queue:
-            queue.remove(making)
-        if not queue:
-            self._making.pop(key, None)
-
-    def _drop(self, key: str) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._memory -= kept.memory
-            self._files -= kept.body.is_in_file
-
-    def _make_room(self, tenant: str | None) -> bool:
-        """Drop the body of a tenant, or of any, that was asked for the longest time ago; return whether there was."""
-        key = next((key for key, kept in self._kept.items() if tenant in (None, kept.tenant)), None)
-        if key is None:
-            return False
-        self._drop(key)
-        return True
-
-
-def _tag(key: str, body: StoredBody, cursor: str | None) -> str:
-    """Of one caller's question and its answer: it is worth nothing to anybody else."""
-    is_last = b"\0" if cursor is None else b"\1"
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass") + is_last + body.digest)
-    return f'W/"{digest.hexdigest()[:32]}"'
-
-
-def _knows(request: Request, tag: str) -> bool:
-    """Whether the client says that it has the body of this tag."""
-    said = ",".join(request.headers.getlist("if-none-match"))
-    known = {each.strip().removeprefix("W/") for each in said.split(",")}
-    return "*" in known or tag.removeprefix("W/") in known
+async def _in_thread(work: Callable[..., _T], *arguments: object) -> _T:
+    """Run a function in a thread; if the caller is cancelled, return only when it has ended, because it uses a file."""
+    running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise

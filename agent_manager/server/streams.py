@@ -1,18 +1,19 @@
 """Server-sent events.
 
-The streams of one caller that ask for the same events share one reader, which encodes each event once
-(:class:`SharedEvents`): hundreds of streams cost little more than one. The encoded events that were read last are kept
-in memory; a stream that is further behind, because it begins earlier or its client is slow, reads for itself what was
-dropped. Nothing is queued for a slow client: its next event is taken once the connection has taken the one before.
+The streams of one caller that request the same events share one reader, which encodes each event once
+(:class:`SharedEvents`), so hundreds of streams cost little more than one. The most recently encoded events are kept in
+memory. A stream that is further behind, because it starts earlier or its client is slow, reads for itself what was
+dropped. Nothing is queued for a slow client: its next events are taken when the connection has taken the ones before.
 
-No event is missed between the two: the shared reader begins at the end of the log, and everything beyond that position
-is either in memory or at most at ``dropped_until``, up to which the log is final, and which a stream reads up to.
+No event is missed between the two: the shared reader starts at the end of the log, and every event after that position
+is either in memory or at most at ``dropped_until``, up to which the log is final, and up to which a stream reads.
 
-The reader of a conversation reads by version. It registers with :class:`ChangeNotifier` before it reads: an event that
-the read does not see is committed later, and the subscription, which stood at or before the end of the log when the
-reader registered, comes to it then.
+The reader of a conversation reads by version. It registers with :class:`ChangeNotifier` before it reads. An event that
+the read does not see is committed later, and the notifier's subscription, which stood at or before the end of the log
+when the reader registered, then comes to it.
 
-A client that was cut off sends the last id that it saw (Last-Event-ID) and gets what comes after it.
+The id of a server-sent event is its position. A client that was disconnected sends the last id that it received
+(``Last-Event-ID``) and continues after it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent_manager.server.limits import TimeSlice, WorkTurns
 from agent_manager.server.lookups import HIGHEST_POSITION, end_of_log, resolve, visible_ids
+from agent_manager.server.response_cache import until_disconnected
 from agent_manager.server.schemas.events import event_out
 from eventstore import Caller, Event, EventStore
 from eventstore.concurrency import cancel_and_wait
@@ -40,95 +42,42 @@ from eventstore.errors import InputError
 from eventstore.read import in_batches
 from projections import Reader
 
-# One subscription for all streams of single conversations: it tells a stream that its conversation has changed
-
-
-class ChangeNotifier:
-    """Watches the log of one tenant while anybody is registered."""
-
-    def __init__(self, store: EventStore, tenant: str) -> None:
-        self._store = store
-        self._tenant = tenant
-        self._waiting: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
-        self._watching: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
-
-    async def open(self) -> None:
-        """Begins to watch, unless it does so already."""
-        async with self._opening:
-            if self._watching is None or self._watching.done():
-                position = await end_of_log(self._store)
-                self._watching = asyncio.create_task(self._watch(position))
-
-    @contextmanager
-    def changes(self, conversation_id: UUID) -> Iterator[asyncio.Event]:
-        """Is set whenever the conversation has changed, until the end of the block."""
-        changed = asyncio.Event()
-        self._waiting[conversation_id].add(changed)
-        try:
-            yield changed
-        finally:
-            waiting = self._waiting[conversation_id]
-            waiting.discard(changed)
-            if not waiting:
-                del self._waiting[conversation_id]
-
-    async def close(self) -> None:
-        """Watches no longer."""
-        if self._watching is not None:
-            await cancel_and_wait([self._watching])
-            self._watching = None
-
-    async def _watch(self, position: int) -> None:
-        try:
-            async for event in self._store.subscribe(after=position, tenant=self._tenant):
-                for changed in self._waiting.get(event.conversation_id, ()):
-                    changed.set()
-        finally:
-            # Should it fail, those who wait look for themselves, and meet the error or open it anew.
-            for changes in self._waiting.values():
-                for changed in changes:
-                    changed.set()
-
-
-# Server-sent events: an endless answer that says each event with its position as its id
-
 KEEP_ALIVE_SECONDS = 15.0
-"""Of silence, after which a comment is sent: so a broken connection is noticed, and no proxy takes it for idle."""
-LOOK_SECONDS = 1.0
-"""How long who listens may go on once their token is worth nothing."""
+"""Pause after which a comment is sent, so that a broken connection is noticed and no proxy considers it idle."""
+AUTHORIZATION_SECONDS = 1.0
+"""Interval of the checks whether the client's token is still valid."""
 HELD_BYTES = 64 * 1024
-"""Of events that were read for a stream and that its client has not taken yet, unless a single one takes more."""
+"""Bytes of events that are held in memory for streams; one larger event is held alone."""
 SEND_BYTES = 32 * 1024
-"""Events are sent together, up to about so much."""
+"""The approximate size up to which events are sent together."""
 LAG_SECONDS = 0.1
-"""So long the shared reader waits for streams to take the events that it is about to drop from memory."""
+"""The time that the shared reader waits for streams to take the events that it is about to drop from memory."""
 _RETRY_MILLISECONDS = 1000
-_MOST_DIGITS = len(str(HIGHEST_POSITION))
 
 
-def resumed_after(request: Request, asked: int | None) -> int | None:
-    """The position after which a stream begins: that of ``Last-Event-ID``, else the one asked for.
+def start_position(request: Request, after: int | None) -> int | None:
+    """Return the position after which a stream starts: that of ``Last-Event-ID``, otherwise ``after``.
 
     Raises:
-        InputError: the header holds no position.
+        InputError: The header is not a position.
     """
-    said = request.headers.get("last-event-id", "").strip()
-    if not said:
-        return asked
-    if not (said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS and int(said) <= HIGHEST_POSITION):
-        raise InputError(f"Last-Event-ID: {said!r:.40} is no position: send the id of the last event that came")
-    return int(said)
+    header = request.headers.get("last-event-id", "").strip()
+    if not header:
+        return after
+    is_number = header.isascii() and header.isdigit() and len(header) <= len(str(HIGHEST_POSITION))
+    if not is_number or int(header) > HIGHEST_POSITION:
+        raise InputError(f"Last-Event-ID: {header!r:.40} is not a position: send the id of the last event received")
+    return int(header)
 
 
 @dataclass(frozen=True)
 class EventSource:
-    """The events that a stream asks for.
+    """The events that a stream requests.
 
     Attributes:
-        key: equal for sources of the same events, for the same caller.
-        follow: the events beyond a position, those to come included.
-        read: the events beyond a position and up to another, up to which the log is final.
+        key: Equal for sources of the same events, for the same caller.
+        follow: Yields the events after a position, past and future.
+        read: Yields the events after a position and up to another, up to which the log is final.
     """
 
     key: Hashable
@@ -137,7 +86,7 @@ class EventSource:
 
 
 def log_source(store: EventStore, caller: Caller, types: Sequence[str] | None, actor: str | None) -> EventSource:
-    """The events of all conversations that a caller may see."""
+    """Return the source of the events of all conversations that a caller may see."""
     tenant, user = caller.tenant, caller.user
 
     def follow(after: int) -> AsyncGenerator[Event, None]:
@@ -156,15 +105,15 @@ def log_source(store: EventStore, caller: Caller, types: Sequence[str] | None, a
 
 
 def conversation_source(reader: Reader, change_notifier: ChangeNotifier, conversation_id: UUID) -> EventSource:
-    """The events of a conversation."""
+    """Return the source of the events of a conversation, as long as the reader's caller may see it."""
     caller = reader.caller
 
     def batch(version: int, limit: int) -> AsyncIterator[Event]:
         return reader.store.read(conversation_id, after=version, limit=limit, tenant=caller.tenant, user=caller.user)
 
     async def version_at(position: int) -> int:
-        found = await resolve(reader, conversation_id, position)
-        return 0 if found is None else found.version
+        resolved = await resolve(reader, conversation_id, position)
+        return 0 if resolved is None else resolved.version
 
     async def follow(after: int) -> AsyncGenerator[Event, None]:
         await change_notifier.open()
@@ -172,12 +121,12 @@ def conversation_source(reader: Reader, change_notifier: ChangeNotifier, convers
             version = await version_at(after)
             while True:
                 changed.clear()
-                before_read = version
+                before = version
                 async for event in in_batches(batch, version, attrgetter("version"), HELD_BYTES):
                     yield event
                     version = event.version
-                if version == before_read and not await visible_ids(reader, [conversation_id]):
-                    return  # it is no longer shared with the caller
+                if version == before and not await visible_ids(reader, [conversation_id]):
+                    return
                 await changed.wait()
                 await change_notifier.open()
 
@@ -190,22 +139,104 @@ def conversation_source(reader: Reader, change_notifier: ChangeNotifier, convers
     return EventSource((caller, conversation_id), follow, read)
 
 
+class ChangeNotifier:
+    """One subscription to the log of a tenant that notifies all readers of single conversations."""
+
+    def __init__(self, store: EventStore, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+        self._waiters: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._subscription: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Subscribe at the end of the log, unless the subscription runs already."""
+        async with self._opening:
+            if self._subscription is None or self._subscription.done():
+                position = await end_of_log(self._store)
+                self._subscription = asyncio.create_task(self._notify(position))
+
+    @contextmanager
+    def changes(self, conversation_id: UUID) -> Iterator[asyncio.Event]:
+        """Return an event that is set whenever the conversation changes, until the end of the block."""
+        changed = asyncio.Event()
+        self._waiters[conversation_id].add(changed)
+        try:
+            yield changed
+        finally:
+            waiters = self._waiters[conversation_id]
+            waiters.discard(changed)
+            if not waiters:
+                del self._waiters[conversation_id]
+
+    async def close(self) -> None:
+        """End the subscription."""
+        if self._subscription is not None:
+            await cancel_and_wait([self._subscription])
+            self._subscription = None
+
+    async def _notify(self, position: int) -> None:
+        try:
+            async for event in self._store.subscribe(after=position, tenant=self._tenant):
+                for changed in self._waiters.get(event.conversation_id, ()):
+                    changed.set()
+        finally:
+            # If the subscription fails, the readers read for themselves: they meet the same error, or subscribe anew.
+            for waiters in self._waiters.values():
+                for changed in waiters:
+                    changed.set()
+
+
+class SharedStreams:
+    """The shared events of all streams of a server, by source."""
+
+    def __init__(self, store: EventStore, turns: WorkTurns) -> None:
+        self._store = store
+        self._turns = turns
+        self._shared: dict[Hashable, SharedEvents] = {}
+
+    async def follow(self, source: EventSource, tenant: str, after: int) -> AsyncGenerator[bytes, None]:
+        """Yield the encoded events of a source after a position, past and future, several at a time."""
+        if self._running(source) is None:
+            position = await end_of_log(self._store)
+            if self._running(source) is None:  # still
+                self._shared[source.key] = SharedEvents(source, position, TimeSlice(self._turns, tenant))
+        shared = self._shared[source.key]
+        try:
+            async with aclosing(shared.follow(source, after)) as texts:
+                async for text in texts:
+                    yield text
+        finally:
+            if shared.is_idle:
+                if self._shared.get(source.key) is shared:
+                    del self._shared[source.key]
+                await shared.close()
+
+    def _running(self, source: EventSource) -> SharedEvents | None:
+        shared = self._shared.get(source.key)
+        return None if shared is None or shared.has_ended else shared
+
+
 class SharedEvents:
-    """The events of one source, read and encoded once for all streams of it.
+    """The events of one source, read and encoded once for all its streams.
+
+    Args:
+        position: The position after which to read; the log is final up to it.
 
     Attributes:
-        dropped_until: every event of the source beyond this position that was read is in memory.
+        dropped_until: Every event of the source after this position that was read is in memory.
     """
 
     def __init__(self, source: EventSource, position: int, time_slice: TimeSlice) -> None:
-        """Begin to read beyond a position, up to which the log is final."""
         self.dropped_until = position
         self._time_slice = time_slice
         self._texts: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
         self._changed = asyncio.Event()
         self._positions: dict[object, int] = {}
+        """The positions up to which the streams have taken events."""
         self._awaited: set[object] = set()
+        """The streams that have not taken the event that is about to be dropped."""
         self._taken = asyncio.Event()
         self._reading = asyncio.create_task(self._read(source), name="eventstore-stream")
         self._reading.add_done_callback(self._end)
@@ -217,7 +248,7 @@ class SharedEvents:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no stream follows it."""
+        """Whether no stream follows the events."""
         return not self._positions
 
     async def close(self) -> None:
@@ -225,7 +256,7 @@ class SharedEvents:
         await cancel_and_wait([self._reading])
 
     async def follow(self, source: EventSource, after: int) -> AsyncGenerator[bytes, None]:
-        """The encoded events beyond a position, several at a time. It ends, or fails, when the source does."""
+        """Yield the encoded events after a position, several at a time; end, or fail, when the source does."""
         position = after
         stream = object()
         self._positions[stream] = position
@@ -233,11 +264,11 @@ class SharedEvents:
             while True:
                 while position < self.dropped_until:
                     until = self.dropped_until
-                    async with aclosing(self._read_again(source, position, until)) as texts:
+                    async with aclosing(self._read_dropped(source, position, until)) as texts:
                         async for text in texts:
                             yield text
                     position = self._advance(stream, until)
-                await self._time_slice.give_way()  # an event wakes all streams at once
+                await self._time_slice.give_way()  # one event wakes all streams at once
                 if position < self.dropped_until:
                     continue
                 changed = self._changed
@@ -254,7 +285,7 @@ class SharedEvents:
                     yield b"".join(found)
                     self._advance(stream, position)
                 elif self.has_ended:
-                    await self._reading  # raises what it failed with
+                    await self._reading  # raises its error
                     return
                 else:
                     await changed.wait()
@@ -262,13 +293,13 @@ class SharedEvents:
             del self._positions[stream]
             self._discard(stream)
 
-    async def _read_again(self, source: EventSource, after: int, until: int) -> AsyncGenerator[bytes, None]:
+    async def _read_dropped(self, source: EventSource, after: int, until: int) -> AsyncGenerator[bytes, None]:
         found: list[bytes] = []
         size = 0
         async with aclosing(source.read(after, until)) as events:
             async for event in events:
                 await self._time_slice.give_way()
-                found.append(said(event))
+                found.append(encode_event(event))
                 size += len(found[-1])
                 if size > SEND_BYTES:
                     yield b"".join(found)
@@ -280,7 +311,7 @@ class SharedEvents:
         async with aclosing(source.follow(self.dropped_until)) as events:
             async for event in events:
                 await self._time_slice.give_way()
-                text = said(event)
+                text = encode_event(event)
                 while self._texts and self._bytes + len(text) > HELD_BYTES:
                     await self._drop_oldest()
                 self._texts.append((event.position, text))
@@ -303,7 +334,7 @@ class SharedEvents:
     def _end(self, reading: asyncio.Task[None]) -> None:
         self._changed.set()
         if not reading.cancelled():
-            reading.exception()  # which the streams raise, if there are any
+            reading.exception()  # the streams raise it, if there are any
 
     def _advance(self, stream: object, position: int) -> int:
         self._positions[stream] = position
@@ -316,46 +347,16 @@ class SharedEvents:
             self._taken.set()
 
 
-class SharedStreams:
-    """The shared events of all streams of a server, by source."""
-
-    def __init__(self, store: EventStore, turns: WorkTurns) -> None:
-        self._store = store
-        self._turns = turns
-        self._shared: dict[Hashable, SharedEvents] = {}
-
-    async def follow(self, source: EventSource, tenant: str, after: int) -> AsyncGenerator[bytes, None]:
-        """The encoded events of a source beyond a position, those to come included, several at a time."""
-        if self._following(source) is None:
-            position = await end_of_log(self._store)
-            if self._following(source) is None:  # still
-                self._shared[source.key] = SharedEvents(source, position, TimeSlice(self._turns, tenant))
-        shared = self._shared[source.key]
-        try:
-            async with aclosing(shared.follow(source, after)) as texts:
-                async for text in texts:
-                    yield text
-        finally:
-            if shared.is_idle:
-                if self._shared.get(source.key) is shared:
-                    del self._shared[source.key]
-                await shared.close()
-
-    def _following(self, source: EventSource) -> SharedEvents | None:
-        shared = self._shared.get(source.key)
-        return None if shared is None or shared.has_ended else shared
-
-
 class EventStream(Response):
-    """Says events until the client leaves, is no longer let in, or the server closes.
+    """A response that sends events until the client disconnects, loses its authorization, or the server closes.
 
     Args:
-        texts: encoded events.
-        after: the position where it begins, told at once, so that a client that comes again before anything was said
-            misses nothing.
-        closing: is set when the server closes.
-        place: is taken as long as it lasts; that of a usual request is given up.
-        is_let_in: says whether the client still may listen.
+        texts: The encoded events.
+        after: The position where the stream starts. It is sent as the first id, so that a client that reconnects before
+            the first event misses nothing.
+        closing: Is set when the server closes.
+        stream_limit: The stream's place among the streams; it is taken in exchange for that of an ordinary request.
+        is_authorized: Returns whether the client may still receive events.
     """
 
     media_type = "text/event-stream"
@@ -366,41 +367,41 @@ class EventStream(Response):
         after: int,
         *,
         closing: asyncio.Event,
-        place: AbstractContextManager[None],
-        is_let_in: Callable[[], Awaitable[bool]],
+        stream_limit: AbstractContextManager[None],
+        is_authorized: Callable[[], Awaitable[bool]],
     ) -> None:
-        # Nothing between here and the client may keep it or hold it back (the last is nginx's word).
+        # Neither caches nor proxies may store or delay events; the last header is nginx's.
         super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._texts = texts
         self._after = after
         self._closing = closing
-        self._place = place
-        self._is_let_in = is_let_in
-        self._said = time.monotonic()
-        self._turn = asyncio.Lock()
+        self._stream_limit = stream_limit
+        self._is_authorized = is_authorized
+        self._last_sent = time.monotonic()
+        self._sending = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers.
+        """Send the response.
 
         Raises:
-            TooMany, Busy: there are too many streams.
+            TooMany, Busy: There are too many streams.
         """
-        with self._place:
+        with self._stream_limit:
             request_limit: ExitStack = Request(scope).state.places
             request_limit.close()
-            await self._answer(receive, send)
+            await self._respond(receive, send)
 
-    async def _answer(self, receive: Receive, send: Send) -> None:
+    async def _respond(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         tasks = [
             asyncio.create_task(work)
             for work in (
-                self._say_events(send),
-                self._stay_alive(send),
-                _left(receive),
-                self._closed(),
-                self._shut_out(),
+                self._send_events(send),
+                self._keep_alive(send),
+                self._until_unauthorized(),
+                self._until_closing(),
+                until_disconnected(receive),
             )
         ]
         try:
@@ -412,41 +413,35 @@ class EventStream(Response):
                 raise failure
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _say_events(self, send: Send) -> None:
-        await self._say(send, b"retry: %d\nid: %d\n\n" % (_RETRY_MILLISECONDS, self._after))
+    async def _send_events(self, send: Send) -> None:
+        await self._send(send, b"retry: %d\nid: %d\n\n" % (_RETRY_MILLISECONDS, self._after))
         async with aclosing(self._texts) as texts:
             async for text in texts:
-                await self._say(send, text)
+                await self._send(send, text)
 
-    async def _stay_alive(self, send: Send) -> None:
+    async def _keep_alive(self, send: Send) -> None:
         while True:
-            silent = time.monotonic() - self._said
-            if silent >= KEEP_ALIVE_SECONDS:
-                await self._say(send, b": still here\n\n")
+            pause = time.monotonic() - self._last_sent
+            if pause >= KEEP_ALIVE_SECONDS:
+                await self._send(send, b": still here\n\n")
             else:
-                await asyncio.sleep(KEEP_ALIVE_SECONDS - silent)
+                await asyncio.sleep(KEEP_ALIVE_SECONDS - pause)
 
-    async def _closed(self) -> None:
+    async def _until_unauthorized(self) -> None:
+        while await self._is_authorized():  # noqa: ASYNC110 - nothing notifies when a key is revoked or a token expires
+            await asyncio.sleep(AUTHORIZATION_SECONDS)
+
+    async def _until_closing(self) -> None:
         await self._closing.wait()
 
-    async def _shut_out(self) -> None:
-        """Returns when the client may listen no longer: its key was revoked, its token has expired."""
-        while await self._is_let_in():  # noqa: ASYNC110 - nobody tells when a token loses its worth
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def _say(self, send: Send, text: bytes) -> None:
-        async with self._turn:
+    async def _send(self, send: Send, text: bytes) -> None:
+        async with self._sending:
             await send({"type": "http.response.body", "body": text, "more_body": True})
-        self._said = time.monotonic()
+        self._last_sent = time.monotonic()
 
 
-def said(event: Event) -> bytes:
-    """An event as it is said. Its type and its data hold no line break: JSON escapes those."""
+def encode_event(event: Event) -> bytes:
+    """Return an event as a server-sent event. JSON escapes the line breaks of its data."""
     name = event.event_type.replace("\n", " ").replace("\r", " ")
     data = event_out(event).model_dump_json()
     return f"id: {event.position}\nevent: {name}\ndata: {data}\n\n".encode()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -97,7 +97,7 @@ async def test_a_body_that_grows_is_not_decoded_to_its_end(url: str) -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(("what", "why"), [("thrice", "not supported"), ("lies", "not compressed as it says")])
+@pytest.mark.parametrize(("what", "why"), [("thrice", "not supported"), ("lies", "as Content-Encoding says")])
 async def test_other_encodings_are_refused(url: str, what: str, why: str) -> None:
     with pytest.raises(InvalidUpdate, match=why):
         await fetch_card(f"{url}/{what}.json")

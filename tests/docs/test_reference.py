@@ -18,7 +18,7 @@ import eventstore
 import projections
 from agent_manager import AsyncManager
 from agent_manager.cli.main import app
-from agent_manager.server.app import ROUTERS, V1, V1_ROUTERS
+from agent_manager.server.app import ROUTERS
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, SyncEventStore
 from projections import Reader, Search, Statistics, SyncReader
@@ -90,8 +90,7 @@ def test_every_option_that_a_page_names_exists() -> None:
 
 
 def test_every_endpoint_is_in_the_reference() -> None:
-    routes = [("", route) for router in ROUTERS for route in router.routes]
-    routes += [(V1, route) for router in V1_ROUTERS for route in router.routes]
+    routes = [(prefix, route) for prefix, routers in ROUTERS.items() for router in routers for route in router.routes]
     served = {
         f"{method} {prefix}{route.path}"
         for prefix, route in routes

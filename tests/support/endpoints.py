@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from agent_manager.auth import Scope
-from agent_manager.server.app import ROUTERS, V1_ROUTERS
+from agent_manager.server.app import ROUTERS
 from agent_manager.server.authorization import AuthorizedRoute
 
 MESSAGE = {"messageId": "m9", "role": "user", "parts": [{"kind": "text", "text": "let me in"}]}
@@ -83,7 +83,7 @@ def endpoints() -> list[Endpoint]:
         AssertionError: one is made of another kind of route, which asks nobody who they are.
     """
     found = []
-    for prefix, routers in (("", ROUTERS), ("/v1", V1_ROUTERS)):
+    for prefix, routers in ROUTERS.items():
         for router in routers:
             for route in router.routes:
                 assert isinstance(route, AuthorizedRoute), route

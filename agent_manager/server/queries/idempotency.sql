@@ -1,6 +1,6 @@
 -- name: claim_key
--- Claims an idempotency key for a request: gives the digest of the request that claimed it first, and the answer to that.
--- Forgets a few of the keys that have expired.
+-- Claims an idempotency key for a request; returns the digest of the request that claimed it first, and its response.
+-- Deletes a few expired keys.
 WITH expired AS (
     DELETE FROM idempotency_keys k
      WHERE (k.tenant_id, k.id) <> (%(tenant)s, %(id)s)
@@ -18,8 +18,8 @@ VALUES (%(tenant)s, %(id)s, %(request)s)
     ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE SET request = k.request
 RETURNING k.request, k.status, k.media_type, k.location, k.body
 
--- name: keep_answer
--- Keeps the answer to the request that claimed a key.
+-- name: store_response
+-- Stores the response to the request that claimed a key.
 UPDATE idempotency_keys k
    SET status = %(status)s, media_type = %(media_type)s, location = %(location)s, body = %(body)s
  WHERE k.tenant_id = %(tenant)s
@@ -27,7 +27,7 @@ UPDATE idempotency_keys k
 RETURNING k.id
 
 -- name: release_key
--- Releases the key of a request that was refused: it wrote nothing.
+-- Releases the key of a request that was refused and wrote nothing.
 DELETE FROM idempotency_keys k
  WHERE k.tenant_id = %(tenant)s
    AND k.id = %(id)s

@@ -1,8 +1,7 @@
 -- name: resolve
--- The first of the conversations that has events up to a position, the version that it had come to there, and whether it
--- was deleted then. For a user
--- it is one of which they are a member; that is asked before anything else, so that a conversation which is not theirs
--- ends it where one that there is not does.
+-- The first of the conversations that has events up to a position, its version at that position, and whether it was
+-- deleted then. For a user, only conversations of which they are a member: their membership is checked first, so that
+-- the query takes the same steps for a conversation that does not exist and for one that is not visible to them.
 SELECT i.id, latest.version,
        coalesce((SELECT e.event_type = 'conversation.deleted'
                    FROM events e
@@ -21,7 +20,7 @@ SELECT i.id, latest.version,
                       ORDER BY e.version DESC
                       LIMIT 1) AS latest
  WHERE %(user)s::text IS NULL
-    OR (SELECT true  -- not EXISTS, for which all that the user is a member of might be read
+    OR (SELECT true  -- not EXISTS: the planner might read all memberships of the user for it
           FROM conversation_members m
          WHERE m.tenant_id = %(tenant)s
            AND m.conversation_id = i.id
@@ -29,9 +28,9 @@ SELECT i.id, latest.version,
  ORDER BY i.number
  LIMIT 1
 
--- name: look
--- How far the projections are, and a mark that changes whenever something in their tables may have changed: a share went
--- on, a table was emptied and refilled or swapped for another, something parked was applied.
+-- name: tables_change_token
+-- The position that the projections have applied, and a change token of their tables. It changes when a partition
+-- advances, a table is truncated or swapped, or parked events are applied.
 SELECT applied.position,
        md5(concat_ws('|',
            (SELECT string_agg(c.position::text, ' ' ORDER BY c.projection, c.partition)
@@ -48,13 +47,13 @@ SELECT applied.position,
   FROM ({position}) AS applied (position)
 
 -- name: log_change_token
--- A mark that changes whenever an event may have become visible: the last position that was handed out, and the appends
--- in flight. An append takes its gate lock, then a position, commits, and lets go of the lock (docs/concepts/order.md). So
--- an event that becomes visible after this look has its lock here and not in a later look, or a position beyond. For that
--- the position must be read before the locks: the lateral query cannot begin without it.
+-- A token that changes whenever an event may have become visible: the last assigned position and the appends in flight.
+-- An append takes its gate lock, takes a position, commits, and releases the lock (docs/concepts/order.md). So the append
+-- of an event that becomes visible after this query either holds its lock now and not at the next query, or has a later
+-- position. For that the position must be read before the locks: the lateral query cannot start without it.
 --
 -- The horizon would not do: it stands still while any append is in flight, and events above it are visible already.
--- On a standby there are no locks to see; there it is how far it has replayed.
+-- A standby has no such locks; its token is the replayed WAL position.
 SELECT concat_ws('|', pg_postmaster_start_time(), last.position, in_flight.appends,
                  CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END)
   FROM (SELECT last_position() OFFSET 0) AS last (position)
@@ -69,14 +68,14 @@ SELECT concat_ws('|', pg_postmaster_start_time(), last.position, in_flight.appen
                         AND l.granted) AS in_flight (appends)
 
 -- name: members
--- Who may see a conversation, for those who may: nobody else gets a row.
+-- The users who may see a conversation, the owner first; no rows for callers who may not see it.
 SELECT m.user_id, m.access
   FROM members_of(%(conversation)s) AS m
  ORDER BY m.access <> 'own', m.user_id
 
 -- name: visible_ids
--- Those of the conversations of which the user is a member. What there is not, and what others keep to themselves, is
--- looked for in the same way, and as far.
+-- The conversations of which the user is a member. The query takes the same steps for conversations that do not exist
+-- and for those of others.
 SELECT m.conversation_id
   FROM conversation_members m
  WHERE m.tenant_id = %(tenant)s

@@ -1,1 +1,1 @@
-"""The REST API: conversations, messages, tasks, the log, search, statistics and agents, below ``/v1``."""
+"""The REST API below ``/v1``, and the health endpoints. Models that one module uses stand in it."""

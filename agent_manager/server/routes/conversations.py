@@ -1,4 +1,4 @@
-"""Conversations: begin, list, read, change, hide; and all of one, as it is or as it was."""
+"""Conversations: create, list, read, change and delete them; read all of one, as it is or as it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from agent_manager.agent_registry import checked_conversation
 from agent_manager.auth import Scope
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
-from agent_manager.server.context import CurrentContext, RequestContext, encoder, write_page, writes
+from agent_manager.server.context import CurrentContext, RequestContext, encoder
 from agent_manager.server.lookups import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
@@ -53,16 +53,10 @@ _READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
 
 @router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
 async def list_conversations(
-    context: CurrentContext, request: Request, asked: Annotated[ConversationQuery, Query()]
+    context: CurrentContext, request: Request, query: Annotated[ConversationQuery, Query()]
 ) -> Response:
-    """Conversations, the latest updated first."""
-    which = asked.model_dump(exclude={"at_least"})
-
-    async def page(out: BodyWriter) -> None:
-        found = await context.reader.conversations(**which)
-        await write_page(out, found, encoder(ConversationOut), found.next)
-
-    return await context.read(request, page, asked=which, at_least=asked.at_least)
+    """List conversations, by default the latest updated first."""
+    return await context.read_page(request, query, context.reader.conversations, ConversationOut)
 
 
 @router.post(
@@ -75,33 +69,33 @@ async def list_conversations(
 async def create_conversation(
     context: CurrentContext, response: Response, new: NewConversation
 ) -> ConversationOut | ConversationRef:
-    """Begins a conversation. Callers without the scope `read` are given its id alone."""
-    given = new.id if new.id is not None else str(context.new_id("conversation"))
-    conversation_id = checked_conversation(context.caller.tenant, given)
+    """Create a conversation. Callers without the scope `read` get its id only."""
+    given_id = new.id if new.id is not None else str(context.new_id("conversation"))
+    conversation_id = checked_conversation(context.caller.tenant, given_id)
     event = ConversationCreated(
-        name=new.name, given_id=None if is_canonical_uuid(given) else given, metadata=new.metadata
+        name=new.name, given_id=None if is_canonical_uuid(given_id) else given_id, metadata=new.metadata
     )
     try:
-        await context.append(conversation_id, [event], expected=NO_STREAM, claimed=new.actor)
+        await context.append(conversation_id, [event], expected=NO_STREAM, claimed_actor=new.actor)
     except WrongExpectedVersion as error:
-        raise _taken(given, f", at version {error.actual}") from None
-    except Forbidden:  # somebody else's
-        raise _taken(given) from None
+        raise _taken(given_id, f", at version {error.actual}") from None
+    except Forbidden:  # it exists, and is not visible to the caller
+        raise _taken(given_id) from None
     response.headers["Location"] = f"/v1/conversations/{quote(str(conversation_id))}"
-    return await _conversation(context, conversation_id)
+    return await _written_conversation(context, conversation_id)
 
 
 @router.get("/{conversation}", response_model=ConversationOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
 async def get_conversation(
     context: CurrentContext, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
 ) -> Response:
-    """A conversation, deleted or not, by its id or by the id that its client gave it."""
+    """Return a conversation, deleted or not, by its id or by the id that its client gave it."""
 
-    async def make() -> ConversationOut:
-        return ConversationOut.model_validate(await context.reader.conversation(conversation))
+    async def write(out: BodyWriter) -> None:
+        await out.write(encoder(ConversationOut)(await context.reader.conversation(conversation)))
 
     return await context.read(
-        request, writes(make), asked=conversation, projections=("conversations",), at_least=at_least
+        request, write, parameters=conversation, projections=("conversations",), at_least=at_least
     )
 
 
@@ -114,19 +108,19 @@ async def get_conversation(
 async def change_conversation(
     context: CurrentContext, conversation: str, change: ConversationChange
 ) -> ConversationOut | ConversationRef:
-    """Renames, archives or reactivates a conversation; reactivating takes a deletion back, too.
+    """Rename, archive or reactivate a conversation. Reactivating also undoes a deletion.
 
-    Callers without the scope `read` are given its id alone.
+    Callers without the scope `read` get its id only.
     """
     events: list[EventData] = []
     if change.is_active is not None:
         events.append(ConversationReactivated() if change.is_active else ConversationArchived())
     if change.name is not None:
         events.append(ConversationRenamed(name=change.name))
-    found = await get_or_404(context.reader, conversation)
+    resolved = await get_or_404(context.reader, conversation)
     expected = ANY if change.expected_version is None else change.expected_version
-    await context.append(found.id, events, expected=expected, claimed=change.actor)
-    return await _conversation(context, found.id)
+    await context.append(resolved.id, events, expected=expected, claimed_actor=change.actor)
+    return await _written_conversation(context, resolved.id)
 
 
 @router.delete(
@@ -135,13 +129,13 @@ async def change_conversation(
 async def delete_conversation(
     context: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = ""
 ) -> None:
-    """Deletes a conversation: lists hide it, nothing can be added; `PATCH` with `is_active` true reactivates it.
+    """Delete a conversation: lists hide it, nothing can be appended; `PATCH` with `is_active` true reactivates it.
 
-    Its events stay. Deleting it again changes nothing.
+    Its events are kept. Deleting it again has no effect.
     """
-    found = await get_or_404(context.reader, conversation)
+    resolved = await get_or_404(context.reader, conversation)
     with suppress(ConversationIsDeleted):
-        await context.append(found.id, [ConversationDeleted()], claimed=actor)
+        await context.append(resolved.id, [ConversationDeleted()], claimed_actor=actor)
 
 
 @router.get(
@@ -151,45 +145,44 @@ async def delete_conversation(
     openapi_extra=needs(Data.CONTENT, version=Data.PAST, position=Data.PAST, time=Data.PAST),
 )
 async def get_state(
-    context: CurrentContext, request: Request, conversation: str, asked: Annotated[StateQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, query: Annotated[StateQuery, Query()]
 ) -> Response:
-    """A conversation with all its messages and tasks: as it is, or, for `audit`, at a version, position or time."""
-    found = await get_or_404(context.reader, conversation)
-    limits = asked.model_dump(exclude_none=True)
+    """Return a conversation with all its messages and tasks: now or, with the scope `audit`, at a point in the past."""
+    resolved = await get_or_404(context.reader, conversation)
+    as_of = query.model_dump(exclude_none=True)
+    parameters = (resolved.id, as_of)
 
-    async def as_it_is(out: BodyWriter) -> None:
-        async with consistent_snapshot(context.reader, found.id) as (_, snapshot):
+    async def write_past(out: BodyWriter) -> None:
+        async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:
             await _write_state(out, snapshot)
 
-    async def as_it_was(out: BodyWriter) -> None:
-        async with context.reader.snapshot_at(found.id, **limits) as snapshot:
+    async def write_current(out: BodyWriter) -> None:
+        async with consistent_snapshot(context.reader, resolved.id) as (_, snapshot):
             await _write_state(out, snapshot)
 
-    if limits:
-        return await context.read_log(
-            request, as_it_was, asked=(found.id, limits), change_token=found.version, is_large=True
-        )
-    await context.caught_up(of_found=True)
-    change_token = await read_change_token(context.reader, found.id)
-    return await context.given(request, str(change_token), as_it_is, asked=(found.id, limits), is_large=True)
+    if as_of:
+        return await context.respond(request, str(resolved.version), write_past, parameters=parameters, is_large=True)
+    await context.caught_up(is_resolved=True)
+    change_token = await read_change_token(context.reader, resolved.id)
+    return await context.respond(request, str(change_token), write_current, parameters=parameters, is_large=True)
 
 
 async def _write_state(out: BodyWriter, snapshot: ConversationSnapshot) -> None:
-    """Write a :class:`StateOut`, as its parts are read."""
+    """Write a :class:`StateOut` row by row."""
     await out.write(b'{"conversation":' + encoder(ConversationOut)(snapshot.conversation) + b',"messages":[')
-    await out.write_rows(snapshot.messages(), encoder(MessageOut))
+    await out.write_items(snapshot.messages(), encoder(MessageOut))
     await out.write(b'],"tasks":[')
-    await out.write_rows(snapshot.tasks(), encoder(TaskOut))
+    await out.write_items(snapshot.tasks(), encoder(TaskOut))
     await out.write(b"]}")
 
 
-def _taken(given: str, more: str = "") -> ConflictError:
-    return ConflictError(f"there is a conversation {given!r} already{more}: choose another id, or leave it out")
+def _taken(given_id: str, detail: str = "") -> ConflictError:
+    return ConflictError(f"there is a conversation {given_id!r} already{detail}: choose another id, or leave it out")
 
 
-async def _conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
-    """Return a conversation as it is after what was just appended, as far as the caller may read it."""
+async def _written_conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
+    """Return a conversation with what was just appended, as far as the caller may read it."""
     if not context.identity.may(Scope.READ):
         return ConversationRef(id=conversation_id)
-    await context.caught_up(("conversations",), of_found=True)
+    await context.caught_up(("conversations",), is_resolved=True)
     return ConversationOut.model_validate(await context.reader.conversation(conversation_id))

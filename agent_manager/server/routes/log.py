@@ -1,4 +1,4 @@
-"""The log: the history of a conversation, the log as a whole, appending events, and both as streams."""
+"""The log: the history of a conversation, the log of all conversations, appending events, and event streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent_manager.server.context import CurrentContext, RequestContext, write_p
 from agent_manager.server.limits import TimeSlice
 from agent_manager.server.lookups import end_of_log, get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Answers, errors, read_errors
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, read_errors
 from agent_manager.server.schemas.events import (
     AppendedOut,
     AppendOut,
@@ -31,77 +31,17 @@ from agent_manager.server.schemas.events import (
     StreamQuery,
     event_out,
 )
-from agent_manager.server.streams import EventStream, conversation_source, log_source, resumed_after
+from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
 from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, horizon
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
 from projections.pages import PAGE_BYTES
 
-# Events as a request gives them: by type and content, and read more strictly than what a newer version wrote
-
-
-async def new_events(given: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice) -> list[NewEvent]:
-    """Return the events of a body to append, made in slices: thousands would hold up all other requests.
-
-    Raises:
-        RequestValidationError: they have not the members of an event; names all that is wrong.
-        InvalidEvent: see :func:`new_event`.
-    """
-    made: list[NewEvent] = []
-    wrong: list[Any] = []
-    for number, each in enumerate(given):
-        await time_slice.give_way()
-        try:
-            event = EventIn.model_validate(each)
-        except ValidationError as error:
-            wrong += [one | {"loc": ("body", "events", number, *one["loc"])} for one in error.errors()]
-            continue
-        if not wrong:
-            made.append(new_event(event, f"events[{number}]", new_id("event", number)))
-    if wrong:
-        raise RequestValidationError(wrong)
-    return made
-
-
-def new_event(given: EventIn, path: str, new_id: UUID) -> NewEvent:
-    """The event to append.
-
-    Args:
-        path: how errors call it.
-        new_id: its id, unless it names one itself.
-
-    Raises:
-        InvalidEvent: it has not the shape of its type; names where.
-    """
-    try:
-        data = _data(given)
-        metadata = Metadata(**(given.metadata or {}))
-    except InvalidEvent as error:
-        raise InvalidEvent(f"{path}.{error.path}", error.reason) from None
-    return NewEvent(data, given.id or new_id, given.actor, metadata)
-
-
-def _data(given: EventIn) -> EventData:
-    if not given.event_type.startswith(RESERVED_PREFIXES):
-        return ApplicationEvent(given.event_type, given.content)
-    if not isinstance(given.content, dict):
-        raise InvalidEvent("content", f"is no object, which that of {given.event_type!r} is")
-    try:
-        data: EventData = BUILT_IN.validate_python({**given.content, "event_type": given.event_type})
-    except ValidationError:
-        raise InvalidEvent("event_type", f"{given.event_type!r} is no built-in type, but begins like one") from None
-    except InvalidEvent as error:  # names its class first
-        raise InvalidEvent(f"content.{error.path.partition('.')[2]}".rstrip("."), error.reason) from None
-    return data
-
-
-# The log: the trail of a conversation, the log as a whole, appending any event, and both as streams
-
 router = APIRouter(tags=["log"], route_class=AuthorizedRoute)
 
-_STREAM: Answers = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events as they come."}
+_STREAM: Responses = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A stream of events."}
 }
 
 
@@ -112,16 +52,16 @@ _STREAM: Answers = {
     openapi_extra=needs(Data.LOG),
 )
 async def history(
-    context: CurrentContext, request: Request, conversation: str, asked: Annotated[HistoryQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, query: Annotated[HistoryQuery, Query()]
 ) -> Response:
-    """The audit trail of a conversation, from the log itself."""
-    found = await get_or_404(context.reader, conversation)
+    """List the events of a conversation, from the log itself."""
+    resolved = await get_or_404(context.reader, conversation)
 
-    async def page(out: BodyWriter) -> None:
-        events = await context.reader.history(found.id, types=asked.type, **asked.model_dump(exclude={"type"}))
-        await write_page(out, events, _encode, events.next)
+    async def write(out: BodyWriter) -> None:
+        page = await context.reader.history(resolved.id, types=query.type, **query.model_dump(exclude={"type"}))
+        await write_page(out, page, _encode, page.next)
 
-    return await context.read_log(request, page, asked=(found.id, asked.model_dump()), change_token=found.version)
+    return await context.respond(request, str(resolved.version), write, parameters=(resolved.id, query.model_dump()))
 
 
 @router.post(
@@ -131,31 +71,14 @@ async def history(
     responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
     openapi_extra=needs(Data.CONVERSATION),
 )
-async def append_events(context: CurrentContext, conversation: str, given: EventsIn) -> Response:
-    """Appends events of any kind to a conversation, all of them or none."""
+async def append_events(context: CurrentContext, conversation: str, body: EventsIn) -> Response:
+    """Append events of any type to a conversation, all of them or none."""
     time_slice = TimeSlice(context.server_context.limits.turns, context.caller.tenant)
-    events = await new_events(given.events, context.new_id, time_slice)
-    found = await get_or_404(context.reader, conversation)
-    expected = ANY if given.expected_version is None else given.expected_version
-    result = await context.append(found.id, events, expected=expected)
-    return await _append_answer(result, context.position, time_slice)
-
-
-async def _append_answer(result: AppendResult, position: Callable[[int], int | str], time_slice: TimeSlice) -> Response:
-    """Encode the result of an append to one conversation in slices, as it may be of ten thousand events."""
-    items = []
-    for event in result.events:
-        items.append(AppendedOut.model_validate(event).told(position).model_dump_json())
-        await time_slice.give_way()
-    last = result.events[-1]
-    whole = AppendOut(
-        conversation_id=last.conversation_id,
-        position=position(result.position),
-        version=result.version,
-        events=[],
-    )
-    begin = whole.model_dump_json(exclude={"events"}).removesuffix("}")
-    return Response(f'{begin},"events":[{",".join(items)}]}}', 201, media_type="application/json")
+    events = await _new_events(body.events, context.new_id, time_slice)
+    resolved = await get_or_404(context.reader, conversation)
+    expected = ANY if body.expected_version is None else body.expected_version
+    result = await context.append(resolved.id, events, expected=expected)
+    return await _append_response(result, context.position, time_slice)
 
 
 @router.get(
@@ -166,34 +89,34 @@ async def _append_answer(result: AppendResult, position: Callable[[int], int | s
     openapi_extra=needs(Data.LOG),
 )
 async def stream_conversation(
-    context: CurrentContext, request: Request, conversation: str, asked: Annotated[StreamQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, query: Annotated[StreamQuery, Query()]
 ) -> EventStream:
-    """The events of a conversation as they come, as server-sent events; resumes by `Last-Event-ID`."""
-    found = await get_or_404(context.reader, conversation)
-    after = await _beginning(context, request, asked)
-    source = conversation_source(context.reader, context.tenant_context.change_notifier, found.id)
+    """Stream the events of a conversation as server-sent events; resumes after `Last-Event-ID`."""
+    resolved = await get_or_404(context.reader, conversation)
+    after = await _start(context, request, query)
+    source = conversation_source(context.reader, context.tenant_context.change_notifier, resolved.id)
     return context.stream(request, source, after)
 
 
 @router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
-async def read_log(context: CurrentContext, request: Request, asked: Annotated[LogQuery, Query()]) -> Response:
-    """The events of all conversations, in the order of the log, as far as it is final."""
+async def read_log(context: CurrentContext, request: Request, query: Annotated[LogQuery, Query()]) -> Response:
+    """List the events of all conversations in the order of the log, as far as it is final."""
     final = await horizon(context.store.log(context.caller))
 
-    async def page(out: BodyWriter) -> None:
-        which = asked.model_dump(exclude={"type"})
-        which |= {"tenant": context.caller.tenant, "user": context.caller.user}
-        position = asked.after
+    async def write(out: BodyWriter) -> None:
+        filters = query.model_dump(exclude={"type"})
+        filters |= {"tenant": context.caller.tenant, "user": context.caller.user}
+        position = query.after
         await out.write(b'{"items":[')
-        before = b""
-        async for event in context.store.read_log(types=asked.type, until_position=final, **which):
-            await out.write(before + _encode(event))
-            before, position = b",", event.position
+        separator = b""
+        async for event in context.store.read_log(types=query.type, until_position=final, **filters):
+            await out.write(separator + _encode(event))
+            separator, position = b",", event.position
             if out.size > PAGE_BYTES:
                 break
         await out.write(b'],"next":%d}' % position)
 
-    return await context.read_log(request, page, asked=asked.model_dump(), change_token=final)
+    return await context.respond(request, str(final), write, parameters=query.model_dump())
 
 
 @router.get(
@@ -204,18 +127,100 @@ async def read_log(context: CurrentContext, request: Request, asked: Annotated[L
     openapi_extra=needs(Data.LOG),
 )
 async def stream_log(
-    context: CurrentContext, request: Request, asked: Annotated[LogStreamQuery, Query()]
+    context: CurrentContext, request: Request, query: Annotated[LogStreamQuery, Query()]
 ) -> EventStream:
-    """The events of all conversations as they come, as server-sent events; resumes by `Last-Event-ID`."""
-    Filter(asked.type, asked.actor)  # refuses what cannot be asked for, while the status can still say so
-    after = await _beginning(context, request, asked)
-    return context.stream(request, log_source(context.store, context.caller, asked.type, asked.actor), after)
+    """Stream the events of all conversations as server-sent events; resumes after `Last-Event-ID`."""
+    Filter(query.type, query.actor)  # raises while the response can still have an error status
+    after = await _start(context, request, query)
+    return context.stream(request, log_source(context.store, context.caller, query.type, query.actor), after)
 
 
 def _encode(event: Event) -> bytes:
-    return event_out(event).model_dump_json().encode()
+    return event_out(event).to_bytes()
 
 
-async def _beginning(context: RequestContext, request: Request, asked: StreamQuery) -> int:
-    after = resumed_after(request, asked.after)
+async def _start(context: RequestContext, request: Request, query: StreamQuery) -> int:
+    after = start_position(request, query.after)
     return await end_of_log(context.store) if after is None else after
+
+
+async def _new_events(
+    items: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice
+) -> list[NewEvent]:
+    """Return the events of a body, validated in slices: thousands at once would block all other requests.
+
+    Raises:
+        RequestValidationError: They lack members of an event or have wrong ones; names all faults.
+        InvalidEvent: See :func:`_new_event`.
+    """
+    events: list[NewEvent] = []
+    faults: list[Any] = []
+    for number, item in enumerate(items):
+        await time_slice.give_way()
+        try:
+            event = EventIn.model_validate(item)
+        except ValidationError as error:
+            faults += [fault | {"loc": ("body", "events", number, *fault["loc"])} for fault in error.errors()]
+            continue
+        if not faults:
+            events.append(_new_event(event, f"events[{number}]", new_id("event", number)))
+    if faults:
+        raise RequestValidationError(faults)
+    return events
+
+
+def _new_event(event: EventIn, path: str, new_id: UUID) -> NewEvent:
+    """Return the event to append.
+
+    Args:
+        path: The name of the event in errors.
+        new_id: The id of the event, unless it has one.
+
+    Raises:
+        InvalidEvent: The content does not fit the type; names the member.
+    """
+    try:
+        data = _event_data(event)
+        metadata = Metadata(**(event.metadata or {}))
+    except InvalidEvent as error:
+        raise InvalidEvent(f"{path}.{error.path}", error.reason) from None
+    return NewEvent(data, event.id or new_id, event.actor, metadata)
+
+
+def _event_data(event: EventIn) -> EventData:
+    if not event.event_type.startswith(RESERVED_PREFIXES):
+        return ApplicationEvent(event.event_type, event.content)
+    if not isinstance(event.content, dict):
+        raise InvalidEvent("content", f"is not an object, but the content of {event.event_type!r} must be one")
+    try:
+        # Stricter than reading, where unknown members of newer versions are kept.
+        data: EventData = BUILT_IN.validate_python({**event.content, "event_type": event.event_type})
+    except ValidationError:
+        raise InvalidEvent(
+            "event_type", f"{event.event_type!r} has a reserved prefix, but is not a built-in type"
+        ) from None
+    except InvalidEvent as error:  # its path begins with the name of the class
+        raise InvalidEvent(f"content.{error.path.partition('.')[2]}".rstrip("."), error.reason) from None
+    return data
+
+
+async def _append_response(
+    result: AppendResult, convert: Callable[[int], int | str], time_slice: TimeSlice
+) -> Response:
+    """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events.
+
+    Args:
+        convert: Converts a position to what the caller may see.
+    """
+    items = []
+    for event in result.events:
+        items.append(AppendedOut.model_validate(event).with_position(convert).model_dump_json())
+        await time_slice.give_way()
+    whole = AppendOut(
+        conversation_id=result.events[-1].conversation_id,
+        position=convert(result.position),
+        version=result.version,
+        events=[],
+    )
+    begin = whole.model_dump_json(exclude={"events"}).removesuffix("}")
+    return Response(f'{begin},"events":[{",".join(items)}]}}', 201, media_type="application/json")

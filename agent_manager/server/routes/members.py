@@ -1,18 +1,22 @@
-"""Sharing: who may see a conversation, and who may write in it. What was changed holds when the answer comes."""
+"""Members: the users who may see a conversation or write to it. Changes take effect before the response is sent."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path
+from pydantic import Field
+from pydantic_core import to_json
+from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
-from agent_manager.server.context import CurrentContext
+from agent_manager.server.context import CurrentContext, write_list
 from agent_manager.server.lookups import get_or_404
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors
-from agent_manager.server.schemas.members import MemberIn, MemberOut, MembersOut, User
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.schemas.common import In, Out
 from eventstore import ConversationShared, ConversationUnshared
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, printable
@@ -21,12 +25,39 @@ router = APIRouter(prefix="/conversations/{conversation}/members", tags=["member
 
 _MEMBERS = query("agent_manager.server", "members")
 
+User = Annotated[str, Field(min_length=1, max_length=255, description="The user's id within the tenant.")]
 
-@router.get("", response_model=MembersOut, responses=errors(NOT_FOUND), openapi_extra=needs(Data.CONTENT))
-async def list_members(context: CurrentContext, conversation: str) -> MembersOut:
-    """Who may see a conversation: its owner, and those with whom it was shared."""
-    found = await get_or_404(context.reader, conversation)
-    return MembersOut(items=await _members(context, found.id))
+
+class MemberOut(Out):
+    """A user who may see a conversation."""
+
+    user: str
+    access: Literal["own", "write", "read"] = Field(description="own: also share and delete; write: also append.")
+
+
+class MembersOut(Out):
+    """All users who may see a conversation, beside the administrators of its tenant."""
+
+    items: list[MemberOut]
+
+
+class MemberIn(In):
+    """A user with whom to share a conversation."""
+
+    user: User
+    access: Literal["read", "write"] = "read"
+
+
+@router.get("", response_model=MembersOut, responses=read_errors(NOT_FOUND), openapi_extra=needs(Data.CONTENT))
+async def list_members(context: CurrentContext, request: Request, conversation: str) -> Response:
+    """List the users who may see a conversation: its owner, and those with whom it is shared."""
+    resolved = await get_or_404(context.reader, conversation)
+
+    async def write(out: BodyWriter) -> None:
+        members = await _members(context, resolved.id)
+        await write_list(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
+
+    return await context.respond(request, str(resolved.version), write, parameters=resolved.id)
 
 
 @router.post(
@@ -37,10 +68,10 @@ async def list_members(context: CurrentContext, conversation: str) -> MembersOut
     openapi_extra=needs(Data.CONVERSATION),
 )
 async def share(context: CurrentContext, conversation: str, member: MemberIn) -> MemberOut:
-    """Shares a conversation with a user, or changes what they may do. Only its owner may, and administrators."""
-    found = await get_or_404(context.reader, conversation)
-    await _check_no_owner(context, found.id, member.user)
-    await context.append(found.id, [ConversationShared(user=member.user, access=member.access)])
+    """Share a conversation with a user, or change their access. Only its owner and administrators may."""
+    resolved = await get_or_404(context.reader, conversation)
+    await _check_not_owner(context, resolved.id, member.user)
+    await context.append(resolved.id, [ConversationShared(user=member.user, access=member.access)])
     return MemberOut(user=member.user, access=member.access)
 
 
@@ -52,24 +83,26 @@ async def share(context: CurrentContext, conversation: str, member: MemberIn) ->
     openapi_extra=needs(Data.CONVERSATION),
 )
 async def unshare(context: CurrentContext, conversation: str, user: Annotated[User, Path()]) -> None:
-    """Shares a conversation with a user no longer. Its owner stays."""
-    found = await get_or_404(context.reader, conversation)
-    await _check_no_owner(context, found.id, user)
-    await context.append(found.id, [ConversationUnshared(user=user)])
+    """Stop sharing a conversation with a user. Its owner stays."""
+    resolved = await get_or_404(context.reader, conversation)
+    await _check_not_owner(context, resolved.id, user)
+    await context.append(resolved.id, [ConversationUnshared(user=user)])
 
 
-async def _members(context: CurrentContext, conversation: UUID) -> list[MemberOut]:
+async def _members(context: CurrentContext, conversation: UUID) -> list[tuple[str, str]]:
     rows = await context.store.tables(context.caller).fetch(_MEMBERS, {"conversation": conversation})
-    return [MemberOut(user=user, access=access) for user, access in rows]
+    return [(user, access) for user, access in rows]
 
 
-async def _check_no_owner(context: CurrentContext, conversation: UUID, user: str) -> None:
-    """Refuses to change what the owner may do: it would be written, and change nothing.
+async def _check_not_owner(context: CurrentContext, conversation: UUID, user: str) -> None:
+    """Check that a change does not concern the owner, whose access it would not change.
+
+    Only administrators and the owner may share; the append refuses all others, whomever they name.
 
     Raises:
-        ConflictError: they are the owner. Whoever may not share is refused by the append, whomever they name.
+        ConflictError: The user is the owner.
     """
     if context.caller.user not in (None, user):
         return
-    if MemberOut(user=user, access="own") in await _members(context, conversation):
-        raise ConflictError(f"{printable(user)} owns the conversation and stays its owner: name somebody else")
+    if (user, "own") in await _members(context, conversation):
+        raise ConflictError(f"{printable(user)} owns the conversation and stays its owner: name another user")

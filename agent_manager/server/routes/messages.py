@@ -1,19 +1,22 @@
-"""Messages and tasks, of one conversation or of all."""
+"""Messages and tasks of one conversation or of all; sending messages to agents."""
 
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Body, Query
+from pydantic import AwareDatetime, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_manager.a2a import Json
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
-from agent_manager.server.context import CurrentContext, encoder, write_page
+from agent_manager.server.context import CurrentContext, write_list
 from agent_manager.server.lookups import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
-from agent_manager.server.schemas.common import Json
+from agent_manager.server.schemas.common import Out, PositionedOut
 from agent_manager.server.schemas.conversations import (
     AllMessageQuery,
     AllTaskQuery,
@@ -26,7 +29,6 @@ from agent_manager.server.schemas.conversations import (
     TaskQuery,
 )
 from agent_manager.server.schemas.events import AppendOut, append_out
-from agent_manager.server.schemas.search_statistics_agents import AcceptedOut
 from eventstore import ANY, message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
@@ -38,8 +40,36 @@ _EXAMPLES = [
 ]
 MessageIn = Annotated[
     Json,
-    Body(description="In the shape of A2A 0.3 or 1.x, or with `role` and `content`.", examples=_EXAMPLES),
+    Body(description="In the format of A2A 0.3 or 1.x, or with `role` and `content`.", examples=_EXAMPLES),
 ]
+
+
+class AcceptedOut(PositionedOut):
+    """A message that is stored and will be answered. The answer is appended as further messages."""
+
+    conversation_id: str = Field(description="As its client gave it.")
+    conversation: UUID
+    event_id: UUID = Field(description="The message's id in the tables.")
+    message_id: str
+    task_id: str | None = Field(description="The open task that the message continues.")
+    message: Json = Field(description="As it is stored.")
+
+
+class PendingMessage(PositionedOut):
+    """A message that awaits its answer."""
+
+    conversation_id: str = Field(description="As its client gave it.")
+    conversation: UUID
+    event_id: UUID = Field(description="The message's id in the tables.")
+    message_id: str = Field(description="As its client gave it.")
+    status: str
+    since: AwareDatetime
+
+
+class PendingOut(Out):
+    """The messages that await an answer, oldest first."""
+
+    items: list[PendingMessage]
 
 
 @router.get(
@@ -49,19 +79,17 @@ MessageIn = Annotated[
     openapi_extra=needs(Data.CONTENT),
 )
 async def list_messages(
-    context: CurrentContext, request: Request, conversation: str, asked: Annotated[ConversationMessageQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, query: Annotated[ConversationMessageQuery, Query()]
 ) -> Response:
-    """The messages of a conversation, in its order."""
-    found = await get_or_404(context.reader, conversation)
-
-    which = asked.model_dump(exclude={"at_least"})
-
-    async def page(out: BodyWriter) -> None:
-        rows = await context.reader.messages(found.id, **which)
-        await write_page(out, rows, encoder(MessageOut), rows.next)
-
-    return await context.read(
-        request, page, asked=(found.id, which), projections=("messages",), at_least=asked.at_least, of_found=True
+    """List the messages of a conversation in its order."""
+    resolved = await get_or_404(context.reader, conversation)
+    return await context.read_page(
+        request,
+        query,
+        context.reader.messages,
+        MessageOut,
+        conversation_id=resolved.id,
+        projections=("messages",),
     )
 
 
@@ -76,13 +104,15 @@ async def append_message(
     context: CurrentContext,
     conversation: str,
     message: MessageIn,
-    asked: Annotated[AppendMessageQuery, Query()],
+    query: Annotated[AppendMessageQuery, Query()],
 ) -> AppendOut:
-    """Adds a message, as it was sent. Nobody is asked to answer it."""
-    data = message_from_sent(message, given_id=_id_of(message))
-    found = await get_or_404(context.reader, conversation)
-    expected = ANY if asked.expected_version is None else asked.expected_version
-    return append_out(await context.append(found.id, [data], expected=expected, claimed=asked.actor), context.position)
+    """Append a message as it was sent. No agent answers it."""
+    given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
+    data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
+    resolved = await get_or_404(context.reader, conversation)
+    expected = ANY if query.expected_version is None else query.expected_version
+    result = await context.append(resolved.id, [data], expected=expected, claimed_actor=query.actor)
+    return append_out(result, context.position)
 
 
 @router.post(
@@ -93,17 +123,32 @@ async def append_message(
     openapi_extra=needs(Data.CONVERSATION),
 )
 async def send_message(context: CurrentContext, conversation: str, message: MessageIn) -> AcceptedOut:
-    """Adds a message and has it answered. It is stored when this returns; the answer comes by itself."""
-    found = await get_or_404(context.reader, conversation)
-    context.check_writable(found.id)
+    """Append a message and let the agent answer it. The message is stored when this returns; the answer follows."""
+    resolved = await get_or_404(context.reader, conversation)
+    context.check_writable(resolved.id)
     manager = context.manager
     view = await manager.get_conversation(conversation)
-    name = str(found.id) if view is None else view.conversation_id
     accepted = await manager.accept(
-        message, name, event_id=None if context.claim is None else context.new_id("message")
+        message,
+        str(resolved.id) if view is None else view.conversation_id,
+        event_id=None if context.claim is None else context.new_id("message"),
     )
     context.answer(accepted)
-    return AcceptedOut.model_validate(accepted).told(context.position)
+    return AcceptedOut.model_validate(accepted).with_position(context.position)
+
+
+@router.get("/pending", response_model=PendingOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
+async def pending(context: CurrentContext, request: Request) -> Response:
+    """List the messages that await an answer, oldest first."""
+
+    async def write(out: BodyWriter) -> None:
+        await write_list(
+            out,
+            await context.manager.pending(),
+            lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
+        )
+
+    return await context.read_log(request, write)
 
 
 @router.get(
@@ -113,51 +158,26 @@ async def send_message(context: CurrentContext, conversation: str, message: Mess
     openapi_extra=needs(Data.CONTENT),
 )
 async def list_conversation_tasks(
-    context: CurrentContext, request: Request, conversation: str, asked: Annotated[TaskQuery, Query()]
+    context: CurrentContext, request: Request, conversation: str, query: Annotated[TaskQuery, Query()]
 ) -> Response:
-    """The tasks of a conversation, in the order in which they were created."""
-    found = await get_or_404(context.reader, conversation)
-
-    which = asked.model_dump(exclude={"at_least"})
-
-    async def page(out: BodyWriter) -> None:
-        rows = await context.reader.tasks(found.id, **which)
-        await write_page(out, rows, encoder(TaskOut), rows.next)
-
-    return await context.read(
-        request, page, asked=(found.id, which), projections=("tasks",), at_least=asked.at_least, of_found=True
+    """List the tasks of a conversation in the order in which they were created."""
+    resolved = await get_or_404(context.reader, conversation)
+    return await context.read_page(
+        request, query, context.reader.tasks, TaskOut, conversation_id=resolved.id, projections=("tasks",)
     )
 
 
 @router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
 async def list_all_messages(
-    context: CurrentContext, request: Request, asked: Annotated[AllMessageQuery, Query()]
+    context: CurrentContext, request: Request, query: Annotated[AllMessageQuery, Query()]
 ) -> Response:
-    """The messages of all conversations, by the time when they happened."""
-    which = asked.model_dump(exclude={"at_least"})
-
-    async def page(out: BodyWriter) -> None:
-        rows = await context.reader.messages(**which)
-        await write_page(out, rows, encoder(MessageOut), rows.next)
-
-    read = ("messages", "conversations")
-    return await context.read(request, page, asked=which, projections=read, at_least=asked.at_least)
+    """List the messages of all conversations by the time when they happened."""
+    projections = ("messages", "conversations")
+    return await context.read_page(request, query, context.reader.messages, MessageOut, projections=projections)
 
 
 @router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_tasks(context: CurrentContext, request: Request, asked: Annotated[AllTaskQuery, Query()]) -> Response:
-    """The tasks of all conversations, in the order in which they were created."""
-    which = asked.model_dump(exclude={"at_least"})
-
-    async def page(out: BodyWriter) -> None:
-        rows = await context.reader.tasks(**which)
-        await write_page(out, rows, encoder(TaskOut), rows.next)
-
-    read = ("tasks", "conversations")
-    return await context.read(request, page, asked=which, projections=read, at_least=asked.at_least)
-
-
-def _id_of(message: Json) -> str | None:
-    """The id that the client gave the message, in any of the shapes."""
-    given = message.get("messageId", message.get("message_id", message.get("id")))
-    return given if isinstance(given, str) else None
+async def list_tasks(context: CurrentContext, request: Request, query: Annotated[AllTaskQuery, Query()]) -> Response:
+    """List the tasks of all conversations in the order in which they were created."""
+    projections = ("tasks", "conversations")
+    return await context.read_page(request, query, context.reader.tasks, TaskOut, projections=projections)

@@ -1,4 +1,4 @@
-"""What the answers have in common, for the OpenAPI: each endpoint names the errors that it may give."""
+"""The error responses that endpoints declare in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ from typing import Any, TypeAlias
 from agent_manager.server.schemas.common import Problem
 
 _MEANINGS = {
-    304: "As it was when the ETag was given (If-None-Match).",
-    400: "The request cannot be read.",
+    304: "Not changed since the ETag in If-None-Match.",
+    400: "The request cannot be parsed.",
     401: "A token is needed, or the one sent is not valid.",
-    403: "The token does not allow it, or it is not yours to change. Nothing was written.",
-    404: "There is no such thing, or not for you.",
-    409: "It contradicts what the log holds. Nothing was written.",
-    408: "The body did not come in time.",
+    403: "The token or the conversation's owner does not allow it. Nothing was written.",
+    404: "It does not exist, or is not visible to you.",
+    408: "The body did not arrive in time.",
+    409: "It conflicts with what the log holds. Nothing was written.",
     413: "It is larger than the limit. Nothing was written.",
-    422: "A value cannot be used. Nothing was written.",
-    429: "More than one key may ask for; Retry-After says when to come again.",
+    422: "A value is not valid. Nothing was written.",
+    429: "The key or the tenant exceeds its limit; Retry-After says when to retry.",
     502: "The agent cannot be reached.",
-    503: "The server of the store is away or busy, or the read tables are behind. The same request may succeed later.",
+    503: "The database or the server is unavailable or busy, or the read tables are behind. Retry later.",
 }
 NOT_FOUND, CONFLICT, TOO_LARGE, BAD_GATEWAY = 404, 409, 413, 502
 _ALWAYS = {400, 401, 403, 422, 429, 503}
 
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
-Answers: TypeAlias = dict[int | str, dict[str, Any]]
 
-
-def errors(*statuses: int) -> Answers:
-    """The answers other than success."""
+def errors(*statuses: int) -> Responses:
+    """Return the error responses of an endpoint: those that every endpoint may return, and the given ones."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    told = {*_ALWAYS, *statuses, *({408} if TOO_LARGE in statuses else ())}  # what may be too large may be too slow
-    return {status: {"description": _MEANINGS[status], "content": content} for status in sorted(told)}
+    declared = {*_ALWAYS, *statuses}
+    if TOO_LARGE in statuses:  # an endpoint with a body
+        declared.add(408)
+    return {status: {"description": _MEANINGS[status], "content": content} for status in sorted(declared)}
 
 
-def read_errors(*statuses: int) -> Answers:
-    """The same of a read, which may be as it was."""
+def read_errors(*statuses: int) -> Responses:
+    """Return the responses of a read other than success: errors, and 304."""
     return {304: {"description": _MEANINGS[304]}, **errors(*statuses)}
 
 
 def problem_schema() -> dict[str, Any]:
-    """The schemas that :func:`errors` refers to."""
+    """Return the schemas that :func:`errors` refers to."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs", {}), "Problem": schema}

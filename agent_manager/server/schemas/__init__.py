@@ -1,1 +1,1 @@
-"""What the REST API takes and gives, as pydantic models: they make the JSON, check the input and are the OpenAPI."""
+"""Pydantic models that several route modules share: they validate input, encode output and describe both."""

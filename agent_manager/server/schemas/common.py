@@ -1,25 +1,23 @@
-"""What several models share."""
+"""Base classes and fields of the models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-Json: TypeAlias = dict[str, Any]
-
-Cursor = Annotated[str | None, Field(description="`next` of the page before; of the same list, order and filters.")]
-Limit = Annotated[int, Field(ge=1, le=1000, description="Rows of a page.")]
+Cursor = Annotated[str | None, Field(description="`next` of the page before, with the same order and filters.")]
+Limit = Annotated[int, Field(ge=1, le=1000, description="Maximum number of items.")]
 AtLeast = Annotated[
     str | None,
     Field(
         max_length=100,
-        description="A `position`, as an answer has it: this answer holds what was appended up to there. What was "
-        "written through this server it always holds.",
+        description="A `position` from another response: this response includes everything up to it. What was written "
+        "through this server is always included.",
     ),
 ]
-Position = Annotated[int, Field(description="Orders the whole log.")]
+Position = Annotated[int, Field(description="The position in the log.")]
 PositionToken = Annotated[
     int | str,
     Field(
@@ -27,42 +25,19 @@ PositionToken = Annotated[
         "that stands for it for all others."
     ),
 ]
-Since = Annotated[AwareDatetime | None, Field(description="From this time on; with an offset, as in ISO 8601.")]
+Since = Annotated[AwareDatetime | None, Field(description="From this time on; ISO 8601 with an offset.")]
 Until = Annotated[AwareDatetime | None, Field(description="Before this time.")]
 NewestFirst = Annotated[bool, Field(description="The latest first.")]
 
 
-class Out(BaseModel):
-    """Something that is given."""
-
-    model_config = ConfigDict(from_attributes=True, frozen=True)
-
-
 class In(BaseModel):
-    """Something that is taken. A member that it does not know is an error, so that no misspelt one is passed over."""
+    """Input. Unknown members are errors, so that misspelt ones are noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PositionedOut(Out):
-    """Something that is given with its position."""
-
-    position: PositionToken
-
-    def told(self, position: Callable[[int], int | str]) -> Self:
-        """Return the same with its position as the caller is told positions."""
-        assert isinstance(self.position, int)
-        return self.model_copy(update={"position": position(self.position)})
-
-
-class PageOut(Out):
-    """A page of a list."""
-
-    next: str | None = Field(description="The cursor of the next page (`after`); null where there is none.")
-
-
 class PageQuery(In):
-    """Which page of a list."""
+    """Which page of a list to return."""
 
     limit: Limit = 50
     after: Cursor = None
@@ -70,8 +45,35 @@ class PageQuery(In):
     at_least: AtLeast = None
 
 
+class Out(BaseModel):
+    """Output."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON text."""
+        return self.model_dump_json().encode()
+
+
+class PageOut(Out):
+    """A page of a list."""
+
+    next: str | None = Field(description="The cursor of the next page (`after`); null if this page is the last.")
+
+
+class PositionedOut(Out):
+    """Output with a position."""
+
+    position: PositionToken
+
+    def with_position(self, convert: Callable[[int], int | str]) -> Self:
+        """Return a copy whose position is converted to what the caller may see."""
+        assert isinstance(self.position, int)
+        return self.model_copy(update={"position": convert(self.position)})
+
+
 class Wrong(Out):
-    """What is wrong with a part of the input."""
+    """A part of the input that is not valid."""
 
     where: Literal["body", "query", "path", "header"]
     name: str
@@ -79,12 +81,12 @@ class Wrong(Out):
 
 
 class Problem(Out):
-    """What went wrong, as RFC 9457 has it (application/problem+json)."""
+    """An error, as application/problem+json (RFC 9457)."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="`urn:eventstore:` and the kind of error, for programs.")
     title: str
     status: int
-    detail: str = Field(description="What was wrong and what to do.")
+    detail: str = Field(description="What is wrong and what to do.")
     errors: list[Wrong] | None = None

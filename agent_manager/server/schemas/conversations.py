@@ -1,4 +1,4 @@
-"""Conversations, messages and tasks."""
+"""Models of conversations, messages and tasks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from agent_manager.server.schemas.common import In, Json, NewestFirst, Out, PageOut, PageQuery, Since, Until
+from agent_manager.a2a import Json
+from agent_manager.server.schemas.common import In, NewestFirst, Out, PageOut, PageQuery, Since, Until
 from eventstore import Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
-Actor = Annotated[str, Field(max_length=255, description="Who causes it.")]
+Actor = Annotated[str, Field(max_length=255, description="The actor who causes the change.")]
 ExpectedVersion = Annotated[
-    int | None, Field(ge=0, lt=2**31, description="409 unless the conversation is at this version.")
+    int | None,
+    Field(ge=0, lt=2**31, description="409 unless the conversation is at this version."),
 ]
 
 
@@ -21,20 +23,20 @@ class ConversationOut(Out):
     """A conversation."""
 
     id: UUID
-    given_id: str | None = Field(description="Its id as its client gave it, where that is no UUID.")
+    given_id: str | None = Field(description="The id that its client gave it, if that is not a UUID.")
     name: str
-    is_active: bool = Field(description="False once it was archived.")
-    is_deleted: bool = Field(description="Whether it is hidden.")
+    is_active: bool = Field(description="False if it is archived.")
+    is_deleted: bool = Field(description="Whether it is deleted; lists hide it then.")
     created_at: AwareDatetime
     updated_at: AwareDatetime
     message_count: int
-    version: int = Field(description="Of its last event.")
+    version: int = Field(description="The version of its last event.")
     metadata: Json | None
     forked_from: Json | None
 
 
 class ConversationRef(Out):
-    """A conversation to callers without the scope `read`."""
+    """A conversation, for callers without the scope `read`."""
 
     id: UUID
 
@@ -45,40 +47,40 @@ class ConversationPage(PageOut):
     items: list[ConversationOut]
 
 
-Deleted = Annotated[bool, Field(description="Those of deleted conversations too.")]
+Deleted = Annotated[bool, Field(description="Include those of deleted conversations.")]
 
 
 class ConversationQuery(PageQuery):
-    """Which conversations."""
+    """Which conversations to list."""
 
     newest_first: NewestFirst = True
-    by: Literal["updated", "created"] = Field("updated", description="The time by which they are ordered.")
-    active: bool | None = Field(None, description="Only active, or only archived ones.")
-    deleted: bool = Field(False, description="The deleted ones too.")
-    actor: str | None = Field(None, description="Only those in which this actor caused an event.")
+    by: Literal["updated", "created"] = Field("updated", description="The time that orders the list.")
+    active: bool | None = Field(None, description="Only active, or only archived conversations.")
+    deleted: bool = Field(False, description="Include deleted conversations.")
+    actor: str | None = Field(None, description="Only conversations in which this actor caused an event.")
     since: Since = None
     until: Until = None
 
 
 class NewConversation(In):
-    """A conversation to begin."""
+    """A conversation to create."""
 
-    id: str | None = Field(None, min_length=1, max_length=1000, description="Of your own making; a UUID if left out.")
+    id: str | None = Field(None, min_length=1, max_length=1000, description="An id of your choice; a UUID by default.")
     name: Name = ""
     metadata: Json | None = None
     actor: Actor = ""
 
 
 class ConversationChange(In):
-    """What to change; what is left out stays."""
+    """The members to change."""
 
     name: Name | None = None
-    is_active: bool | None = Field(None, description="False archives it; true takes that back, and shows it again.")
+    is_active: bool | None = Field(None, description="False archives it; true reactivates it, and undoes a deletion.")
     actor: Actor = ""
     expected_version: ExpectedVersion = None
 
     @model_validator(mode="after")
-    def _changes_something(self) -> ConversationChange:
+    def _check_not_empty(self) -> ConversationChange:
         if self.name is None and self.is_active is None:
             raise ValueError("nothing to change: give name or is_active")
         return self
@@ -89,11 +91,11 @@ class MessageOut(Out):
 
     id: UUID
     conversation_id: UUID
-    given_id: str | None = Field(description="Its id as its client gave it.")
-    version: int = Field(description="Its place among the events of the conversation.")
+    given_id: str | None = Field(description="The id that its client gave it.")
+    version: int = Field(description="The version of its event in the conversation.")
     role: Role
     actor: str
-    content: str = Field(description="Its text.")
+    content: str = Field(description="The text of the message.")
     created_at: AwareDatetime
     sent: Json = Field(description="The message as it was sent.")
 
@@ -105,7 +107,7 @@ class MessagePage(PageOut):
 
 
 class MessageQuery(PageQuery):
-    """Which messages."""
+    """Which messages to list."""
 
     role: Role | None = None
     actor: str | None = None
@@ -114,15 +116,15 @@ class MessageQuery(PageQuery):
 
 
 class AllMessageQuery(MessageQuery):
-    """Which messages of all conversations."""
+    """Which messages of all conversations to list."""
 
     deleted: Deleted = False
 
 
 class ConversationMessageQuery(MessageQuery):
-    """Which messages of a conversation."""
+    """Which messages of a conversation to list."""
 
-    after_version: int | None = Field(None, ge=0, lt=2**31, description="Only those above this version.")
+    after_version: int | None = Field(None, ge=0, lt=2**31, description="Only messages after this version.")
 
 
 class AppendMessageQuery(In):
@@ -136,11 +138,11 @@ class Chunk(Out):
     """A chunk of an artifact."""
 
     artifact_id: str
-    extends: bool = Field(description="Whether it continues the chunk before.")
+    extends: bool = Field(description="Whether it continues the previous chunk.")
     last_chunk: bool = Field(
-        description="Whether it is marked as the last. The artifact is whole then, and once its task is completed."
+        description="Whether it is marked as the last. The artifact is complete then, or when its task is completed."
     )
-    continues_text: bool = Field(description="Whether the text of its first part belongs to the last part before it.")
+    continues_text: bool = Field(description="Whether the text of its first part continues that of the previous chunk.")
     name: str | None
     description: str | None
     parts: list[Any]
@@ -153,17 +155,17 @@ class TaskOut(Out):
 
     id: UUID
     conversation_id: UUID
-    given_id: str | None = Field(description="Its id as its agent gave it.")
+    given_id: str | None = Field(description="The id that its agent gave it.")
     version: int
     status: TaskStatus
     description: str
-    status_message: Json | None = Field(description="What was said of its status.")
+    status_message: Json | None = Field(description="The message that came with its status.")
     created_at: AwareDatetime
     updated_at: AwareDatetime
     metadata: Json | None
     artifacts: list[Chunk]
-    extra: Json | None = Field(description="Its further members as its agent sent them, such as its history.")
-    status_extra: Json | None = Field(description="The further members of its status as its agent sent them.")
+    extra: Json | None = Field(description="Further members as its agent sent them, such as its history.")
+    status_extra: Json | None = Field(description="Further members of its status as its agent sent them.")
 
 
 class TaskPage(PageOut):
@@ -173,7 +175,7 @@ class TaskPage(PageOut):
 
 
 class TaskQuery(PageQuery):
-    """Which tasks."""
+    """Which tasks to list."""
 
     status: TaskStatus | None = None
     since: Since = None
@@ -181,13 +183,13 @@ class TaskQuery(PageQuery):
 
 
 class AllTaskQuery(TaskQuery):
-    """Which tasks of all conversations."""
+    """Which tasks of all conversations to list."""
 
     deleted: Deleted = False
 
 
 class StateOut(Out):
-    """A conversation with all its messages and tasks, as it is or as it was."""
+    """A conversation with all its messages and tasks, now or at a point in the past."""
 
     conversation: ConversationOut
     messages: list[MessageOut]
@@ -195,14 +197,14 @@ class StateOut(Out):
 
 
 class StateQuery(In):
-    """As of when: one of them, or none for now."""
+    """The point in the past; now by default."""
 
     version: int | None = Field(None, ge=1, lt=2**31)
     position: int | None = Field(None, ge=1, lt=2**63)
-    time: AwareDatetime | None = Field(None, description="As the log knew it then.")
+    time: AwareDatetime | None = Field(None, description="What the log held at this time.")
 
     @model_validator(mode="after")
-    def _at_most_one(self) -> StateQuery:
+    def _check_at_most_one(self) -> StateQuery:
         if len(self.model_dump(exclude_none=True)) > 1:
-            raise ValueError("as of when? give at most one of version, position and time")
+            raise ValueError("give at most one of version, position and time")
         return self

@@ -1,4 +1,4 @@
-"""Events of the log, and appending."""
+"""Models of events and of appends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, SkipValidation
 
+from agent_manager.a2a import Json
 from agent_manager.server.schemas.common import (
     In,
-    Json,
     Limit,
     NewestFirst,
     Out,
@@ -36,31 +36,31 @@ class EventOut(Out):
     event_type: str
     schema_version: int
     actor: str
-    timestamp: AwareDatetime = Field(description="When the log took it.")
+    timestamp: AwareDatetime = Field(description="The time when the log stored it.")
     content: Any
-    metadata: Json = Field(description="`occurred_at`, `correlation_id` and what else is known beside the content.")
-    salt: Hex | None = Field(description="Null once its content was erased.")
+    metadata: Json = Field(description="`occurred_at`, `correlation_id` and further data beside the content.")
+    salt: Hex | None = Field(description="Null if its content was erased.")
     digest: Hex
 
 
 class EventPage(PageOut):
-    """A page of the trail of a conversation."""
+    """A page of the history of a conversation."""
 
     items: list[EventOut]
 
 
 class LogPage(Out):
-    """Events of the log."""
+    """A page of the log."""
 
     items: list[EventOut]
-    next: int = Field(description="Where to go on: `after` of the next request, also if there is nothing more yet.")
+    next: int = Field(description="`after` of the next request, even if there are no more events yet.")
 
 
 class HistoryQuery(In):
-    """Which events of a conversation."""
+    """Which events of a conversation to list."""
 
     limit: Limit = 50
-    after: str | None = Field(None, description="`next` of the page before; of the same order and filters.")
+    after: str | None = Field(None, description="`next` of the page before, with the same order and filters.")
     newest_first: NewestFirst = False
     type: list[str] | None = Field(None, description="Only events of these types.")
     actor: str | None = None
@@ -69,7 +69,7 @@ class HistoryQuery(In):
 
 
 class LogQuery(In):
-    """Which events of the log."""
+    """Which events of the log to list."""
 
     limit: Limit = 50
     after: int = Field(0, ge=0, lt=2**63, description="Only positions above this one.")
@@ -80,15 +80,18 @@ class LogQuery(In):
 
 
 class StreamQuery(In):
-    """Where a stream begins."""
+    """Where a stream starts."""
 
     after: int | None = Field(
-        None, ge=0, lt=2**63, description="Begins after this position; now if left out. Last-Event-ID goes before it."
+        None,
+        ge=0,
+        lt=2**63,
+        description="Start after this position; by default at the end. Last-Event-ID takes precedence.",
     )
 
 
 class LogStreamQuery(StreamQuery):
-    """What a stream of the log holds."""
+    """Which events of the log to stream."""
 
     type: list[str] | None = Field(None, description="Only events of these types.")
     actor: str | None = None
@@ -97,9 +100,9 @@ class LogStreamQuery(StreamQuery):
 class EventIn(In):
     """An event to append."""
 
-    event_type: str = Field(min_length=1, max_length=100, description="A built-in type, or one of your own.")
+    event_type: str = Field(min_length=1, max_length=100, description="A built-in type, or a type of your application.")
     content: Any = None
-    id: UUID | None = Field(None, description="Makes the append repeatable: the same event again does nothing.")
+    id: UUID | None = Field(None, description="Makes the append idempotent: the same event is stored once.")
     actor: Actor = ""
     metadata: Json | None = None
 
@@ -108,21 +111,21 @@ class EventsIn(In):
     """Events to append to one conversation: all of them or none."""
 
     events: list[SkipValidation[EventIn]] = Field(min_length=1, max_length=10_000)
-    """Not validated yet: see :func:`agent_manager.server.routes.log.new_events`."""
+    """Validated by the endpoint, in slices."""
     expected_version: ExpectedVersion = None
 
 
 class AppendedOut(PositionedOut):
-    """Where an event stands."""
+    """The position and version of an appended event."""
 
     event_id: UUID
     version: int
     timestamp: AwareDatetime
-    is_new: bool = Field(description="False where an earlier request has stored it.")
+    is_new: bool = Field(description="False if an earlier request stored it.")
 
 
 class AppendOut(PositionedOut):
-    """What was appended."""
+    """The result of an append."""
 
     conversation_id: UUID
     version: int
@@ -130,7 +133,7 @@ class AppendOut(PositionedOut):
 
 
 def event_out(event: Event) -> EventOut:
-    """An event as it is given."""
+    """Return the response model of an event."""
     return EventOut.model_construct(
         position=event.position,
         conversation_id=event.conversation_id,
@@ -148,15 +151,15 @@ def event_out(event: Event) -> EventOut:
 
 
 def append_out(result: AppendResult, position: Callable[[int], int | str]) -> AppendOut:
-    """The result of an append to one conversation.
+    """Return the response model of an append to one conversation.
 
     Args:
-        position: how the caller is told a position.
+        position: Converts a position to what the caller may see.
     """
     first: Appended = result.events[0]
     return AppendOut(
         conversation_id=first.conversation_id,
         position=position(result.position),
         version=result.version,
-        events=[AppendedOut.model_validate(event).told(position) for event in result.events],
+        events=[AppendedOut.model_validate(event).with_position(position) for event in result.events],
     )

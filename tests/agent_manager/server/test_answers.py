@@ -1,4 +1,4 @@
-"""However large answers are, and however few of their clients read them, the server stays small and answers others."""
+"""Responses of any size take little memory, whether their clients read them or not, and do not delay other requests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import middleware
-from agent_manager.server.errors import Busy, TooMany
 from agent_manager.server.limits import WorkTurns
+from agent_manager.server.problems import Busy, TooMany
 from agent_manager.server.response_cache import LARGE_BYTES, PIECE_BYTES, BodyWriter, Spool
 from eventstore import (
     ApplicationEvent,
@@ -33,6 +33,7 @@ from eventstore import (
     ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
+    ConversationShared,
     EventData,
     EventStore,
     MessageAdded,
@@ -78,30 +79,34 @@ def unread(port: int, path: str) -> Iterator[socket.socket]:
         yield client
 
 
-async def test_answers_that_nobody_reads_take_no_memory(
-    settings: Settings, store: EventStore, started: Commands
+@pytest.mark.parametrize(
+    ("messages", "clients", "max_growth"),
+    [(2_000, 20, 32 * 1024 * 1024), pytest.param(6_000, 60, 64 * 1024 * 1024, marks=pytest.mark.slow)],
+)
+async def test_responses_that_clients_do_not_read_take_no_memory(
+    settings: Settings, store: EventStore, started: Commands, messages: int, clients: int, max_growth: int
 ) -> None:
-    """Sixty answers of 12 MB, some of them of different versions, in a server that was started as a process."""
+    """Many large responses, some of different versions, of a server process."""
     up = started.start("up", "--port", "0", DATABASE_URL=settings.server_url() or "")
     up.until_said("Ctrl-C")
     url = next(word for word in up.out.split() if word.startswith("http://")).rstrip(";")
     port = httpx.URL(url).port or 0
     process = psutil.Process(up.pid)
-    conversation = await fill(store, 6_000, 900)
+    conversation = await fill(store, messages, 900)
     path = f"/v1/conversations/{conversation}/state"
     async with httpx.AsyncClient(timeout=60) as client:
-        assert len((await client.get(url + path)).content) > 12_000_000
+        assert len((await client.get(url + path)).content) > 2_000 * messages
     before = process.memory_info().rss
-    with ExitStack() as clients:
-        for number in range(60):
+    with ExitStack() as open_clients:
+        for number in range(clients):
             if number % 20 == 10:
                 await store.append(conversation, [MessageAdded(role="user", content=f"another {number}")])
-            reader = clients.enter_context(unread(port, path))
-        assert process.memory_info().rss - before < 64 * 1024 * 1024
+            reader = open_clients.enter_context(unread(port, path))
+        assert process.memory_info().rss - before < max_growth
         rest = b""
         while not rest.endswith(b"]}"):
             rest += reader.recv(1 << 20)
-        assert f'"content":"another {50}"'.encode() in rest
+        assert f'"content":"another {clients - 10}"'.encode() in rest
 
 
 @pytest.mark.any_server
@@ -151,7 +156,7 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
     await body("three", 500)
 
 
-async def test_an_answer_beyond_the_budget_is_refused_and_says_what_to_do(settings: Settings) -> None:
+async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Settings) -> None:
     async with limited(settings, answer_bytes=1024 * 1024) as here:
         trip = await fill(here.store, 800, 1000)
         for _ in range(2):
@@ -162,7 +167,19 @@ async def test_an_answer_beyond_the_budget_is_refused_and_says_what_to_do(settin
         assert here.server_context.response_cache.spool.used < 200_000
 
 
-async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served) -> None:
+async def test_a_list_that_is_not_paged_counts_against_the_budget(settings: Settings) -> None:
+    async with limited(settings, answer_bytes=200_000) as here:
+        members = [ConversationShared(user=f"{number} {'x' * 200}", access="read") for number in range(600)]
+        few, many = uuid4(), uuid4()
+        await here.store.append(few, [ConversationCreated(name=""), *members[:200]])
+        await here.store.append(many, [ConversationCreated(name=""), *members])
+        listed = await here.client.get(f"/v1/conversations/{few}/members")
+        assert {item["user"] for item in listed.json()["items"]} == {member.user for member in members[:200]}
+        refused = await here.client.get(f"/v1/conversations/{many}/members")
+        assert (refused.status_code, refused.json()["title"]) == (422, "InputError"), refused.text
+
+
+async def test_unknown_parameters_do_not_make_another_body(here: Served) -> None:
     trip = await here.begin()
     await here.say(trip, "hello")
     for paths in (
@@ -180,8 +197,8 @@ async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served
         assert here.server_context.response_cache.made == made + 1, addresses
 
 
-async def test_while_others_write_a_list_is_made_once_at_a_time(here: Served) -> None:
-    """Each request comes with another mark; those that arrive while the list is made share the next."""
+async def test_while_others_write_a_list_is_made_only_once_at_a_time(here: Served) -> None:
+    """Each request has another change token; those that arrive while the list is made share the next."""
     trip = await fill(here.store, 3000, 100)
     made = here.server_context.response_cache.made
     asked = []
@@ -194,7 +211,7 @@ async def test_while_others_write_a_list_is_made_once_at_a_time(here: Served) ->
     assert "number 19" in (await here.client.post("/conversation/list")).text
 
 
-async def test_an_answer_that_does_not_begin_in_time_is_given_up(settings: Settings, superuser_url: str) -> None:
+async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Settings, superuser_url: str) -> None:
     async with limited(settings, request_seconds=0.5) as here:
         trip = await here.begin()
         async with EventSource(here.address, f"/v1/conversations/{trip}/stream") as stream:
@@ -209,7 +226,7 @@ async def test_an_answer_that_does_not_begin_in_time_is_given_up(settings: Setti
             assert (await stream.next()).id == said["position"]
 
 
-async def test_who_takes_an_answer_too_slowly_is_let_go(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "TAKE_SECONDS", 0.2)
     monkeypatch.setattr(middleware, "LEAST_RATE", 2**40)
     trip = await fill(here.store, 8000, 1000)
@@ -235,7 +252,7 @@ async def test_who_takes_an_answer_too_slowly_is_let_go(here: Served, monkeypatc
     assert here.server_context.limits.requests.taken == 0
 
 
-async def test_a_page_ends_where_it_is_large_enough(here: Served) -> None:
+async def test_a_page_ends_before_its_limit_if_it_is_large(here: Served) -> None:
     trip = uuid4()
     for number in range(24):
         await here.store.append(trip, [MessageAdded(role="user", content=f"{number} {'x' * 900_000}")])
@@ -272,7 +289,7 @@ class Longest:
 
 
 @pytest.mark.parametrize("path", ["/conversation/list", "/events/get", "/task/list", "state", "messages?limit=1000"])
-async def test_while_a_large_answer_is_made_others_are_served(here: Served, path: str) -> None:
+async def test_making_a_large_response_does_not_block_other_requests(here: Served, path: str) -> None:
     trip = await fill(here.store, 6000, 300)
     for number in range(300):
         task = uuid4()
@@ -325,9 +342,7 @@ def some_events(random: Random, tasks: list[UUID], is_deleted: bool, number: int
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_list_made_out_of_the_one_before_is_as_one_made_anew(
-    here: Served, store: EventStore, seed: int
-) -> None:
+async def test_a_list_made_out_of_the_one_before_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
     random = Random(seed)
     conversations: dict[UUID, list[UUID]] = {}
     deleted: set[UUID] = set()

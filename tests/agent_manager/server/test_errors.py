@@ -14,7 +14,7 @@ import pytest
 from support.environment import clear_settings
 from support.serving import Served, served
 
-from agent_manager.server.errors import problem_of, status_of
+from agent_manager.server.problems import problem_of, status_of
 from eventstore import EventStore, Settings, errors
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator

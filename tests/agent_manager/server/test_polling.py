@@ -1,4 +1,4 @@
-"""Polling is cheap: what has not changed is neither sent nor made again; and nothing old is ever served for new."""
+"""Polling is cheap: unchanged bodies are neither sent nor made again; and no outdated body is ever served."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ DEMO_LISTS = ("/conversation/list", "/task/list", "/events/get", "/message/pendi
 READS = (
     "/v1/conversations", "/v1/conversations/trip", "/v1/conversations/trip/messages", "/v1/conversations/trip/tasks",
     "/v1/conversations/trip/state", "/v1/conversations/trip/state?version=1", "/v1/conversations/trip/events",
+    "/v1/conversations/trip/members",
     "/v1/messages", "/v1/tasks", "/v1/log", "/v1/search?q=hello", "/v1/statistics", "/v1/agents", "/v1/pending",
 )  # fmt: skip
 
@@ -35,7 +36,7 @@ async def ask(here: Served, path: str, tag: str | None = None) -> Any:
 
 
 @pytest.mark.parametrize("path", [*READS, *DEMO_LISTS, "/message/list"])
-async def test_what_has_not_changed_is_neither_sent_nor_made_again(here: Served, path: str) -> None:
+async def test_an_unchanged_body_is_neither_sent_nor_made_again(here: Served, path: str) -> None:
     await here.begin(id="trip")
     said = await here.say("trip", "hello")
     await here.client.get("/v1/search", params={"q": "x", "at_least": said["position"]})
@@ -54,7 +55,7 @@ async def test_what_has_not_changed_is_neither_sent_nor_made_again(here: Served,
 @pytest.mark.parametrize(
     "path", ["/v1/conversations/trip/messages", "/v1/messages", "/message/list", "/conversation/list"]
 )
-async def test_what_has_changed_is_sent(here: Served, path: str) -> None:
+async def test_a_changed_body_is_sent(here: Served, path: str) -> None:
     await here.begin(id="trip")
     first = await ask(here, path)
     for number in range(20):
@@ -64,8 +65,7 @@ async def test_what_has_changed_is_sent(here: Served, path: str) -> None:
         first = changed
 
 
-async def test_one_poller_more_costs_no_more(here: Served) -> None:
-    """However many ask at once, a body is made once."""
+async def test_simultaneous_requests_share_one_body(here: Served) -> None:
     await here.begin(id="trip")
     await here.say("trip", "hello")
     made = here.server_context.response_cache.made
@@ -74,7 +74,7 @@ async def test_one_poller_more_costs_no_more(here: Served) -> None:
     assert here.server_context.response_cache.made == made + 1
 
 
-async def test_a_tag_is_of_one_address_and_one_question(here: Served) -> None:
+async def test_an_etag_is_valid_for_one_path_and_its_parameters_only(here: Served) -> None:
     await here.begin(id="trip")
     await here.begin(id="tour")
     for path, other in (
@@ -88,7 +88,7 @@ async def test_a_tag_is_of_one_address_and_one_question(here: Served) -> None:
     assert other.status_code == 200
 
 
-async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served, database_url: str) -> None:
+async def test_during_an_open_append_no_outdated_body_is_served(here: Served, database_url: str) -> None:
     """It holds the horizon back; what is appended meanwhile is visible all the same, and must be seen."""
     await here.begin(id="trip")
     with psycopg.connect(database_url) as foreign:
@@ -104,7 +104,7 @@ async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served
             assert (after.status_code, f"meanwhile {path}" in after.text) == (200, True)
 
 
-async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(here: Served, store: EventStore) -> None:
+async def test_a_rebuilt_table_is_read_anew_and_an_equal_body_keeps_its_etag(here: Served, store: EventStore) -> None:
     await here.begin(id="trip")
     first = await here.client.get("/v1/conversations")
     made = here.server_context.response_cache.made
@@ -113,7 +113,7 @@ async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(he
     assert (again.status_code, here.server_context.response_cache.made) == (304, made + 1)
 
 
-async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
+async def test_an_etag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
     await here.begin(id="trip")
     tags = {path: (await ask(here, path)).headers["etag"] for path in ("/v1/conversations", "/conversation/list")}
     await store.append(uuid4(), [MessageAdded(role="user", content="psst")], tenant="another")
@@ -121,8 +121,7 @@ async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventS
         assert (await ask(here, path, tag)).status_code == 304
 
 
-async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -> None:
-    """A poller that sends back its tag must find what it wrote itself, however the others hurry."""
+async def test_concurrent_pollers_find_what_they_wrote_themselves(here: Served) -> None:
     await asyncio.gather(*(here.begin(id=f"c{number}") for number in range(8)))
 
     async def live(number: int) -> None:
@@ -139,9 +138,7 @@ async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -
 
 
 @pytest.mark.own_database
-async def test_a_read_waits_for_what_its_tenant_wrote_and_for_nothing_else(
-    store: EventStore, superuser_url: str
-) -> None:
+async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore, superuser_url: str) -> None:
     async with served(store, works=False) as here:
         await here.begin(id="trip")
         await here.client.get("/v1/messages")
@@ -156,7 +153,7 @@ async def test_a_read_waits_for_what_its_tenant_wrote_and_for_nothing_else(
                 assert (read.status_code, "hello" in read.text) == (200, True), path
 
 
-async def test_small_answers_go_out_at_once() -> None:
+async def test_small_responses_are_sent_without_delay() -> None:
     connected = asyncio.get_running_loop().create_future()
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.server.errors import Busy, TooMany
 from agent_manager.server.limits import BURST_SECONDS, ConcurrencyLimit, Counters, SharedTokenBuckets, TokenBucket
+from agent_manager.server.problems import Busy, TooMany
 from agent_manager.server.protocol import ConnectionLimit, network_of
 
 pytestmark = pytest.mark.any_server

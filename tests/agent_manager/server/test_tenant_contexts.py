@@ -12,7 +12,7 @@ from eventstore import EventStore
 
 
 async def test_of_many_tenants_those_are_kept_who_asked_last(store: EventStore) -> None:
-    tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), most=3)
+    tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), max_tenants=3)
     first = await tenant_contexts.of("a")
     first.written.note_position(7)
     assert await tenant_contexts.of("a") is first
@@ -27,7 +27,7 @@ async def test_of_many_tenants_those_are_kept_who_asked_last(store: EventStore) 
 
 
 async def test_who_is_in_use_stays(store: EventStore) -> None:
-    tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), most=2)
+    tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), max_tenants=2)
     first = await tenant_contexts.of("a")
     with first.in_use():
         for tenant in "bcd":
@@ -41,7 +41,7 @@ async def test_who_is_in_use_stays(store: EventStore) -> None:
 
 async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(walled: Served, people: People) -> None:
     walled.server_context.tenant_contexts = TenantContexts(
-        walled.store, walled.server_context.tenant_contexts.own.manager, most=2
+        walled.store, walled.server_context.tenant_contexts.own.manager, max_tenants=2
     )
     ana = await people.person("acme", "ana")
     path = f"/v1/conversations/{(await ana.post('/v1/conversations')).json()['id']}"

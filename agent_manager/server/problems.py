@@ -1,0 +1,260 @@
+"""Errors as HTTP responses: every error has a status and is sent as ``application/problem+json`` (RFC 9457).
+
+Three kinds of errors become responses:
+
+- :class:`Rejected`: the server rejects the request, whatever it asks for::
+
+      Rejected
+      ├── NoToken        401  the request needs a bearer token and has none
+      ├── BadToken       401  the token is not valid
+      ├── NotAllowed     403  the token lacks a scope
+      ├── TooSlow        408  the body does not arrive in time
+      ├── TooLarge       413  the body is larger than the limit
+      ├── TooMany        429  the tenant or the caller exceeds its share
+      └── Busy           503  the server has reached its limit
+
+- :class:`~eventstore.errors.EventStoreError`: the store refuses or fails; :data:`STATUSES` maps its types to statuses.
+- ``RequestValidationError``: FastAPI finds the input invalid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
+
+from agent_manager.auth.identity import KeysUnavailable
+from agent_manager.errors import AgentError
+from eventstore.errors import (
+    ConflictError,
+    ConnectionLost,
+    ConversationIsDeleted,
+    DiskFull,
+    EmbeddedServerError,
+    EventStoreError,
+    EventTooLarge,
+    Forbidden,
+    InputError,
+    InvalidCursor,
+    InvalidEvent,
+    NotCaughtUp,
+    NotFound,
+    ProjectionChanged,
+    RetryableError,
+    SchemaError,
+    ServerUnreachable,
+    StatementTimeout,
+    StoreClosed,
+    WrongExpectedVersion,
+    printable,
+)
+
+
+class Rejected(Exception):
+    """A request that the server rejects. The text says why, and what to do.
+
+    Attributes:
+        status: The status of the response.
+        reason: The label of the counter ``http_refused``.
+        headers: Headers of the response.
+    """
+
+    status: ClassVar[int]
+    reason: str = ""
+
+    def __init__(self, detail: str, reason: str = "", headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason or self.reason
+        self.headers = headers or {}
+
+
+class NoToken(Rejected):
+    """The request has no bearer token, but needs one."""
+
+    status, reason = 401, "no token"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a token is needed: send 'Authorization: Bearer …'; eventstore keys add makes one",
+            headers={"WWW-Authenticate": 'Bearer realm="eventstore"'},
+        )
+
+
+class BadToken(Rejected):
+    """The token is not valid. The response does not say why."""
+
+    status, reason = 401, "bad token"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="eventstore", error="invalid_token"'})
+
+
+class NotAllowed(Rejected):
+    """The token lacks a scope."""
+
+    status, reason = 403, "scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"this token does not allow it: the scope {scope} is needed",
+            headers={"WWW-Authenticate": f'Bearer realm="eventstore", error="insufficient_scope", scope="{scope}"'},
+        )
+
+
+class TooSlow(Rejected):
+    """The body does not arrive in time."""
+
+    status, reason = 408, "slow body"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the body did not come within {seconds:g} seconds: send less at a time, or raise EVENTSTORE_BODY_SECONDS",
+            headers={"Connection": "close"},
+        )
+
+
+class TooLarge(Rejected):
+    """The body is larger than the limit."""
+
+    status, reason = 413, "large body"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the body takes more than {limit:,} bytes: send less at a time, "
+            "or raise EVENTSTORE_MAX_CONTENT_BYTES, from which the limit comes"
+        )
+
+
+class TooMany(Rejected):
+    """The tenant or the caller exceeds its share of a limit."""
+
+    status = 429
+
+    def __init__(self, detail: str, reason: str, seconds: int = 1) -> None:
+        super().__init__(detail, reason, {"Retry-After": str(seconds)})
+
+
+class Busy(Rejected):
+    """The server has reached one of its limits."""
+
+    status = 503
+
+    def __init__(self, detail: str, reason: str) -> None:
+        super().__init__(printable(detail), reason, {"Retry-After": "1"})
+
+
+STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
+    (StoreClosed, 503),
+    (EventTooLarge, 413),
+    (InvalidCursor, 400),
+    (InputError, 422),
+    (NotFound, 404),
+    (Forbidden, 403),
+    (ConflictError, 409),
+    (RetryableError, 503),
+    (NotCaughtUp, 503),
+    (ServerUnreachable, 503),
+    (ConnectionLost, 503),
+    (EmbeddedServerError, 503),
+    (SchemaError, 503),
+    (KeysUnavailable, 503),
+    (DiskFull, 507),
+    (AgentError, 502),
+    (EventStoreError, 500),
+)
+"""The statuses of the store's errors; the first type that an error is an instance of decides."""
+
+_RETRY_SECONDS = {StatementTimeout: 5, ProjectionChanged: 0, RetryableError: 0}
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110's; Python 3.11 has older ones
+_MAX_DETAIL = 2000
+
+
+def problem(
+    status: int, detail: str, *, title: str = "", headers: dict[str, str] | None = None, **members: Any
+) -> Response:
+    """Return a response that describes an error.
+
+    Args:
+        title: Identifies the kind of error for programs; the title of the status by default.
+        members: Further members of the problem.
+    """
+    title = title or title_of(status)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|\s+", "-", title)  # of WrongExpectedVersion, or of "Not Found"
+    body = {
+        "type": f"urn:eventstore:{words.lower()}",
+        "title": title,
+        "status": status,
+        "detail": printable(detail, _MAX_DETAIL),
+        **members,
+    }
+    # json.dumps escapes to ASCII, because the quoted input may hold lone surrogates, which have no UTF-8 encoding.
+    return Response(json.dumps(body).encode(), status, headers, "application/problem+json")
+
+
+def title_of(status: int) -> str:
+    """Return the title of a status."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def problem_of_refusal(rejected: Rejected) -> Response:
+    """Return the response to a rejected request."""
+    return problem(rejected.status, str(rejected), headers=rejected.headers)
+
+
+def problem_of(error: EventStoreError) -> Response:
+    """Return the response that describes an error of the store."""
+    title = type(error).__name__
+    return problem(status_of(error), str(error), title=title, headers=headers_of(error), **members_of(error))
+
+
+def status_of(error: EventStoreError) -> int:
+    """Return the HTTP status of an error of the store."""
+    return next(status for kind, status in STATUSES if isinstance(error, kind))
+
+
+def headers_of(error: EventStoreError) -> dict[str, str]:
+    """Return ``Retry-After`` for an error of the store after which a retry may succeed."""
+    if status_of(error) != 503:
+        return {}
+    seconds = next((seconds for kind, seconds in _RETRY_SECONDS.items() if isinstance(error, kind)), 1)
+    return {"Retry-After": str(seconds)}
+
+
+def members_of(error: EventStoreError) -> dict[str, Any]:
+    """Return what programs may need of an error of the store beside its text."""
+    if isinstance(error, WrongExpectedVersion):
+        return {"expected_version": error.expected, "actual_version": error.actual}
+    if isinstance(error, ConversationIsDeleted):
+        return {"conversation_id": str(error.conversation_id)}
+    if isinstance(error, EventTooLarge):
+        return {"bytes": error.size, "limit_bytes": error.limit}
+    if isinstance(error, InvalidEvent):
+        return {"path": printable(error.path)}
+    return {}
+
+
+_MAX_FAULTS = 20
+_UNREADABLE = ("json_invalid", "json_type")
+
+
+def problem_of_validation(error: RequestValidationError) -> Response:
+    """Return 400 for a body that is not JSON, 422 with a list of the invalid values otherwise."""
+    found = error.errors()
+    unreadable = next((fault for fault in found if fault["type"] in _UNREADABLE), None)
+    if unreadable is not None:
+        reason = (unreadable.get("ctx") or {}).get("error", unreadable["msg"])
+        return problem(400, f"the body is not valid JSON: {reason}: send a JSON object in UTF-8")
+    faults = [_fault(fault) for fault in found[:_MAX_FAULTS]]
+    detail = "; ".join(f"{fault['name'] or fault['where']}: {fault['message']}" for fault in faults)
+    return problem(422, detail, errors=faults)
+
+
+def _fault(fault: Any) -> dict[str, str]:
+    where, *path = fault["loc"]
+    name = ".".join(str(part) for part in path)
+    message = "is unknown" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+    return {"where": str(where), "name": printable(name), "message": printable(message)}

@@ -1,0 +1,79 @@
+"""The registry of agents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field, model_validator
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.a2a import Json
+from agent_manager.auth import Scope
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.context import CurrentContext, write_list
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.schemas.common import In, Out
+
+router = APIRouter(prefix="/agents", tags=["agents"], route_class=AuthorizedRoute)
+
+
+class AgentIn(In):
+    """An agent to register: the URL of its card, or the card itself."""
+
+    url: str | None = Field(None, min_length=1, max_length=2000)
+    card: Json | None = None
+
+    @model_validator(mode="after")
+    def _check_one_is_given(self) -> AgentIn:
+        if (self.url is None) == (self.card is None):
+            raise ValueError("give url or card, one of them")
+        return self
+
+
+class AgentQuery(In):
+    """Which agent to unregister."""
+
+    url: str = Field(min_length=1, max_length=2000)
+
+
+class AgentsOut(Out):
+    """The cards of the registered agents, as the agents gave them."""
+
+    items: list[Json]
+
+
+@router.get("", response_model=AgentsOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
+async def list_agents(context: CurrentContext, request: Request) -> Response:
+    """List the cards of the registered agents."""
+
+    async def write(out: BodyWriter) -> None:
+        await write_list(out, await context.manager.agents(), to_json)
+
+    return await context.read_log(request, write)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Json,
+    responses=errors(BAD_GATEWAY, TOO_LARGE),
+    openapi_extra=needs(Data.REGISTRY),
+)
+async def register_agent(context: CurrentContext, agent: AgentIn) -> Json:
+    """Register an agent and return its card; callers without the scope `read` get back what they sent."""
+    url_or_card: str | Json | None = agent.url if agent.url is not None else agent.card
+    assert url_or_card is not None
+    card = await context.manager.register_agent(url_or_card, allow_private=context.server_context.allows_private)
+    return card if context.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
+
+
+@router.delete(
+    "", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=needs(Data.REGISTRY)
+)
+async def unregister_agent(context: CurrentContext, query: Annotated[AgentQuery, Query()]) -> None:
+    """Unregister an agent."""
+    await context.manager.unregister_agent(query.url)

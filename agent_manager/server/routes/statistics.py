@@ -1,0 +1,83 @@
+"""Statistics of conversations, messages and tasks."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.context import CurrentContext
+from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.routes.openapi import read_errors
+from agent_manager.server.schemas.common import AtLeast, In, Out
+from projections import Statistics
+from projections.statistics import ActorCounts, DayCounts, ResponseTimes, RoleCounts, Size, StatusCount, TaskTimes
+
+router = APIRouter(tags=["statistics"], route_class=AuthorizedRoute)
+
+
+class StatisticsQuery(In):
+    """Which data is counted."""
+
+    since: date | None = Field(None, description="The first day.")
+    until: date | None = Field(None, description="The last day.")
+    actor: str | None = None
+    zone: str = Field("UTC", description="The time zone of the days, such as America/Sao_Paulo.")
+    at_least: AtLeast = None
+
+
+class StatisticsOut(Out):
+    """All statistics."""
+
+    days: list[DayCounts]
+    roles: list[RoleCounts]
+    actors: list[ActorCounts]
+    statuses: list[StatusCount]
+    response_times: ResponseTimes
+    response_times_by_day: list[ResponseTimes]
+    response_times_by_actor: list[ResponseTimes]
+    task_times: list[TaskTimes]
+    sizes: list[Size]
+
+
+_READS = {
+    "days": Statistics.by_day,
+    "roles": Statistics.by_role,
+    "actors": Statistics.by_actor,
+    "statuses": Statistics.by_status,
+    "response_times": Statistics.response_times,
+    "response_times_by_day": Statistics.response_times_by_day,
+    "response_times_by_actor": Statistics.response_times_by_actor,
+    "task_times": Statistics.task_times,
+    "sizes": Statistics.sizes,
+}
+"""How each member of :class:`StatisticsOut` is read."""
+
+
+@router.get("/statistics", response_model=StatisticsOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
+async def statistics(context: CurrentContext, request: Request, query: Annotated[StatisticsQuery, Query()]) -> Response:
+    """Return counts, sizes and times by day, role, actor and status."""
+    filters = query.model_dump(exclude={"at_least"})
+
+    async def write(out: BodyWriter) -> None:
+        source = Statistics(context.store, caller=context.caller)
+        separator = b"{"
+        for name, read in _READS.items():
+            found = await read(source, **filters)
+            await out.write(separator + to_json(name) + b":")
+            if isinstance(found, list):
+                await out.write(b"[")
+                await out.write_items(found, to_json)
+                await out.write(b"]")
+            else:
+                await out.write(to_json(found))
+            separator = b","
+        await out.write(b"}")
+
+    return await context.read(request, write, parameters=filters, projections=("statistics",), at_least=query.at_least)
