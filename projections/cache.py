@@ -161,7 +161,7 @@ async def whole_snapshot(
     store, caller = reader.store, reader.caller
     while True:
         with translated():
-            async with store.parts.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
+            async with store.connections.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
                 rows = await fetch_rows(connection, _CACHED, {"tenant": caller.tenant, "ids": [conversation_id]})
                 if not rows:
                     raise not_found(conversation_id)

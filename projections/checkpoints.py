@@ -27,7 +27,7 @@ async def applied_position(
     """The position that all of the projections have applied, for some partitions of the conversations or for all."""
     names = [projection.name for projection in projections]
     return int(
-        (await store.parts.reader.fetch(_POSITION, {"projections": names, "partitions": list(partitions)}))[0][0]
+        (await store.connections.reader.fetch(_POSITION, {"projections": names, "partitions": list(partitions)}))[0][0]
     )
 
 
@@ -64,7 +64,7 @@ async def lagging(store: EventStore, projections: Sequence[Projection], written:
         "conversations": list(written),
         "positions": list(written.values()),
     }
-    return dict(await store.parts.reader.fetch(LAGGING, given))
+    return dict(await store.connections.reader.fetch(LAGGING, given))
 
 
 async def wait_for_written(

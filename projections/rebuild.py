@@ -292,7 +292,7 @@ class Rebuild:
         return Rebuilt(projection.name, position, is_new, differences, monotonic() - began)
 
     async def _fill(self) -> None:
-        self._goal = await horizon(self._store.parts.projector)
+        self._goal = await horizon(self._store.connections.projector)
         self._say("filling")
         parts = [list(ALL_PARTITIONS[number :: self._jobs]) for number in range(self._jobs)]
         positions = [0] * self._jobs

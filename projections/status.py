@@ -104,7 +104,7 @@ async def read_warnings(store: EventStore) -> list[str]:
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Reads the state. Counts the log, which takes time on a large one."""
-    pool = store.parts.projector  # whose events they are does not matter here
+    pool = store.connections.projector  # whose events they are does not matter here
     events, last_position, conversations, size, version, queue_usage = (await pool.fetch(_LOG))[0]
     sources = {projection.name: projection.source for projection in projections}
     return Status(

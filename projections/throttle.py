@@ -50,7 +50,7 @@ class Throttle:
         Returns:
             Seconds that it has paused.
         """
-        position = await horizon(self._store.parts.projector)
+        position = await horizon(self._store.connections.projector)
         now = monotonic()
         is_busy = position - self._position > self._busy * (now - self._looked_at)
         pause = min(worked * (1 / self._part - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0

@@ -35,8 +35,8 @@ _DIFFERING = query("projections", "differing_members")
 
 async def verify_members(store: EventStore) -> Verified:
     """Verifies the members of all conversations, in one snapshot; of a conversation those are counted that differ."""
-    position = await horizon(store.parts.projector)
-    found = await store.parts.projector.fetch(_DIFFERING)
+    position = await horizon(store.connections.projector)
+    found = await store.connections.projector.fetch(_DIFFERING)
     counts: dict[tuple[str, UUID], Counter[str]] = {}
     rows = []
     for tenant, conversation, user, expected, is_found in found:

@@ -137,7 +137,7 @@ class AutoRebuild:
     async def _renew_all(self) -> None:
         names = [projection.name for projection in self._projections]
         sources = [projection.source for projection in self._projections]
-        rows = await self._store.parts.projector.fetch(_OUTDATED, {"projections": names, "sources": sources})
+        rows = await self._store.connections.projector.fetch(_OUTDATED, {"projections": names, "sources": sources})
         outdated = {name for (name,) in rows}
         for projection in self._projections:
             if projection.name in outdated:
@@ -296,7 +296,7 @@ class Runner:
         """
         settled_at = monotonic()
         way = Throttle(
-            self._store, await horizon(self._store.parts.projector), DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_PART
+            self._store, await horizon(self._store.connections.projector), DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_PART
         )
         between = LOOK_IN_STREAM_APART_SECONDS if self._is_low_priority else LOOK_IN_STREAM_SECONDS
         while True:

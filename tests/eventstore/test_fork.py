@@ -69,21 +69,21 @@ async def test_a_child_is_refused_and_the_parent_goes_on(store: EventStore) -> N
 async def test_a_child_that_ends_in_order_leaves_the_connections_of_its_parent(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [note(1)])
-    parts = store.parts
+    connections = store.connections
 
     def child() -> None:
-        for connection in (*parts.committer._pipelines,):
+        for connection in (*connections.committer._pipelines,):
             connection.close()  # the worst that it can do
-        parts.reader._pool._pool.clear()
+        connections.reader._pool._pool.clear()
 
     process = FORK.Process(target=child)
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode == 0
-    [pipeline] = parts.committer._pipelines
+    [pipeline] = connections.committer._pipelines
     await store.append(conversation, [note(2)])
     assert await numbers(store, conversation) == [1, 2]
-    assert parts.committer._pipelines == [pipeline], "the connection is the same"
+    assert connections.committer._pipelines == [pipeline], "the connection is the same"
 
 
 async def test_a_child_may_open_the_store_again(store: EventStore) -> None:

@@ -125,7 +125,7 @@ async def test_an_inline_append_takes_its_roles_in_its_own_transaction(store: Ev
             await appender.append(conversation, [note()] * version, tenant="acme", user="ana")
             assert [event.version async for event in store.read_log(all_tenants=True)][-1] == version
             await store.append(conversation, [note()], tenant="acme", user="ana")
-    everything = store.parts.projector
+    everything = store.connections.projector
     assert await everything.fetch("SELECT count(*) FROM noted WHERE tenant_id = 'acme'") == [(36,)]
 
 
@@ -138,7 +138,7 @@ async def test_a_conversation_as_it_was_is_folded_in_whatever_session(store: Eve
             state = await Reader(store).conversation_at(conversation, version=version)
             assert [message.content for message in state.messages] == ["one", "two", "three"][:version]
             await appender.append(conversation, said)
-    assert await store.parts.projector.fetch("SELECT count(*) FROM messages") == [(0,)]
+    assert await store.connections.projector.fetch("SELECT count(*) FROM messages") == [(0,)]
 
 
 async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UUID]:

@@ -51,7 +51,7 @@ async def value(connection: Admin, statement: str) -> Any:
 async def open_notifiers(store: EventStore, count: int) -> AsyncIterator[list[Notifier]]:
     """Open a number of notifiers, each with its own listening connection."""
     async with AsyncExitStack() as stack:
-        notifiers = [Notifier(store.parts.open_listener) for _ in range(count)]
+        notifiers = [Notifier(store.connections.open_listener) for _ in range(count)]
         for notifier in notifiers:
             stack.push_async_callback(notifier.close)
         yield notifiers

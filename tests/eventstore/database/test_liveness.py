@@ -127,7 +127,7 @@ async def test_behind_a_pooler_a_silence_is_as_long_as_a_statement_may_take(data
 
 async def test_the_error_of_a_lost_answer_is_one_of_the_store(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
-        listener = await store.parts.open_listener(lambda: None)
+        listener = await store.connections.open_listener(lambda: None)
         proxy.freeze()
         with pytest.raises(ConnectionLost):
             await listener.check()

@@ -48,7 +48,7 @@ async def test_all_statements_of_a_session_are_named_by_their_text(store: EventS
 
 @pytest.mark.usefixtures("clean_environment")
 async def test_what_psycopg_forgets_takes_no_other_statement_away(store: EventStore) -> None:
-    async with store.parts.reader.connection() as connection:
+    async with store.connections.reader.connection() as connection:
         for _ in range(7):
             await connection.ask("SELECT 1", None, None, psycopg.AsyncCursor)
             await connection.execute("SELECT %s", [1])

@@ -32,9 +32,9 @@ async def test_nobody_asks_unless_somebody_says_so(clean_environment: None, data
     async with EventStore(Settings(database_url=database_url, pool_size=1)) as store:
         for _ in range(8):  # so often that it is prepared
             assert await store.tables(Caller("acme", "ana")).fetch(ASKED) == [("acme", "ana")]
-            assert await store.parts.reader.fetch(ASKED) == [(None, None)]
+            assert await store.connections.reader.fetch(ASKED) == [(None, None)]
             assert await store.tables(Caller("acme")).fetch(ASKED) == [("acme", None)]
-            async with store.parts.reader.connection() as connection:
+            async with store.connections.reader.connection() as connection:
                 assert await (await connection.execute(ASKED)).fetchone() == (None, None)
 
 
@@ -54,13 +54,13 @@ async def test_who_asks_is_forgotten_after_an_error_and_after_giving_up(
         for _ in range(8):  # so often that it is prepared
             with pytest.raises(InputError):
                 await view.fetch("SELECT 'x'::text::int")
-            assert await store.parts.reader.fetch(ASKED) == [(None, None)]
+            assert await store.connections.reader.fetch(ASKED) == [(None, None)]
             waiting = asyncio.create_task(view.fetch("SELECT pg_sleep(60)"))
             await until_async(sleeps, "the question is asked")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert await store.parts.reader.fetch(ASKED) == [(None, None)]
+            assert await store.connections.reader.fetch(ASKED) == [(None, None)]
             assert await view.fetch(ASKED) == [("acme", "ana")]
 
 
@@ -134,14 +134,14 @@ async def test_under_load_nobody_sees_a_row_of_another(clean_environment: None, 
 async def test_what_is_asked_for_everybody_is_asked_under_a_role_of_its_own(store: EventStore) -> None:
     await store.append(uuid4(), [note()], tenant="acme")
     roles = {
-        "eventstore_reader": store.parts.reader,
-        "eventstore_auditor": store.parts.auditor,
-        "eventstore_projector": store.parts.projector,
-        "eventstore_app": store.parts.service,
+        "eventstore_reader": store.connections.reader,
+        "eventstore_auditor": store.connections.auditor,
+        "eventstore_projector": store.connections.projector,
+        "eventstore_app": store.connections.service,
     }
     for role, pool in roles.items():
         assert await pool.fetch("SELECT current_user::text") == [(role,)]
-    assert await store.parts.auditor.fetch("SELECT count(*) FROM events") == [(0,)]
-    assert await store.parts.projector.fetch("SELECT count(*) FROM events") == [(1,)]
+    assert await store.connections.auditor.fetch("SELECT count(*) FROM events") == [(0,)]
+    assert await store.connections.projector.fetch("SELECT count(*) FROM events") == [(1,)]
     async with await store.connect() as connection:
         assert await (await connection.execute("SELECT current_user::text")).fetchone() == ("eventstore_writer",)
