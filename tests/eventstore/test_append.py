@@ -305,8 +305,8 @@ async def test_a_hundred_conversations_and_ten_thousand_events_fit_into_one_appe
     [
         ([], "needs at least one conversation"),
         ([Append(UUID(int=1), [])], "has no events"),
-        ([Append(UUID(int=1), [note()]), Append(str(UUID(int=1)), [note()])], "stands twice in one append"),
-        ([Append(UUID(int=1), [NewEvent(note(), UUID(int=2)), NewEvent(note(), UUID(int=2))])], "stands twice"),
+        ([Append(UUID(int=1), [note()]), Append(str(UUID(int=1)), [note()])], "occurs twice in one append"),
+        ([Append(UUID(int=1), [NewEvent(note(), UUID(int=2)), NewEvent(note(), UUID(int=2))])], "occurs twice"),
         ([Append(UUID(int=n), [note()]) for n in range(MAX_CONVERSATIONS + 1)], "the limit is 100, split it"),
         ([Append(UUID(int=1), [note()] * (MAX_EVENTS + 1))], "the limit is 10000, split it"),
         ([Append("no uuid", [note()])], "conversation_id: 'no uuid' is not a UUID"),
