@@ -365,7 +365,6 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES005": (InputError, "correct it; nothing was written"),
     "ES008": (ConflictError, "append conversation.reactivated first; nothing was written"),
     "ES006": (ProjectionChanged, "repeat the call"),
-    "ES004": (UnsuitableServer, "connect to the primary"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
     "57P03": (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
     "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL"),
