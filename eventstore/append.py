@@ -123,7 +123,7 @@ class EncodedAppend:
         for append, events in zip(appends, self._events, strict=True):
             conversation_id = parse_uuid(append.conversation_id, "conversation_id")
             if conversation_id in self.conversations:
-                raise InputError(f"conversation {conversation_id} stands twice in one append: put its events together")
+                raise InputError(f"conversation {conversation_id} occurs twice in one append: put its events together")
             if not events:
                 raise InputError(f"the append to conversation {conversation_id} has no events: give at least one")
             self.conversations.append(conversation_id)
@@ -148,7 +148,7 @@ class EncodedAppend:
             for index, event in enumerate(events):
                 row = self._encode_event(index, event, self.conversations[target])
                 if row[ID] in ids:
-                    raise InvalidEvent(f"events[{index}].id", f"{_event_id(row)} stands twice in one append")
+                    raise InvalidEvent(f"events[{index}].id", f"{_event_id(row)} occurs twice in one append")
                 ids.add(row[ID])
                 self.rows.append(row)
                 self.targets.append(target)

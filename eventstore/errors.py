@@ -361,7 +361,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
         "this server or session only reads",
     ),
     "ES001": (ConflictError, "read what has been added since, and decide again; nothing was written"),
-    "ES002": (ConflictError, "give the new event an id of its own; nothing was written"),
+    "ES002": (ConflictError, "give the new event another id; nothing was written"),
     "ES005": (InputError, "correct it; nothing was written"),
     "ES008": (ConflictError, "append conversation.reactivated first; nothing was written"),
     "ES006": (ProjectionChanged, "repeat the call"),

@@ -59,9 +59,10 @@ class EventStore:
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
-        self._parts: StoreConnections | None = None
+        self._connections: StoreConnections | None = None
         self._has_acquired = self._is_forked = False
-        self._parts_of_parent: StoreConnections | None = None  # referenced, so that nothing of it is finalised here
+        # In a forked child, a reference to those of the parent, so that they are not finalised there.
+        self._connections_of_parent: StoreConnections | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -91,24 +92,24 @@ class EventStore:
                         with translated():
                             await check_pooler(connection, other, self.settings.db_schema)
                 await check_schema(connection, self.settings)
-            self._parts = StoreConnections(self.server, self.settings)
-            await self._parts.open()
+            self._connections = StoreConnections(self.server, self.settings)
+            await self._connections.open()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Close all connections and leave the embedded server."""
-        if self._parts is not None:
-            await self._parts.close()
-            self._parts = None
+        if self._connections is not None:
+            await self._connections.close()
+            self._connections = None
         if self._has_acquired:
             self._has_acquired = False
             await asyncio.to_thread(self.server.release)
 
     def abandon(self) -> None:
         """Close the store in a forked child process, in which it can be opened again. Called automatically."""
-        self._parts_of_parent, self._parts = self._parts, None
+        self._connections_of_parent, self._connections = self._connections, None
         self._has_acquired, self._is_forked = False, True
         self.server = Server(self.settings)
 
@@ -124,15 +125,15 @@ class EventStore:
         return await connect(self.server.url, self.settings, role)
 
     @property
-    def parts(self) -> StoreConnections:
+    def connections(self) -> StoreConnections:
         """The connections of the store, by role.
 
         Raises:
             StoreClosed: the store is not open, or was opened by the parent of this process.
         """
-        if self._parts is None:
+        if self._connections is None:
             raise StoreClosed(is_forked=self._is_forked)
-        return self._parts
+        return self._connections
 
     @property
     def pool(self) -> Pool:
@@ -141,15 +142,15 @@ class EventStore:
         Raises:
             StoreClosed: the store is not open.
         """
-        return self.parts.service
+        return self.connections.service
 
     def log(self, scope: Scope) -> View:
         """Return the log, restricted to a scope by row-level security, for queries of the application."""
-        return self.parts.log(scope)
+        return self.connections.log(scope)
 
     def tables(self, scope: Scope) -> View:
         """Return the read tables, restricted to a scope by row-level security, for queries of the application."""
-        return self.parts.tables(scope)
+        return self.connections.tables(scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
         """Return a caller, for :meth:`log` and :meth:`tables`.
@@ -206,7 +207,7 @@ class EventStore:
             if not isinstance(append, Append):
                 raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
         caller = self.caller(tenant, user)
-        return await self.parts.committer.append(caller, appends, self.settings.max_content_bytes, actor)
+        return await self.connections.committer.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -313,7 +314,7 @@ class EventStore:
         scope = self._scope(tenant, user, all_tenants)
         events = follow(
             self.log(scope),
-            lambda seen: self.parts.notifier.wait(seen, LOOK_EVENTS, scope),
+            lambda seen: self.connections.notifier.wait(seen, LOOK_EVENTS, scope),
             self.revive,
             None if scope is ALL_TENANTS else scope.tenant,
             _not_negative(after, "after"),
@@ -326,7 +327,7 @@ class EventStore:
 
     async def wait(self, seen: int) -> None:
         """Wait until there may be events after the position ``seen``; for consumers that read by themselves."""
-        await self.parts.notifier.wait(_not_negative(seen, "seen"), limit=0)
+        await self.connections.notifier.wait(_not_negative(seen, "seen"), limit=0)
 
     async def revive(self) -> None:
         """Restart the embedded server if it died; for consumers that wait for a lost server."""

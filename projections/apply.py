@@ -429,7 +429,7 @@ async def parked(
         tenant: only those of this tenant.
     """
     names = [projection.name for projection in projections]
-    rows = await store.parts.projector.fetch(_PARKED, {"projections": names, "tenant": tenant})
+    rows = await store.connections.projector.fetch(_PARKED, {"projections": names, "tenant": tenant})
     return [Parked(*row) for row in rows]
 
 

@@ -154,7 +154,7 @@ async def consistent_snapshot(
     store, caller = reader.store, reader.caller
     while True:
         with translated():
-            async with store.parts.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
+            async with store.connections.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
                 given = {"tenant": caller.tenant, "ids": [conversation_id]}
                 rows = await fetch_rows(connection, _CHANGE_TOKEN, given)
                 if not rows:

@@ -42,7 +42,7 @@ async def applied_position(
 ) -> int:
     """Return the position up to which all of the projections have applied the log, in all of the partitions."""
     given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}
-    [(position,)] = await store.parts.reader.fetch(_POSITION, given)
+    [(position,)] = await store.connections.reader.fetch(_POSITION, given)
     return int(position)
 
 
@@ -88,7 +88,7 @@ async def lagging(store: EventStore, projections: Sequence[Projection], written:
         "conversations": list(written),
         "positions": list(written.values()),
     }
-    return dict(await store.parts.reader.fetch(LAGGING, given))
+    return dict(await store.connections.reader.fetch(LAGGING, given))
 
 
 async def fetch_at_least(

@@ -154,7 +154,7 @@ class _Rebuild:
 
     async def _fill(self) -> None:
         """Apply the log up to its present end over all connections at once, throttled under write load."""
-        self._goal = await horizon(self._store.parts.projector)
+        self._goal = await horizon(self._store.connections.projector)
         self._report("filling")
         positions = [0] * self._jobs
 
@@ -246,7 +246,7 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
     pause, logged = RETRY_FIRST_SECONDS, ""
     while True:
         try:
-            outdated = {name for (name,) in await store.parts.projector.fetch(_OUTDATED, given)}
+            outdated = {name for (name,) in await store.connections.projector.fetch(_OUTDATED, given)}
             for projection in projections:
                 if projection.name in outdated:
                     _log.warning("projection %s has changed: its tables are rebuilt", projection.name)

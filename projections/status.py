@@ -104,7 +104,7 @@ async def read_warnings(store: EventStore) -> list[str]:
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Return the status. It counts the events, which takes time on a large log."""
-    pool = store.parts.projector  # sees the events of all tenants
+    pool = store.connections.projector  # sees the events of all tenants
     [(events, last_position, conversations, size, version, queue_usage)] = await pool.fetch(_STATUS_LOG)
     sources = {projection.name: projection.source for projection in projections}
     rows = await pool.fetch(_STATUS_PROJECTIONS)

@@ -48,7 +48,7 @@ class Throttle:
         Returns:
             The seconds that it has paused.
         """
-        position = await horizon(self._store.parts.projector)
+        position = await horizon(self._store.connections.projector)
         now = monotonic()
         is_busy = position - self._position > self._busy * (now - self._measured_at)
         pause = min(worked * (1 / self._share - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0

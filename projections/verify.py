@@ -175,10 +175,10 @@ _DIFFERING_MEMBERS = query("projections", "differing_members")
 
 async def verify_members(store: EventStore) -> Verified:
     """Verify who may see which conversation, for all tenants in one snapshot. Only the members that differ count."""
-    position = await horizon(store.parts.projector)
+    position = await horizon(store.connections.projector)
     counts: dict[tuple[str, UUID], Counter[str]] = {}
     rows = []
-    for tenant, conversation, user, expected, found in await store.parts.projector.fetch(_DIFFERING_MEMBERS):
+    for tenant, conversation, user, expected, found in await store.connections.projector.fetch(_DIFFERING_MEMBERS):
         count = counts.setdefault((tenant, conversation), Counter())
         for side, access in (("expected", expected), ("rows", found)):
             if access is not None:

@@ -232,7 +232,7 @@ class Runner:
         """
         rebalanced_at = monotonic()
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
-        position = await horizon(self._store.parts.projector)
+        position = await horizon(self._store.connections.projector)
         throttle = Throttle(self._store, position, DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
         while True:
             if self._is_low_priority:

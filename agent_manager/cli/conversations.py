@@ -325,7 +325,7 @@ def _limit(said: int | None, conversation: UUID | None) -> int | None:
 async def mention_lag(store: EventStore) -> None:
     """Says on standard error so, where the read tables are behind the log."""
     applied = await applied_position(store)
-    if applied < await end_of_log(store.parts.auditor):
+    if applied < await end_of_log(store.connections.auditor):
         errors.print(
             "the read tables are behind the log: eventstore up or eventstore project brings them up", soft_wrap=True
         )

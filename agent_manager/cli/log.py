@@ -123,7 +123,7 @@ def tail(
                     nothing="the log is empty" if limit else "no events asked for",
                 )
             return
-        seen = latest[-1].position if latest else await end_of_log(store.parts.auditor)
+        seen = latest[-1].position if latest else await end_of_log(store.connections.auditor)
         for event in latest:
             _printevent_value(event, as_json=as_json)
         coming: AsyncIterator[Event] = store.subscribe(after=seen)

@@ -26,7 +26,7 @@ async def test_lists_wait_for_the_tenants_own_events_only(store: EventStore, mon
         for number in range(4):
             await manager.save_message({"role": "user", "content": str(number)}, "trip")
         given = {"trip": conversation_uuid("acme", "trip")}
-        [[partition]] = await store.parts.reader.fetch("SELECT partition_of(%(trip)s)", given)
+        [[partition]] = await store.connections.reader.fetch("SELECT partition_of(%(trip)s)", given)
         applier = await Applier.open(store)
         try:
             for projection in PROJECTIONS:

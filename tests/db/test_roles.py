@@ -232,7 +232,7 @@ async def test_programs_that_are_running_go_on_while_the_roles_are_made(
 
         async def is_applied() -> bool:
             with suppress(ConnectionLost):
-                [(lowest,)] = await store.parts.projector.fetch(
+                [(lowest,)] = await store.connections.projector.fetch(
                     "SELECT min(position) FROM checkpoints WHERE position > 0"
                 )
                 return bool(lowest == last) or all(found.position == last for found in await verify(store))

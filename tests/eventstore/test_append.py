@@ -48,7 +48,7 @@ async def contents(store: EventStore, conversation: UUID, tenant: str | None = N
     return [event.content async for event in store.read(conversation, tenant=tenant)]
 
 
-async def test_an_append_tells_where_each_event_stands(store: EventStore) -> None:
+async def test_an_append_returns_the_place_of_each_event(store: EventStore) -> None:
     conversation, before = uuid4(), datetime.now(UTC)
     events = [NewEvent(note(content)) for content in "abc"]
     result = await store.append(conversation, events)
@@ -72,7 +72,7 @@ async def test_the_first_position_of_a_fresh_log_is_one(store: EventStore) -> No
     assert [event.position async for event in store.read_log()] == [1]
 
 
-async def test_an_event_keeps_all_that_was_given(store: EventStore) -> None:
+async def test_an_event_is_stored_completely(store: EventStore) -> None:
     conversation = uuid4()
     metadata = Metadata(
         occurred_at=datetime(2020, 2, 29, 12, tzinfo=UTC),
@@ -89,7 +89,7 @@ async def test_an_event_keeps_all_that_was_given(store: EventStore) -> None:
     assert event.occurred_at == metadata.occurred_at
 
 
-async def test_the_actor_of_an_append_is_that_of_events_that_name_none(store: EventStore) -> None:
+async def test_the_actor_of_an_append_applies_to_events_without_one(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [note(), NewEvent(note(), actor="bob")], actor="ana")
     assert [event.actor async for event in store.read(conversation)] == ["ana", "bob"]
@@ -111,7 +111,7 @@ async def test_a_conversation_may_be_named_by_text(store: EventStore) -> None:
         (0, 1, False), (2, 1, False), (2, 2, True), (2, 3, False), (2, 2**31 - 1, False),
     ],
 )  # fmt: skip
-async def test_the_expected_version_decides(
+async def test_an_append_succeeds_only_at_the_expected_version(
     store: EventStore, there: int, expected: ExpectedVersion, fits: bool
 ) -> None:
     conversation = uuid4()
@@ -129,12 +129,12 @@ async def test_the_expected_version_decides(
 
 
 @pytest.mark.parametrize("expected", [-1, -2, 2**31, "no_stream", "", None, 1.0, True, UUID(int=0)])
-async def test_what_is_no_expected_version_is_refused(store: EventStore, expected: Any) -> None:
+async def test_an_invalid_expected_version_is_refused(store: EventStore, expected: Any) -> None:
     with pytest.raises(InputError, match="expected version"):
         await store.append(uuid4(), [note()], expected=expected)
 
 
-async def test_of_writers_that_expect_the_same_version_one_wins(store: EventStore) -> None:
+async def test_one_of_several_writers_that_expect_the_same_version_succeeds(store: EventStore) -> None:
     conversation = uuid4()
     outcomes = await asyncio.gather(
         *(store.append(conversation, [note(n)], expected=NO_STREAM) for n in range(20)), return_exceptions=True
@@ -166,7 +166,7 @@ async def test_repeating_an_append_is_harmless(store: EventStore) -> None:
     assert await contents(store, conversation) == [1, 2]
 
 
-async def test_an_append_that_is_partly_there_adds_the_rest(store: EventStore) -> None:
+async def test_an_append_that_is_partly_stored_adds_the_rest(store: EventStore) -> None:
     conversation = uuid4()
     one, two, three, four = (NewEvent(note(n)) for n in (1, 2, 3, 4))
     await store.append(conversation, [one, three])
@@ -175,7 +175,7 @@ async def test_an_append_that_is_partly_there_adds_the_rest(store: EventStore) -
     assert await contents(store, conversation) == [1, 3, 4, 2]
 
 
-async def test_an_append_that_is_partly_there_is_checked_for_its_version(store: EventStore) -> None:
+async def test_an_append_that_is_partly_stored_is_checked_for_its_version(store: EventStore) -> None:
     conversation = uuid4()
     one, two = NewEvent(note(1)), NewEvent(note(2))
     await store.append(conversation, [one])
@@ -232,7 +232,7 @@ async def test_another_event_under_the_same_id_is_refused(
         assert not (await store.append(conversation, events, user=user)).events[0].is_new
 
 
-async def test_for_whom_an_event_was_appended_does_not_distinguish_it(store: EventStore) -> None:
+async def test_an_event_that_another_user_repeats_is_the_same_event(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [KNOWN], user="ana")
     await store.append(conversation, [ConversationShared(user="bob", access="write")], user="ana")
@@ -245,7 +245,7 @@ async def test_for_whom_an_event_was_appended_does_not_distinguish_it(store: Eve
     assert refused.value.differences == "metadata.eventstore.owner"
 
 
-async def test_an_id_is_taken_in_its_conversation_and_tenant_only(store: EventStore) -> None:
+async def test_an_event_id_is_unique_in_its_conversation_and_tenant_only(store: EventStore) -> None:
     one, other = uuid4(), uuid4()
     for conversation, tenant in ((one, "a"), (other, "a"), (one, "b")):
         result = await store.append(conversation, [NewEvent(note(str(tenant)), UUID(int=7))], tenant=tenant)
@@ -265,7 +265,7 @@ async def test_two_tenants_may_use_the_same_conversation_id(store: EventStore) -
     assert [event.content async for event in store.read_log(all_tenants=True)] == ["ours", "ours", "theirs"]
 
 
-async def test_an_append_to_several_conversations_happens_as_a_whole(store: EventStore) -> None:
+async def test_an_append_to_several_conversations_is_atomic(store: EventStore) -> None:
     a, b, c = uuid4(), uuid4(), uuid4()
     result = await store.append_all(
         [Append(a, [note(1), note(2)], NO_STREAM), Append(b, [note(3)]), Append(c, [note(4)])]
@@ -276,7 +276,7 @@ async def test_an_append_to_several_conversations_happens_as_a_whole(store: Even
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("wrong", ["version", "id"])
-async def test_one_conflict_keeps_everything_out(store: EventStore, place: int, wrong: str) -> None:
+async def test_one_conflict_refuses_the_whole_append(store: EventStore, place: int, wrong: str) -> None:
     conversations = [uuid4() for _ in range(3)]
     taken = NewEvent(note("there"))
     await store.append(conversations[place], [taken])
@@ -305,8 +305,8 @@ async def test_a_hundred_conversations_and_ten_thousand_events_fit_into_one_appe
     [
         ([], "needs at least one conversation"),
         ([Append(UUID(int=1), [])], "has no events"),
-        ([Append(UUID(int=1), [note()]), Append(str(UUID(int=1)), [note()])], "stands twice in one append"),
-        ([Append(UUID(int=1), [NewEvent(note(), UUID(int=2)), NewEvent(note(), UUID(int=2))])], "stands twice"),
+        ([Append(UUID(int=1), [note()]), Append(str(UUID(int=1)), [note()])], "occurs twice in one append"),
+        ([Append(UUID(int=1), [NewEvent(note(), UUID(int=2)), NewEvent(note(), UUID(int=2))])], "occurs twice"),
         ([Append(UUID(int=n), [note()]) for n in range(MAX_CONVERSATIONS + 1)], "the limit is 100, split it"),
         ([Append(UUID(int=1), [note()] * (MAX_EVENTS + 1))], "the limit is 10000, split it"),
         ([Append("no uuid", [note()])], "conversation_id: 'no uuid' is not a UUID"),
@@ -318,7 +318,7 @@ async def test_a_hundred_conversations_and_ten_thousand_events_fit_into_one_appe
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-async def test_what_makes_no_append_is_refused(store: EventStore, appends: list[Append], complaint: str) -> None:
+async def test_an_invalid_append_is_refused(store: EventStore, appends: list[Append], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         await store.append_all(appends)
     assert [event async for event in store.read_log()] == []
@@ -350,7 +350,7 @@ async def test_a_tenant_that_cannot_be_stored_is_refused(store: EventStore, tena
         await store.append(uuid4(), [note()], tenant=tenant)
 
 
-async def test_content_up_to_the_limit_goes_in(store: EventStore) -> None:
+async def test_content_up_to_the_limit_is_stored(store: EventStore) -> None:
     limit = store.settings.max_content_bytes
     await store.append(uuid4(), [note("a" * (limit - 2)), note("ü" * ((limit - 2) // 2))])
     for text in ("a" * (limit - 1), "ü" * (limit // 2)):
@@ -417,7 +417,7 @@ async def test_appends_to_the_same_conversations_in_any_order_do_not_deadlock(st
         assert sorted(await contents(store, conversation)) == list(range(40))
 
 
-async def test_a_closed_store_says_so(settings: Settings) -> None:
+async def test_a_closed_store_refuses_appends(settings: Settings) -> None:
     store = EventStore(settings)
     with pytest.raises(InputError, match="not open"):
         await store.append(uuid4(), [note()])

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.follow import Follower, until_waiting
+from support.follow import Admin, Follower, until_waiting
 from support.raw import note
 from support.servers import DatabaseServer
 from support.waiting import until_async
@@ -25,15 +25,7 @@ from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import SettingsError
 
-Admin = psycopg.AsyncConnection[Any]
 NOTICED_WITHIN_SECONDS = 10.0
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    """A connection that does not belong to the store."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

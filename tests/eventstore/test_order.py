@@ -99,7 +99,7 @@ async def test_the_horizon_of_a_fresh_log_is_below_the_first_position(one: Conne
     assert await horizon(other) == 1
 
 
-async def test_the_sequence_hands_out_positions_one_by_one(one: Connection) -> None:
+async def test_the_sequence_has_a_cache_of_one(one: Connection) -> None:
     cache = await value(one, "SELECT seqcache FROM pg_sequence WHERE seqrelid = 'events_position'::regclass")
     assert cache == 1
 
@@ -171,7 +171,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-async def test_the_locks_of_strangers_do_not_freeze_the_horizon(
+async def test_locks_of_other_applications_do_not_freeze_the_horizon(
     store: EventStore, owner: Connection, stranger: str
 ) -> None:
     await owner.execute("BEGIN")
@@ -208,7 +208,7 @@ async def test_a_write_transaction_in_another_database_does_not_freeze_the_horiz
         server.drop_database(name)
 
 
-async def test_a_gate_above_the_last_value_that_was_read_is_understood(one: Connection, other: Connection) -> None:
+async def test_a_gate_lock_above_the_last_value_that_was_read_is_decoded(one: Connection, other: Connection) -> None:
     for n in range(5):
         await append_raw_async(one, n)
     await one.execute("BEGIN")
@@ -229,7 +229,7 @@ async def test_the_low_half_of_a_position_is_a_signed_integer(one: Connection, p
 
 
 @pytest.mark.parametrize("start", [2**31 - 3, 2**31, 2**32 - 3, 2**32, 3 * 2**32 - 2, 2**62])
-async def test_the_order_holds_where_positions_outgrow_the_keys_of_locks(
+async def test_the_order_holds_if_positions_exceed_the_range_of_lock_keys(
     store: EventStore, one: Connection, owner: Connection, start: int
 ) -> None:
     await owner.execute("SELECT setval('events_position', %s)", (start,))
@@ -245,7 +245,7 @@ async def test_the_order_holds_where_positions_outgrow_the_keys_of_locks(
     assert [event.content async for event in store.read_log(after=start + 1)] == list(range(8))
 
 
-async def test_a_horizon_that_falls_back_repeats_nothing(store: EventStore, one: Connection) -> None:
+async def test_a_horizon_that_decreases_repeats_no_event(store: EventStore, one: Connection) -> None:
     async with Follower(store.subscribe()) as follower:
         await store.append(uuid4(), [note(n) for n in range(5)])
         assert await follower.contents(5) == list(range(5))
@@ -291,7 +291,7 @@ async def test_a_prepared_append_holds_the_horizon_until_it_is_decided(
 
 
 @pytest.mark.slow
-async def test_readers_miss_nothing_of_sixty_four_writers_who_are_cut_off_at_random(
+async def test_readers_miss_no_event_of_sixty_four_writers_that_are_terminated_at_random(
     settings: Settings, database_url: str, server: DatabaseServer
 ) -> None:
     foreign = server.create_database(migrated=False)

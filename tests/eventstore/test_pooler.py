@@ -63,7 +63,7 @@ async def rounds_of_an_append(store: EventStore, pooler: Pooler) -> int:
     return pooler.rounds - before
 
 
-async def test_an_append_says_its_role_from_when_it_was_refused_for_another(
+async def test_appends_set_their_role_once_one_was_refused_under_another(
     store: EventStore, pooler: Pooler, has_wall: None
 ) -> None:
     await store.append(uuid4(), [note()])
@@ -76,7 +76,7 @@ async def test_an_append_says_its_role_from_when_it_was_refused_for_another(
     assert len([event async for event in store.read_log()]) == 8
 
 
-async def test_what_was_under_way_when_the_role_was_missed_is_done_once(
+async def test_appends_in_flight_when_the_role_was_wrong_are_stored_once(
     store: EventStore, pooler: Pooler, has_wall: None
 ) -> None:
     await store.append(uuid4(), [note()])
@@ -87,7 +87,7 @@ async def test_what_was_under_way_when_the_role_was_missed_is_done_once(
         assert [event.version async for event in store.read(conversation)] == [1, 2, 3]
 
 
-async def test_who_may_not_append_even_so_is_told(
+async def test_a_login_that_may_not_append_gets_an_error(
     store: EventStore, pooler: Pooler, superuser_url: str, has_wall: None
 ) -> None:
     await store.append(uuid4(), [note()])
@@ -100,7 +100,7 @@ async def test_who_may_not_append_even_so_is_told(
     assert await rounds_of_an_append(store, pooler) == 1
 
 
-async def test_a_refusal_of_the_store_itself_is_no_want_of_a_role(store: EventStore, pooler: Pooler) -> None:
+async def test_a_refusal_by_the_store_does_not_count_as_a_missing_role(store: EventStore, pooler: Pooler) -> None:
     theirs = uuid4()
     await store.append(theirs, [note()], user="ana")
     before = pooler.rounds
@@ -109,7 +109,7 @@ async def test_a_refusal_of_the_store_itself_is_no_want_of_a_role(store: EventSt
     assert pooler.rounds == before + 1
 
 
-async def test_reads_of_ever_other_texts_give_up_what_they_prepared(store: EventStore) -> None:
+async def test_prepared_statements_of_many_queries_are_deallocated(store: EventStore) -> None:
     if not capabilities.has_send_close_prepared():
         pytest.skip("this libpq cannot close a prepared statement")
     view = store.tables(store.caller())
@@ -118,18 +118,18 @@ async def test_reads_of_ever_other_texts_give_up_what_they_prepared(store: Event
             assert await view.fetch(f"SELECT {number}") == [(number,)]
 
 
-async def test_an_inline_append_takes_its_roles_in_its_own_transaction(store: EventStore, pooler: Pooler) -> None:
+async def test_an_inline_append_sets_its_roles_in_its_transaction(store: EventStore, pooler: Pooler) -> None:
     async with InlineAppender(store, [NOTED], connections=2) as appender:
         for version in range(1, 9):
             conversation = uuid4()
             await appender.append(conversation, [note()] * version, tenant="acme", user="ana")
             assert [event.version async for event in store.read_log(all_tenants=True)][-1] == version
             await store.append(conversation, [note()], tenant="acme", user="ana")
-    everything = store.parts.projector
+    everything = store.connections.projector
     assert await everything.fetch("SELECT count(*) FROM noted WHERE tenant_id = 'acme'") == [(36,)]
 
 
-async def test_a_conversation_as_it_was_is_folded_in_whatever_session(store: EventStore, pooler: Pooler) -> None:
+async def test_a_past_state_of_a_conversation_is_folded_in_any_session(store: EventStore, pooler: Pooler) -> None:
     conversation = uuid4()
     said = [MessageAdded(role="user", content=text) for text in ("one", "two", "three")]
     async with InlineAppender(store, [NOTED], connections=1) as appender:
@@ -138,7 +138,7 @@ async def test_a_conversation_as_it_was_is_folded_in_whatever_session(store: Eve
             state = await Reader(store).conversation_at(conversation, version=version)
             assert [message.content for message in state.messages] == ["one", "two", "three"][:version]
             await appender.append(conversation, said)
-    assert await store.parts.projector.fetch("SELECT count(*) FROM messages") == [(0,)]
+    assert await store.connections.projector.fetch("SELECT count(*) FROM messages") == [(0,)]
 
 
 async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UUID]:

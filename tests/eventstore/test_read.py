@@ -56,7 +56,7 @@ QUERIES: list[tuple[dict[str, Any], list[int]]] = [
 
 
 @pytest.mark.own_database
-async def test_both_readers_filter_alike(store: EventStore) -> None:
+async def test_filters_apply_to_the_log_and_to_conversations_alike(store: EventStore) -> None:
     await fill(store)
     for which, found in QUERIES:
         assert await numbers(store.read(CONVERSATION, **which)) == found, which
@@ -64,7 +64,7 @@ async def test_both_readers_filter_alike(store: EventStore) -> None:
 
 
 @pytest.mark.own_database
-async def test_the_last_version_or_position_may_be_given(store: EventStore) -> None:
+async def test_reads_end_at_a_last_version_or_position(store: EventStore) -> None:
     await fill(store)
     assert await numbers(store.read(CONVERSATION, until_version=3)) == [1, 2, 3]
     assert await numbers(store.read(CONVERSATION, until_version=0)) == []
@@ -106,7 +106,7 @@ def jumping_clock(database_url: str) -> list[datetime]:
     since=st.none() | st.sampled_from(TIMES), until=st.none() | st.sampled_from(TIMES),
     after=st.integers(0, 45), limit=st.none() | st.integers(0, 45), backwards=st.booleans(),
 )  # fmt: skip
-async def test_times_are_found_wherever_the_clock_has_put_them(
+async def test_time_filters_find_all_events_although_the_clock_went_back(
     store: EventStore, jumping_clock: list[datetime], since: datetime | None, until: datetime | None, after: int,
     limit: int | None, backwards: bool,
 ) -> None:  # fmt: skip
@@ -149,7 +149,7 @@ async def test_an_unknown_conversation_has_no_events(store: EventStore) -> None:
     ],
     ids=str,
 )
-async def test_what_cannot_be_asked_is_refused(store: EventStore, which: dict[str, Any]) -> None:
+async def test_invalid_filters_are_refused(store: EventStore, which: dict[str, Any]) -> None:
     await fill(store)
     with pytest.raises(InputError):
         await numbers(store.read_log(**which))
@@ -235,7 +235,7 @@ async def test_a_reader_holds_no_connection_between_pages(clean_environment: Non
 
 @pytest.mark.own_database
 @pytest.mark.parametrize("broken", [False, True])
-async def test_who_stops_reading_leaves_nothing_behind(store: EventStore, database_url: str, broken: bool) -> None:
+async def test_a_read_that_ends_early_leaves_no_tasks(store: EventStore, database_url: str, broken: bool) -> None:
     """Neither the page that is under way nor an error in it."""
     await store.append(CONVERSATION, [note(n) for n in range(500)])
     reading = store.read(CONVERSATION)
@@ -252,7 +252,7 @@ async def test_who_stops_reading_leaves_nothing_behind(store: EventStore, databa
 
 
 @pytest.mark.own_database
-async def test_the_log_is_read_up_to_where_it_is_final_and_a_conversation_to_its_end(store: EventStore) -> None:
+async def test_the_log_is_read_up_to_the_horizon_and_a_conversation_to_its_end(store: EventStore) -> None:
     await store.append(CONVERSATION, [note(1)])
     async with await store.connect() as slow:
         await slow.execute("BEGIN")
@@ -265,7 +265,7 @@ async def test_the_log_is_read_up_to_where_it_is_final_and_a_conversation_to_its
     assert await numbers(store.read_log()) == [1, "in flight", 2]
 
 
-async def test_what_is_appended_meanwhile_is_not_read(store: EventStore) -> None:
+async def test_a_read_of_the_log_excludes_later_appends(store: EventStore) -> None:
     await fill(store)
     found = []
     async for event in store.read_log():

@@ -21,7 +21,7 @@ from projections import catch_up
 
 
 @pytest.mark.usefixtures("clean_environment")
-async def test_a_standby_shows_what_is_final_and_nothing_else(own_server: EmbeddedServer) -> None:
+async def test_a_standby_shows_final_events_only(own_server: EmbeddedServer) -> None:
     settings = Settings(data_dir=own_server.data_dir)
     async with EventStore(settings) as primary:
         await asyncio.to_thread(primary.server.migrator().up)

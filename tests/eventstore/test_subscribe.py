@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
-from support.follow import PATIENCE, Follower, end_all_others, eventually, until_waiting
+from support.follow import PATIENCE, Admin, Follower, end_all_others, eventually, until_waiting
 from support.raw import append_raw_async, note
 
 import eventstore.notifier
@@ -17,21 +15,6 @@ import eventstore.subscribe
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.errors import EventStoreError, InputError
 from eventstore.notifier import Listener
-
-Admin = psycopg.AsyncConnection[Any]
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    """A connection that does not belong to the store."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consumers do not poll: without a notification they wait forever."""
-    monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 10_000.0)
 
 
 @pytest.fixture

@@ -10,35 +10,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from support.environment import TREE, child_environment
-from support.follow import PATIENCE, end_all_others, eventually, until_waiting
+from support.follow import PATIENCE, Admin, end_all_others, eventually, until_waiting
 from support.raw import append_raw_async, note
 from support.scoped_queries import login_of
 
-import eventstore.notifier
 from eventstore import EventStore
 from eventstore.notifier import LONGEST_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
 
-Admin = psycopg.AsyncConnection[Any]
 NOTIFIERS = 50
 
 _FLAG = "SELECT last_value FROM waiter_flag"
 _LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
-
-
-@pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    """A connection that does not belong to the store."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consumers do not poll: without a notification they wait forever."""
-    monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 10_000.0)
 
 
 async def value(connection: Admin, statement: str) -> Any:
@@ -51,7 +35,7 @@ async def value(connection: Admin, statement: str) -> Any:
 async def open_notifiers(store: EventStore, count: int) -> AsyncIterator[list[Notifier]]:
     """Open a number of notifiers, each with its own listening connection."""
     async with AsyncExitStack() as stack:
-        notifiers = [Notifier(store.parts.open_listener) for _ in range(count)]
+        notifiers = [Notifier(store.connections.open_listener) for _ in range(count)]
         for notifier in notifiers:
             stack.push_async_callback(notifier.close)
         yield notifiers

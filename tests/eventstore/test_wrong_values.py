@@ -162,7 +162,7 @@ async def test_an_empty_append_twice(store: EventStore) -> None:
     conversation = uuid4()
     with pytest.raises(InputError, match="has no events"):
         await store.append_all([Append(conversation, []), Append(conversation, [])])
-    with pytest.raises(InputError, match="stands twice in one append"):
+    with pytest.raises(InputError, match="occurs twice in one append"):
         await store.append_all([Append(conversation, [note()]), Append(conversation, [])])
     with pytest.raises(InputError, match="found a MessageAdded in it"):
         await store.append_all([EVENT])  # type: ignore[list-item]

@@ -77,7 +77,7 @@ async def apply_small_batch(store: EventStore, names: tuple[str, ...], size: int
 
 
 async def positions(store: EventStore) -> dict[str, int]:
-    rows = await store.parts.reader.fetch("SELECT projection, min(position) FROM checkpoints GROUP BY projection")
+    rows = await store.connections.reader.fetch("SELECT projection, min(position) FROM checkpoints GROUP BY projection")
     return dict(rows)
 
 

@@ -337,7 +337,7 @@ async def test_a_read_waits_for_what_was_written(store: EventStore) -> None:
 
 
 async def _waits(store: EventStore, waiting: list[asyncio.Future[Any]]) -> bool:
-    await store.parts.reader.fetch("SELECT")
+    await store.connections.reader.fetch("SELECT")
     assert not any(task.done() for task in waiting)
     return True
 
@@ -356,7 +356,7 @@ async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) ->
         await store.append(foreign, [said("theirs", 1)], tenant="globex")
         foreign = uuid4()
     last = await store.append(own, [said("mine again", 2)], tenant="acme")
-    [[partition]] = await store.parts.reader.fetch("SELECT partition_of(%(own)s)", {"own": own})
+    [[partition]] = await store.connections.reader.fetch("SELECT partition_of(%(own)s)", {"own": own})
     applier = await Applier.open(store)
     try:
         for projection in PROJECTIONS:

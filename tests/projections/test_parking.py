@@ -171,7 +171,7 @@ async def test_whatever_the_sqlstate_no_conversation_holds_up_another(store: Eve
         [one] = await parked(store, [raising], tenant=state)
         assert (one.conversation_id, one.version, one.sqlstate) == (sick, 2, state)
         await wait_for(store, last.position, projections=[raising], timeout=0)
-    rows = await store.parts.projector.fetch("SELECT said, count(*) FROM echoes GROUP BY said ORDER BY said")
+    rows = await store.connections.projector.fetch("SELECT said, count(*) FROM echoes GROUP BY said ORDER BY said")
     assert rows == [("a", len(ALWAYS + BESIDE_OTHERS)), ("b", len(ALWAYS + BESIDE_OTHERS))]
 
 
@@ -192,7 +192,7 @@ async def test_what_may_be_missing_for_all_parks_once_others_succeed(store: Even
         await store.append(uuid4(), [message("well")])
         await catch_up(store, [raising])
         assert [one.conversation_id for one in await parked(store, [raising])] == [sick]
-        await store.parts.projector.fetch("DELETE FROM parked RETURNING 1")
+        await store.connections.projector.fetch("DELETE FROM parked RETURNING 1")
 
 
 async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising: Projection) -> None:

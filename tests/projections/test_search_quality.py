@@ -253,7 +253,7 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
     word = "constitutions"
     for language in ("pt-BR", "en-US", "fi", "no such language", None):
         await say(store, word, language=language)
-    rows = await store.parts.projector.fetch("SELECT language FROM search_documents ORDER BY position")
+    rows = await store.connections.projector.fetch("SELECT language FROM search_documents ORDER BY position")
     assert [language for (language,) in rows] == ["pt", "en", "fi", "und", "und"]
     assert len(await found(store, "constitution", language="en")) == 3
     assert len(await found(store, "constitutions")) == 5
@@ -263,7 +263,7 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
 async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
     for text in TEXTS.values():
         await say(store, text)
-    rows = await store.parts.projector.fetch("SELECT language FROM search_documents ORDER BY position")
+    rows = await store.connections.projector.fetch("SELECT language FROM search_documents ORDER BY position")
     assert [language for (language,) in rows] == ["pt"] * 5 + ["en"] * 4 + ["es", "de"]
 
 
@@ -272,7 +272,7 @@ async def test_a_rebuild_finds_the_same(told: EventStore) -> None:
         return [(query, (await Search(told).page(query)).hits) for query in FINDS]
 
     before = await everything()
-    rows = await told.parts.projector.fetch("SELECT * FROM search_documents ORDER BY position")
+    rows = await told.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position")
     await rebuild(told, SEARCH)
     assert await everything() == before
-    assert await told.parts.projector.fetch("SELECT * FROM search_documents ORDER BY position") == rows
+    assert await told.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position") == rows

@@ -14,6 +14,8 @@ from eventstore import Event
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
 
+Admin = psycopg.AsyncConnection[Any]
+
 PATIENCE = 8.0
 """Seconds after which a condition counts as failed; no passing test waits so long."""
 
@@ -76,7 +78,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.002)
 
 
-async def until_waiting(connection: psycopg.AsyncConnection[Any], count: int = 1) -> None:
+async def until_waiting(connection: Admin, count: int = 1) -> None:
     """Wait until a number of processes wait for notifications."""
 
     async def is_waiting() -> bool:
@@ -86,7 +88,7 @@ async def until_waiting(connection: psycopg.AsyncConnection[Any], count: int = 1
     await eventually(is_waiting)
 
 
-async def until_nothing_is_in_flight(connection: psycopg.AsyncConnection[Any]) -> None:
+async def until_nothing_is_in_flight(connection: Admin) -> None:
     """Wait until the log is final up to its last position."""
 
     async def at_rest() -> bool:
@@ -96,7 +98,7 @@ async def until_nothing_is_in_flight(connection: psycopg.AsyncConnection[Any]) -
     await eventually(at_rest)
 
 
-async def end_all_others(connection: psycopg.AsyncConnection[Any]) -> int:
+async def end_all_others(connection: Admin) -> int:
     """Terminate every other connection to the database. Return their number."""
     row = await (await connection.execute(_END_ALL)).fetchone()
     assert row is not None

@@ -15,9 +15,9 @@ class TenantStore(EventStore):
         self.server = opened.server
 
     @property
-    def parts(self) -> StoreConnections:
+    def connections(self) -> StoreConnections:
         """The connections of the opened store."""
-        return self._opened.parts
+        return self._opened.connections
 
     async def open(self) -> None:
         """Nothing to open."""

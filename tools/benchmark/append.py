@@ -133,7 +133,7 @@ async def attached(bench: Benchmark) -> list[Figure]:
     settings = bench.workspace.settings
 
     async def caught_up() -> None:
-        await wait_for(bench.store, await horizon(bench.store.parts.auditor), timeout=_CATCH_UP_SECONDS)
+        await wait_for(bench.store, await horizon(bench.store.connections.auditor), timeout=_CATCH_UP_SECONDS)
 
     for run in range(bench.scale.runs):
         bench.report(f"with workers attached, run {run + 1} of {bench.scale.runs}")

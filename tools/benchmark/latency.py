@@ -233,5 +233,5 @@ async def _dense(bench: Benchmark, appends: Throughput[Any], seed: str) -> tuple
 
 
 async def _catch_up(bench: Benchmark, names: tuple[str, ...] = ()) -> None:
-    [(position,)] = await bench.store.parts.auditor.fetch("SELECT log_horizon()")
+    [(position,)] = await bench.store.connections.auditor.fetch("SELECT log_horizon()")
     await wait_for(bench.store, position, projections=named(names), timeout=300)

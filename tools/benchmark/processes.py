@@ -121,7 +121,7 @@ def process(settings: Settings, role: str) -> AbstractAsyncContextManager[ChildP
 async def _subscribe(*, prints_events: bool) -> None:
     """Follow the log from its end."""
     async with EventStore() as store:
-        position = await horizon(store.parts.auditor)
+        position = await horizon(store.connections.auditor)
         print("ready", flush=True)
         async for _ in store.subscribe(after=position):
             if prints_events:

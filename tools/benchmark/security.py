@@ -45,7 +45,7 @@ class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
     def tables(self, scope: EventScope) -> View:
-        return View(self.parts.reader, None)
+        return View(self.connections.reader, None)
 
 
 async def security(bench: Benchmark) -> list[Figure]:

@@ -127,7 +127,7 @@ async def test_behind_a_pooler_the_longest_silence_is_that_of_a_statement(databa
 
 async def test_a_lost_answer_raises_an_error_of_the_store(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
-        listener = await store.parts.open_listener(lambda: None)
+        listener = await store.connections.open_listener(lambda: None)
         proxy.freeze()
         with pytest.raises(ConnectionLost):
             await listener.check()

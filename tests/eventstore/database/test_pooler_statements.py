@@ -48,7 +48,7 @@ async def test_all_statements_of_a_session_are_named_by_their_text(store: EventS
 
 @pytest.mark.usefixtures("clean_environment")
 async def test_statements_that_psycopg_drops_are_only_its_own(store: EventStore) -> None:
-    async with store.parts.reader.connection() as connection:
+    async with store.connections.reader.connection() as connection:
         for _ in range(7):
             await connection.fetch("SELECT 1", None, None, psycopg.AsyncCursor)
             await connection.execute("SELECT %s", [1])

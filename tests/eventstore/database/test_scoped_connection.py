@@ -32,9 +32,9 @@ async def test_a_query_without_a_caller_has_none(clean_environment: None, databa
     async with EventStore(Settings(database_url=database_url, pool_size=1)) as store:
         for _ in range(8):  # so often that it is prepared
             assert await store.tables(Caller("acme", "ana")).fetch(CALLER) == [("acme", "ana")]
-            assert await store.parts.reader.fetch(CALLER) == [(None, None)]
+            assert await store.connections.reader.fetch(CALLER) == [(None, None)]
             assert await store.tables(Caller("acme")).fetch(CALLER) == [("acme", None)]
-            async with store.parts.reader.connection() as connection:
+            async with store.connections.reader.connection() as connection:
                 assert await (await connection.execute(CALLER)).fetchone() == (None, None)
 
 
@@ -54,13 +54,13 @@ async def test_the_caller_is_reset_after_an_error_and_a_cancellation(
         for _ in range(8):  # so often that it is prepared
             with pytest.raises(InputError):
                 await view.fetch("SELECT 'x'::text::int")
-            assert await store.parts.reader.fetch(CALLER) == [(None, None)]
+            assert await store.connections.reader.fetch(CALLER) == [(None, None)]
             waiting = asyncio.create_task(view.fetch("SELECT pg_sleep(60)"))
             await until_async(is_sleeping, "the query runs")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert await store.parts.reader.fetch(CALLER) == [(None, None)]
+            assert await store.connections.reader.fetch(CALLER) == [(None, None)]
             assert await view.fetch(CALLER) == [("acme", "ana")]
 
 
@@ -134,14 +134,14 @@ async def test_under_load_no_caller_sees_a_row_of_another(clean_environment: Non
 async def test_each_pool_has_the_role_of_its_purpose(store: EventStore) -> None:
     await store.append(uuid4(), [note()], tenant="acme")
     roles = {
-        "eventstore_reader": store.parts.reader,
-        "eventstore_auditor": store.parts.auditor,
-        "eventstore_projector": store.parts.projector,
-        "eventstore_app": store.parts.service,
+        "eventstore_reader": store.connections.reader,
+        "eventstore_auditor": store.connections.auditor,
+        "eventstore_projector": store.connections.projector,
+        "eventstore_app": store.connections.service,
     }
     for role, pool in roles.items():
         assert await pool.fetch("SELECT current_user::text") == [(role,)]
-    assert await store.parts.auditor.fetch("SELECT count(*) FROM events") == [(0,)]
-    assert await store.parts.projector.fetch("SELECT count(*) FROM events") == [(1,)]
+    assert await store.connections.auditor.fetch("SELECT count(*) FROM events") == [(0,)]
+    assert await store.connections.projector.fetch("SELECT count(*) FROM events") == [(1,)]
     async with await store.connect() as connection:
         assert await (await connection.execute("SELECT current_user::text")).fetchone() == ("eventstore_writer",)
