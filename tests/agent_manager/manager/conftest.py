@@ -13,6 +13,6 @@ from eventstore import EventStore
 
 @pytest.fixture
 async def manager(store: EventStore, works: bool) -> AsyncIterator[AsyncManager]:
-    """A manager whose agent does what the message says."""
+    """A manager whose agent follows the text of the message."""
     async with AsyncManager(store, answer=agent, runs_worker=works) as manager:
         yield manager
