@@ -220,9 +220,9 @@ class ConversationFold:
         self.version = event.version
         self.bytes += event.size + _EVENT_BYTES
         self._view = None
-        self._created_at = self._created_at or event.occurred_at
-        self._updated_at = max(self._updated_at or event.occurred_at, event.occurred_at)
-        cause = event.metadata.causation_id
+        occurred_at, cause = event.occurred_at, event.metadata.causation_id
+        self._created_at = self._created_at or occurred_at
+        self._updated_at = max(self._updated_at or occurred_at, occurred_at)
         if cause is not None:
             self._cause_counts[cause] += 1
         match event.data:

@@ -42,7 +42,7 @@ def no_tenants(database_url: str) -> None:
 
 @pytest.fixture
 async def manager(store: EventStore, works: bool) -> AsyncIterator[AsyncManager]:
-    """A manager whose agent does what the message says."""
+    """A manager whose agent follows the text of the message."""
     async with AsyncManager(store, answer=agent, runs_worker=works) as manager:
         yield manager
 

@@ -38,7 +38,7 @@ def message(text: str, message_id: str = "m", context_id: str | None = None) -> 
 
 @pytest.fixture(params=["memory", "postgres", "both", "both, from memory"])
 def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., ApplicationManager]:
-    """Makes managers of one kind, on the same database if it has one."""
+    """A function that returns managers of one kind, on the same database if there is one."""
 
     def made(answer: Any = agent) -> ApplicationManager:
         match request.param:
@@ -136,7 +136,7 @@ def test_a_message_accepted_once_is_answered_once_and_a_copy_of_it_too(manager: 
     for one in (accepted, accepted, copy, accepted):
         asyncio.run(manager.process_message(one))
     assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["hello", "echo: hello"]
-    asyncio.run(manager.process_message(message("hello", "m1", "c")))  # that nobody accepted: a client's repetition
+    asyncio.run(manager.process_message(message("hello", "m1", "c")))  # not accepted before: a client's repetition
     assert len(manager.get_messages("c")) == 2
     asyncio.run(manager.process_message(message("another", "m1", "c")))
     assert len(manager.get_messages("c")) == 4

@@ -129,11 +129,11 @@ async def test_a_message_without_an_id_reaches_an_agent_with_one() -> None:
 
 OWN = SimpleNamespace(Message=default_classes.Message, Task=default_classes.Task, AgentCard=default_classes.AgentCard)
 FORGED = {"taskId": "task of the victim", "referenceTaskIds": ["task of the victim", "no task"]}
-"""Names a task of another conversation, whatever the context."""
+"""A message that names a task of another conversation, in any context."""
 
 
 class Heard:
-    """An agent that begins a task for whoever asks, and keeps what it was sent."""
+    """An agent that begins a task for each message, and keeps the messages."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -145,7 +145,7 @@ class Heard:
         yield TaskSnapshot({"id": f"task of the {text_of(message)}", "status": {"state": "completed"}})
 
     def check(self) -> None:
-        """Fails unless only the victim's own message named the victim's context or task."""
+        """Check that only the victim's own message named the victim's context or task."""
         assert [message["contextId"] for message in self.messages] == ["victim", "c", "c"]
         for message in self.messages[1:]:
             assert "taskId" not in message

@@ -28,7 +28,7 @@ def message(text: str, message_id: str = "m", context_id: str | None = None) -> 
 
 
 class Failing(MemoryLog):
-    """A log that is away for a while."""
+    """A log that is unavailable for a while."""
 
     is_away = False
 

@@ -71,7 +71,7 @@ async def test_accepted_messages_survive_kill_9_and_are_pending(
             for m in v.messages
             if m["role"] == "agent"
         }
-        assert stored - waiting <= answered  # nothing is neither answered nor pending
+        assert stored - waiting <= answered  # every message is answered or pending
         for row in pending:
             await manager.answer(await manager.accepted(row))
         assert await manager.pending() == []

@@ -58,7 +58,7 @@ manager.close()
 
 
 class Child:
-    """A process that has everything answered that is pending, each by an agent that waits to be told to go on."""
+    """A process that answers all pending messages by an agent that waits for a signal."""
 
     def __init__(self, name: str, folder: Path, database_url: str, *, works_on_a_task: bool = False) -> None:
         self.out = folder / f"out {name}"
@@ -72,17 +72,17 @@ class Child:
             )
 
     def wait_for(self, line: str) -> None:
-        """Wait until it has printed a line."""
+        """Wait until the process has printed a line."""
         until(lambda: line in self.lines or self.process.poll() is not None, f"it says {line!r}")
         assert line in self.lines
 
     @property
     def lines(self) -> list[str]:
-        """What it has printed."""
+        """The lines that the process has printed."""
         return self.out.read_text().splitlines()
 
     def go_on(self) -> None:
-        """Have its agents answer."""
+        """Let the agents answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
@@ -93,7 +93,7 @@ Children = Callable[..., Child]
 
 @pytest.fixture
 def child(tmp_path: Path, database_url: str) -> Iterator[Children]:
-    """Makes processes, which end with the test."""
+    """A function that starts processes, which end with the test."""
     made: list[Child] = []
 
     def make(name: str, **options: Any) -> Child:
@@ -107,7 +107,7 @@ def child(tmp_path: Path, database_url: str) -> Iterator[Children]:
 
 
 async def replies(store: EventStore) -> list[str]:
-    """The texts of all replies."""
+    """Return the texts of all replies."""
     manager = Manager(ServerLog(store))
     return [text_of(m) for v in await manager.conversations() for m in v.messages if m["role"] == "agent"]
 
@@ -119,12 +119,12 @@ async def test_a_second_process_skips_messages_that_the_first_is_answering(store
     first = child("first")
     await asyncio.to_thread(first.wait_for, "asked m0")
     second = child("second")
-    await asyncio.to_thread(second.wait_for, "asked m1")  # it went past m0
+    await asyncio.to_thread(second.wait_for, "asked m1")  # m0 was skipped
     assert "asked m0" not in second.lines
     second.go_on()
     await asyncio.to_thread(second.wait_for, "answered 2")
     first.go_on()
-    await asyncio.to_thread(first.wait_for, "answered 3")  # of which it found two answered
+    await asyncio.to_thread(first.wait_for, "answered 3")  # two of them by the second process
     assert await replies(store) == ["by first", "by second", "by second"]
     assert await manager.pending() == []
 

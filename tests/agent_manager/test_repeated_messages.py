@@ -24,7 +24,7 @@ ASKED: Counter[str] = Counter()
 
 
 async def counting_agent(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
-    """Replies under the very id that it was asked under, and counts how often it is asked."""
+    """An agent whose replies have the id of the message, and that counts its calls."""
     ASKED[text_of(message)] += 1
     text = f"{ASKED[text_of(message)]}. reply to {text_of(message)}"
     yield Reply({"kind": "message", "role": "agent", "messageId": message["messageId"],
@@ -120,7 +120,7 @@ async def test_a_repetition_after_deletion_returns_the_same_reply(manager: Async
 
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
 async def test_true_and_1_are_different_contents(store: EventStore, kind: str) -> None:
-    """Python holds them for equal; JSON does not, so a message that differs in this is another one."""
+    """They are equal in Python but not in JSON, so messages that differ in this are different."""
     manager = Manager(MemoryLog() if kind == "memory" else ServerLog(store))
     message = user_message("hello", "m1", "c")
     for value in (1, 1.0, True):

@@ -50,7 +50,7 @@ def agent(request: pytest.FixtureRequest) -> Any:
 
 
 async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: str, database_url: str) -> Manager:
-    """Have a process sent the text, kill it when the agent's task is stored, and return a manager that finds that."""
+    """Send the text in a process, kill it when the agent's task is stored, and return a manager."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -74,9 +74,9 @@ async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: st
 
 
 async def test_a_remote_task_is_resumed(store: EventStore, agent: Agent, database_url: str) -> None:
-    # An agent that does not stream answers at once with a task that it goes on working on.
+    # An agent that does not stream responds immediately with a task that it continues to work on.
     text = "stall" if agent.streams else "leave"
-    agent.looks = -1000  # as long as the first process asks
+    agent.looks = -1000  # until the first process is killed
     manager = await killed_while_the_agent_works(store, agent, text, database_url)
     agent.looks = 0
     [(pending, error)] = await manager.answer_pending()
@@ -93,7 +93,7 @@ async def test_a_remote_task_is_resumed(store: EventStore, agent: Agent, databas
 async def test_a_message_is_sent_again_if_the_agent_does_not_know_the_task(
     store: EventStore, agent: Agent, database_url: str
 ) -> None:
-    agent.looks = -1000  # as long as the first process asks
+    agent.looks = -1000  # until the first process is killed
     manager = await killed_while_the_agent_works(store, agent, "leave once", database_url)
     agent.knows = False
     [(_, error)] = await manager.answer_pending()

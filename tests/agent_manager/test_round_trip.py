@@ -55,7 +55,7 @@ _TENANTS = count(1)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether they are equal, order of members included; 1 and True are two things, an absent member is not null."""
+    """Return whether two values are equal as JSON, including the order of members."""
     if isinstance(one, dict) and isinstance(other, dict):
         return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):

@@ -66,7 +66,7 @@ async def perform(manager: Manager, call: tuple[Any, ...]) -> Any:
 
 
 async def shown(manager: Manager) -> dict[str, Any]:
-    """All that the manager shows, without times, positions and ids that were made here."""
+    """Return everything that the manager returns, without times, positions and generated ids."""
     views = await manager.conversations(include_deleted=True)
     return {
         "conversations": [
@@ -93,7 +93,7 @@ async def outcome(manager: Manager, call: tuple[Any, ...]) -> Any:
 
 
 class Model:
-    """What conversations hold, as anybody would write it down."""
+    """A simple model of conversations."""
 
     def __init__(self) -> None:
         self.conversations: dict[str, dict[str, Any]] = {}
@@ -183,7 +183,7 @@ def test_memory_and_postgresql_behave_alike_and_as_the_model(settings: Settings)
             seen = await shown(server)
             assert seen == await shown(memory), call
             model.agrees(seen)
-        fresh = Manager(ServerLog(store, tenant), agent)  # that has seen nothing of it yet
+        fresh = Manager(ServerLog(store, tenant), agent)  # with an empty cache
         assert await shown(fresh) == await shown(memory)
 
     @given(st.lists(CALLS, max_size=12))

@@ -43,7 +43,7 @@ _TENANTS = count(1)
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> list[Json]:
-    """Snapshots of a task: each is the one before with some of its members grown, replaced, added or left out."""
+    """Snapshots of a task: each is the previous one with members extended, replaced, added or removed."""
     shown: list[Json] = []
     task: Json = {"id": "t", "contextId": "c"}
     for _ in range(draw(st.integers(1, 6))):
@@ -74,7 +74,7 @@ def snapshots(draw: st.DrawFn) -> list[Json]:
 
 
 def members(task: Json, names: Json) -> dict[str, Any]:
-    """Some members of a task; what they hold as JSON, its members in their order."""
+    """Return some members of a task as JSON text, with their order."""
     shown: dict[str, Any] = {name: json.dumps(task[name]) for name in names if name in task}
     shown["status"] = {name: json.dumps(value) for name, value in task["status"].items()}
     if "artifacts" in shown:
@@ -163,6 +163,6 @@ async def test_every_interface_returns_the_last_snapshot(store: EventStore) -> N
 
 
 def as_read(row: Task) -> dict[str, Any]:
-    """The members of a task of the read tables."""
+    """Return the members of a task of the read tables."""
     task = task_to_wire(row)
     return members(task, task)

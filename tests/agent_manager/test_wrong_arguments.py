@@ -108,7 +108,7 @@ def test_the_asynchronous_manager(settings: Settings, portal: Portal) -> None:
 
 
 def _fitting(name: str, arguments: list[Any]) -> list[Any]:
-    """As many arguments as the method takes; more would be the caller's own mistake."""
+    """Return as many arguments as the method takes."""
     if name in ("rename_conversation", "send_message"):
         return [*arguments, "x"][:2]
     return arguments if name in ("save_message", "accept") else arguments[:1]

@@ -31,7 +31,7 @@ five = 5
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "of_the_caller.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)  # taken back after the test; agent_from_spec() adds nothing then
+    monkeypatch.syspath_prepend(tmp_path)  # undone after the test; agent_from_spec() adds nothing then
     return "of_the_caller"
 
 

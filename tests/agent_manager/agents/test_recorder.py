@@ -123,7 +123,7 @@ def test_a_snapshot_of_a_streamed_artifact_adds_no_event() -> None:
 
 
 def whole(task: dict[str, Any]) -> dict[str, Any]:
-    """The task, with texts that follow on each other put together, and without what is empty."""
+    """Return the task with consecutive texts merged, and without empty members."""
     put = task | {"artifacts": [merge_texts(artifact) for artifact in task.get("artifacts", [])]}
     return {name: value for name, value in put.items() if value != []}
 
@@ -197,7 +197,7 @@ async def test_a_growing_member_is_stored_once(grows: str) -> None:
 
 
 def test_an_artifact_that_is_sent_again_with_more_text_is_stored_once() -> None:
-    """An agent may send all of it each time instead of appending."""
+    """An agent may send the whole artifact each time instead of appending."""
     pieces = [
         ArtifactUpdate("t", None, {"artifactId": "a", "parts": [{"text": text(30_000) * n}]}) for n in range(1, 26)
     ]

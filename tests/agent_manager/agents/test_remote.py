@@ -37,7 +37,7 @@ SHAPES = ["0.3"] if OLD else ["0.3", "1.0"]
 
 
 def said(text: str, shape: str = "0.3") -> dict[str, Any]:
-    """A user's message."""
+    """Return a message of a user."""
     if shape == "0.3":
         part, head = {"kind": "text", "text": text}, {"kind": "message", "role": "user"}
     else:
@@ -196,7 +196,7 @@ async def test_updates_before_a_malformed_one_are_kept(streaming: Agent) -> None
     if OLD or streaming.shape == "1.0":
         updates = await heard_until_it_failed(streaming.url, "nonsense", InvalidUpdate)
         assert states(updates) == ["in_progress"]
-    else:  # a2a-sdk passes over it, and the task is asked after
+    else:  # a2a-sdk skips it, and the task is polled
         assert states(await heard(streaming.url, "nonsense"))[0] == "in_progress"
 
 
@@ -225,7 +225,7 @@ async def test_an_http_error_is_raised_with_its_status(agent: Agent) -> None:
 
 
 async def test_an_unreachable_agent_is_an_error_that_names_the_url() -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody else gets it, and nobody answers
+    with socket.socket() as taken:  # bound and not listening: no other process gets the port, and none answers
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(AgentUnreachable, match=url):

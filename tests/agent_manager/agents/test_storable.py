@@ -55,7 +55,7 @@ BAD = [
 
 
 async def told(updates: list[Update], manager: Manager) -> Json:
-    """The task that the updates amount to, once they were an answer that ended well; and its replies."""
+    """Return the task after an answer of these updates, and the replies."""
 
     async def agent(message: Json) -> AsyncIterator[Update]:
         for update in updates:
