@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent_manager.cli.imports import take_in
+from agent_manager.cli.imports import import_chat_logs
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import print_json, print_table, print_warnings
 from eventstore import EventStore
@@ -111,6 +111,6 @@ def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:
 
     async def work(store: EventStore) -> None:
         with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
-            await take_in(store, [str(sample)], tenant=tenant, strict=True)
+            await import_chat_logs(store, [str(sample)], tenant=tenant, strict=True)
 
     run(work, read_settings(data_dir, tenant))

@@ -16,7 +16,7 @@ from agent_manager.agents.factory import choose
 from agent_manager.auth.jwt import key_set
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import choose_backup
-from agent_manager.importers.google_adk import _Sqlite
+from agent_manager.importers.google_adk import SqliteTables
 from eventstore import Settings
 from eventstore.database.server import Server
 from eventstore.errors import EventStoreError, SettingsError
@@ -59,7 +59,7 @@ def use_agent(url: str) -> object:
 
 
 def use_file(url: str) -> object:
-    return _Sqlite(Path(url))
+    return SqliteTables(Path(url))
 
 
 def use_backup(url: str) -> object:

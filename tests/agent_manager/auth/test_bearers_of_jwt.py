@@ -62,7 +62,7 @@ async def test_why_a_token_was_refused_stands_in_the_log_and_nothing_of_it(
     authenticator = await gate(jwt_key=SECRET)
     token = signed(exp=1)
     assert await is_refused(authenticator, token)
-    assert "a JWT was refused: ExpiredSignatureError" in caplog.text
+    assert "a JWT was rejected: ExpiredSignatureError" in caplog.text
     assert not any(part in caplog.text for part in token.split("."))
 
 

@@ -81,8 +81,8 @@ async def test_a_new_key_hides_its_token_until_it_is_asked(directory: Directory)
 
 
 def test_keys_are_shown_without_their_hashes() -> None:
-    key, token = StaticKey.made()
-    assert StaticKey.shown(token) == key
+    key, token = StaticKey.generate()
+    assert StaticKey.parse(token) == key
     assert repr(key) == f"StaticKey(id='{key.id}')"
     assert SECRET not in repr(configured_key(SecretStr(SECRET)))
 

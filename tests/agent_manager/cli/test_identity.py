@@ -49,7 +49,7 @@ def test_logins_are_bound_listed_and_unbound(acme: Eventstore, superuser_url: st
         assert acme("tenants", "unbind", login).out == f"login {login} is bound to no tenant\n"
         connection.execute(f"DROP ROLE {login}".encode())
     assert json.loads(acme("tenants", "logins", "--json").out) == []
-    assert "eventstore tenants logins shows" in acme("tenants", "unbind", login).err
+    assert "eventstore tenants logins lists" in acme("tenants", "unbind", login).err
 
 
 def test_users_are_added_disabled_and_enabled(acme: Eventstore) -> None:
@@ -120,10 +120,10 @@ def _seconds(text: str) -> float:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tenants", "add", "acme"], "there is a tenant acme already"),
+        (["tenants", "add", "acme"], "tenant acme exists already"),
         (["tenants", "add", ""], "is no name"),
-        (["tenants", "suspend", "globex"], "there is no tenant globex: name another, or make it"),
-        (["users", "list", "--tenant", "globex"], "there is no tenant globex"),
+        (["tenants", "suspend", "globex"], "tenant globex does not exist: eventstore tenants list"),
+        (["users", "list", "--tenant", "globex"], "tenant globex does not exist"),
         (["users", "add", "ana", "--tenant", "acme"], "has a user ana already"),
         (["users", "add", "key:x", "--tenant", "acme"], "begins like the actor of a key"),
         (["users", "disable", "bob", "--tenant", "acme"], "has no user bob: eventstore users add"),

@@ -330,10 +330,10 @@ async def test_what_is_no_database_of_google_adk_is_refused(
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database at all, but long enough to be one" * 100)
     wrong = {
-        str(tmp_path / "missing.db"): "is no file",
+        str(tmp_path / "missing.db"): "is not a file",
         str(other): "not google-adk's",
         str(broken): "not a database",
-        f"sqlite:///{tmp_path}/missing.db": "is no file",
+        f"sqlite:///{tmp_path}/missing.db": "is not a file",
         empty_database_url: "not google-adk's",
         database_url: "not google-adk's",
         empty_database_url.rpartition("/")[0] + "/nowhere": "correct the URL",

@@ -19,8 +19,8 @@ from agent_manager.importers.backup import (
     BackupDamaged,
     BackupMismatch,
     BackupSource,
-    backup_path,
     choose_backup,
+    new_backup_path,
     open_backup,
     write_backup,
 )
@@ -33,7 +33,7 @@ async def taken(manager: Manager, folder: Path, tenant: str, source: str) -> Bac
     """A backup of that tenant and source, the newest of the folder."""
     backup_of = ManagerSource(manager)
     backup_of.name = source
-    return await write_backup(backup_of, backup_path(folder), tenant)
+    return await write_backup(backup_of, new_backup_path(folder), tenant)
 
 
 def changed(path: Path, **members: object) -> None:
@@ -51,16 +51,16 @@ def files(folder: Path) -> list[str]:
 
 async def test_a_backup_gives_back_what_its_source_gave(manager: Manager, backups: Path) -> None:
     given = [conversation async for conversation in ManagerSource(manager).conversations()]
-    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     assert list(backup.read()) == given
-    again = await write_backup(BackupSource(backup), backup_path(backups), "acme")
+    again = await write_backup(BackupSource(backup), new_backup_path(backups), "acme")
     assert list(again.read()) == given
     assert (again.conversations, again.messages, again.tasks) == (2, 10, 4)
     assert choose_backup(backups, "acme").path == again.path
 
 
 async def test_its_sum_lies_beside_it(manager: Manager, backups: Path) -> None:
-    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     text = backup.path.with_name(backup.path.name + ".sha256").read_text(encoding="utf-8")
     assert text == f"{hashlib.sha256(backup.path.read_bytes()).hexdigest()}  {backup.path.name}\n"
     assert files(backups) == [backup.path.name, backup.path.name + ".sha256"]
@@ -73,12 +73,12 @@ async def test_a_source_that_breaks_off_leaves_nothing(manager: Manager, backups
             raise SourceUnreadable("it broke off: start it again")
 
     with pytest.raises(SourceUnreadable):
-        await write_backup(Breaking(manager), backup_path(backups), "acme")
+        await write_backup(Breaking(manager), new_backup_path(backups), "acme")
     assert files(backups) == []
 
 
 async def test_damage_is_seen(manager: Manager, backups: Path) -> None:
-    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     whole = backup.path.read_bytes()
     backup.path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises(BackupDamaged, match="SHA-256"):

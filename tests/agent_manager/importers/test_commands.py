@@ -52,7 +52,7 @@ def test_conversations_that_differ_are_named(empty: Eventstore, url: str, backup
         (["rollback", "--baseline"], 2, "give the application's --url"),
         (["import", "--from-url", "localhost"], 1, "is not a URL"),
         (["import", "--from-url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
-        (["import", "--from-adk", "nothing.db"], 1, "is no file"),
+        (["import", "--from-adk", "nothing.db"], 1, "is not a file"),
         (["import", "--from-backup", "nothing.jsonl.gz"], 1, "nothing.jsonl.gz"),
         (["rollback", "--baseline", "--url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
     ],

@@ -18,19 +18,19 @@ from support.ports import free_port
 
 from agent_manager.importers.backup import BackupDamaged
 from agent_manager.importers.latency_baseline import (
-    SLOWER_MILLISECONDS,
+    MAX_SLOWDOWN_MS,
     Baseline,
     baseline_path,
-    compared,
-    measured,
-    measured_again,
+    compare_latency,
+    measure,
+    measure_again,
     read_baseline,
     write_baseline,
 )
 
 pytestmark = pytest.mark.shared_database
 
-SLOW_SECONDS = 2 * SLOWER_MILLISECONDS / 1000
+SLOW_SECONDS = 2 * MAX_SLOWDOWN_MS / 1000
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def slow_url(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 @pytest.mark.parametrize(("before", "now", "met"), [(200.0, 300.0, False), (200.0, 301.0, True), (7.0, 15.0, False)])
 def test_half_as_long_again_is_the_limit_if_anybody_notices(before: float, now: float, met: bool) -> None:
     then = Baseline("t", "u", "then", {"conversation/list": before, "gone": 1.0})
-    (one,) = compared(then, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
-    assert (one.operation, one.is_met) == ("conversation/list", met)
+    (one,) = compare_latency(then, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
+    assert (one.operation, one.is_too_slow) == ("conversation/list", met)
 
 
 @pytest.mark.any_server
@@ -63,30 +63,30 @@ async def test_what_a_connection_adds_by_chance_is_not_measured(manager: Manager
             return super().result(method, params)
 
     with serving(manager, Later) as url:  # it sends head and body in two packets
-        taken = (await measured(url, "t")).milliseconds
+        taken = (await measure(url, "t")).milliseconds
     assert all(15 <= milliseconds < 40 for milliseconds in taken.values()), taken
 
 
 @pytest.mark.any_server
 async def test_measuring_takes_no_file_out_of_a_message(manager: Manager, url: str) -> None:
     before = [one.model_copy(deep=True) for one in manager.conversations]
-    assert "message/list" not in (await measured(url, "t")).milliseconds
+    assert "message/list" not in (await measure(url, "t")).milliseconds
     assert manager.conversations == before
     manager.create_conversation("plain")
     manager.say({"role": "user", "messageId": "p", "contextId": "plain", "parts": [{"kind": "text", "text": "hi"}]})
-    assert (await measured(url, "t")).conversation == "plain"
-    assert "message/list" in (await measured(url, "t")).milliseconds
+    assert (await measure(url, "t")).conversation == "plain"
+    assert "message/list" in (await measure(url, "t")).milliseconds
 
 
 @pytest.mark.any_server
 async def test_an_application_that_still_runs_is_measured_in_turn_with_the_new_one(url: str, slow_url: str) -> None:
     recorded = Baseline("t", slow_url, "then", {"conversation/list": 1.0})
-    before, now = await measured_again(recorded, url)
+    before, now = await measure_again(recorded, url)
     assert (before.url, now.url) == (slow_url, url)
     assert before.milliseconds["conversation/list"] > SLOW_SECONDS * 1000 > now.milliseconds["conversation/list"]
     gone = Baseline("t", f"http://127.0.0.1:{free_port()}", "then", {"conversation/list": 1.0})
-    assert (await measured_again(gone, url))[0] == gone
-    assert (await measured_again(recorded, slow_url.replace("127.0.0.1", "localhost")))[0] == recorded
+    assert (await measure_again(gone, url))[0] == gone
+    assert (await measure_again(recorded, slow_url.replace("127.0.0.1", "localhost")))[0] == recorded
 
 
 @pytest.mark.any_server

@@ -112,7 +112,7 @@ def with_message(members: bytes) -> bytes:
 BAD = {
     "no JSON": (b"{", "is not JSON"),
     "no UTF-8": (b'{"id": "\xff", "messages": []}', "is not UTF-8"),
-    "NaN": (with_message(b'"score": NaN'), "NaN is no JSON number"),
+    "NaN": (with_message(b'"score": NaN'), "NaN is not a JSON number"),
     "infinity": (with_message(b'"n": 1e999'), "messages[0].n: is inf"),
     "NUL": (with_message(b'"content": "a\\u0000"'), "messages[0].content: has a NUL"),
     "NUL in a key": (with_message(b'"a\\u0000": 1'), "a key of messages[0]: has a NUL"),

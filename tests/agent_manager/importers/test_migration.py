@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from support.demoapp import AgentCard, Application, Manager, Message
 
-from agent_manager.importers import migrate, take_over
+from agent_manager.importers import import_backup, migrate
 from agent_manager.importers.a2a_demo import EndpointSource, ManagerSource
 from agent_manager.importers.backup import BackupMismatch, BackupSource, open_backup
 from agent_manager.importers.backup_loader import SourceContradictsStore
@@ -99,7 +99,7 @@ async def test_files_that_the_server_put_aside_are_fetched_back(
     manager: Manager, url: str, store: EventStore, backups: Path
 ) -> None:
     async with EndpointSource(url) as source:
-        await source.ask("message/list", "first")
+        await source.call("message/list", "first")
         report = await migrate(source, store, backups=backups)
     assert report.is_clean
     parts = [part for message in await sent(store, "first") for part in message["parts"] if "file" in part]
@@ -112,7 +112,7 @@ async def test_files_that_are_put_aside_later_are_no_new_messages(
 ) -> None:
     await over(manager, store, backups)
     async with EndpointSource(url) as source:
-        await source.ask("message/list", "first")
+        await source.call("message/list", "first")
         report = await migrate(source, store, backups=backups)
     assert report.is_clean
     assert report.new_events == 0
@@ -206,16 +206,16 @@ async def test_ids_that_the_manager_keeps_for_itself_are_refused(
 async def test_messages_that_are_being_answered_are_counted(manager: Manager, store: EventStore, backups: Path) -> None:
     manager.pending = [("m0", ""), ("m1", "")]
     report = await over(manager, store, backups)
-    assert any("2 message(s) were being answered" in line for line in report.lines())
+    assert any("2 message(s) awaited an answer" in line for line in report.lines())
 
 
 @pytest.mark.own_database
 async def test_a_backup_can_be_taken_over_again(manager: Manager, store: EventStore, backups: Path) -> None:
     first = await over(manager, store, backups)
     found = open_backup(first.backup.path)
-    assert (await take_over(found, store)).new_events == 0
+    assert (await import_backup(found, store)).new_events == 0
     with pytest.raises(BackupMismatch, match="of tenant 'default' from Manager, not of 'another'"):
-        await take_over(found, store, tenant="another")
+        await import_backup(found, store, tenant="another")
     report = await migrate(BackupSource(found), store, backups=backups, tenant="another")
     assert report.is_clean
     assert report.new_events == first.new_events
@@ -232,7 +232,7 @@ async def test_a_message_that_was_edited_writes_nothing_at_all(
     with pytest.raises(SourceContradictsStore, match="'first' is another in the store"):
         await over(manager, store, backups)
     assert sum([1 async for _ in store.read_log()]) == before.new_events
-    assert (await take_over(before.backup, store)).is_clean
+    assert (await import_backup(before.backup, store)).is_clean
 
 
 async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(

@@ -13,13 +13,13 @@ from support.demoapp import AgentCard, Manager
 from agent_manager.factory import MemoryManager
 from agent_manager.importers import migrate_from, restore_into
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.backup import BackupDamaged, backup_path, write_backup
+from agent_manager.importers.backup import BackupDamaged, new_backup_path, write_backup
 from agent_manager.importers.restore import RestoreImpossible
 from eventstore import Settings
 
 
 async def saved(manager: Any, backups: Path) -> Path:
-    return (await write_backup(ManagerSource(manager), backup_path(backups), "default")).path
+    return (await write_backup(ManagerSource(manager), new_backup_path(backups), "default")).path
 
 
 async def all_of(manager: Any) -> list[dict[str, Any]]:

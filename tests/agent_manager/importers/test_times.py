@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.importers.chat_log import TIME_MEMBERS, own_time, read_time
+from agent_manager.importers.chat_log import TIME_MEMBERS, find_time, read_time
 
 MOMENT = datetime(2024, 5, 15, 15, 0, tzinfo=UTC)
 
@@ -47,12 +47,12 @@ def test_reads_times_before_1970() -> None:
 
 @pytest.mark.parametrize("member", TIME_MEMBERS)
 def test_knows_the_members_of_exporters(member: str) -> None:
-    assert own_time({"role": "user", member: 1715785200}) == MOMENT
+    assert find_time({"role": "user", member: 1715785200}) == MOMENT
 
 
 def test_takes_the_first_member_that_can_be_read() -> None:
-    assert own_time({"time": 0, "created_at": 1715785200, "timestamp": "soon"}) == MOMENT
-    assert own_time({"timestamp": "soon"}) is None
+    assert find_time({"time": 0, "created_at": 1715785200, "timestamp": "soon"}) == MOMENT
+    assert find_time({"timestamp": "soon"}) is None
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.datetimes().map(str)))
