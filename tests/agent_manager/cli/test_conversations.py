@@ -130,7 +130,7 @@ def test_a_list_of_all_says_of_which_conversation(library: Eventstore, command: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("messages", "--since", "yesterday"), "--since yesterday: is no time"),
+        (("messages", "--since", "yesterday"), "--since yesterday: is not a time"),
         (("conversations", "--by", "name"), "by: 'name' is unknown"),
         (("messages", "--role", "agent"), "role: 'agent' is unknown"),
         (("conversation", "nonsense"), "no conversation has the id 'nonsense'"),

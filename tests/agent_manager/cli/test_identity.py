@@ -101,7 +101,7 @@ def test_a_key_that_is_given_for_its_id_is_not_repeated(acme: Eventstore, length
     token = acme("keys", "add", "laptop", "--tenant", "acme").out.strip()
     result = acme("keys", "revoke", token[:length], "--tenant", "acme")
     assert result.code == 1
-    assert result.err.endswith(f"this is the key itself, secret and all: give its id alone, {token[3:15]}\n")
+    assert result.err.endswith(f"this is the key itself, with its secret: give its id alone, {token[3:15]}\n")
     assert token[:length] not in result.err
 
 
@@ -128,8 +128,8 @@ def _seconds(text: str) -> float:
         (["users", "add", "key:x", "--tenant", "acme"], "begins like the actor of a key"),
         (["users", "disable", "bob", "--tenant", "acme"], "has no user bob: eventstore users add"),
         (["keys", "add", "x", "--tenant", "acme", "--user", "bob"], "has no user bob"),
-        (["keys", "add", "x", "--tenant", "acme", "--expires", "4y"], "--expires 4y: is no time"),
-        (["keys", "add", "x", "--tenant", "acme", "--expires", "0d"], "--expires 0d: is no time"),
+        (["keys", "add", "x", "--tenant", "acme", "--expires", "4y"], "--expires 4y: is not a duration"),
+        (["keys", "add", "x", "--tenant", "acme", "--expires", "0d"], "--expires 0d: is not a duration"),
         (["keys", "add", "x", "--tenant", "acme", "--expires", "99999999w"], "at most a hundred years"),
         (["keys", "revoke", "nothing", "--tenant", "acme"], "has no key nothing: eventstore keys list"),
     ],

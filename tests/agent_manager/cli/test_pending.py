@@ -72,5 +72,5 @@ def test_an_agent_that_fails_is_told_of(asked: Eventstore, monkeypatch: pytest.M
 
 def test_it_is_given_up(asked: Eventstore) -> None:
     assert asked("pending", "--answer", "--abandon").code == 2
-    assert asked("pending", "--abandon").out.strip() == "1 given up"
+    assert asked("pending", "--abandon").out.strip() == "1 abandoned"
     assert asked("pending", "--json").out.strip() == "[]"

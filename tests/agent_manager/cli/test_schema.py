@@ -144,7 +144,7 @@ def test_rebuilding_refills_what_was_asked_for(empty: Eventstore, database_url: 
     assert rebuilt.lines == [f"rebuilt {ALL} up to position 15"]
     assert rebuilt.err.count("conversations: changed: conversation ") == 2
     assert "wrong" not in empty("conversations").out
-    assert empty("rebuild", "conversations", "--undo").lines == ["took back conversations"]
+    assert empty("rebuild", "conversations", "--undo").lines == ["restored conversations"]
     assert "wrong" in empty("conversations").out
 
 

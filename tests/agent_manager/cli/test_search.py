@@ -47,16 +47,16 @@ def test_filters_and_cursors_are_options(said: Eventstore) -> None:
 
 def test_it_says_that_a_word_was_corrected_and_that_there_is_more(said: Eventstore) -> None:
     result = said("search", "trian", "--limit", "1")
-    assert "nothing fits; this does: train" in result.err
+    assert "nothing matches; this does: train" in result.err
     assert "there is more: --after " in result.err
     nothing = said("search", "xylophone")
-    assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nothing fits")
+    assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nothing matches")
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("--since", "yesterday"), "--since yesterday: is no time: write it as 2026-01-31"),
+        (("--since", "yesterday"), "--since yesterday: is not a time: write it as 2026-01-31"),
         (("--by", "luck"), "by: 'luck' is unknown: choose among relevance, time"),
         (("--kind", "memo"), "kind: 'memo' is unknown"),
         (("--language", "klingon"), "language: 'klingon' is not a language that can be searched"),

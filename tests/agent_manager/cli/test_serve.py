@@ -113,7 +113,7 @@ def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Com
     assert len({address(up) for up in ups}) == 2
     for up in ups:
         up.until_said("Ctrl-C")
-        assert ("not on port 8080, where somebody else listens" in up.out) != address(up).endswith(":8080")
+        assert ("not on port 8080, which is in use" in up.out) != address(up).endswith(":8080")
     for up in ups:
         assert up.interrupt() == 0
 
@@ -131,7 +131,7 @@ def test_the_echo_agent_answers_and_what_waited_before_is_said(started: Commands
 
     again = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_ANSWER="echo")
     url = address(again)
-    assert "1 message(s) wait for an answer" in again.out
+    assert "1 message(s) await an answer" in again.out
     httpx.post(f"{url}/message/send", json={"params": message | {"messageId": "m2"}})
 
     def replies() -> list[Any]:
@@ -164,8 +164,8 @@ def key_of(started: Commands, database_url: str, *options: str) -> str:
 def test_on_every_address_nobody_is_let_in_without_a_token(started: Commands, database_url: str) -> None:
     up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
     url = address(up).replace("0.0.0.0", "127.0.0.1")
-    assert "nobody is let in without one" in up.out
-    assert "they travel in the clear" in up.out
+    assert "required: eventstore keys add creates them" in up.out
+    assert "sent unencrypted" in up.out
     assert httpx.get(f"{url}/v1/conversations").status_code == 401
     token = key_of(started, database_url)
     headers = {"Authorization": f"Bearer {token}"}
@@ -184,7 +184,7 @@ def test_on_its_own_machine_tokens_can_be_required(started: Commands, database_u
     assert up.interrupt() == 0
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
-    assert "whoever is on this machine may read and write" in up.out
+    assert "every user of this machine may read and write" in up.out
     assert httpx.get(f"{url}/v1/conversations").status_code == 200
     assert up.interrupt() == 0
 
@@ -200,7 +200,7 @@ def test_it_says_whose_jwt_it_takes(started: Commands, database_url: str) -> Non
     secret = "0123456789abcdef" * 2
     up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_JWT_KEY=secret)
     up.until_said("Ctrl-C")
-    assert re.search(r"^JWT +are tokens too: of any issuer, for no audience$", up.out, re.MULTILINE)
+    assert re.search(r"^JWT +accepted as tokens: of any issuer, for no audience$", up.out, re.MULTILINE)
     assert secret not in up.out + up.err
     assert up.interrupt() == 0
 

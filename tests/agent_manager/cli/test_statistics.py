@@ -106,9 +106,9 @@ def test_nothing_to_count_says_what_to_do(empty: Eventstore, arguments: tuple[st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--since", "2026-13-01"), "--since: '2026-13-01' is no day: write it as 2026-01-31"),
-        (("--until", "tomorrow"), "--until: 'tomorrow' is no day"),
-        (("--until", "\x1b[31m"), r"--until: '\x1b[31m' is no day"),
+        (("--since", "2026-13-01"), "--since: '2026-13-01' is not a day: write it as 2026-01-31"),
+        (("--until", "tomorrow"), "--until: 'tomorrow' is not a day"),
+        (("--until", "\x1b[31m"), r"--until: '\x1b[31m' is not a day"),
         (("--since", "2026-02-02", "--until", "2026-02-01"), "since: 2026-02-02 is after until, 2026-02-01"),
         (("--zone", "Mars/Phobos"), 'zone: time zone "Mars/Phobos" not recognized. Give a name'),
         (("--zone", "Africa/Monrovia", "--since", "1960-01-01"), "Ask for UTC, or for later days"),
