@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -55,23 +55,16 @@ class InvalidToken:
     reason: str
 
 
-class KeySource(Protocol):
-    """A source of the keys that verify signatures."""
-
-    async def find(self, key_id: str | None) -> VerifyingKey | None:
-        """Return the key that a token names; None if there is none."""
-
-
 class JwtReader:
     """Verifies JWT.
 
     Args:
-        keys: the keys of the issuer.
+        find_key: returns the key that a token names, None if there is none.
         settings: ``EVENTSTORE_JWT_ISSUER``, ``…_AUDIENCE``, ``…_TENANT_CLAIM`` and ``…_USER_CLAIM``.
     """
 
-    def __init__(self, keys: KeySource, settings: Settings) -> None:
-        self._keys = keys
+    def __init__(self, find_key: Callable[[str | None], Awaitable[VerifyingKey | None]], settings: Settings) -> None:
+        self._find_key = find_key
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
         self._tenant_claim = settings.jwt_tenant_claim
@@ -90,7 +83,7 @@ class JwtReader:
             key_id = jwt.get_unverified_header(token.get_secret_value()).get("kid")
         except _MALFORMED:
             return InvalidToken("it is not a JWT")
-        key = await self._keys.find(key_id)
+        key = await self._find_key(key_id)
         if key is None:
             return InvalidToken("it is signed with an unknown key")
         try:
@@ -137,9 +130,14 @@ def jwt_reader(settings: Settings) -> JwtReader | None:
     if key is not None and settings.jwt_jwks:
         raise SettingsError("EVENTSTORE_JWT_KEY, EVENTSTORE_JWT_JWKS: give one of them: a token has one issuer")
     if key is not None:
-        return JwtReader(FixedKey(configured_key(key)), settings)
+        only_key = configured_key(key)
+
+        async def find_key(key_id: str | None) -> VerifyingKey:
+            return only_key
+
+        return JwtReader(find_key, settings)
     if settings.jwt_jwks:
-        return JwtReader(key_set(settings.jwt_jwks), settings)
+        return JwtReader(key_set(settings.jwt_jwks).find, settings)
     if settings.jwt_issuer or settings.jwt_audience:
         raise SettingsError(
             "EVENTSTORE_JWT_ISSUER, EVENTSTORE_JWT_AUDIENCE: no JWT is accepted without a key: "
@@ -170,17 +168,6 @@ class VerifyingKey:
 
     key: Any = field(repr=False)
     algorithms: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FixedKey:
-    """The key source that has one key, whichever a token names."""
-
-    key: VerifyingKey
-
-    async def find(self, key_id: str | None) -> VerifyingKey | None:
-        """See :class:`KeySource`."""
-        return self.key
 
 
 def configured_key(value: SecretStr) -> VerifyingKey:
@@ -263,7 +250,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class KeySet:
-    """The key source that reads a JWKS.
+    """The keys of a JWKS.
 
     Args:
         read: returns its text.

@@ -177,76 +177,61 @@ async def import_files(
     names = [str(path) for path in paths]
     tenant = checked_tenant(store.tenant if tenant is None else tenant)
     _ = store.pool  # raises if the store is not open, before a line is blamed for it
-    importer = _Importer(store, tenant, total_bytes(names), zone, progress, strict=strict)
+    importer = _Importer(store, tenant, total_bytes(names), zone, progress, strict)
     for name in names:
         await importer.read(name)
     await importer.flush()
     return importer.report
 
 
+@dataclass(slots=True)
 class _Importer:
-    def __init__(
-        self,
-        store: EventStore,
-        tenant: str,
-        total: int | None,
-        zone: tzinfo,
-        progress: Callable[[ImportProgress], None] | None,
-        *,
-        strict: bool,
-    ) -> None:
-        self.report = ImportReport()
-        self._store = store
-        self._tenant = tenant
-        self._total = total
-        self._zone = zone
-        self._progress = progress
-        self._strict = strict
-        self._bytes_read = 0
-        self._group: list[PreparedLine] = []
-        self._group_bytes = 0
+    """An import that is running: the lines that were read are appended in groups."""
+
+    store: EventStore
+    tenant: str
+    total_bytes: int | None
+    zone: tzinfo
+    progress: Callable[[ImportProgress], None] | None
+    strict: bool
+    report: ImportReport = field(default_factory=ImportReport)
+    bytes_read: int = 0
+    group: list[PreparedLine] = field(default_factory=list)
+    group_bytes: int = 0
 
     async def read(self, file: str) -> None:
         async with aclosing(lines(file)) as found:
             async for line in found:
-                self._bytes_read += line.size
-                self._group_bytes += line.size
+                self.bytes_read += line.size
+                self.group_bytes += line.size
                 try:
-                    prepared = prepare(file, line, self._tenant, self._store.settings.max_content_bytes, self._zone)
+                    prepared = prepare(file, line, self.tenant, self.store.settings.max_content_bytes, self.zone)
                 except InputError as error:
                     await self.flush()  # the lines before it come first
                     self._reject(file, line.number, error)
                 else:
                     if prepared is not None:
                         await self._add(prepared)
-                if self._group_bytes >= GROUP_BYTES:
+                if self.group_bytes >= GROUP_BYTES:
                     await self.flush()
 
     async def _add(self, prepared: PreparedLine) -> None:
-        in_group = {other.conversation.id for other in self._group}
+        in_group = {other.conversation.id for other in self.group}
         if len(prepared.parts) > 1 or prepared.conversation.id in in_group:
             await self.flush()
-        self._group.append(prepared)
-        events = sum(len(other.conversation.events) for other in self._group)
-        if len(self._group) >= GROUP_CONVERSATIONS or events >= GROUP_EVENTS or len(prepared.parts) > 1:
+        self.group.append(prepared)
+        events = sum(len(other.conversation.events) for other in self.group)
+        if len(self.group) >= GROUP_CONVERSATIONS or events >= GROUP_EVENTS or len(prepared.parts) > 1:
             await self.flush()
 
     async def flush(self) -> None:
-        group, self._group, self._group_bytes = self._group, [], 0
+        group, self.group, self.group_bytes = self.group, [], 0
         if group:
             await self._store_group(group)
-        if self._progress is not None:
-            counts = self.report
-            self._progress(
-                ImportProgress(
-                    self._bytes_read,
-                    self._total,
-                    counts.conversations,
-                    counts.messages,
-                    counts.tasks,
-                    len(counts.problems),
-                )
-            )
+        if self.progress is not None:
+            done = self.report
+            counts = (done.conversations, done.messages, done.tasks, len(done.problems))
+            self.progress(ImportProgress(self.bytes_read, self.total_bytes, *counts))
 
     async def _store_group(self, group: list[PreparedLine]) -> None:
         try:
@@ -267,7 +252,7 @@ class _Importer:
         """
         if isinstance(error, EventIdConflict) and error.event_id == prepared.conversation.events[0].id:
             try:
-                continuation = await _continuation(self._store, self._tenant, prepared)
+                continuation = await _continuation(self.store, self.tenant, prepared)
                 self._count([continuation], await self._append([continuation]))
             except (InputError, ConflictError) as further:
                 error = further
@@ -276,10 +261,10 @@ class _Importer:
         self._reject(prepared.file, prepared.line, error)
 
     async def _append(self, group: list[PreparedLine]) -> list[AppendResult]:
-        await check_beginnings(self._store, self._tenant, [prepared.conversation for prepared in group])
+        await check_beginnings(self.store, self.tenant, [prepared.conversation for prepared in group])
         if len(group) == 1:
-            return [await self._store.append_all([part], tenant=self._tenant) for part in group[0].parts]
-        return [await self._store.append_all([prepared.parts[0] for prepared in group], tenant=self._tenant)]
+            return [await self.store.append_all([part], tenant=self.tenant) for part in group[0].parts]
+        return [await self.store.append_all([prepared.parts[0] for prepared in group], tenant=self.tenant)]
 
     def _count(self, group: list[PreparedLine], results: list[AppendResult]) -> None:
         report = self.report
@@ -295,7 +280,7 @@ class _Importer:
     def _reject(self, file: str, line: int, error: Exception) -> None:
         problem = ImportProblem(file, line, printable(str(error), longest=500))
         self.report.problems.append(problem)
-        if self._strict:
+        if self.strict:
             raise ImportStopped(problem, self.report) from error
 
 

@@ -89,7 +89,7 @@ class AdkSource:
     async def __aenter__(self) -> Self:
         self._tables = await open_tables(self._url)
         self.name = f"google-adk in {self._tables.place}"
-        for row in await self._tables.columns():
+        for row in await self._tables.rows(self._tables.columns_query):
             self._columns.setdefault(row["table_name"], set()).add(row["column_name"])
         columns_of_events = self._columns.get("events", set())
         for table, required in _REQUIRED.items():
@@ -344,21 +344,19 @@ class Tables(Protocol):
 
     Attributes:
         place: where the database is, without its login.
+        columns_query: the query of the names of google-adk's tables and their columns.
         tie_breaker: the column that orders events of the same time.
         sessions_in_utc: whether times of sessions are in UTC. In SQLite they are; in PostgreSQL that depends on the
             version of google-adk and on the server's time zone.
     """
 
     place: str
+    columns_query: str
     tie_breaker: str
     sessions_in_utc: bool
 
     async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
         """Return the rows of a query; fragments replace their names in its text."""
-        ...
-
-    async def columns(self) -> list[Json]:
-        """Return the names of google-adk's tables and their columns."""
         ...
 
     async def close(self) -> None:
@@ -392,6 +390,7 @@ async def open_tables(url: str) -> Tables:
 class SqliteTables:
     """google-adk's tables in an SQLite file."""
 
+    columns_query = "columns_sqlite"
     tie_breaker = "rowid"
     sessions_in_utc = True
 
@@ -413,10 +412,6 @@ class SqliteTables:
         sql = re.sub(r"%\((\w+)\)s", r":\1", _sql(name, fragments))
         return await asyncio.to_thread(self._fetch, sql, parameters or {})
 
-    async def columns(self) -> list[Json]:
-        """See :class:`Tables`."""
-        return await self.rows("columns_sqlite")
-
     async def close(self) -> None:
         """See :class:`Tables`."""
         self._connection.close()
@@ -436,6 +431,7 @@ class SqliteTables:
 class PostgresqlTables:
     """google-adk's tables in a PostgreSQL database."""
 
+    columns_query = "columns_postgresql"
     tie_breaker = "id"
     sessions_in_utc = False
 
@@ -463,10 +459,6 @@ class PostgresqlTables:
             return await (await self._connection.execute(_sql(name, fragments).encode(), parameters)).fetchall()
         except psycopg.Error as error:
             raise _connection_error(str(error)) from None
-
-    async def columns(self) -> list[Json]:
-        """See :class:`Tables`."""
-        return await self.rows("columns_postgresql")
 
     async def close(self) -> None:
         """See :class:`Tables`."""

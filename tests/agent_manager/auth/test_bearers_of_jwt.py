@@ -1,4 +1,4 @@
-"""JWT before the gatekeeper: who is let in, as long as tenant and user are."""
+"""JWT are accepted as long as their tenant and user are."""
 
 from __future__ import annotations
 

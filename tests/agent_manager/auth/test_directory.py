@@ -1,4 +1,4 @@
-"""The directory of tenants and users; and what the service may do to its tables."""
+"""The directory of tenants and users, and the rights of the service on its tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret stands where it could be read: in reprs, errors, tracebacks with their locals, logs, lists."""
+"""No secret appears in reprs, errors, tracebacks with local variables, logs or lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Static keys: shown once, kept as a hash, expiring, revoked within a second."""
+"""Static keys are shown once, stored as a hash, expire, and are revoked within a second."""
 
 from __future__ import annotations
 

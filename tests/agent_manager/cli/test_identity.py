@@ -97,7 +97,7 @@ def test_a_key_is_revoked(acme: Eventstore, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("length", [60, 17])
-def test_a_key_that_is_given_for_its_id_is_not_repeated(acme: Eventstore, length: int) -> None:
+def test_a_key_that_is_given_instead_of_its_id_is_not_printed(acme: Eventstore, length: int) -> None:
     token = acme("keys", "add", "laptop", "--tenant", "acme").out.strip()
     result = acme("keys", "revoke", token[:length], "--tenant", "acme")
     assert result.code == 1
@@ -106,7 +106,7 @@ def test_a_key_that_is_given_for_its_id_is_not_repeated(acme: Eventstore, length
 
 
 @pytest.mark.parametrize(("said", "days"), [("90m", 0.0625), ("12h", 0.5), ("90d", 90), ("4w", 28), (None, 90)])
-def test_a_key_lasts_as_long_as_is_said(acme: Eventstore, said: str | None, days: float) -> None:
+def test_a_key_expires_after_the_given_time(acme: Eventstore, said: str | None, days: float) -> None:
     acme("keys", "add", "laptop", "--tenant", "acme", *(["--expires", said] if said else []))
     [row] = json.loads(acme("keys", "list", "--tenant", "acme", "--json").out)
     began, ends = (_seconds(row[name]) for name in ("created_at", "expires_at"))
@@ -135,7 +135,7 @@ def _seconds(text: str) -> float:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_said_in_a_line(acme: Eventstore, arguments: list[str], said: str) -> None:
+def test_errors_are_printed_in_one_line(acme: Eventstore, arguments: list[str], said: str) -> None:
     result = acme(*arguments)
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("eventstore: error: ")
@@ -143,13 +143,13 @@ def test_what_cannot_be_done_is_said_in_a_line(acme: Eventstore, arguments: list
     assert len(result.err.splitlines()) == 1
 
 
-def test_an_unknown_scope_is_a_mistyped_command(acme: Eventstore) -> None:
+def test_an_unknown_scope_is_wrong_usage(acme: Eventstore) -> None:
     result = acme("keys", "add", "x", "--tenant", "acme", "--scope", "everything")
     assert result.code == 2
     assert "'everything' is not one of 'read', 'write', 'audit', 'erase', 'admin'" in result.err
 
 
-def test_names_reach_the_terminal_as_text(empty: Eventstore) -> None:
+def test_names_cannot_control_the_terminal(empty: Eventstore) -> None:
     for arguments in (["tenants", "add", STRANGE], ["users", "add", STRANGE, "--tenant", STRANGE],
                       ["tenants", "list"], ["users", "list", "--tenant", STRANGE]):  # fmt: skip
         result = empty(*arguments)
