@@ -18,7 +18,7 @@ from eventstore.errors import ServerError
 pytestmark = pytest.mark.shared_database
 
 
-async def test_the_last_use_of_a_key_is_listed(directory: Directory, gate: Gate) -> None:
+async def test_the_last_use_of_a_key_is_seen(directory: Directory, gate: Gate) -> None:
     new = await directory.add_key("acme", "laptop", user="ana")
     unused = await directory.add_key("acme", "spare")
     began = datetime.now(UTC)

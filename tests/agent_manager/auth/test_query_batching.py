@@ -87,7 +87,7 @@ async def test_a_cancelled_lookup_does_not_cancel_others() -> None:
     await batcher.close()
 
 
-async def test_unknown_keys_cost_a_bounded_number_of_queries() -> None:
+async def test_guesses_one_after_the_other_share_few_queries() -> None:
     halves = Halves()
     halves.released.set()
     batcher = QueryBatcher(halves.fetch)
