@@ -51,7 +51,7 @@ ConversationId = Annotated[
 OptionalConversationId = Annotated[
     str | None,
     typer.Argument(
-        metavar="[ID]",
+        metavar="ID",
         help="A conversation's id, or the id that its client gave it; all conversations by default.",
         show_default=False,
     ),

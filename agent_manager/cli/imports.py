@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 def import_(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE...]", help="JSON Lines; - is standard input.", show_default=False),
+        typer.Argument(metavar="FILE", help="JSON Lines; - is standard input.", show_default=False),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed line.")] = False,
     from_url: Annotated[

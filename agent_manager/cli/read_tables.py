@@ -21,7 +21,7 @@ from projections.verify import verify_members
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="Projections; all by default.", show_default=False),
+    typer.Argument(metavar="NAME", help="Projections; all by default.", show_default=False),
 ]
 _SHOWN = 5
 

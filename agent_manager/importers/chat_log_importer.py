@@ -316,7 +316,7 @@ def prepare(file: str, line: Line, tenant: str, max_content_bytes: int, zone: tz
             conversation.events = list(_shortened(conversation.events, max_content_bytes))
         parts = [Append(conversation.id, events) for events in split_events(conversation.events, line.size)]
     except RecursionError:
-        raise MalformedLine("is nested too deeply") from None
+        raise MalformedLine("is nested too deeply: flatten the values in it") from None
     first = 0
     for part in parts:
         try:

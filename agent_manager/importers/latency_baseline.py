@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -106,22 +107,21 @@ async def _measure(urls: list[str], tenant: str | None, conversation: str | None
         given_id = conversation if conversation in listable else next(iter(listable), None)
         if given_id is not None:
             operations["message/list"] = given_id
-        medians: list[dict[str, list[float]]] = [{name: [] for name in operations} for _ in urls]
+        medians: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
         for _ in range(_ROUNDS):
-            times: list[dict[str, list[float]]] = [{name: [] for name in operations} for _ in urls]
+            times: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
             for _ in range(_CALLS):
                 for name, params in operations.items():
-                    for application, of_application in zip(applications, times, strict=True):
+                    for index, application in enumerate(applications):
                         start = time.perf_counter()
                         await application.call(name, params)
-                        of_application[name].append((time.perf_counter() - start) * 1000)
-            for of_rounds, of_application in zip(medians, times, strict=True):
-                for name in operations:
-                    of_rounds[name].append(median(of_application[name]))
+                        times[index, name].append((time.perf_counter() - start) * 1000)
+            for key, values in times.items():
+                medians[key].append(median(values))
     taken_at = datetime.now(UTC).isoformat()
     return [
-        Baseline(tenant, url, taken_at, {name: round(median(values), 3) for name, values in rounds.items()}, given_id)
-        for url, rounds in zip(urls, medians, strict=True)
+        Baseline(tenant, url, taken_at, {name: round(median(medians[index, name]), 3) for name in operations}, given_id)
+        for index, url in enumerate(urls)
     ]
 
 
