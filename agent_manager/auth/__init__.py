@@ -1,4 +1,4 @@
-"""Authentication: tenants, users, agents, static keys and JWT."""
+"""Authentication by static keys and JWT, and the directory of tenants, users and agents."""
 
 from agent_manager.auth.authenticator import Authenticator
 from agent_manager.auth.directory import BoundLogin, Directory, Key, NewKey, Tenant, User

@@ -1,4 +1,8 @@
-"""The authenticator: from a bearer token to an identity, cached for half a second."""
+"""The authenticator, which turns bearer tokens into identities.
+
+Static keys and the users of JWT are looked up in the database at most every half second for each token. Lookups that
+arrive while a query runs are batched, so that guessing tokens costs a bounded number of queries.
+"""
 
 from __future__ import annotations
 
@@ -22,145 +26,28 @@ from eventstore import EventStore, Settings
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 
-# Questions that come while an answer is under way are asked together: one query at a time, however many ask
-
-Question = TypeVar("Question", bound=Hashable)
-Answer = TypeVar("Answer")
-
-MOST_AT_ONCE = 500
-PAUSE_SECONDS = 0.02
-"""Between a query that did not find all and the next: so many guesses a second cost at most fifty queries."""
-
-
-class QueryBatcher(Generic[Question, Answer]):
-    """Asks for many at a time, so that a flood of questions to which there is no answer costs few queries.
-
-    How long somebody waits depends on what others asked before, never on their own question.
-
-    Args:
-        ask: the answers to some questions; what is missing in them has none. It is awaited by one task at a time.
-    """
-
-    def __init__(self, ask: Callable[[list[Question]], Awaitable[dict[Question, Answer]]]) -> None:
-        self._ask = ask
-        self._waiting: dict[Question, asyncio.Future[Answer | None]] = {}
-        self._asking: asyncio.Task[None] | None = None
-        self._next_at = 0.0
-
-    async def answer(self, question: Question) -> Answer | None:
-        """The answer; None where there is none. The question is asked after the call, never before.
-
-        Raises:
-            Exception: whatever asking raised, to everybody who waited for it.
-        """
-        future = self._waiting.get(question)
-        if future is None:
-            future = self._waiting[question] = asyncio.get_running_loop().create_future()
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_all())
-        return await asyncio.shield(future)  # somebody else may wait for it too
-
-    async def close(self) -> None:
-        """Waits for what is being asked."""
-        if self._asking is not None:
-            await self._asking
-
-    async def _ask_all(self) -> None:
-        try:
-            while self._waiting:
-                if (pause := self._next_at - time.monotonic()) > 0:
-                    await asyncio.sleep(pause)
-                questions = list(self._waiting)[:MOST_AT_ONCE]
-                futures = [self._waiting.pop(question) for question in questions]
-                try:
-                    answers = await self._ask(questions)
-                except Exception as error:
-                    for future in futures:
-                        future.set_exception(error)
-                        future.exception()  # seen, also where nobody waits any more
-                else:
-                    if len(answers) < len(questions):
-                        self._next_at = time.monotonic() + PAUSE_SECONDS
-                    for question, future in zip(questions, futures, strict=True):
-                        future.set_result(answers.get(question))
-        finally:
-            self._asking = None
-
-
-# When keys were last used: noted at most once a minute for each, and off the path of whoever uses them
+CACHE_SECONDS = 0.5
+"""How long a token stays accepted, or rejected, without another lookup. Half of what a revocation may take."""
+MAX_TOKEN_LENGTH = 8192
+_CACHED_TOKENS = 10_000
+_KEYS_BY_HASH = query("agent_manager.auth", "keys_by_hash")
+_ADMITTED_USERS = query("agent_manager.auth", "admitted_users")
+_RECORD_USES = query("agent_manager.auth", "record_uses")
 
 _log = logging.getLogger(__name__)
 
-# A second more than the server's minute, so that what is due here is due there.
-_SECONDS = 61.0
-_KEYS = 10_000
-
-
-class LastUsed:
-    """Collects the ids of keys that were used, and writes them down in a task of its own.
-
-    Args:
-        write: notes that these keys were used just now.
-    """
-
-    def __init__(self, write: Callable[[list[str]], Awaitable[None]]) -> None:
-        self._write = write
-        self._noted: TTLCache[str, None] = TTLCache(_KEYS, _SECONDS)
-        self._due: set[str] = set()
-        self._writing: asyncio.Task[None] | None = None
-
-    def note(self, key: str) -> None:
-        """The key was used just now."""
-        if key in self._noted:
-            return
-        self._noted[key] = None
-        self._due.add(key)
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
-
-    async def close(self) -> None:
-        """Waits until all is written."""
-        if self._writing is not None:
-            await self._writing
-
-    async def _write_all(self) -> None:
-        try:
-            while self._due:
-                due, self._due = sorted(self._due), set()
-                try:
-                    await self._write(due)
-                except EventStoreError as error:  # those keys say so again in a minute
-                    _log.warning("the last use of %d key(s) could not be noted: %s", len(due), error)
-        finally:
-            self._writing = None
-
-
-# From a bearer token to who calls: static keys and JWT, remembered for half a second
-
-REMEMBERED_SECONDS = 0.5
-"""How long a token is let in, or refused, without looking again. Half of what a revocation may take."""
-LONGEST_TOKEN = 8192
-_TOKENS = 10_000
-_BEARERS = query("agent_manager.auth", "bearers")
-_ADMITTED = query("agent_manager.auth", "admitted")
-_NOTE_USES = query("agent_manager.auth", "note_uses")
-
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """Somebody who was let in.
-
-    Attributes:
-        until: by the monotonic clock; counted from before they were looked up.
-    """
+class _CachedIdentity:
+    """An identity, and until when it is valid without another lookup, by the monotonic clock."""
 
     identity: Identity
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """A key that lets somebody in now."""
+class _KeyRow:
+    """A key that is valid now."""
 
     key: StaticKey
     identity: Identity
@@ -168,12 +55,12 @@ class _Row:
 
 
 class Authenticator:
-    """Tells who calls, for the coroutines of one event loop.
+    """Authenticates bearer tokens, for the coroutines of one event loop.
 
     Use it as a context manager within that of the store::
 
-        async with EventStore(settings) as store, Gatekeeper(store, settings) as gatekeeper:
-            identity = await gatekeeper.identify(token)
+        async with EventStore(settings) as store, Authenticator(store, settings) as authenticator:
+            identity = await authenticator.identify(token)
 
     Raises:
         SettingsError: an ``EVENTSTORE_JWT_…`` setting cannot be used.
@@ -182,12 +69,12 @@ class Authenticator:
     def __init__(self, store: EventStore, settings: Settings) -> None:
         self._store = store
         self._jwt = jwt_reader(server_settings(settings))
-        # Two, so that a flood of what is refused does not push out who was let in.
-        self._known: LRUCache[bytes, _Known] = LRUCache(_TOKENS)
-        self._refused: TTLCache[bytes, None] = TTLCache(_TOKENS, REMEMBERED_SECONDS)
-        self._keys = QueryBatcher(self._look_up_keys)
-        self._users = QueryBatcher(self._look_up_users)
-        self._uses = LastUsed(self._note_uses)
+        # Separate caches, so that a flood of rejected tokens does not evict the accepted ones.
+        self._accepted: LRUCache[bytes, _CachedIdentity] = LRUCache(_CACHED_TOKENS)
+        self._rejected: TTLCache[bytes, None] = TTLCache(_CACHED_TOKENS, CACHE_SECONDS)
+        self._keys = QueryBatcher(self._fetch_keys)
+        self._users = QueryBatcher(self._fetch_users)
+        self._last_used = LastUsed(self._record_uses)
 
     async def __aenter__(self) -> Self:
         return self
@@ -196,84 +83,191 @@ class Authenticator:
         await self.close()
 
     async def close(self) -> None:
-        """Notes the last uses that were not noted yet."""
-        await asyncio.gather(self._keys.close(), self._users.close(), self._uses.close())
+        """Wait for running queries, and record the last uses that were not recorded yet."""
+        await asyncio.gather(self._keys.close(), self._users.close(), self._last_used.close())
 
     def has_admitted(self, token: str) -> bool:
         """Return whether the token was valid when it was last looked up."""
-        return _digest(token) in self._known
+        return _digest(token) in self._accepted
 
     async def identify(self, token: str) -> Identity:
-        """Who bears the token.
+        """Return the identity of the bearer of a token.
 
         Raises:
-            Unauthorized: nobody does, or not any more.
-            ServerError: it cannot be said now, because PostgreSQL or the issuer of JWT is away.
+            Unauthorized: the token is not valid, or not any more.
+            ServerError: that cannot be determined now, because PostgreSQL or the issuer of JWT is unreachable.
         """
         digest = _digest(token)
-        known = self._known.get(digest)
-        if known is None or known.until <= time.monotonic():
-            shown = SecretStr(token)
-            del token  # so that it stands in no frame of an error
-            if digest in self._refused:
+        cached = self._accepted.get(digest)
+        if cached is None or cached.until <= time.monotonic():
+            secret = SecretStr(token)
+            del token  # so that no traceback shows it
+            if digest in self._rejected:
                 raise Unauthorized
-            if (known := await self._look(shown)) is None:
-                self._refused[digest] = None
-                self._known.pop(digest, None)
+            if (cached := await self._look_up(secret)) is None:
+                self._rejected[digest] = None
+                self._accepted.pop(digest, None)
                 raise Unauthorized
-            self._known[digest] = known
-            if known.identity.key is not None:
-                self._uses.note(known.identity.key)
-        return known.identity
+            self._accepted[digest] = cached
+            if cached.identity.key is not None:
+                self._last_used.add(cached.identity.key)
+        return cached.identity
 
-    async def _look(self, token: SecretStr) -> _Known | None:
-        now = time.monotonic()
-        if len(token.get_secret_value()) > LONGEST_TOKEN:
+    async def _look_up(self, token: SecretStr) -> _CachedIdentity | None:
+        now = time.monotonic()  # before the lookup, so that it does not prolong the validity
+        if len(token.get_secret_value()) > MAX_TOKEN_LENGTH:
             return None
-        if (key := StaticKey.shown(token)) is not None:
-            return await self._by_key(key, now)
-        return await self._by_jwt(token, now)
+        if (key := StaticKey.parse(token)) is not None:
+            return await self._look_up_key(key, now)
+        return await self._look_up_jwt(token, now)
 
-    async def _by_key(self, key: StaticKey, now: float) -> _Known | None:
-        row = await self._keys.answer(key.hash)
-        if row is None or not row.key.is_same(key):
+    async def _look_up_key(self, key: StaticKey, now: float) -> _CachedIdentity | None:
+        row = await self._keys.get(key.hash)
+        if row is None or not row.key.equals(key):
             return None
-        left = REMEMBERED_SECONDS if row.seconds_left is None else row.seconds_left
-        return _Known(row.identity, now + min(REMEMBERED_SECONDS, left))
+        seconds_left = CACHE_SECONDS if row.seconds_left is None else row.seconds_left
+        return _CachedIdentity(row.identity, now + min(CACHE_SECONDS, seconds_left))
 
-    async def _by_jwt(self, token: SecretStr, now: float) -> _Known | None:
+    async def _look_up_jwt(self, token: SecretStr, now: float) -> _CachedIdentity | None:
         if self._jwt is None:
             return None
-        named = await self._jwt.read(token)
-        if isinstance(named, InvalidToken):
-            _log.info("a JWT was refused: %s", named.why)
+        subject = await self._jwt.read(token)
+        if isinstance(subject, InvalidToken):
+            _log.info("a JWT was rejected: %s", subject.reason)
             return None
-        if await self._users.answer((named.tenant, named.user)) is None:
-            _log.info("a JWT was refused: its tenant is unknown or suspended, or its user disabled")
+        if await self._users.get((subject.tenant, subject.user)) is None:
+            _log.info("a JWT was rejected: its tenant is unknown or suspended, or its user disabled")
             return None
-        identity = Identity(named.tenant, named.user, named.user, named.scopes)
-        left = named.until + LEEWAY_SECONDS - time.time()
-        return _Known(identity, now + min(REMEMBERED_SECONDS, left))
+        identity = Identity(subject.tenant, subject.user, subject.user, subject.scopes)
+        seconds_left = subject.expires_at + LEEWAY_SECONDS - time.time()
+        return _CachedIdentity(identity, now + min(CACHE_SECONDS, seconds_left))
 
-    async def _look_up_keys(self, hashes: list[bytes]) -> dict[bytes, _Row]:
-        rows = await self._store.pool.fetch(_BEARERS, {"hashes": hashes})
+    async def _fetch_keys(self, hashes: list[bytes]) -> dict[bytes, _KeyRow]:
+        rows = await self._store.pool.fetch(_KEYS_BY_HASH, {"hashes": hashes})
         return {
-            digest: _Row(
-                StaticKey(key, digest),
-                Identity(tenant, user, user or KEY_ACTOR + name, frozenset(map(Scope, scopes)), key),
-                left,
+            hash_: _KeyRow(
+                StaticKey(key_id, hash_),
+                Identity(tenant, user, user or KEY_ACTOR + name, frozenset(map(Scope, scopes)), key_id),
+                seconds_left,
             )
-            for digest, key, tenant, user, name, scopes, left in rows
+            for hash_, key_id, tenant, user, name, scopes, seconds_left in rows
         }
 
-    async def _look_up_users(self, users: list[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+    async def _fetch_users(self, users: list[tuple[str, str]]) -> dict[tuple[str, str], bool]:
         tenants, names = zip(*users, strict=True)
-        rows = await self._store.pool.fetch(_ADMITTED, {"tenants": list(tenants), "users": list(names)})
+        rows = await self._store.pool.fetch(_ADMITTED_USERS, {"tenants": list(tenants), "users": list(names)})
         return dict.fromkeys(rows, True)
 
-    async def _note_uses(self, keys: list[str]) -> None:
-        await self._store.pool.fetch(_NOTE_USES, {"ids": keys})
+    async def _record_uses(self, keys: list[str]) -> None:
+        await self._store.pool.fetch(_RECORD_USES, {"ids": keys})
 
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+MAX_BATCH = 500
+PAUSE_SECONDS = 0.02
+"""The pause after a query that did not find every key: guesses cost at most fifty queries a second."""
+
+
+class QueryBatcher(Generic[Key, Value]):
+    """Looks up many keys with each query, so that a flood of unknown keys costs few queries.
+
+    The time of a lookup depends on what others looked up before, never on its own key.
+
+    Args:
+        fetch: returns the values of the keys that exist. One task at a time awaits it.
+    """
+
+    def __init__(self, fetch: Callable[[list[Key]], Awaitable[dict[Key, Value]]]) -> None:
+        self._fetch = fetch
+        self._waiting: dict[Key, asyncio.Future[Value | None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._next_at = 0.0
+
+    async def get(self, key: Key) -> Value | None:
+        """Return the value of a key, None if there is none. The query begins after the call, never before.
+
+        Raises:
+            Exception: what the query raised.
+        """
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return await asyncio.shield(future)  # other callers may await it, too
+
+    async def close(self) -> None:
+        """Wait for the queries that are waited for."""
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                if (pause := self._next_at - time.monotonic()) > 0:
+                    await asyncio.sleep(pause)
+                keys = list(self._waiting)[:MAX_BATCH]
+                futures = [self._waiting.pop(key) for key in keys]
+                try:
+                    values = await self._fetch(keys)
+                except Exception as error:
+                    for future in futures:
+                        future.set_exception(error)
+                        future.exception()  # marks it as retrieved, for callers that were cancelled
+                else:
+                    if len(values) < len(keys):
+                        self._next_at = time.monotonic() + PAUSE_SECONDS
+                    for key, future in zip(keys, futures, strict=True):
+                        future.set_result(values.get(key))
+        finally:
+            self._task = None
+
+
+# A second more than the minute of the query, so that what is due here is due there.
+_RECORD_SECONDS = 61.0
+_RECORDED_KEYS = 10_000
+
+
+class LastUsed:
+    """Records when keys were used, at most once a minute for each, in a task of its own.
+
+    Args:
+        write: records that these keys were used just now.
+    """
+
+    def __init__(self, write: Callable[[list[str]], Awaitable[None]]) -> None:
+        self._write = write
+        self._recent: TTLCache[str, None] = TTLCache(_RECORDED_KEYS, _RECORD_SECONDS)
+        self._due: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, key: str) -> None:
+        """Record that a key was used just now."""
+        if key in self._recent:
+            return
+        self._recent[key] = None
+        self._due.add(key)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Wait until everything is recorded."""
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        try:
+            while self._due:
+                due, self._due = sorted(self._due), set()
+                try:
+                    await self._write(due)
+                except EventStoreError as error:  # these keys are recorded again in a minute
+                    _log.warning("the last use of %d key(s) could not be recorded: %s", len(due), error)
+        finally:
+            self._task = None

@@ -1,4 +1,4 @@
-"""The directory of tenants, users and keys."""
+"""The directory of tenants, users, keys, and logins that are bound to a tenant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 from pydantic import SecretStr
 
 from agent_manager.auth.identity import Scope
-from agent_manager.auth.keys import StaticKey
+from agent_manager.auth.keys import StaticKey, id_in_key
 from eventstore import EventStore
 from eventstore.database.connection import APP
 from eventstore.database.queries import query
@@ -19,15 +19,18 @@ from eventstore.errors import ConflictError, InputError, InvalidEvent, NotFound,
 from eventstore.json_text import check_text
 from eventstore.scope import Caller, checked_tenant
 
-# Tenants, users and keys as they are listed
+KEY_ACTOR = "key:"
+"""The prefix of the actor of events that a key without a user causes."""
+MAX_LIFETIME = timedelta(days=36_500)
+_OWNER = "eventstore_owner"
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer, behind a wall.
+    """A tenant.
 
     Attributes:
-        suspended_at: since when nobody of it is let in; None: they are.
+        suspended_at: since when no token of its users is accepted; None if it is not suspended.
     """
 
     id: str
@@ -38,7 +41,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class BoundLogin:
-    """A login of the PostgreSQL server that sees one tenant."""
+    """A login of the PostgreSQL server that sees only one tenant."""
 
     login: str
     tenant_id: str
@@ -46,11 +49,11 @@ class BoundLogin:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody within a tenant.
+    """A user or an agent of a tenant.
 
     Attributes:
         kind: ``user`` or ``agent``.
-        disabled_at: since when they are not let in; None: they are.
+        disabled_at: since when none of their tokens is accepted; None if they are not disabled.
     """
 
     id: str
@@ -62,12 +65,12 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A static key, without its secret.
+    """A static key without its secret.
 
     Attributes:
-        user: who bears it; None: it acts for the whole tenant.
-        last_used_at: up to a minute late; None: never.
-        state: ``active``, or why it lets nobody in: ``revoked``, ``expired``, ``suspended`` (the tenant), ``disabled``
+        user: the bearer; None if it acts for the whole tenant.
+        last_used_at: up to a minute late; None if it was never used.
+        state: ``active``, or why it is rejected: ``revoked``, ``expired``, ``suspended`` (the tenant), ``disabled``
             (the user).
     """
 
@@ -85,104 +88,55 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was made just now.
-
-    Attributes:
-        token: what its bearer shows. It is kept nowhere: whoever loses it needs another key.
-    """
+    """A new key and its token, which is stored nowhere."""
 
     key: Key
     token: SecretStr
 
 
-# What tenants, users and keys may be called
-
-KEY_ACTOR = "key:"
-"""Begins the actor of what is caused by a key that belongs to no user."""
-
-
-def checked_user(user: str) -> str:
-    """The user's id.
-
-    Raises:
-        InvalidEvent: it is empty, too long, not storable, or could be taken for a key's.
-    """
-    Caller("-", user)
-    if user.startswith(KEY_ACTOR):
-        raise InvalidEvent("user", f"{user!r} begins like the actor of a key: choose another id")
-    return user
-
-
-def checked_name(name: str, longest: int = 255) -> str:
-    """The name of something, which may be empty.
-
-    Raises:
-        InvalidEvent: it is too long or not storable.
-    """
-    check_text(name, "name", longest=longest)
-    return name
-
-
-def checked_key_name(name: str) -> str:
-    """The name of a key.
-
-    Raises:
-        InvalidEvent: it is empty, too long or not storable.
-    """
-    if not name:
-        raise InvalidEvent("name", "a key needs one: say what it is for")
-    return checked_name(name, longest=100)
-
-
-# The directory: adding, listing and shutting out tenants, users and keys
-
-OWNER = "eventstore_owner"
-LONGEST_LIFE = timedelta(days=36_500)
-
-
 class Directory:
-    """Who may call. Each method is one statement on a connection of its own: this is for people, not for requests.
+    """The tenants, users and keys that may call.
 
-    All raise ``InvalidEvent`` for names that cannot be stored and ``NotFound`` for tenants, users and keys that are not
-    there.
+    Each method is one statement on a connection of its own: this is for administration, not for requests. All raise
+    ``InvalidEvent`` for names that cannot be stored and ``NotFound`` for tenants, users and keys that do not exist.
     """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
 
     async def add_tenant(self, tenant: str, name: str = "") -> Tenant:
-        """Makes a tenant known.
+        """Add a tenant.
 
         Raises:
-            ConflictError: it is.
+            ConflictError: it exists.
         """
-        parameters = {"id": checked_tenant(tenant), "name": checked_name(name)}
+        parameters = {"id": checked_tenant(tenant), "name": _checked_name(name)}
         if not (rows := await self._fetch("add_tenant", parameters)):
-            raise ConflictError(f"there is a tenant {printable(tenant)} already: choose another id")
+            raise ConflictError(f"tenant {printable(tenant)} exists already: choose another id")
         return Tenant(*rows[0])
 
     async def tenants(self) -> list[Tenant]:
-        """All tenants, by id."""
+        """Return all tenants by id."""
         return [Tenant(*row) for row in await self._fetch("tenants", {})]
 
     async def suspend_tenant(self, tenant: str, *, suspended: bool = True) -> Tenant:
-        """Lets nobody of the tenant in, or everybody again; what is stored stays."""
+        """Reject all tokens of a tenant, or accept them again. Its data stays."""
         rows = await self._fetch("suspend_tenant", {"id": checked_tenant(tenant), "suspended": suspended})
         if not rows:
             raise _no_tenant(tenant)
         return Tenant(*rows[0])
 
     async def add_user(self, tenant: str, user: str, name: str = "", *, agent: bool = False) -> User:
-        """Makes a user or an agent known.
+        """Add a user or an agent.
 
         Raises:
-            ConflictError: they are.
+            ConflictError: they exist.
         """
         parameters = {
             "tenant": checked_tenant(tenant),
             "id": checked_user(user),
             "kind": "agent" if agent else "user",
-            "name": checked_name(name),
+            "name": _checked_name(name),
         }
         if not (rows := await self._fetch("add_user", parameters)):
             raise _no_tenant(tenant)
@@ -192,14 +146,14 @@ class Directory:
         return User(*row)
 
     async def users(self, tenant: str) -> list[User]:
-        """The users of a tenant, by id."""
+        """Return the users of a tenant by id."""
         rows = await self._fetch("users", {"tenant": checked_tenant(tenant)})
         if not rows:
             await self._check_tenant(tenant)
         return [User(*row) for row in rows]
 
     async def disable_user(self, tenant: str, user: str, *, disabled: bool = True) -> User:
-        """Lets a user in no more, or again, by whatever token."""
+        """Reject all tokens of a user, or accept them again."""
         parameters = {"tenant": checked_tenant(tenant), "id": checked_user(user), "disabled": disabled}
         if not (rows := await self._fetch("disable_user", parameters)):
             raise _no_user(tenant, user)
@@ -214,28 +168,28 @@ class Directory:
         scopes: Iterable[Scope] = (Scope.READ, Scope.WRITE),
         lifetime: timedelta | None = None,
     ) -> NewKey:
-        """Makes a key.
+        """Add a key.
 
         Args:
-            name: what it is for, in lists; without a user also the actor of what it causes: ``key:NAME``.
-            user: who bears it; None: it acts for the whole tenant.
-            scopes: what it allows; at least one.
-            lifetime: after which it is refused; None: never.
+            name: what the key is for. Without a user it is also part of the actor of events: ``key:NAME``.
+            user: the bearer; None if the key acts for the whole tenant.
+            scopes: at least one.
+            lifetime: how long it is valid; None if it does not expire.
 
         Raises:
-            InputError: no scope, or a lifetime that is not above zero and at most a hundred years.
+            InputError: there is no scope, or the lifetime is not between zero and a hundred years.
         """
         allowed = sorted(set(scopes))
         if not allowed:
-            raise InputError("scopes: a key that allows nothing is of no use: give at least one")
-        if lifetime is not None and not timedelta(0) < lifetime <= LONGEST_LIFE:
-            raise InputError(f"the lifetime {lifetime} is none: give one above zero and of at most a hundred years")
-        key, token = StaticKey.made()
+            raise InputError("scopes: a key needs at least one: give read, write, audit, erase or admin")
+        if lifetime is not None and not timedelta(0) < lifetime <= MAX_LIFETIME:
+            raise InputError(f"lifetime: {lifetime} is not valid: give more than zero and at most a hundred years")
+        key, token = StaticKey.generate()
         parameters = {
             "id": key.id,
             "tenant": checked_tenant(tenant),
             "user": None if user is None else checked_user(user),
-            "name": checked_key_name(name),
+            "name": _checked_key_name(name),
             "hash": key.hash,
             "scopes": [scope.value for scope in allowed],
             "lifetime": lifetime,
@@ -248,24 +202,24 @@ class Directory:
         return NewKey(Key(*rows[0]), token)
 
     async def keys(self, tenant: str) -> list[Key]:
-        """The keys of a tenant, the oldest first."""
+        """Return the keys of a tenant, the oldest first."""
         rows = await self._fetch("keys", {"tenant": checked_tenant(tenant)})
         if not rows:
             await self._check_tenant(tenant)
         return [Key(*row) for row in rows]
 
     async def revoke_key(self, tenant: str, key: str) -> Key:
-        """Has a key refused for good: within a second, wherever it is used.
+        """Revoke a key permanently; that takes effect everywhere within a second.
 
         Args:
             key: its id.
 
         Raises:
-            InputError: it is the key itself, which is not repeated.
+            InputError: the key itself was given instead; the error does not repeat it.
         """
-        if (name := StaticKey.named(key)) is not None:
-            raise InputError(f"this is the key itself, secret and all: give its id alone, {name}")
-        parameters = {"tenant": checked_tenant(tenant), "id": checked_name(key)}
+        if (key_id := id_in_key(key)) is not None:
+            raise InputError(f"this is the key itself, with its secret: give its id alone, {key_id}")
+        parameters = {"tenant": checked_tenant(tenant), "id": _checked_name(key)}
         if not (rows := await self._fetch("revoke_key", parameters)):
             raise NotFound(
                 f"tenant {printable(tenant)} has no key {printable(key)}: eventstore keys list shows its keys"
@@ -273,29 +227,29 @@ class Directory:
         return Key(*rows[0])
 
     async def bind_login(self, tenant: str, login: str) -> None:
-        """Binds a login of the server to a tenant: it sees nothing else, whatever it sets.
+        """Bind a login of the server to a tenant: it sees nothing else, whatever it sets.
 
         Raises:
             NotFound: there is no such login or tenant.
             ConflictError: it sees every tenant anyway, as a superuser does.
         """
         await self._check_tenant(tenant)
-        await self._fetch("bind_login", {"tenant": checked_tenant(tenant), "login": checked_name(login)}, role=OWNER)
+        await self._fetch("bind_login", {"tenant": checked_tenant(tenant), "login": _checked_name(login)}, role=_OWNER)
 
     async def unbind_login(self, login: str) -> None:
-        """Takes the binding away.
+        """Remove the binding of a login.
 
         Raises:
             NotFound: there is none.
         """
-        if not (await self._fetch("unbind_login", {"login": checked_name(login)}, role=OWNER))[0][0]:
+        if not (await self._fetch("unbind_login", {"login": _checked_name(login)}, role=_OWNER))[0][0]:
             raise NotFound(
-                f"the login {printable(login)} is bound to no tenant: eventstore tenants logins shows those that are"
+                f"the login {printable(login)} is bound to no tenant: eventstore tenants logins lists those that are"
             )
 
     async def logins(self) -> list[BoundLogin]:
-        """The logins that are bound to a tenant, by name."""
-        return [BoundLogin(*row) for row in await self._fetch("logins", {}, role=OWNER)]
+        """Return the logins that are bound to a tenant, by name."""
+        return [BoundLogin(*row) for row in await self._fetch("logins", {}, role=_OWNER)]
 
     async def _check_tenant(self, tenant: str) -> None:
         if not (await self._fetch("has_tenant", {"tenant": checked_tenant(tenant)}))[0][0]:
@@ -308,18 +262,43 @@ class Directory:
                     cursor = await connection.execute(query("agent_manager.auth", name), parameters)
                     return await cursor.fetchall()
                 except (psycopg.errors.ForeignKeyViolation, psycopg.errors.UndefinedObject) as error:
-                    raise NotFound(_said(error)) from None
+                    raise NotFound(_message(error)) from None
                 except psycopg.errors.InvalidGrantOperation as error:
-                    raise ConflictError(_said(error)) from None
+                    raise ConflictError(_message(error)) from None
 
 
-def _said(error: psycopg.Error) -> str:
+def _message(error: psycopg.Error) -> str:
     return printable(": ".join(filter(None, (error.diag.message_primary, error.diag.message_hint))), 500)
 
 
 def _no_tenant(tenant: str) -> NotFound:
-    return NotFound(f"there is no tenant {printable(tenant)}: name another, or make it: eventstore tenants list, add")
+    return NotFound(
+        f"tenant {printable(tenant)} does not exist: eventstore tenants list shows all, eventstore tenants add adds one"
+    )
 
 
 def _no_user(tenant: str, user: str) -> NotFound:
-    return NotFound(f"tenant {printable(tenant)} has no user {printable(user)}: eventstore users add makes one")
+    return NotFound(f"tenant {printable(tenant)} has no user {printable(user)}: eventstore users add adds one")
+
+
+def checked_user(user: str) -> str:
+    """Return the id of a user.
+
+    Raises:
+        InvalidEvent: it is empty, too long, not storable, or could be mistaken for the actor of a key.
+    """
+    Caller("-", user)
+    if user.startswith(KEY_ACTOR):
+        raise InvalidEvent("user", f"{user!r} begins like the actor of a key: choose another id")
+    return user
+
+
+def _checked_name(name: str, longest: int = 255) -> str:
+    check_text(name, "name", longest=longest)
+    return name
+
+
+def _checked_key_name(name: str) -> str:
+    if not name:
+        raise InvalidEvent("name", "is empty: say what the key is for")
+    return _checked_name(name, longest=100)

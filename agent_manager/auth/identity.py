@@ -1,4 +1,4 @@
-"""The identity and scope of a caller, and the errors of authentication."""
+"""The identity and scopes of a caller, and the errors of authentication."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from enum import StrEnum
 from eventstore.errors import EventStoreError, ServerError
 from eventstore.scope import Caller
 
-# What can go wrong with a caller's identity
-
 
 class Unauthorized(EventStoreError):
-    """The token is not valid. It is one text whatever the reason, so that it teaches nothing to who tries tokens."""
+    """The token is not valid. The text is the same for every reason, so that it tells an attacker nothing."""
 
     def __init__(self) -> None:
-        super().__init__("the token is not valid: ask whoever gave it to you for another one")
+        super().__init__("the token is not valid: ask its issuer for another one")
 
 
 class KeysUnavailable(ServerError):
-    """The keys with which JWT are checked cannot be read now, so that no JWT can be told from a forged one."""
-
-
-# Who a caller is and what they may do: the outcome of looking at a token
+    """The keys that verify JWT cannot be read now, so that no JWT can be told from a forged one."""
 
 
 class Scope(StrEnum):
-    """What a token lets its bearer do. Each stands for itself: none includes another."""
+    """A permission of a token. None includes another."""
 
     READ = "read"
     WRITE = "write"
@@ -39,15 +34,15 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls.
+    """An authenticated caller.
 
     Attributes:
-        tenant: the caller's; nothing of another one is seen.
-        user: the user or agent; None for a key that belongs to no user, which acts for the whole tenant.
-        actor: what events say about who caused them: the user, or ``key:`` and the key's name.
-        scopes: what the token allows.
-        key: the id of the static key; None where a JWT was shown, or no token at all.
-        caller: on whose behalf to read and write: the user, or the whole tenant for an administrator.
+        tenant: the caller's tenant; data of other tenants is invisible.
+        user: the user or agent; None for a key without a user, which acts for the whole tenant.
+        actor: the actor of the events that the caller causes: the user, or ``key:`` and the key's name.
+        scopes: the permissions of the token.
+        key: the id of the static key; None if the token is a JWT, or if there is no token.
+        caller: the scope of reads and writes: the user, or the whole tenant for an administrator.
     """
 
     tenant: str
@@ -62,5 +57,5 @@ class Identity:
         object.__setattr__(self, "caller", caller)
 
     def may(self, scope: Scope) -> bool:
-        """Whether the token allows it."""
+        """Return whether the token has a scope."""
         return scope in self.scopes

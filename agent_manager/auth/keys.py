@@ -1,4 +1,4 @@
-"""Static keys: ``es_<id>_<secret>``. The id may be shown anywhere; the secret is shown once and kept as a hash."""
+"""Static keys: ``es_<id>_<secret>``. The id is public; the secret is shown once and stored as a hash."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import Self
 
 from pydantic import SecretStr
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_LENGTH = 12
 _SECRET_BYTES = 32
-_BEGINNING = re.compile(rf"es_([a-z0-9]{{{_ID_LENGTH}}})_")
-_SHAPE = re.compile(rf"es_([a-z0-9]{{{_ID_LENGTH}}})_([A-Za-z0-9_-]{{43}})")
+_PREFIX = re.compile(rf"es_([a-z0-9]{{{_ID_LENGTH}}})_")
+_KEY = re.compile(rf"es_([a-z0-9]{{{_ID_LENGTH}}})_([A-Za-z0-9_-]{{43}})")
 
 
 @dataclass(frozen=True, slots=True)
 class StaticKey:
-    """A static key as its bearer shows it.
+    """A static key without its secret.
 
     Attributes:
-        id: names it in lists and logs.
-        hash: SHA-256 of the secret, 32 bytes; all that is kept of it.
+        id: names the key in lists and logs.
+        hash: the SHA-256 of the secret.
     """
 
     id: str
     hash: bytes = field(repr=False)
 
     @classmethod
-    def made(cls) -> tuple[Self, SecretStr]:
-        """A new one, and its text, which is nowhere else."""
-        name = "".join(secrets.choice(_LETTERS) for _ in range(_ID_LENGTH))
+    def generate(cls) -> tuple[Self, SecretStr]:
+        """Return a new key, and its text, which is stored nowhere."""
+        key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         secret = secrets.token_urlsafe(_SECRET_BYTES)
-        return cls(name, _hash(secret)), SecretStr(f"es_{name}_{secret}")
+        return cls(key_id, _hash(secret)), SecretStr(f"es_{key_id}_{secret}")
 
     @classmethod
-    def shown(cls, token: SecretStr) -> Self | None:
-        """The one that a token is; None where it does not look like one."""
-        found = _SHAPE.fullmatch(token.get_secret_value())
-        return None if found is None else cls(found[1], _hash(found[2]))
+    def parse(cls, token: SecretStr) -> Self | None:
+        """Return the key in a token; None if the token does not have the form of a key."""
+        match = _KEY.fullmatch(token.get_secret_value())
+        return None if match is None else cls(match[1], _hash(match[2]))
 
-    @staticmethod
-    def named(text: str) -> str | None:
-        """The id in what begins like the text of a key, whole or cut; None where it does not."""
-        found = _BEGINNING.match(text)
-        return None if found is None else found[1]
-
-    def is_same(self, other: StaticKey) -> bool:
-        """Whether id and secret are the same, in the same time wherever they differ."""
+    def equals(self, other: StaticKey) -> bool:
+        """Return whether id and secret are the same, in a time that does not depend on where they differ."""
         same_id = secrets.compare_digest(self.id, other.id)
         return secrets.compare_digest(self.hash, other.hash) and same_id
+
+
+def id_in_key(text: str) -> str | None:
+    """Return the id in a text that begins like a key, complete or cut; None if it does not."""
+    match = _PREFIX.match(text)
+    return None if match is None else match[1]
 
 
 def _hash(secret: str) -> bytes:

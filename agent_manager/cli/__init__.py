@@ -1,4 +1,4 @@
-"""The command ``eventstore``."""
+"""The command line program ``eventstore``."""
 
 from agent_manager.cli.main import main
 

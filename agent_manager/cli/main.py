@@ -1,4 +1,4 @@
-"""The entry point: assembles the commands and prints errors in a line or two."""
+"""The entry point, which assembles the commands and prints errors in a line or two."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from typer.core import TyperGroup
 
 from eventstore.errors import EventStoreError
 
-# Which module has which commands; it is imported only when one of them is wanted, for some take a second
-
 MODULES = {
     "serve": ("up",),
     "project": ("project",),
@@ -29,11 +27,12 @@ MODULES = {
     "read_tables": ("rebuild", "verify", "parked", "retry"),
     "directory": ("tenants", "users", "keys"),
 }
-"""Of this package, with their commands, in the order in which the help lists them."""
+"""The modules of this package with their commands, in the order of the help. A module is imported when one of its
+commands is used, because some imports take a second."""
 
 
 def commands_of(module: str) -> dict[str, Any]:
-    """The commands that a module of this package adds, by name."""
+    """Return the commands that a module of this package adds, by name."""
     app = typer.Typer(rich_markup_mode=None)
     import_module(f"agent_manager.cli.{module}").add_to(app)
     group: Any = typer.main.get_group(app)
@@ -41,16 +40,16 @@ def commands_of(module: str) -> dict[str, Any]:
 
 
 class Commands(Mapping[str, Any]):
-    """All commands by name."""
+    """All commands by name, imported when they are used."""
 
     def __init__(self) -> None:
         self._modules = {name: module for module, names in MODULES.items() for name in names}
-        self._known: dict[str, Any] = {}
+        self._imported: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._known:
-            self._known |= commands_of(self._modules[name])
-        return self._known[name]
+        if name not in self._imported:
+            self._imported |= commands_of(self._modules[name])
+        return self._imported[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
@@ -67,33 +66,30 @@ class CommandGroup(TyperGroup):
         self.commands: Any = Commands()
 
 
-# The entry point: assembles the commands, and turns errors into a line or two and an exit code
-
 app = typer.Typer(
     name="eventstore",
     cls=CommandGroup,
     help="""Durable, event-sourced conversations, messages and tasks of A2A agents, in PostgreSQL.
 
-    Every change is an event in an append-only log; the tables conversations, messages and tasks are derived from it
-    by workers and can be rebuilt at any time.
+    Every change is an event in an append-only log. Workers derive the tables conversations, messages and tasks from
+    it; they can be rebuilt at any time.
 
-    A first round:
+    Getting started:
 
     \b
       eventstore up                   start everything, HTTP included; leave it running
-      eventstore import chats.jsonl   in another terminal: take in chat logs
+      eventstore import chats.jsonl   in another terminal: import chat logs
       eventstore conversations        list them
       eventstore messages ID          read one
-      eventstore history ID           its audit trail
+      eventstore history ID           show its audit trail
       eventstore stats                numbers by day, role, actor and status
       eventstore conversation ID --time 2026-01-31T09:30    as it was
 
-    The server is the one that DATABASE_URL names, or POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and
-    POSTGRES_PASSWORD, also from a file .env. With neither, an embedded PostgreSQL is started while it is needed; it
-    keeps its data in EVENTSTORE_DATA_DIR. EVENTSTORE_SCHEMA and EVENTSTORE_TENANT choose schema and tenant.
+    The server is configured by DATABASE_URL, or by POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and
+    POSTGRES_PASSWORD, in the environment or in a file .env. Without them, a command starts an embedded PostgreSQL and
+    stops it on exit; its data is in EVENTSTORE_DATA_DIR. EVENTSTORE_SCHEMA and EVENTSTORE_TENANT set schema and tenant.
 
-    Exit codes: 0 done, 1 an error said on standard error, 2 a command mistyped, 130 interrupted
-    (up, project and tail end so when they are told to stop: 0).
+    Exit codes: 0 success, 1 an error, printed to standard error, 2 wrong usage, 130 interrupted (up and project: 0).
     """,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -103,8 +99,8 @@ app = typer.Typer(
 
 
 @app.callback()
-def _nothing() -> None:
-    """Makes a group of the application, to which nothing is added here: its commands are those of its class."""
+def _callback() -> None:
+    """Make the application a group although no command is added to it here: CommandGroup has them."""
 
 
 def main() -> None:
@@ -115,33 +111,30 @@ def main() -> None:
 def run_program(program: typer.Typer, name: str) -> None:
     """Run a command-line program; print an expected error in a line and exit with its code."""
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
-    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings are raised as well
     _prepare_output()
     try:
         try:
             program(prog_name=name)
         finally:
-            sys.stdout.flush()  # here, where a reader that has left can be dealt with, and not when Python ends
+            sys.stdout.flush()  # here, where a closed pipe can be handled, and not when Python exits
     except EventStoreError as error:
         typer.echo(f"{name}: error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has left (head, less): there is nothing more to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
-        typer.echo(f"{name}: error: {error}: make room for the output, or write it elsewhere", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # the reader of the output has exited, such as head or less
+            typer.echo(f"{name}: error: {error}: free disk space, or write the output elsewhere", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush succeeds
         sys.exit(1)
 
 
 def _prepare_output() -> None:
-    """Lets no command fail over what its output can take: none at all, or not every character."""
+    """Keep commands from failing if standard output is closed, or cannot encode every character."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,29 +1,26 @@
-"""Options that commands share, pages, and opening the store."""
+"""Options that several commands share, and running the work of a command."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
+from collections.abc import Callable, Coroutine
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from agent_manager.cli.output import errors, print_json, print_table
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
-from eventstore.errors import InputError
-from projections import Page
-from projections.reading import WAIT_SECONDS
+from eventstore.errors import InputError, printable
 
-# Options that several commands share, and opening the store as they say
+T = TypeVar("T")
 
 DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Where the embedded server keeps its data (EVENTSTORE_DATA_DIR). Ignored where a server is named.",
+        help="Data directory of the embedded server (EVENTSTORE_DATA_DIR). Ignored if a server is configured.",
         show_default=False,
     ),
 ]
@@ -33,7 +30,7 @@ PgPort = Annotated[
         "--pg-port",
         min=1,
         max=65535,
-        help="Let the embedded server listen on this port of 127.0.0.1 too, with a password. Off by default.",
+        help="Let the embedded server also listen on this port of 127.0.0.1, with a password. Off by default.",
         show_default=False,
     ),
 ]
@@ -41,17 +38,27 @@ AllowSuperuser = Annotated[
     bool,
     typer.Option(
         "--allow-superuser",
-        help="Connect even as a superuser or a login with BYPASSRLS, for which row-level security does not hold "
+        help="Connect even as a superuser or a login with BYPASSRLS, which bypasses row-level security "
         "(EVENTSTORE_ALLOW_SUPERUSER).",
     ),
 ]
 Tenant = Annotated[
-    str | None, typer.Option("--tenant", help="Whose data (EVENTSTORE_TENANT; 'default').", show_default=False)
+    str | None, typer.Option("--tenant", help="The tenant (EVENTSTORE_TENANT; 'default').", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.", show_default=False)]
-ConversationId = Annotated[
-    str, typer.Argument(metavar="ID", help="A conversation's id, or the id that its client gave it.")
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="The most rows.", show_default=False)]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only from this time on, ISO 8601.", show_default=False),
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only before this time.", show_default=False)
+]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after", metavar="CURSOR", help="The page after the one that printed this cursor.", show_default=False
+    ),
 ]
 
 
@@ -62,99 +69,43 @@ def read_settings(
     *,
     allow_superuser: bool = False,
 ) -> ServerSettings:
-    """The settings of the environment, with what the command line says instead."""
-    given: dict[str, Any] = {
+    """Return the settings of the environment, overridden by options of the command line."""
+    options: dict[str, Any] = {
         "data_dir": data_dir,
         "tenant": tenant,
         "pg_port": pg_port,
         "allow_superuser": allow_superuser or None,
     }
-    return ServerSettings(**{name: value for name, value in given.items() if value is not None})
+    return ServerSettings(**{name: value for name, value in options.items() if value is not None})
 
 
-def run(work: Callable[[EventStore], Coroutine[Any, Any, None]], settings: Settings) -> None:
-    """Opens the store and does the work of a command with it."""
+def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings) -> T:
+    """Open the store, and return the result of the work of a command with it."""
 
-    async def with_store() -> None:
+    async def run_with_store() -> T:
         async with EventStore(settings) as store:
-            await work(store)
+            return await work(store)
 
-    asyncio.run(with_store())
-
-
-# Options of commands that show lists in pages, and printing a page
-
-Row = TypeVar("Row")
-
-SHOWN = 50
-"""Rows of a list of all conversations where no limit is said."""
-
-Newest = Annotated[bool | None, typer.Option("--newest/--oldest", help="Newest or oldest first.", show_default=False)]
-After = Annotated[
-    str | None,
-    typer.Option("--after", metavar="CURSOR", help="The page after the one that said this cursor.", show_default=False),
-]
-AsPage = Annotated[
-    bool, typer.Option("--page", help='Print JSON with the cursor of the next page: {"rows": […], "next": …}.')
-]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Only from this time on, ISO 8601.", show_default=False),
-]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only before this time.", show_default=False)
-]
-AtLeast = Annotated[
-    int | None,
-    typer.Option(
-        "--at-least",
-        metavar="POSITION",
-        min=0,
-        help="Wait until the workers have applied this position of the log.",
-        show_default=False,
-    ),
-]
-Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long --at-least waits at most.")
-]
-TIMEOUT = WAIT_SECONDS
+    return asyncio.run(run_with_store())
 
 
-def moment(text: str | None, option: str) -> datetime | None:
-    """The time that an option says; without a zone it is local time, as in the tables.
+def parse_time(text: str | None, option: str, zone: tzinfo | None = None) -> datetime | None:
+    """Return the time of an option; None if it was not given.
+
+    Args:
+        zone: the zone of a time without an offset; local time by default, as in the tables that are printed.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a time.
     """
     if text is None:
         return None
     try:
         time = datetime.fromisoformat(text.strip())
-        return time if time.tzinfo is not None else time.astimezone()
+        if time.tzinfo is not None:
+            return time
+        return time.astimezone() if zone is None else time.replace(tzinfo=zone)
     except (ValueError, OverflowError):
-        raise InputError(f"{option} {text}: is no time; write it like 2026-01-31T09:30:00Z or 2026-01-31") from None
-
-
-def print_page(
-    page: Page[Row],
-    *,
-    columns: Sequence[str],
-    cells: Callable[[Row], Sequence[Any]],
-    value: Callable[[Row], Any],
-    nothing: str,
-    as_json: bool,
-    as_page: bool,
-) -> None:
-    """Prints a page as a table, a list in JSON, or a list and a cursor in JSON.
-
-    With a table the cursor is said on standard error. A list alone does not say it: programs that
-    go on ask for a page.
-    """
-    if as_page:
-        print_json({"rows": [value(row) for row in page], "next": page.next})
-    elif as_json:
-        print_json([value(row) for row in page])
-    else:
-        print_table(columns, [cells(row) for row in page], nothing=nothing)
-        if page.next is not None:
-            errors.print(f"there is more: --after {page.next}", soft_wrap=True, markup=False)
+        raise InputError(
+            f"{option} {printable(text)}: is not a time: write it as 2026-01-31T09:30:00Z or 2026-01-31"
+        ) from None

@@ -1,14 +1,13 @@
-"""Printing: tables, JSON, charts."""
+"""Output of the commands: tables and charts for people, JSON for programs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from rich.cells import cell_len
@@ -16,66 +15,98 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from projections import Message, Task
+from projections import Message, Page, Task
 
-# Small charts out of characters, and durations in words
-
-_WIDTH = 24
-_EIGHTHS = " ▏▎▍▌▋▊▉"
-_UNITS = (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0))
-
-
-def bars(values: list[int]) -> list[str]:
-    """A bar for each value, the longest for the largest; none for zero, and at least a trace for anything else."""
-    most = max(values, default=0)
-    return [_bar(value / most) if value else "" for value in values]
-
-
-def _bar(share: float) -> str:
-    if "utf" not in (sys.stdout.encoding or "").lower():
-        return "#" * max(1, round(share * _WIDTH))
-    full, eighths = divmod(max(1, round(share * _WIDTH * 8)), 8)
-    return "█" * full + _EIGHTHS[eighths].strip()
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them, in the largest unit that there is one of; empty for None."""
-    if seconds is None:
-        return ""
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s" if seconds >= 0.1 or not seconds else f"{seconds * 1000:.1f} ms"
-
-
-# Printing: tables for people, JSON for programs
+Row = TypeVar("Row")
 
 errors = Console(stderr=True, highlight=False)
-"""Where progress and remarks go, so that standard output holds only what was asked for."""
+"""Standard error, for progress and remarks: standard output has the result alone."""
 
 _FREE_TEXT = ("name", "content", "description", "what changed")
 """Columns whose text may be folded to fit a terminal."""
-_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(127, 160)}  # JSON escapes the others by itself
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(127, 160)}  # json.dumps escapes the others
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
 def print_json(value: Any) -> None:
-    """Prints a value, or a list of dataclasses or dicts, as JSON."""
+    """Print a value, or a list of dataclasses or dicts, as JSON."""
     sys.stdout.write(_json(value, indent=2) + "\n")
 
 
 def print_json_line(value: Any) -> None:
-    """Prints a value as one line of JSON Lines, at once."""
+    """Print a value as one line of JSON Lines, immediately."""
     sys.stdout.write(_json(value, indent=None) + "\n")
     sys.stdout.flush()
 
 
+def _json(value: Any, *, indent: int | None) -> str:
+    # Escapes what the terminal cannot show, and control characters everywhere.
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    return json.dumps(value, indent=indent, default=_plain, ensure_ascii=ascii_only).translate(_JSON_CONTROLS)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return row_value(value)
+    if isinstance(value, date):  # datetime is a subclass
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def print_rows(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    cells: Callable[[Row], Sequence[Any]],
+    *,
+    nothing: str,
+    as_json: bool,
+) -> None:
+    """Print rows as JSON, or as a table of their cells."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(columns, map(cells, rows), nothing=nothing)
+
+
+def print_page(
+    page: Page[Row],
+    *,
+    columns: Sequence[str],
+    cells: Callable[[Row], Sequence[Any]],
+    value: Callable[[Row], Any],
+    nothing: str,
+    as_json: bool,
+    as_page: bool,
+) -> None:
+    """Print a page as a table, as a list in JSON, or as a list and a cursor in JSON.
+
+    With a table the cursor goes to standard error. A list has no place for it; programs that continue use pages.
+    """
+    if as_page:
+        print_json({"rows": [value(row) for row in page], "next": page.next})
+    elif as_json:
+        print_json([value(row) for row in page])
+    else:
+        print_table(columns, map(cells, page), nothing=nothing)
+        print_cursor(page.next)
+
+
+def print_cursor(cursor: str | None) -> None:
+    """Print the cursor of the next page, if there is one, to standard error."""
+    if cursor is not None:
+        errors.print(f"there is more: --after {cursor}", soft_wrap=True, markup=False)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
-    """Prints a table.
+    """Print a table.
 
     Args:
         columns: the headings; one that begins with ``>`` is aligned to the right.
-        nothing: what to say where there are no rows.
+        nothing: what to print to standard error if there are no rows.
     """
     headings = [column.lstrip(">") for column in columns]
     right = [column.startswith(">") for column in columns]
@@ -85,8 +116,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothin
     elif sys.stdout.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading, is_right in zip(headings, right, strict=True):
-            free = heading in _FREE_TEXT
-            table.add_column(heading, justify="right" if is_right else "left", no_wrap=not free, overflow="fold")
+            is_free = heading in _FREE_TEXT
+            table.add_column(heading, justify="right" if is_right else "left", no_wrap=not is_free, overflow="fold")
         for row in cells:
             table.add_row(*map(Text, row))
         Console(highlight=False).print(table)
@@ -95,7 +126,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothin
 
 
 def _print_aligned(lines: list[list[str]], right: list[bool]) -> None:
-    """Into a file or a pipe a row is a line: nothing is cut, and the last column is not padded."""
+    """Print a row per line for files and pipes: nothing is cut, and the last column is not padded."""
     lines = [[cell.replace("\n", "\\n") for cell in line] for line in lines]
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(right) - 1)] + [0]
     for line in lines:
@@ -106,14 +137,8 @@ def _print_aligned(lines: list[list[str]], right: list[bool]) -> None:
         sys.stdout.write("  ".join(padded) + "\n")
 
 
-def print_warnings(warnings: Iterable[str]) -> None:
-    """Print warnings to standard error, each in a line of its own."""
-    for warning in warnings:
-        errors.print(f"warning: {warning}", soft_wrap=True, markup=False)
-
-
 def text(cell: Any) -> str:
-    """A cell's text. Control characters are shown, not sent to the terminal."""
+    """Return the text of a cell, with control characters escaped."""
     if cell is None:
         return ""
     if isinstance(cell, datetime):
@@ -123,42 +148,30 @@ def text(cell: Any) -> str:
     return str(cell).translate(_CONTROLS)
 
 
-def _json(value: Any, *, indent: int | None) -> str:
-    # A terminal that cannot show all characters gets them escaped; and none gets control characters.
-    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    return json.dumps(value, indent=indent, default=_plain, ensure_ascii=ascii_only).translate(_JSON_CONTROLS)
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print each warning as a line to standard error."""
+    for warning in warnings:
+        errors.print(f"warning: {warning}", soft_wrap=True, markup=False)
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, date):  # or a datetime, which is one
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, UUID):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-# Rows of the read tables as the commands show them: in JSON, and in a table
+# Rows of the read tables, in JSON and in a table
 
 MESSAGE_COLUMNS = ("created", "role", "content")
 TASK_COLUMNS = ("id", "status", "description", ">artifacts", "updated")
 
 
 def row_value(row: Any) -> dict[str, Any]:
-    """A row as JSON shows it."""
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+    """Return the members of a row."""
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
 
 
 def message_value(message: Message) -> dict[str, Any]:
-    """A message as JSON shows it, and as it was sent."""
+    """Return the members of a message, and the message as it was sent."""
     return row_value(message) | {"sent": message.sent}
 
 
 def message_cells(message: Message) -> tuple[Any, ...]:
-    """A message in a table."""
+    """Return the cells of a message in a table."""
     calls = (message.extra or {}).get("tool_calls")
     shown = message.content or (
         f"tool calls: {json.dumps(calls, ensure_ascii=False)}" if calls else str(message.parts or message.extra or "")
@@ -167,5 +180,35 @@ def message_cells(message: Message) -> tuple[Any, ...]:
 
 
 def task_cells(task: Task) -> tuple[Any, ...]:
-    """A task in a table."""
+    """Return the cells of a task in a table."""
     return task.id, task.status, task.description, len(task.artifacts), task.updated_at
+
+
+# Charts and durations
+
+_BAR_WIDTH = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_UNITS = (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0))
+
+
+def bars(values: list[int]) -> list[str]:
+    """Return a bar for each value: the longest for the largest, an empty one for zero, a visible one for all others."""
+    largest = max(values, default=0)
+    return [_bar(value / largest) if value else "" for value in values]
+
+
+def _bar(fraction: float) -> str:
+    if "utf" not in (sys.stdout.encoding or "").lower():
+        return "#" * max(1, round(fraction * _BAR_WIDTH))
+    full, eighths = divmod(max(1, round(fraction * _BAR_WIDTH * 8)), 8)
+    return "█" * full + _EIGHTHS[eighths].strip()
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in the largest unit that it fills; empty for None."""
+    if seconds is None:
+        return ""
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 0.1 or not seconds else f"{seconds * 1000:.1f} ms"

@@ -1,4 +1,4 @@
-"""The command project, and running workers until a signal."""
+"""The command project, and running workers until a signal arrives."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from projections import Projection, Worker, load
 from projections.status import read_warnings
 
 RETRY_SECONDS = 1.0
-"""Between attempts to reach a server that is away."""
+"""The pause between attempts to reach the server."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command of this module."""
     app.command()(project)
 
 
 def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
-    """Run only the workers that keep the read tables up with the log. Ctrl-C stops them.
+    """Run only the workers, which keep the read tables up to date. Ctrl-C stops them.
 
-    Any number may run, on any machine that reaches the server.
+    Any number of workers may run, on any machine that reaches the server.
     """
-    asyncio.run(work(read_settings(data_dir, allow_superuser=allow_superuser), None))
+    asyncio.run(run_workers(read_settings(data_dir, allow_superuser=allow_superuser)))
 
 
-async def work(
+async def run_workers(
     settings: Settings,
-    describe: Callable[[EventStore, Sequence[Projection]], None] | None,
+    describe: Callable[[EventStore, Sequence[Projection]], None] | None = None,
     http: Callable[[EventStore], AbstractAsyncContextManager[None]] | None = None,
 ) -> None:
-    """Runs workers until a signal says to stop.
+    """Run workers until a signal arrives.
 
     Args:
-        describe: says what was started; None where only workers were.
-        http: serves beside them.
+        describe: prints what was started, and migrates the schema first; None to run workers alone, which wait for a
+            server that is unreachable.
+        http: serves HTTP meanwhile.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -66,13 +67,13 @@ async def work(
                 describe(store, projections)
             else:
                 names = ", ".join(projection.name for projection in projections)
-                say("Workers", f"{names} follow the log; Ctrl-C stops")
+                print_line("Workers", f"{names} follow the log; Ctrl-C stops")
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
                 print_warnings(await read_warnings(store))
             if http is not None:
                 await stack.enter_async_context(http(store))
             if describe is not None:
-                say("Stop", "Ctrl-C")
+                print_line("Stop", "Ctrl-C")
             await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
         await cancel_and_wait((worker, stopped))
         if not worker.cancelled() and (failure := worker.exception()) is not None:
@@ -83,33 +84,30 @@ async def work(
 
 
 async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
-    """Open the store.
+    """Open the store, and return whether it is open.
 
     Args:
-        waits: for a server that is away, until ``stop`` is set, saying so once.
-
-    Returns:
-        Whether the store is open.
+        waits: whether to wait for a server that is unreachable, until ``stop`` is set.
     """
-    has_told = False
+    is_reported = False
     while not stop.is_set():
         try:
             await store.open()
             return True
         except LoginRefused:
-            raise  # no time heals it
+            raise  # waiting does not help
         except (ServerUnreachable, ConnectionLost) as error:
             if not waits:
                 raise
-            if not has_told:
+            if not is_reported:
                 errors.print(f"waiting for the server: {error}", soft_wrap=True, markup=False)
-                has_told = True
+                is_reported = True
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
                 await stop.wait()
     return False
 
 
-def say(what: str, where: str) -> None:
-    """A line of what was started."""
-    typer.echo(f"{what:<11} {where}")
+def print_line(heading: str, text: str) -> None:
+    """Print a line about what was started."""
+    typer.echo(f"{heading:<11} {text}")

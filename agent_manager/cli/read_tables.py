@@ -8,7 +8,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import errors, print_json, print_table, text
+from agent_manager.cli.output import errors, print_json, print_rows, text
 from eventstore import EventStore
 from projections import RebuildProgress, load, named
 from projections import parked as read_parked
@@ -20,33 +20,35 @@ from projections.rebuild import JOBS
 from projections.verify import verify_members
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Of projections; all if left out.", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="Projections; all by default.", show_default=False),
 ]
 _SHOWN = 5
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Add the commands of this module."""
     for command in (rebuild, verify, parked, retry):
         app.command()(command)
 
 
 def rebuild(
     names: Names = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take back the tables that the last rebuild replaced.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=16, help="Connections that fill.")] = JOBS,
+    undo: Annotated[bool, typer.Option("--undo", help="Restore the tables that the last rebuild replaced.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=16, help="Connections that fill the tables.")] = JOBS,
     accept_differences: Annotated[
         bool,
         typer.Option(
-            "--accept-differences", help="Swap also where the projection is the same and its rows are not: a repair."
+            "--accept-differences",
+            help="Replace the tables even if the definition of the projection is unchanged and its rows differ.",
         ),
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Fill the read tables anew from the log, beside the present ones, and swap them.
+    """Rebuild the read tables from the log, next to the present ones, and swap them.
 
-    Everybody goes on reading and writing meanwhile. The new tables are compared with the present ones before they
-    take their place; those are kept for --undo. Interrupted, it resumes when it is typed again.
+    Reading and writing continue meanwhile. The new tables are compared with the present ones before they replace them;
+    the replaced tables are kept for --undo. After an interruption the same command resumes the rebuild.
     """
     settings = read_settings(data_dir)
     projections = named(names or [], load(settings.projections))
@@ -54,7 +56,7 @@ def rebuild(
     async def work(store: EventStore) -> None:
         if undo:
             await undo_rebuild(store, projections)
-            typer.echo(f"took back {', '.join(p.name for p in projections)}")
+            typer.echo(f"restored {', '.join(p.name for p in projections)}")
             return
         columns = (
             TextColumn("{task.description}"),
@@ -77,26 +79,24 @@ def rebuild(
                     rate=f"{speed:,.0f} events/s" if speed else "",
                 )
 
-            done = await rebuild_tables(
+            results = await rebuild_tables(
                 store, projections, jobs=jobs, accept_differences=accept_differences, on_progress=on_progress
             )
-        position = min((one.position for one in done), default=0)
+        position = min((result.position for result in results), default=0)
         typer.echo(f"rebuilt {', '.join(p.name for p in projections)} up to position {position}")
-        for one in done:
-            for difference in one.differences[:_SHOWN]:
-                errors.print(f"{one.projection}: changed: {difference}", soft_wrap=True, markup=False)
-            if len(one.differences) > _SHOWN:
-                errors.print(
-                    f"{one.projection}: and {len(one.differences) - _SHOWN} more conversations", soft_wrap=True
-                )
+        for result in results:
+            for difference in result.differences[:_SHOWN]:
+                errors.print(f"{result.projection}: changed: {difference}", soft_wrap=True, markup=False)
+            if (more := len(result.differences) - _SHOWN) > 0:
+                errors.print(f"{result.projection}: and {more} more conversations", soft_wrap=True)
 
     run(work, settings)
 
 
 def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Prove that the read tables, and who may see them, equal the log, or name the rows that do not.
+    """Verify that the read tables, and who may see them, equal the log, or list the rows that differ.
 
-    The log is replayed into temporary tables; nobody is stopped. Exits with 1 where there are differences.
+    The log is replayed into temporary tables; reading and writing continue. Exit code 1: there are differences.
     """
     settings = read_settings(data_dir)
     projections = named(names or [], load(settings.projections))
@@ -105,7 +105,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
             bars: dict[str, TaskID] = {p.name: progress.add_task(p.name, total=None) for p in projections}
-            found = await verify_tables(
+            results = await verify_tables(
                 store,
                 projections,
                 on_progress=lambda name, position, goal: progress.update(
@@ -113,57 +113,44 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
                 ),
             )
         if not names:
-            found.append(await verify_members(store))
+            results.append(await verify_members(store))
         if as_json:
-            print_json(found)
-        for one in found if not as_json else []:
-            if not one.differences:
-                typer.echo(f"{one.projection}: equal to the log up to position {one.position}")
+            print_json(results)
+        for result in results if not as_json else []:
+            if not result.differences:
+                typer.echo(f"{result.projection}: equal to the log up to position {result.position}")
                 continue
-            typer.echo(f"{one.projection}: {len(one.differences)} conversations differ from the log")
-            for difference in one.differences:
+            typer.echo(f"{result.projection}: {len(result.differences)} conversations differ from the log")
+            for difference in result.differences:
                 typer.echo(f"  {difference}")
-            for row in one.rows:
+            for row in result.rows:
                 typer.echo(text(f"  {'+' if row.is_expected else '-'} {row.table} {row.row}"))
-        if any(one.differences for one in found):
+        if any(result.differences for result in results):
             raise typer.Exit(1)
 
     run(work, settings)
 
 
 def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """List the conversations that a projection does not go on with, and why."""
+    """List the conversations that a projection has parked because their events could not be applied, and why."""
     settings = read_settings(data_dir)
-
-    async def work(store: EventStore) -> None:
-        rows = await read_parked(store, load(settings.projections))
-        if as_json:
-            print_json(rows)
-        else:
-            print_table(
-                ("projection", "conversation", ">version", ">position", "type", "error", "parked", ">tries"),
-                [
-                    (
-                        p.projection, p.conversation_id, p.version, p.position, p.event_type,
-                        f"{p.sqlstate} {p.error}", p.parked_at, p.tries,
-                    )
-                    for p in rows
-                ],
-                nothing="nothing is parked",
-            )  # fmt: skip
-
-    run(work, settings)
+    print_rows(
+        run(lambda store: read_parked(store, load(settings.projections)), settings),
+        ("projection", "conversation", ">version", ">position", "type", "error", "parked", ">tries"),
+        lambda row: (
+            row.projection, row.conversation_id, row.version, row.position, row.event_type,
+            f"{row.sqlstate} {row.error}", row.parked_at, row.tries,
+        ),
+        nothing="nothing is parked",
+        as_json=as_json,
+    )  # fmt: skip
 
 
 def retry(names: Names = None, data_dir: DataDir = None) -> None:
-    """Apply the events of parked conversations, after the cause is mended. Exits with 1 where some fail again."""
+    """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
     settings = read_settings(data_dir)
     projections = named(names or [], load(settings.projections))
-
-    async def work(store: EventStore) -> None:
-        done = await retry_parked(store, projections)
-        typer.echo(f"applied {done.applied}, still parked {done.parked}")
-        if done.parked:
-            raise typer.Exit(1)
-
-    run(work, settings)
+    result = run(lambda store: retry_parked(store, projections), settings)
+    typer.echo(f"applied {result.applied}, still parked {result.parked}")
+    if result.parked:
+        raise typer.Exit(1)

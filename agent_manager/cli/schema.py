@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from agent_manager.cli.imports import take_in
+from agent_manager.cli.imports import import_chat_logs
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import print_json, print_table, print_warnings
+from agent_manager.cli.output import print_rows, print_warnings
 from eventstore import EventStore
 from eventstore.database.server import Server
 
@@ -19,16 +19,16 @@ migrate = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Add the commands of this module."""
     app.add_typer(migrate, name="migrate")
     app.command()(seed)
 
 
 @migrate.command("up")
 def migrate_up(data_dir: DataDir = None) -> None:
-    """Apply the migrations that are missing. Creates the database and the schema if need be.
+    """Apply the migrations that are missing. Creates the database and the schema if they do not exist.
 
-    Warns if row-level security is not in force, or if the database lacks something that the migrations make.
+    Warns if row-level security is not in force, or if the database lacks something that the migrations create.
     """
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()
@@ -43,10 +43,10 @@ def migrate_up(data_dir: DataDir = None) -> None:
 
 @migrate.command("roles")
 def migrate_roles(data_dir: DataDir = None) -> None:
-    """Bring a database that was migrated or restored without its roles to full row-level security.
+    """Enable full row-level security in a database that was migrated or restored without its roles.
 
-    Applications may go on working; their connections as this login are ended once, and they connect again. The login
-    needs CREATEROLE, or the roles as docs/concepts/roles.md lists them. Doing it again changes nothing.
+    Applications may continue to work; their connections as this login are terminated once, and they connect again. The
+    login needs CREATEROLE, or the roles as docs/concepts/roles.md lists them. Repeating the command changes nothing.
     """
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()
@@ -59,18 +59,16 @@ def migrate_roles(data_dir: DataDir = None) -> None:
 @migrate.command("down")
 def migrate_down(
     data_dir: DataDir = None,
-    every: Annotated[bool, typer.Option("--all", help="Revert all of them, not only the latest.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Revert all migrations, not only the latest.")] = False,
     destroy_events: Annotated[
         bool,
-        typer.Option(
-            "--destroy-events", help="Also where that drops a log that holds events, or the tenants, users and keys."
-        ),
+        typer.Option("--destroy-events", help="Even if that drops a log with events, or the tenants, users and keys."),
     ] = False,
 ) -> None:
     """Revert the latest migration. Stop workers and applications first.
 
-    The read tables can be dropped and rebuilt at will; the log, and the directory of tenants, users and keys, cannot.
-    Reverting a migration that would drop either, with something in it, is refused unless you say --destroy-events.
+    The read tables can be dropped and rebuilt at any time; the log, and the directory of tenants, users and keys,
+    cannot. Reverting a migration that would drop one of these with its content requires --destroy-events.
     """
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()
@@ -92,25 +90,24 @@ def migrate_status(data_dir: DataDir = None, as_json: Json = False) -> None:
     with Server(read_settings(data_dir), migrate=False) as server:
         migrator = server.migrator()
         migrations, findings = migrator.status(), migrator.findings()
-    if as_json:
-        print_json(migrations)
-    else:
-        print_table(
-            ("version", "name", "applied"),
-            [(m.version, m.name, m.applied) for m in migrations],
-            nothing="no migrations",
-        )
+    print_rows(
+        migrations,
+        ("version", "name", "applied"),
+        lambda migration: (migration.version, migration.name, migration.applied),
+        nothing="no migrations",
+        as_json=as_json,
+    )
     print_warnings(findings)
 
 
 def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:
-    """Put in a small sample: two conversations, one with tool calls of which one is still open, one in Portuguese.
+    """Import a small sample: two conversations, one with tool calls, one in Portuguese.
 
-    Seeding again adds nothing.
+    Repeating the command adds nothing.
     """
 
     async def work(store: EventStore) -> None:
         with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
-            await take_in(store, [str(sample)], tenant=tenant, strict=True)
+            await import_chat_logs(store, [str(sample)], tenant=tenant, strict=True)
 
     run(work, read_settings(data_dir, tenant))

@@ -11,23 +11,23 @@ T = TypeVar("T")
 
 
 def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine, and cancels it on SIGINT or SIGTERM.
+    """Run a coroutine, and cancel it on SIGINT or SIGTERM.
 
-    An exception raised by a signal handler would come up wherever the loop happens to be, in any task of any library;
-    a cancellation reaches the work, at a place where it waits.
+    An exception that a signal handler raises would surface wherever the loop happens to be, in any task of any library;
+    a cancellation reaches the work at a place where it awaits something.
 
     Raises:
-        KeyboardInterrupt: it was ended by a signal, and has cleaned up.
+        KeyboardInterrupt: a signal ended it, and it has cleaned up.
     """
-    stopped = False
+    is_stopped = False
 
     async def stoppable() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
         def stop() -> None:
-            nonlocal stopped
-            stopped = True
+            nonlocal is_stopped
+            is_stopped = True
             task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,6 +37,6 @@ def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(stoppable())
     except asyncio.CancelledError:
-        if stopped:
+        if is_stopped:
             raise KeyboardInterrupt from None
         raise

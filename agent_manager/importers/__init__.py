@@ -1,11 +1,7 @@
-"""Importers: chat logs, google-adk, the A2A demo application, backups; and the way back.
+"""Imports of chat logs and of other stores, and the way back into memory.
 
-All ids are made from what stands in the file, so importing it again adds nothing, an interrupted import continues
-where it ended, and of a conversation that has grown only the new messages are added.
-
-Over: a backup of the source, then what is new of it into the log, then the proof that all of it is there. Each run
-takes only what is new, so an interrupted one is run again. Back: the backup and everything written since, as a file
-that an in-memory manager takes.
+The ids of imported events are derived from the source. So importing a source again adds only what is new, and an
+interrupted import continues.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from agent_manager.importers.chat_log_importer import (
     ImportStopped,
     import_files,
 )
-from agent_manager.importers.migration import migrate, migrate_from, take_over
+from agent_manager.importers.migration import import_backup, migrate, migrate_from
 from agent_manager.importers.restore import restore_into
 
 __all__ = [
@@ -27,9 +23,9 @@ __all__ = [
     "ImportProgress",
     "ImportReport",
     "ImportStopped",
+    "import_backup",
     "import_files",
     "migrate",
     "migrate_from",
     "restore_into",
-    "take_over",
 ]

@@ -1,7 +1,7 @@
-"""Rolling a migration back: stop, restore, verify, restart.
+"""Rollback of a migration: stop the application, restore, verify, start it again.
 
-It is rehearsed first, while the application still runs: what would go back is put together and verified, so that a
-reason not to go is found before anything is stopped. The store is only read.
+The rollback is rehearsed while the application still runs: the merged data is put together and verified, so that a
+reason not to roll back is found before anything is stopped. The store is only read.
 """
 
 from __future__ import annotations
@@ -14,45 +14,184 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
+from agent_manager.importers.comparison import Verification, list_lines
 from agent_manager.importers.latency_baseline import (
-    SLOWER,
-    SLOWER_MILLISECONDS,
-    Slowness,
+    MAX_RATIO,
+    MAX_SLOWDOWN_MS,
+    LatencyChange,
     baseline_path,
-    compared,
-    measured_again,
+    compare_latency,
+    measure_again,
     read_baseline,
 )
-from agent_manager.importers.migration import shown, verified_lines, verified_values
-from agent_manager.importers.restore import RESTORE, MergedSource, verify_merged, written_meanwhile
+from agent_manager.importers.migration import IN_STORE
+from agent_manager.importers.restore import RESTORE
 from agent_manager.importers.source import SourceUnreadable
-from agent_manager.importers.store_source import StoreSource
-from agent_manager.importers.verify import Verified, verify_backup, verify_served
+from agent_manager.importers.store_source import MergedSource, StoreSource
+from agent_manager.importers.verify import verify_backup, verify_merged, verify_served
 from eventstore import EventStore
 from eventstore.errors import InputError
 from eventstore.urls import show_url
 
-# Stopping and starting the application, by the commands that its operator gives
-
-_LOOK_SECONDS = 0.1
+LOG = "application.log"
+"""The file beside the restored data that takes the output of the started application."""
+_POLL_SECONDS = 0.1
 _STDERR = 2
 
 
 class CommandFailed(InputError):
-    """A command to stop or start the application failed."""
+    """A command that stops or starts the application failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """The commands that stop and start the application.
+
+    Attributes:
+        stop, start: shell commands; None if the operator does it by hand.
+        url: where the application answers when it has started; None if that is not checked.
+        seconds: how long each may take.
+    """
+
+    stop: str | None = None
+    start: str | None = None
+    url: str | None = None
+    seconds: float = 120.0
+
+
+@dataclass(slots=True)
+class RollbackReport:
+    """The result of a rollback.
+
+    Attributes:
+        backup: the backup that it began with.
+        restored: the file that the application's manager loads; None if the rehearsal found a reason not to roll back.
+        verified: the comparison of that file with the backup and the store.
+        served: the comparison of what the started application serves with that file; None if that was not checked.
+        started: whether the application was started.
+        hidden: how many conversations were deleted in the store, and stay deleted.
+        written_meanwhile: conversations that were written to although the application was to be stopped.
+        ignored: what was not applied of events in the log, and why; everything else is restored.
+    """
+
+    backup: Backup
+    restored: Backup | None
+    verified: Verification
+    served: Verification | None = None
+    started: bool = False
+    hidden: int = 0
+    written_meanwhile: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything was restored."""
+        is_served = self.served is None or not self.served.differences
+        return self.restored is not None and not self.verified.differences and is_served and not self.written_meanwhile
+
+    def values(self) -> Json:
+        """See :class:`Report`."""
+        restored = self.restored and {"file": str(self.restored.path), "sha256": self.restored.sha256}
+        return {
+            "clean": self.is_clean,
+            "backup": str(self.backup.path),
+            "restored": restored,
+            "verified": self.verified.values(),
+            "started": self.started,
+            "served": self.served and self.served.values(),
+            "hidden": self.hidden,
+            "written_meanwhile": self.written_meanwhile,
+            "ignored": self.ignored,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """See :class:`Report`."""
+        yield f"Backup      {self.backup.path}"
+        if self.restored is None:
+            yield "NOT DONE    nothing was stopped: the data to restore is not complete"
+        else:
+            yield f"Restored    {self.restored.path}"
+        yield from self.verified.lines("go back as they were")
+        if self.hidden:
+            yield f"Hidden      {self.hidden:,} conversation(s) were deleted in the store and stay deleted"
+        yield from list_lines("Ignored", self.ignored)
+        if self.written_meanwhile:
+            count = len(self.written_meanwhile)
+            yield f"NOT DONE    {count:,} conversation(s) were written to meanwhile: stop the application"
+            yield from list_lines("", self.written_meanwhile)
+        if self.served is not None:
+            yield from self.served.served_lines("as they went back")
+        if self.is_clean and self.restored is not None and not self.started:
+            yield f"Next        start the application with {RESTORE}={self.restored.path}"
+
+
+async def roll_back(
+    store: EventStore,
+    backup: Backup,
+    into: Path,
+    commands: Commands,
+    *,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> RollbackReport:
+    """Roll back to the backup, and everything that was written to the store since.
+
+    Args:
+        backup: a backup of the store's tenant.
+        into: the file that the application's manager loads (:func:`restore_into`).
+        on_step: called with a description of each step before it begins.
+
+    Raises:
+        BackupMismatch: the backup is of another tenant.
+        CommandFailed: the application could not be stopped (then nothing was done), or not be started.
+        SourceUnreadable: the started application does not serve the demo's endpoints.
+        OSError: the file cannot be written.
+    """
+    check_tenant(backup, store.tenant)
+    on_step("rehearsing")
+    with TemporaryDirectory(prefix="eventstore-") as folder:
+        rehearsal, _ = await _restore(store, backup, Path(folder) / f"rehearsal{SUFFIX}")
+        if not rehearsal.is_clean:
+            rehearsal.restored = None
+            return rehearsal
+    if commands.stop is not None:
+        on_step("stopping the application")
+        await run_command(commands.stop, commands.seconds)
+    on_step("restoring")
+    report, merged = await _restore(store, backup, into)
+    report.written_meanwhile = await merged.written_since()
+    if report.restored is None or not report.is_clean or commands.start is None:
+        return report
+    on_step("starting the application")
+    environment = {RESTORE: str(report.restored.path.absolute())}
+    await start_application(commands.start, environment, commands.url, commands.seconds, into.with_name(LOG))
+    report.started = True
+    if commands.url is not None:
+        on_step("verifying what it serves")
+        report.served = await verify_served(commands.url, report.restored)
+    return report
+
+
+async def _restore(store: EventStore, backup: Backup, into: Path) -> tuple[RollbackReport, MergedSource]:
+    """Write and verify the merged data."""
+    source = StoreSource(store, store.tenant)
+    merged = MergedSource(backup, source, store.tenant)
+    written = await write_backup(merged, into, store.tenant, backup.time_zone)
+    verified = await verify_merged(written, backup, source, merged)
+    report = RollbackReport(backup, written, verified, hidden=len(merged.hidden), ignored=merged.ignored)
+    return report, merged
 
 
 async def run_command(command: str, seconds: float) -> None:
-    """Runs a command of the shell to its end. What it says goes to standard error: the report stands on the other.
+    """Run a shell command to its end. Its output goes to standard error, because the report is on standard output.
 
     Raises:
         CommandFailed: it failed, or took longer.
     """
-    process = await _started(command, {}, _STDERR)
+    process = await _start_process(command, {}, _STDERR)
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
@@ -65,34 +204,35 @@ async def run_command(command: str, seconds: float) -> None:
 async def start_application(
     command: str, environment: dict[str, str], url: str | None, seconds: float, log: Path
 ) -> None:
-    """Runs a command that starts the application; it may go on running once the application answers at the URL.
+    """Run a shell command that starts the application; it may continue to run once the application answers.
 
     Args:
-        log: takes what it says. It outlives this command, and whoever reads this one's output waits for its end.
+        log: takes its output. The application outlives this process, and inherits no pipe that a caller reads to its
+            end.
 
     Raises:
         CommandFailed: it failed, or the application does not answer in time.
     """
     with append_private(log) as output:
-        process = await _started(command, environment, output.fileno())
+        process = await _start_process(command, environment, output.fileno())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.returncode:
-            why = f"{command!r} failed with exit code {process.returncode}"
-            raise CommandFailed(f"{why}: see {log}, and start the application yourself")
+            reason = f"{command!r} failed with exit code {process.returncode}"
+            raise CommandFailed(f"{reason}: see {log}, and start the application yourself")
         if url is None and process.returncode == 0:
             return
         if url is not None and await _answers(url):
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(process.wait()), _LOOK_SECONDS)
+            await asyncio.wait_for(asyncio.shield(process.wait()), _POLL_SECONDS)
         if process.returncode == 0:
-            await asyncio.sleep(_LOOK_SECONDS)
-    waited = "ended" if url is None else f"answered at {show_url(url)}"
-    raise CommandFailed(f"{command!r} has not {waited} within {seconds:g} seconds: see {log}")
+            await asyncio.sleep(_POLL_SECONDS)
+    expected = "ended" if url is None else f"answered at {show_url(url)}"
+    raise CommandFailed(f"{command!r} has not {expected} within {seconds:g} seconds: see {log}")
 
 
-async def _started(command: str, environment: dict[str, str], output: int) -> asyncio.subprocess.Process:
+async def _start_process(command: str, environment: dict[str, str], output: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_shell(
         command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -106,266 +246,106 @@ async def _started(command: str, environment: dict[str, str], output: int) -> as
 async def _answers(url: str) -> bool:
     try:
         async with EndpointSource(url) as application:
-            await application.ask("conversation/list")
+            await application.call("conversation/list")
     except SourceUnreadable:
         return False
     return True
 
 
-# The plan's criteria for the way back, as checks of what runs
+# The criteria of the migration plan for a rollback: lost data, slow operations, and one that people judge
 
-FOR_PEOPLE = "a critical bug that stays unsolved for 24 hours is the plan's third criterion: that is yours to judge"
+OPEN_CRITERION = "a critical bug that stays unsolved for 24 hours is the plan's third criterion: that is yours to judge"
 
 
 @dataclass(slots=True)
 class Criteria:
-    """What was found.
+    """The result of checking the criteria.
 
     Attributes:
-        stored: the store compared with the backup.
-        served: what the application serves compared with it; None where no URL was given.
-        slowness: each basic operation; empty where it could not be compared.
-        unmeasured: why not; empty where it could.
+        stored: the comparison of the store with the backup.
+        served: the comparison of what the application serves with the backup; None if no URL was given.
+        latency: the latency of each basic operation; empty if it could not be compared.
+        unmeasured: why latency could not be compared; empty if it could.
     """
 
     backup: Backup
-    stored: Verified
-    served: Verified | None = None
-    slowness: list[Slowness] = field(default_factory=list)
+    stored: Verification
+    served: Verification | None = None
+    latency: list[LatencyChange] = field(default_factory=list)
     unmeasured: str = ""
 
     @property
     def data_lost(self) -> bool:
-        """Whether something of the backup is no longer there."""
+        """Whether something of the backup is missing."""
         return bool(self.stored.differences or (self.served is not None and self.served.differences))
 
     @property
     def too_slow(self) -> bool:
-        """Whether a basic operation takes more than 50 % longer than before, and noticeably so."""
-        return any(one.is_met for one in self.slowness)
-
-    @property
-    def is_met(self) -> bool:
-        """Whether one of them is met: then the plan goes back."""
-        return self.data_lost or self.too_slow
+        """Whether a basic operation has become too slow."""
+        return any(change.is_too_slow for change in self.latency)
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is no reason to go back."""
-        return not self.is_met
+        """Whether there is no reason to roll back."""
+        return not self.data_lost and not self.too_slow
 
-    def values(self) -> dict[str, Any]:
-        """All of it as plain values."""
+    def values(self) -> Json:
+        """See :class:`Report`."""
         return {
-            "roll_back": self.is_met,
+            "roll_back": not self.is_clean,
             "backup": str(self.backup.path),
             "data_lost": self.data_lost,
-            "stored": verified_values(self.stored),
-            "served": None if self.served is None else verified_values(self.served),
+            "stored": self.stored.values(),
+            "served": self.served and self.served.values(),
             "too_slow": self.too_slow if not self.unmeasured else None,
-            "operations": [asdict(one) | {"ratio": round(one.ratio, 3)} for one in self.slowness],
+            "operations": [asdict(change) | {"ratio": round(change.ratio, 3)} for change in self.latency],
             "unmeasured": self.unmeasured or None,
         }
 
     def lines(self) -> Iterator[str]:
-        """All of it in words."""
+        """See :class:`Report`."""
         yield f"Backup      {self.backup.path}"
-        yield from verified_lines(self.stored)
-        if self.served is not None and self.served.differences:
-            yield f"NOT SERVED  {len(self.served.differing):,} conversations are served otherwise, or not at all"
-            yield from shown("            ", self.served.differences)
-        elif self.served is not None:
-            yield f"Served      all {self.served.conversations:,} conversations as they were"
-        for one in self.slowness:
-            word = "SLOWER" if one.is_met else "Speed"
-            yield f"{word:<11} {one.operation}: {one.now:.1f} ms, {one.before:.1f} ms before: {one.ratio:.2f} times"
+        yield from self.stored.lines(IN_STORE)
+        if self.served is not None:
+            yield from self.served.served_lines("as they were")
+        for change in self.latency:
+            heading = "SLOWER" if change.is_too_slow else "Speed"
+            times = f"{change.now:.1f} ms, {change.before:.1f} ms before: {change.ratio:.2f} times"
+            yield f"{heading:<11} {change.operation}: {times}"
         if self.unmeasured:
             yield f"Speed       not compared: {self.unmeasured}"
-        if self.is_met:
-            why = [word for word, met in (("data is lost", self.data_lost), ("it is too slow", self.too_slow)) if met]
-            yield f"ROLL BACK   {' and '.join(why)}"
-        else:
-            limit = f"{SLOWER:g} times what it took and {SLOWER_MILLISECONDS:g} ms more"
+        if self.is_clean:
+            limit = f"{MAX_RATIO:g} times what it took and {MAX_SLOWDOWN_MS:g} ms more"
             yield f"Stay        nothing is lost, and nothing takes more than {limit}"
-        yield f"            {FOR_PEOPLE}"
+        else:
+            reasons = ["data is lost"] * self.data_lost + ["it is too slow"] * self.too_slow
+            yield f"ROLL BACK   {' and '.join(reasons)}"
+        yield f"            {OPEN_CRITERION}"
 
 
-async def check_criteria(store: EventStore, tenant: str, backup: Backup, folder: Path, url: str | None) -> Criteria:
-    """Whether a criterion is met.
+async def check_criteria(store: EventStore, backup: Backup, folder: Path, url: str | None) -> Criteria:
+    """Check whether there is a reason to roll back.
 
     Args:
-        folder: of the backups, where the baseline lies.
-        url: of the application as it runs now; without it only what is stored is looked at.
+        folder: the folder of the backups, which holds the baseline.
+        url: the application's as it runs now; without it only the store is compared.
 
     Raises:
         SourceUnreadable: nothing answers at the URL.
     """
-    found = Criteria(backup, await verify_backup(store, tenant, backup))
+    criteria = Criteria(backup, await verify_backup(store, store.tenant, backup))
     if url is None:
-        found.unmeasured = "give the application's --url"
-        return found
-    found.served = await verify_served(url, backup, found.stored)
+        criteria.unmeasured = "give the application's --url"
+        return criteria
+    criteria.served = await verify_served(url, backup, criteria.stored)
     try:
-        baseline = read_baseline(folder, tenant, backup.source)
+        baseline = read_baseline(folder, store.tenant, backup.source)
     except BackupDamaged as error:
-        found.unmeasured = str(error)
-        return found
+        criteria.unmeasured = str(error)
+        return criteria
     if baseline is None:
-        found.unmeasured = (
-            f"{baseline_path(folder)} of tenant {tenant!r} is missing: it is recorded by import --from-url"
-        )
+        path = baseline_path(folder)
+        criteria.unmeasured = f"{path} of tenant {store.tenant!r} is missing: import --from-url records it"
     else:
-        found.slowness = compared(*await measured_again(baseline, url))
-    return found
-
-
-# The way back: stop, restore, verify, restart
-
-LOG = "application.log"
-"""Beside what goes back: what the command says that starts the application, and the application itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commands:
-    """How to stop and start the application.
-
-    Attributes:
-        stop, start: commands of the shell; None where the operator does it.
-        url: where it answers once it has started; None where nobody is to look.
-        seconds: how long either may take.
-    """
-
-    stop: str | None = None
-    start: str | None = None
-    url: str | None = None
-    seconds: float = 120.0
-
-
-@dataclass(slots=True)
-class RollbackReport:
-    """What the way back did.
-
-    Attributes:
-        backup: from which it went.
-        restored: what the application's manager takes; None where the rehearsal found a reason not to go.
-        verified: what goes back compared with the backup and the store.
-        served: what the started application serves compared with what went back; None where nobody looked.
-        started: whether it was started.
-        hidden: conversations that were deleted in the store and stay so.
-        meanwhile: conversations that somebody wrote to although the application was to be stopped.
-        ignored: what was not applied of events in the log, and why; all the rest goes back.
-    """
-
-    backup: Backup
-    restored: Backup | None
-    verified: Verified
-    served: Verified | None = None
-    started: bool = False
-    hidden: int = 0
-    meanwhile: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether everything went back."""
-        lost = self.served is not None and self.served.differences
-        return self.restored is not None and not self.verified.differences and not lost and not self.meanwhile
-
-    def values(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        return {
-            "clean": self.is_clean,
-            "backup": str(self.backup.path),
-            "restored": None
-            if self.restored is None
-            else {"file": str(self.restored.path), "sha256": self.restored.sha256},
-            "verified": verified_values(self.verified),
-            "started": self.started,
-            "served": None if self.served is None else verified_values(self.served),
-            "hidden": self.hidden,
-            "written_meanwhile": self.meanwhile,
-            "ignored": self.ignored,
-        }
-
-    def lines(self) -> Iterator[str]:
-        """All of it in words."""
-        yield f"Backup      {self.backup.path}"
-        if self.restored is None:
-            yield "NOT DONE    nothing was stopped: what would go back is not complete"
-        else:
-            yield f"Restored    {self.restored.path}"
-        yield from verified_lines(self.verified, "go back")
-        if self.hidden:
-            yield f"Hidden      {self.hidden:,} conversation(s) were deleted in the store and stay so"
-        yield from shown("Ignored     ", self.ignored)
-        if self.meanwhile:
-            yield f"NOT DONE    {len(self.meanwhile):,} conversation(s) were written to meanwhile: stop the application"
-            yield from shown("            ", self.meanwhile)
-        if self.served is not None and self.served.differences:
-            yield f"NOT SERVED  {len(self.served.differing):,} conversations are served otherwise, or not at all"
-            yield from shown("            ", self.served.differences)
-        elif self.served is not None:
-            yield f"Served      all {self.served.conversations:,} conversations as they went back"
-        if self.is_clean and self.restored is not None and not self.started:
-            yield f"Next        start the application with {RESTORE}={self.restored.path}"
-
-
-async def roll_back(
-    store: EventStore,
-    backup: Backup,
-    into: Path,
-    commands: Commands,
-    *,
-    tenant: str | None = None,
-    doing: Callable[[str], None] = lambda text: None,
-) -> RollbackReport:
-    """Go back.
-
-    Args:
-        backup: of the tenant.
-        into: where the file goes that the application's manager takes (:func:`restore_into`).
-        doing: told what comes next.
-
-    Raises:
-        BackupMismatch: the backup is of another tenant.
-        CommandFailed: the application could not be stopped (then nothing was done), or not be started.
-        SourceUnreadable: the started application does not serve the demo's endpoints.
-        OSError: the file cannot be written.
-    """
-    tenant = store.tenant if tenant is None else tenant
-    check_tenant(backup, tenant)
-    doing("rehearsing")
-    with TemporaryDirectory(prefix="eventstore-") as folder:
-        rehearsed = await _restored(store, tenant, backup, Path(folder) / f"rehearsal{SUFFIX}", rehearsal=True)
-        if not rehearsed.is_clean:
-            rehearsed.restored = None
-            return rehearsed
-    if commands.stop is not None:
-        doing("stopping the application")
-        await run_command(commands.stop, commands.seconds)
-    doing("restoring")
-    report = await _restored(store, tenant, backup, into)
-    if report.restored is None or not report.is_clean or commands.start is None:
-        return report
-    doing("starting the application")
-    environment = {RESTORE: str(report.restored.path.absolute())}
-    log = into.with_name(LOG)
-    await start_application(commands.start, environment, commands.url, commands.seconds, log)
-    report.started = True
-    if commands.url is not None:
-        doing("verifying what it serves")
-        report.served = await verify_served(commands.url, report.restored)
-    return report
-
-
-async def _restored(
-    store: EventStore, tenant: str, backup: Backup, into: Path, *, rehearsal: bool = False
-) -> RollbackReport:
-    source = StoreSource(store, tenant)
-    merging = MergedSource(backup, source, tenant)
-    written = await write_backup(merging, into, tenant, backup.time_zone)
-    verified = await verify_merged(written, backup, source, merging)
-    meanwhile = [] if rehearsal else await written_meanwhile(source, merging)
-    return RollbackReport(
-        backup, written, verified, hidden=len(merging.hidden), meanwhile=meanwhile, ignored=merging.ignored
-    )
+        criteria.latency = compare_latency(*await measure_again(baseline, url))
+    return criteria

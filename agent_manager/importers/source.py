@@ -1,137 +1,58 @@
-"""Sources of conversations: one format of plain JSON for all of them.
+"""The interface of a source of conversations, and the plain JSON in which all sources give them.
 
-A member that is null and one that is absent mean the same in both shapes of A2A, and servers write either. Inside what
-belongs to the sender (``data``, ``metadata``) a null is a value like any other, and stays.
+In both versions of A2A a member that is null and one that is absent mean the same, and servers write either. So the
+canonical form has no null members. In what belongs to the sender (``data``, ``metadata``) null is a value and is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
+from agent_manager.a2a import Json
 from eventstore.errors import InputError
-
-# A2A messages and tasks as plain JSON: what names them, and one form for what may be written in several
-
-Json: TypeAlias = dict[str, Any]
-
-
-def text_member(thing: Json, *names: str) -> str:
-    """The first of these members that is a text; empty where none is."""
-    return next((value for name in names if isinstance(value := thing.get(name), str)), "")
-
-
-def message_id(message: Json) -> str:
-    """The id of a message as its sender gave it; empty where it has none."""
-    return text_member(message, "messageId", "message_id")
-
-
-def context_id(thing: Json) -> str:
-    """The context of a message or task."""
-    return text_member(thing, "contextId", "context_id")
-
-
-def task_id_of(message: Json) -> str:
-    """The task that a message belongs to."""
-    return text_member(message, "taskId", "task_id")
-
-
-def canonical_message(message: Json) -> Json:
-    """The message without members that are null."""
-    return _with(_without_nulls(message), parts=_each(_part))
-
-
-def canonical_task(task: Json) -> Json:
-    """The task without members that are null, down to its messages and artifacts; protobuf leaves out an empty id."""
-    kept = {"id": ""} | _without_nulls(task)
-    return _with(kept, status=_status, history=_each(canonical_message), artifacts=_each(canonical_artifact))
-
-
-def canonical_artifact(artifact: Json) -> Json:
-    """The artifact without members that are null."""
-    return _with(_without_nulls(artifact), parts=_each(_part))
-
-
-def canonical_card(card: Any) -> Any:
-    """An agent's card without members that are null, at any depth: all of them are A2A's own."""
-    if isinstance(card, dict):
-        return {name: canonical_card(value) for name, value in card.items() if value is not None}
-    return [canonical_card(value) for value in card] if isinstance(card, list) else card
-
-
-def _without_nulls(value: Json) -> Json:
-    return {name: item for name, item in value.items() if item is not None}
-
-
-def _with(value: Json, **forms: Callable[[Any], Any]) -> Json:
-    return value | {name: form(value[name]) for name, form in forms.items() if name in value}
-
-
-def _each(form: Callable[[Json], Json]) -> Callable[[Any], Any]:
-    def each(values: Any) -> Any:
-        if not isinstance(values, list):
-            return values
-        return [form(value) if isinstance(value, dict) else value for value in values]
-
-    return each
-
-
-def _part(part: Json) -> Json:
-    return _with(_without_nulls(part), file=_file)
-
-
-def _file(file: Any) -> Any:
-    return _without_nulls(file) if isinstance(file, dict) else file
-
-
-def _status(status: Any) -> Any:
-    if not isinstance(status, dict):
-        return status
-    return _with(
-        _without_nulls(status), message=lambda said: canonical_message(said) if isinstance(said, dict) else said
-    )
-
-
-# Names of conversations that are longer than the tables take: kept whole in the metadata, and given back
-
-LONGEST_NAME = 255
-FULL_NAME = "name"
-"""Where in a conversation's metadata a name stands that is longer than the tables take."""
-
-
-def fitted(source: SourceConversation) -> tuple[str, Json | None]:
-    """Name and metadata of a conversation as the store can have them."""
-    if len(source.name) <= LONGEST_NAME:
-        return source.name, source.metadata
-    return source.name[:LONGEST_NAME], (source.metadata or {}) | {FULL_NAME: source.name}
-
-
-def full_name(name: str, metadata: Json | None) -> tuple[str, Json | None]:
-    """The way back: name and metadata as they were."""
-    whole = (metadata or {}).get(FULL_NAME)
-    if not isinstance(whole, str) or len(whole) <= LONGEST_NAME or whole[:LONGEST_NAME] != name:
-        return name, metadata
-    return whole, {key: value for key, value in (metadata or {}).items() if key != FULL_NAME} or None
-
-
-# Where conversations come from: every source gives them as plain JSON, in one shape
 
 
 class SourceUnreadable(InputError):
-    """A source of conversations cannot be reached, or is something else than it was taken for."""
+    """A source cannot be reached, or is not of the expected kind."""
+
+
+class Source(Protocol):
+    """A source of conversations.
+
+    Attributes:
+        name: a name to show to people.
+    """
+
+    name: str
+
+    def conversations(self) -> AsyncIterator[SourceConversation]:
+        """Yield all conversations in the order in which they began."""
+        ...
+
+    async def agents(self) -> list[Json]:
+        """Return the cards of the registered agents."""
+        ...
+
+    async def pending(self) -> int:
+        """Return the number of messages that await an answer."""
+        ...
+
+
+# The dataclasses below are the format of backups: renaming a field breaks the backups that exist.
 
 
 @dataclass(slots=True)
 class SourceMessage:
-    """A message.
+    """A message of a source.
 
     Attributes:
-        wire: as it is on the wire.
-        time: when it was sent, where the source knows.
-        fetched: which of its parts are files that the source had put aside and that were fetched back: such a file
-            has lost its name on the way.
+        wire: the message in the canonical form.
+        time: when it was sent; None if the source does not know.
+        fetched: the indexes of the parts whose files the source had stored separately and that were fetched. The source
+            does not know the names of these files any more.
     """
 
     wire: Json
@@ -141,7 +62,7 @@ class SourceMessage:
 
 @dataclass(slots=True)
 class SourceEvent:
-    """Something else that the source keeps of a conversation, under an id of its own."""
+    """Something of a conversation that is neither a message nor a task."""
 
     id: str
     type: str
@@ -151,16 +72,16 @@ class SourceEvent:
 
 @dataclass(slots=True)
 class SourceConversation:
-    """A conversation.
+    """A conversation of a source.
 
     Attributes:
-        id: as its client gave it.
-        metadata: what identifies it at its source besides the id; None if the id does.
-        created_at: when it began. If ``metadata`` is None, the earliest time that the source knows of it.
-        messages: oldest first.
-        tasks: as they are on the wire.
-        fetched_tasks: the places of tasks in which files stand that the source had put aside.
-        events: what is neither.
+        id: the id that its client gave it.
+        metadata: what else identifies it at its source; None if the id is enough.
+        created_at: when it began. If ``metadata`` is None, the earliest time that the source knows.
+        messages: the oldest first.
+        tasks: in the canonical form.
+        fetched_tasks: the indexes of the tasks in which a file was fetched that the source had stored separately.
+        events: what is neither a message nor a task.
     """
 
     id: str
@@ -174,35 +95,35 @@ class SourceConversation:
     events: list[SourceEvent] = field(default_factory=list)
 
     def to_json(self) -> Json:
-        """Plain JSON values."""
-        plain: Json = asdict(self)
-        for timed in (*plain["messages"], *plain["events"]):
-            timed["time"] = timed["time"] and timed["time"].isoformat()
-        plain["created_at"] = self.created_at and self.created_at.isoformat()
-        return plain
+        """Return the conversation as plain JSON values."""
+        value: Json = asdict(self)
+        for item in (*value["messages"], *value["events"]):
+            item["time"] = item["time"] and item["time"].isoformat()
+        value["created_at"] = self.created_at and self.created_at.isoformat()
+        return value
 
     @classmethod
-    def from_json(cls, plain: Json) -> SourceConversation:
-        """The same back."""
+    def from_json(cls, value: Json) -> SourceConversation:
+        """Return the conversation that :meth:`to_json` wrote."""
         return cls(**{
-            **plain,
-            "created_at": _moment(plain["created_at"]),
-            "messages": [SourceMessage(**{**one, "time": _moment(one["time"])}) for one in plain["messages"]],
-            "events": [SourceEvent(**{**one, "time": _moment(one["time"])}) for one in plain["events"]],
+            **value,
+            "created_at": _time(value["created_at"]),
+            "messages": [SourceMessage(**{**item, "time": _time(item["time"])}) for item in value["messages"]],
+            "events": [SourceEvent(**{**item, "time": _time(item["time"])}) for item in value["events"]],
         })  # fmt: skip
 
 
-def _moment(text: str | None) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that could not be had from a source, or not be stored.
+    """Something that a source did not give, or that the store did not accept.
 
     Attributes:
-        conversation: its id as given; empty where it is no conversation's.
-        place: in it.
+        conversation: the id that its client gave it; empty if the problem belongs to no conversation.
+        place: where in the conversation.
         reason: what is wrong, and what to do.
     """
 
@@ -211,44 +132,113 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        where = f"conversation {self.conversation!r}: " if self.conversation else ""
-        return f"{where}{self.place}: {self.reason}"
+        prefix = f"conversation {self.conversation!r}: " if self.conversation else ""
+        return f"{prefix}{self.place}: {self.reason}"
 
 
-CLOCKS_DIFFER = timedelta(minutes=5)
-"""By how much the clocks of two machines may differ. The offsets of time zones differ by a quarter of an hour."""
+CLOCK_DIFFERENCE = timedelta(minutes=5)
+"""How far the clocks of two machines may be apart. A wrong time zone shows: offsets differ by at least 15 minutes."""
 
 
-def misdated(conversation: SourceConversation, taken_at: datetime) -> Iterator[Problem]:
+def misdated_messages(conversation: SourceConversation, taken_at: datetime) -> Iterator[Problem]:
     """Yield the messages that are dated before their conversation began, or after the backup was taken."""
+    began_at = conversation.created_at
     for index, message in enumerate(conversation.messages):
         if message.time is None:
             continue
-        if message.time > taken_at + CLOCKS_DIFFER:
-            why = f"is dated {message.time}, in the future: the clock of its sender was wrong, or its time zone"
-            yield Problem(conversation.id, f"messages[{index}]", why)
-        elif conversation.created_at is not None and message.time < conversation.created_at - CLOCKS_DIFFER:
-            why = f"is dated {message.time}, before its conversation began ({conversation.created_at})"
-            yield Problem(conversation.id, f"messages[{index}]", why)
+        if message.time > taken_at + CLOCK_DIFFERENCE:
+            reason = f"is dated {message.time}, in the future: the clock of its sender was wrong, or its time zone"
+            yield Problem(conversation.id, f"messages[{index}]", reason)
+        elif began_at is not None and message.time < began_at - CLOCK_DIFFERENCE:
+            reason = f"is dated {message.time}, before its conversation began ({began_at})"
+            yield Problem(conversation.id, f"messages[{index}]", reason)
 
 
-class Source(Protocol):
-    """Gives conversations.
+# Members of A2A messages and tasks, which have other names in older versions
 
-    Attributes:
-        name: what it is, for people.
-    """
 
-    name: str
+def text_member(value: Json, *names: str) -> str:
+    """Return the first of these members that is a text; empty if none is."""
+    return next((member for name in names if isinstance(member := value.get(name), str)), "")
 
-    def conversations(self) -> AsyncIterator[SourceConversation]:
-        """All conversations, in the order in which they began."""
-        ...
 
-    async def agents(self) -> list[Json]:
-        """The cards of the registered agents."""
-        ...
+def message_id(message: Json) -> str:
+    """Return the id that the sender gave a message; empty if it has none."""
+    return text_member(message, "messageId", "message_id")
 
-    async def pending(self) -> int:
-        """How many messages are being answered just now."""
-        ...
+
+def context_id(value: Json) -> str:
+    """Return the id of the context of a message or task; empty if it has none."""
+    return text_member(value, "contextId", "context_id")
+
+
+def task_id_of(message: Json) -> str:
+    """Return the id of the task that a message belongs to; empty if it names none."""
+    return text_member(message, "taskId", "task_id")
+
+
+# The canonical form: without null members, at every place where A2A defines the members
+
+
+def canonical_message(message: Json) -> Json:
+    """Return a message in the canonical form."""
+    return _canonical(message, lists={"parts": _canonical_part})
+
+
+def canonical_task(task: Json) -> Json:
+    """Return a task in the canonical form; it has an id even if that is empty, which protobuf leaves out."""
+    lists = {"history": canonical_message, "artifacts": canonical_message}
+    return {"id": ""} | _canonical(task, objects={"status": _canonical_status}, lists=lists)
+
+
+def canonical_card(card: Any) -> Any:
+    """Return an agent's card in the canonical form: A2A defines its members at every depth."""
+    if isinstance(card, dict):
+        return {name: canonical_card(value) for name, value in card.items() if value is not None}
+    return [canonical_card(value) for value in card] if isinstance(card, list) else card
+
+
+def _canonical_part(part: Json) -> Json:
+    return _canonical(part, objects={"file": _canonical})
+
+
+def _canonical_status(status: Json) -> Json:
+    return _canonical(status, objects={"message": canonical_message})
+
+
+def _canonical(
+    value: Json,
+    objects: Mapping[str, Callable[[Json], Json]] | None = None,
+    lists: Mapping[str, Callable[[Json], Json]] | None = None,
+) -> Json:
+    """Return an object without null members, with the named members that are objects, or lists of them, converted."""
+    result = {name: member for name, member in value.items() if member is not None}
+    for name, convert in (objects or {}).items():
+        if isinstance(result.get(name), dict):
+            result[name] = convert(result[name])
+    for name, convert in (lists or {}).items():
+        if isinstance(result.get(name), list):
+            result[name] = [convert(item) if isinstance(item, dict) else item for item in result[name]]
+    return result
+
+
+# The tables take names of up to 255 characters. A longer one is kept whole in the metadata.
+
+_LONGEST_NAME = 255
+_FULL_NAME = "name"
+"""The member of a conversation's metadata that holds a name that is too long for the tables."""
+
+
+def stored_name(source: SourceConversation) -> tuple[str, Json | None]:
+    """Return name and metadata of a conversation as the store holds them."""
+    if len(source.name) <= _LONGEST_NAME:
+        return source.name, source.metadata
+    return source.name[:_LONGEST_NAME], (source.metadata or {}) | {_FULL_NAME: source.name}
+
+
+def original_name(name: str, metadata: Json | None) -> tuple[str, Json | None]:
+    """Return name and metadata of a conversation as they were before :func:`stored_name`."""
+    full_name = (metadata or {}).get(_FULL_NAME)
+    if not isinstance(full_name, str) or len(full_name) <= _LONGEST_NAME or full_name[:_LONGEST_NAME] != name:
+        return name, metadata
+    return full_name, {key: value for key, value in (metadata or {}).items() if key != _FULL_NAME} or None

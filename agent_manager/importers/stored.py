@@ -1,7 +1,7 @@
-"""A conversation and its tasks as the log has them.
+"""A conversation and its tasks as the log has them, and the events of the tasks of a source.
 
-The events are those that an agent's own words become (:mod:`agent_manager.agents.recorder`). Where a task would not
-come back from them as it was, as where two of its artifacts have one id, its ``extra`` holds the member as it is.
+The events of a task are those that the recorder makes of an agent's updates (:mod:`agent_manager.agents.recorder`). If
+a member of the task cannot be restored from them, such as two artifacts of one id, ``extra`` holds it as it is.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import TypeGuard, get_args
 from uuid import UUID
 
-from agent_manager.a2a import artifact_event
+from agent_manager.a2a import Json, artifact_event
 from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
 from agent_manager.agents.recorder import RecordedTask, Recording
 from agent_manager.conversation import ConversationFold, TaskEvent, TaskFold
-from agent_manager.importers.source import Json, canonical_task, text_member
+from agent_manager.importers.source import canonical_task, text_member
 from agent_manager.storage import PAGE, Log
 from eventstore import (
     ApplicationEvent,
@@ -33,78 +33,77 @@ from eventstore import (
 from eventstore.ids import own_given_id
 from eventstore.json_text import equal
 
-# Tasks of a source as events, and back: what A2A has a place for in its place, and nothing left out
-
-_PLACED = ("id", "status", "artifacts", "metadata")
+_MEMBERS_OF_EVENTS = ("id", "status", "artifacts", "metadata")
+"""Members of a task that events have a place for; all others are in ``extra``."""
 
 
 def is_task_event(data: EventData) -> TypeGuard[TaskEvent]:
-    """Whether an event is one of a task."""
+    """Return whether an event is one of a task."""
     return isinstance(data, get_args(TaskEvent))
 
 
 def folded(task_id: UUID, first: Event, events: Sequence[TaskEvent]) -> TaskFold:
-    """The task that its events make; ``first`` is the event in the log that the first of them stands in."""
+    """Return the task that its events make; ``first`` is the event of the log that holds the first of them."""
     fold = TaskFold(task_id, first)
     for data in events:
         fold.apply(first, data)
     return fold
 
 
-def begun(tenant: str, conversation_id: UUID, task_id: UUID, task: Json) -> list[TaskEvent]:
-    """The events of a task that the log does not have."""
+def new_task_events(tenant: str, conversation_id: UUID, task_id: UUID, task: Json) -> list[TaskEvent]:
+    """Return the events of a task that the log does not have."""
     given_id = text_member(task, "id")
-    recording = Recording(tenant, conversation_id)
-    seen = [event.data for event in recording.events_of(TaskSnapshot(task | {"id": given_id}))]
-    events = [data.model_copy(update={"task_id": task_id}) for data in seen if is_task_event(data)]
+    recorded = Recording(tenant, conversation_id).events_of(TaskSnapshot(task | {"id": given_id}))
+    events = [event.data.model_copy(update={"task_id": task_id}) for event in recorded if is_task_event(event.data)]
     first = events[0]
     assert isinstance(first, TaskCreated)
-    first = first.model_copy(update={"given_id": given_id if given_id != str(task_id) else None})
-    events[0] = first
-    if missing := _differing(task_id, events, task):
-        events[0] = first.model_copy(update={"extra": (first.extra or {}) | missing})
+    events[0] = first = first.model_copy(update={"given_id": given_id if given_id != str(task_id) else None})
+    if lost := _lost_members(task_id, events, task):
+        events[0] = first.model_copy(update={"extra": (first.extra or {}) | lost})
     return events
 
 
-def gone_on(
-    tenant: str, conversation_id: UUID, task_id: UUID, known: Sequence[TaskEvent], task: Json
+def further_task_events(
+    tenant: str, conversation_id: UUID, task_id: UUID, stored: Sequence[TaskEvent], task: Json
 ) -> list[TaskEvent]:
-    """The further events of a task that has changed at its source."""
-    fold = folded(task_id, _nowhere(), known)
-    before = canonical_task(fold.wire([]))
+    """Return the events that a stored task lacks because it has changed at its source."""
+    before = _task_of(task_id, stored)
     events: list[TaskEvent] = []
-    rest, known_rest = ({name: one[name] for name in one if name not in _PLACED} for one in (task, before))
-    if not equal([rest, task.get("metadata")], [known_rest, before.get("metadata")]):
+    extra, extra_before = (
+        {name: value for name, value in version.items() if name not in _MEMBERS_OF_EVENTS} for version in (task, before)
+    )
+    if not equal([extra, task.get("metadata")], [extra_before, before.get("metadata")]):
         metadata = task.get("metadata") if isinstance(task.get("metadata"), dict) else None
-        events.append(TaskDescribed(task_id=task_id, extra=rest, metadata=metadata))
+        events.append(TaskDescribed(task_id=task_id, extra=extra, metadata=metadata))
     status = task.get("status")
     if isinstance(status, dict) and not equal(status, before.get("status")):
         given_id = text_member(task, "id")
         recording = Recording(tenant, conversation_id, known_task={given_id: RecordedTask()}.get)
-        said = [event.data for event in recording.events_of(StatusUpdate(given_id, None, status))]
-        events += [data.model_copy(update={"task_id": task_id}) for data in said if is_task_event(data)]
-    artifacts, known_artifacts = task.get("artifacts"), before.get("artifacts") or []
+        recorded = [event.data for event in recording.events_of(StatusUpdate(given_id, None, status))]
+        events += [data.model_copy(update={"task_id": task_id}) for data in recorded if is_task_event(data)]
+    artifacts, artifacts_before = task.get("artifacts"), before.get("artifacts") or []
     events += [
         artifact_event(task_id, artifact, append=False, last_chunk=True)
         for artifact in (artifacts if isinstance(artifacts, list) else [])
-        if isinstance(artifact, dict) and not any(equal(artifact, one) for one in known_artifacts)
+        if isinstance(artifact, dict) and not any(equal(artifact, known) for known in artifacts_before)
     ]
-    if missing := _differing(task_id, [*known, *events], task):
-        events.append(TaskDescribed(task_id=task_id, extra=rest | missing))
+    if lost := _lost_members(task_id, [*stored, *events], task):
+        events.append(TaskDescribed(task_id=task_id, extra=extra | lost))
     return events
 
 
-def _differing(task_id: UUID, events: Sequence[TaskEvent], task: Json) -> Json:
-    """The members that would not come back as they are; None for one that would come back and is not there."""
-    back = canonical_task(folded(task_id, _nowhere(), events).wire([]))
-    names = (task.keys() | back.keys()) - {"id"}
-    return {name: task.get(name) for name in names if not equal(task.get(name), back.get(name))}
+def _lost_members(task_id: UUID, events: Sequence[TaskEvent], task: Json) -> Json:
+    """Return the members that the events do not restore; None for a member that they would add."""
+    restored = _task_of(task_id, events)
+    names = (task.keys() | restored.keys()) - {"id"}
+    return {name: task.get(name) for name in names if not equal(task.get(name), restored.get(name))}
 
 
-def _nowhere() -> Event:
-    """An event of no log, for a task that is only tried."""
-    nobody = UUID(int=0)
-    return Event(0, datetime.now(UTC), 0, 1, nobody, nobody, "", "task.created", "", {}, {}, None, b"")
+def _task_of(task_id: UUID, events: Sequence[TaskEvent]) -> Json:
+    """Return the task that its events make, in the canonical form, although no log holds them."""
+    nil = UUID(int=0)
+    event = Event(0, datetime.now(UTC), 0, 1, nil, nil, "", "task.created", "", {}, {}, None, b"")
+    return canonical_task(folded(task_id, event, events).wire([]))
 
 
 # A conversation as the log has it, and which of it the store's own users have changed since it was taken over

@@ -1,159 +1,132 @@
-"""Verifying that the store, or a running application, has all that a backup has.
+"""Verification that the store, or a running application, has everything that a backup has.
 
-Messages and conversations are read from the read tables, as the application reads them, tasks and agents from the log.
-What the store's own users have changed since it was taken over (a name, an archiving, a task that went on) is not a
-difference, nor is what became of a conversation that they deleted. A message never changes, so each must be there as it
-was, in its order.
+Messages and conversations are read from the read tables, as the application reads them; tasks and agents from the log.
+What users of the store have changed since the import (a name, an archived conversation, a task that continued) is not a
+difference, and neither is what happened to a conversation that they deleted. Messages never change: each must be there
+as it was, in its order.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Any
 
 from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, EndpointSource
 from agent_manager.importers.backup import Backup
 from agent_manager.importers.backup_loader import missing_agents, stored_agents
-from agent_manager.importers.comparison import MISSING, Changed, Difference, contained, differing
+from agent_manager.importers.comparison import MISSING, LocalChanges, Verification, differences
 from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.store_source import changed_since, exported
-from agent_manager.importers.stored import StoredMessage, read_stored
+from agent_manager.importers.store_source import MergedSource, StoreSource, exported, local_changes
+from agent_manager.importers.stored import Stored, StoredMessage, read_stored
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.concurrency import gather_or_raise
 from eventstore.errors import InputError, NotFound
 from projections import Reader, catch_up
 
-# Whether the store holds what a backup holds: every conversation, message and task compared, member by member
 
-_AT_ONCE = 8
-
-
-@dataclass(slots=True)
-class Verified:
-    """What was compared.
-
-    Attributes:
-        conversations, messages, tasks: that were looked for.
-        differences: what is not there, or not as it was.
-        changed: what the store's own users have changed since, by conversation.
-        hidden: conversations that they have deleted.
-    """
-
-    conversations: int = 0
-    messages: int = 0
-    tasks: int = 0
-    differences: list[Difference] = field(default_factory=list)
-    changed: dict[str, Changed] = field(default_factory=dict)
-    hidden: set[str] = field(default_factory=set)
-
-    @property
-    def differing(self) -> list[str]:
-        """The conversations that differ, each once."""
-        return list(dict.fromkeys(one.conversation for one in self.differences))
-
-
-async def verify_backup(store: EventStore, tenant: str, backup: Backup) -> Verified:
-    """Compares a backup with the store, whose read tables are brought up first."""
+async def verify_backup(store: EventStore, tenant: str, backup: Backup) -> Verification:
+    """Compare a backup with the store, after bringing the read tables up to date."""
     await catch_up(store)
     reader = Reader(store, tenant)
-    verified = Verified()
+    result = Verification()
     agents = await stored_agents(ServerLog(store, tenant))
     for url, card in missing_agents(backup.agents, agents).items():
-        verified.differences += differing("", f"agents[{url!r}]", card, agents.cards.get(url, MISSING))
-    group: list[SourceConversation] = []
-    for conversation in backup.read():
-        group.append(conversation)
-        if len(group) == _AT_ONCE:
-            await _group(reader, group, verified)
-            group = []
-    await _group(reader, group, verified)
-    return verified
+        result.differences += differences("", f"agents[{url!r}]", card, agents.cards.get(url, MISSING))
+    for batch in backup.read_batches():
+        found = await gather_or_raise(_read(reader, conversation) for conversation in batch)
+        for conversation, stored in zip(batch, found, strict=True):
+            result.count(conversation)
+            if stored is None:
+                result.compare(conversation, None)
+            elif stored.is_deleted:
+                result.hidden.add(conversation.id)
+            else:
+                changes = local_changes(stored)
+                result.compare(conversation, exported(stored), changes)
+                if changes:
+                    result.changed[conversation.id] = changes
+    return result
 
 
-async def _group(reader: Reader, group: list[SourceConversation], verified: Verified) -> None:
-    found = await gather_or_raise(_one(reader, conversation, verified) for conversation in group)
-    for source, differences in zip(group, found, strict=True):
-        verified.conversations += 1
-        verified.messages += len(source.messages)
-        verified.tasks += len(source.tasks)
-        verified.differences += differences
-
-
-async def _one(reader: Reader, source: SourceConversation, verified: Verified) -> list[Difference]:
+async def _read(reader: Reader, source: SourceConversation) -> Stored | None:
+    """Return a conversation with messages and members from the read tables and the rest from the log."""
     try:
         conversation_id = conversation_uuid(reader.tenant, source.id)
         row = await reader.conversation(conversation_id)
     except (NotFound, InputError):
-        return [Difference(source.id, "conversation", "is there", MISSING)]
+        return None
     stored = await read_stored(ServerLog(reader.store, reader.tenant), conversation_id)
-    if stored.is_deleted:
-        verified.hidden.add(source.id)
-        return []
-    changed = changed_since(stored)
-    stored.given_id, stored.name, stored.metadata = row.given_id or str(row.id), row.name, row.metadata
-    stored.is_active = row.is_active
-    known = {message.event_id: message.time for message in stored.messages}
-    stored.messages = [
-        StoredMessage(read.id, read.sent, read.created_at if known.get(read.id) else None)
-        for read in await reader.messages(conversation_id)
-    ]
-    differences = list(contained(source, exported(stored), changed))
-    if source.id != stored.given_id:
-        differences.append(Difference(source.id, "id", source.id, stored.given_id))
-    if changed:
-        verified.changed[source.id] = changed
-    return differences
+    if not stored.is_deleted:
+        stored.given_id, stored.name, stored.metadata = row.given_id or str(row.id), row.name, row.metadata
+        stored.is_active = row.is_active
+        times = {message.event_id: message.time for message in stored.messages}
+        stored.messages = [
+            StoredMessage(message.id, message.sent, message.created_at if times.get(message.id) else None)
+            for message in await reader.messages(conversation_id)
+        ]
+    return stored
 
 
-# Whether a running application serves what it should: compared over its endpoints
-
-
-async def verify_served(url: str, backup: Backup, stored: Verified | None = None) -> Verified:
-    """Compares what an application serves with a backup.
+async def verify_served(url: str, backup: Backup, stored: Verification | None = None) -> Verification:
+    """Compare what an application serves with a backup.
 
     Args:
-        stored: what was found of the store that it serves from: what was changed or deleted there may be otherwise,
-            and it may have named the conversations. None where it serves what stands in the backup.
+        stored: the comparison of the store that it serves from. What was changed or deleted there may differ, and the
+            store may have named the conversations. None if the application serves what is in the backup.
 
     Raises:
-        SourceUnreadable: nothing answers, or something else does.
+        SourceUnreadable: nothing answers, or another kind of server.
     """
-    verified = Verified()
+    result = Verification()
     async with EndpointSource(url) as application:
-        served = {one.id: _with_kinds(one) async for one in application.conversations()}
+        served = {found.id: _with_kinds(found) async for found in application.conversations()}
     for conversation in backup.read():
         if stored is not None and conversation.id in stored.hidden:
             continue
-        verified.conversations += 1
-        verified.messages += len(conversation.messages)
-        verified.tasks += len(conversation.tasks)
+        result.count(conversation)
         found = served.get(conversation.id)
-        if found is not None:
-            _with_kinds(conversation).metadata, conversation.events = None, []  # the endpoints have no place for them
-            if conversation.id == WITHOUT_CONTEXT:
-                conversation.messages = []
-            verified.differences += contained(conversation, found, _changed(conversation.id, stored))
-        elif conversation.id != WITHOUT_CONTEXT:
-            verified.differences.append(Difference(conversation.id, "conversation", "is there", MISSING))
-    return verified
-
-
-def _changed(conversation: str, stored: Verified | None) -> Changed:
-    if stored is None:
-        return Changed()
-    changed = stored.changed.get(conversation, Changed())
-    return Changed(changed.fields | {"name"}, changed.tasks)
+        if conversation.id == WITHOUT_CONTEXT:
+            conversation.messages = []
+            if found is None:
+                continue
+        conversation.metadata, conversation.events = None, []  # the endpoints do not give them
+        changes = LocalChanges()
+        if stored is not None:
+            since_import = stored.changed.get(conversation.id, changes)
+            changes = LocalChanges(since_import.fields | {"name"}, since_import.tasks)
+        result.compare(_with_kinds(conversation), found, changes)
+    return result
 
 
 def _with_kinds(conversation: SourceConversation) -> SourceConversation:
-    """The same with every message and task saying that it is one, as an application's classes do by themselves."""
-    for message in conversation.messages:
-        message.wire.setdefault("kind", "message")
+    """Give every message and task its ``kind``, which the classes of an application add on their own."""
+    messages: list[Any] = [message.wire for message in conversation.messages]
     for task in conversation.tasks:
         task.setdefault("kind", "task")
         status = task.get("status")
-        said = status.get("message") if isinstance(status, dict) else None
-        for one in (said, *(task.get("history") or ())):
-            if isinstance(one, dict):
-                one.setdefault("kind", "message")
+        messages += [status.get("message") if isinstance(status, dict) else None, *(task.get("history") or ())]
+    for message in messages:
+        if isinstance(message, dict):
+            message.setdefault("kind", "message")
     return conversation
+
+
+async def verify_merged(restored: Backup, backup: Backup, store: StoreSource, merged: MergedSource) -> Verification:
+    """Check that a merged backup holds all of the backup, and all of the store as it was when it was read."""
+    result = Verification()
+    conversations = {conversation.id: conversation for conversation in restored.read()}
+    for conversation in conversations.values():
+        result.count(conversation)
+    changes: dict[str, LocalChanges] = {}
+    for conversation_id, version in merged.versions.items():
+        stored = await store.stored(conversation_id, version)
+        if stored.version and not stored.is_deleted:
+            changes[stored.given_id] = local_changes(stored)
+            result.compare(exported(stored), conversations.get(stored.given_id))
+    for conversation in backup.read():
+        if conversation.id not in merged.hidden:
+            since_import = changes.get(conversation.id, LocalChanges())
+            result.compare(conversation, conversations.get(conversation.id), since_import)
+            if since_import:
+                result.changed[conversation.id] = since_import
+    return result

@@ -1,4 +1,4 @@
-"""The threat model names what holds each of its claims; what it names must be there."""
+"""The tests and objects that the threat model names exist."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
--- name: admitted
--- Those of the named users who are let in: of a tenant that is known and not suspended, and not disabled themselves.
-SELECT asked.tenant_id, asked.user_id
-  FROM unnest(%(tenants)s::text[], %(users)s::text[]) AS asked (tenant_id, user_id)
-  JOIN identity_tenants t ON t.id = asked.tenant_id
-  LEFT JOIN identity_users u ON u.tenant_id = asked.tenant_id AND u.id = asked.user_id
+-- name: admitted_users
+-- The users who may call: their tenant is known and not suspended, and they are not disabled.
+SELECT c.tenant_id, c.user_id
+  FROM unnest(%(tenants)s::text[], %(users)s::text[]) AS c (tenant_id, user_id)
+  JOIN identity_tenants t ON t.id = c.tenant_id
+  LEFT JOIN identity_users u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
  WHERE t.suspended_at IS NULL
    AND u.disabled_at IS NULL
 
--- name: bearers
--- The keys of these secrets that let somebody in now; what is missing here is refused, whatever the reason.
+-- name: keys_by_hash
+-- The keys with these hashes that are valid now. A key without a row is rejected, whatever the reason.
 SELECT k.hash, k.id, k.tenant_id, k.user_id, k.name, k.scopes,
        extract(epoch FROM k.expires_at - now())::float8 AS seconds_left
   FROM identity_keys k
@@ -20,8 +20,8 @@ SELECT k.hash, k.id, k.tenant_id, k.user_id, k.name, k.scopes,
    AND t.suspended_at IS NULL
    AND u.disabled_at IS NULL
 
--- name: note_uses
--- A row that is locked is being noted by somebody else. In order of id, so that nobody waits for anybody in a circle.
+-- name: record_uses
+-- Another process records the use of a key whose row is locked. Rows are locked in order of id, to avoid deadlocks.
 UPDATE identity_keys
    SET last_used_at = now()
  WHERE id IN (

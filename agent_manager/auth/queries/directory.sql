@@ -10,7 +10,7 @@ VALUES (%(id)s, %(name)s)
 RETURNING id, name, created_at, suspended_at
 
 -- name: add_user
--- No row: there is no such tenant. A row with is_new false: there was such a user, who stays as they were.
+-- Returns no row if the tenant does not exist, and a row with is_new false if the user exists; that user is unchanged.
 WITH tenant AS (
     SELECT id
       FROM identity_tenants
@@ -66,7 +66,7 @@ UPDATE identity_keys
 RETURNING id, tenant_id, user_id, name, scopes, created_at, expires_at, revoked_at, last_used_at, 'revoked' AS state
 
 -- name: suspend_tenant
--- Suspending again leaves the time since when it is.
+-- Suspending a suspended tenant keeps the time of the first suspension.
 UPDATE identity_tenants
    SET suspended_at = CASE WHEN %(suspended)s THEN coalesce(suspended_at, now()) END
  WHERE id = %(id)s

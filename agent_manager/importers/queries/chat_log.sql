@@ -1,6 +1,6 @@
 -- name: first_events
--- How these conversations begin in the log, those that it holds: their first event; the message that follows it, if one
--- does; and whether the message that the given line begins with is there.
+-- The beginnings of those of these conversations that the log holds: the first event, the second event if it is a
+-- message, and whether the log has the first message of the line.
 SELECT c.conversation_id, e.id, m.id,
        EXISTS (
            SELECT

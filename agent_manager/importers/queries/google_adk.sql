@@ -1,10 +1,10 @@
 -- name: app_states
--- What all sessions of an application share.
+-- The state that all sessions of an application share.
 SELECT app_name, state
   FROM app_states
 
 -- name: columns_postgresql
--- The columns of google-adk's tables that the connection sees.
+-- The columns of google-adk's tables in the connection's search path.
 SELECT c.relname AS table_name, a.attname AS column_name
   FROM pg_class c
   JOIN pg_attribute a ON a.attrelid = c.oid
@@ -23,7 +23,7 @@ SELECT t.name AS table_name, c.name AS column_name
    AND t.name IN ('sessions', 'events', 'app_states', 'user_states')
 
 -- name: events
--- The events of a session. Which columns there are depends on the version of google-adk that made the table.
+-- The events of a session. The columns depend on the version of google-adk that created the table.
 SELECT {columns}
   FROM events
  WHERE app_name = %(app_name)s
@@ -32,12 +32,12 @@ SELECT {columns}
  ORDER BY timestamp, {tie}
 
 -- name: sessions
--- The sessions of google-adk's DatabaseSessionService, in the order in which they began.
+-- The sessions in the order in which they began.
 SELECT app_name, user_id, id, state, create_time, update_time
   FROM sessions
  ORDER BY create_time, app_name, user_id, id
 
 -- name: user_states
--- What all sessions of a user share.
+-- The state that all sessions of a user share.
 SELECT app_name, user_id, state
   FROM user_states

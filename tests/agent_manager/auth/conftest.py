@@ -1,4 +1,4 @@
-"""A tenant with a user, and gatekeepers before it."""
+"""A tenant with a user, and authenticators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory of tenants and users; and what the service may do to its tables."""
+"""The directory of tenants and users, and the rights of the service on its tables."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_users_and_agents_are_listed_by_id_within_their_tenant(directory: 
 
 
 async def test_what_is_there_already_is_not_added_again(directory: Directory) -> None:
-    with pytest.raises(ConflictError, match="a tenant acme already"):
+    with pytest.raises(ConflictError, match="tenant acme exists already"):
         await directory.add_tenant("acme", "Other")
     with pytest.raises(ConflictError, match="a user ana already"):
         await directory.add_user("acme", "ana", "Other", agent=True)
@@ -129,7 +129,7 @@ async def test_a_bound_login_is_no_service_though_it_has_the_services_role(
 
 
 async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, login: str) -> None:
-    with pytest.raises(NotFound, match="no tenant globex"):
+    with pytest.raises(NotFound, match="tenant globex does not exist"):
         await directory.bind_login("globex", login)
     with pytest.raises(NotFound, match="login 'nobody' does not exist"):
         await directory.bind_login("acme", "nobody")

@@ -1,4 +1,4 @@
-"""JWT: whom a token names, and every token that must name nobody."""
+"""Valid JWT name a subject; every other token is rejected."""
 
 from __future__ import annotations
 

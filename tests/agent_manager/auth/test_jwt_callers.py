@@ -1,4 +1,4 @@
-"""JWT before the gatekeeper: who is let in, as long as tenant and user are."""
+"""JWT are accepted as long as their tenant and user are."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_why_a_token_was_refused_stands_in_the_log_and_nothing_of_it(
     authenticator = await gate(jwt_key=SECRET)
     token = signed(exp=1)
     assert await is_refused(authenticator, token)
-    assert "a JWT was refused: ExpiredSignatureError" in caplog.text
+    assert "a JWT was rejected: ExpiredSignatureError" in caplog.text
     assert not any(part in caplog.text for part in token.split("."))
 
 

@@ -1,4 +1,4 @@
-"""The key that is configured for JWT: what it may be, and what is refused before it can do harm."""
+"""The configured key for JWT: what is usable, and what is rejected."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from agent_manager.auth.identity import KeysUnavailable
 from agent_manager.auth.jwt import (
     AGAIN_SECONDS,
     FRESH_SECONDS,
-    LARGEST_FILE,
     LASTING_SECONDS,
+    MAX_FILE_BYTES,
     RETRY_SECONDS,
     KeySet,
     key_set,
@@ -246,7 +246,7 @@ async def test_tokens_are_checked_with_what_a_server_says(gate: Gate, site: Site
         (500, b"", "status 500"),
         (302, b"", "status 302"),
         (200, b"<html>", "Expecting value"),
-        (200, b" " * (LARGEST_FILE + 1), "larger than"),
+        (200, b" " * (MAX_FILE_BYTES + 1), "larger than"),
     ],
 )
 async def test_an_answer_that_is_no_set_lets_nobody_in(
@@ -274,7 +274,7 @@ async def test_static_keys_go_on_where_the_issuer_is_away(gate: Gate) -> None:
     ["http://keys.example/jwks", "ftp://keys.example/jwks", "file:///etc/passwd", "https://", "https://[x", "://"],
 )
 def test_a_url_that_is_not_safe_is_refused(given: str) -> None:
-    with pytest.raises(SettingsError, match=r"EVENTSTORE_JWT_JWKS: is no https URL"):
+    with pytest.raises(SettingsError, match=r"EVENTSTORE_JWT_JWKS: is not an https URL"):
         key_set(given)
 
 

@@ -1,4 +1,4 @@
-"""The last use of a key is visible, written at most once a minute, and off the path of whoever uses it."""
+"""The last use of a key is recorded at most once a minute, and no request waits for it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ async def test_the_last_use_of_a_key_is_seen(directory: Directory, gate: Gate) -
     async def used() -> datetime | None:
         return (await last_uses())[new.key.id]
 
-    assert began <= await until_async(used, "the use is noted") <= datetime.now(UTC)  # type: ignore[operator]
+    assert began <= await until_async(used, "the use is recorded") <= datetime.now(UTC)  # type: ignore[operator]
     assert (await last_uses())[unused.key.id] is None
 
 
-async def test_uses_are_noted_once_a_minute_by_all_processes_together(
+async def test_all_processes_together_record_a_use_once_a_minute(
     directory: Directory, gate: Gate, queries: list[Any], database_url: str
 ) -> None:
     token = (await directory.add_key("acme", "laptop")).token.get_secret_value()
@@ -46,7 +46,7 @@ async def test_uses_are_noted_once_a_minute_by_all_processes_together(
     assert len([parameters for parameters in queries if "ids" in parameters]) == 2
     [key] = await directory.keys("acme")
     with psycopg.connect(database_url) as connection:
-        # The transaction that wrote the row last: it stays the same where nothing is written.
+        # The transaction that wrote the row last: it stays the same if nothing is written.
         [(written,)] = connection.execute("SELECT xmin::text FROM identity_keys").fetchall()
     third = await gate()
     await third.identify(token)
@@ -63,7 +63,7 @@ async def test_uses_are_noted_once_a_minute_by_all_processes_together(
     assert again.last_used_at > key.last_used_at
 
 
-async def test_a_refused_key_is_not_used(directory: Directory, gate: Gate, queries: list[Any]) -> None:
+async def test_a_rejected_key_is_not_recorded_as_used(directory: Directory, gate: Gate, queries: list[Any]) -> None:
     new = await directory.add_key("acme", "laptop")
     await directory.revoke_key("acme", new.key.id)
     authenticator = await gate()
@@ -73,7 +73,7 @@ async def test_a_refused_key_is_not_used(directory: Directory, gate: Gate, queri
     assert not [parameters for parameters in queries if "ids" in parameters]
 
 
-async def test_nobody_waits_for_the_note_and_what_comes_meanwhile_is_noted_next() -> None:
+async def test_uses_during_a_write_are_recorded_by_the_next_one() -> None:
     written: list[list[str]] = []
     go_on = asyncio.Event()
 
@@ -82,24 +82,24 @@ async def test_nobody_waits_for_the_note_and_what_comes_meanwhile_is_noted_next(
         await go_on.wait()
 
     uses = LastUsed(write)
-    uses.note("a")
-    await until_async(lambda: _just(written), "the first note is under way")
+    uses.add("a")
+    await until_async(lambda: _just(written), "the first write has begun")
     for key in ("b", "c", "a", "b"):
-        uses.note(key)
+        uses.add(key)
     assert written == [["a"]]
     go_on.set()
     await uses.close()
     assert written == [["a"], ["b", "c"]]
 
 
-async def test_a_note_that_fails_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_write_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def write(keys: list[str]) -> None:
         raise ServerError("the server is away")
 
     uses = LastUsed(write)
-    uses.note("a")
+    uses.add("a")
     await uses.close()
-    assert "1 key(s) could not be noted: the server is away" in caplog.text
+    assert "1 key(s) could not be recorded: the server is away" in caplog.text
 
 
 async def _just(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whatever is done to tenants, users and keys, those are let in whom a simple model lets in."""
+"""Whatever is done to tenants, users and keys, exactly those tokens are accepted that a simple model accepts."""
 
 from __future__ import annotations
 

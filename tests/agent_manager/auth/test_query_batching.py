@@ -1,4 +1,4 @@
-"""Questions that come while an answer is under way are asked together."""
+"""Lookups that arrive while a query runs are batched into the next one."""
 
 from __future__ import annotations
 
@@ -7,110 +7,110 @@ import time
 
 import pytest
 
-from agent_manager.auth.authenticator import MOST_AT_ONCE, PAUSE_SECONDS, QueryBatcher
+from agent_manager.auth.authenticator import MAX_BATCH, PAUSE_SECONDS, QueryBatcher
 from eventstore.errors import ServerError
 
 
-class Oracle:
-    """Answers even numbers with their half, when it is told to go on."""
+class Halves:
+    """A query that finds even numbers, with their halves, once it is released."""
 
     def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-        self.go_on = asyncio.Event()
+        self.queries: list[list[int]] = []
+        self.released = asyncio.Event()
         self.fails = False
 
-    async def ask(self, questions: list[int]) -> dict[int, int]:
-        self.asked.append(questions)
-        await self.go_on.wait()
+    async def fetch(self, keys: list[int]) -> dict[int, int]:
+        self.queries.append(keys)
+        await self.released.wait()
         if self.fails:
             raise ServerError("away")
-        return {question: question // 2 for question in questions if question % 2 == 0}
+        return {key: key // 2 for key in keys if key % 2 == 0}
 
 
-async def begun(together: QueryBatcher[int, int], questions: list[int]) -> list[asyncio.Task[int | None]]:
-    tasks = [asyncio.create_task(together.answer(question)) for question in questions]
+async def started(batcher: QueryBatcher[int, int], keys: list[int]) -> list[asyncio.Task[int | None]]:
+    tasks = [asyncio.create_task(batcher.get(key)) for key in keys]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return tasks
 
 
-async def test_one_question_is_under_way_and_the_others_follow_together() -> None:
-    oracle = Oracle()
-    together = QueryBatcher(oracle.ask)
-    tasks = await begun(together, [2]) + await begun(together, [4, 5, 4])
-    assert oracle.asked == [[2]]
-    oracle.go_on.set()
+async def test_one_query_runs_at_a_time_and_the_next_one_is_for_all_who_wait() -> None:
+    halves = Halves()
+    batcher = QueryBatcher(halves.fetch)
+    tasks = await started(batcher, [2]) + await started(batcher, [4, 5, 4])
+    assert halves.queries == [[2]]
+    halves.released.set()
     assert await asyncio.gather(*tasks) == [1, 2, None, 2]
-    assert oracle.asked == [[2], [4, 5]]
+    assert halves.queries == [[2], [4, 5]]
 
 
-async def test_an_answer_under_way_is_not_given_to_who_asks_later() -> None:
-    """It may be from before something that the later one knows of."""
-    oracle = Oracle()
-    together = QueryBatcher(oracle.ask)
-    tasks = await begun(together, [2]) + await begun(together, [2])
-    oracle.go_on.set()
+async def test_a_running_query_does_not_answer_later_lookups() -> None:
+    """Its result may be older than something that the later caller knows of."""
+    halves = Halves()
+    batcher = QueryBatcher(halves.fetch)
+    tasks = await started(batcher, [2]) + await started(batcher, [2])
+    halves.released.set()
     assert await asyncio.gather(*tasks) == [1, 1]
-    assert oracle.asked == [[2], [2]]
+    assert halves.queries == [[2], [2]]
 
 
-async def test_a_flood_is_asked_in_parts() -> None:
-    oracle = Oracle()
-    oracle.go_on.set()
-    together = QueryBatcher(oracle.ask)
-    tasks = await begun(together, list(range(2 * MOST_AT_ONCE + 1)))
-    assert await asyncio.gather(*tasks) == [n // 2 if n % 2 == 0 else None for n in range(2 * MOST_AT_ONCE + 1)]
-    assert max(map(len, oracle.asked)) == MOST_AT_ONCE
+async def test_a_flood_is_split_into_batches_of_limited_size() -> None:
+    halves = Halves()
+    halves.released.set()
+    batcher = QueryBatcher(halves.fetch)
+    tasks = await started(batcher, list(range(2 * MAX_BATCH + 1)))
+    assert await asyncio.gather(*tasks) == [n // 2 if n % 2 == 0 else None for n in range(2 * MAX_BATCH + 1)]
+    assert max(map(len, halves.queries)) == MAX_BATCH
 
 
-async def test_a_failure_is_everybodys_and_the_next_question_is_asked_again() -> None:
-    oracle = Oracle()
-    together = QueryBatcher(oracle.ask)
-    tasks = await begun(together, [2, 2, 4])
-    oracle.fails = True
-    oracle.go_on.set()
+async def test_all_who_wait_get_the_error_of_a_query_and_the_next_lookup_queries_again() -> None:
+    halves = Halves()
+    batcher = QueryBatcher(halves.fetch)
+    tasks = await started(batcher, [2, 2, 4])
+    halves.fails = True
+    halves.released.set()
     for task in tasks:
         with pytest.raises(ServerError, match="away"):
             await task
-    oracle.fails = False
-    assert await together.answer(4) == 2
+    halves.fails = False
+    assert await batcher.get(4) == 2
 
 
-async def test_who_gives_up_takes_nobody_along() -> None:
-    oracle = Oracle()
-    together = QueryBatcher(oracle.ask)
-    impatient, patient = await begun(together, [2, 2])
-    impatient.cancel()
-    oracle.go_on.set()
-    assert await patient == 1
-    assert impatient.cancelled()
-    await together.close()
+async def test_a_cancelled_lookup_does_not_cancel_others() -> None:
+    halves = Halves()
+    batcher = QueryBatcher(halves.fetch)
+    cancelled, other = await started(batcher, [2, 2])
+    cancelled.cancel()
+    halves.released.set()
+    assert await other == 1
+    assert cancelled.cancelled()
+    await batcher.close()
 
 
 async def test_guesses_one_after_the_other_share_few_queries() -> None:
-    oracle = Oracle()
-    oracle.go_on.set()
-    together = QueryBatcher(oracle.ask)
+    halves = Halves()
+    halves.released.set()
+    batcher = QueryBatcher(halves.fetch)
     for odd in range(1, 21, 2):
-        assert await together.answer(odd) is None
+        assert await batcher.get(odd) is None
     began = time.monotonic()
-    guesses = [asyncio.create_task(_guess(together, began + 0.5, number)) for number in range(3)]
-    assert await together.answer(2) == 1
+    guesses = [asyncio.create_task(_guess(batcher, began + 0.5, number)) for number in range(3)]
+    assert await batcher.get(2) == 1
     await asyncio.gather(*guesses)
     took = time.monotonic() - began
-    assert len(oracle.asked) <= 10 + took / PAUSE_SECONDS + 1
+    assert len(halves.queries) <= 10 + took / PAUSE_SECONDS + 1
 
 
-async def _guess(together: QueryBatcher[int, int], until: float, number: int) -> None:
+async def _guess(batcher: QueryBatcher[int, int], until: float, number: int) -> None:
     while time.monotonic() < until:
-        assert await together.answer(2 * number + 1) is None
+        assert await batcher.get(2 * number + 1) is None
 
 
-async def test_questions_that_have_answers_wait_for_nothing() -> None:
-    oracle = Oracle()
-    oracle.go_on.set()
-    together = QueryBatcher(oracle.ask)
+async def test_lookups_of_known_keys_do_not_pause() -> None:
+    halves = Halves()
+    halves.released.set()
+    batcher = QueryBatcher(halves.fetch)
     began = time.monotonic()
     for number in range(200):
-        assert await together.answer(2 * number) == number
+        assert await batcher.get(2 * number) == number
     assert time.monotonic() - began < 200 * PAUSE_SECONDS

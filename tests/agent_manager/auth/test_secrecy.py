@@ -1,4 +1,4 @@
-"""No secret stands where it could be read: in reprs, errors, tracebacks with their locals, logs, lists."""
+"""No secret appears in reprs, errors, tracebacks with local variables, logs or lists."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ async def test_a_new_key_hides_its_token_until_it_is_asked(directory: Directory)
 
 
 def test_keys_are_shown_without_their_hashes() -> None:
-    key, token = StaticKey.made()
-    assert StaticKey.shown(token) == key
+    key, token = StaticKey.generate()
+    assert StaticKey.parse(token) == key
     assert repr(key) == f"StaticKey(id='{key.id}')"
     assert SECRET not in repr(configured_key(SecretStr(SECRET)))
 

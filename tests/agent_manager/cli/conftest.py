@@ -1,4 +1,4 @@
-"""The command line called in the tests' own process, on a database with a little of everything in it."""
+"""The command line, called in the tests' own process, on a database with an example of everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the commands: it names what the modules add, and nobody waits for what another command imports."""
+"""The table of the commands lists what the modules add, and a command imports only its own module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.any_server
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_table_names_what_a_module_adds(module: str) -> None:
+def test_the_table_lists_the_commands_of_each_module(module: str) -> None:
     assert sorted(commands_of(module)) == sorted(MODULES[module])
 
 
@@ -24,7 +24,7 @@ def test_every_module_that_adds_commands_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("command", ["project", "status", "messages"])
-def test_a_command_does_not_wait_for_what_it_does_not_need(command: str) -> None:
+def test_a_command_imports_only_what_it_needs(command: str) -> None:
     script = "import sys; from agent_manager.cli.main import app; app(['%s', '--help'], standalone_mode=False)"
     ask = f"{script % command}; sys.exit(bool({{'fastapi', 'uvicorn', 'httpx'}} & set(sys.modules)))"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Lists on the command line: filters, pages, waiting, and a conversation as it was."""
+"""Lists on the command line: filters, pages, waiting, and earlier states of a conversation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def page_of(library: Eventstore, *arguments: str) -> tuple[list[dict[str, Any]],
 
 @every_list
 @pytest.mark.parametrize("order", ["--newest", "--oldest"])
-def test_pages_are_the_list_in_pieces(library: Eventstore, arguments: tuple[str, ...], order: str) -> None:
+def test_pages_together_are_the_whole_list(library: Eventstore, arguments: tuple[str, ...], order: str) -> None:
     whole = rows_of(library, *arguments, order)
     rows: list[dict[str, Any]] = []
     after: str | None = None
@@ -68,7 +68,7 @@ def test_pages_are_the_list_in_pieces(library: Eventstore, arguments: tuple[str,
     assert rows_of(library, *arguments, "--oldest" if order == "--newest" else "--newest") == whole[::-1]
 
 
-def test_a_table_says_where_it_goes_on(library: Eventstore) -> None:
+def test_a_table_prints_the_cursor_of_the_next_page(library: Eventstore) -> None:
     first = library("messages", EVERYTHING, "--limit", "3")
     assert len(first.lines) >= 4
     words = first.err.split()
@@ -80,7 +80,7 @@ def test_a_table_says_where_it_goes_on(library: Eventstore) -> None:
 
 
 @every_list
-def test_a_cursor_of_something_else_is_refused(library: Eventstore, arguments: tuple[str, ...]) -> None:
+def test_a_cursor_of_another_list_is_rejected(library: Eventstore, arguments: tuple[str, ...]) -> None:
     for cursor in ("nonsense", ""):
         result = library(*arguments, "--after", cursor)
         assert (result.code, result.out) == (1, "")
@@ -121,7 +121,7 @@ def test_messages_tasks_and_events_are_filtered(library: Eventstore) -> None:
 
 
 @pytest.mark.parametrize("command", ["messages", "tasks", "history"])
-def test_a_list_of_all_says_of_which_conversation(library: Eventstore, command: str) -> None:
+def test_a_list_of_all_shows_the_conversation_of_each_row(library: Eventstore, command: str) -> None:
     result = library(command)
     assert "conversation" in result.lines[0]
     assert ID in result.out
@@ -130,7 +130,7 @@ def test_a_list_of_all_says_of_which_conversation(library: Eventstore, command: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("messages", "--since", "yesterday"), "--since yesterday: is no time"),
+        (("messages", "--since", "yesterday"), "--since yesterday: is not a time"),
         (("conversations", "--by", "name"), "by: 'name' is unknown"),
         (("messages", "--role", "agent"), "role: 'agent' is unknown"),
         (("conversation", "nonsense"), "no conversation has the id 'nonsense'"),
@@ -140,7 +140,7 @@ def test_a_list_of_all_says_of_which_conversation(library: Eventstore, command: 
         (("messages", "--at-least", "1000", "--timeout", "0"), "have not applied position 1000"),
     ],
 )
-def test_what_is_wrong_is_said(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
+def test_errors_name_the_wrong_argument(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
     result = library(*arguments)
     assert (result.code, result.out) == (1, "")
     assert said in result.err
@@ -161,7 +161,7 @@ def test_a_conversation_as_it_is_and_as_it_was(library: Eventstore) -> None:
     assert "looked it up" not in table.out
 
 
-def test_a_read_waits_until_the_workers_have_come_so_far(empty: Eventstore, settings: Settings) -> None:
+def test_a_read_waits_until_the_workers_have_applied_a_position(empty: Eventstore, settings: Settings) -> None:
     asyncio.run(_append(settings))
     behind = empty("messages", "--at-least", "1", "--timeout", "0.1")
     assert behind.code == 1
@@ -171,7 +171,7 @@ def test_a_read_waits_until_the_workers_have_come_so_far(empty: Eventstore, sett
         assert len(rows_of(empty, command, "--at-least", "1")) == 1
 
 
-def test_a_list_of_all_is_short_unless_told_otherwise(empty: Eventstore, settings: Settings) -> None:
+def test_a_list_of_all_has_a_default_limit(empty: Eventstore, settings: Settings) -> None:
     asyncio.run(_append(settings, 60))
     asyncio.run(_catch_up(settings))
     result = empty("messages")
@@ -191,9 +191,7 @@ async def _catch_up(settings: Settings) -> None:
         await catch_up(store)
 
 
-def test_what_belongs_to_a_deleted_conversation_is_listed_on_request_only(
-    empty: Eventstore, settings: Settings
-) -> None:
+def test_rows_of_deleted_conversations_are_listed_on_request_only(empty: Eventstore, settings: Settings) -> None:
     async def fill() -> None:
         async with EventStore(settings) as store:
             trip = conversation_uuid(store.tenant, "trip")

@@ -1,4 +1,4 @@
-"""What goes wrong is said in a line or two on standard error, with the culprit and what to do, and exit code 1."""
+"""An error is a line or two on standard error that names the culprit and what to do, with exit code 1."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def test_an_unreachable_server(
     assert "secret" not in result.err
 
 
-def test_workers_wait_for_a_server_that_is_away_and_say_so_once(database_url: str, chats: Path, tmp_path: Path) -> None:
+def test_workers_wait_for_an_unreachable_server_and_report_it_once(
+    database_url: str, chats: Path, tmp_path: Path
+) -> None:
     to = conninfo_to_dict(database_url)
     folder = tmp_path / "server"
     folder.mkdir()
@@ -180,7 +182,7 @@ def mixed(clean_environment: None) -> Path:
     return file
 
 
-def test_malformed_lines_are_reported_and_the_others_go_in(empty: Eventstore, mixed: Path) -> None:
+def test_malformed_lines_are_reported_and_the_others_are_imported(empty: Eventstore, mixed: Path) -> None:
     result = empty("import", str(mixed))
     assert result.code == 1
     assert [line.partition(" ")[0] for line in result.err.splitlines()] == [f"mixed.jsonl:{n}:" for n in (2, 3, 4)]
@@ -216,7 +218,7 @@ def test_importing_again_adds_nothing(empty: Eventstore, chats: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_a_command_mistyped_is_explained(eventstore: Eventstore, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_is_explained(eventstore: Eventstore, arguments: tuple[str, ...]) -> None:
     result = eventstore(*arguments)
     assert result.code == 2
     assert "Usage: " in result.err

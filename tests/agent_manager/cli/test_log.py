@@ -1,4 +1,4 @@
-"""Every command that shows something: a table for people, JSON for programs, and nothing that steers a terminal."""
+"""Every command that shows data prints a table for people, JSON for programs, and no control characters."""
 
 from __future__ import annotations
 
@@ -155,7 +155,9 @@ def test_tables_for_people(library: Eventstore, command: str, heading: str, row:
 
 @pytest.mark.parametrize("arguments", [*LISTS.values(), ("status",)], ids=lambda arguments: arguments[0])
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
-def test_nothing_steers_the_terminal(library: Eventstore, arguments: tuple[str, ...], form: tuple[str, ...]) -> None:
+def test_no_command_prints_control_characters(
+    library: Eventstore, arguments: tuple[str, ...], form: tuple[str, ...]
+) -> None:
     out = library(*arguments, *form).out
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", out)
 
@@ -167,11 +169,11 @@ def test_strange_text_is_shown_literally(library: Eventstore, command: str) -> N
 
 @pytest.mark.parametrize("given", [EVERYTHING, ID, ID.upper(), ID.replace("-", "")])
 @pytest.mark.parametrize("command", ["messages", "tasks", "history"])
-def test_a_conversation_is_named_in_any_way(library: Eventstore, command: str, given: str) -> None:
+def test_a_conversation_is_found_by_each_of_its_ids(library: Eventstore, command: str, given: str) -> None:
     assert rows_of(library, command, given) == rows_of(library, command, EVERYTHING)
 
 
-def test_conversations_can_be_chosen(library: Eventstore) -> None:
+def test_conversations_can_be_filtered(library: Eventstore) -> None:
     def names(*options: str) -> set[str]:
         return {row["name"].split()[0] for row in rows_of(library, "conversations", *options)}
 
@@ -183,14 +185,14 @@ def test_conversations_can_be_chosen(library: Eventstore) -> None:
     assert names("--tenant", "nobody") == set()
 
 
-def test_messages_and_tasks_can_be_chosen(library: Eventstore) -> None:
+def test_messages_and_tasks_can_be_filtered(library: Eventstore) -> None:
     assert [row["role"] for row in rows_of(library, "messages", EVERYTHING, "--role", "assistant")] == ["assistant"] * 2
     assert len(rows_of(library, "messages", EVERYTHING, "-n", "3")) == 3
     assert rows_of(library, "messages", ID, "--tenant", "another") == []
     assert rows_of(library, "tasks", EVERYTHING, "--status", "pending") == []
 
 
-def test_tail_shows_the_last_in_their_order(library: Eventstore) -> None:
+def test_tail_shows_the_latest_events_in_order(library: Eventstore) -> None:
     assert [row["position"] for row in rows_of(library, "tail", "--limit", "2")] == [19, 20]
     assert len(rows_of(library, "tail")) == 10
     none = library("tail", "--limit", "0")
@@ -198,7 +200,7 @@ def test_tail_shows_the_last_in_their_order(library: Eventstore) -> None:
     assert "the log is empty" not in none.err
 
 
-def test_an_empty_database_says_what_to_do_and_gives_empty_arrays(empty: Eventstore) -> None:
+def test_an_empty_database_prints_a_hint_and_empty_arrays(empty: Eventstore) -> None:
     result = empty("conversations")
     assert (result.code, result.out) == (0, "")
     assert "eventstore seed or eventstore import" in result.err
@@ -208,7 +210,7 @@ def test_an_empty_database_says_what_to_do_and_gives_empty_arrays(empty: Eventst
     assert "no projection has run yet" in empty("status").err
 
 
-def test_empty_selections_say_so(library: Eventstore) -> None:
+def test_empty_results_are_reported(library: Eventstore) -> None:
     assert "no such messages" in library("messages", EVERYTHING, "--role", "system").err
     assert "no such tasks" in library("tasks", EVERYTHING, "--status", "failed").err
 
@@ -220,14 +222,14 @@ async def append_to(settings: Settings, conversation: UUID, *texts: str, applied
             await catch_up(store)
 
 
-def test_tables_that_are_behind_the_log_are_mentioned(empty: Eventstore, settings: Settings) -> None:
+def test_read_tables_behind_the_log_are_mentioned(empty: Eventstore, settings: Settings) -> None:
     asyncio.run(append_to(settings, uuid4(), "x", applied=False))
     result = empty("conversations", "--json")
     assert json.loads(result.out) == []
     assert "behind the log: eventstore up or eventstore project brings them up" in " ".join(result.err.split())
 
 
-def test_a_long_message_is_neither_cut_nor_makes_the_others_long(empty: Eventstore, settings: Settings) -> None:
+def test_a_long_message_is_not_cut_and_does_not_pad_others(empty: Eventstore, settings: Settings) -> None:
     conversation, long = uuid4(), "long " * 30_000
     asyncio.run(append_to(settings, conversation, long, *["short"] * 50))
     result = empty("messages", str(conversation))

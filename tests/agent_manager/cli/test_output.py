@@ -1,4 +1,4 @@
-"""Output that cannot take everything, and a terminal, which is shown a table that fits it."""
+"""Output that is closed, full or not Unicode, and tables that fit a terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_is_shown_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_table_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
@@ -38,7 +38,7 @@ def test_a_terminal_is_shown_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     ("command", "redirection"),
     [("conversations", ">&-"), ("--help", ">&-"), ("conversations --json", ">/dev/full"), ("--help", ">/dev/full")],
 )
-def test_an_output_that_takes_nothing(
+def test_a_closed_or_full_output_is_reported_without_a_traceback(
     clean_environment: None, library_url: str, tmp_path: Path, command: str, redirection: str
 ) -> None:
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""``eventstore pending``: what a killed process left is listed, answered or given up."""
+"""``eventstore pending`` lists, answers and abandons the messages that a killed process left."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ async def asked(empty: Eventstore, settings: Settings) -> Eventstore:
     return empty
 
 
-def test_what_is_pending_is_listed(asked: Eventstore) -> None:
+def test_pending_messages_are_listed(asked: Eventstore) -> None:
     [row] = json.loads(asked("pending", "--json").out)
     assert (row["message_id"], row["conversation_id"]) == ("m1", "trip")
     assert asked("pending").out.splitlines()[1].split()[2:4] == ["trip", "m1"]
 
 
-def test_it_is_answered(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_messages_are_answered(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "EVENTSTORE_ANSWER" in asked("pending", "--answer").err
     monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
     assert asked("pending", "--answer").out.strip() == "1 answered, 0 failed"
     assert asked("pending").err.strip() == "nothing is pending"
 
 
-async def test_what_another_process_is_answering_is_left_to_it(
+async def test_messages_that_another_process_answers_are_left_to_it(
     asked: Eventstore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking, go_on = asyncio.Event(), asyncio.Event()
@@ -62,7 +62,7 @@ async def test_what_another_process_is_answering_is_left_to_it(
         assert len(await manager.messages("trip")) == 2
 
 
-def test_an_agent_that_fails_is_told_of(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_agent_is_reported(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTSTORE_ANSWER", "json:loads")  # takes no message
     result = asked("pending", "--answer")
     assert (result.code, result.out.strip()) == (1, "0 answered, 1 failed")
@@ -70,7 +70,7 @@ def test_an_agent_that_fails_is_told_of(asked: Eventstore, monkeypatch: pytest.M
     assert asked("pending", "--json").out.strip() == "[]"
 
 
-def test_it_is_given_up(asked: Eventstore) -> None:
+def test_pending_messages_are_abandoned(asked: Eventstore) -> None:
     assert asked("pending", "--answer", "--abandon").code == 2
-    assert asked("pending", "--abandon").out.strip() == "1 given up"
+    assert asked("pending", "--abandon").out.strip() == "1 abandoned"
     assert asked("pending", "--json").out.strip() == "[]"

@@ -39,7 +39,7 @@ async def test_tail_follows_until_interrupted(
         assert [json.loads(line)["position"] for line in lines] == [1, 2, 3, 4]
 
 
-async def test_tail_follows_from_now_on_where_nothing_is_asked_for(
+async def test_tail_without_earlier_events_follows_from_now_on(
     started: Commands, store: EventStore, database_url: str
 ) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="before")])
@@ -74,14 +74,14 @@ def read_by(reader: str, command: str, url: str) -> str:
 
 
 @pytest.mark.parametrize(("reader", "command"), READERS)
-def test_a_reader_that_leaves_early_is_no_error(
+def test_a_reader_that_exits_early_is_not_an_error(
     clean_environment: None, library_url: str, reader: str, command: str
 ) -> None:
     assert read_by(reader, command, library_url) == ""
 
 
 @pytest.mark.parametrize("command", ["tail -n 500 --json", "tail -n 500 --follow --json", "tail -n 500"])
-async def test_a_reader_that_leaves_a_long_output_is_no_error(
+async def test_a_reader_that_exits_during_a_long_output_is_not_an_error(
     store: EventStore, database_url: str, command: str
 ) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="x" * 1000) for _ in range(500)])
@@ -98,7 +98,7 @@ async def test_a_reader_that_leaves_a_long_output_is_no_error(
     ids=lambda environment: ",".join(environment),
 )
 @pytest.mark.parametrize("arguments", [("messages",), ("history", "--json")], ids=["table", "json"])
-def test_a_terminal_that_cannot_show_all_characters_is_no_error(
+def test_a_terminal_without_unicode_is_not_an_error(
     clean_environment: None, library_url: str, environment: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
     command, *form = arguments

@@ -76,7 +76,7 @@ def test_up_and_status_warn_until_migrate_roles_has_put_row_level_security_in_fo
     assert [eventstore("migrate", command).err for command in ("up", "status")] == ["", ""]
 
 
-def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, database_url: str) -> None:
+def test_a_log_with_events_is_destroyed_on_request_only(empty: Eventstore, database_url: str) -> None:
     assert empty("seed").code == 0
     refused = empty("migrate", "down", "--all")
     assert refused.code == 1
@@ -90,7 +90,7 @@ def test_a_log_with_events_is_destroyed_only_when_told_so(empty: Eventstore, dat
     assert applied(empty) == []
 
 
-def test_keys_are_destroyed_only_when_told_so(empty: Eventstore) -> None:
+def test_keys_are_destroyed_on_request_only(empty: Eventstore) -> None:
     assert empty("tenants", "add", "acme").code == 0
     refused = empty("migrate", "down", "--all")
     assert refused.code == 1
@@ -101,7 +101,7 @@ def test_keys_are_destroyed_only_when_told_so(empty: Eventstore) -> None:
     assert applied(empty) == []
 
 
-def test_the_read_tables_can_be_reverted_and_come_back_from_the_log(empty: Eventstore) -> None:
+def test_reverted_read_tables_are_rebuilt_from_the_log(empty: Eventstore) -> None:
     empty("seed")
     before = json.loads(empty("conversations", "--json").out)
     assert empty("migrate", "down").code == 0
@@ -110,7 +110,7 @@ def test_the_read_tables_can_be_reverted_and_come_back_from_the_log(empty: Event
     assert json.loads(empty("conversations", "--json").out) == before
 
 
-def test_the_sample_is_put_in_once(empty: Eventstore) -> None:
+def test_the_sample_is_imported_once(empty: Eventstore) -> None:
     first, second = empty("seed"), empty("seed")
     assert (first.code, first.err, second.code) == (0, "", 0)
     assert "2 conversations, 9 messages, 2 tasks: 15 new events, 0 known already" in first.out
@@ -120,13 +120,13 @@ def test_the_sample_is_put_in_once(empty: Eventstore) -> None:
     assert len(json.loads(empty("conversations", "--json").out)) == 2
 
 
-def test_the_sample_goes_to_the_tenant_named(empty: Eventstore) -> None:
+def test_the_sample_is_imported_into_the_given_tenant(empty: Eventstore) -> None:
     assert empty("seed", "--tenant", "ana").code == 0
     assert json.loads(empty("conversations", "--json").out) == []
     assert len(json.loads(empty("conversations", "--tenant", "ana", "--json").out)) == 2
 
 
-def test_rebuilding_refills_what_was_asked_for(empty: Eventstore, database_url: str) -> None:
+def test_a_rebuild_refills_the_given_projections(empty: Eventstore, database_url: str) -> None:
     empty("seed")
     with connected_as(database_url, "eventstore_owner") as connection:
         connection.execute("UPDATE messages SET content = 'wrong'")
@@ -144,11 +144,11 @@ def test_rebuilding_refills_what_was_asked_for(empty: Eventstore, database_url: 
     assert rebuilt.lines == [f"rebuilt {ALL} up to position 15"]
     assert rebuilt.err.count("conversations: changed: conversation ") == 2
     assert "wrong" not in empty("conversations").out
-    assert empty("rebuild", "conversations", "--undo").lines == ["took back conversations"]
+    assert empty("rebuild", "conversations", "--undo").lines == ["restored conversations"]
     assert "wrong" in empty("conversations").out
 
 
-def test_what_is_parked_is_listed_and_tried_again(empty: Eventstore, database_url: str) -> None:
+def test_parked_conversations_are_listed_and_retried(empty: Eventstore, database_url: str) -> None:
     assert empty("parked").err.splitlines() == ["nothing is parked"]
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("ALTER TABLE tasks ADD CONSTRAINT none_done CHECK (status <> 'completed')")
@@ -165,9 +165,7 @@ def test_what_is_parked_is_listed_and_tried_again(empty: Eventstore, database_ur
     )
 
 
-def test_a_projection_of_ones_own_is_named_by_a_setting(
-    empty: Eventstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_adds_a_custom_projection(empty: Eventstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "roles_seen.sql"
     path.write_text(
         "-- setup\nCREATE TABLE roles_seen (tenant_id text, conversation_id uuid, version int, role text);\n"
@@ -188,7 +186,7 @@ def test_an_empty_log_can_be_rebuilt(empty: Eventstore) -> None:
     assert empty("rebuild").lines == [f"rebuilt {ALL} up to position 0"]
 
 
-def test_an_unknown_projection_is_refused(empty: Eventstore) -> None:
+def test_an_unknown_projection_is_an_error(empty: Eventstore) -> None:
     result = empty("rebuild", "nonsense")
     assert result.code == 1
     assert "no projection 'nonsense': choose among conversations, messages, tasks" in result.err

@@ -1,4 +1,4 @@
-"""``eventstore search``: what it prints for people and for programs, and what it says of mistakes."""
+"""``eventstore search``: results for people and for programs, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def said(empty: Eventstore, tmp_path_factory: pytest.TempPathFactory) -> Eventst
     return empty
 
 
-def test_it_prints_a_line_for_each_hit(said: Eventstore) -> None:
+def test_each_result_is_a_line(said: Eventstore) -> None:
     result = said("search", "proximos comboios")
     assert result.code == 0
     [heading, line] = result.out.splitlines()
@@ -45,18 +45,18 @@ def test_filters_and_cursors_are_options(said: Eventstore) -> None:
     assert said("search", "train", "--since", "2025-02-01T00:00+01:00", "--user", "nobody").out == ""
 
 
-def test_it_says_that_a_word_was_corrected_and_that_there_is_more(said: Eventstore) -> None:
+def test_corrections_and_further_results_are_mentioned(said: Eventstore) -> None:
     result = said("search", "trian", "--limit", "1")
-    assert "nothing fits; this does: train" in result.err
+    assert "nothing matches; this does: train" in result.err
     assert "there is more: --after " in result.err
     nothing = said("search", "xylophone")
-    assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nothing fits")
+    assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nothing matches")
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("--since", "yesterday"), "--since yesterday: is no time: write it as 2026-01-31"),
+        (("--since", "yesterday"), "--since yesterday: is not a time: write it as 2026-01-31"),
         (("--by", "luck"), "by: 'luck' is unknown: choose among relevance, time"),
         (("--kind", "memo"), "kind: 'memo' is unknown"),
         (("--language", "klingon"), "language: 'klingon' is not a language that can be searched"),

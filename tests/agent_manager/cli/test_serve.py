@@ -1,4 +1,4 @@
-"""``eventstore up`` serves HTTP: it says where, serves until told to stop, and stops at once whoever listens."""
+"""``eventstore up`` prints the URL, serves HTTP until it is stopped, and stops at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def address(up: Running) -> str:
     return found[1]
 
 
-def test_up_serves_http_and_says_where(started: Commands, database_url: str) -> None:
+def test_up_serves_http_and_prints_the_url(started: Commands, database_url: str) -> None:
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
     assert url.startswith("http://127.0.0.1:")
@@ -49,7 +49,7 @@ def test_up_serves_http_and_says_where(started: Commands, database_url: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 15], ids=["Ctrl-C", "SIGTERM"])
-def test_open_streams_do_not_hold_up_its_end(started: Commands, database_url: str, number: int) -> None:
+def test_open_streams_do_not_delay_the_shutdown(started: Commands, database_url: str, number: int) -> None:
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
     with (
@@ -66,7 +66,7 @@ def test_open_streams_do_not_hold_up_its_end(started: Commands, database_url: st
     assert up.err.split() == ["stopping", "…"]
 
 
-def test_it_serves_no_http_where_none_is_wanted(started: Commands, database_url: str) -> None:
+def test_no_http_is_served_with_no_http(started: Commands, database_url: str) -> None:
     up = started.start("up", "--no-http", DATABASE_URL=database_url)
     up.until_said("Ctrl-C")
     assert "HTTP" not in up.out
@@ -91,7 +91,7 @@ def test_the_password_of_the_embedded_server_is_not_printed(started: Commands, f
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["up", "project"])
-def test_a_superuser_serves_only_if_it_is_allowed(started: Commands, superuser_url: str, command: str) -> None:
+def test_a_superuser_is_rejected_unless_allowed(started: Commands, superuser_url: str, command: str) -> None:
     refused = started.start(command, DATABASE_URL=superuser_url)
     assert refused.wait() == 1
     assert "row-level security does not hold for it: connect as a login" in refused.err
@@ -103,7 +103,7 @@ def test_a_superuser_serves_only_if_it_is_allowed(started: Commands, superuser_u
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Commands, database_url: str) -> None:
+def test_a_port_in_use_is_an_error_unless_it_is_the_default(started: Commands, database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused = started.start("up", "--port", str(port), DATABASE_URL=database_url)
@@ -113,12 +113,12 @@ def test_a_port_that_is_taken_is_an_error_and_the_default_gives_way(started: Com
     assert len({address(up) for up in ups}) == 2
     for up in ups:
         up.until_said("Ctrl-C")
-        assert ("not on port 8080, where somebody else listens" in up.out) != address(up).endswith(":8080")
+        assert ("not on port 8080, which is in use" in up.out) != address(up).endswith(":8080")
     for up in ups:
         assert up.interrupt() == 0
 
 
-def test_the_echo_agent_answers_and_what_waited_before_is_said(started: Commands, database_url: str) -> None:
+def test_the_echo_agent_answers_and_pending_messages_are_mentioned(started: Commands, database_url: str) -> None:
     """A server without an agent that is killed leaves a message waiting where its agent stalls."""
     Path("stalls.py").write_text("import asyncio\n\n\nasync def answer(message):\n    await asyncio.sleep(3600)\n")
     up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_ANSWER="stalls:answer")
@@ -131,7 +131,7 @@ def test_the_echo_agent_answers_and_what_waited_before_is_said(started: Commands
 
     again = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_ANSWER="echo")
     url = address(again)
-    assert "1 message(s) wait for an answer" in again.out
+    assert "1 message(s) await an answer" in again.out
     httpx.post(f"{url}/message/send", json={"params": message | {"messageId": "m2"}})
 
     def replies() -> list[Any]:
@@ -143,7 +143,7 @@ def test_the_echo_agent_answers_and_what_waited_before_is_said(started: Commands
     assert again.interrupt() == 0
 
 
-def test_an_agent_that_is_none_is_said_at_the_start(started: Commands, database_url: str) -> None:
+def test_an_unknown_agent_is_reported_at_the_start(started: Commands, database_url: str) -> None:
     refused = started.start("up", DATABASE_URL=database_url, EVENTSTORE_ANSWER="nobody.there:answer")
     assert refused.wait() == 1
     assert "nobody.there" in refused.err
@@ -161,11 +161,11 @@ def key_of(started: Commands, database_url: str, *options: str) -> str:
     return str(json.loads(made.out)["token"])
 
 
-def test_on_every_address_nobody_is_let_in_without_a_token(started: Commands, database_url: str) -> None:
+def test_on_all_addresses_tokens_are_required(started: Commands, database_url: str) -> None:
     up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
     url = address(up).replace("0.0.0.0", "127.0.0.1")
-    assert "nobody is let in without one" in up.out
-    assert "they travel in the clear" in up.out
+    assert "required: eventstore keys add creates them" in up.out
+    assert "sent unencrypted" in up.out
     assert httpx.get(f"{url}/v1/conversations").status_code == 401
     token = key_of(started, database_url)
     headers = {"Authorization": f"Bearer {token}"}
@@ -177,35 +177,35 @@ def test_on_every_address_nobody_is_let_in_without_a_token(started: Commands, da
 
 
 @pytest.mark.slow
-def test_on_its_own_machine_tokens_can_be_required(started: Commands, database_url: str) -> None:
+def test_on_the_loopback_interface_tokens_can_be_required(started: Commands, database_url: str) -> None:
     up = started.start("up", "--port", "0", "--require-tokens", DATABASE_URL=database_url)
     url = address(up)
     assert httpx.get(f"{url}/v1/conversations").status_code == 401
     assert up.interrupt() == 0
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
-    assert "whoever is on this machine may read and write" in up.out
+    assert "every user of this machine may read and write" in up.out
     assert httpx.get(f"{url}/v1/conversations").status_code == 200
     assert up.interrupt() == 0
 
 
-def test_what_cannot_be_listened_on_is_said_as_it_was_meant(started: Commands, database_url: str) -> None:
+def test_an_address_that_cannot_be_bound_is_reported_with_its_options(started: Commands, database_url: str) -> None:
     refused = started.start("up", "--host", "192.0.2.1", DATABASE_URL=database_url)
     assert refused.wait() == 1
     assert "--host 192.0.2.1 --port 8080: Cannot assign requested address" in refused.err
 
 
 @pytest.mark.slow
-def test_it_says_whose_jwt_it_takes(started: Commands, database_url: str) -> None:
+def test_the_accepted_jwt_are_described(started: Commands, database_url: str) -> None:
     secret = "0123456789abcdef" * 2
     up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_JWT_KEY=secret)
     up.until_said("Ctrl-C")
-    assert re.search(r"^JWT +are tokens too: of any issuer, for no audience$", up.out, re.MULTILINE)
+    assert re.search(r"^JWT +accepted as tokens: of any issuer, for no audience$", up.out, re.MULTILINE)
     assert secret not in up.out + up.err
     assert up.interrupt() == 0
 
 
-def test_it_speaks_tls(started: Commands, database_url: str) -> None:
+def test_https_is_served_with_a_certificate(started: Commands, database_url: str) -> None:
     certificate, key = self_signed(Path())
     up = started.start(
         "up", "--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key), DATABASE_URL=database_url
@@ -229,9 +229,7 @@ def test_it_speaks_tls(started: Commands, database_url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["no key", "no file", "another key", "no certificate"])
-def test_a_certificate_that_cannot_be_used_is_said_at_the_start(
-    started: Commands, database_url: str, wrong: str
-) -> None:
+def test_an_unusable_certificate_is_reported_at_the_start(started: Commands, database_url: str, wrong: str) -> None:
     certificate, key = self_signed(Path())
     (folder := Path("other")).mkdir()
     _, other = self_signed(folder)

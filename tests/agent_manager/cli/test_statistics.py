@@ -1,4 +1,4 @@
-"""The command that counts: tables with small charts for people, JSON for programs."""
+"""``eventstore stats``: tables with bar charts for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def json_of(library: Eventstore, *arguments: str) -> Any:
     return json.loads(result.out)
 
 
-def test_everything_as_json_is_what_each_part_is(library: Eventstore) -> None:
+def test_the_overview_as_json_has_all_parts(library: Eventstore) -> None:
     everything = json_of(library)
     assert set(everything) == {"days", "roles", "actors", "statuses", "response_times", "sizes"}
     for by, name in zip(BY, ["days", "roles", "actors", "statuses"], strict=True):
@@ -49,7 +49,7 @@ def test_roles_actors_and_statuses_as_json(library: Eventstore) -> None:
     assert pending["times"]["stays"] == 1
 
 
-def test_what_is_counted_can_be_chosen(library: Eventstore) -> None:
+def test_what_is_counted_can_be_filtered(library: Eventstore) -> None:
     assert [row["events"] for row in json_of(library, "--by", "actor", "--actor", "")] == [4]
     assert len(json_of(library, "--by", "actor", "--limit", "1")) == 1
     assert json_of(library, "--by", "day", "--until", "2020-01-01") == []
@@ -58,7 +58,7 @@ def test_what_is_counted_can_be_chosen(library: Eventstore) -> None:
     assert [row["conversations"] for row in json_of(library, "--by", "day", "--tenant", "another")] == [1]
 
 
-def test_the_latest_days_are_those_that_a_limit_leaves(empty: Eventstore) -> None:
+def test_a_limit_keeps_the_latest_days(empty: Eventstore) -> None:
     assert empty("seed").code == 0
     [day] = json_of(empty, "--by", "day", "--limit", "1")
     assert day["day"] == "2025-01-09"
@@ -76,7 +76,7 @@ def test_the_latest_days_are_those_that_a_limit_leaves(empty: Eventstore) -> Non
          r"task +completed +1 .*█{24}"),
     ],
 )  # fmt: skip
-def test_tables_have_small_charts(library: Eventstore, by: str, heading: str, row: str) -> None:
+def test_tables_have_bar_charts(library: Eventstore, by: str, heading: str, row: str) -> None:
     result = library("stats", "--by", by)
     assert (result.code, result.err) == (0, "")
     assert re.fullmatch(heading, result.lines[0])
@@ -84,7 +84,7 @@ def test_tables_have_small_charts(library: Eventstore, by: str, heading: str, ro
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.out)
 
 
-def test_a_little_of_everything(library: Eventstore) -> None:
+def test_the_overview_has_a_table_of_each_kind(library: Eventstore) -> None:
     result = library("stats")
     assert (result.code, result.err) == (0, "")
     assert "1 of 1 questions answered: median " in result.out
@@ -96,7 +96,7 @@ def test_a_little_of_everything(library: Eventstore) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), *(("--by", by) for by in BY)], ids=["everything", *BY])
-def test_nothing_to_count_says_what_to_do(empty: Eventstore, arguments: tuple[str, ...]) -> None:
+def test_an_empty_database_prints_a_hint(empty: Eventstore, arguments: tuple[str, ...]) -> None:
     result = empty("stats", *arguments)
     assert (result.code, result.out) == (0, "")
     assert "eventstore seed or eventstore import" in " ".join(result.err.split())
@@ -106,9 +106,9 @@ def test_nothing_to_count_says_what_to_do(empty: Eventstore, arguments: tuple[st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--since", "2026-13-01"), "--since: '2026-13-01' is no day: write it as 2026-01-31"),
-        (("--until", "tomorrow"), "--until: 'tomorrow' is no day"),
-        (("--until", "\x1b[31m"), r"--until: '\x1b[31m' is no day"),
+        (("--since", "2026-13-01"), "--since: '2026-13-01' is not a day: write it as 2026-01-31"),
+        (("--until", "tomorrow"), "--until: 'tomorrow' is not a day"),
+        (("--until", "\x1b[31m"), r"--until: '\x1b[31m' is not a day"),
         (("--since", "2026-02-02", "--until", "2026-02-01"), "since: 2026-02-02 is after until, 2026-02-01"),
         (("--zone", "Mars/Phobos"), 'zone: time zone "Mars/Phobos" not recognized. Give a name'),
         (("--zone", "Africa/Monrovia", "--since", "1960-01-01"), "Ask for UTC, or for later days"),
@@ -116,7 +116,7 @@ def test_nothing_to_count_says_what_to_do(empty: Eventstore, arguments: tuple[st
         (("--actor", "\udcff"), "actor"),
     ],
 )
-def test_what_makes_no_sense_is_refused(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_filters_are_rejected(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
     result = library("stats", *arguments)
     assert result.code == 1
     assert result.out == ""
@@ -126,13 +126,13 @@ def test_what_makes_no_sense_is_refused(library: Eventstore, arguments: tuple[st
     assert "\x1b" not in result.err
 
 
-def test_a_word_that_is_no_way_to_count_is_mistyped(library: Eventstore) -> None:
+def test_an_unknown_grouping_is_wrong_usage(library: Eventstore) -> None:
     result = library("stats", "--by", "week")
     assert result.code == 2
     assert "day" in result.err
 
 
-def test_bars_are_shares_of_the_largest() -> None:
+def test_bars_are_proportional_to_the_largest_value() -> None:
     assert bars([]) == []
     assert bars([0, 0]) == ["", ""]
     full, half, trace, none = bars([1000, 500, 1, 0])
@@ -140,7 +140,7 @@ def test_bars_are_shares_of_the_largest() -> None:
     assert bars([16, 9])[1] == "█" * 13 + "▌"
 
 
-def test_bars_are_plain_where_the_output_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_are_ascii_if_the_output_is_not_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
     class Plain:
         encoding = "ascii"
 
@@ -150,6 +150,6 @@ def test_bars_are_plain_where_the_output_takes_no_more(monkeypatch: pytest.Monke
     assert said == ["#" * 24, "#" * 12, ""]
 
 
-def test_durations_are_said_in_the_largest_unit() -> None:
+def test_durations_use_the_largest_unit() -> None:
     said = [duration(seconds) for seconds in (None, 0, 0.0042, 0.5, 59.9, 90, 5400, 200_000, 1e10)]
     assert said == ["", "0.0 s", "4.2 ms", "0.5 s", "59.9 s", "1.5 min", "1.5 h", "2.3 d", "115,740.7 d"]

@@ -1,4 +1,4 @@
-"""Instances of any application's classes as the JSON that they are on the wire."""
+"""Instances of an application's own classes become the JSON that they are on the wire."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from support.demoapp import Message
 
 from agent_manager import default_classes
-from agent_manager.importers.a2a_demo import plain
+from agent_manager.importers.a2a_demo import to_plain
 from agent_manager.importers.source import SourceUnreadable
 
 pytestmark = pytest.mark.any_server
 
 
-def test_models_are_written_by_their_aliases() -> None:
-    said = plain(Message(role="user", parts=[], message_id="m"))
+def test_models_use_their_aliases() -> None:
+    said = to_plain(Message(role="user", parts=[], message_id="m"))
     assert said["messageId"] == "m"
 
 
@@ -29,28 +29,28 @@ class Kept:
     messages: list[Any]
 
 
-def test_other_classes_are_written_by_their_members() -> None:
-    assert plain(Kept("c", [SimpleNamespace(role="user", _hidden=1)])) == {
+def test_other_classes_become_their_members() -> None:
+    assert to_plain(Kept("c", [SimpleNamespace(role="user", _hidden=1)])) == {
         "conversation_id": "c",
         "messages": [{"role": "user"}],
     }
 
 
-def test_a_model_may_hold_what_is_none() -> None:
+def test_a_model_may_hold_values_that_are_not_models() -> None:
     conversation = default_classes.Conversation(
         conversation_id="c", is_active=True, messages=[SimpleNamespace(role="user")]
     )
-    assert plain(conversation)["messages"] == [{"role": "user"}]
+    assert to_plain(conversation)["messages"] == [{"role": "user"}]
 
 
-def test_protobuf_messages_are_written_as_protobuf_json() -> None:
+def test_protobuf_messages_become_protobuf_json() -> None:
     timestamp_pb2 = pytest.importorskip("google.protobuf.timestamp_pb2")
     conversation = default_classes.Conversation(
         conversation_id="c", is_active=True, messages=[timestamp_pb2.Timestamp(seconds=1)]
     )
-    assert plain(conversation)["messages"] == ["1970-01-01T00:00:01Z"]
+    assert to_plain(conversation)["messages"] == ["1970-01-01T00:00:01Z"]
 
 
-def test_what_has_no_json_is_named() -> None:
+def test_a_value_without_a_json_form_is_an_error() -> None:
     with pytest.raises(SourceUnreadable, match="object has no JSON form"):
-        plain({"a": object()})
+        to_plain({"a": object()})

@@ -1,4 +1,4 @@
-"""Backups: whole or not at all, and damage is seen."""
+"""Backups are complete or absent, and damage is detected."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from agent_manager.importers.backup import (
     BackupDamaged,
     BackupMismatch,
     BackupSource,
-    backup_path,
     choose_backup,
+    new_backup_path,
     open_backup,
     write_backup,
 )
@@ -33,7 +33,7 @@ async def taken(manager: Manager, folder: Path, tenant: str, source: str) -> Bac
     """A backup of that tenant and source, the newest of the folder."""
     backup_of = ManagerSource(manager)
     backup_of.name = source
-    return await write_backup(backup_of, backup_path(folder), tenant)
+    return await write_backup(backup_of, new_backup_path(folder), tenant)
 
 
 def changed(path: Path, **members: object) -> None:
@@ -51,34 +51,34 @@ def files(folder: Path) -> list[str]:
 
 async def test_a_backup_gives_back_what_its_source_gave(manager: Manager, backups: Path) -> None:
     given = [conversation async for conversation in ManagerSource(manager).conversations()]
-    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+    backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     assert list(backup.read()) == given
-    again = await write_backup(BackupSource(backup), backup_path(backups), "acme")
+    again = await write_backup(BackupSource(backup), new_backup_path(backups), "acme")
     assert list(again.read()) == given
     assert (again.conversations, again.messages, again.tasks) == (2, 10, 4)
     assert choose_backup(backups, "acme").path == again.path
 
 
-async def test_its_sum_lies_beside_it(manager: Manager, backups: Path) -> None:
-    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+async def test_the_hash_is_written_beside_the_backup(manager: Manager, backups: Path) -> None:
+    backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     text = backup.path.with_name(backup.path.name + ".sha256").read_text(encoding="utf-8")
     assert text == f"{hashlib.sha256(backup.path.read_bytes()).hexdigest()}  {backup.path.name}\n"
     assert files(backups) == [backup.path.name, backup.path.name + ".sha256"]
 
 
-async def test_a_source_that_breaks_off_leaves_nothing(manager: Manager, backups: Path) -> None:
+async def test_if_the_source_fails_no_backup_is_left(manager: Manager, backups: Path) -> None:
     class Breaking(ManagerSource):
         async def conversations(self) -> AsyncIterator[SourceConversation]:
             yield SourceConversation("a")
             raise SourceUnreadable("it broke off: start it again")
 
     with pytest.raises(SourceUnreadable):
-        await write_backup(Breaking(manager), backup_path(backups), "acme")
+        await write_backup(Breaking(manager), new_backup_path(backups), "acme")
     assert files(backups) == []
 
 
-async def test_damage_is_seen(manager: Manager, backups: Path) -> None:
-    backup = await write_backup(ManagerSource(manager), backup_path(backups), "acme")
+async def test_a_damaged_backup_is_rejected(manager: Manager, backups: Path) -> None:
+    backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     whole = backup.path.read_bytes()
     backup.path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises(BackupDamaged, match="SHA-256"):
@@ -90,7 +90,7 @@ async def test_damage_is_seen(manager: Manager, backups: Path) -> None:
     [b"", gzip.compress(b""), gzip.compress(b'{"a": 1}\n'), gzip.compress(b"[")],
     ids=["nothing", "nothing, packed", "another object", "no JSON"],
 )
-def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_backup_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(content)
     with pytest.raises(BackupDamaged, match="give a backup with its"):
@@ -100,12 +100,12 @@ def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes) -> None:
         open_backup(path)
 
 
-def test_a_folder_without_one_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_backups_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BackupDamaged, match="there is no backup"):
         choose_backup(tmp_path, "acme")
 
 
-async def test_the_newest_of_the_tenant_is_chosen_whatever_is_newer(manager: Manager, backups: Path) -> None:
+async def test_the_newest_backup_of_the_tenant_is_chosen(manager: Manager, backups: Path) -> None:
     own = await taken(manager, backups, "acme", "http://localhost:1")
     await taken(manager, backups, "globex", "http://localhost:1")
     assert choose_backup(backups, "acme") == own
@@ -114,7 +114,7 @@ async def test_the_newest_of_the_tenant_is_chosen_whatever_is_newer(manager: Man
         choose_backup(backups, "initech")
 
 
-async def test_of_several_sources_the_url_decides(manager: Manager, backups: Path) -> None:
+async def test_the_url_chooses_among_several_sources(manager: Manager, backups: Path) -> None:
     one = await taken(manager, backups, "acme", "http://localhost:1")
     adk = await taken(manager, backups, "acme", "google-adk")
     two = await taken(manager, backups, "acme", "http://localhost:2")
@@ -136,7 +136,7 @@ async def test_a_backup_of_an_application_elsewhere_is_chosen_only_for_one_that_
     assert choose_backup(backups, "acme", "http://localhost:2", may_have_moved=True) == backup
 
 
-async def test_a_backup_that_names_no_tenant_is_refused(manager: Manager, backups: Path) -> None:
+async def test_a_backup_without_a_tenant_is_rejected(manager: Manager, backups: Path) -> None:
     backup = await taken(manager, backups, "acme", "http://localhost:1")
     changed(backup.path, tenant=None, **{"eventstore-backup": 1})
     with pytest.raises(BackupMismatch, match="does not name its tenant"):
@@ -145,7 +145,7 @@ async def test_a_backup_that_names_no_tenant_is_refused(manager: Manager, backup
         choose_backup(backups, "acme")
 
 
-async def test_no_older_backup_takes_the_place_of_a_damaged_one(manager: Manager, backups: Path) -> None:
+async def test_a_damaged_newest_backup_is_an_error(manager: Manager, backups: Path) -> None:
     await taken(manager, backups, "acme", "http://localhost:1")
     newest = await taken(manager, backups, "acme", "http://localhost:1")
     newest.path.write_bytes(b"")
@@ -153,7 +153,7 @@ async def test_no_older_backup_takes_the_place_of_a_damaged_one(manager: Manager
         choose_backup(backups, "acme")
 
 
-async def test_backups_can_be_read_by_their_owner_only(manager: Manager, backups: Path) -> None:
+async def test_only_the_owner_can_read_backups(manager: Manager, backups: Path) -> None:
     mask = os.umask(0)
     try:
         backup = await taken(manager, backups / "further", "acme", "google-adk")

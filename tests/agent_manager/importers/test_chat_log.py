@@ -1,4 +1,4 @@
-"""A line becomes a conversation, a message each its message, a tool call each its task; nothing gets lost."""
+"""Each line becomes a conversation, each message a message, each tool call a task; nothing is lost."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_uuid_is_the_conversations_own_id() -> None:
     assert created(id=UUID_TEXT.upper()).given_id == UUID_TEXT.upper()
 
 
-def test_a_number_is_an_id_as_its_text_is() -> None:
+def test_a_number_is_the_same_id_as_its_text() -> None:
     assert translated([], id=17).id == translated([], id="17").id
     assert created(id=17).given_id == "17"
 
@@ -101,7 +101,7 @@ def test_a_number_is_an_id_as_its_text_is() -> None:
         (["a"], "", {"title": ["a"]}),
     ],
 )
-def test_a_title_that_is_no_name_is_kept_in_the_metadata(title: Any, name: str, metadata: Any) -> None:
+def test_a_title_that_is_not_a_valid_name_is_kept_in_the_metadata(title: Any, name: str, metadata: Any) -> None:
     data = created(title=title)
     assert (data.name, data.metadata) == (name, metadata)
 
@@ -112,7 +112,7 @@ def test_a_conversation_needs_no_title_and_no_messages() -> None:
     assert (conversation.messages, conversation.tasks) == (0, 0)
 
 
-def test_conversations_of_two_tenants_never_meet() -> None:
+def test_conversations_of_two_tenants_have_different_ids() -> None:
     line = json.dumps({"id": "c", "messages": [user(), calling(call("a"))]}).encode()
     here, there = conversation_from_line(line, "here"), conversation_from_line(line, "there")
     assert not {event.id for event in here.events} & {event.id for event in there.events}
@@ -138,7 +138,7 @@ messages = st.builds(
 
 
 @given(st.lists(messages, max_size=5))
-def test_every_message_comes_back_as_it_was_sent(sent: list[dict[str, Any]]) -> None:
+def test_every_message_is_restored_as_it_was_sent(sent: list[dict[str, Any]]) -> None:
     conversation = translated(sent)
     assert messages_of(conversation) == sent
     assert conversation.messages == len(sent)
@@ -152,9 +152,7 @@ def test_ids_are_the_same_in_every_run_and_differ_within_a_conversation(sent: li
 
 
 @given(st.lists(messages, max_size=3), st.lists(messages, max_size=3))
-def test_what_a_conversation_grows_by_changes_nothing_before_it(
-    sent: list[dict[str, Any]], more: list[dict[str, Any]]
-) -> None:
+def test_further_messages_do_not_change_earlier_events(sent: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
     short, long = translated(sent), translated(sent + more)
     assert [(e.id, e.data, e.actor) for e in long.events[: len(short.events)]] == [
         (e.id, e.data, e.actor) for e in short.events
@@ -257,7 +255,7 @@ def test_calls_in_one_message_follow_it_in_their_order() -> None:
     ]  # fmt: skip
 
 
-def test_the_first_shape_of_calls_is_answered_by_name() -> None:
+def test_function_calls_of_the_first_format_are_answered_by_name() -> None:
     sent = [
         {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": "{}"}},
         {"role": "function", "name": "weather", "content": "rain"},
@@ -305,7 +303,7 @@ def test_a_result_is_the_artifact_of_its_task(content: Any, parts: list[Any]) ->
 
 
 @pytest.mark.parametrize("none", [{}, {"tool_calls": None}, {"tool_calls": []}, {"function_call": None}])
-def test_a_message_may_say_that_it_calls_nothing(none: dict[str, Any]) -> None:
+def test_a_message_may_have_an_empty_list_of_calls(none: dict[str, Any]) -> None:
     conversation = translated([user(**none)])
     assert (conversation.tasks, messages_of(conversation)) == (0, [user(**none)])
 
@@ -319,8 +317,8 @@ def test_a_message_may_say_that_it_calls_nothing(none: dict[str, Any]) -> None:
         (b"{", "is not JSON: .* at character 2"),
         (b'{"id": "\xff"}', "is not UTF-8: .* at byte 9"),
         (b"[]", "is a list, expected an object with id, title and messages"),
-        (b'{"id": NaN}', "is not JSON: NaN is no JSON number"),
-        (b'{"id": -Infinity}', "is not JSON: -Infinity is no JSON number"),
+        (b'{"id": NaN}', "is not JSON: NaN is not a JSON number"),
+        (b'{"id": -Infinity}', "is not JSON: -Infinity is not a JSON number"),
         (b'{"id": ' + b"1" * 5000 + b"}", "is not JSON: Exceeds the limit"),
         (b'{"messages": []}', "^id: is missing"),
         (b'{"id": null, "messages": []}', "^id: is null"),
@@ -343,13 +341,13 @@ def test_a_message_may_say_that_it_calls_nothing(none: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_a_malformed_line_says_what_stands_where(line: bytes, reason: str) -> None:
+def test_the_error_of_a_malformed_line_names_place_and_value(line: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         conversation_from_line(line, "default")
 
 
 @given(json_values)
-def test_any_json_is_a_conversation_or_malformed(value: Any) -> None:
+def test_any_json_is_converted_or_rejected(value: Any) -> None:
     for line in (value, {"id": "c", "messages": value}, {"id": value, "messages": [value]}):
         with suppress(MalformedLine):
             conversation_from_line(json.dumps(line).encode(), "default")

@@ -1,4 +1,4 @@
-"""Files go into the log: once, whatever is repeated or breaks off, and what cannot go in is named."""
+"""Files are imported once, whatever is repeated or interrupted, and what cannot be imported is reported."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_grown_conversation_gets_only_its_new_messages(store: EventStore
     assert await messages(store, "c") == after["messages"]
 
 
-async def test_another_content_under_a_known_id_is_reported(store: EventStore, log: WriteLog) -> None:
+async def test_other_content_under_a_known_id_is_reported(store: EventStore, log: WriteLog) -> None:
     path = log(conversation("a", "hello"), conversation("b", "hello"), conversation("a", "good bye"))
     report = await import_files(store, [path])
     assert [(problem.file, problem.line) for problem in report.problems] == [(str(path), 3)]
@@ -97,7 +97,7 @@ async def test_another_content_under_a_known_id_is_reported(store: EventStore, l
     assert await messages(store, "a") == [{"role": "user", "content": "hello"}]
 
 
-async def test_a_conflict_holds_up_nobody_else_in_its_group(store: EventStore, log: WriteLog) -> None:
+async def test_a_conflict_does_not_prevent_the_import_of_its_group(store: EventStore, log: WriteLog) -> None:
     await import_files(store, [log(conversation("b", "hello"))])
     report = await import_files(store, [log(*(conversation(x, "other") for x in "abc"))])
     assert [problem.line for problem in report.problems] == [2]
@@ -112,7 +112,7 @@ def with_message(members: bytes) -> bytes:
 BAD = {
     "no JSON": (b"{", "is not JSON"),
     "no UTF-8": (b'{"id": "\xff", "messages": []}', "is not UTF-8"),
-    "NaN": (with_message(b'"score": NaN'), "NaN is no JSON number"),
+    "NaN": (with_message(b'"score": NaN'), "NaN is not a JSON number"),
     "infinity": (with_message(b'"n": 1e999'), "messages[0].n: is inf"),
     "NUL": (with_message(b'"content": "a\\u0000"'), "messages[0].content: has a NUL"),
     "NUL in a key": (with_message(b'"a\\u0000": 1'), "a key of messages[0]: has a NUL"),
@@ -131,7 +131,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-async def test_a_bad_line_is_reported_and_the_others_go_in(kind: str, store: EventStore, log: WriteLog) -> None:
+async def test_a_malformed_line_is_reported_and_the_others_are_imported(
+    kind: str, store: EventStore, log: WriteLog
+) -> None:
     line, reason = BAD[kind]
     path = log(conversation("a"), b"", line, b" \t\r", conversation("b"))
     report = await import_files(store, [path])
@@ -158,7 +160,7 @@ async def test_a_strict_import_stops_at_a_conflict(store: EventStore, log: Write
     assert await ids(store) == ["b", "a"]
 
 
-async def test_problems_stand_in_the_order_of_the_files(store: EventStore, log: WriteLog) -> None:
+async def test_problems_are_in_the_order_of_the_files(store: EventStore, log: WriteLog) -> None:
     await import_files(store, [log(conversation("a", "hello"))])
     first = log(conversation("a", "other"), b"{", name="first")
     second = log(b"{", conversation("b"), conversation("a", "other"), b"{", name="second")
@@ -167,14 +169,14 @@ async def test_problems_stand_in_the_order_of_the_files(store: EventStore, log: 
     assert places == [("first", 1), ("first", 2), ("second", 1), ("second", 3), ("second", 4)]
 
 
-async def test_a_problem_is_fit_for_one_line_of_a_terminal(store: EventStore, log: WriteLog) -> None:
+async def test_a_problem_fits_on_one_line_of_a_terminal(store: EventStore, log: WriteLog) -> None:
     sent = {"role": "user", "\x1b[2J\n\ud800" + "k" * 10_000: 1e400}
     report = await import_files(store, [log({"id": "c", "messages": [sent]})])
     assert str(report.problems[0]).isprintable()
     assert len(report.problems[0].reason) < 1000
 
 
-async def test_a_byte_order_mark_is_no_part_of_the_first_line(store: EventStore, log: WriteLog) -> None:
+async def test_a_byte_order_mark_is_ignored(store: EventStore, log: WriteLog) -> None:
     report = await import_files(store, [log(b"\xef\xbb\xbf" + json.dumps(conversation("a")).encode())] * 2)
     assert (report.conversations, report.problems) == (2, [])
 
@@ -195,17 +197,17 @@ async def test_a_file_that_cannot_be_read_stops_everything_before_it_begins(stor
     assert await ids(store) == []
 
 
-async def test_a_store_that_is_not_open_is_not_the_fault_of_a_line(log: WriteLog, settings: Settings) -> None:
+async def test_a_store_that_is_not_open_is_an_error_of_its_own(log: WriteLog, settings: Settings) -> None:
     with pytest.raises(InputError, match="not open"):
         await import_files(EventStore(settings), [log(conversation("a"))])
 
 
-async def test_a_tenant_without_a_possible_name_is_refused(store: EventStore, log: WriteLog) -> None:
+async def test_an_invalid_tenant_is_rejected(store: EventStore, log: WriteLog) -> None:
     with pytest.raises(InvalidEvent, match="tenant"):
         await import_files(store, [log(conversation("a"))], tenant="\0")
 
 
-async def test_tenants_import_the_same_file_side_by_side(store: EventStore, log: WriteLog) -> None:
+async def test_several_tenants_can_import_the_same_file(store: EventStore, log: WriteLog) -> None:
     path = log(conversation("a", "hello"))
     for tenant in ("here", "there"):
         report = await import_files(store, [path], tenant=tenant)
@@ -213,7 +215,7 @@ async def test_tenants_import_the_same_file_side_by_side(store: EventStore, log:
         assert await messages(store, "a", tenant) == [{"role": "user", "content": "hello"}]
 
 
-async def test_standard_input_is_a_file_too(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_standard_input_is_read_like_a_file(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = json.dumps(conversation("a")).encode() + b"\n{"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     progress: list[ImportProgress] = []
@@ -222,7 +224,7 @@ async def test_standard_input_is_a_file_too(store: EventStore, monkeypatch: pyte
     assert (progress[-1].bytes_read, progress[-1].total_bytes) == (len(lines), None)
 
 
-async def test_progress_is_told_once_per_group(store: EventStore, log: WriteLog) -> None:
+async def test_progress_is_reported_once_per_group(store: EventStore, log: WriteLog) -> None:
     path = log(*(conversation(n, "hello") for n in range(120)))
     progress: list[ImportProgress] = []
     await import_files(store, [path, log(b"{", name="other")], progress=progress.append)
@@ -243,7 +245,7 @@ async def test_a_conversation_larger_than_an_append_takes_several(
     assert await ids(store) == ["a", "b", "c"]
 
 
-async def test_a_large_conversation_with_a_bad_end_goes_in_not_at_all(
+async def test_a_large_conversation_with_a_malformed_end_is_not_imported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_log_importer, "PART_BYTES", 500)
@@ -310,7 +312,7 @@ async def test_a_failing_server_ends_the_import(
         await import_files(store, [log(conversation("a"))])
 
 
-async def test_an_import_goes_on_after_others_appended_to_its_conversation(store: EventStore, log: WriteLog) -> None:
+async def test_an_import_continues_after_others_appended_to_its_conversation(store: EventStore, log: WriteLog) -> None:
     await import_files(store, [log(conversation("a", "hello"))])
     await store.append(conversation_uuid(store.tenant, "a"), [NewEvent(MessageAdded(role=Role.USER, content="live"))])
     report = await import_files(store, [log(conversation("a", "hello", "bye"))])
@@ -318,9 +320,7 @@ async def test_an_import_goes_on_after_others_appended_to_its_conversation(store
     assert [sent["content"] for sent in await messages(store, "a")] == ["hello", "live", "bye"]
 
 
-async def test_what_is_new_for_a_deleted_conversation_is_refused_and_others_go_in(
-    store: EventStore, log: WriteLog
-) -> None:
+async def test_a_deleted_conversation_is_rejected_and_the_others_are_imported(store: EventStore, log: WriteLog) -> None:
     await import_files(store, [log(conversation("a", "hello"), conversation("b", "hello"))])
     await store.append(conversation_uuid(store.tenant, "a"), [ConversationDeleted()])
     unchanged = await import_files(store, [log(conversation("a", "hello"), conversation("b", "hello"))])
@@ -347,7 +347,7 @@ sent_messages = st.builds(
 ).filter(lambda sent: not {"tool_calls", "function_call"} & sent.keys())
 
 
-async def test_every_message_comes_back_from_the_log_as_it_was_sent(store: EventStore, tmp_path: Path) -> None:
+async def test_every_message_is_read_from_the_log_as_it_was_sent(store: EventStore, tmp_path: Path) -> None:
     runs = count()
     loop = asyncio.get_running_loop()
 

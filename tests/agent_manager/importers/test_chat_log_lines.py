@@ -1,4 +1,4 @@
-"""Files come as lines, with their numbers, however they are cut into chunks."""
+"""Files are read as numbered lines, however they are divided into chunks."""
 
 from __future__ import annotations
 
@@ -67,15 +67,13 @@ async def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     assert await read(tmp_path / "log") == []
 
 
-async def test_a_line_beyond_the_limit_is_skipped(
-    standard_input: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_line_beyond_the_limit_is_skipped(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
     standard_input(b"first\n" + b"x" * 1000 + b"\n" + b"y" * 9 + b"\n" + b"z" * 50)
     assert await read("-") == [(1, b"first"), (2, None), (3, b"y" * 9), (4, None)]
 
 
-async def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(FileUnreadable, match=path.name):
             total_bytes([str(path)])
@@ -85,7 +83,7 @@ async def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         total_bytes(["a\0b"])
 
 
-def test_the_total_is_unknown_where_there_is_standard_input(tmp_path: Path) -> None:
+def test_the_total_is_unknown_with_standard_input(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"12345")
     assert total_bytes([str(tmp_path / "log")] * 2) == 10
     assert total_bytes([str(tmp_path / "log"), "-"]) is None
@@ -105,7 +103,7 @@ def typing(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield writing
 
 
-async def test_a_slow_standard_input_does_not_hold_up_the_loop(typing: int) -> None:
+async def test_a_slow_standard_input_does_not_block_the_loop(typing: int) -> None:
     found = lines("-")
     waiting = asyncio.ensure_future(anext(found))
     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The commands of the way over, as one types them."""
+"""The commands import and rollback, as they are typed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.ports import free_port
 pytestmark = pytest.mark.shared_database
 
 
-def test_the_report_is_told_in_words_and_written_as_json(empty: Eventstore, url: str, backups: Path) -> None:
+def test_the_report_is_printed_and_written_as_json(empty: Eventstore, url: str, backups: Path) -> None:
     file = backups.parent / "report.json"
     result = empty("import", "--from-url", url, "--backups", str(backups), "--report", str(file))
     assert result.code == 0
@@ -27,7 +27,7 @@ def test_the_report_is_told_in_words_and_written_as_json(empty: Eventstore, url:
     assert (again.code, json.loads(again.out)["new_events"]) == (0, 0)
 
 
-def test_conversations_that_differ_are_named(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
+def test_conversations_that_differ_are_listed(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
     manager.say({"role": "user", "messageId": "x", "contextId": "first", "parts": [{"text": "a\0b"}]})
     result = empty("import", "--from-url", url, "--backups", str(backups), "--json")
     assert result.code == 1
@@ -52,7 +52,7 @@ def test_conversations_that_differ_are_named(empty: Eventstore, url: str, backup
         (["rollback", "--baseline"], 2, "give the application's --url"),
         (["import", "--from-url", "localhost"], 1, "is not a URL"),
         (["import", "--from-url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
-        (["import", "--from-adk", "nothing.db"], 1, "is no file"),
+        (["import", "--from-adk", "nothing.db"], 1, "is not a file"),
         (["import", "--from-backup", "nothing.jsonl.gz"], 1, "nothing.jsonl.gz"),
         (["rollback", "--baseline", "--url", "http://127.0.0.1:{port}"], 1, "cannot be reached"),
     ],
@@ -64,26 +64,26 @@ def test_mistakes_are_named(empty: Eventstore, arguments: list[str], code: int, 
     assert "Traceback" not in result.err
 
 
-def test_what_is_no_application_of_the_demos_kind_is_named(empty: Eventstore, url: str) -> None:
+def test_an_application_without_the_demos_endpoints_is_an_error(empty: Eventstore, url: str) -> None:
     result = empty("import", "--from-url", f"{url}/elsewhere")
     assert result.code == 1
     assert "answered 500" in result.err
 
 
-def test_rolling_back_without_commands_says_what_comes_next(empty: Eventstore, url: str, backups: Path) -> None:
+def test_a_rollback_without_commands_prints_the_next_step(empty: Eventstore, url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     result = empty("rollback", "--backups", str(backups))
     assert result.code == 0
     assert f"EVENTSTORE_RESTORE={backups / 'restore.jsonl.gz'}" in result.out
 
 
-def test_the_baseline_can_be_recorded_by_itself(empty: Eventstore, url: str, backups: Path) -> None:
+def test_the_baseline_can_be_recorded_alone(empty: Eventstore, url: str, backups: Path) -> None:
     result = empty("rollback", "--baseline", "--url", url, "--backups", str(backups))
     assert result.code == 0
     assert (backups / "baseline.json").is_file()
 
 
-def test_a_source_that_contradicts_the_store_is_named_and_nothing_is_written(
+def test_if_the_source_contradicts_the_store_nothing_is_written(
     empty: Eventstore, url: str, backups: Path, manager: Manager
 ) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
@@ -99,7 +99,7 @@ def test_a_source_that_contradicts_the_store_is_named_and_nothing_is_written(
     assert empty("tail", "--json", "--limit", "1000").out == before
 
 
-def test_the_report_is_readable_by_its_owner_only(empty: Eventstore, url: str, backups: Path) -> None:
+def test_only_the_owner_can_read_the_report(empty: Eventstore, url: str, backups: Path) -> None:
     file = backups.parent / "report.json"
     assert empty("import", "--from-url", url, "--backups", str(backups), "--report", str(file)).code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

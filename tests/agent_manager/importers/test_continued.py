@@ -1,4 +1,4 @@
-"""A conversation that was imported before goes on, whatever became of its title and further members."""
+"""A conversation that was imported before is continued, even if its title or other members have changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def names_and_messages(store: EventStore) -> tuple[str, int]:
     return row.name, row.message_count
 
 
-async def test_a_further_member_that_changed_stops_nothing(store: EventStore, tmp_path: Path) -> None:
+async def test_a_changed_member_of_the_line_does_not_prevent_the_import(store: EventStore, tmp_path: Path) -> None:
     await take_in(store, tmp_path, line("T", "one", updated_at="2025-01-01"))
     report = await take_in(store, tmp_path, line("T", "one", "two", updated_at="2025-01-02"))
     assert (report.problems, report.new_events, report.messages) == ([], 1, 2)
@@ -63,14 +63,14 @@ async def test_a_conversation_without_messages_may_change_too(store: EventStore,
     assert (report.problems, report.new_events, report.conversations) == ([], 0, 1)
 
 
-async def test_another_message_in_its_place_is_still_refused(store: EventStore, tmp_path: Path) -> None:
+async def test_a_changed_message_is_rejected(store: EventStore, tmp_path: Path) -> None:
     await take_in(store, tmp_path, line("T", "one"))
     report = await take_in(store, tmp_path, line("other", "changed"))
     assert [problem.line for problem in report.problems] == [1]
     assert await names_and_messages(store) == ("T", 1)
 
 
-async def test_a_message_within_the_limit_brings_its_tasks_however_large(store: EventStore, tmp_path: Path) -> None:
+async def test_tasks_of_a_message_within_the_limit_are_cut_to_it(store: EventStore, tmp_path: Path) -> None:
     # Both messages take just less than the limit; the call as a description and the result as an artifact take more.
     arguments = {f"member {number}": '"' for number in range(50_000)}
     call = {"id": "k", "type": "function", "function": {"name": "f", "arguments": arguments}}
@@ -96,7 +96,9 @@ def with_ids(*ids: str) -> dict[str, Any]:
     return {"id": "c", "title": "T", "messages": [{"role": "user", "content": one, "id": one} for one in ids]}
 
 
-async def test_a_conversation_that_something_else_began_takes_no_line(store: EventStore, tmp_path: Path) -> None:
+async def test_a_conversation_that_was_not_imported_is_not_continued_by_a_line(
+    store: EventStore, tmp_path: Path
+) -> None:
     begun = [ConversationCreated(given_id="c"), MessageAdded(role="user", content="of the application")]
     await store.append(conversation_uuid(store.tenant, "c"), begun)
     report = await take_in(store, tmp_path, line("T", "one"), {"id": "d", "messages": []})
@@ -104,14 +106,14 @@ async def test_a_conversation_that_something_else_began_takes_no_line(store: Eve
     assert (await events(store), report.conversations) == (3, 1)
 
 
-async def test_a_line_that_begins_otherwise_than_the_stored_one_is_refused(store: EventStore, tmp_path: Path) -> None:
+async def test_a_line_that_begins_with_another_message_is_rejected(store: EventStore, tmp_path: Path) -> None:
     await take_in(store, tmp_path, with_ids("a", "b"))
     report = await take_in(store, tmp_path, with_ids("x", "y"))
     assert ["begins with another message" in problem.reason for problem in report.problems] == [True]
     assert await events(store) == 3
 
 
-async def test_a_line_that_lost_its_oldest_messages_goes_on(store: EventStore, tmp_path: Path) -> None:
+async def test_a_line_without_its_oldest_messages_is_continued(store: EventStore, tmp_path: Path) -> None:
     await take_in(store, tmp_path, with_ids("a", "b"))
     report = await take_in(store, tmp_path, with_ids("b", "c"))
     assert (report.problems, report.new_events) == ([], 1)
@@ -129,7 +131,7 @@ async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(
         assert await events(store) == 2
 
 
-async def test_times_without_an_offset_are_in_the_zone_that_is_given(store: EventStore, tmp_path: Path) -> None:
+async def test_times_without_an_offset_are_in_the_given_zone(store: EventStore, tmp_path: Path) -> None:
     said = {"role": "user", "content": "hi", "created_at": "2026-01-02T00:04:00"}
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"id": "c", "messages": [said]}))
@@ -138,7 +140,7 @@ async def test_times_without_an_offset_are_in_the_zone_that_is_given(store: Even
     assert set(occurred) == {datetime(2026, 1, 2, 3, 4, tzinfo=UTC)}
 
 
-async def test_a_time_that_no_clock_of_the_zone_showed_is_refused(store: EventStore, tmp_path: Path) -> None:
+async def test_a_time_that_the_zone_skips_is_rejected(store: EventStore, tmp_path: Path) -> None:
     said = {"role": "user", "content": "hi", "created_at": "2025-03-30T02:30:00"}
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"id": "c", "messages": [said]}))

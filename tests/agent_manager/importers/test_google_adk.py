@@ -121,7 +121,7 @@ async def test_from_postgresql(store: EventStore, empty_database_url: str, backu
     assert (await over(url, store, backups)).new_events == 0
 
 
-async def test_only_what_is_new_is_taken(store: EventStore, tmp_path: Path, backups: Path) -> None:
+async def test_a_second_import_adds_only_what_is_new(store: EventStore, tmp_path: Path, backups: Path) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
     await over(str(path), store, backups)
@@ -134,7 +134,9 @@ async def test_only_what_is_new_is_taken(store: EventStore, tmp_path: Path, back
     assert report.new_events == 1 + 1 + len(CONTENTS) + 1  # a state; a conversation, its events, its state
 
 
-async def test_sessions_of_one_id_are_told_apart(store: EventStore, tmp_path: Path, backups: Path) -> None:
+async def test_sessions_of_several_users_with_the_same_id_are_distinct(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "1.x")
     with sqlite3.connect(path) as connection:
@@ -148,9 +150,7 @@ async def test_sessions_of_one_id_are_told_apart(store: EventStore, tmp_path: Pa
     assert len(messages) == 4
 
 
-async def test_a_session_is_the_same_whichever_other_sessions_there_are(
-    store: EventStore, tmp_path: Path, backups: Path
-) -> None:
+async def test_a_session_does_not_depend_on_other_sessions(store: EventStore, tmp_path: Path, backups: Path) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
     with sqlite3.connect(path) as connection:
@@ -168,11 +168,11 @@ async def test_a_session_is_the_same_whichever_other_sessions_there_are(
 @pytest.mark.parametrize(
     ("one", "other"), [(("a/b", "c", "d"), ("a", "b/c", "d")), (("a%2Fb", "c", "d"), ("a/b", "c", "d"))]
 )
-def test_no_two_sessions_have_one_name(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+def test_every_session_has_a_name_of_its_own(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
     assert conversation_name(*one) != conversation_name(*other)
 
 
-async def test_a_session_that_was_begun_again_writes_nothing_at_all(
+async def test_if_a_session_was_begun_again_nothing_is_written(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
     path = tmp_path / "sessions.db"
@@ -201,7 +201,7 @@ async def test_a_backup_names_the_database_of_the_sessions(store: EventStore, tm
         choose_backup(backups, store.tenant)
 
 
-async def test_a_session_that_was_begun_again_and_is_empty_is_another(
+async def test_a_session_that_was_begun_again_without_events_is_rejected(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
     path = tmp_path / "sessions.db"
@@ -217,9 +217,7 @@ LOCAL = "UPDATE events SET timestamp = datetime(timestamp, '-3 hours')"
 
 
 @pytest.mark.parametrize("layout", ["1.0", "1.x"])
-async def test_local_times_of_the_older_layouts_need_their_zone(
-    store: EventStore, tmp_path: Path, backups: Path, layout: str
-) -> None:
+async def test_older_layouts_require_a_time_zone(store: EventStore, tmp_path: Path, backups: Path, layout: str) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, layout)
     changed(path, LOCAL)
@@ -234,7 +232,7 @@ async def test_local_times_of_the_older_layouts_need_their_zone(
         await over(str(path), store, backups, "Brazil/Nowhere")
 
 
-async def test_local_times_of_a_zone_in_which_they_are_yet_to_come_are_refused(
+async def test_a_zone_that_dates_events_in_the_future_is_rejected(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
     path = tmp_path / "sessions.db"
@@ -245,7 +243,7 @@ async def test_local_times_of_a_zone_in_which_they_are_yet_to_come_are_refused(
     assert (await over(str(path), store, backups, "Asia/Tokyo")).is_clean
 
 
-async def test_events_that_hold_exact_times_need_no_zone(store: EventStore, tmp_path: Path, backups: Path) -> None:
+async def test_exact_times_require_no_zone(store: EventStore, tmp_path: Path, backups: Path) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
     assert (await over(changed(path, LOCAL), store, backups, None)).is_clean
@@ -261,7 +259,7 @@ async def test_exact_times_order_events_whose_local_times_repeat_an_hour(
     assert await dates(store) == ["02 03:04:00", "02 03:04:01", "02 03:04:02", "02 03:04:04"]
 
 
-async def test_an_hour_that_occurs_twice_is_the_one_in_its_session(
+async def test_of_a_repeated_hour_the_one_within_the_session_is_meant(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
     path = tmp_path / "sessions.db"
@@ -274,9 +272,7 @@ async def test_an_hour_that_occurs_twice_is_the_one_in_its_session(
     assert await dates(store) == ["26 01:30:00", "26 01:30:01", "26 01:30:02", "26 01:30:04"]
 
 
-async def test_a_time_that_no_clock_of_the_zone_showed_is_refused(
-    store: EventStore, tmp_path: Path, backups: Path
-) -> None:
+async def test_a_time_that_the_zone_skips_is_rejected(store: EventStore, tmp_path: Path, backups: Path) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "1.x")
     with pytest.raises(InputError, match="2025-03-30 02:30:00 does not exist in Europe/Berlin"):
@@ -320,7 +316,7 @@ async def test_messages_with_times_that_cannot_be_right_are_named(
     ]  # fmt: skip
 
 
-async def test_what_is_no_database_of_google_adk_is_refused(
+async def test_a_database_without_google_adks_tables_is_rejected(
     tmp_path: Path, empty_database_url: str, database_url: str
 ) -> None:
     other = tmp_path / "other.db"
@@ -330,10 +326,10 @@ async def test_what_is_no_database_of_google_adk_is_refused(
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database at all, but long enough to be one" * 100)
     wrong = {
-        str(tmp_path / "missing.db"): "is no file",
+        str(tmp_path / "missing.db"): "is not a file",
         str(other): "not google-adk's",
         str(broken): "not a database",
-        f"sqlite:///{tmp_path}/missing.db": "is no file",
+        f"sqlite:///{tmp_path}/missing.db": "is not a file",
         empty_database_url: "not google-adk's",
         database_url: "not google-adk's",
         empty_database_url.rpartition("/")[0] + "/nowhere": "correct the URL",
@@ -362,7 +358,9 @@ asyncio.run(main())
 """
 
 
-async def test_from_what_google_adk_itself_writes(store: EventStore, tmp_path: Path, backups: Path) -> None:
+async def test_a_database_that_google_adk_itself_wrote_is_imported(
+    store: EventStore, tmp_path: Path, backups: Path
+) -> None:
     pytest.importorskip("google.adk", reason="google-adk is not installed (extra: bench)")
     url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     subprocess.run([sys.executable, "-c", SCRIPT, url], check=True)  # noqa: ASYNC221 - nothing else goes on

@@ -1,4 +1,4 @@
-"""The way over, interrupted anywhere and run again, ends the same."""
+"""A migration that was interrupted anywhere and repeated has the same result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def all_of(store: EventStore) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is stored", "after it was stored"])
-async def test_whichever_append_loses_its_connection(
+async def test_a_migration_continues_whichever_append_lost_its_connection(
     manager: Manager, settings: Settings, backups: Path, after: bool
 ) -> None:
     async with EventStore(settings) as store:
@@ -71,7 +71,7 @@ async def test_whichever_append_loses_its_connection(
 
 
 @pytest.mark.slow
-async def test_killed_in_the_middle(
+async def test_a_killed_migration_continues(
     manager: Manager, url: str, started: Commands, database_url: str, backups: Path, settings: Settings
 ) -> None:
     for number in range(300):
@@ -98,7 +98,7 @@ def _events(connection: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
-def test_ended_by_a_signal_it_leaves_no_half_backup(
+def test_a_signal_leaves_no_incomplete_backup(
     manager: Manager, url: str, started: Commands, database_url: str, backups: Path
 ) -> None:
     running = started.start("import", "--from-url", url, "--backups", str(backups), DATABASE_URL=database_url)

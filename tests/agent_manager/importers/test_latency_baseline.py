@@ -1,4 +1,4 @@
-"""The plan's criteria for the way back: lost data, and operations that take more than half as long again."""
+"""The criteria for a rollback: lost data, and operations that take 50 % longer."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from support.ports import free_port
 
 from agent_manager.importers.backup import BackupDamaged
 from agent_manager.importers.latency_baseline import (
-    SLOWER_MILLISECONDS,
+    MAX_SLOWDOWN_MS,
     Baseline,
     baseline_path,
-    compared,
-    measured,
-    measured_again,
+    compare_latency,
+    measure,
+    measure_again,
     read_baseline,
     write_baseline,
 )
 
 pytestmark = pytest.mark.shared_database
 
-SLOW_SECONDS = 2 * SLOWER_MILLISECONDS / 1000
+SLOW_SECONDS = 2 * MAX_SLOWDOWN_MS / 1000
 
 
 @pytest.fixture
@@ -49,48 +49,48 @@ def slow_url(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 @pytest.mark.any_server
 @pytest.mark.parametrize(("before", "now", "met"), [(200.0, 300.0, False), (200.0, 301.0, True), (7.0, 15.0, False)])
-def test_half_as_long_again_is_the_limit_if_anybody_notices(before: float, now: float, met: bool) -> None:
+def test_an_operation_is_too_slow_above_both_limits(before: float, now: float, met: bool) -> None:
     then = Baseline("t", "u", "then", {"conversation/list": before, "gone": 1.0})
-    (one,) = compared(then, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
-    assert (one.operation, one.is_met) == ("conversation/list", met)
+    (one,) = compare_latency(then, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
+    assert (one.operation, one.is_too_slow) == ("conversation/list", met)
 
 
 @pytest.mark.any_server
-async def test_what_a_connection_adds_by_chance_is_not_measured(manager: Manager) -> None:
+async def test_delays_of_reused_connections_are_not_measured(manager: Manager) -> None:
     class Later(Application):
         def result(self, method: str, params: Any) -> Any:
             time.sleep(0.015)
             return super().result(method, params)
 
     with serving(manager, Later) as url:  # it sends head and body in two packets
-        taken = (await measured(url, "t")).milliseconds
+        taken = (await measure(url, "t")).milliseconds
     assert all(15 <= milliseconds < 40 for milliseconds in taken.values()), taken
 
 
 @pytest.mark.any_server
-async def test_measuring_takes_no_file_out_of_a_message(manager: Manager, url: str) -> None:
+async def test_measuring_lists_no_messages_with_files(manager: Manager, url: str) -> None:
     before = [one.model_copy(deep=True) for one in manager.conversations]
-    assert "message/list" not in (await measured(url, "t")).milliseconds
+    assert "message/list" not in (await measure(url, "t")).milliseconds
     assert manager.conversations == before
     manager.create_conversation("plain")
     manager.say({"role": "user", "messageId": "p", "contextId": "plain", "parts": [{"kind": "text", "text": "hi"}]})
-    assert (await measured(url, "t")).conversation == "plain"
-    assert "message/list" in (await measured(url, "t")).milliseconds
+    assert (await measure(url, "t")).conversation == "plain"
+    assert "message/list" in (await measure(url, "t")).milliseconds
 
 
 @pytest.mark.any_server
-async def test_an_application_that_still_runs_is_measured_in_turn_with_the_new_one(url: str, slow_url: str) -> None:
+async def test_an_old_application_that_still_runs_is_measured_alternately(url: str, slow_url: str) -> None:
     recorded = Baseline("t", slow_url, "then", {"conversation/list": 1.0})
-    before, now = await measured_again(recorded, url)
+    before, now = await measure_again(recorded, url)
     assert (before.url, now.url) == (slow_url, url)
     assert before.milliseconds["conversation/list"] > SLOW_SECONDS * 1000 > now.milliseconds["conversation/list"]
     gone = Baseline("t", f"http://127.0.0.1:{free_port()}", "then", {"conversation/list": 1.0})
-    assert (await measured_again(gone, url))[0] == gone
-    assert (await measured_again(recorded, slow_url.replace("127.0.0.1", "localhost")))[0] == recorded
+    assert (await measure_again(gone, url))[0] == gone
+    assert (await measure_again(recorded, slow_url.replace("127.0.0.1", "localhost")))[0] == recorded
 
 
 @pytest.mark.any_server
-def test_a_baseline_is_that_of_its_tenant_and_application(backups: Path) -> None:
+def test_a_baseline_belongs_to_its_tenant_and_application(backups: Path) -> None:
     ours, theirs = (Baseline(tenant, "http://a:1", "then", {"task/list": 1.0}) for tenant in ("ours", "theirs"))
     assert write_baseline(theirs, backups) == baseline_path(backups)
     assert read_baseline(backups, "ours", "http://a:1") is None
@@ -106,7 +106,7 @@ def test_a_baseline_is_that_of_its_tenant_and_application(backups: Path) -> None
 
 
 @pytest.mark.any_server
-def test_a_baseline_that_names_no_tenant_is_refused(tmp_path: Path) -> None:
+def test_a_baseline_without_a_tenant_is_rejected(tmp_path: Path) -> None:
     baseline_path(tmp_path).write_text('{"url": "http://a", "taken_at": "then", "milliseconds": {}}', encoding="utf-8")
     with pytest.raises(BackupDamaged, match="does not name its tenant"):
         read_baseline(tmp_path, "t", "http://a")
@@ -115,7 +115,7 @@ def test_a_baseline_that_names_no_tenant_is_refused(tmp_path: Path) -> None:
     assert read_baseline(tmp_path, "t", "http://a") == own
 
 
-def test_nothing_lost_and_nothing_slower_is_no_reason(empty: Eventstore, url: str, backups: Path) -> None:
+def test_without_loss_and_slowdown_there_is_no_reason_to_roll_back(empty: Eventstore, url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     slow = dict.fromkeys(("conversation/list", "task/list", "message/pending"), 60_000.0)
     write_baseline(Baseline("default", url, "then", slow), backups)
@@ -126,9 +126,7 @@ def test_nothing_lost_and_nothing_slower_is_no_reason(empty: Eventstore, url: st
 
 
 @pytest.mark.own_database
-def test_what_takes_longer_than_the_baseline_is_a_reason(
-    empty: Eventstore, url: str, slow_url: str, backups: Path
-) -> None:
+def test_a_slow_operation_is_a_reason_to_roll_back(empty: Eventstore, url: str, slow_url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     recorded = json.loads(baseline_path(backups).read_text(encoding="utf-8"))
     assert (recorded["tenant"], recorded["url"]) == ("default", url)
@@ -139,7 +137,7 @@ def test_what_takes_longer_than_the_baseline_is_a_reason(
     assert (found["roll_back"], found["too_slow"], found["data_lost"]) == (True, True, False)
 
 
-def test_a_few_milliseconds_more_are_no_reason(empty: Eventstore, url: str, backups: Path) -> None:
+def test_a_few_milliseconds_are_no_reason_to_roll_back(empty: Eventstore, url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     write_baseline(Baseline("default", url, "then", {"conversation/list": 0.000001}), backups)
     result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
@@ -156,7 +154,7 @@ def test_a_baseline_of_another_tenant_does_not_count(empty: Eventstore, url: str
     assert "of tenant 'default' is missing" in result.out
 
 
-def test_lost_data_is_a_reason(empty: Eventstore, url: str, backups: Path, superuser_url: str) -> None:
+def test_lost_data_is_a_reason_to_roll_back(empty: Eventstore, url: str, backups: Path, superuser_url: str) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     with psycopg.connect(superuser_url) as connection:
         connection.execute("DELETE FROM messages WHERE given_id = 'm1'")
@@ -166,7 +164,7 @@ def test_lost_data_is_a_reason(empty: Eventstore, url: str, backups: Path, super
     assert "'first'" in result.out
 
 
-def test_what_is_no_longer_served_is_lost(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
+def test_data_that_is_not_served_counts_as_lost(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     del manager.conversations[0].messages[2]
     result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
@@ -174,14 +172,14 @@ def test_what_is_no_longer_served_is_lost(empty: Eventstore, url: str, backups: 
     assert "NOT SERVED  1 conversations" in result.out
 
 
-def test_without_a_url_the_speed_is_said_not_to_be_compared(empty: Eventstore, url: str, backups: Path) -> None:
+def test_without_a_url_latency_is_reported_as_not_compared(empty: Eventstore, url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     result = empty("rollback", "--check", "--backups", str(backups))
     assert result.code == 0
     assert "not compared: give the application's --url" in result.out
 
 
-def test_without_a_backup_there_is_no_way_back(empty: Eventstore, backups: Path) -> None:
+def test_a_rollback_without_a_backup_is_an_error(empty: Eventstore, backups: Path) -> None:
     result = empty("rollback", "--backups", str(backups))
     assert (result.code, result.out) == (1, "")
     assert "there is no backup" in result.err

@@ -1,4 +1,4 @@
-"""The way over: everything goes in as it was, only what is new goes in again, and the proof names what differs."""
+"""A migration imports everything as it was, repeated only what is new, and reports every difference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from support.demoapp import AgentCard, Application, Manager, Message
 
-from agent_manager.importers import migrate, take_over
+from agent_manager.importers import import_backup, migrate
 from agent_manager.importers.a2a_demo import EndpointSource, ManagerSource
 from agent_manager.importers.backup import BackupMismatch, BackupSource, open_backup
 from agent_manager.importers.backup_loader import SourceContradictsStore
@@ -42,7 +42,7 @@ async def sent(store: EventStore, conversation: str) -> list[dict[str, Any]]:
     return [message.sent for message in messages]
 
 
-async def test_everything_goes_in_as_it_was(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_everything_is_imported_as_it_was(manager: Manager, store: EventStore, backups: Path) -> None:
     report = await over(manager, store, backups)
     assert report.is_clean
     assert (report.verified.conversations, report.verified.messages, report.verified.tasks) == (2, 10, 4)
@@ -65,7 +65,7 @@ async def test_a_message_keeps_the_time_of_its_event(manager: Manager, store: Ev
     ]
 
 
-async def test_run_again_it_takes_only_what_is_new(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_a_second_migration_imports_only_what_is_new(manager: Manager, store: EventStore, backups: Path) -> None:
     assert (await over(manager, store, backups)).new_events > 0
     assert (await over(manager, store, backups)).new_events == 0
     manager.say({"role": "user", "messageId": "m0", "contextId": "first", "parts": [{"kind": "text", "text": "again"}]})
@@ -86,7 +86,7 @@ async def test_run_again_it_takes_only_what_is_new(manager: Manager, store: Even
     assert [one["parts"][0]["text"] for one in await sent(store, "first")].count("again") == 2
 
 
-async def test_over_http_it_is_the_same_as_from_memory(
+async def test_a_migration_over_http_equals_one_from_memory(
     manager: Manager, url: str, store: EventStore, backups: Path
 ) -> None:
     async with EndpointSource(url) as source:
@@ -95,11 +95,11 @@ async def test_over_http_it_is_the_same_as_from_memory(
     assert (await over(manager, store, backups)).new_events == 0
 
 
-async def test_files_that_the_server_put_aside_are_fetched_back(
+async def test_files_that_the_server_stored_separately_are_fetched(
     manager: Manager, url: str, store: EventStore, backups: Path
 ) -> None:
     async with EndpointSource(url) as source:
-        await source.ask("message/list", "first")
+        await source.call("message/list", "first")
         report = await migrate(source, store, backups=backups)
     assert report.is_clean
     parts = [part for message in await sent(store, "first") for part in message["parts"] if "file" in part]
@@ -107,18 +107,18 @@ async def test_files_that_the_server_put_aside_are_fetched_back(
     assert all(part["file"]["mimeType"] == "image/png" for part in parts)
 
 
-async def test_files_that_are_put_aside_later_are_no_new_messages(
+async def test_files_that_are_stored_separately_later_make_no_new_messages(
     manager: Manager, url: str, store: EventStore, backups: Path
 ) -> None:
     await over(manager, store, backups)
     async with EndpointSource(url) as source:
-        await source.ask("message/list", "first")
+        await source.call("message/list", "first")
         report = await migrate(source, store, backups=backups)
     assert report.is_clean
     assert report.new_events == 0
 
 
-async def test_a_file_that_only_the_server_has_is_named(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_a_file_that_only_the_server_has_is_reported(manager: Manager, store: EventStore, backups: Path) -> None:
     application = Application(manager)
     application.result("message/list", "first")
     report = await over(manager, store, backups)
@@ -129,7 +129,7 @@ async def test_a_file_that_only_the_server_has_is_named(manager: Manager, store:
     assert report.is_clean
 
 
-async def test_messages_of_unknown_contexts_and_tasks_of_none_are_kept(
+async def test_messages_of_unknown_contexts_and_tasks_without_context_are_imported(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     manager.answer(manager.say({"role": "user", "messageId": "s", "contextId": "nowhere", "parts": []}))
@@ -141,7 +141,7 @@ async def test_messages_of_unknown_contexts_and_tasks_of_none_are_kept(
     assert (await sent(store, "without-context"))[0]["messageId"] == "t"
 
 
-async def test_a_task_that_became_another_is_taken_over_whole(
+async def test_a_task_that_changed_completely_is_imported_completely(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     await over(manager, store, backups)
@@ -152,7 +152,7 @@ async def test_a_task_that_became_another_is_taken_over_whole(
     assert (await over(manager, store, backups)).new_events == 0
 
 
-async def test_two_artifacts_of_one_id_are_both_kept(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_two_artifacts_with_the_same_id_are_both_kept(manager: Manager, store: EventStore, backups: Path) -> None:
     artifacts = [{"artifactId": "a", "parts": [{"kind": "text", "text": text}]} for text in ("one", "two")]
     manager.tasks[0].artifacts = artifacts
     assert (await over(manager, store, backups)).is_clean
@@ -167,7 +167,7 @@ async def test_a_long_name_is_kept_whole(manager: Manager, store: EventStore, ba
     assert row.metadata == {"name": "n" * 300}
 
 
-async def test_what_the_stores_users_changed_since_is_left_as_it_is(
+async def test_changes_by_users_of_the_store_are_not_overwritten(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     await over(manager, store, backups)
@@ -183,7 +183,7 @@ async def test_what_the_stores_users_changed_since_is_left_as_it_is(
     assert (await Reader(store).conversation("first")).name == "Ours"
 
 
-async def test_a_message_that_cannot_be_stored_is_named_and_its_conversation_left_out(
+async def test_a_conversation_with_a_message_that_cannot_be_stored_is_reported_and_skipped(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     manager.say({"role": "user", "messageId": "x", "contextId": "first", "parts": [{"text": "a\0b"}]})
@@ -195,27 +195,25 @@ async def test_a_message_that_cannot_be_stored_is_named_and_its_conversation_lef
     assert len(await sent(store, "second")) == 5
 
 
-async def test_ids_that_the_manager_keeps_for_itself_are_refused(
-    manager: Manager, store: EventStore, backups: Path
-) -> None:
+async def test_reserved_ids_are_rejected(manager: Manager, store: EventStore, backups: Path) -> None:
     manager.create_conversation("eventstore:agents")
     report = await over(manager, store, backups)
     assert [problem.conversation for problem in report.problems] == ["eventstore:agents"]
 
 
-async def test_messages_that_are_being_answered_are_counted(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_messages_that_await_an_answer_are_counted(manager: Manager, store: EventStore, backups: Path) -> None:
     manager.pending = [("m0", ""), ("m1", "")]
     report = await over(manager, store, backups)
-    assert any("2 message(s) were being answered" in line for line in report.lines())
+    assert any("2 message(s) awaited an answer" in line for line in report.lines())
 
 
 @pytest.mark.own_database
-async def test_a_backup_can_be_taken_over_again(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_a_backup_can_be_imported_again(manager: Manager, store: EventStore, backups: Path) -> None:
     first = await over(manager, store, backups)
     found = open_backup(first.backup.path)
-    assert (await take_over(found, store)).new_events == 0
+    assert (await import_backup(found, store)).new_events == 0
     with pytest.raises(BackupMismatch, match="of tenant 'default' from Manager, not of 'another'"):
-        await take_over(found, store, tenant="another")
+        await import_backup(found, store, tenant="another")
     report = await migrate(BackupSource(found), store, backups=backups, tenant="another")
     assert report.is_clean
     assert report.new_events == first.new_events
@@ -223,7 +221,7 @@ async def test_a_backup_can_be_taken_over_again(manager: Manager, store: EventSt
 
 
 @pytest.mark.parametrize("place", [0, 2], ids=["the first", "a later one"])
-async def test_a_message_that_was_edited_writes_nothing_at_all(
+async def test_if_a_message_was_edited_nothing_is_written(
     manager: Manager, store: EventStore, backups: Path, place: int
 ) -> None:
     before = await over(manager, store, backups)
@@ -232,10 +230,10 @@ async def test_a_message_that_was_edited_writes_nothing_at_all(
     with pytest.raises(SourceContradictsStore, match="'first' is another in the store"):
         await over(manager, store, backups)
     assert sum([1 async for _ in store.read_log()]) == before.new_events
-    assert (await take_over(before.backup, store)).is_clean
+    assert (await import_backup(before.backup, store)).is_clean
 
 
-async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(
+async def test_a_conversation_that_users_of_the_store_deleted_is_not_continued(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     await over(manager, store, backups)
@@ -245,7 +243,9 @@ async def test_a_conversation_that_the_stores_users_deleted_does_not_grow(
     assert (report.is_clean, report.new_events, report.verified.hidden) == (True, 0, {"first"})
 
 
-async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store: EventStore, backups: Path) -> None:
+async def test_messages_that_memory_has_dropped_stay_in_the_store(
+    manager: Manager, store: EventStore, backups: Path
+) -> None:
     await over(manager, store, backups)
     manager.forget(manager.conversations[0].messages[:2])
     manager.say({"role": "user", "messageId": "m9", "contextId": "first", "parts": []})
@@ -253,7 +253,7 @@ async def test_what_memory_has_forgotten_does_not_matter(manager: Manager, store
     assert (report.is_clean, report.new_events) == (True, 1)
 
 
-async def test_a_conversation_that_something_else_began_is_not_continued(
+async def test_a_conversation_that_was_not_imported_is_not_continued(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     ours = [ConversationCreated(given_id="second"), MessageAdded(role="user", content="ours", given_id="o")]
@@ -263,7 +263,7 @@ async def test_a_conversation_that_something_else_began_is_not_continued(
     assert sum([1 async for _ in store.read_log()]) == 2
 
 
-async def test_what_the_stores_users_began_with_is_no_contradiction(
+async def test_first_messages_by_users_of_the_store_are_no_contradiction(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     manager.create_conversation("third")
@@ -286,7 +286,7 @@ async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(st
         await over(as_uuid, store, backups)
 
 
-async def test_two_sources_of_one_tenant_do_not_mix_what_has_no_context(
+async def test_messages_without_context_of_two_sources_are_not_mixed(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     other = Manager()
@@ -297,7 +297,7 @@ async def test_two_sources_of_one_tenant_do_not_mix_what_has_no_context(
         await over(other, store, backups)
 
 
-async def test_times_of_tasks_without_an_offset_are_in_the_zone_that_is_given(
+async def test_times_of_tasks_without_an_offset_are_in_the_given_zone(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     manager.tasks[0].status["timestamp"] = "2026-01-02T00:04:00"
@@ -308,7 +308,7 @@ async def test_times_of_tasks_without_an_offset_are_in_the_zone_that_is_given(
     assert datetime(2026, 1, 2, 3, 4, tzinfo=UTC) in [task.created_at for task in tasks]
 
 
-async def test_what_is_lost_from_the_read_tables_is_named(
+async def test_rows_lost_from_the_read_tables_are_reported(
     manager: Manager, store: EventStore, backups: Path, superuser_url: str
 ) -> None:
     report = await over(manager, store, backups)
@@ -328,7 +328,7 @@ def test_a_message_of_the_stand_in_is_written_as_a2a_writes_it() -> None:
     assert wire["metadata"] is None
 
 
-async def test_a_task_that_the_store_began_is_not_begun_again(
+async def test_a_task_that_the_store_created_is_not_created_again(
     manager: Manager, store: EventStore, backups: Path
 ) -> None:
     await over(manager, store, backups)

@@ -1,4 +1,4 @@
-"""Whatever an application did between runs of the way over, the store ends with what its memory holds."""
+"""Whatever an application did between migrations, the store has what its memory holds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def do(manager: Manager, step: str, given: Any) -> None:
 
 @examples(25)
 @given(steps=STEPS)
-async def test_the_store_ends_with_what_memory_holds(
+async def test_after_every_migration_the_store_holds_what_memory_holds(
     store: EventStore, backups: Path, steps: list[tuple[str, Any]]
 ) -> None:
     manager, tenant = Manager(), str(uuid4())

@@ -1,4 +1,4 @@
-"""Conversations from elsewhere go in completely and come back as they were sent."""
+"""Conversations of other programs are imported completely and read back as they were sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data_file(name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
-async def test_a_real_file_goes_in_completely_and_comes_back_equal(name: str, store: EventStore) -> None:
+async def test_a_real_file_is_imported_completely_and_read_back_unchanged(name: str, store: EventStore) -> None:
     path = data_file(name)
     report = await import_files(store, [path])
     assert (report.conversations, report.messages, report.tasks) == FILES[name]

@@ -1,4 +1,4 @@
-"""Back into memory: the demo's kind of manager, and ours."""
+"""A backup is restored into the demo's kind of manager, and into ours."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from support.demoapp import AgentCard, Manager
 from agent_manager.factory import MemoryManager
 from agent_manager.importers import migrate_from, restore_into
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.backup import BackupDamaged, backup_path, write_backup
+from agent_manager.importers.backup import BackupDamaged, new_backup_path, write_backup
 from agent_manager.importers.restore import RestoreImpossible
 from eventstore import Settings
 
 
 async def saved(manager: Any, backups: Path) -> Path:
-    return (await write_backup(ManagerSource(manager), backup_path(backups), "default")).path
+    return (await write_backup(ManagerSource(manager), new_backup_path(backups), "default")).path
 
 
 async def all_of(manager: Any) -> list[dict[str, Any]]:
     return [conversation.to_json() async for conversation in ManagerSource(manager).conversations()]
 
 
-async def test_a_manager_takes_back_everything(manager: Manager, backups: Path) -> None:
+async def test_everything_is_restored_into_a_manager(manager: Manager, backups: Path) -> None:
     manager.agents.append(AgentCard(name="a", url="http://a"))
     path = await saved(manager, backups)
     other = Manager()
@@ -49,7 +49,7 @@ async def test_the_environment_names_the_file(manager: Manager, backups: Path, m
     assert restore_into(other, types=demoapp).conversations == 2
 
 
-async def test_our_own_manager_takes_it_back_too(manager: Manager, backups: Path) -> None:
+async def test_everything_is_restored_into_our_own_manager(manager: Manager, backups: Path) -> None:
     path = await saved(manager, backups)
     with MemoryManager(types=demoapp) as ours:
         assert restore_into(ours, path).messages == 10
@@ -61,7 +61,7 @@ async def test_our_own_manager_takes_it_back_too(manager: Manager, backups: Path
         assert len(ours.conversations[0].messages) == 5
 
 
-def test_our_own_manager_can_be_taken_over(settings: Settings, backups: Path) -> None:
+def test_our_own_manager_can_be_migrated(settings: Settings, backups: Path) -> None:
     with MemoryManager(types=demoapp) as ours:
         conversation = ours.create_conversation("Trip")
         ours.save_message({"role": "user", "parts": [{"text": "hi"}], "messageId": "m"}, conversation.conversation_id)
@@ -71,12 +71,12 @@ def test_our_own_manager_can_be_taken_over(settings: Settings, backups: Path) ->
         assert migrate_from(ours, settings=settings, backups=backups).new_events == 0
 
 
-async def test_what_keeps_no_lists_is_refused(manager: Manager, backups: Path) -> None:
+async def test_a_manager_without_lists_is_rejected(manager: Manager, backups: Path) -> None:
     path = await saved(manager, backups)
     with pytest.raises(RestoreImpossible, match="keeps no list of conversations"):
         restore_into(object(), path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(BackupDamaged, match=r"x\.jsonl\.gz"):
         restore_into(Manager(), tmp_path / "x.jsonl.gz", types=sys.modules[__name__])

@@ -1,4 +1,4 @@
-"""From beginning to end: an application in memory, over into the store, further messages, and back into memory."""
+"""From end to end: an in-memory application is migrated, written to in the store, and rolled back."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def texts(conversation: Json) -> list[str]:
     return [part["text"] for one in conversation["messages"] for part in one["parts"] if "text" in part]
 
 
-def test_over_and_back_nothing_is_lost(
+def test_migration_and_rollback_lose_nothing(
     application: Application, started: Commands, database_url: str, backups: Path, settings: Settings
 ) -> None:
     before = application.ask("conversation/list")
@@ -127,7 +127,7 @@ def test_over_and_back_nothing_is_lost(
     assert "Served      all 2 conversations as they were" in check.out
 
 
-def test_where_the_application_does_not_stop_nothing_is_done(
+def test_if_the_application_cannot_be_stopped_nothing_is_done(
     application: Application, started: Commands, database_url: str, backups: Path
 ) -> None:
     over = started.start("import", "--from-url", application.url, "--backups", str(backups), DATABASE_URL=database_url)
@@ -142,7 +142,7 @@ def test_where_the_application_does_not_stop_nothing_is_done(
     assert application.answers()
 
 
-def test_where_the_application_does_not_start_it_says_so(
+def test_if_the_application_does_not_start_that_is_reported(
     application: Application, started: Commands, database_url: str, backups: Path
 ) -> None:
     over = started.start("import", "--from-url", application.url, "--backups", str(backups), DATABASE_URL=database_url)
@@ -156,7 +156,7 @@ def test_where_the_application_does_not_start_it_says_so(
     assert (backups / "restore.jsonl.gz").exists()
 
 
-def test_an_event_that_claims_the_id_of_another_conversation_stops_nothing(
+def test_an_event_with_the_id_of_another_conversation_does_not_prevent_a_rollback(
     application: Application, started: Commands, database_url: str, superuser_url: str, backups: Path
 ) -> None:
     over = started.start("import", "--from-url", application.url, "--backups", str(backups), DATABASE_URL=database_url)
@@ -170,7 +170,7 @@ def test_an_event_that_claims_the_id_of_another_conversation_stops_nothing(
     assert f"Ignored     conversation '{claiming}': event {event}: its given_id '{given_id}'" in back.out
 
 
-def test_a_rollback_takes_no_backup_of_another_tenant(
+def test_a_rollback_uses_no_backup_of_another_tenant(
     application: Application, started: Commands, database_url: str, backups: Path
 ) -> None:
     arguments = ("--backups", str(backups), "--tenant")
@@ -188,7 +188,7 @@ def test_a_rollback_takes_no_backup_of_another_tenant(
     assert {stat.S_IMODE(path.stat().st_mode) for path in backups.iterdir()} == {0o600}
 
 
-def test_a_backup_goes_into_another_tenant_only_if_that_is_named(
+def test_a_backup_is_imported_into_another_tenant_only_if_that_is_named(
     application: Application, started: Commands, database_url: str, backups: Path
 ) -> None:
     arguments = ("--backups", str(backups))
