@@ -137,7 +137,7 @@ def test_a_list_of_all_shows_the_conversation_of_each_row(library: Eventstore, c
         (("conversation", EVERYTHING, "--version", "99"), "has come to version 16 only, not to 99"),
         (("conversation", EVERYTHING, "--version", "1", "--position", "1"), "give exactly one"),
         (("conversation", EVERYTHING, "--time", "2000-01-01"), "had not begun at time 2000-01-01"),
-        (("messages", "--at-least", "1000", "--timeout", "0"), "have not applied position 1000"),
+        (("messages", "--at-least", "1000", "--timeout", "0"), "not applied position 1000"),
     ],
 )
 def test_errors_name_the_wrong_argument(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
