@@ -137,7 +137,7 @@ def test_a_list_of_all_says_of_which_conversation(library: Eventstore, command: 
         (("conversation", EVERYTHING, "--version", "99"), "has come to version 16 only, not to 99"),
         (("conversation", EVERYTHING, "--version", "1", "--position", "1"), "give exactly one"),
         (("conversation", EVERYTHING, "--time", "2000-01-01"), "had not begun at time 2000-01-01"),
-        (("messages", "--at-least", "1000", "--timeout", "0"), "have not applied position 1000"),
+        (("messages", "--at-least", "1000", "--timeout", "0"), "not yet 1000"),
     ],
 )
 def test_what_is_wrong_is_said(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:

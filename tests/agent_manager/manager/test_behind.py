@@ -28,12 +28,12 @@ async def test_lists_wait_for_what_the_tenant_wrote_and_not_for_others(
         for number in range(4):
             await manager.save_message({"role": "user", "content": str(number)}, "trip")
         given = {"trip": conversation_uuid("acme", "trip")}
-        [[partition]] = await store.parts.reader.fetch("SELECT partition_of(%(trip)s)", given)
+        [[share]] = await store.parts.reader.fetch("SELECT partition_of(%(trip)s)", given)
         applier = await Applier.open(store)
         try:
             for projection in PROJECTIONS:
                 await applier.register(projection)
-            await applier.catch_up(PROJECTIONS, partitions=[partition])
+            await applier.catch_up(PROJECTIONS, shares=[share])
         finally:
             await applier.close()
         assert await applied_position(store) == 0, "most partitions are behind"
