@@ -159,7 +159,7 @@ async def test_an_answer_beyond_the_budget_is_refused_and_says_what_to_do(settin
             assert (refused.status_code, refused.json()["title"]) == (422, "InputError")
             assert "in pages" in refused.json()["detail"]
         assert (await here.client.get(f"/v1/conversations/{trip}/messages")).status_code == 200
-        assert here.server_context.bodies.spool.used < 200_000
+        assert here.server_context.response_cache.spool.used < 200_000
 
 
 async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served) -> None:
@@ -173,24 +173,24 @@ async def test_what_an_endpoint_does_not_know_makes_no_other_answer(here: Served
         ("GET", "/v1/messages", "/v1/messages?limit=50", "/v1/messages?newest_first=false&limit=050"),
     ):
         method, *addresses = paths
-        made = here.server_context.bodies.made
+        made = here.server_context.response_cache.made
         answers = [await here.client.request(method, address) for address in addresses]
         assert {answer.status_code for answer in answers} == {200}, answers[1].text
         assert len({answer.content for answer in answers}) == 1
-        assert here.server_context.bodies.made == made + 1, addresses
+        assert here.server_context.response_cache.made == made + 1, addresses
 
 
 async def test_while_others_write_a_list_is_made_once_at_a_time(here: Served) -> None:
     """Each request comes with another mark; those that arrive while the list is made share the next."""
     trip = await fill(here.store, 3000, 100)
-    made = here.server_context.bodies.made
+    made = here.server_context.response_cache.made
     asked = []
     for number in range(20):
         asked.append(asyncio.create_task(here.client.post("/conversation/list")))
         await here.store.append(trip, [MessageAdded(role="user", content=f"number {number}")])
     answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} == {200}
-    assert here.server_context.bodies.made - made < 10
+    assert here.server_context.response_cache.made - made < 10
     assert "number 19" in (await here.client.post("/conversation/list")).text
 
 
