@@ -43,12 +43,12 @@ async def test_what_has_not_changed_is_neither_sent_nor_made_again(here: Served,
 
     first = await ask(here, path)
     assert (first.status_code, first.headers["etag"][:3]) == (200, 'W/"')
-    made = here.server_context.bodies.made
+    made = here.server_context.response_cache.made
     again = await ask(here, path)
     assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
     unchanged = await ask(here, path, f'"else", {first.headers["etag"]}')
     assert (unchanged.status_code, unchanged.content) == (304, b"")
-    assert here.server_context.bodies.made == made
+    assert here.server_context.response_cache.made == made
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ async def test_one_poller_more_costs_no_more(here: Served) -> None:
     """However many ask at once, a body is made once."""
     await here.begin(id="trip")
     await here.say("trip", "hello")
-    made = here.server_context.bodies.made
+    made = here.server_context.response_cache.made
     answers = await asyncio.gather(*(ask(here, "/conversation/list") for _ in range(50)))
     assert {answer.content for answer in answers} == {answers[0].content}
-    assert here.server_context.bodies.made == made + 1
+    assert here.server_context.response_cache.made == made + 1
 
 
 async def test_a_tag_is_of_one_address_and_one_question(here: Served) -> None:
@@ -107,10 +107,10 @@ async def test_while_a_foreign_append_is_open_nothing_old_is_served(here: Served
 async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(here: Served, store: EventStore) -> None:
     await here.begin(id="trip")
     first = await here.client.get("/v1/conversations")
-    made = here.server_context.bodies.made
+    made = here.server_context.response_cache.made
     await rebuild(store, named(["conversations"]))
     again = await here.client.get("/v1/conversations", headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status_code, here.server_context.bodies.made) == (304, made + 1)
+    assert (again.status_code, here.server_context.response_cache.made) == (304, made + 1)
 
 
 async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
