@@ -21,7 +21,6 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import protocol
-from agent_manager.server.errors import Busy, TooMany
 from agent_manager.server.limits import BodyBudget, WorkTurns
 from eventstore import ApplicationEvent, EventStore, Settings
 
@@ -370,10 +369,10 @@ def test_a_tenant_has_half_of_the_budget_for_request_bodies() -> None:
     with bodies.request("acme") as count, bodies.request("globex") as count_other, bodies.request("initech") as third:
         count(20)
         count(30)
-        with pytest.raises(TooMany):
+        with pytest.raises(Exception, match="of your requests"):
             count(1)
         count_other(50)
-        with pytest.raises(Busy):
+        with pytest.raises(Exception, match="request bodies take"):
             third(1)
         assert bodies.taken == 100
     assert bodies.taken == 0

@@ -168,9 +168,9 @@ async def test_streams_of_the_same_events_share_a_reader_and_one_that_was_slow_r
 ) -> None:
     trip = await here.begin()
     encoded = []
-    encode = streams.said
+    event_out = streams.event_out
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "said", lambda event: encoded.append(event.position) or encode(event))
+        patch.setattr(streams, "event_out", lambda event: encoded.append(event.position) or event_out(event))
         path = of.format(trip) + "/stream"
         async with listening(here, path) as one, listening(here, path) as other, listening(here, path) as slow:
             position = (await here.say(trip, "to all three"))["position"]
