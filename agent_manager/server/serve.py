@@ -61,7 +61,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _GRACE_SECONDS = 5
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted."""
-ACCEPTED_AT_ONCE = 32
+ACCEPTED_AT_ONCE = 8
 """Connections that are accepted in one turn of the event loop. Each has a file of its own before the limit of
 connections sees it, and holds up all requests for a moment."""
 

@@ -2,7 +2,9 @@
 nothing.
 
 The server is a process of its own, and so is the attacker, which runs at the lowest priority: it stands for another
-machine. Measurements at rest and under attack alternate, so that both see the same noise.
+machine. Measurements at rest and under attack alternate, so that both see the same noise. Beside appends, pages and
+searches, requests for a path that does not exist are measured ("loop"): they wait for nothing but the server's event
+loop.
 
 ``EVENTSTORE_TEST_ATTACK_SECONDS`` is the length of the long test's attacks together.
 """
@@ -49,9 +51,15 @@ LONGEST_SECONDS = 5.0
 """That any request may take on a busy machine."""
 TIMES = 3
 """What an attack may cost: so many times the time at rest."""
-FLOOR_SECONDS = 0.05
+FLOOR_SECONDS = 0.02
 """Times at rest are not taken for shorter than this: on a busy machine of two processors, the scheduler alone makes
 one request in a hundred so slow."""
+BUSY = 2
+"""Runnable processes for each processor, before the test begins, from which on it can tell nothing."""
+BEGIN_SECONDS = 5
+PERCENT = {("bulk",): 95, KINDS: 90}
+"""Requests of a hundred that stay within the bound, if not 99. While an append of 10,000 events is under way, the log
+is not final beyond its first position, and a read of what was written meanwhile waits for its commit."""
 
 
 @dataclass
@@ -106,17 +114,22 @@ class Site:
                 ("append", ("POST", path, said)),
                 ("page", ("GET", f"{path}?limit=50&newest_first=true", None)),
                 ("search", ("GET", f"/v1/search?q={('Lisbon', 'Porto', 'comboio')[number % 3]}+{number}", None)),
+                ("loop", ("GET", "/nothing", None)),
             ):
                 began = perf_counter()
                 answer = await self.client.request(*request)
                 took = perf_counter() - began
                 times.seconds[what].append(took)
-                if answer.status not in (200, 201):
+                if answer.status not in (200, 201) and what != "loop":
                     times.refused.append(f"{what}: {answer.status} {answer.body[:200]!r}")
                 await asyncio.sleep(PAUSE_SECONDS - took)
 
-    async def attacked(self, kinds: Iterable[str], seconds: float, times: Times) -> str:
-        """Measure while the attacker attacks; return what the attacker was answered."""
+    async def attacked(self, kinds: Iterable[str], seconds: float, times: Times, begin: Times | None = None) -> str:
+        """Measure while the attacker attacks; return what the attacker was answered.
+
+        Args:
+            begin: takes what is measured in the first seconds, if given.
+        """
         attacker = await asyncio.create_subprocess_exec(
             "nice", "-n", "19", *ATTACKER, *map(str, self.address), ",".join(kinds), self.target, *self.tokens,
             stdout=asyncio.subprocess.PIPE, env=child_environment(), limit=2**20,
@@ -124,6 +137,8 @@ class Site:
         try:
             assert attacker.stdout is not None
             assert await asyncio.wait_for(attacker.stdout.readline(), 60) == b"attacking\n"
+            if begin is not None:
+                await self.measure(BEGIN_SECONDS, begin)
             await self.measure(seconds, times)
             attacker.send_signal(signal.SIGTERM)
             return (await asyncio.wait_for(attacker.stdout.read(), 30)).decode().strip()
@@ -216,27 +231,42 @@ async def test_half_open_connections_of_one_address_leave_others_served(
     assert grown < 100
 
 
-def what_is_unfair(at_rest: Times, under_attack: Times) -> list[str]:
-    """Return what was not fair."""
+def what_is_unfair(at_rest: Times, under_attack: Times, percent: int) -> list[str]:
+    """Return what was not fair.
+
+    Args:
+        percent: of the requests of each kind that must stay within the bound; of "loop" it is 99.
+    """
     wrong = under_attack.refused[:3]
     for what in at_rest.seconds:
         bound = TIMES * max(FLOOR_SECONDS, at_rest.percentile(what))
-        if (took := under_attack.percentile(what)) > bound:
+        if (took := under_attack.percentile(what, 99 if what == "loop" else percent)) > bound:
             wrong.append(f"{what}: {took:.3f} s, more than {bound:.3f} s")
     return wrong
 
 
+@pytest.fixture
+def idle_machine() -> None:
+    """Skip the test if other programs occupy the processors: what waits then is not told from what has no processor."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load > BUSY * processors:
+        pytest.skip(f"the machine is busy: load {load:.1f} on {processors} processors")
+
+
+@pytest.mark.usefixtures("idle_machine")
 async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
-    """A short attack, of which the beginning is a large part, on a machine that may be busy: so it looks at medians."""
-    at_rest, under_attack = Times(), Times()
+    """A short attack, on a machine that may be busy: so it looks at medians.
+
+    It begins with a thousand connections and their requests at once, during which nobody is refused or waits for long.
+    """
+    at_rest, begin, under_attack = Times(), Times(), Times()
     await site.measure(2, at_rest)
-    answers = await site.attacked(KINDS, 6, under_attack)
+    answers = await site.attacked(KINDS, 5, under_attack, begin)
     report = f"at rest {at_rest}; under attack {under_attack}; the attacker was answered {answers}"
-    assert not under_attack.refused, report
-    for what in at_rest.seconds:
-        bound = TIMES * max(FLOOR_SECONDS, at_rest.percentile(what))
-        assert under_attack.percentile(what, 50) < bound, report
-        assert under_attack.percentile(what, 100) < LONGEST_SECONDS, report
+    assert not what_is_unfair(at_rest, under_attack, 50), report
+    assert not begin.refused
+    for times in (begin, under_attack):
+        assert max(times.percentile(what, 100) for what in times.seconds) < LONGEST_SECONDS, report
 
 
 async def test_memory_of_the_server_is_bounded(site: Site) -> None:
@@ -266,6 +296,7 @@ async def test_memory_of_the_server_is_bounded(site: Site) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600 + 4 * ATTACK_SECONDS)
+@pytest.mark.usefixtures("idle_machine")
 async def test_each_attack_and_all_together_for_long(site: Site) -> None:
     phases = [(kind,) for kind in KINDS] + [KINDS]
     measured = {phase: Times() for phase in phases}
@@ -279,5 +310,7 @@ async def test_each_attack_and_all_together_for_long(site: Site) -> None:
             memory = psutil.Process(site.process.pid).memory_info().rss / 2**20
             print(f"{'+'.join(phase)}: {measured[phase]}; answers {answers}; memory {memory:.0f} MB")
     print(f"at rest: {at_rest}")
-    wrong = {"+".join(phase): what_is_unfair(at_rest, times) for phase, times in measured.items()}
+    wrong = {
+        "+".join(phase): what_is_unfair(at_rest, times, PERCENT.get(phase, 99)) for phase, times in measured.items()
+    }
     assert not any(wrong.values()), wrong

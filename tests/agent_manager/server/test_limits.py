@@ -21,6 +21,7 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import protocol
+from agent_manager.server.limits import BodyBudget, WorkTurns
 from eventstore import ApplicationEvent, EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
@@ -352,3 +353,46 @@ async def test_expensive_searches_of_one_tenant_do_not_keep_another_waiting(sett
         # The client, the server and PostgreSQL share the cores of the machine that runs the tests.
         assert beside < 3 * at_rest + 0.2
         await people.close()
+
+
+async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_refused(here: Served) -> None:
+    here.server_context.limits.bodies = BodyBudget(4000)
+    answer = await here.client.post("/v1/conversations", json={"name": "x" * 2000})
+    is_refused(answer, 429, "Too Many Requests")
+    assert "bodies" in answer.json()["detail"]
+    assert (await here.client.post("/v1/conversations", json={"name": "small"})).status_code == 201
+    assert here.server_context.limits.bodies.taken == 0
+
+
+def test_a_tenant_has_half_of_the_budget_for_request_bodies() -> None:
+    bodies = BodyBudget(100)
+    with bodies.request("acme") as count, bodies.request("globex") as count_other, bodies.request("initech") as third:
+        count(20)
+        count(30)
+        with pytest.raises(Exception, match="of your requests"):
+            count(1)
+        count_other(50)
+        with pytest.raises(Exception, match="request bodies take"):
+            third(1)
+        assert bodies.taken == 100
+    assert bodies.taken == 0
+
+
+async def test_tenants_take_turns_to_do_slices_of_work_one_in_each_iteration_of_the_event_loop() -> None:
+    turns = WorkTurns()
+    done: list[tuple[str, int]] = []
+    iteration = 0
+
+    async def work(tenant: str) -> None:
+        await turns.wait(tenant)
+        done.append((tenant, iteration))
+
+    tasks = [asyncio.create_task(work(tenant)) for tenant in ("acme", "acme", "acme", "globex", "acme")]
+    cancelled = asyncio.create_task(work("globex"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    while not all(task.done() for task in tasks):
+        iteration += 1
+        await asyncio.sleep(0)
+    assert [tenant for tenant, _ in done] == ["acme", "globex", "acme", "acme", "acme"]
+    assert len({number for _, number in done}) == len(done)

@@ -162,6 +162,28 @@ async def test_a_slow_client_is_waited_for_and_loses_nothing(here: Served) -> No
         assert taken >= 300
 
 
+@pytest.mark.parametrize("of", ["/v1/log", "/v1/conversations/{}"])
+async def test_streams_of_the_same_events_share_a_reader_and_one_that_was_slow_reads_what_it_missed(
+    here: Served, of: str
+) -> None:
+    trip = await here.begin()
+    encoded = []
+    event_out = streams.event_out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "event_out", lambda event: encoded.append(event.position) or event_out(event))
+        path = of.format(trip) + "/stream"
+        async with listening(here, path) as one, listening(here, path) as other, listening(here, path) as slow:
+            position = (await here.say(trip, "to all three"))["position"]
+            assert [(await source.next()).id for source in (one, other, slow)] == [position] * 3
+            assert encoded == [position], "the three streams share a reader"
+            for number in range(100):
+                result = await here.store.append(trip, [ApplicationEvent("big", "x" * 100_000)])
+                assert (await one.next()).id == (await other.next()).id == result.position, number
+            missed = [(await slow.next()).id for _ in range(100)]
+            assert missed == sorted(set(missed))
+            assert missed[-1] == result.position
+
+
 @pytest.mark.parametrize("said", ["-1", "1.5", "x", str(2**63), "9" * 5000])
 async def test_an_id_that_is_no_position_is_refused(here: Served, said: str) -> None:
     refused = await here.client.get("/v1/log/stream", headers={"Last-Event-ID": said})
