@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class Order(TypedDict):
     user: int | None
     group: int | None
     groups: list[int] | None
+    socket_dir: str
 
 
 class Keeper:
@@ -50,6 +52,7 @@ class Keeper:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.gone = threading.Event()
+        self.is_unused = False
         self.pid = 0
 
     def run(self) -> None:
@@ -67,6 +70,8 @@ class Keeper:
             threading.Thread(target=work, daemon=True).start()
         while not self.gone.wait(SECONDS_BETWEEN_LOOKS):
             bound_log(sys.stderr.fileno(), LOG_LIMIT, LOG_KEPT)
+        if self.is_unused:
+            shutil.rmtree(self.order["socket_dir"], ignore_errors=True)
 
     def stop(self) -> None:
         """Ask the server to end its sessions, write everything out and exit (a fast shutdown)."""
@@ -98,7 +103,9 @@ class Keeper:
 
     def _stop_when_unused(self) -> None:
         self._lock("users.lock")
-        # The lock is kept until this process has ended: who comes now waits, and then starts the server anew.
+        # The lock is kept until this process has ended: who comes now waits, and then starts the server anew, with a new
+        # folder for its socket.
+        self.is_unused = True
         self.stop()
 
     def _follow(self, await_end: Callable[[], object]) -> None:
