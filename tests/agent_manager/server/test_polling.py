@@ -113,6 +113,14 @@ async def test_a_rebuilt_table_is_read_anew_and_what_is_as_it_was_has_its_tag(he
     assert (again.status_code, here.server_context.bodies.made) == (304, made + 1)
 
 
+async def test_a_tag_does_not_tell_that_others_write(here: Served, store: EventStore) -> None:
+    await here.begin(id="trip")
+    tags = {path: (await ask(here, path)).headers["etag"] for path in ("/v1/conversations", "/conversation/list")}
+    await store.append(uuid4(), [MessageAdded(role="user", content="psst")], tenant="another")
+    for path, tag in tags.items():
+        assert (await ask(here, path, tag)).status_code == 304
+
+
 async def test_many_write_and_poll_at_once_and_each_sees_its_own(here: Served) -> None:
     """A poller that sends back its tag must find what it wrote itself, however the others hurry."""
     await asyncio.gather(*(here.begin(id=f"c{number}") for number in range(8)))
