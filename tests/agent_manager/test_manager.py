@@ -358,7 +358,6 @@ async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager
     assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(60)]
 
 
-@pytest.mark.own_database
 @pytest.mark.usefixtures("clean_environment")
 async def test_a_message_that_was_sent_to_a_server_that_died_may_be_stored(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=1, append_seconds=6)  # type: ignore[arg-type]

@@ -70,18 +70,6 @@ def test_members_of_the_service_become_writer_reader_or_auditor_and_inherit_noth
             assert connection.execute(usage, (f"eventstore_{role}",)).fetchone() == (False,)
 
 
-def test_functions_that_run_as_their_owner_find_nothing_of_anybody_else_s(database_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        paths = connection.execute(
-            "SELECT p.proname, (SELECT substr(c, 13) FROM unnest(p.proconfig) AS c WHERE c LIKE 'search_path=%')"
-            "  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef"
-        ).fetchall()
-    assert {"append_one", "append_group", "append_events", "current_tenant", "search_for"} <= {
-        name for name, _ in paths
-    }
-    assert {path for _, path in paths} == {"public, pg_temp"}
-
-
 def test_there_is_a_wall_around_every_table_with_a_tenant(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         tables = connection.execute(

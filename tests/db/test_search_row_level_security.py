@@ -10,7 +10,7 @@ from support.logins import Logins, Session
 from support.plans import explain_inside
 from support.scoped_queries import act_as, ask, asking
 from support.searching import SEARCH
-from support.sql_appends import say, share
+from support.sql_appends import say
 
 from eventstore import EventStore
 from projections import catch_up
@@ -37,22 +37,6 @@ async def spoken(store: EventStore, service: Session, tenant: str, user: str, *s
         assert say(service, tenant, conversation, user, "message.added", {"role": "user", "content": text}) == "n"
     await catch_up(store, SEARCH)
     return conversation
-
-
-@pytest.mark.parametrize("by", ["relevance", "time"])
-async def test_a_user_finds_what_he_may_see(store: EventStore, service: Session, found: Found, by: str) -> None:
-    ana = await spoken(store, service, "acme", "ana", "a train to Lisbon")
-    bob = await spoken(store, service, "acme", "bob", "another train to Porto")
-    await spoken(store, service, "globex", "ana", "a train of globex")
-
-    def of(user: str) -> set[UUID]:
-        return {conversation for conversation, _ in found("train", "acme", user, by)}
-
-    assert (of(""), of("ana"), of("bob"), of("eve")) == ({ana, bob}, {ana}, {bob}, set())
-    share(service, "acme", bob, "bob", "ana")
-    assert of("ana") == {ana, bob}
-    share(service, "acme", bob, "bob", "ana", None)
-    assert of("ana") == {ana}
 
 
 async def test_who_has_many_conversations_finds_his_own_too(store: EventStore, service: Session, found: Found) -> None:

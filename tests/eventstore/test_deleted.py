@@ -37,10 +37,16 @@ from eventstore.errors import ConversationIsDeleted, EventIdConflict
 pytestmark = pytest.mark.shared_database
 
 MESSAGE = MessageAdded(role="user", content="hello")
-WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+WAITING = """
+SELECT count(*)
+  FROM pg_locks
+ WHERE locktype = 'advisory'
+   AND NOT granted
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 APPEND = """
 SELECT count(*)
-  FROM set_config('eventstore.tenant', 'default', true) AS asked (tenant),
+  FROM set_config('eventstore.tenant', %s, true) AS asked (tenant),
        append_events(ARRAY[asked.tenant], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()], ARRAY[%s],
                      ARRAY[1::smallint], ARRAY[''], ARRAY['{}'::jsonb], ARRAY['{}'::jsonb])
 """
@@ -144,12 +150,11 @@ async def test_a_deletion_and_messages_at_the_same_time_leave_no_message_behind_
         assert len(types) == 1 + len(results) - len(refused)
 
 
-@pytest.mark.own_database
 async def test_a_deletion_that_is_not_committed_yet_is_waited_for(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     await store.append(conversation, [note()])
     async with await psycopg.AsyncConnection.connect(database_url) as other:
-        await other.execute(APPEND, (conversation, "conversation.deleted"))
+        await other.execute(APPEND, (store.tenant, conversation, "conversation.deleted"))
         writing = asyncio.create_task(store.append(conversation, [MESSAGE]))
 
         async def waits() -> bool:
@@ -162,9 +167,8 @@ async def test_a_deletion_that_is_not_committed_yet_is_waited_for(store: EventSt
             await writing
 
 
-@pytest.mark.own_database
-async def test_one_who_types_sql_is_refused_too(deleted: UUID, database_url: str) -> None:
+async def test_one_who_types_sql_is_refused_too(deleted: UUID, own_tenant: str, database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url) as other:
         with pytest.raises(psycopg.Error) as refused:
-            await other.execute(APPEND, (deleted, "noted"))
+            await other.execute(APPEND, (own_tenant, deleted, "noted"))
         assert (refused.value.sqlstate, str(deleted) in str(refused.value)) == ("ES008", True)

@@ -130,18 +130,19 @@ async def test_what_is_in_the_order_of_jsonb_carries_nothing(store: EventStore, 
 
 async def test_events_of_plain_sql_and_of_others_are_read(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
-    with asking(database_url, tenant="default") as connection:
+    with asking(database_url, store.tenant) as connection:
         for metadata in ("{}", f'{{"{MEMBER}": [1]}}', f'{{"{MEMBER}": {{"content": [[7, "x"], {{"each": 5}}]}}}}'):
             connection.execute(
                 """
-                SELECT append_events(ARRAY['default'], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()],
-                    ARRAY['form.filled'], ARRAY[1::smallint], ARRAY[''], ARRAY[%s::jsonb], ARRAY[%s::jsonb])
+                SELECT append_events(ARRAY[current_tenant()], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1],
+                    ARRAY[gen_random_uuid()], ARRAY['form.filled'], ARRAY[1::smallint], ARRAY[''],
+                    ARRAY[%s::jsonb], ARRAY[%s::jsonb])
                 """,
                 [conversation, json.dumps(FORM), metadata],
             )
     events = [event async for event in store.read(conversation)]
-    assert [event.content for event in events] == [FORM] * len(events)
-    assert [event.metadata for event in events] == [Metadata()] * len(events)
+    assert [event.content for event in events] == [FORM] * 3
+    assert [event.metadata for event in events] == [Metadata()] * 3
 
 
 async def test_an_order_given_by_the_caller_is_ignored(store: EventStore) -> None:

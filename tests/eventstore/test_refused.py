@@ -62,7 +62,7 @@ METADATA: list[tuple[Any, str]] = [
 ]
 
 ARRAYS = {
-    "tenant_ids": ["default"],
+    "tenant_ids": ["acme"],
     "conversation_ids": [uuid4()],
     "expected_versions": [-2],
     "conversation_nos": [1],
@@ -84,15 +84,16 @@ TYPES = dict(
 
 @pytest.fixture
 def app(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A login of an application, which calls the function itself."""
-    with asking(database_url) as connection:
+    """A connection of an application that calls the function itself, in a transaction that is rolled back."""
+    with asking(database_url, "acme") as connection, connection.transaction(force_rollback=True):
         yield connection
 
 
 def append(connection: psycopg.Connection[Any], **arrays: Any) -> None:
     given = ARRAYS | arrays
     names = ", ".join(f"{name} => %({name})s::{TYPES[name]}[]" for name in given)
-    connection.execute(f"SELECT append_events({names})", given)  # type: ignore[arg-type]
+    with connection.transaction():
+        connection.execute(f"SELECT append_events({names})", given)  # type: ignore[arg-type]
 
 
 def events(connection: psycopg.Connection[Any]) -> int:
@@ -142,7 +143,6 @@ def test_arrays_that_do_not_fit(app: psycopg.Connection[Any], arrays: dict[str, 
     assert events(app) == 0
 
 
-@pytest.mark.own_database
 def test_what_fits_goes_in(app: psycopg.Connection[Any]) -> None:
     append(app)
     assert events(app) == 1

@@ -119,7 +119,7 @@ async def test_who_is_lent_a_session_in_which_somebody_took_another_role_sees_wh
                 assert await view.fetch("SELECT current_user") != [(role,)]
         log = {event.conversation_id async for event in store.read_log(tenant="acme", user="bob")}
         assert log == SEEN["bob"]
-        assert len([event async for event in store.read_log(all_tenants=True)]) == 10
+        assert {event.tenant_id async for event in store.read_log(all_tenants=True)} >= set(TENANTS)
 
 
 async def test_an_append_is_walled_from_the_instant_it_returns(shared: EventStore) -> None:
@@ -159,9 +159,8 @@ async def test_who_may_not_write_is_told_nothing_more(shared: EventStore) -> Non
     assert [event async for event in shared.read_log(all_tenants=True)] == before
 
 
-@pytest.mark.own_database
 async def test_a_known_id_is_no_way_around(shared: EventStore) -> None:
-    [theirs] = [event async for event in shared.read(ANAS, tenant="acme")]
+    theirs = await anext(shared.read(ANAS, tenant="acme"))
     with pytest.raises(Forbidden):
         await shared.append(ANAS, [NewEvent(note("acme"), theirs.id)], tenant="acme", user="bob")
 

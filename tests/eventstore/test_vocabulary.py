@@ -157,7 +157,6 @@ def test_reading_never_fails_and_never_loses(content: Any, event_type: str) -> N
         assert event.to_content() == content
 
 
-@pytest.mark.own_database
 async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     newer = [
@@ -166,10 +165,10 @@ async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, d
         ("message.added", {"role": "oracle", "content": "hi"}),
         ("conversation.split", "no object at all"),
     ]
-    with asking(database_url) as connection:
+    with asking(database_url, store.tenant) as connection:
         for event_type, content in newer:
             connection.execute(
-                "SELECT append_events(ARRAY['default'], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[%s::uuid],"
+                "SELECT append_events(ARRAY[current_tenant()], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[%s::uuid],"
                 " ARRAY[%s], ARRAY[2::smallint], ARRAY['future'], ARRAY[%s::jsonb], ARRAY['{\"k\": 1}'::jsonb])",
                 (conversation, uuid4(), event_type, Jsonb(content)),
             )

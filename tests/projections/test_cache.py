@@ -85,9 +85,11 @@ async def test_whatever_is_appended_is_in_the_next_read(store: EventStore, trip:
     assert len(cache) == 1
 
 
-@pytest.mark.own_database
 async def test_a_hit_is_one_statement(store: EventStore, trip: UUID) -> None:
-    async with wire_to(store.server.url) as wire, EventStore(Settings(database_url=wire.url, pool_size=1)) as other:
+    async with (
+        wire_to(store.server.url) as wire,
+        EventStore(Settings(database_url=wire.url, tenant=store.tenant, pool_size=1)) as other,
+    ):
         cache = ConversationCache(Reader(other))
         for _ in range(8):  # until the driver has prepared the statement
             await cache.conversation(trip)

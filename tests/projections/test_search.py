@@ -260,11 +260,10 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
             await search.page(query)
 
 
-@pytest.mark.own_database
 async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, database_url: str) -> None:
     await say(store, "olive trees")
     rows = await store.tables(store.caller()).fetch(
-        "SELECT kind, snippet FROM search_for('olives', 'default', only_role => 'user')"
+        "SELECT kind, snippet FROM search_for('olives', %s, only_role => 'user')", (store.tenant,)
     )
     assert rows == [("message", "«olive» trees")]
     with psycopg.connect(database_url, autocommit=True) as connection:

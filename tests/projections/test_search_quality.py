@@ -248,23 +248,25 @@ async def test_tasks_are_found_by_their_latest_description_their_states_and_arti
     assert await found(store, "compare") == ["compare bus prices"]
 
 
-@pytest.mark.own_database
+async def languages(store: EventStore) -> list[str]:
+    """The languages that the store's documents are indexed in, in the order of the log."""
+    query = "SELECT language FROM search_documents WHERE tenant_id = %s ORDER BY position"
+    return [language for (language,) in await store.parts.projector.fetch(query, (store.tenant,))]
+
+
 async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: EventStore) -> None:
     word = "constitutions"
     for language in ("pt-BR", "en-US", "fi", "no such language", None):
         await say(store, word, language=language)
-    rows = await store.connections.projector.fetch("SELECT language FROM search_documents ORDER BY position")
-    assert [language for (language,) in rows] == ["pt", "en", "fi", "und", "und"]
+    assert await languages(store) == ["pt", "en", "fi", "und", "und"]
     assert len(await found(store, "constitution", language="en")) == 3
     assert len(await found(store, "constitutions")) == 5
 
 
-@pytest.mark.own_database
 async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
     for text in TEXTS.values():
         await say(store, text)
-    rows = await store.connections.projector.fetch("SELECT language FROM search_documents ORDER BY position")
-    assert [language for (language,) in rows] == ["pt"] * 5 + ["en"] * 4 + ["es", "de"]
+    assert await languages(store) == ["pt"] * 5 + ["en"] * 4 + ["es", "de"]
 
 
 async def test_a_rebuild_finds_the_same(told: EventStore) -> None:

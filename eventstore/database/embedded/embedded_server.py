@@ -166,6 +166,7 @@ class Launch:
             user=account.uid if account.other else None,
             group=account.gid if account.other else None,
             groups=list(account.groups) if account.other else None,
+            socket_dir=str(socket_folder(self._cluster.data_dir, account)),
         )
 
     @contextlib.contextmanager

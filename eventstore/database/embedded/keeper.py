@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ class Order(TypedDict):
     user: int | None
     group: int | None
     groups: list[int] | None
+    socket_dir: str
 
 
 class Keeper:
@@ -49,6 +51,7 @@ class Keeper:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.has_ended = threading.Event()
+        self.is_unused = False
         self.pid = 0
 
     def run(self) -> None:
@@ -66,6 +69,8 @@ class Keeper:
             threading.Thread(target=work, daemon=True).start()
         while not self.has_ended.wait(CHECK_LOG_SECONDS):
             bound_log(sys.stderr.fileno(), LOG_LIMIT, LOG_KEPT)
+        if self.is_unused:
+            shutil.rmtree(self.order["socket_dir"], ignore_errors=True)
 
     def stop(self) -> None:
         """Request a fast shutdown of the server."""
@@ -97,7 +102,9 @@ class Keeper:
 
     def _stop_when_unused(self) -> None:
         self._lock("users.lock")
-        # The lock is kept until this process has ended: new users wait, and then start the server again.
+        # The lock is kept until this process has ended: new users wait, and then start the server again, with a new
+        # folder for its socket.
+        self.is_unused = True
         self.stop()
 
     def _follow(self, await_end: Callable[[], object]) -> None:

@@ -137,7 +137,7 @@ async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, log
         await directory.bind_login("acme", "eventstore_projector")
 
 
-@pytest.mark.own_database
+@pytest.mark.usefixtures("no_tenants")
 def test_the_service_can_shut_out_and_let_in_but_change_nobody(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         if not roles_of_the_store(connection):

@@ -285,11 +285,12 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.own_database
 async def test_a_killed_import_continues(store: EventStore, database_url: str, log: WriteLog) -> None:
     path = log(*(conversation(n, "hello", "bye") for n in range(500)))
     child = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-c", _IMPORT, database_url, path], stdout=subprocess.PIPE, env=child_environment()
+        [sys.executable, "-c", _IMPORT, database_url, path],
+        stdout=subprocess.PIPE,
+        env=child_environment(EVENTSTORE_TENANT=store.tenant),
     )
     with child:
         assert child.stdout is not None

@@ -115,21 +115,24 @@ def test_a_baseline_without_a_tenant_is_rejected(tmp_path: Path) -> None:
     assert read_baseline(tmp_path, "t", "http://a") == own
 
 
-def test_without_loss_and_slowdown_there_is_no_reason_to_roll_back(empty: Eventstore, url: str, backups: Path) -> None:
+def test_without_loss_and_slowdown_there_is_no_reason_to_roll_back(
+    empty: Eventstore, own_tenant: str, url: str, backups: Path
+) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     slow = dict.fromkeys(("conversation/list", "task/list", "message/pending"), 60_000.0)
-    write_baseline(Baseline("default", url, "then", slow), backups)
+    write_baseline(Baseline(own_tenant, url, "then", slow), backups)
     result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
     assert result.code == 0, result.out + result.err
     assert "Stay" in result.out
     assert "24 hours" in result.out
 
 
-@pytest.mark.own_database
-def test_a_slow_operation_is_a_reason_to_roll_back(empty: Eventstore, url: str, slow_url: str, backups: Path) -> None:
+def test_a_slow_operation_is_a_reason_to_roll_back(
+    empty: Eventstore, own_tenant: str, url: str, slow_url: str, backups: Path
+) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     recorded = json.loads(baseline_path(backups).read_text(encoding="utf-8"))
-    assert (recorded["tenant"], recorded["url"]) == ("default", url)
+    assert (recorded["tenant"], recorded["url"]) == (own_tenant, url)
     assert set(recorded["milliseconds"]) == {"conversation/list", "task/list", "message/pending"}
     result = empty("rollback", "--check", "--url", slow_url, "--backups", str(backups), "--json")
     assert result.code == 1
@@ -137,21 +140,24 @@ def test_a_slow_operation_is_a_reason_to_roll_back(empty: Eventstore, url: str, 
     assert (found["roll_back"], found["too_slow"], found["data_lost"]) == (True, True, False)
 
 
-def test_a_few_milliseconds_are_no_reason_to_roll_back(empty: Eventstore, url: str, backups: Path) -> None:
+def test_a_few_milliseconds_are_no_reason_to_roll_back(
+    empty: Eventstore, own_tenant: str, url: str, backups: Path
+) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
-    write_baseline(Baseline("default", url, "then", {"conversation/list": 0.000001}), backups)
+    write_baseline(Baseline(own_tenant, url, "then", {"conversation/list": 0.000001}), backups)
     result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
     assert result.code == 0, result.out + result.err
 
 
-@pytest.mark.own_database
-def test_a_baseline_of_another_tenant_does_not_count(empty: Eventstore, url: str, backups: Path) -> None:
+def test_a_baseline_of_another_tenant_does_not_count(
+    empty: Eventstore, own_tenant: str, url: str, backups: Path
+) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     recorded = json.loads(baseline_path(backups).read_text(encoding="utf-8"))
     baseline_path(backups).write_text(json.dumps(recorded | {"tenant": "another"}), encoding="utf-8")
     result = empty("rollback", "--check", "--url", url, "--backups", str(backups))
     assert (result.code, result.err) == (0, "")
-    assert "of tenant 'default' is missing" in result.out
+    assert f"of tenant {own_tenant!r} is missing" in result.out
 
 
 def test_lost_data_is_a_reason_to_roll_back(empty: Eventstore, url: str, backups: Path, superuser_url: str) -> None:

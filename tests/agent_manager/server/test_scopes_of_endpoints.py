@@ -49,7 +49,7 @@ class Callers:
 @pytest.fixture
 async def callers(superuser_url: str, walled: Served, people: People) -> Callers:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
-        connection.execute("SELECT setval('events_position', %s)", [FIRST])
+        connection.execute("SELECT setval('events_position', greatest(last_value, %s)) FROM events_position", [FIRST])
     everything = await people.person("acme", "ana", Scope.READ, Scope.WRITE, Scope.AUDIT)
     made = await everything.post("/v1/conversations", {"id": "trip", "name": NAME, "metadata": {"x": NAME}})
     trip = made.json()["id"]
@@ -136,7 +136,6 @@ async def test_who_may_read_sees_everything_as_it_is_and_nothing_of_the_log(call
     assert tells_positions((await callers.everything.get("/v1/log")).text), "or the rest would prove nothing"
 
 
-@pytest.mark.own_database
 async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Callers) -> None:
     for endpoint in of_scope(Scope.WRITE):
         answer = await ask(callers.writer, endpoint, callers)
@@ -154,7 +153,6 @@ async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Caller
     assert both.json()["name"] == "mine now"
 
 
-@pytest.mark.own_database
 async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_everywhere(callers: Callers) -> None:
     mixed = await callers.people.person("acme", "ana", Scope.READ, Scope.WRITE)
     said = (await mixed.post(f"/v1/conversations/{callers.trip}/messages", {"role": "user", "content": "x"})).json()
@@ -179,7 +177,6 @@ async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_e
         assert (answer.status_code, "at_least" in answer.text) == (422, True), (person.tenant, at_least)
 
 
-@pytest.mark.own_database
 async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(callers: Callers) -> None:
     asked = {"q": "Lisbon", "limit": 2}
     first = await callers.reader.get("/v1/search", params=asked)

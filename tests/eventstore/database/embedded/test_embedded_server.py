@@ -187,6 +187,7 @@ def test_the_server_stops_when_its_only_user_is_killed(data_dir: Path) -> None:
     wait_until_gone(data_dir)
     assert not psutil.pid_exists(pid)
     assert "database system is shut down" in (data_dir / "server.log").read_text()
+    assert not EmbeddedServer(data_dir).socket_dir.exists()
 
 
 @pytest.mark.slow
@@ -226,6 +227,7 @@ def test_an_adopted_server_stops_when_its_user_is_killed(data_dir: Path) -> None
             second.kill()
         first.kill()
     wait_until_gone(data_dir)
+    assert not EmbeddedServer(data_dir).socket_dir.exists()
 
 
 def test_the_last_handle_stops_a_server_without_a_keeper(data_dir: Path) -> None:
