@@ -61,7 +61,7 @@ def use_agent(url: str) -> object:
 
 async def opened(source: AdkSource) -> str:
     async with source:
-        return source.place
+        return source.name
 
 
 def use_file(url: str) -> object:
