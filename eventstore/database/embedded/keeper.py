@@ -103,7 +103,7 @@ class Keeper:
 
     def _stop_when_unused(self) -> None:
         self._lock("users.lock")
-        # The lock is kept until this process has ended: who comes now waits, and then starts the server anew, with a new
+        # The lock is kept until this process has ended: new users wait, and then start the server again, with a new
         # folder for its socket.
         self.is_unused = True
         self.stop()
