@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
 from support.examples import WHOLE, fewer
-from support.leftovers import TemporaryFolder
+from support.leftovers import TemporaryFolder, open_sockets
 from support.processes import Commands, commands
 from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
 from support.tenants import TenantStore
@@ -66,12 +67,22 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the run if a test has left a process or a file."""
+    """Fail the run if a test has left a process, a socket or a file."""
+    sockets = open_sockets()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["sockets"] = sockets
     if (folder := session.config.stash.get(_FOLDER, None)) is not None:
-        session.config.stash[_LEFT] = left = folder.leftovers()
+        session.config.stash[_LEFT] = left = session.config.stash.get(_LEFT, []) + sockets + folder.leftovers()
         if left and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         folder.close(keep=session.exitstatus != pytest.ExitCode.OK)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take down the sockets that a process which shared the tests has left open."""
+    sockets = getattr(node, "workeroutput", {}).get("sockets", [])
+    node.config.stash[_LEFT] = node.config.stash.get(_LEFT, []) + sockets
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""What a run of the tests leaves behind: files in its temporary folder, and processes that still live."""
+"""What a run of the tests leaves behind: files in its temporary folder, living processes, and open sockets."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ class TemporaryFolder:
             inside = any(map(Path(process.cwd()).is_relative_to, (self.path, *self._in_memory())))
             return inside or process.environ().get("TMPDIR") == str(self.path)
         return False
+
+
+def open_sockets() -> list[str]:
+    """Describe the sockets of this process that have an address: those that listen or are connected."""
+    found = psutil.Process().net_connections(kind="all")
+    return [f"socket {each.laddr} {each.raddr or ''} {each.status}" for each in found if each.laddr]
 
 
 def _command(process: psutil.Process) -> str:
