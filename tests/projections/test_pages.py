@@ -210,7 +210,7 @@ async def test_times_are_half_open_ranges(listed: Reader) -> None:
     assert len(await listed.conversations(since=at(9).occurred_at)) == 7  # of the last update
     assert await listed.messages(since=until, until=since) == []
     for read in (listed.messages, listed.tasks, listed.conversations, listed.history):
-        with pytest.raises(InputError, match="no datetime with a time zone"):
+        with pytest.raises(InputError, match="not a datetime with a time zone"):
             await read(since=datetime(2026, 1, 1))
 
 

@@ -251,7 +251,7 @@ async def test_tasks_are_found_by_their_latest_description_their_states_and_arti
 async def languages(store: EventStore) -> list[str]:
     """The languages that the store's documents are indexed in, in the order of the log."""
     query = "SELECT language FROM search_documents WHERE tenant_id = %s ORDER BY position"
-    return [language for (language,) in await store.parts.projector.fetch(query, (store.tenant,))]
+    return [language for (language,) in await store.connections.projector.fetch(query, (store.tenant,))]
 
 
 async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: EventStore) -> None:

@@ -121,7 +121,7 @@ def _seconds(text: str) -> float:
     ("arguments", "said"),
     [
         (["tenants", "add", "acme"], "tenant acme exists already"),
-        (["tenants", "add", ""], "is no name"),
+        (["tenants", "add", ""], "is not a name"),
         (["tenants", "suspend", "globex"], "tenant globex does not exist: eventstore tenants list"),
         (["users", "list", "--tenant", "globex"], "tenant globex does not exist"),
         (["users", "add", "ana", "--tenant", "acme"], "has a user ana already"),

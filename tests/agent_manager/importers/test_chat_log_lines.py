@@ -67,7 +67,9 @@ async def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     assert await read(tmp_path / "log") == []
 
 
-async def test_a_line_beyond_the_limit_is_skipped(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_line_beyond_the_limit_is_skipped(
+    standard_input: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
     standard_input(b"first\n" + b"x" * 1000 + b"\n" + b"y" * 9 + b"\n" + b"z" * 50)
     assert await read("-") == [(1, b"first"), (2, None), (3, b"y" * 9), (4, None)]
