@@ -193,6 +193,8 @@ class EventStore:
             ConversationIsDeleted: the conversation is deleted.
             InputError: something in the events cannot be stored.
             ConnectionLost: the outcome is unknown; append the same NewEvent objects again.
+            ConversationLocked: another transaction held the conversation until the deadline; nothing was stored.
+            ServerUnreachable, StoreClosed: nothing was sent.
         """
         return await self.append_all([Append(conversation_id, events, expected)], actor=actor, tenant=tenant, user=user)
 

@@ -4,11 +4,12 @@ A request passes through these steps, from top to bottom; each ends it with a pr
 
 1. :mod:`~agent_manager.server.protocol` reads the head from the connection (uvicorn's HTTP/1.1 protocol with a limit of
    connections and timeouts).
-2. :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response. ``Deadline`` bounds the
-   time of the request. ``RequestGuard`` checks the host and the origin, makes the path canonical, and bounds the body.
+2. :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response and ``Deadline`` bounds the
+   time of the request; both wrap the application in :mod:`~agent_manager.server.serve`. ``RequestGuard`` checks the
+   host and the origin, makes the path canonical, and bounds the body.
 3. FastAPI matches the path to a route, an :class:`~agent_manager.server.authorization.AuthorizedRoute`. It identifies
-   the caller, applies :mod:`~agent_manager.server.limits`, and checks the scope, all before it reads the body. Then the
-   request waits for its turn among those of its tenant. If it has an ``Idempotency-Key``,
+   the caller, applies :mod:`~agent_manager.server.limits`, and checks the scope, all before it reads the body. Then it
+   reads the body, and the request waits for its turn among those of its tenant. If it has an ``Idempotency-Key``,
    :mod:`~agent_manager.server.idempotency` runs it once.
 4. FastAPI validates the parameters and the body against :mod:`~agent_manager.server.schemas` and calls the endpoint in
    :mod:`~agent_manager.server.routes` with a :class:`~agent_manager.server.context.RequestContext`: the store, the
