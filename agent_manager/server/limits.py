@@ -1,9 +1,11 @@
-"""Rate and concurrency limits for each tenant and caller.
+"""Limits for each tenant and caller: rates, concurrency, memory of request bodies, and time of the event loop.
 
-A tenant has a share of the server, and each of its callers (a key, or the user of a JWT) a share of the tenant's: more
-keys give a tenant nothing. Until a caller has shown a token, the address counts from which the request comes.
+A tenant has a share of the server, and each of its callers (a key, or the user of a JWT) has a share of the tenant's,
+so a tenant gains nothing from more keys. Until the token of a request is validated, the request counts against the
+network that it comes from.
 
-Callers who need no token are this machine's own and are not told apart: for them only the server's own limits count.
+Requests that need no token come from this machine, and their callers cannot be distinguished. Only the limits of the
+whole server apply to them.
 """
 
 from __future__ import annotations
@@ -21,61 +23,64 @@ from cachetools import LRUCache
 from agent_manager.server.problems import Busy, TooMany
 from agent_manager.settings import ServerSettings
 
-# Numbers of what happened, by name and labels, for whatever reads them out
+# Counters
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Counters:
-    """Numbers that only grow, of one server.
+    """The counters of one server, by name and labels. They only increase.
 
-    A label is one of few words that are written in the code; nothing that a client sends becomes one, so that nobody
-    can make them grow in number.
+    The values of labels are constants in the code, never input of a client. Otherwise clients could create any number
+    of counters.
     """
 
     def __init__(self) -> None:
         self._numbers: Counter[tuple[str, Labels]] = Counter()
 
     def add(self, name: str, **labels: str) -> None:
-        """One more."""
+        """Increment a counter by one."""
         self._numbers[name, tuple(sorted(labels.items()))] += 1
 
     def number(self, name: str, **labels: str) -> int:
-        """How many of this name with these labels, whatever other labels they have."""
+        """Return the sum of the counters that have this name and these labels; they may have further labels."""
         wanted = set(labels.items())
         return sum(number for (each, told), number in self._numbers.items() if each == name and wanted <= set(told))
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, str], int]]:
-        """Each name with its labels and its number."""
+        """Iterate over the counters: name, labels and value."""
         return iter([(name, dict(labels), number) for (name, labels), number in self._numbers.items()])
 
 
-# What a tenant, a caller of it, and all together may have: requests, events and bytes a second; requests and streams
+# Rates, rejections and concurrency
 
 KEYS = 100_000
-"""The rates of so many are remembered; one that is forgotten begins anew."""
+"""Keys whose state is kept; the least recently used one is dropped first, and starts anew when it returns."""
 BURST_SECONDS = 2
-"""After a pause, the amount of so many seconds may come at once."""
+"""Seconds whose amount may arrive at once after a pause."""
 TENANT_SHARE = 2
-"""A tenant has at most this fraction of the server's places: another tenant always finds some."""
+"""The divisor of a tenant's share: at most 1/2 of the server's limit, so one tenant never uses up all of it."""
 CALLER_SHARE = 2
-"""A caller has at most this fraction of its tenant's share."""
+"""The divisor of a caller's share: at most 1/2 of its tenant's."""
 REFUSALS_PER_SECOND, REFUSAL_SECONDS = 50, 5.0
-"""Refusals of a tenant or an address are answered so many a second, and none later than after so many seconds."""
+"""Rejections per second that are sent to one tenant or network, and the longest delay of one in seconds."""
 TENANT_RATE = 4
-"""A tenant may send as many requests as so many of its callers."""
+"""The rate of requests of a tenant, as a multiple of the rate of one caller."""
 
 
 class TokenBucket:
     """A token bucket for each key.
 
-    What is spent may exceed what is left: then the key waits until the debt is paid.
+    An amount may exceed what the bucket holds. Further requests of the key are then rejected until the bucket has been
+    refilled.
 
     Args:
-        per_second: the rate of one key.
-        what: the unit and the kind of key, for the error.
-        setting: the name of the setting that limits it.
-        clock: seconds, which only grow.
+        per_second: The rate of one key.
+        what: The unit and the kind of key, for the error message.
+        setting: The name of the setting that holds the rate.
+        clock: Returns seconds and never goes back.
+        keys: Buckets that are kept; the least recently used one is dropped first.
+        least: The smallest capacity of a bucket.
     """
 
     def __init__(
@@ -95,30 +100,30 @@ class TokenBucket:
         self._left: LRUCache[str, tuple[float, float]] = LRUCache(keys)
 
     def take(self, key: str, amount: float = 1) -> None:
-        """Spend an amount if there is anything left.
+        """Take an amount if the bucket of the key is not empty.
 
         Raises:
-            TooMany: there is not; says when there will be.
+            TooMany: The bucket is empty; ``Retry-After`` says when to retry.
         """
         self.check(key)
         self.spend(key, amount)
 
     def check(self, key: str) -> None:
-        """Check that something is left.
+        """Check that the bucket of the key is not empty.
 
         Raises:
-            TooMany: there is not; says when there will be.
+            TooMany: The bucket is empty; ``Retry-After`` says when to retry.
         """
         left = self._now_left(key)
         if left < 1:
             raise TooMany(
-                f"more than {self._per_second:g} {self._what} a second: wait, or raise {self._setting}",
+                f"more than {self._per_second:g} {self._what} per second: retry later, or raise {self._setting}",
                 "rate",
                 max(1, math.ceil((1 - left) / self._per_second)),
             )
 
     def spend(self, key: str, amount: float) -> None:
-        """Spend an amount, whatever is left."""
+        """Take an amount, even if the bucket of the key does not hold it."""
         self._left[key] = self._now_left(key) - amount, self._clock()
 
     def _now_left(self, key: str) -> float:
@@ -128,46 +133,54 @@ class TokenBucket:
 
 
 class SharedTokenBuckets:
-    """The rates of tenants and of their callers.
+    """Token buckets on two levels: one for each tenant, and one for each caller of a tenant.
 
     Args:
-        of_caller, of_tenant: see :class:`TokenBucket`.
+        of_caller: The buckets of callers.
+        of_tenant: The buckets of tenants.
     """
 
     def __init__(self, of_caller: TokenBucket, of_tenant: TokenBucket) -> None:
         self._levels = (of_tenant, of_caller)
 
     def take(self, shares: Sequence[str], amount: float = 1) -> None:
-        """Spend an amount of a tenant and its caller, as :func:`~agent_manager.server.authorization.limit_keys_of`
-        names them.
+        """Take an amount from the buckets of a tenant and its caller if neither is empty.
+
+        Args:
+            shares: The keys of the buckets (:func:`~agent_manager.server.authorization.limit_keys_of`).
 
         Raises:
-            TooMany: one of them has nothing left.
+            TooMany: One of the buckets is empty.
         """
         self.check(shares)
         self.spend(shares, amount)
 
     def check(self, shares: Sequence[str]) -> None:
-        """Check that both have something left. Raises TooMany."""
+        """Check that neither bucket is empty.
+
+        Raises:
+            TooMany: One of the buckets is empty.
+        """
         for level, rates in enumerate(self._levels[: len(shares)]):
             rates.check("\0".join(shares[: level + 1]))
 
     def spend(self, shares: Sequence[str], amount: float) -> None:
-        """Spend an amount, whatever is left."""
+        """Take an amount, even if the buckets do not hold it."""
         for level, rates in enumerate(self._levels[: len(shares)]):
             rates.spend("\0".join(shares[: level + 1]), amount)
 
 
 class Refusals:
-    """The pace at which refusals are answered.
+    """A rate limit for rejections, which delays them.
 
-    A refusal costs the server almost as much as a small answer, and nothing limits how often somebody repeats what is
-    refused. So the refusals of each tenant, or of an address that has not shown a valid token, are answered one after
-    another at a bounded rate. The first is answered at once; a client that waits as it is told never notices.
+    A rejection costs the server almost as much as a small response, and clients may repeat a rejected request without
+    a pause. So the rejections of each tenant, or of a network without a valid token, are sent one after another at a
+    bounded rate. The first one is sent immediately, so a client that respects ``Retry-After`` is not delayed.
 
     Args:
-        per_second: refusals of one key.
-        longest: seconds that one waits at most.
+        per_second: Rejections of one key per second.
+        longest: The longest delay in seconds.
+        keys: Keys whose state is kept.
     """
 
     def __init__(self, per_second: float, longest: float, keys: int = KEYS) -> None:
@@ -176,10 +189,10 @@ class Refusals:
         self._next: LRUCache[str, float] = LRUCache(keys)
 
     def delay(self, key: str, now: float) -> float:
-        """Return the seconds after which a refusal is to be answered.
+        """Return the seconds after which the next rejection of a key may be sent.
 
         Args:
-            now: by a clock that only grows.
+            now: The time of a monotonic clock.
         """
         at = min(max(now, self._next.get(key, now)), now + self._longest)
         self._next[key] = at + self._seconds
@@ -187,13 +200,13 @@ class Refusals:
 
 
 class ConcurrencyLimit:
-    """Things at a time, of which each key may have a part.
+    """A limit on concurrent requests or streams: of the server, of each tenant, and of each caller.
 
     Args:
-        what: they are, in the plural.
-        most: of all keys together.
-        parts: how many one key may have, for each key that is given: first the tenant's, then the caller's.
-        setting: that says how many.
+        what: The plural noun for what is limited; it is also the reason of a rejection.
+        most: The limit of the server.
+        parts: The limits of one key on each level: first of a tenant, then of a caller.
+        setting: The name of the setting that holds the limit.
     """
 
     def __init__(self, what: str, most: int, parts: Sequence[int], setting: str) -> None:
@@ -206,26 +219,30 @@ class ConcurrencyLimit:
 
     @property
     def taken(self) -> int:
-        """How many there are now."""
+        """The current number."""
         return self._all
 
     @contextmanager
     def one(self, *keys: str) -> Iterator[None]:
-        """Take a place until the end of the block.
+        """Count one until the end of the block.
+
+        Args:
+            keys: The keys of the tenant and the caller; without keys only the limit of the server applies.
 
         Raises:
-            TooMany: one of the keys has its part already.
-            Busy: there is none.
+            TooMany: The tenant or the caller has reached its limit.
+            Busy: The server has reached its limit.
         """
         holders = [keys[: level + 1] for level in range(len(keys))]
         for holder, part in zip(holders, self._parts, strict=False):
             if self._taken[holder] >= part:
                 raise TooMany(
-                    f"you have {part} {self._what} already: end one first, or raise {self._setting}", self._what
+                    f"your limit of {part} {self._what} is reached: end one first, or raise {self._setting}", self._what
                 )
         if self._all >= self._most:
             raise Busy(
-                f"the server has {self._most} {self._what} already: come again, or raise {self._setting}", self._what
+                f"the server's limit of {self._most} {self._what} is reached: retry later, or raise {self._setting}",
+                self._what,
             )
         self._all += 1
         self._taken.update(holders)
@@ -239,28 +256,28 @@ class ConcurrencyLimit:
                     del self._taken[holder]
 
 
-# The event loop's time: whatever takes long is done in slices, one slice at a time
+# Time slices of the event loop
 
 SLICE_SECONDS = 0.001
-"""Work for one answer or stream before the event loop goes on with everything else."""
+"""Seconds that one response or stream may work before it waits for its next turn."""
 
 
 class WorkTurns:
-    """Turns to do a slice of work in the event loop.
+    """A round-robin scheduler of work in the event loop, fair between tenants.
 
-    A request awaits some ten steps of the event loop, and each step waits for everything else that is ready. So at most
-    one slice is done in each iteration of the loop: the tenants take turns, and the slices of one tenant are done in
-    order of arrival. However many large answers and streams a tenant has, a step of another tenant's request waits for
-    about one slice.
+    A request takes about ten iterations of the event loop, and each iteration lasts as long as everything that is ready
+    in it. So at most one time slice runs in each iteration: the tenants take turns, and the slices of one tenant run in
+    FIFO order. However many large responses and streams a tenant has, each iteration delays the request of another
+    tenant by about one slice.
     """
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """The tenant whose turn is next comes first; none has an empty queue."""
+        """By tenant, in the order of their turns; no queue is empty."""
         self._is_scheduled = False
 
     async def wait(self, tenant: str) -> None:
-        """Wait for a turn of a tenant."""
+        """Wait for the tenant's turn."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
@@ -287,10 +304,11 @@ class WorkTurns:
 
 
 class TimeSlice:
-    """The slices of one answer or stream.
+    """The time slice of one response or stream.
 
     Args:
-        tenant: whose work it is.
+        turns: The scheduler of the server.
+        tenant: The tenant that the work is for.
     """
 
     def __init__(self, turns: WorkTurns, tenant: str) -> None:
@@ -299,33 +317,33 @@ class TimeSlice:
         self._began = time.perf_counter()
 
     async def give_way(self) -> None:
-        """Wait for the next turn if the slice is over, or something else was awaited meanwhile for as long."""
+        """Wait for the next turn if the time slice has elapsed.
+
+        Time in which the caller awaits something else counts, too.
+        """
         if time.perf_counter() - self._began > SLICE_SECONDS:
             await self._turns.wait(self._tenant)
             self._began = time.perf_counter()
 
 
-# Memory that request bodies take
+# Memory of request bodies
 
 BODY_BYTES = 64 * 1024 * 1024
-"""Of all request bodies that are read or worked on, unless a few of the largest that is allowed take more."""
+"""The budget for all request bodies in memory, unless a tenant's part of it is less than two of the largest bodies."""
 
 
 def largest_body(settings: ServerSettings) -> int:
-    """Return the bytes that the body of one request may take."""
+    """Return the limit on the bytes of one request body."""
     return 2 * settings.max_content_bytes + 65536
 
 
 class BodyBudget:
-    """Bytes of request bodies in memory, of which each tenant may have a part.
+    """A budget for the bytes of request bodies in memory. Each tenant may use a part of it.
 
-    A body counts from when its bytes are read until the end of its request.
+    The bytes of a body count from when they are read until the request ends.
 
     Args:
-        most: bytes of all tenants.
-
-    Attributes:
-        taken: bytes now.
+        most: The bytes of all tenants.
     """
 
     def __init__(self, most: int) -> None:
@@ -335,13 +353,15 @@ class BodyBudget:
 
     @property
     def taken(self) -> int:
+        """The bytes in use."""
         return self._taken.total()
 
     @contextmanager
     def request(self, tenant: str) -> Iterator[Callable[[int], None]]:
-        """Provide a function that counts bytes of a request's body until the end of the block.
+        """Provide a function that reserves bytes for a request's body until the end of the block.
 
-        The function raises TooMany if the tenant has its part already, and Busy if all tenants together have all.
+        The function raises TooMany if the tenant's bodies would exceed its part, and Busy if all bodies together would
+        exceed the budget.
         """
         held = 0
 
@@ -349,12 +369,12 @@ class BodyBudget:
             nonlocal held
             if self._taken[tenant] + size > self._of_tenant:
                 raise TooMany(
-                    f"the bodies of your requests under way take {self._of_tenant:,} bytes already: send fewer or "
+                    f"the bodies of your requests in progress take more than {self._of_tenant:,} bytes: send fewer or "
                     "smaller requests at a time",
                     "body bytes",
                 )
             if self.taken + size > self._most:
-                raise Busy(f"request bodies take {self._most:,} bytes already: come again", "body bytes")
+                raise Busy(f"request bodies take more than {self._most:,} bytes: retry later", "body bytes")
             self._taken[tenant] += size
             held += size
 
@@ -367,6 +387,7 @@ class BodyBudget:
 
 
 def _parts(most: int) -> tuple[int, int]:
+    """Return the limits of one tenant and one caller."""
     of_tenant = max(1, most // TENANT_SHARE)
     return of_tenant, max(1, of_tenant // CALLER_SHARE)
 
@@ -375,15 +396,15 @@ class Limits:
     """All limits of one server.
 
     Attributes:
-        rates: requests a second.
-        events: appended a second.
-        bytes: of requests' bodies, a second.
-        identifying: requests whose token is being looked up, by address.
-        requests: that are under way.
-        streams: endless answers.
-        turns: to do slices of work in the event loop.
-        bodies: bytes of request bodies in memory.
-        refusals: the pace at which they are answered.
+        rates: Requests per second.
+        events: Appended events per second.
+        bytes: Bytes of request bodies per second.
+        identifying: Concurrent requests whose token is being validated, by network.
+        requests: Concurrent requests.
+        streams: Open streams.
+        turns: The scheduler of work in the event loop.
+        bodies: Bytes of request bodies in memory.
+        refusals: Rejections per second.
     """
 
     def __init__(self, settings: ServerSettings) -> None:

@@ -1,23 +1,26 @@
-"""Middleware: request limits, cross-site requests, security headers.
+"""ASGI middleware: canonical paths, security headers, cross-origin requests, and time limits of requests.
 
-ASGI servers decode the path before anything is routed. ``DELETE /v1/conversations/x%2Fmembers%2Fbob``, meant for the
-conversation ``x/members/bob``, would then remove the member ``bob`` of the conversation ``x``. So routes match a path
-in which every segment is percent-encoded in one canonical way, and their parameters are decoded afterwards. Whatever
-is derived from the path of a request, such as keys of caches, differs wherever the resources differ.
+**Canonical paths.** ASGI servers decode the path before it is routed. The request
+``DELETE /v1/conversations/x%2Fmembers%2Fbob``, meant for the conversation ``x/members/bob``, would then remove the
+member ``bob`` of the conversation ``x``. So routes match a path whose segments are percent-encoded in one canonical
+form, and path parameters are decoded afterwards. What is derived from the path, such as a cache key, then differs
+whenever the resources differ.
 
-A server on the user's own machine is reached by every page that their browser shows. A page of another site may send
-simple requests to it, and may by a name of its own that leads to 127.0.0.1 (DNS rebinding) even read the answers.
-So where the server listens on the machine itself only, and asks for no tokens, it answers only to the machine's own
-names; and nowhere does it let a page of another site change anything.
+**Cross-origin requests.** Every web page in a user's browser can reach a server on the user's machine. A page of
+another site can send simple requests. With DNS rebinding (a name of the site that resolves to 127.0.0.1) it can even
+read the responses. So a server that listens on loopback only and requires no tokens accepts only the host names of
+loopback, and no server lets a page of another origin change anything.
 
-1. An answer must begin within the time of a request (``EVENTSTORE_REQUEST_SECONDS``), from when its head was read. Else
-   what is under way for it is cancelled, and the answer says so. What was sent to the database may be stored already:
-   a repetition with the same idempotency key finds it.
-2. It must have been taken within :data:`TAKE_SECONDS` more, and a second for each :data:`LEAST_RATE` bytes of it. Else
-   the connection is closed. Only event streams (server-sent events) may go on.
-3. Whatever makes it, it is sent in pieces of :data:`~agent_manager.server.response_cache.PIECE_BYTES`, each when the
-connection
-   has taken the one before. A client that takes nothing is let go sooner, see :mod:`agent_manager.server.protocol`.
+**Time limits.**
+
+1. A response must begin within ``EVENTSTORE_REQUEST_SECONDS`` after the head of the request was read. Otherwise the
+   request is cancelled and rejected with 503. Its events may be stored already; the same request with the same
+   idempotency key returns their result.
+2. The client must take the response within :data:`TAKE_SECONDS`, and a second more for each :data:`LEAST_RATE` bytes of
+   it. Otherwise the connection is closed. Event streams (server-sent events) are exempt.
+3. A response is sent in pieces of at most :data:`~agent_manager.server.response_cache.PIECE_BYTES`, each when the
+   connection has taken the one before. A client that takes nothing is disconnected sooner
+   (:mod:`agent_manager.server.protocol`).
 """
 
 from __future__ import annotations
@@ -34,16 +37,16 @@ from agent_manager.server.limits import Counters
 from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, problem, problem_of_refusal
 from agent_manager.server.response_cache import PIECE_BYTES
 
-# Routing by the path as it was sent: a percent-encoded / is part of an id, not a separator
+# Canonical paths
 
 
 def canonical_path(scope: Scope) -> str | None:
     """Return the path of a request with each segment in canonical encoding; None if a segment is not UTF-8."""
     raw: bytes | None = scope.get("raw_path")
-    if raw is None:  # optional in ASGI; without it, an encoded slash can no longer be told from a separator
+    if raw is None:  # optional in ASGI; without it, an encoded slash is indistinguishable from a separator
         return quote(scope["path"])
     try:
-        # Query strings are no part of it in ASGI, but some test clients leave them in.
+        # ASGI excludes the query string from raw_path, but some test clients include it.
         segments = [unquote_to_bytes(segment).decode() for segment in raw.partition(b"?")[0].split(b"/")]
     except UnicodeDecodeError:
         return None
@@ -51,12 +54,12 @@ def canonical_path(scope: Scope) -> str | None:
 
 
 def decode_parameters(scope: Scope) -> None:
-    """Decode what a route has found in a canonical path."""
+    """Decode the parameters that a route has extracted from a canonical path."""
     found = scope.get("path_params", {})
     scope["path_params"] = {name: unquote(value) for name, value in found.items()}
 
 
-# What every answer says beside what was asked: headers that keep browsers from doing more with it than reading it
+# Security headers
 
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -65,19 +68,19 @@ _ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-site",
     "Cache-Control": "no-store",
 }
-"""Where an endpoint says something else, that stands."""
+"""Headers of every response; a value that the endpoint sets takes precedence."""
 _STRICT_TRANSPORT = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """An ASGI application that adds the headers, and counts answers by their status."""
+    """An ASGI middleware that adds the security headers, and counts responses by their status."""
 
     def __init__(self, app: ASGIApp, counters: Counters) -> None:
         self._app = app
         self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets answer."""
+        """Pass on a request, and add the headers to its response."""
 
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -85,7 +88,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _ALWAYS.items():
                     headers.setdefault(name, value)
-                # What is kept for one caller is not for another who uses the same browser or proxy.
+                # A browser or proxy must not serve a response that it cached for one caller to another one.
                 headers.add_vary_header("Authorization")
                 if scope.get("scheme") == "https":
                     headers["Strict-Transport-Security"] = _STRICT_TRANSPORT
@@ -94,19 +97,19 @@ class SecurityHeaders:
         await self._app(scope, receive, headed)
 
 
-# What is refused before anything is read: bodies that are too large or do not come, and what a strange web page asks
+# Checks of requests
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class RequestGuard:
-    """An ASGI application that passes on what may pass.
+    """An ASGI middleware that checks the host, the origin, the path and the body of each request.
 
     Args:
-        max_body_bytes: of a request.
-        body_seconds: for the body, from when its head was read.
-        names: the only host names that it answers to; None is any.
+        max_body_bytes: The limit on the bytes of a request's body.
+        body_seconds: Seconds for the body to arrive, from when the head was read.
+        names: The host names that the server accepts; None accepts any.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class RequestGuard:
         self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or lets answer."""
+        """Reject a request, or pass it on with a canonical path and a limited body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -132,7 +135,7 @@ class RequestGuard:
         path = canonical_path(scope)
         if path is None:
             self._counters.add("http_refused", reason="path")
-            said = "the path is not UTF-8: percent-encode the bytes of each id in UTF-8"
+            said = "the path is not valid UTF-8: percent-encode the UTF-8 bytes of each id"
             await problem(400, said)(scope, receive, send)
             return
         scope["path"] = path
@@ -145,7 +148,7 @@ class RequestGuard:
         async def told(message: Message) -> None:
             if body.refused is None:
                 await send(message)
-            elif message["type"] == "http.response.start":  # whatever it was made of the error
+            elif message["type"] == "http.response.start":  # the application's response to the error is replaced
                 await self._refuse(body.refused, scope, receive, send)
 
         await self._app(scope, body.receive, told)
@@ -155,26 +158,27 @@ class RequestGuard:
         await problem_of_refusal(refused)(scope, receive, send)
 
     def _refused(self, method: str, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
-        """Status, reason, what to say, and headers of the answer."""
+        """Return status, reason, text and headers of the rejection; None if the request may pass."""
         host = headers.get("host", "")
         if "transfer-encoding" in headers and "content-length" in headers:
-            # Where a proxy believes the one and this server the other, what one client sends as a body would be taken
-            # for the beginning of another's request.
-            said = "a body has one length: send Content-Length or Transfer-Encoding, not both"
+            # Request smuggling: if a proxy uses one header and this server the other, bytes of one client's body are
+            # read as the beginning of another client's request.
+            said = "the request has both Content-Length and Transfer-Encoding: send only one of them"
             return 400, "two lengths", said, {"Connection": "close"}
         if self._names is not None and _name(host) not in self._names:
-            said = f"this server listens on its own machine only, and answers to no other name than its: {host!r}"
+            said = f"the server listens on loopback only and does not accept the host name {host!r}: use localhost"
             return 421, "host", said, {}
         if method not in _SAFE and _is_foreign(headers, host):
-            return 403, "foreign page", "a web page of another site may not change anything here", {}
+            said = "a web page of another origin must not change anything: send the request from the same origin"
+            return 403, "foreign page", said, {}
         return None
 
 
 class _Body:
-    """A request's body, as far as it may come.
+    """A request's body with limits on its size and on the time until it is complete.
 
     Attributes:
-        refused: why the rest is not taken.
+        refused: The rejection if the body exceeds a limit.
     """
 
     def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
@@ -187,6 +191,12 @@ class _Body:
         self.refused: Rejected | None = None
 
     async def receive(self) -> Message:
+        """Return the next message of the request.
+
+        Raises:
+            TooSlow: The body does not arrive in time.
+            TooLarge: The body is larger than the limit.
+        """
         if self._is_whole:
             return await self._receive()
         try:
@@ -204,13 +214,13 @@ class _Body:
 
 
 def declared_length(headers: Headers) -> int:
-    """The length that a request says its body has; 0 where it says none."""
+    """Return the length that ``Content-Length`` declares; 0 if it is missing or not a number."""
     said = headers.get("content-length", "0")
     return int(said[:20]) if said.isascii() and said.isdigit() else 0
 
 
 def names_of(host: str) -> tuple[str, ...] | None:
-    """The names to which a server that listens on ``host`` answers; None, any, unless that is the machine itself."""
+    """Return the host names that a server on ``host`` accepts; None, for any, unless ``host`` is loopback."""
     if host == "localhost":
         return _OWN_NAMES
     try:
@@ -221,7 +231,7 @@ def names_of(host: str) -> tuple[str, ...] | None:
 
 
 def _is_foreign(headers: Headers, host: str) -> bool:
-    """Whether a browser says that a page of another origin makes the request."""
+    """Return whether the headers show that a page of another origin sends the request."""
     if (site := headers.get("sec-fetch-site")) is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
@@ -229,26 +239,26 @@ def _is_foreign(headers: Headers, host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
+    """Return the name in a Host header, without its port."""
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
     return name.lower().rstrip(".")
 
 
-# A request's time, and how its answer is sent: nobody holds a place, or an answer, for ever
+# Time limits
 
 TAKE_SECONDS = 60.0
-"""For an answer to be taken, however small it is."""
+"""Seconds in which a client must take a response of any size."""
 LEAST_RATE = 16 * 1024
-"""Bytes a second that a client must take of a larger one, on average."""
+"""Bytes of a response that extend this time by one second."""
 ABORT = "abort_connection"
-"""The member of a request's state that closes its connection at once, and drops what was not sent."""
+"""The key in a request's state of a function that closes the connection immediately and discards unsent data."""
 
 
 class Deadline:
-    """An ASGI application that ends requests that take too long.
+    """An ASGI middleware that cancels requests that take too long, and disconnects clients that read too slowly.
 
     Args:
-        seconds: for an answer to begin.
+        seconds: Seconds until a response must begin.
     """
 
     def __init__(self, app: ASGIApp, seconds: float, counters: Counters) -> None:
@@ -257,7 +267,7 @@ class Deadline:
         self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets answer."""
+        """Pass on a request, and enforce the time limits."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -285,9 +295,9 @@ class Deadline:
                 raise
             if not has_begun:
                 refusal = Busy(
-                    f"the request took more than {self._seconds:g} seconds and was ended: ask for less at a time, or "
-                    "raise EVENTSTORE_REQUEST_SECONDS; if it writes, repeat it with the same Idempotency-Key, because "
-                    "it may be stored already",
+                    f"the request took more than {self._seconds:g} seconds and was cancelled: request less at a time, "
+                    "or raise EVENTSTORE_REQUEST_SECONDS; if it writes, repeat it with the same Idempotency-Key, "
+                    "because its events may be stored already",
                     "slow request",
                 )
                 self._counters.add("http_refused", reason=refusal.reason)
@@ -302,6 +312,7 @@ class Deadline:
 
 
 def _seconds_to_send(headers: Headers) -> float | None:
+    """Return the seconds in which a client must take a response; None, for no limit, if it is an event stream."""
     if headers.get("content-type", "").startswith("text/event-stream"):
         return None
     return TAKE_SECONDS + int(headers.get("content-length", 0)) / LEAST_RATE

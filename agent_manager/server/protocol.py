@@ -1,17 +1,17 @@
-"""HTTP/1.1 with timeouts and a bound on connections.
+"""The HTTP/1.1 protocol of the server: uvicorn's, with a limit on connections and with timeouts.
 
-A connection costs a client nothing until it has sent a request, so one address can open all there are and send half a
-head on each. Until the server is full, everybody may have as many connections as they like. When it is full, a new
-connection takes the place of the oldest idle one of the network that has most of them. So nobody who opens thousands of
-connections shuts out another network.
+**Limit on connections.** Opening a connection costs a client almost nothing, so one client could open as many as the
+server allows and send half a head on each. Below the limit, a network may have any number of connections. At the limit,
+a new connection displaces an idle one of the network that has most idle connections: the oldest without a response, or
+else the oldest. So a client that opens thousands of connections does not shut out other networks.
 
-Behind a proxy all share one network. So a new connection takes a place of its own network, too, if that has most: of
-the oldest on which no request was answered yet, or of one that waits for a refusal. Whoever sends a request at once is
-answered long before theirs is the oldest.
+Behind a proxy, all clients are in one network. If the new connection's own network has most idle connections, it
+displaces only a connection without a response, or one whose rejection is delayed. A client that sends its request
+immediately gets the response long before its connection is the oldest.
 
-uvicorn closes a connection that is idle after an answer, and waits for ever for a first request, for the rest of a head
-that comes byte by byte, or for a client that takes nothing of its answer. So a few thousand connections, which cost a
-client nothing, would hold all there are.
+**Timeouts.** uvicorn closes a connection that stays idle after a response. It waits without a limit for the first
+request, for the rest of a head that arrives byte by byte, and for a client that does not read its response. A few
+thousand such connections would use up the limit on connections or the file descriptors.
 """
 
 from __future__ import annotations
@@ -28,37 +28,38 @@ from agent_manager.server.limits import Counters
 from agent_manager.server.middleware import ABORT
 from agent_manager.server.problems import problem
 
-# Which connections a server keeps when it has as many as it may: those being answered, and some of each network
+# Limit on connections
 
 Close = Callable[[], None]
 SET_DISPLACEABLE = "eventstore.set_displaceable"
-"""The member of a request's ASGI scope that, when called, lets its connection be displaced as if it were idle."""
+"""The key in a request's ASGI scope of a function that lets its connection be displaced as if it were idle."""
 
 
 class ConnectionLimit:
-    """The connections of a server, by network.
+    """A limit on the connections of a server, fair between networks.
 
-    A connection is *idle* while no request of it is being answered: before its first head is complete, and between two
+    A connection is *idle* while it has no request in progress: before its first head is complete, and between two
     requests.
 
     Args:
-        most: connections at a time.
+        most: Connections at a time.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._network: dict[Close, str] = {}
         self._idle: dict[str, dict[Close, bool]] = {}
-        """By network, the oldest first; and whether a request was answered on it."""
+        """The idle connections by network, the oldest first, each with whether it has had a response."""
 
     def __len__(self) -> int:
         return len(self._network)
 
     def add(self, close: Close, address: str) -> bool:
-        """Add a connection, if need be in the place of another, which is closed; return whether there was a place.
+        """Add a connection, and close another one if the limit is reached; return False if none can be displaced.
 
         Args:
-            close: closes the connection; it identifies it from now on.
+            close: Closes the connection. It also identifies the connection in the other methods.
+            address: The address of the client.
         """
         network = network_of(address)
         if len(self) >= self._most:
@@ -76,16 +77,16 @@ class ConnectionLimit:
         return True
 
     def set_idle(self, close: Close, *, was_answered: bool = False) -> None:
-        """Note that no request of a connection is being answered.
+        """Mark a connection as idle.
 
         Args:
-            was_answered: whether one was; it does not change while the connection is idle.
+            was_answered: Whether it has had a response. If it is idle already, the earlier value stays.
         """
         if close in self._network:
             self._idle.setdefault(self._network[close], {}).setdefault(close, was_answered)
 
     def set_busy(self, close: Close) -> None:
-        """Note that a request of a connection is being answered: nobody displaces it."""
+        """Mark a connection as busy: it has a request in progress and cannot be displaced."""
         network = self._network.get(close)
         if network is None:
             return
@@ -95,13 +96,13 @@ class ConnectionLimit:
             self._idle.pop(network, None)
 
     def remove(self, close: Close) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         self.set_busy(close)
         self._network.pop(close, None)
 
 
 def network_of(address: str) -> str:
-    """The network whose addresses one host can have: of IPv6 the first 64 bits, of IPv4 the address itself."""
+    """Return the network that one host may own: the /64 of an IPv6 address, or the IPv4 address itself."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -113,15 +114,17 @@ def network_of(address: str) -> str:
     return str(found)
 
 
-# HTTP/1.1 as uvicorn speaks it, with patience that ends: whoever connects must say what they want
+# Protocol with timeouts
 
 TAKE_SECONDS = 30.0
-"""A client that takes less than about 100 KiB of its answer in so long is let go."""
+"""Seconds after which a client that has taken less than about 112 KiB of its response is disconnected."""
 LINGERING, LINGER_SECONDS = 50, 1.0
-"""So many connections beyond the limit are kept for so long before they are ended."""
+"""Connections beyond the limit that are kept open for a moment before they are closed, and for how many seconds."""
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE + b"\r\n"
-_NO_HTTP = problem(400, "this is no HTTP/1.1, or a head beyond 16 KiB: send less in the address and the headers").body
+_NO_HTTP = problem(
+    400, "the request is not valid HTTP/1.1, or its head takes more than 16 KiB: send a shorter URL and fewer headers"
+).body
 _BAD = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\n"
     b"Connection: close\r\nContent-Length: %d\r\nCache-Control: no-store\r\n\r\n%s" % (len(_NO_HTTP), _NO_HTTP)
@@ -130,11 +133,12 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _CLOSE + b"\
 
 
 def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> type[asyncio.Protocol]:
-    """The protocol of a server's connections.
+    """Return the protocol class of a server's connections.
 
     Args:
-        seconds: in which the head of a request must have come, from when its first byte may.
-        most: connections at a time.
+        seconds: Seconds for the head of a request to arrive, from when the connection can receive it.
+        most: Connections at a time.
+        counters: The counters of the server; they count what is rejected here.
     """
     limit = ConnectionLimit(most)
     lingering = set[asyncio.Protocol]()
@@ -152,9 +156,9 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
                 self._displace()
 
         def _displace(self) -> None:
-            """End a connection for which there is no place, or not any more; not at once, if few are being ended.
+            """Close the connection because of the limit: after a delay, unless many are delayed already.
 
-            Whoever connects anew when it is ended would otherwise be ended and connect again without a pause.
+            Without the delay, a client that reconnects whenever it is disconnected would do so without a pause.
             """
             counters.add("http_refused", reason="connections")
             if len(lingering) < LINGERING:
@@ -170,14 +174,14 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
                 self.transport.close()
 
         def on_response_complete(self) -> None:
-            super().on_response_complete()  # which may begin to answer the next request
+            super().on_response_complete()  # may start the next request
             if not self._is_answering():
-                limit.set_busy(self._displace)  # it may have waited for a refusal
+                limit.set_busy(self._displace)  # it may be marked as idle, because its rejection was delayed
                 limit.set_idle(self._displace, was_answered=True)
 
         def data_received(self, data: bytes) -> None:
             if self in lingering:
-                return  # read all the same: the kernel answers a close before unread data with a reset
+                return  # discarded: if data is unread when a socket is closed, the kernel resets the connection
             super().data_received(data)
             self._look()
 
@@ -189,7 +193,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:
-            """Begin to wait: the buffer is full, and is to be nearly empty (16 KiB) in time."""
+            """Start the timeout of a full write buffer, in which it must drain to its low-water mark (16 KiB)."""
             super().pause_writing()
             self._stuck = self.loop.call_later(TAKE_SECONDS, self._let_go)
 
@@ -199,12 +203,12 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
 
         def send_400_response(self, msg: str) -> None:
             counters.add("http_refused", reason="no HTTP")
-            if not self._is_answering():  # what has begun as an answer cannot become another
+            if not self._is_answering():  # a response that has begun cannot be replaced
                 self.transport.write(_BAD)
             self.transport.close()
 
         def _look(self) -> None:
-            """Loses patience from now on, unless a request is under way, or patience is being lost already."""
+            """Start the timeout of the next head; stop it if a request is in progress."""
             if self._is_answering():
                 cast("dict[str, Any]", self.scope)[SET_DISPLACEABLE] = partial(limit.set_idle, self._displace)
                 limit.set_busy(self._displace)
@@ -215,11 +219,13 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
                 self._patience = self.loop.call_later(seconds, self._give_up)
 
         def _rest(self) -> None:
+            """Stop the timeout of the head."""
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
 
         def _give_up(self) -> None:
+            """Close the connection with 408, because the head has not arrived in time."""
             self._patience = None
             if self._is_answering() or self.transport.is_closing():
                 return
@@ -228,11 +234,13 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
             self.transport.close()
 
         def _take(self) -> None:
+            """Stop the timeout of the write buffer."""
             if self._stuck is not None:
                 self._stuck.cancel()
                 self._stuck = None
 
         def _let_go(self) -> None:
+            """Abort the connection, because the client reads too slowly."""
             counters.add("http_refused", reason="slow reader")
             self.transport.abort()
 

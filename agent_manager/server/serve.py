@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn: sockets, TLS, shutdown."""
+"""The HTTP server: uvicorn with a socket, TLS and shutdown, run within the caller's event loop."""
 
 from __future__ import annotations
 
@@ -27,59 +27,58 @@ from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import SettingsError
 
-# TLS by a certificate and its key
+# TLS
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """What a server speaks TLS 1.2 and later with.
+    """Return the TLS context of a server: TLS 1.2 and later.
 
     Args:
-        certificate: a PEM file: the server's, and those between it and the authority.
-        key: a PEM file with its private key, without a password; in the same file if left out.
+        certificate: A PEM file with the server's certificate, followed by the intermediate certificates.
+        key: A PEM file with the private key, without a password; if None, ``certificate`` contains the key.
 
     Raises:
-        SettingsError: they cannot be read, or do not belong together.
+        SettingsError: The files cannot be read, or the key does not match the certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # Whoever runs this may not be there to be asked for a password.
+        # Without a password function, OpenSSL would prompt for the password of an encrypted key and block the start.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         named = f"--tls-cert {certificate}" + (f" --tls-key {key}" if key is not None else "")
         raise SettingsError(
-            f"{named}: {reason}: give PEM files that can be read, a certificate and the key that belongs to it, "
-            "without a password"
+            f"{named}: {reason}: give readable PEM files of a certificate and its private key, without a password"
         ) from None
     return context
 
 
-# Serving HTTP beside everything else that one event loop does: it begins with a socket, and ends when told to
+# Serving
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _GRACE_SECONDS = 5
 BACKLOG = 2048
-"""Connections that the kernel keeps until they are accepted."""
+"""Connections that the kernel queues until the server accepts them."""
 ACCEPTED_AT_ONCE = 8
-"""Connections that are accepted in one turn of the event loop. Each has a file of its own before the limit of
-connections sees it, and holds up all requests for a moment."""
+"""Connections that are accepted in one iteration of the event loop. Each takes a file descriptor before the limit on
+connections applies, and delays all requests for a moment."""
 
 
 SWITCH_SECONDS = 0.001
-"""For which a thread holds the interpreter while the event loop waits for it; by default it is 5 ms."""
+"""Seconds after which a thread must release the interpreter lock (GIL) to the event loop; Python's default is 5 ms."""
 FULL_COLLECTION_EVERY = 500
-"""Collections of the middle generation until all objects are visited; by default 10."""
+"""Garbage collections of the middle generation between two full collections; Python's default is 10."""
 
 
 @contextmanager
 def _short_pauses() -> Iterator[None]:
-    """Keep the interpreter from stopping all requests often or for long.
+    """Make pauses of the interpreter short and rare until the end of the block.
 
-    A full garbage collection stops everything for a fraction of a second: a thousand connections are 200,000 objects.
-    By default one tenant's large requests cause one or two a second. They become rare enough to delay less than one
-    request in a hundred, and do not visit what exists before the first request, above all the code. Most garbage is
-    freed at once or is collected young.
+    A full garbage collection pauses all requests for a fraction of a second: a thousand connections are 200,000
+    objects. By default, one tenant's large requests cause one or two full collections per second. Here they are rare
+    enough to delay less than one request in a hundred, and skip the objects that exist before the first request, which
+    are mostly code. Most garbage is freed by reference counting, or in collections of the younger generations.
     """
     interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(min(interval, SWITCH_SECONDS))
@@ -94,10 +93,14 @@ def _short_pauses() -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to its caller, and accepts few connections at a time."""
+    """A uvicorn server that leaves signals to its caller, and accepts few connections at a time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen. asyncio takes one number for the kernel's queue and for what it accepts at once."""
+        """Begin to listen.
+
+        asyncio uses one number both for the kernel's queue and for the connections that it accepts at once. So the
+        queue gets its own number afterwards.
+        """
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(BACKLOG)
@@ -108,13 +111,14 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens.
+    """Return a listening socket.
 
     Args:
-        port: 0 is any free one; None the default one, or any free one where that is taken.
+        host: The host name or address.
+        port: 0 is any free port; None is the default port, or any free port if that is in use.
 
     Raises:
-        SettingsError: nothing can listen there.
+        SettingsError: The address cannot be used.
     """
     wanted = DEFAULT_PORT if port is None else port
     try:
@@ -129,32 +133,34 @@ def listen(host: str, port: int | None) -> socket.socket:
         number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(number) if number else str(error)
         raise SettingsError(
-            f"--host {host} --port {wanted}: {reason}: choose another address, port 0 for any free one, or --no-http"
+            f"--host {host} --port {wanted}: {reason}: choose another address or port (0 is any free port), or give "
+            "--no-http"
         ) from None
 
 
 def _listening(family: int, address: str, port: int) -> socket.socket:
     made = socket.create_server((address, port), family=family, backlog=BACKLOG)
-    # asyncio turns Nagle's algorithm off only where a socket names its protocol. With it, a small answer, which goes
-    # out in two pieces, waits some 40 ms for the client's delayed acknowledgement.
+    # asyncio sets TCP_NODELAY only on sockets with the protocol IPPROTO_TCP. With Nagle's algorithm, a small response,
+    # which is sent in two pieces, waits about 40 ms for the client's delayed acknowledgement.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, made.detach())
 
 
 def is_own(listening: socket.socket) -> bool:
-    """Whether only this machine itself reaches it."""
+    """Return whether a socket listens on loopback, so that only this machine reaches it."""
     return names_of(str(listening.getsockname()[0])) is not None
 
 
 def may_fetch_private(store: EventStore, listening: socket.socket) -> bool:
-    """Whether the server may fetch from addresses that are not global: as the settings say, or if only this machine
-    reaches it.
+    """Return whether the server may fetch agents' cards and answers from addresses that are not global.
+
+    ``EVENTSTORE_AGENT_ALLOW_PRIVATE`` decides; by default it may if the socket listens on loopback.
     """
     allowed = server_settings(store.settings).agent_allow_private
     return is_own(listening) if allowed is None else allowed
 
 
 def url_of(listening: socket.socket, *, has_tls: bool = False) -> str:
-    """The address as one types it."""
+    """Return the URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http{'s' * has_tls}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -168,11 +174,14 @@ async def serving(
     requires_tokens: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ServerContext]:
-    """Serves until the end of the block, and then ends what is under way: endless answers at once.
+    """Serve HTTP until the end of the block, then shut down gracefully.
+
+    Streams are closed immediately; other requests have a few seconds to finish.
 
     Args:
-        requires_tokens: also of those on this machine; everybody else needs one anyway.
-        tls: what TLS is spoken with; plain HTTP if left out.
+        listening: The listening socket; it is closed at the end.
+        requires_tokens: Whether a token is required on loopback, too; on other addresses it always is.
+        tls: The TLS context; None for plain HTTP.
     """
     requires_tokens = requires_tokens or not is_own(listening)
     async with Authenticator(store, store.settings) as authenticator:
@@ -203,7 +212,7 @@ async def serving(
 
 def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
     settings = server_context.settings
-    # Where a token is needed, a page that calls this machine by another name gets nothing by it; and a proxy may do so.
+    # If tokens are required, DNS rebinding gains nothing, and the Host header may hold the name of a proxy.
     names = None if server_context.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
         SecurityHeaders(
@@ -214,7 +223,7 @@ def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SS
         lifespan="off",
         log_config=None,
         access_log=False,
-        log_level="error",  # what is no HTTP is answered; a line for each would let strangers fill the log
+        log_level="error",  # a warning for each invalid request would let anybody fill the log
         server_header=False,
         ws="none",
         backlog=ACCEPTED_AT_ONCE,
