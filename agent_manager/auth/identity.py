@@ -29,7 +29,7 @@ class Scope(StrEnum):
     """Read the log itself: history, the stream of events, as-of."""
     ERASE = "erase"
     ADMIN = "admin"
-    """See and change all conversations of the tenant, whoever owns them."""
+    """See and change all conversations of the tenant, regardless of their owner."""
 
 
 @dataclass(frozen=True, slots=True)
