@@ -596,7 +596,7 @@ BEGIN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, coalesce(horizon, log_horizon()));
+    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
     SELECT coalesce(max(next.position), lower_position), count(*)
       INTO upper_position, events
       FROM (SELECT e.position
@@ -703,12 +703,21 @@ $$;
 
 
 --
+-- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN ((uuid_hash(conversation_id) & 15))::smallint;
+
+
+--
 -- Name: conversation_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint));
+    RETURN ((uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint)) & (~ (15)::bigint)) | (public.partition_of(conversation_id))::bigint);
 
 
 --
@@ -1423,10 +1432,10 @@ $$;
 
 
 --
--- Name: log_horizon(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: log_horizon(smallint[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.log_horizon() RETURNS bigint
+CREATE FUNCTION public.log_horizon(partitions smallint[] DEFAULT NULL::smallint[]) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -1435,12 +1444,16 @@ DECLARE
 BEGIN
     PERFORM refuse_old_snapshots();
     IF pg_is_in_recovery() THEN
-        -- A standby does not have the locks of the primary. But each checkpoint was a horizon there, and all that it
-        -- covers was committed, and is replayed here, before it.
-        RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
+        -- A standby does not have the locks of the primary. But each checkpoint was a horizon of its partition there,
+        -- and all that it covers was committed, and is replayed here, before it.
+        RETURN (SELECT coalesce(max(p.position), 0)
+                  FROM (SELECT min(c.position) AS position
+                          FROM checkpoints c
+                         GROUP BY c.projection, c.stage
+                        HAVING count(*) = 16) AS p);
     END IF;
     last := last_position();
-    RETURN least(last, lowest_append_in_flight(last));
+    RETURN least(last, lowest_append_in_flight(last, partitions));
 END
 $$;
 
@@ -1483,18 +1496,26 @@ CREATE FUNCTION public.low_32_bits(value bigint) RETURNS integer
 
 
 --
--- Name: lowest_append_in_flight(bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: lowest_append_in_flight(bigint, smallint[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.lowest_append_in_flight(reference bigint) RETURNS bigint
+CREATE FUNCTION public.lowest_append_in_flight(reference bigint, partitions smallint[] DEFAULT NULL::smallint[]) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
- SELECT min((lowest_append_in_flight.reference + public.low_32_bits(((l.objid)::bigint - lowest_append_in_flight.reference)))) AS min
-    FROM pg_locks l
-   WHERE ((l.locktype = 'advisory'::text) AND (l.database = ( SELECT d.oid
-            FROM pg_database d
-           WHERE (d.datname = current_database()))) AND (l.classid = ('public.events_position'::regclass)::oid) AND (l.objsubid = 2) AND l.granted);
+ SELECT min(a."position") AS min
+    FROM ( SELECT min((lowest_append_in_flight.reference + public.low_32_bits(((l.objid)::bigint - lowest_append_in_flight.reference)))) FILTER (WHERE (l.objsubid = 2)) AS "position",
+             array_agg((((l.objid)::bigint & (15)::bigint))::smallint) FILTER (WHERE (l.objsubid = 1)) AS partitions
+            FROM pg_locks l
+           WHERE ((l.locktype = 'advisory'::text) AND (l.database = ( SELECT d.oid
+                    FROM pg_database d
+                   WHERE (d.datname = current_database()))) AND (((l.objsubid = 2) AND (l.classid = ('public.events_position'::regclass)::oid)) OR ((l.objsubid = 1) AND (lowest_append_in_flight.partitions IS NOT NULL))) AND l.granted)
+           GROUP BY l.pid,
+                 CASE
+                     WHEN (l.pid IS NULL) THEN l.virtualtransaction
+                     ELSE NULL::text
+                 END) a
+   WHERE ((a.partitions IS NULL) OR (a.partitions && lowest_append_in_flight.partitions));
 END;
 
 
@@ -1839,15 +1860,6 @@ CREATE FUNCTION public.notify_channel() RETURNS text
 CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE(((metadata ->> 'occurred_at'::text))::timestamp with time zone, "timestamp");
-
-
---
--- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN ((uuid_hash(conversation_id) & 15))::smallint;
 
 
 --

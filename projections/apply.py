@@ -29,7 +29,7 @@ holds up the others for longer than the search takes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -83,7 +83,6 @@ class Applier:
         self.connection = connection
         self._batch_size = batch_size
         self._fold_functions: set[str] = set()
-        self._small_batches: dict[tuple[Any, ...], bytes] = {}
 
     @classmethod
     async def open(cls, store: EventStore, batch_size: int = BATCH_SIZE, *, view: str = _BATCH_VIEW) -> Applier:
@@ -204,21 +203,15 @@ class Applier:
         Raises:
             EventStoreError: a projection failed. Its batch and those of the projections after it are not applied.
         """
+        parameters = {
+            "projections": [projection.name for projection in projections],
+            "sources": [projection.source for projection in projections],
+            "partitions": list(partitions),
+            "size": size,
+        }
         with translated():
-            key = (*projections, *partitions, size)
-            if key not in self._small_batches:
-                await self._prepare_small_batches(projections)
-                self._small_batches[key] = (
-                    sql.SQL(_SMALL_BATCHES)
-                    .format(
-                        projections=sql.Literal([projection.name for projection in projections]),
-                        sources=sql.Literal([projection.source for projection in projections]),
-                        partitions=sql.Literal(list(partitions)),
-                        size=sql.Literal(size),
-                    )
-                    .as_bytes(self.connection)
-                )
-            row = await (await self.connection.execute(self._small_batches[key], prepare=True)).fetchone()
+            await self._prepare_small_batches(projections)
+            row = await (await self.connection.execute(_SMALL_BATCHES, parameters, prepare=True)).fetchone()
         assert row is not None
         return [Applied(*outcome) for outcome in zip(*row, strict=True)]
 
@@ -244,6 +237,12 @@ class Applier:
         """Apply batches until nothing is left to apply."""
         while await self.apply(projection, stage=stage, partitions=partitions, until=until) is not None:
             pass
+
+    async def catch_up_to(self, projection: Projection, stage: Stage, positions: Mapping[int, int]) -> None:
+        """Apply batches until each partition has reached its position, or nothing is left to apply."""
+        for position in set(positions.values()):
+            partitions = [partition for partition, wanted in positions.items() if wanted == position]
+            await self.catch_up(projection, stage=stage, partitions=partitions, until=position)
 
 
 # Isolating the events that a projection fails on, and parking their conversations

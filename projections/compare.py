@@ -17,7 +17,7 @@ from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
 from eventstore.errors import RebuildError, translated
-from projections.apply import ALL_PARTITIONS, Applier
+from projections.apply import Applier
 from projections.projection import Projection
 
 MOST_DIFFERENCES = 100
@@ -104,9 +104,7 @@ async def _take_snapshot(
     await applier.catch_up(made_by)
     async with locking.transaction():
         live: dict[int, int] = dict(await (await locking.execute(_LOCK_LIVE, names)).fetchall())
-        for position in set(live.values()):
-            partitions = [partition for partition in ALL_PARTITIONS if live.get(partition) == position]
-            await applier.catch_up(projection, stage="next", partitions=partitions, until=position)
+        await applier.catch_up_to(projection, "next", live)
         await snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         rows = await (await snapshot.execute(_STAGE_POSITIONS, names)).fetchall()
         return all(live_position == next_position for live_position, next_position in rows)

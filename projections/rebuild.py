@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -143,7 +143,7 @@ class _Rebuild:
                 if differences and not is_new and not self._accept_differences:
                     raise RebuildError(_differences_message(projection, differences))
                 self._report("swapping")
-                await staging.swap("next", self._catch_up)
+                await staging.swap("next", partial(self._appliers[0].catch_up_to, projection, "next"))
             finally:
                 await staging.close()
         finally:
@@ -219,7 +219,7 @@ async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTION
             catch_up = partial(applier.catch_up, made_by, stage="previous")
             await catch_up()
             await staging.wait_for_older_snapshots(catch_up, lambda _: None)
-            await staging.swap("previous", catch_up)
+            await staging.swap("previous", partial(applier.catch_up_to, made_by, "previous"))
         finally:
             await staging.close()
             await applier.close()
@@ -372,12 +372,12 @@ class StagingTables:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def swap(self, stage: Stage, catch_up: Callable[[], Awaitable[None]]) -> None:
+    async def swap(self, stage: Stage, catch_up_to: Callable[[Mapping[int, int]], Awaitable[None]]) -> None:
         """Replace the live tables by those of a stage.
 
         Args:
-            catch_up: brings the stage up with the log; called while no worker can move the live tables, so that no
-                reader sees an older state after a newer one.
+            catch_up_to: brings the stage up to the positions of the live tables, by partition; called while no worker
+                can move these, so that no reader sees an older state after a newer one.
         """
         names = self._names | {"stage": stage}
         pause = _FIRST_PAUSE
@@ -386,8 +386,8 @@ class StagingTables:
                 async with self.connection.transaction():
                     # Workers wait from here on, readers do not.
                     await self.connection.execute("SET LOCAL lock_timeout = '30s'")
-                    await self.connection.execute(_LOCK_LIVE, names)
-                    await catch_up()
+                    live: dict[int, int] = dict(await (await self.connection.execute(_LOCK_LIVE, names)).fetchall())
+                    await catch_up_to(live)
                     if await (await self.connection.execute(_BEHIND, names)).fetchall():
                         raise _StageIsBehind
                     if stage == "next":

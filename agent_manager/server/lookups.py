@@ -28,9 +28,9 @@ from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
-from eventstore.errors import EventStoreError
+from eventstore.errors import ConnectionLost, EventStoreError
 from eventstore.read import horizon, last_event
-from projections import Projection, Reader, applied_position, named
+from projections import Projection, Reader, named
 from projections.apply import Applier
 from projections.projection import PARTITIONS
 from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
@@ -42,8 +42,9 @@ HIGHEST_POSITION = 2**63 - 1
 MAX_APPLIERS = 4
 """Connections over which reads apply events."""
 BATCH_EVENTS = 500
-"""Events that a read applies in one transaction. A worker that comes to one of its partitions waits for its end, while
-the worker holds other partitions, which other tenants may wait for."""
+"""Events that a read applies in one transaction, on average: those of its partitions among that many times the events
+of the log. A worker that comes to one of its partitions waits for its end, while the worker holds other partitions,
+which other tenants may wait for."""
 MAX_LAG = 5_000
 """Events that a read applies itself at most; if the tables are further behind, it waits for the workers."""
 
@@ -205,22 +206,27 @@ class ReadYourWrites:
         """
         with suppress(EventStoreError, PoolTimeout):
             async with self._permits.permit(tenant, timeout):
-                behind = [
-                    projection
-                    for projection in projections
-                    if await applied_position(self._store, [projection], partitions) < until
-                ]
-                if behind:
-                    await self._apply(behind, partitions, until)
+                applier = self._idle.pop() if self._idle else await Applier.open(self._store)
+                try:
+                    await _apply(applier, projections, partitions, until)
+                except BaseException:
+                    await applier.close()
+                    raise
+                self._idle.append(applier)
 
-    async def _apply(self, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
-        applier = self._idle.pop() if self._idle else await Applier.open(self._store, BATCH_EVENTS)
-        try:
-            for projection in projections:
-                registered = await applier.register(projection)
-                if registered is not None:  # otherwise only a rebuild can apply the events
-                    await applier.catch_up(registered, partitions=partitions, until=until)
-        except BaseException:
-            await applier.close()
-            raise
-        self._idle.append(applier)
+
+async def _apply(applier: Applier, projections: Sequence[Projection], partitions: Sequence[int], until: int) -> None:
+    """Apply events until the projections have reached a position, or what precedes it is not final yet."""
+    size = BATCH_EVENTS * PARTITIONS // len(partitions)
+    try:
+        while True:
+            outcomes = await applier.apply_small_batches(projections, partitions, size)
+            if not any(applied.events and applied.position < until for applied in outcomes):
+                return
+    except ConnectionLost:
+        raise
+    except EventStoreError:  # one fails, or its tables are made by another definition: each by itself
+        for projection in projections:
+            registered = await applier.register(projection)
+            if registered is not None:  # otherwise only a rebuild can apply the events
+                await applier.catch_up(registered, partitions=partitions, until=until)

@@ -150,19 +150,41 @@ $$;
 SELECT eventstore_own('FUNCTION register_append');
 REVOKE ALL ON FUNCTION register_append FROM PUBLIC;
 
+-- file: log/partition_of.sql
+-- The partition of a conversation, 0 to 15, by which workers divide the log. It never changes, because each partition
+-- has its own checkpoints.
+CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (uuid_hash(conversation_id) & 15)::smallint;
+
+SELECT eventstore_own('FUNCTION partition_of');
+
 -- file: log/lowest_append_in_flight.sql
 -- The lowest position after which an append in progress may still take one; null if none is in progress.
-CREATE FUNCTION lowest_append_in_flight(reference bigint) RETURNS bigint
+--
+-- partitions: only appends to conversations of these partitions count; null stands for all. An append has locked its
+-- conversations before it registers (register_append), and conversation_key contains the partition. A session that
+-- shows no such lock is ending its transaction; it counts for all partitions. pg_locks shows one state of all advisory
+-- locks.
+CREATE FUNCTION lowest_append_in_flight(reference bigint, partitions smallint[] DEFAULT NULL) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    -- A lock's key is the low half of a position near the reference: locks just above it are routine.
-    SELECT min(lowest_append_in_flight.reference + low_32_bits(l.objid::bigint - lowest_append_in_flight.reference))
-      FROM pg_locks l
-     WHERE l.locktype = 'advisory'
-       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-       AND l.classid = 'events_position'::regclass::oid
-       AND l.objsubid = 2
-       AND l.granted;
+    SELECT min(a.position)
+      FROM (SELECT -- A lock's key is the low half of a position near the reference: locks just above it are routine.
+                   min(lowest_append_in_flight.reference
+                       + low_32_bits(l.objid::bigint - lowest_append_in_flight.reference))
+                       FILTER (WHERE l.objsubid = 2) AS position,
+                   array_agg((l.objid::bigint & 15)::smallint) FILTER (WHERE l.objsubid = 1) AS partitions
+              FROM pg_locks l
+             WHERE l.locktype = 'advisory'
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+               AND (l.objsubid = 2 AND l.classid = 'events_position'::regclass::oid
+                    OR l.objsubid = 1 AND lowest_append_in_flight.partitions IS NOT NULL)
+               AND l.granted
+             -- A prepared transaction has no process.
+             GROUP BY l.pid, CASE WHEN l.pid IS NULL THEN l.virtualtransaction END) AS a
+     WHERE a.partitions IS NULL
+        OR a.partitions && lowest_append_in_flight.partitions;
 END;
 
 SELECT eventstore_own('FUNCTION lowest_append_in_flight');
@@ -171,19 +193,25 @@ REVOKE ALL ON FUNCTION lowest_append_in_flight FROM PUBLIC;
 -- file: log/log_horizon.sql
 -- The position up to which the log is final. It is not monotone: a consumer uses the greater of this and its
 -- checkpoint. The caller reads events in a later statement.
-CREATE FUNCTION log_horizon() RETURNS bigint
+--
+-- partitions: the position up to which the log is final in these partitions of the conversations; null stands for all.
+CREATE FUNCTION log_horizon(partitions smallint[] DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     last bigint;
 BEGIN
     PERFORM refuse_old_snapshots();
     IF pg_is_in_recovery() THEN
-        -- A standby does not have the locks of the primary. But each checkpoint was a horizon there, and all that it
-        -- covers was committed, and is replayed here, before it.
-        RETURN (SELECT coalesce(max(c.position), 0) FROM checkpoints c);
+        -- A standby does not have the locks of the primary. But each checkpoint was a horizon of its partition there,
+        -- and all that it covers was committed, and is replayed here, before it.
+        RETURN (SELECT coalesce(max(p.position), 0)
+                  FROM (SELECT min(c.position) AS position
+                          FROM checkpoints c
+                         GROUP BY c.projection, c.stage
+                        HAVING count(*) = 16) AS p);
     END IF;
     last := last_position();
-    RETURN least(last, lowest_append_in_flight(last));
+    RETURN least(last, lowest_append_in_flight(last, partitions));
 END
 $$;
 
@@ -393,6 +421,7 @@ DROP FUNCTION event_not_above;
 DROP FUNCTION positions_after;
 DROP FUNCTION log_horizon;
 DROP FUNCTION lowest_append_in_flight;
+DROP FUNCTION partition_of;
 DROP FUNCTION register_append;
 DROP FUNCTION refuse_old_snapshots;
 DROP FUNCTION last_position;

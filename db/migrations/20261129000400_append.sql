@@ -491,10 +491,13 @@ RETURN sha256(
 SELECT eventstore_own('FUNCTION event_digest');
 
 -- file: append/conversation_key.sql
--- The key of the advisory lock of a conversation. Keys can collide: then two conversations share a lock.
+-- The key of the advisory lock of a conversation. Its low four bits are the conversation's partition, by which
+-- lowest_append_in_flight tells the partitions that an append writes to. Keys can collide: then two conversations of one
+-- partition share a lock.
 CREATE FUNCTION conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0));
+RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0)) & ~15::bigint
+       | partition_of(conversation_id);
 
 SELECT eventstore_own('FUNCTION conversation_key');
 

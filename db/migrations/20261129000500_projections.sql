@@ -22,15 +22,6 @@ SELECT eventstore_own('TABLE checkpoints');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
--- file: projections/partition_of.sql
--- The partition of a conversation, 0 to 15, by which workers divide the log. It never changes, because each partition
--- has its own checkpoints.
-CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN (uuid_hash(conversation_id) & 15)::smallint;
-
-SELECT eventstore_own('FUNCTION partition_of');
-
 -- file: projections/text_of_parts.sql
 -- The text of a message with parts: one line for each text part; null if it has none.
 CREATE FUNCTION text_of_parts(parts jsonb) RETURNS text
@@ -110,7 +101,7 @@ SELECT enable_rls('parked');
 -- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
 -- locks.
 --
--- horizon: log_horizon(), if the caller has read it; null reads it once the checkpoints are locked.
+-- horizon: log_horizon(partitions), if the caller has read it; null reads it once the checkpoints are locked.
 CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
@@ -143,7 +134,7 @@ BEGIN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, coalesce(horizon, log_horizon()));
+    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
     SELECT coalesce(max(next.position), lower_position), count(*)
       INTO upper_position, events
       FROM (SELECT e.position
@@ -637,5 +628,4 @@ DROP TABLE parked;
 DROP TABLE projection_texts;
 DROP FUNCTION occurred_at;
 DROP FUNCTION text_of_parts;
-DROP FUNCTION partition_of;
 DROP TABLE checkpoints;

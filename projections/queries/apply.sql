@@ -7,11 +7,11 @@ SELECT b.lower_position, b.upper_position, b.events
 SELECT end_batch(%(upper)s)
 
 -- name: small_batches
-CALL pg_temp.apply_small_batches({projections}, {sources}, {partitions}, {size}, '{{}}', '{{}}')
+CALL pg_temp.apply_small_batches(%(projections)s, %(sources)s, %(partitions)s, %(size)s, '{}', '{}')
 
 -- name: small_batches_procedure
 -- Apply the next small batch of each projection, each in a transaction of its own. Return the position of each
--- afterwards, and the number of events in its batch. The horizon of the log is read once for all of them.
+-- afterwards, and the number of events in its batch. The horizon of the partitions is read once for all of them.
 --
 -- Plans are made once, here and in the fold functions, so they must not depend on how large the tables are at that
 -- time: a small batch finds its rows by the keys.
@@ -25,7 +25,7 @@ CREATE OR REPLACE PROCEDURE pg_temp.apply_small_batches(
 )
 LANGUAGE plpgsql AS $$
 DECLARE
-    horizon bigint := log_horizon();
+    horizon bigint := log_horizon(partitions);
     upper   bigint;
     events  bigint;
 BEGIN

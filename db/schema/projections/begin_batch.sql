@@ -5,7 +5,7 @@
 -- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
 -- locks.
 --
--- horizon: log_horizon(), if the caller has read it; null reads it once the checkpoints are locked.
+-- horizon: log_horizon(partitions), if the caller has read it; null reads it once the checkpoints are locked.
 CREATE FUNCTION begin_batch(
     projection text,
     stage      text,
@@ -38,7 +38,7 @@ BEGIN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, coalesce(horizon, log_horizon()));
+    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
     SELECT coalesce(max(next.position), lower_position), count(*)
       INTO upper_position, events
       FROM (SELECT e.position
