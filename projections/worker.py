@@ -338,7 +338,7 @@ class Runner:
 # The progress of one projection in a worker: what its tables are made by, the size of its batches, when to try again
 
 FIRST_SIZE = 500
-QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
+QUICK_SECONDS, SLOW_SECONDS = 0.01, 0.04
 """A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by a
 smaller one: rows become visible batch by batch, and a batch locks its checkpoints, for which a read of one's own writes
 may have to wait. Batches of 500 to 1000 events cost no more per event than larger ones."""

@@ -16,6 +16,9 @@ CREATE FUNCTION begin_batch(
     horizon    bigint DEFAULT NULL
 ) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    range_lower bigint;
+    range_upper bigint;
 BEGIN
     SELECT min(locked.position)
       INTO lower_position
@@ -39,9 +42,12 @@ BEGIN
             USING ERRCODE = 'ES006';
     END IF;
     until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
-    SELECT coalesce(max(next.position), lower_position), count(*)
-      INTO upper_position, events
-      FROM (SELECT e.position
+    -- A projection's statements scan the range several times: it covers no more than the partitions' own events.
+    SELECT coalesce(max(next.position), lower_position), count(*),
+           min(next.position) FILTER (WHERE next.partition = ANY (begin_batch.partitions)) - 1,
+           max(next.position) FILTER (WHERE next.partition = ANY (begin_batch.partitions))
+      INTO upper_position, events, range_lower, range_upper
+      FROM (SELECT e.position, partition_of(e.conversation_id) AS partition
               FROM events e
              WHERE e.position > lower_position
                AND e.position <= begin_batch.until
@@ -51,8 +57,8 @@ BEGIN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.partitions', begin_batch.partitions::text, true),
-                set_config('eventstore.lower_position', lower_position::text, true),
-                set_config('eventstore.upper_position', upper_position::text, true);
+                set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
+                set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;
     RETURN NEXT;
 END
