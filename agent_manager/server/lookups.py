@@ -28,7 +28,7 @@ from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
-from eventstore.errors import ConnectionLost, EventStoreError
+from eventstore.errors import EventStoreError
 from eventstore.read import horizon, last_event
 from projections import Projection, Reader, named
 from projections.apply import Applier
@@ -219,14 +219,15 @@ async def _apply(applier: Applier, projections: Sequence[Projection], partitions
     """Apply events until the projections have reached a position, or what precedes it is not final yet."""
     size = BATCH_EVENTS * PARTITIONS // len(partitions)
     try:
-        while True:
+        outcomes = await applier.apply_small_batches(projections, partitions, size)
+        while any(applied.events and applied.position < until for applied in outcomes):
             outcomes = await applier.apply_small_batches(projections, partitions, size)
-            if not any(applied.events and applied.position < until for applied in outcomes):
-                return
-    except ConnectionLost:
-        raise
-    except EventStoreError:  # one fails, or its tables are made by another definition: each by itself
-        for projection in projections:
-            registered = await applier.register(projection)
-            if registered is not None:  # otherwise only a rebuild can apply the events
-                await applier.catch_up(registered, partitions=partitions, until=until)
+        if all(applied.position for applied in outcomes):
+            return
+    except EventStoreError:
+        if applier.connection.closed:
+            raise
+    for projection in projections:  # one fails, has no checkpoints yet, or its tables are made by another definition
+        registered = await applier.register(projection)
+        if registered is not None:  # otherwise only a rebuild can apply the events
+            await applier.catch_up(registered, partitions=partitions, until=until)

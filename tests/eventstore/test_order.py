@@ -121,6 +121,49 @@ async def test_the_horizon_stays_below_every_append_in_flight(
         assert await horizon(reader) == 5
 
 
+async def conversation_of(connection: Connection, partition: int) -> UUID:
+    """Return the id of a new conversation of a partition."""
+    while await value(connection, "SELECT partition_of(%s)", conversation := uuid4()) != partition:
+        pass
+    return conversation
+
+
+async def test_an_append_in_flight_holds_only_the_horizon_of_its_partitions(
+    store: EventStore, one: Connection, other: Connection
+) -> None:
+    conversations = [await conversation_of(other, partition) for partition in range(16)]
+    await store.append(conversations[0], [note()])
+
+    async def horizons() -> dict[int, int]:
+        found = [await value(other, "SELECT log_horizon(%s::smallint[])", [partition]) for partition in range(16)]
+        return dict(enumerate(found))
+
+    await one.execute("BEGIN")
+    await append_raw_async(one, "first", conversation=conversations[3])
+    await one.execute("SAVEPOINT s")
+    await append_raw_async(one, "rolled back", conversation=conversations[5])
+    assert await horizons() == dict.fromkeys(range(16), 3) | {3: 1, 5: 1}
+    await one.execute("ROLLBACK TO SAVEPOINT s")
+    assert await horizons() == dict.fromkeys(range(16), 3) | {3: 1}
+    await append_raw_async(one, "second", conversation=conversations[7])
+    assert await horizons() == dict.fromkeys(range(16), 4) | {3: 1, 7: 1}
+    assert await value(other, "SELECT log_horizon('{2,4}')") == 4
+    assert await value(other, "SELECT log_horizon('{2,3}')") == await horizon(other) == 1
+    await one.execute("COMMIT")
+    assert await horizons() == dict.fromkeys(range(16), 4)
+
+
+async def test_a_gate_lock_without_a_lock_of_a_conversation_counts_for_all_partitions(
+    store: EventStore, one: Connection, other: Connection
+) -> None:
+    await store.append(uuid4(), [note(), note()])
+    await one.execute("BEGIN")
+    await one.execute(
+        "SELECT pg_advisory_xact_lock_shared('events_position'::regclass::oid::bigint::bit(32)::integer, 1)"
+    )
+    assert await value(other, "SELECT log_horizon('{4}')") == 1
+
+
 async def test_rolling_back_to_a_savepoint_does_not_open_the_gate_for_later_appends(
     store: EventStore, one: Connection, other: Connection
 ) -> None:
@@ -279,12 +322,17 @@ async def test_a_prepared_append_holds_the_horizon_until_it_is_decided(
     settings = Settings(database_url=own_server.url())
     Migrator(own_server.url(), settings).up()
     async with EventStore(settings) as store:
+        async with await login_of(store) as reader:
+            conversation = await conversation_of(reader, 6)
         async with await store.connect() as connection:
             await connection.execute("BEGIN")
-            await append_raw_async(connection, "prepared")
+            await append_raw_async(connection, "prepared", conversation=conversation)
             await connection.execute("PREPARE TRANSACTION 'later'")
         await store.append(uuid4(), [note("other")])
         assert [event.content async for event in store.read_log()] == []
+        async with await login_of(store) as reader:
+            assert await value(reader, "SELECT log_horizon('{6}')") == 0
+            assert await value(reader, "SELECT log_horizon('{5,7}')") == 2
         async with await store.connect() as connection:
             await connection.execute("COMMIT PREPARED 'later'")
         assert [event.content async for event in store.read_log()] == ["prepared", "other"]
@@ -306,6 +354,7 @@ async def test_readers_miss_no_event_of_sixty_four_writers_that_are_terminated_a
             written = asyncio.Event()
             follower = Follower(first.subscribe())
             resumer = asyncio.create_task(_resuming(second, written))
+            by_partition = asyncio.create_task(_read_by_partition(database_url, written))
             cutter = asyncio.create_task(_cut_off_writers(admin, random.Random(7)))
 
             acknowledged = await _run_writers(database_url)
@@ -317,6 +366,7 @@ async def test_readers_miss_no_event_of_sixty_four_writers_that_are_terminated_a
 
             followed = [event.id for event in await follower.take(len(log))]
             resumed = await resumer
+            read_by_partition = await by_partition
             await follower.__aexit__()
             horizon_at_rest = await horizon(admin)
             await stranger.rollback()
@@ -327,6 +377,7 @@ async def test_readers_miss_no_event_of_sixty_four_writers_that_are_terminated_a
     assert set(log) == set(acknowledged)
     assert followed == log
     assert resumed == log
+    assert sorted(read_by_partition) == sorted(log)
     assert horizon_at_rest >= len(log)
 
 
@@ -370,6 +421,28 @@ async def _cut_off_writers(admin: Connection, chance: random.Random) -> int:
             )
     except asyncio.CancelledError:
         return ends
+
+
+async def _read_by_partition(database_url: str, written: asyncio.Event) -> list[UUID]:
+    """Read the events of each partition up to its horizon, from where its last read ended, until all are read."""
+    seen: list[UUID] = []
+    positions = [0] * 16
+    async with await asking_async(database_url) as connection:
+        while True:
+            is_last = written.is_set()
+            before = len(seen)
+            for partition in range(16):
+                final = await value(connection, "SELECT log_horizon(%s::smallint[])", [partition])
+                cursor = await connection.execute(
+                    "SELECT position, id FROM events WHERE position > %s AND position <= %s"
+                    " AND partition_of(conversation_id) = %s ORDER BY position",
+                    (positions[partition], final, partition),
+                )
+                for position, event_id in await cursor.fetchall():
+                    seen.append(event_id)
+                    positions[partition] = position
+            if is_last and len(seen) == before:
+                return seen
 
 
 async def _resuming(store: EventStore, written: asyncio.Event) -> list[UUID]:

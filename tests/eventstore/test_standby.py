@@ -17,7 +17,9 @@ from support.waiting import until_async
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.errors import ConnectionLost, UnsuitableServer
-from projections import catch_up
+from projections import PROJECTIONS, applied_position, catch_up
+from projections.apply import Applier
+from projections.projection import PARTITIONS
 
 
 @pytest.mark.usefixtures("clean_environment")
@@ -37,10 +39,11 @@ async def test_a_standby_shows_final_events_only(own_server: EmbeddedServer) -> 
 
                 # An append in flight is a hole that only the primary knows of.
                 with psycopg.connect(own_server.url(), autocommit=True) as slow, slow.transaction():
-                    late = append_raw(slow, "late")
+                    late = append_raw(slow, "late", conversation=note.conversation)
                     above = (await primary.append(uuid4(), [note("above the hole")])).position
                     await until_async(lambda: is_replayed(standby, above), "the standby has replayed the append")
                     await catch_up(primary)
+                    await catch_up_other_partitions(primary, late[0])
                     assert await seen() == first
                 assert late[0] < above
                 await catch_up(primary)
@@ -48,6 +51,19 @@ async def test_a_standby_shows_final_events_only(own_server: EmbeddedServer) -> 
 
                 with pytest.raises(UnsuitableServer):
                     await standby.append(uuid4(), [note()])
+
+
+async def catch_up_other_partitions(primary: EventStore, above: int) -> None:
+    """Apply the log beyond a position, except in the partition of the conversation of the append in flight."""
+    [[partition]] = await primary.connections.reader.fetch(
+        "SELECT partition_of(%(id)s::uuid)", {"id": note.conversation}
+    )
+    applier = await Applier.open(primary)
+    others = [each for each in range(PARTITIONS) if each != partition]
+    for projection in PROJECTIONS:
+        await applier.catch_up(projection, partitions=others)
+    await applier.close()
+    assert await applied_position(primary, partitions=others) > above
 
 
 async def is_replayed(standby: EventStore, position: int) -> bool:

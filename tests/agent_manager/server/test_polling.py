@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from support.raw import append_raw_async
 from support.serving import Served, served
 
 from agent_manager.server.serve import listen
@@ -151,6 +152,31 @@ async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore, su
             for path in ("/v1/messages", "/v1/conversations/trip/messages", "/v1/conversations/trip/state"):
                 read = await here.client.get(path)
                 assert (read.status_code, "hello" in read.text) == (200, True), path
+
+
+@pytest.mark.own_database
+async def test_a_read_does_not_wait_for_an_append_to_another_partition(store: EventStore) -> None:
+    async with served(store, works=False) as here, await store.connect() as connection:
+        await here.begin(id="trip")
+        [trip] = (await here.client.get("/v1/conversations")).json()["items"]
+        other = await conversation_of_another_partition(store, trip["id"])
+        async with connection.transaction():
+            await append_raw_async(connection, "in flight", conversation=other, tenant="another")
+            await here.say("trip", "hello")
+            for path in ("/v1/messages", "/v1/conversations/trip/messages", "/v1/conversations/trip/state"):
+                read = await here.client.get(path)
+                assert (read.status_code, "hello" in read.text) == (200, True), path
+
+
+async def conversation_of_another_partition(store: EventStore, conversation: str) -> UUID:
+    text = """
+        SELECT n.id
+          FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, 1000)) AS n
+         WHERE partition_of(n.id) <> partition_of(%(conversation)s::uuid)
+         LIMIT 1
+    """
+    [[other]] = await store.connections.reader.fetch(text, {"conversation": conversation})
+    return UUID(str(other))
 
 
 async def test_small_responses_are_sent_without_delay() -> None:
