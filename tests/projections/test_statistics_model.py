@@ -170,3 +170,39 @@ async def test_days_are_those_of_the_time_zone(
     await catch_up(store, [STATISTICS])
     there = ZoneInfo(zone)
     await assert_counted(store, tenant, which, zone=zone, day_of=lambda moment: moment.astimezone(there).date())
+
+
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Atlantic/Azores", datetime(2025, 10, 26, 1, tzinfo=UTC)),  # from 1:00 to 0:00: midnight comes twice
+        ("America/Havana", datetime(2025, 11, 2, 5, tzinfo=UTC)),
+        ("America/Scoresbysund", datetime(2023, 10, 29, 1, tzinfo=UTC)),
+        ("Asia/Beirut", datetime(2025, 10, 25, 21, tzinfo=UTC)),  # from 24:00 to 23:00: the day before is longer
+        ("America/Santiago", datetime(2026, 4, 5, 3, tzinfo=UTC)),
+        ("America/Sao_Paulo", datetime(2018, 11, 4, 3, tzinfo=UTC)),  # from 24:00 to 1:00: there is no midnight
+        ("Asia/Beirut", datetime(2025, 3, 29, 22, tzinfo=UTC)),
+        ("Pacific/Apia", datetime(2011, 12, 30, 10, tzinfo=UTC)),  # a day is left out
+        ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, tzinfo=UTC)),  # by half an hour
+    ],
+)
+async def test_days_on_which_clocks_change_are_those_of_the_time_zone(
+    store: EventStore, zone: str, change: datetime
+) -> None:
+    tenant = str(uuid4())
+    times = [change + timedelta(minutes=15 * number) for number in range(-4 * 28, 4 * 28)]
+    events = [
+        NewEvent(MessageAdded(role=role, content="x"), metadata=Metadata(occurred_at=at))
+        for at in times
+        for role in ("user", "assistant")
+    ]
+    await store.append(UUID(int=1), events, tenant=tenant)
+    await catch_up(store, [STATISTICS])
+    there = ZoneInfo(zone)
+
+    def day_of(moment: datetime) -> date:
+        return moment.astimezone(there).date()
+
+    await assert_counted(store, tenant, {}, zone=zone, day_of=day_of)
+    for day in sorted({day_of(at) for at in times}):
+        await assert_counted(store, tenant, {"since": day, "until": day}, zone=zone, day_of=day_of)
