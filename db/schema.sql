@@ -3405,9 +3405,10 @@ CREATE FUNCTION public.statistics_by_actor(tenant text, since date DEFAULT NULL:
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT d.actor::text, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint,
            sum(d.tasks)::bigint, sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
@@ -3459,48 +3460,45 @@ CREATE FUNCTION public.statistics_by_day(tenant text, since date DEFAULT NULL::d
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
-    SELECT n.day, n.conversations, n.active, n.messages, n.tasks, n.events, n.characters, n.bytes
-      FROM (SELECT d.day, sum(d.conversations)::bigint AS conversations, sum(d.active)::bigint AS active,
-                   sum(d.messages)::bigint AS messages, sum(d.tasks)::bigint AS tasks, sum(d.events)::bigint AS events,
-                   sum(d.characters)::bigint AS characters, sum(d.bytes)::bigint AS bytes
-              FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, 0 AS conversations, 0 AS active,
-                           sum(a.messages) AS messages, 0 AS tasks, sum(a.events) AS events,
-                           sum(a.characters) AS characters, sum(a.bytes) AS bytes
+    SELECT d.day, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint, sum(d.tasks)::bigint,
+           sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint
+      FROM (SELECT statistics_day(a.quarter_hour, zone) AS day, 0 AS conversations, 0 AS active,
+                   sum(a.messages) AS messages, 0 AS tasks, sum(a.events) AS events,
+                   sum(a.characters) AS characters, sum(a.bytes) AS bytes
+              FROM statistics_activity a
+             WHERE a.tenant_id = tenant
+               AND a.quarter_hour >= first AND a.quarter_hour < last
+               AND (a.actor = of_actor OR of_actor IS NULL)
+             GROUP BY 1
+             UNION ALL
+            SELECT c.day, 0, count(*), 0, 0, 0, 0, 0
+              FROM (SELECT DISTINCT statistics_day(a.quarter_hour, zone) AS day, a.conversation_id
                       FROM statistics_activity a
                      WHERE a.tenant_id = tenant
                        AND a.quarter_hour >= first AND a.quarter_hour < last
-                       AND (a.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY 1
-                     UNION ALL
-                    SELECT c.day, 0, count(*), 0, 0, 0, 0, 0
-                      FROM (SELECT DISTINCT statistics_day(a.quarter_hour, zone) AS day, a.conversation_id
-                              FROM statistics_activity a
-                             WHERE a.tenant_id = tenant
-                               AND a.quarter_hour >= first AND a.quarter_hour < last
-                               AND (a.actor = of_actor OR of_actor IS NULL)) AS c
-                     GROUP BY c.day
-                     UNION ALL
-                    SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
-                      FROM statistics_conversations c
-                     WHERE c.tenant_id = tenant
-                       AND c.began_at >= first AND c.began_at < last
-                       AND (c.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY 1
-                     UNION ALL
-                    SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
-                      FROM statistics_tasks t
-                     WHERE t.tenant_id = tenant
-                       AND t.created_at >= first AND t.created_at < last
-                       AND (t.actor = of_actor OR of_actor IS NULL)
-                     GROUP BY 1) AS d
-             GROUP BY d.day
-            OFFSET 0) AS n  -- optimisation fence: each day is checked once, not for every row
-     WHERE statistics_midnight(n.day, zone) < statistics_midnight(n.day + 1, zone)
-     ORDER BY n.day;
+                       AND (a.actor = of_actor OR of_actor IS NULL)) AS c
+             GROUP BY c.day
+             UNION ALL
+            SELECT statistics_day(c.began_at, zone), count(*), 0, 0, 0, 0, 0, 0
+              FROM statistics_conversations c
+             WHERE c.tenant_id = tenant
+               AND c.began_at >= first AND c.began_at < last
+               AND (c.actor = of_actor OR of_actor IS NULL)
+             GROUP BY 1
+             UNION ALL
+            SELECT statistics_day(t.created_at, zone), 0, 0, 0, count(*), 0, 0, 0
+              FROM statistics_tasks t
+             WHERE t.tenant_id = tenant
+               AND t.created_at >= first AND t.created_at < last
+               AND (t.actor = of_actor OR of_actor IS NULL)
+             GROUP BY 1) AS d
+     GROUP BY d.day
+     ORDER BY d.day;
 END
 $$;
 
@@ -3518,9 +3516,10 @@ CREATE FUNCTION public.statistics_by_role(tenant text, since date DEFAULT NULL::
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT d.role::text, sum(d.conversations)::bigint, sum(d.messages)::bigint, sum(d.characters)::bigint,
            sum(d.bytes)::bigint, sum(d.parts)::bigint, sum(d.parts_bytes)::bigint
@@ -3560,9 +3559,10 @@ CREATE FUNCTION public.statistics_by_status(tenant text, since date DEFAULT NULL
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT 'conversation', CASE WHEN c.is_deleted THEN 'deleted' WHEN c.is_active THEN 'active' ELSE 'archived' END,
            count(*)
@@ -3589,7 +3589,7 @@ $$;
 
 CREATE FUNCTION public.statistics_day(moment timestamp with time zone, zone text) RETURNS date
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN GREATEST(LEAST(((moment AT TIME ZONE zone))::date, '9999-12-31'::date), '0001-01-01'::date);
+    RETURN CASE WHEN ((moment >= '0001-01-03 00:00:00+00'::timestamp with time zone) AND (moment < '9999-01-01 00:00:00+00'::timestamp with time zone)) THEN ((moment AT TIME ZONE zone))::date ELSE NULL::date END;
 
 
 --
@@ -3620,6 +3620,27 @@ $$;
 
 
 --
+-- Name: statistics_period(date, date, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.statistics_period(since date, until date, zone text, OUT first timestamp with time zone, OUT last timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    first := statistics_midnight(since, zone);
+    last := statistics_midnight(until + 1, zone);
+    IF since IS NULL AND until IS NULL THEN
+        first := '-infinity';
+        last := 'infinity';
+    ELSE
+        first := greatest(first, '0001-01-03 00:00+00');
+        last := least(last, '9999-01-01 00:00+00');
+    END IF;
+END
+$$;
+
+
+--
 -- Name: statistics_response_times(text, date, date, text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3632,15 +3653,16 @@ CREATE FUNCTION public.statistics_response_times(tenant text, since date DEFAULT
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     IF "by" NOT IN ('all', 'day', 'actor') THEN
         RAISE EXCEPTION 'response times cannot be grouped by %: choose among all, day, actor', "by"
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY
-    SELECT CASE "by" WHEN 'day' THEN statistics_day(q.asked_at, zone)::text WHEN 'actor' THEN q.actor ELSE 'all' END,
+    SELECT CASE "by" WHEN 'day' THEN coalesce(statistics_day(q.asked_at, zone)::text, 'undated') WHEN 'actor' THEN q.actor ELSE 'all' END,
            count(*),
            count(q.seconds),
            count(*) FILTER (WHERE q.seconds < 0),
@@ -3679,9 +3701,10 @@ CREATE FUNCTION public.statistics_sizes(tenant text, since date DEFAULT NULL::da
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT l.what, l.number, l.characters, l.bytes, l.bytes::float8 / nullif(l.number, 0), l.largest::bigint
       FROM (SELECT coalesce(sum(a.messages), 0)::bigint AS messages,
@@ -3719,9 +3742,10 @@ CREATE FUNCTION public.statistics_task_times(tenant text, since date DEFAULT NUL
     AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT s.status::text, s.status IN ('completed', 'canceled', 'failed', 'rejected'),
            count(*) FILTER (WHERE s.is_task),

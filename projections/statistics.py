@@ -6,6 +6,7 @@ projection ``statistics`` maintains the tables that the functions read.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -19,6 +20,9 @@ from eventstore.json_text import check_text
 from projections.reading import caller_of
 
 Row = TypeVar("Row")
+UNDATED = "undated"
+"""Stands for the day of times that are undated."""
+_ZONE_ADVICE = "give a name such as America/Sao_Paulo, or an offset such as -03:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class DayCounts:
     """The activity of a day.
 
     Attributes:
+        day: None stands for what is undated: programs write the first day of the calendar, or the year 9999, for a time
+            that they do not have.
         conversations: that began on it.
         active_conversations: that have events on it.
         tasks: created on it.
@@ -33,7 +39,7 @@ class DayCounts:
         characters, bytes: of the text of the messages; bytes in UTF-8.
     """
 
-    day: date
+    day: date | None
     conversations: int
     active_conversations: int
     messages: int
@@ -93,7 +99,7 @@ class ResponseTimes:
     """Seconds from the first unanswered message of a user to the next message of an assistant.
 
     Attributes:
-        key: ``all``, or the day of the question, or the actor who answered.
+        key: ``all``, or the day of the question (``undated`` if it has none), or the actor who answered.
         questions: runs of messages of users, answered or not; by actor, and of one actor, only answered ones.
         unmeasured: answers whose time is before that of their question; counted in ``answered``, not in the times.
         average, median, p95, longest: None if nothing was measured.
@@ -160,7 +166,8 @@ class StatisticsFilter(TypedDict, total=False):
     Attributes:
         since, until: the first and the last day, both included.
         actor: only what this actor caused.
-        zone: the time zone of the days, by a name that PostgreSQL knows, such as ``America/Sao_Paulo``; by default UTC.
+        zone: the time zone of the days, by a name that PostgreSQL knows, such as ``America/Sao_Paulo``, or by its
+            offset from UTC, such as ``-03:00``, positive east of Greenwich; by default UTC.
     """
 
     since: date | None
@@ -187,7 +194,7 @@ class Statistics:
         self._caller = caller_of(store, tenant, caller)
 
     async def by_day(self, **filters: Unpack[StatisticsFilter]) -> list[DayCounts]:
-        """Return the days that have events, in their order."""
+        """Return the days that have events, in their order, and then what is undated, unless a period is given."""
         return await self._rows(DayCounts, "by_day", filters)
 
     async def by_role(self, **filters: Unpack[StatisticsFilter]) -> list[RoleCounts]:
@@ -241,12 +248,22 @@ def _checked(
     for name, text in (("actor", actor), ("zone", zone)):
         if text is not None:
             check_text(text, name)
-    return {"since": since, "until": until, "actor": actor, "zone": zone}
+    return {"since": since, "until": until, "actor": actor, "zone": _zone(zone)}
+
+
+def _zone(zone: str) -> str:
+    """Return a time zone as PostgreSQL reads it: in an offset, it takes a positive sign for west (POSIX)."""
+    offset = re.fullmatch(r"([+-])([01]\d)(?::?([0-5]\d))?", zone)
+    if offset is not None:
+        sign, hours, minutes = offset.groups()
+        return f"{'-' if sign == '+' else '+'}{hours}:{minutes or '00'}"
+    if not zone[:1].isalpha() or (re.search(r"[+-]\d", zone) and not zone.startswith("Etc/")):
+        raise InputError(f"zone: {zone!r}: {_ZONE_ADVICE}")
+    return zone
 
 
 def _zone_error(error: psycopg.Error) -> EventStoreError | None:
     """Return the error for what only the SQL functions check: a time zone that is unknown or does not fit the days."""
     if error.sqlstate != "22023":
         return None
-    advice = error.diag.message_hint or "Give a name that PostgreSQL knows, such as America/Sao_Paulo."
-    return InputError(f"zone: {error.diag.message_primary}. {advice}")
+    return InputError(f"zone: {error.diag.message_primary}: {error.diag.message_hint or _ZONE_ADVICE}")

@@ -15,7 +15,7 @@ from agent_manager.cli.output import bars, duration, print_json, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
 from projections import Statistics
-from projections.statistics import ResponseTimes, Size, StatisticsFilter, TaskTimes
+from projections.statistics import UNDATED, ResponseTimes, Size, StatisticsFilter, TaskTimes
 
 _NOTHING = "nothing to count: eventstore seed or eventstore import FILE.jsonl adds something"
 _LATEST_DAYS = 14
@@ -121,7 +121,7 @@ async def _read(by: By, statistics: Statistics, which: StatisticsFilter) -> _Row
         case By.DAY:
             times = {row.key: row for row in await statistics.response_times_by_day(**which)}
             days = await statistics.by_day(**which)
-            return [asdict(row) | {"response_times": times.get(str(row.day))} for row in days]
+            return [asdict(row) | {"response_times": times.get(str(row.day or UNDATED))} for row in days]
         case By.ROLE:
             return [asdict(row) for row in await statistics.by_role(**which)]
         case By.ACTOR:
@@ -143,7 +143,10 @@ def _print(by: By, rows: _Rows) -> None:
         case By.DAY:
             columns = ("day", ">conversations", ">active", ">messages", ">tasks", ">characters", ">median response")
             names = ("day", "conversations", "active_conversations", "messages", "tasks", "characters")
-            cells = [(*(row[name] for name in names), _median(row["response_times"])) for row in rows]
+            cells = [
+                (row["day"] or UNDATED, *(row[name] for name in names[1:]), _median(row["response_times"]))
+                for row in rows
+            ]
             heading, lengths = "messages", bars([row["messages"] for row in rows])
         case By.ROLE:
             columns = ("role", ">conversations", ">messages", ">characters", ">bytes", ">parts")

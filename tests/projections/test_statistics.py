@@ -245,7 +245,7 @@ async def test_days_may_be_those_of_a_zone_three_quarters_of_an_hour_off(
     assert [row.day.day for row in await statistics.by_day()] == [4]
 
 
-async def test_days_that_do_not_begin_on_a_quarter_of_an_hour_are_refused(
+async def test_periods_that_do_not_begin_on_a_quarter_of_an_hour_are_refused_and_old_times_are_not(
     store: EventStore, statistics: Statistics
 ) -> None:
     """Liberia was 44 and a half minutes behind until 1972."""
@@ -253,26 +253,47 @@ async def test_days_that_do_not_begin_on_a_quarter_of_an_hour_are_refused(
     await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=then)])
     await store.append(uuid4(), [said("user", 0)])
     await catch_up(store)
+    days = await statistics.by_day(zone="Africa/Monrovia")
+    assert [row.day for row in days] == [date(1970, 5, 31), DAY]
+    assert len(await statistics.by_day(zone="Africa/Monrovia", since=date(1980, 1, 1))) == 1
     with pytest.raises(
         InputError, match=r'1970-05-31 does not begin on a quarter of an hour of UTC .*"Africa/Monrovia"'
     ):
-        await statistics.by_day(zone="Africa/Monrovia")
-    assert len(await statistics.by_day(zone="Africa/Monrovia", since=date(1980, 1, 1))) == 1
+        await statistics.by_role(zone="Africa/Monrovia", since=date(1970, 5, 31))
 
 
-@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
-async def test_times_at_the_ends_of_the_calendar_can_be_read(
-    store: EventStore, statistics: Statistics, zone: str
-) -> None:
-    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-    await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=Metadata(occurred_at=last))])
+PLACEHOLDERS = [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    "zone", ["Asia/Tokyo", "Pacific/Pago_Pago", "America/Sao_Paulo", "Europe/Lisbon", "UTC", "+05:30"]
+)
+async def test_placeholders_of_times_are_counted_apart(store: EventStore, statistics: Statistics, zone: str) -> None:
+    for role, moment in [("user", PLACEHOLDERS[0]), ("assistant", PLACEHOLDERS[1]), ("user", NOON)]:
+        metadata = Metadata(occurred_at=moment)
+        await store.append(uuid4(), [NewEvent(MessageAdded(role=role, content="x"), metadata=metadata)])
     await catch_up(store)
-    [row] = await statistics.by_day(zone=zone)
-    assert row.day == date(9999, 12, 31)
-    first = datetime(1, 1, 1, tzinfo=UTC)
-    await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=Metadata(occurred_at=first))])
+    assert [(row.day, row.messages) for row in await statistics.by_day(zone=zone)] == [(DAY, 1), (None, 2)]
+    assert [row.key for row in await statistics.response_times_by_day(zone=zone)] == [str(DAY), "undated"]
+    for period in ({"since": date.min}, {"until": date.max}, {"since": date.min, "until": date.max}):
+        counted = await statistics.by_day(**period)  # type: ignore[arg-type]
+        assert [(row.day, row.messages) for row in counted] == [(DAY, 1)]
+    assert sum(row.messages for row in await statistics.by_role(zone=zone)) == 3
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("-03:00", 4), ("+13:30", 5), ("-0300", 4), ("+14", 5), ("Etc/GMT-14", 5), ("-11:00", 4)]
+)
+async def test_an_offset_is_read_as_in_a_time(store: EventStore, statistics: Statistics, zone: str, day: int) -> None:
+    await store.append(uuid4(), [said("user", 0)])
     await catch_up(store)
-    assert (await statistics.by_day())[0].day == date.min
+    assert [row.day.day for row in await statistics.by_day(zone=zone) if row.day] == [day]
+
+
+@pytest.mark.parametrize("zone", ["UTC-3", "GMT+3", "<-03>3", "+3", "-03:60", "+25:00", ""])
+async def test_offsets_of_which_the_sign_may_mean_either_are_refused(statistics: Statistics, zone: str) -> None:
+    with pytest.raises(InputError, match=r"zone: .* give a name such as .*, or an offset such as -03:00"):
+        await statistics.by_day(zone=zone)
 
 
 async def test_what_makes_no_sense_is_refused(statistics: Statistics) -> None:
@@ -282,7 +303,7 @@ async def test_what_makes_no_sense_is_refused(statistics: Statistics) -> None:
         await statistics.by_role(since=NOON)
     with pytest.raises(InputError, match=r"until: '2026-05-04' is not a day: give a datetime\.date"):
         await statistics.sizes(until="2026-05-04")  # type: ignore[typeddict-item]
-    with pytest.raises(InputError, match=r'zone: time zone "Mars" not recognized\. Give a name'):
+    with pytest.raises(InputError, match=r'zone: time zone "Mars" not recognized: give a name'):
         await statistics.by_actor(zone="Mars")
     for unreadable in ("\0", "\udcff"):
         with pytest.raises(InputError, match="actor"):

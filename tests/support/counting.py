@@ -78,6 +78,10 @@ class Conversation:
         return "deleted" if self.is_deleted else "active" if self.is_active else "archived"
 
 
+FIRST_DATED, UNDATED_AGAIN = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Times before the first and from the second on are undated."""
+
+
 class Counting:
     """The statistics of some events, of which all belong to one tenant.
 
@@ -97,8 +101,16 @@ class Counting:
         day_of: Callable[[datetime], date] = lambda moment: moment.astimezone(UTC).date(),
     ) -> None:
         events = sorted(events, key=lambda event: event.position)
-        self._json_bytes, self._day_of, self._actor = json_bytes, day_of, actor
-        self._wanted = lambda moment: (since or date.min) <= day_of(moment) <= (until or date.max)
+        self._json_bytes, self._actor = json_bytes, actor
+        self._day_of = lambda moment: day_of(moment) if FIRST_DATED <= moment < UNDATED_AGAIN else None
+
+        def is_wanted(moment: datetime) -> bool:
+            if since is None and until is None:
+                return True
+            day = self._day_of(moment)
+            return day is not None and (since or date.min) <= day <= (until or date.max)
+
+        self._wanted = is_wanted
         self._events = [e for e in events if self._wanted(e.occurred_at) and actor in (None, e.actor)]
         self._conversations: dict[UUID, Conversation] = {}
         for event in events:
@@ -128,7 +140,8 @@ class Counting:
                     lambda event: day(event.occurred_at),
                     lambda conversation: day(conversation.began_at),
                     lambda task: day(task.created_at),
-                ).items()
+                ).items(),
+                key=lambda item: item[0] or date.max,
             )
         ]
 

@@ -7,9 +7,10 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT d.actor::text, sum(d.conversations)::bigint, sum(d.active)::bigint, sum(d.messages)::bigint,
            sum(d.tasks)::bigint, sum(d.events)::bigint, sum(d.characters)::bigint, sum(d.bytes)::bigint

@@ -11,15 +11,16 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     IF "by" NOT IN ('all', 'day', 'actor') THEN
         RAISE EXCEPTION 'response times cannot be grouped by %: choose among all, day, actor', "by"
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY
-    SELECT CASE "by" WHEN 'day' THEN statistics_day(q.asked_at, zone)::text WHEN 'actor' THEN q.actor ELSE 'all' END,
+    SELECT CASE "by" WHEN 'day' THEN coalesce(statistics_day(q.asked_at, zone)::text, 'undated') WHEN 'actor' THEN q.actor ELSE 'all' END,
            count(*),
            count(q.seconds),
            count(*) FILTER (WHERE q.seconds < 0),

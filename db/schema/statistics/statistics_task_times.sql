@@ -9,9 +9,10 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
-    first timestamptz := coalesce(statistics_midnight(since, zone), '-infinity');
-    last  timestamptz := coalesce(statistics_midnight(until + 1, zone), 'infinity');
+    first timestamptz;
+    last  timestamptz;
 BEGIN
+    SELECT p.first, p.last INTO first, last FROM statistics_period(since, until, zone) AS p;
     RETURN QUERY
     SELECT s.status::text, s.status IN ('completed', 'canceled', 'failed', 'rejected'),
            count(*) FILTER (WHERE s.is_task),
