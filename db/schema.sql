@@ -236,8 +236,7 @@ BEGIN
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, even if the server's clock steps back.
-               greatest(clock_timestamp(), head.timestamp) AS timestamp,
+               event_timestamp(head.timestamp) AS timestamp,
                head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
                    WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
@@ -501,8 +500,7 @@ BEGIN
     outcome := 'n';
     position := nextval('events_position');
     version := version + 1;
-    -- Never before the previous version's, even if the server's clock steps back.
-    timestamp := greatest(clock_timestamp(), head.timestamp);
+    timestamp := event_timestamp(head.timestamp);
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
         -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
@@ -1212,6 +1210,21 @@ CREATE FUNCTION public.event_not_below(lowest bigint) RETURNS bigint
     AS $$
 BEGIN
     RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
+END
+$$;
+
+
+--
+-- Name: event_timestamp(timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.event_timestamp(previous timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql PARALLEL SAFE
+    AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+BEGIN
+    RETURN CASE WHEN previous > now AND previous <= now + interval '1 minute' THEN previous ELSE now END;
 END
 $$;
 

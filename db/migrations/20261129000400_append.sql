@@ -578,6 +578,21 @@ $$;
 SELECT eventstore_own('FUNCTION await_durability');
 REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;
 
+-- file: append/event_timestamp.sql
+-- The timestamp of an event that follows one with the timestamp previous, null if none: now, but not before it, if the
+-- server's clock steps back by up to a minute, as a correction of the time or another server with another clock does. A
+-- clock that was further ahead was wrong: the events that follow must not be dated by it.
+CREATE FUNCTION event_timestamp(previous timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+BEGIN
+    RETURN CASE WHEN previous > now AND previous <= now + interval '1 minute' THEN previous ELSE now END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION event_timestamp');
+
 -- file: append/append_one.sql
 -- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
 CREATE FUNCTION append_one(
@@ -699,8 +714,7 @@ BEGIN
     outcome := 'n';
     position := nextval('events_position');
     version := version + 1;
-    -- Never before the previous version's, even if the server's clock steps back.
-    timestamp := greatest(clock_timestamp(), head.timestamp);
+    timestamp := event_timestamp(head.timestamp);
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
         -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
@@ -936,8 +950,7 @@ BEGIN
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, even if the server's clock steps back.
-               greatest(clock_timestamp(), head.timestamp) AS timestamp,
+               event_timestamp(head.timestamp) AS timestamp,
                head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
                    WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
@@ -1104,6 +1117,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 DROP FUNCTION append_group;
 DROP FUNCTION append_events;
 DROP FUNCTION append_one;
+DROP FUNCTION event_timestamp;
 DROP FUNCTION await_durability;
 DROP FUNCTION event_differences;
 DROP FUNCTION limit_lock_wait;

@@ -1,5 +1,6 @@
 -- name: as_of_events
--- A line is left out if its parameter is not given.
+-- A line is left out if its parameter is not given. The events up to a time are the versions up to the last that has one
+-- not after it: the server's clock may have stepped back in between.
 INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
                    content, metadata)
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
@@ -9,7 +10,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
    AND e.conversation_id = %(conversation_id)s
    AND e.version <= %(version)s
    AND e.position <= %(position)s
-   AND e.timestamp <= %(time)s
+   AND e.version <= (SELECT max(l.version) FROM events l WHERE l.tenant_id = e.tenant_id AND l.conversation_id = e.conversation_id AND l.timestamp <= %(time)s)
  ORDER BY e.version
 
 -- name: as_of_versions

@@ -120,6 +120,29 @@ async def test_time_filters_find_all_events_although_the_clock_went_back(
     assert await numbers(store.read(CONVERSATION, **which)) == expected
 
 
+_AHEAD = """
+INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, content,
+                    digest)
+SELECT nextval('events_position'), clock_timestamp() + %s, 1, 1, %s, gen_random_uuid(), %s, 'noted', '0', sha256('')
+RETURNING timestamp
+"""
+
+
+@pytest.mark.parametrize(("ahead", "is_kept"), [(timedelta(seconds=50), True), (timedelta(days=1), False)])
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_clock_that_was_ahead_by_more_than_a_minute_does_not_date_what_follows(
+    store: EventStore, database_url: str, ahead: timedelta, is_kept: bool, events: int
+) -> None:
+    conversation = uuid4()
+    with connected_as(database_url, "eventstore_owner") as connection:
+        row = connection.execute(_AHEAD, (ahead, conversation, store.tenant)).fetchone()
+        assert row is not None
+    await store.append(conversation, [note(number) for number in range(events)])
+    [_, *following] = [event.timestamp async for event in store.read(conversation)]
+    assert all((timestamp == row[0]) == is_kept for timestamp in following)
+    assert is_kept or all(abs(datetime.now(UTC) - timestamp) < timedelta(hours=1) for timestamp in following)
+
+
 async def test_an_event_is_typed_and_complete(store: EventStore) -> None:
     result = await store.append(CONVERSATION, [note(1, "odd"), note(2)])
     [event] = [event async for event in store.read_log(limit=1)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.folding import Row, fold
 from support.histories import new_events
+from support.scoped_queries import connected_as
 
 from eventstore import ConversationCreated, ConversationRenamed, Event, EventStore, MessageAdded, conversation_uuid
 from eventstore.errors import InputError, NotFound
@@ -137,3 +138,22 @@ async def test_what_never_was_is_not_found(store: EventStore) -> None:
 async def test_a_moment_is_one_version_position_or_time(store: EventStore, when: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         await Reader(store).conversation_at(uuid4(), **when)
+
+
+async def test_the_state_at_a_time_has_no_gap_after_the_clock_was_ahead(store: EventStore, database_url: str) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [MessageAdded(role="user", content="before")])
+    with connected_as(database_url, "eventstore_owner") as connection:
+        connection.execute(_AHEAD, {"tenant": store.tenant, "conversation": conversation})
+    await store.append(conversation, [MessageAdded(role="user", content="after")])
+    events = [event async for event in store.read(conversation)]
+    state = await Reader(store).conversation_at(conversation, time=events[-1].timestamp)
+    assert [message.content for message in state.messages] == ["before", "a day ahead", "after"]
+
+
+_AHEAD = """
+INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, content,
+                    digest)
+VALUES (nextval('events_position'), clock_timestamp() + interval '1 day', 2, 1, %(conversation)s, gen_random_uuid(),
+        %(tenant)s, 'message.added', '{"role": "user", "content": "a day ahead"}', sha256(''))
+"""

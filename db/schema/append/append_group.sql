@@ -111,8 +111,7 @@ BEGIN
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
     WITH heads AS MATERIALIZED (
         SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               -- Never before the previous version's, even if the server's clock steps back.
-               greatest(clock_timestamp(), head.timestamp) AS timestamp,
+               event_timestamp(head.timestamp) AS timestamp,
                head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
           FROM unnest(tenant_ids, conversation_ids, expected_versions)
                    WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)

@@ -118,8 +118,7 @@ BEGIN
     outcome := 'n';
     position := nextval('events_position');
     version := version + 1;
-    -- Never before the previous version's, even if the server's clock steps back.
-    timestamp := greatest(clock_timestamp(), head.timestamp);
+    timestamp := event_timestamp(head.timestamp);
     salt := uuid_send(gen_random_uuid());
     IF version = 1 THEN
         -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.

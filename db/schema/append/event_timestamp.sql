@@ -1,0 +1,13 @@
+-- The timestamp of an event that follows one with the timestamp previous, null if none: now, but not before it, if the
+-- server's clock steps back by up to a minute, as a correction of the time or another server with another clock does. A
+-- clock that was further ahead was wrong: the events that follow must not be dated by it.
+CREATE FUNCTION event_timestamp(previous timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+BEGIN
+    RETURN CASE WHEN previous > now AND previous <= now + interval '1 minute' THEN previous ELSE now END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION event_timestamp');
