@@ -18,9 +18,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent_manager.cli.main import run_program
-from agent_manager.cli.options import DataDir, Json, read_settings
+from agent_manager.cli.options import DataDir, Json, read_settings, run_stoppable
 from agent_manager.cli.output import errors, print_json, print_table
-from agent_manager.cli.signals import run_stoppable
 from eventstore.errors import EventStoreError, InputError, UnsuitableServer, translated
 from tools.benchmark import COMPARISONS, Comparison
 from tools.benchmark.measurement import FEWEST_RUNS, TRIAL, Benchmark, Figure, Scale
@@ -51,29 +50,22 @@ def benchmark(
             "--only",
             metavar="NAME",
             help=f"Run only this comparison; repeatable: {', '.join(comparison.name for comparison in COMPARISONS)}.",
-            show_default=False,
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A trial: everything runs, briefly; its figures mean nothing.")
     ] = False,
     runs: Annotated[
-        int | None,
-        typer.Option("--runs", min=1, help="Runs of each side, in turn: at least 5 (5).", show_default=False),
+        int | None, typer.Option("--runs", min=1, help="Runs of each side, in turn: at least 5 (5).")
     ] = None,
     seconds: Annotated[
-        float | None,
-        typer.Option("--seconds", min=0.05, help="Duration of each throughput measurement (2).", show_default=False),
+        float | None, typer.Option("--seconds", min=0.05, help="Duration of each throughput measurement (2).")
     ] = None,
     callers: Annotated[
-        str | None,
-        typer.Option(
-            "--callers", metavar="N,N,…", help="Numbers of concurrent callers (1,16,64,256).", show_default=False
-        ),
+        str | None, typer.Option("--callers", metavar="N,N,…", help="Numbers of concurrent callers (1,16,64,256).")
     ] = None,
     events: Annotated[
-        int | None,
-        typer.Option("--events", min=1000, metavar="N", help="Length of the long log (1000000).", show_default=False),
+        int | None, typer.Option("--events", min=1000, metavar="N", help="Length of the long log (1000000).")
     ] = None,
     plot: Annotated[
         Path | None,
@@ -81,7 +73,6 @@ def benchmark(
             "--plot",
             metavar="FILE",
             help="Also draw throughput by number of writers, for the store and its peers, as .svg or .png.",
-            show_default=False,
         ),
     ] = None,
     data_dir: DataDir = None,

@@ -9,9 +9,8 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from agent_manager.cli.main import run_program
-from agent_manager.cli.options import Json, read_settings
+from agent_manager.cli.options import Json, read_settings, run_stoppable
 from agent_manager.cli.output import errors, print_json, text
-from agent_manager.cli.signals import run_stoppable
 from eventstore import Settings
 from tools.checker.check import Check
 from tools.checker.check import Progress as CheckProgress
@@ -33,24 +32,16 @@ def check(
     readers: Annotated[int, typer.Option("--readers", help="Processes that read.")] = 5,
     faults: Annotated[
         str | None,
-        typer.Option(
-            "--faults",
-            help=f"Comma-separated: {', '.join(Fault)}; or none. Default: all that are possible.",
-            show_default=False,
-        ),
+        typer.Option("--faults", help=f"Comma-separated: {', '.join(Fault)}; or none. Default: all that are possible."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the random choices.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the random choices.")] = None,
     store: Annotated[str, typer.Option("--store", metavar="MODULE:CLASS", help="The store to check.")] = STORE,
     reader: Annotated[str, typer.Option("--reader", metavar="MODULE:CLASS", help="The reader to check.")] = READER,
     restart_command: Annotated[
-        str | None,
-        typer.Option(
-            "--restart-command", help="Kills the named server immediately and starts it again.", show_default=False
-        ),
+        str | None, typer.Option("--restart-command", help="Kills the named server immediately and starts it again.")
     ] = None,
     folder: Annotated[
-        Path | None,
-        typer.Option("--folder", help="Where to keep the journals; default: a temporary folder.", show_default=False),
+        Path | None, typer.Option("--folder", help="Where to keep the journals; default: a temporary folder.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the schema and the journals.")] = False,
     as_json: Json = False,

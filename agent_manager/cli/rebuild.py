@@ -1,44 +1,35 @@
-"""The commands rebuild, verify, parked and retry."""
+"""The commands rebuild and verify."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeRemainingColumn
+from typer import Argument, Option
 
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import errors, print_json, print_rows, text
+from agent_manager.cli.output import print_json, print_remark, progress_bars, text
 from eventstore import EventStore
 from projections import RebuildProgress, load, named
-from projections import parked as read_parked
 from projections import rebuild as rebuild_tables
-from projections import retry as retry_parked
 from projections import undo as undo_rebuild
 from projections import verify as verify_tables
 from projections.rebuild import JOBS
 from projections.verify import verify_members
 
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="NAME", help="Projections; all by default.", show_default=False),
-]
+Names = Annotated[list[str] | None, Argument(metavar="NAME", help="Projections; all by default.")]
+PERCENTAGE = TextColumn("{task.percentage:>3.0f} %")
 _SHOWN = 5
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    for command in (rebuild, verify, parked, retry):
-        app.command()(command)
 
 
 def rebuild(
     names: Names = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Restore the tables that the last rebuild replaced.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=16, help="Connections that fill the tables.")] = JOBS,
+    undo: Annotated[bool, Option("--undo", help="Restore the tables that the last rebuild replaced.")] = False,
+    jobs: Annotated[int, Option(min=1, max=16, help="Connections that fill the tables.")] = JOBS,
     accept_differences: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--accept-differences",
             help="Replace the tables even if the definition of the projection is unchanged and its rows differ.",
         ),
@@ -58,15 +49,8 @@ def rebuild(
             await undo_rebuild(store, projections)
             typer.echo(f"restored {', '.join(p.name for p in projections)}")
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            bars: dict[str, TaskID] = {p.name: progress.add_task(p.name, total=None, rate="") for p in projections}
+        with progress_bars(PERCENTAGE, TextColumn("{task.fields[rate]}"), TimeRemainingColumn()) as progress:
+            bars = {p.name: progress.add_task(p.name, total=None, rate="") for p in projections}
 
             def on_progress(now: RebuildProgress) -> None:
                 bar = bars[now.projection]
@@ -86,9 +70,9 @@ def rebuild(
         typer.echo(f"rebuilt {', '.join(p.name for p in projections)} up to position {position}")
         for result in results:
             for difference in result.differences[:_SHOWN]:
-                errors.print(f"{result.projection}: changed: {difference}", soft_wrap=True, markup=False)
+                print_remark(f"{result.projection}: changed: {difference}")
             if (more := len(result.differences) - _SHOWN) > 0:
-                errors.print(f"{result.projection}: and {more} more conversations", soft_wrap=True)
+                print_remark(f"{result.projection}: and {more} more conversations")
 
     run(work, settings)
 
@@ -102,9 +86,8 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
     projections = named(names or [], load(settings.projections))
 
     async def work(store: EventStore) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            bars: dict[str, TaskID] = {p.name: progress.add_task(p.name, total=None) for p in projections}
+        with progress_bars(PERCENTAGE) as progress:
+            bars = {p.name: progress.add_task(p.name, total=None) for p in projections}
             results = await verify_tables(
                 store,
                 projections,
@@ -116,7 +99,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
             results.append(await verify_members(store))
         if as_json:
             print_json(results)
-        for result in results if not as_json else []:
+        for result in results if not as_json else ():
             if not result.differences:
                 typer.echo(f"{result.projection}: equal to the log up to position {result.position}")
                 continue
@@ -129,28 +112,3 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
             raise typer.Exit(1)
 
     run(work, settings)
-
-
-def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """List the conversations that a projection has parked because their events could not be applied, and why."""
-    settings = read_settings(data_dir)
-    print_rows(
-        run(lambda store: read_parked(store, load(settings.projections)), settings),
-        ("projection", "conversation", ">version", ">position", "type", "error", "parked", ">tries"),
-        lambda row: (
-            row.projection, row.conversation_id, row.version, row.position, row.event_type,
-            f"{row.sqlstate} {row.error}", row.parked_at, row.tries,
-        ),
-        nothing="nothing is parked",
-        as_json=as_json,
-    )  # fmt: skip
-
-
-def retry(names: Names = None, data_dir: DataDir = None) -> None:
-    """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
-    settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
-    result = run(lambda store: retry_parked(store, projections), settings)
-    typer.echo(f"applied {result.applied}, still parked {result.parked}")
-    if result.parked:
-        raise typer.Exit(1)
