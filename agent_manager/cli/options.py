@@ -46,21 +46,10 @@ Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time
 After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the one that printed this cursor.")]
 
 
-def read_settings(
-    data_dir: Path | None = None,
-    tenant: str | None = None,
-    pg_port: int | None = None,
-    *,
-    allow_superuser: bool = False,
-) -> ServerSettings:
-    """Return the settings of the environment, overridden by options of the command line."""
-    options: dict[str, Any] = {
-        "data_dir": data_dir,
-        "tenant": tenant,
-        "pg_port": pg_port,
-        "allow_superuser": allow_superuser or None,
-    }
-    return ServerSettings(**{name: value for name, value in options.items() if value is not None})
+def read_settings(data_dir: Path | None = None, tenant: str | None = None, **others: Any) -> ServerSettings:
+    """Return the settings of the environment, overridden by options of the command line that were given."""
+    options = {"data_dir": data_dir, "tenant": tenant, **others}
+    return ServerSettings(**{name: value for name, value in options.items() if value not in (None, False)})
 
 
 def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings) -> T:

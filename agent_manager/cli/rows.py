@@ -6,24 +6,7 @@ import json
 from typing import Any
 
 from agent_manager.cli.output import RowFormat, row_value
-from eventstore import (
-    ApplicationEvent,
-    ConversationArchived,
-    ConversationCreated,
-    ConversationDeleted,
-    ConversationForked,
-    ConversationReactivated,
-    ConversationRenamed,
-    ConversationShared,
-    ConversationUnshared,
-    Event,
-    MessageAdded,
-    TaskArtifactAdded,
-    TaskArtifactExtended,
-    TaskCreated,
-    TaskDescribed,
-    TaskStatusChanged,
-)
+from eventstore import Event, vocabulary
 from projections import Conversation, Message, Task
 
 _LONGEST_CHANGE = 200
@@ -32,10 +15,9 @@ _LONGEST_CHANGE = 200
 def _content(message: Message) -> str:
     if message.content:
         return message.content
-    calls = (message.extra or {}).get("tool_calls")
-    return (
-        f"tool calls: {json.dumps(calls, ensure_ascii=False)}" if calls else str(message.parts or message.extra or "")
-    )
+    if calls := (message.extra or {}).get("tool_calls"):
+        return f"tool calls: {json.dumps(calls, ensure_ascii=False)}"
+    return str(message.parts or message.extra or "")
 
 
 def _message_value(message: Message) -> dict[str, Any]:
@@ -56,41 +38,39 @@ def what_changed(event: Event) -> str:
 
 def _describe(event: Event) -> str:
     match event.data:
-        case ConversationCreated(name=name):
+        case vocabulary.ConversationCreated(name=name):
             return f"created as {name!r}" if name else "created"
-        case ConversationRenamed(name=name):
+        case vocabulary.ConversationRenamed(name=name):
             return f"renamed to {name!r}"
-        case ConversationArchived():
+        case vocabulary.ConversationArchived():
             return "archived"
-        case ConversationReactivated():
+        case vocabulary.ConversationReactivated():
             return "reactivated"
-        case ConversationDeleted():
+        case vocabulary.ConversationDeleted():
             return "hidden"
-        case ConversationForked(source_conversation_id=source, source_version=version):
+        case vocabulary.ConversationForked(source_conversation_id=source, source_version=version):
             return f"continues {source} from version {version}"
-        case ConversationShared(user=user, access=access):
+        case vocabulary.ConversationShared(user=user, access=access):
             return f"shared with {user!r} to {access}"
-        case ConversationUnshared(user=user):
+        case vocabulary.ConversationUnshared(user=user):
             return f"no longer shared with {user!r}"
-        case MessageAdded() as message:
+        case vocabulary.MessageAdded() as message:
             return f"{message.role}: {_text(message)}"
-        case TaskCreated(description=description, status=status, task_id=task):
+        case vocabulary.TaskCreated(description=description, status=status, task_id=task):
             return f"task {task} {status}: {description}"
-        case TaskStatusChanged(status=status, task_id=task):
+        case vocabulary.TaskStatusChanged(status=status, task_id=task):
             return f"task {task} is {status}"
-        case TaskDescribed(description=description, task_id=task):
+        case vocabulary.TaskDescribed(description=description, task_id=task):
             return f"task {task}: {description}" if description is not None else f"task {task} has further members"
-        case TaskArtifactAdded(artifact_id=artifact, task_id=task):
+        case vocabulary.TaskArtifactAdded(artifact_id=artifact, task_id=task):
             return f"task {task} has artifact {artifact!r}"
-        case TaskArtifactExtended(artifact_id=artifact, task_id=task):
+        case vocabulary.TaskArtifactExtended(artifact_id=artifact, task_id=task):
             return f"task {task} extends artifact {artifact!r}"
-        case ApplicationEvent(content=content):
-            return json.dumps(content, ensure_ascii=False)
         case _:
             return json.dumps(event.content, ensure_ascii=False)
 
 
-def _text(message: MessageAdded) -> str:
+def _text(message: vocabulary.MessageAdded) -> str:
     if message.content is not None:
         return message.content
     rest = {"parts": message.parts} if message.parts is not None else message.extra or {}
@@ -101,8 +81,6 @@ CONVERSATIONS: RowFormat[Conversation] = RowFormat(
     ("id", "name", ">messages", "active", "updated", "given id"),
     lambda c: (c.id, c.name, c.message_count, c.is_active, c.updated_at, c.given_id),
 )
-
-
 MESSAGES: RowFormat[Message] = RowFormat(
     ("created", "role", "content"), lambda m: (m.created_at, m.role, _content(m)), _message_value
 )
