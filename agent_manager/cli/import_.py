@@ -1,4 +1,4 @@
-"""The commands import and seed."""
+"""The command import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, tzinfo
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +81,7 @@ def import_(
     known_zone = UTC if zone is None else time_zone(zone)
 
     async def import_logs(store: EventStore) -> None:
-        if (await _import_chat_logs(store, paths or (), tenant=tenant, strict=strict, zone=known_zone)).problems:
+        if (await import_chat_logs(store, paths or (), tenant=tenant, strict=strict, zone=known_zone)).problems:
             raise typer.Exit(1)
 
     async def import_source() -> MigrationReport:
@@ -120,20 +119,7 @@ def import_(
         print_report(run_stoppable(import_source()), as_json, report)
 
 
-def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:
-    """Import a small sample: two conversations, one with tool calls, one in Portuguese.
-
-    Repeating the command adds nothing.
-    """
-
-    async def work(store: EventStore) -> None:
-        with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
-            await _import_chat_logs(store, [str(sample)], tenant=tenant, strict=True)
-
-    run(work, read_settings(data_dir, tenant))
-
-
-async def _import_chat_logs(
+async def import_chat_logs(
     store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool, zone: tzinfo = UTC
 ) -> ImportReport:
     """Import files with a progress bar, print the result, and bring the read tables up to date."""

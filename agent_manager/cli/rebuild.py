@@ -1,4 +1,4 @@
-"""The commands rebuild and verify."""
+"""The command rebuild."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import typer
 from rich.progress import TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import print_json, print_remark, progress_bars, text
+from agent_manager.cli.options import DataDir, read_settings, run
+from agent_manager.cli.output import print_remark, progress_bars
 from eventstore import EventStore
 from projections import RebuildProgress, load, named
 from projections import rebuild as rebuild_tables
 from projections import undo as undo_rebuild
-from projections import verify as verify_tables
 from projections.rebuild import JOBS
-from projections.verify import verify_members
 
 Names = Annotated[list[str] | None, Argument(metavar="NAME", help="Projections; all by default.")]
-PERCENTAGE = TextColumn("{task.percentage:>3.0f} %")
 _SHOWN = 5
 
 
@@ -49,7 +46,9 @@ def rebuild(
             await undo_rebuild(store, projections)
             typer.echo(f"restored {', '.join(p.name for p in projections)}")
             return
-        with progress_bars(PERCENTAGE, TextColumn("{task.fields[rate]}"), TimeRemainingColumn()) as progress:
+        with progress_bars(
+            TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
+        ) as progress:
             bars = {p.name: progress.add_task(p.name, total=None, rate="") for p in projections}
 
             def on_progress(now: RebuildProgress) -> None:
@@ -73,42 +72,5 @@ def rebuild(
                 print_remark(f"{result.projection}: changed: {difference}")
             if (more := len(result.differences) - _SHOWN) > 0:
                 print_remark(f"{result.projection}: and {more} more conversations")
-
-    run(work, settings)
-
-
-def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Verify that the read tables, and who may see them, equal the log, or list the rows that differ.
-
-    The log is replayed into temporary tables; reading and writing continue. Exit code 1: there are differences.
-    """
-    settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
-
-    async def work(store: EventStore) -> None:
-        with progress_bars(PERCENTAGE) as progress:
-            bars = {p.name: progress.add_task(p.name, total=None) for p in projections}
-            results = await verify_tables(
-                store,
-                projections,
-                on_progress=lambda name, position, goal: progress.update(
-                    bars[name], completed=position, total=max(goal, 1)
-                ),
-            )
-        if not names:
-            results.append(await verify_members(store))
-        if as_json:
-            print_json(results)
-        for result in results if not as_json else ():
-            if not result.differences:
-                typer.echo(f"{result.projection}: equal to the log up to position {result.position}")
-                continue
-            typer.echo(f"{result.projection}: {len(result.differences)} conversations differ from the log")
-            for difference in result.differences:
-                typer.echo(f"  {difference}")
-            for row in result.rows:
-                typer.echo(text(f"  {'+' if row.is_expected else '-'} {row.table} {row.row}"))
-        if any(result.differences for result in results):
-            raise typer.Exit(1)
 
     run(work, settings)
