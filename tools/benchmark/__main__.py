@@ -24,7 +24,7 @@ from agent_manager.cli.output import print_json, print_remark, print_table, prog
 from eventstore.errors import EventStoreError, InputError, UnsuitableServer, translated
 from tools.benchmark import COMPARISONS, Comparison
 from tools.benchmark.measurement import FEWEST_RUNS, TRIAL, Benchmark, Figure, Scale
-from tools.benchmark.peers import PEERS
+from tools.benchmark.peers import PEERS, PeerMissing
 from tools.benchmark.plot import QUICK_WRITERS, WRITERS, Curve, checked_target, draw, measure_curves
 from tools.benchmark.workspace import Workspace, prepared_workspace
 
@@ -127,6 +127,8 @@ async def _measure(
                 try:
                     with translated():
                         measured = await comparison(bench)
+                except PeerMissing as missing:
+                    bench.skip(f"{name}: {missing}")
                 except EventStoreError as error:  # earlier figures are kept
                     bench.failed.append(f"{name}: {error}")
                 else:
