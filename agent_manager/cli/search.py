@@ -16,7 +16,9 @@ from projections.search import LARGEST_PAGE, By, Kind
 
 def search(
     query: Annotated[str, Argument(metavar="QUERY", help="The words to search for, as one quoted argument.")],
-    kind: Annotated[str | None, Option(help="Only results of this kind: message or task.")] = None,
+    kind: Annotated[
+        str | None, Option(help="Only messages (message), or only tasks with their artifacts (task).")
+    ] = None,
     role: Annotated[str | None, Option(help="Only messages with this role.")] = None,
     user: Annotated[str | None, Option(help="Only what this actor said or caused.")] = None,
     conversation: Annotated[str | None, Option(metavar="ID", help="Only in this conversation.")] = None,
