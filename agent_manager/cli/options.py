@@ -6,11 +6,11 @@ import asyncio
 import inspect
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from typer import Option
@@ -116,7 +116,7 @@ def parse_time(text: str | None, option: str, zone: tzinfo | None = None) -> dat
         ) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListOptions:
     """The options of every command that lists pages of rows."""
 
@@ -153,20 +153,14 @@ class ListOptions:
 
 def with_list_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of ListOptions, which it gets as its argument ``options``."""
-    hints = get_type_hints(ListOptions, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(ListOptions)
-    ]
+    shared = inspect.signature(ListOptions, eval_str=True).parameters
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
 
     @wraps(command)
     def call(**given: Any) -> None:
-        command(options=ListOptions(**{name: given.pop(name) for name in hints}), **given)
+        command(options=ListOptions(**{name: given.pop(name) for name in shared}), **given)
 
-    vars(call)["__signature__"] = signature.replace(parameters=[*own, *shared])
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    vars(call)["__signature__"] = signature.replace(parameters=[*own, *shared.values()])
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared.values())}
     return call
