@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -16,46 +17,59 @@ from typer.core import TyperGroup
 from eventstore.errors import EventStoreError
 
 MODULES = {
-    "serve": ("up",),
-    "project": ("project",),
-    "imports": ("import", "rollback"),
-    "conversations": ("conversations", "messages", "tasks", "history", "conversation", "pending"),
-    "log": ("tail", "status"),
-    "statistics": ("stats",),
-    "search": ("search",),
-    "schema": ("migrate", "seed"),
-    "read_tables": ("rebuild", "verify", "parked", "retry"),
-    "directory": ("tenants", "users", "keys"),
+    "up": "up",
+    "project": "project",
+    "import": "import_",
+    "rollback": "rollback",
+    "conversations": "conversations",
+    "messages": "conversations",
+    "tasks": "conversations",
+    "history": "conversations",
+    "conversation": "conversations",
+    "pending": "pending",
+    "tail": "tail",
+    "status": "status",
+    "stats": "stats",
+    "search": "search",
+    "migrate": "migrate",
+    "seed": "seed",
+    "rebuild": "rebuild",
+    "verify": "verify",
+    "parked": "parked",
+    "retry": "parked",
+    "tenants": "tenants",
+    "users": "users",
+    "keys": "keys",
 }
-"""The modules of this package with their commands, in the order of the help. A module is imported when one of its
-commands is used, because some imports take a second."""
+"""The modules of this package that implement the commands, in the order of the help."""
 
 
-def commands_of(module: str) -> dict[str, Any]:
-    """Return the commands that a module of this package adds, by name."""
+@cache
+def command(name: str) -> Any:
+    """Import and return a command, or a group of commands."""
+    implementation = getattr(
+        import_module(f"agent_manager.cli.{MODULES[name]}"), "import_" if name == "import" else name
+    )
     app = typer.Typer(rich_markup_mode=None)
-    import_module(f"agent_manager.cli.{module}").add_to(app)
+    if isinstance(implementation, typer.Typer):
+        app.add_typer(implementation, name=name)
+    else:
+        app.command(name)(implementation)
     group: Any = typer.main.get_group(app)
-    return dict(group.commands)
+    return group.commands[name]
 
 
 class Commands(Mapping[str, Any]):
-    """All commands by name, imported when they are used."""
-
-    def __init__(self) -> None:
-        self._modules = {name: module for module, names in MODULES.items() for name in names}
-        self._imported: dict[str, Any] = {}
+    """All commands by name, imported when they are used, because some imports take a second."""
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._imported:
-            self._imported |= commands_of(self._modules[name])
-        return self._imported[name]
+        return command(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
+        return iter(MODULES)
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(MODULES)
 
 
 class CommandGroup(TyperGroup):

@@ -3,80 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
-import typer
+from typer import Option
 
+from agent_manager.cli.output import RowFormat, print_rows
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 from eventstore.errors import InputError, printable
+from projections import Page
 
 T = TypeVar("T")
 
+_DEFAULT_LIMIT = 50
+"""Of lists over all conversations."""
+
 DataDir = Annotated[
     Path | None,
-    typer.Option(
-        "--data-dir",
-        help="Data directory of the embedded server (EVENTSTORE_DATA_DIR). Ignored if a server is configured.",
-        show_default=False,
-    ),
-]
-PgPort = Annotated[
-    int | None,
-    typer.Option(
-        "--pg-port",
-        min=1,
-        max=65535,
-        help="Let the embedded server also listen on this port of 127.0.0.1, with a password. Off by default.",
-        show_default=False,
-    ),
+    Option(help="Data directory of the embedded server (EVENTSTORE_DATA_DIR). Ignored if a server is configured."),
 ]
 AllowSuperuser = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--allow-superuser",
         help="Connect even as a superuser or a login with BYPASSRLS, which bypasses row-level security "
         "(EVENTSTORE_ALLOW_SUPERUSER).",
     ),
 ]
-Tenant = Annotated[
-    str | None, typer.Option("--tenant", help="The tenant (EVENTSTORE_TENANT; 'default').", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="The most rows.", show_default=False)]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Only from this time on, ISO 8601.", show_default=False),
-]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only before this time.", show_default=False)
-]
-After = Annotated[
-    str | None,
-    typer.Option(
-        "--after", metavar="CURSOR", help="The page after the one that printed this cursor.", show_default=False
-    ),
-]
+Tenant = Annotated[str | None, Option(help="The tenant (EVENTSTORE_TENANT; 'default').")]
+Json = Annotated[bool, Option("--json", help="Print JSON for programs instead of a table.")]
+Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="The most rows.")]
+Since = Annotated[str | None, Option(metavar="TIME", help="Only from this time on, ISO 8601.")]
+Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time.")]
+After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the one that printed this cursor.")]
 
 
-def read_settings(
-    data_dir: Path | None = None,
-    tenant: str | None = None,
-    pg_port: int | None = None,
-    *,
-    allow_superuser: bool = False,
-) -> ServerSettings:
-    """Return the settings of the environment, overridden by options of the command line."""
-    options: dict[str, Any] = {
-        "data_dir": data_dir,
-        "tenant": tenant,
-        "pg_port": pg_port,
-        "allow_superuser": allow_superuser or None,
-    }
-    return ServerSettings(**{name: value for name, value in options.items() if value is not None})
+def read_settings(data_dir: Path | None = None, tenant: str | None = None, **others: Any) -> ServerSettings:
+    """Return the settings of the environment, overridden by options of the command line that were given."""
+    options = {"data_dir": data_dir, "tenant": tenant, **others}
+    return ServerSettings(**{name: value for name, value in options.items() if value not in (None, False)})
 
 
 def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings) -> T:
@@ -87,6 +60,38 @@ def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings
             return await work(store)
 
     return asyncio.run(run_with_store())
+
+
+def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine, and cancel it on SIGINT or SIGTERM.
+
+    An exception that a signal handler raises would surface wherever the loop happens to be, in any task of any library;
+    a cancellation reaches the work at a place where it awaits something.
+
+    Raises:
+        KeyboardInterrupt: a signal ended it, and it has cleaned up.
+    """
+    is_stopped = False
+
+    async def stoppable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop() -> None:
+            nonlocal is_stopped
+            is_stopped = True
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        return await work
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        if is_stopped:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def parse_time(text: str | None, option: str, zone: tzinfo | None = None) -> datetime | None:
@@ -109,3 +114,53 @@ def parse_time(text: str | None, option: str, zone: tzinfo | None = None) -> dat
         raise InputError(
             f"{option} {printable(text)}: is not a time: write it as 2026-01-31T09:30:00Z or 2026-01-31"
         ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """The options of every command that lists pages of rows."""
+
+    since: Since = None
+    until: Until = None
+    newest: Annotated[bool | None, Option("--newest/--oldest", help="Newest or oldest first.")] = None
+    limit: Limit = None
+    after: After = None
+    as_page: Annotated[
+        bool, Option("--page", help='Print JSON with the cursor of the next page: {"rows": […], "next": …}.')
+    ] = False
+    as_json: Json = False
+    data_dir: DataDir = None
+    tenant: Tenant = None
+
+    def filters(self, conversation: UUID | None) -> dict[str, Any]:
+        """Return the arguments of the reader: a conversation is listed in its order, all of them newest first."""
+        return {
+            "since": parse_time(self.since, "--since"),
+            "until": parse_time(self.until, "--until"),
+            "newest_first": conversation is None if self.newest is None else self.newest,
+            "limit": _DEFAULT_LIMIT if self.limit is None and conversation is None else self.limit,
+            "after": self.after,
+        }
+
+    def run(self, work: Callable[[EventStore], Coroutine[Any, Any, None]]) -> None:
+        """Open the store, and do the work of a command with it."""
+        run(work, read_settings(self.data_dir, self.tenant))
+
+    def print(self, page: Page[T], row_format: RowFormat[T], *, nothing: str) -> None:
+        """Print a page as these options demand."""
+        print_rows(page, row_format, nothing=nothing, as_json=self.as_json, as_page=self.as_page)
+
+
+def with_list_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ListOptions, which it gets as its argument ``options``."""
+    shared = inspect.signature(ListOptions, eval_str=True).parameters
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+
+    @wraps(command)
+    def call(**given: Any) -> None:
+        command(options=ListOptions(**{name: given.pop(name) for name in shared}), **given)
+
+    vars(call)["__signature__"] = signature.replace(parameters=[*own, *shared.values()])
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared.values())}
+    return call

@@ -6,16 +6,21 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import typer
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from projections import Message, Page, Task
+from eventstore import EventStore
+from eventstore.read import end_of_log
+from projections import Page, applied_position
 
 Row = TypeVar("Row")
 
@@ -57,48 +62,69 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+@dataclass(frozen=True)
+class RowFormat(Generic[Row]):
+    """How rows are printed: the columns of a table, the cells of a row in them, and its value in JSON."""
+
+    columns: tuple[str, ...]
+    cells: Callable[[Row], tuple[Any, ...]]
+    value: Callable[[Row], Any] = lambda row: row
+
+
 def print_rows(
-    rows: Sequence[Row],
-    columns: Sequence[str],
-    cells: Callable[[Row], Sequence[Any]],
-    *,
-    nothing: str,
-    as_json: bool,
+    rows: Sequence[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool, as_page: bool = False
 ) -> None:
-    """Print rows as JSON, or as a table of their cells."""
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(columns, map(cells, rows), nothing=nothing)
+    """Print rows as a table, as a list in JSON, or, of a page, as a list and a cursor in JSON.
 
-
-def print_page(
-    page: Page[Row],
-    *,
-    columns: Sequence[str],
-    cells: Callable[[Row], Sequence[Any]],
-    value: Callable[[Row], Any],
-    nothing: str,
-    as_json: bool,
-    as_page: bool,
-) -> None:
-    """Print a page as a table, as a list in JSON, or as a list and a cursor in JSON.
-
-    With a table the cursor goes to standard error. A list has no place for it; programs that continue use pages.
+    With a table the cursor of a page goes to standard error. A list has no place for it; programs that continue use
+    pages.
     """
-    if as_page:
-        print_json({"rows": [value(row) for row in page], "next": page.next})
-    elif as_json:
-        print_json([value(row) for row in page])
+    cursor = rows.next if isinstance(rows, Page) else None
+    if as_page or as_json:
+        values = [row_format.value(row) for row in rows]
+        print_json({"rows": values, "next": cursor} if as_page else values)
     else:
-        print_table(columns, map(cells, page), nothing=nothing)
-        print_cursor(page.next)
+        print_table(row_format.columns, map(row_format.cells, rows), nothing=nothing)
+        print_cursor(cursor)
+
+
+def print_result(value: Any, line: str, *, as_json: bool) -> None:
+    """Print what a command changed: as JSON, or as a line."""
+    if as_json:
+        print_json(value)
+    else:
+        typer.echo(line)
 
 
 def print_cursor(cursor: str | None) -> None:
     """Print the cursor of the next page, if there is one, to standard error."""
     if cursor is not None:
-        errors.print(f"there is more: --after {cursor}", soft_wrap=True, markup=False)
+        print_remark(f"there is more: --after {cursor}")
+
+
+def print_remark(line: str, style: str | None = None) -> None:
+    """Print a line to standard error, as it is."""
+    errors.print(line, style=style, soft_wrap=True, markup=False)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print each warning as a line to standard error."""
+    for warning in warnings:
+        print_remark(f"warning: {warning}")
+
+
+async def print_lag(store: EventStore) -> None:
+    """Print a remark if the read tables are behind the log."""
+    if await applied_position(store) < await end_of_log(store.connections.auditor):
+        print_remark("the read tables are behind the log: eventstore up or eventstore project brings them up to date")
+
+
+def progress_bars(*columns: ProgressColumn) -> Progress:
+    """Return progress bars on standard error, which are shown on a terminal only and disappear at the end."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns,
+        console=errors, transient=True, disable=not errors.is_terminal,
+    )  # fmt: skip
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
@@ -112,7 +138,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothin
     right = [column.startswith(">") for column in columns]
     cells = [[text(cell) for cell in row] for row in rows]
     if not cells:
-        errors.print(nothing, soft_wrap=True)
+        print_remark(nothing)
     elif sys.stdout.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading, is_right in zip(headings, right, strict=True):
@@ -148,40 +174,9 @@ def text(cell: Any) -> str:
     return str(cell).translate(_CONTROLS)
 
 
-def print_warnings(warnings: Iterable[str]) -> None:
-    """Print each warning as a line to standard error."""
-    for warning in warnings:
-        errors.print(f"warning: {warning}", soft_wrap=True, markup=False)
-
-
-# Rows of the read tables, in JSON and in a table
-
-MESSAGE_COLUMNS = ("created", "role", "content")
-TASK_COLUMNS = ("id", "status", "description", ">artifacts", "updated")
-
-
 def row_value(row: Any) -> dict[str, Any]:
     """Return the members of a row."""
     return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-
-
-def message_value(message: Message) -> dict[str, Any]:
-    """Return the members of a message, and the message as it was sent."""
-    return row_value(message) | {"sent": message.sent}
-
-
-def message_cells(message: Message) -> tuple[Any, ...]:
-    """Return the cells of a message in a table."""
-    calls = (message.extra or {}).get("tool_calls")
-    shown = message.content or (
-        f"tool calls: {json.dumps(calls, ensure_ascii=False)}" if calls else str(message.parts or message.extra or "")
-    )
-    return message.created_at, message.role, shown
-
-
-def task_cells(task: Task) -> tuple[Any, ...]:
-    """Return the cells of a task in a table."""
-    return task.id, task.status, task.description, len(task.artifacts), task.updated_at
 
 
 # Charts and durations

@@ -11,7 +11,7 @@ from functools import partial
 import typer
 
 from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
-from agent_manager.cli.output import errors, print_warnings
+from agent_manager.cli.output import errors, print_remark, print_warnings
 from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
@@ -20,11 +20,6 @@ from projections.status import read_warnings
 
 RETRY_SECONDS = 1.0
 """The pause between attempts to reach the server."""
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command()(project)
 
 
 def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
@@ -100,7 +95,7 @@ async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
             if not waits:
                 raise
             if not is_reported:
-                errors.print(f"waiting for the server: {error}", soft_wrap=True, markup=False)
+                print_remark(f"waiting for the server: {error}")
                 is_reported = True
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):

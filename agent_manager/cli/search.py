@@ -5,47 +5,31 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Annotated, cast
 
-import typer
+from typer import Argument, Option
 
 from agent_manager.cli.options import After, DataDir, Json, Since, Tenant, Until, parse_time, read_settings, run
-from agent_manager.cli.output import errors, print_cursor, print_json, print_table
+from agent_manager.cli.output import print_cursor, print_json, print_remark, print_table
 from eventstore import EventStore
 from projections import Reader, Search
 from projections.search import LARGEST_PAGE, By, Kind
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command()(search)
-
-
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="The words to search for, as one quoted argument.")],
+    query: Annotated[str, Argument(metavar="QUERY", help="The words to search for, as one quoted argument.")],
     kind: Annotated[
-        str | None, typer.Option("--kind", help="Only results of this kind: message or task.", show_default=False)
+        str | None, Option(help="Only messages (message), or only tasks with their artifacts (task).")
     ] = None,
-    role: Annotated[
-        str | None, typer.Option("--role", help="Only messages with this role.", show_default=False)
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option("--user", help="Only what this actor said or caused.", show_default=False)
-    ] = None,
-    conversation: Annotated[
-        str | None,
-        typer.Option("--conversation", metavar="ID", help="Only in this conversation.", show_default=False),
-    ] = None,
+    role: Annotated[str | None, Option(help="Only messages with this role.")] = None,
+    user: Annotated[str | None, Option(help="Only what this actor said or caused.")] = None,
+    conversation: Annotated[str | None, Option(metavar="ID", help="Only in this conversation.")] = None,
     since: Since = None,
     until: Until = None,
-    by: Annotated[str, typer.Option("--by", help="relevance: the best first; time: the latest first.")] = "relevance",
+    by: Annotated[str, Option(help="relevance: the best first; time: the latest first.")] = "relevance",
     language: Annotated[
         str | None,
-        typer.Option(
-            "--language",
-            help="The language of the query, such as pt or en-US; by default all languages of the texts are tried.",
-            show_default=False,
-        ),
+        Option(help="The language of the query, such as pt or en-US; by default all languages of the texts are tried."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=LARGEST_PAGE, help="The most results.")] = 20,
+    limit: Annotated[int, Option("--limit", "-n", min=1, max=LARGEST_PAGE, help="The most results.")] = 20,
     after: After = None,
     as_json: Json = False,
     data_dir: DataDir = None,
@@ -74,7 +58,7 @@ def search(
             after=after,
         )
         if page.searched != query:
-            errors.print(f"nothing matches; this does: {page.searched}", soft_wrap=True, markup=False)
+            print_remark(f"nothing matches; this does: {page.searched}")
         if as_json:
             print_json(page)
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import pytest
@@ -52,3 +53,12 @@ def program_in_process(
         return Result(code, output.out, output.err)
 
     return call
+
+
+def rows_of(program: Program, *arguments: str) -> list[dict[str, Any]]:
+    """Return the list that a command prints as JSON."""
+    result = program(*arguments, "--json")
+    assert (result.code, result.err) == (0, "")
+    rows = json.loads(result.out)
+    assert isinstance(rows, list)
+    return rows

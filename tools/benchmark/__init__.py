@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import TypeAlias
 
 from tools.benchmark import append, latency, peers, projections, read, security
 from tools.benchmark.measurement import Benchmark, Figure
 
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A named comparison, which measures and returns its figures."""
-
-    name: str
-    run: Callable[[Benchmark], Awaitable[list[Figure]]]
-
-
-COMPARISONS = (
-    Comparison("one-caller", append.one_caller),
-    Comparison("many-callers", append.many_callers),
-    Comparison("peers", peers.append_of_peers),
-    Comparison("bulk", append.bulk),
-    Comparison("attached", append.attached),
-    Comparison("notification", latency.notification),
-    Comparison("visible", latency.visible),
-    Comparison("gate", append.gate),
-    Comparison("reading", read.events),
-    Comparison("log-reading", read.log),
-    Comparison("tables", read.messages),
-    Comparison("sessions", read.sessions),
-    Comparison("size", append.size),
-    Comparison("security", security.security),
-    Comparison("growing", append.growing),
-    Comparison("projecting", projections.projecting),
-    Comparison("rebuilding", projections.rebuilding),
-    Comparison("searching", projections.searching),
-)
+Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
+"""A measurement, which returns its figures."""
+COMPARISONS: dict[str, Comparison] = {
+    "one-caller": append.one_caller,
+    "many-callers": append.many_callers,
+    "peers": peers.append_of_peers,
+    "bulk": append.bulk,
+    "attached": append.attached,
+    "notification": latency.notification,
+    "visible": latency.visible,
+    "gate": append.gate,
+    "reading": read.events,
+    "log-reading": read.log,
+    "tables": read.messages,
+    "sessions": read.sessions,
+    "size": append.size,
+    "security": security.security,
+    "growing": append.growing,
+    "projecting": projections.projecting,
+    "rebuilding": projections.rebuilding,
+    "searching": projections.searching,
+}
 """The comparisons, in the order in which they run."""

@@ -15,16 +15,16 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+from typer import Option
 
 from agent_manager.cli.main import run_program
-from agent_manager.cli.options import DataDir, Json, read_settings
-from agent_manager.cli.output import errors, print_json, print_table
-from agent_manager.cli.signals import run_stoppable
+from agent_manager.cli.options import DataDir, Json, read_settings, run_stoppable
+from agent_manager.cli.output import print_json, print_remark, print_table, progress_bars
 from eventstore.errors import EventStoreError, InputError, UnsuitableServer, translated
 from tools.benchmark import COMPARISONS, Comparison
 from tools.benchmark.measurement import FEWEST_RUNS, TRIAL, Benchmark, Figure, Scale
-from tools.benchmark.peers import PEERS
+from tools.benchmark.peers import PEERS, PeerMissing
 from tools.benchmark.plot import QUICK_WRITERS, WRITERS, Curve, checked_target, draw, measure_curves
 from tools.benchmark.workspace import Workspace, prepared_workspace
 
@@ -47,41 +47,20 @@ app = typer.Typer(
 def benchmark(
     only: Annotated[
         list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="NAME",
-            help=f"Run only this comparison; repeatable: {', '.join(comparison.name for comparison in COMPARISONS)}.",
-            show_default=False,
-        ),
+        Option(metavar="NAME", help=f"Run only this comparison; repeatable: {', '.join(COMPARISONS)}."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A trial: everything runs, briefly; its figures mean nothing.")
+        bool, Option("--quick", help="A trial: everything runs, briefly; its figures mean nothing.")
     ] = False,
-    runs: Annotated[
-        int | None,
-        typer.Option("--runs", min=1, help="Runs of each side, in turn: at least 5 (5).", show_default=False),
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option("--seconds", min=0.05, help="Duration of each throughput measurement (2).", show_default=False),
-    ] = None,
-    callers: Annotated[
-        str | None,
-        typer.Option(
-            "--callers", metavar="N,N,…", help="Numbers of concurrent callers (1,16,64,256).", show_default=False
-        ),
-    ] = None,
-    events: Annotated[
-        int | None,
-        typer.Option("--events", min=1000, metavar="N", help="Length of the long log (1000000).", show_default=False),
-    ] = None,
+    runs: Annotated[int | None, Option(min=1, help="Runs of each side, in turn: at least 5 (5).")] = None,
+    seconds: Annotated[float | None, Option(min=0.05, help="Duration of each throughput measurement (2).")] = None,
+    callers: Annotated[str | None, Option(metavar="N,N,…", help="Numbers of concurrent callers (1,16,64,256).")] = None,
+    events: Annotated[int | None, Option(min=1000, metavar="N", help="Length of the long log (1000000).")] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            "--plot",
+        Option(
             metavar="FILE",
             help="Also draw throughput by number of writers, for the store and its peers, as .svg or .png.",
-            show_default=False,
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -95,7 +74,10 @@ def benchmark(
 
     Install the peers by pip install '.[bench]'; those that are missing are skipped.
     """
-    chosen = _select(only or [])
+    for name in only or ():
+        if name not in COMPARISONS:
+            raise InputError(f"--only {name}: unknown comparison; choose among {', '.join(COMPARISONS)}")
+    chosen = {name: comparison for name, comparison in COMPARISONS.items() if not only or name in only}
     given: dict[str, Any] = {
         "runs": runs,
         "seconds": seconds,
@@ -112,9 +94,9 @@ def benchmark(
         _require_durability(facts["server"], quick=quick)
         bench, figures, found = run_stoppable(_measure(workspace, scale, chosen, plots=target is not None))
     for reason in bench.skipped:
-        errors.print(f"skipped {reason}", soft_wrap=True, markup=False)
+        print_remark(f"skipped {reason}")
     for reason in bench.failed:
-        errors.print(f"failed {reason}", style="bold red", soft_wrap=True, markup=False)
+        print_remark(f"failed {reason}", style="bold red")
     if target is not None:
         draw(found, target, _caption(facts))
     if as_json:
@@ -132,27 +114,28 @@ def main() -> None:
 
 
 async def _measure(
-    workspace: Workspace, scale: Scale, chosen: list[Comparison], *, plots: bool
+    workspace: Workspace, scale: Scale, chosen: dict[str, Comparison], *, plots: bool
 ) -> tuple[Benchmark, list[Figure], dict[str, Curve]]:
     """Run the comparisons with a progress bar; print each figure at once, so that an interrupted run has shown some."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     figures: list[Figure] = []
     found: dict[str, Curve] = {}
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with progress_bars(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         bar = progress.add_task("preparing", total=len(chosen) + plots)
         async with Benchmark(workspace, scale) as bench:
             bench.report = lambda step: progress.update(bar, description=step)
-            for comparison in chosen:
+            for name, comparison in chosen.items():
                 try:
                     with translated():
-                        measured = await comparison.run(bench)
+                        measured = await comparison(bench)
+                except PeerMissing as missing:
+                    bench.skip(f"{name}: {missing}")
                 except EventStoreError as error:  # earlier figures are kept
-                    bench.failed.append(f"{comparison.name}: {error}")
+                    bench.failed.append(f"{name}: {error}")
                 else:
                     figures += measured
                     for figure in measured:
                         line = f"{figure.comparison}: {figure.what}: {figure.ratio:.2f} ({_spread(figure)})"
-                        errors.print(line, soft_wrap=True, markup=False)
+                        print_remark(line)
                 progress.advance(bar)
             if plots:
                 found = await measure_curves(bench, QUICK_WRITERS if scale.quick else WRITERS)
@@ -208,14 +191,14 @@ def _require_durability(settings: dict[str, str], *, quick: bool) -> None:
         problem = f"the server runs with {', '.join(off)} off, so its appends are not durable"
         if not quick:
             raise UnsuitableServer(f"{problem} and the figures would mean nothing: turn it on, or use --quick")
-        errors.print(f"WARNING: {problem}", style="bold red", soft_wrap=True, markup=False)
+        print_remark(f"WARNING: {problem}", style="bold red")
 
 
 def _print_facts(workspace: Workspace, facts: dict[str, dict[str, str]]) -> None:
-    errors.print(f"Workspace, dropped at the end: {workspace}", soft_wrap=True, markup=False)
+    print_remark(f"Workspace, dropped at the end: {workspace}")
     for values in facts.values():
         line = ", ".join(f"{name} {value}" for name, value in values.items())
-        errors.print(line, soft_wrap=True, markup=False)
+        print_remark(line)
 
 
 def _print_figures(figures: list[Figure]) -> None:
@@ -245,14 +228,6 @@ def _caption(facts: dict[str, dict[str, str]]) -> str:
     server, client = facts["server"], facts["versions"]
     durability = ", ".join(f"{name} {server[name]}" for name in ("fsync", "synchronous_commit", "wal_sync_method"))
     return f"PostgreSQL {server['server_version']} ({durability})\nPython {client['python']}, {client['machine']}"
-
-
-def _select(only: list[str]) -> list[Comparison]:
-    names = [comparison.name for comparison in COMPARISONS]
-    for name in only:
-        if name not in names:
-            raise InputError(f"--only {name}: unknown comparison; choose among {', '.join(names)}")
-    return [comparison for comparison in COMPARISONS if not only or comparison.name in only]
 
 
 def _parse_callers(text: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from projections import Search, catch_up, named, rebuild
 from projections.rebuild import JOBS
 from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
 from tools.benchmark.messages import Message, conversations, fill
+from tools.benchmark.peers import INSTALL, PeerMissing
 from tools.benchmark.processes import READ_TABLES, process
 
 _PEER_FRACTION = 25
@@ -27,8 +28,7 @@ async def projecting(bench: Benchmark) -> list[Figure]:
     try:
         from tools.benchmark.peers import eventsourcing
     except ImportError as missing:
-        bench.skip(f"projecting: {missing}")
-        return []
+        raise PeerMissing(f"{missing}: {INSTALL}") from missing
     rows = bench.scale.rows
     theirs = conversations("projecting", max(rows // _PEER_FRACTION // 50, 1), 50)
     workspace = bench.workspace

@@ -15,7 +15,7 @@ from eventstore.database.queries import query
 from projections import ConversationCache, Message, Reader, catch_up
 from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
 from tools.benchmark.messages import conversation, conversations, fill
-from tools.benchmark.peers import PEERS, PeerMissing, opened_peer
+from tools.benchmark.peers import PEERS, opened_peer
 
 MESSAGES, PAGE = 500, 50
 _LARGE_SECTION, _DEFAULT_SECTION = 1000, 10
@@ -114,24 +114,20 @@ async def sessions(bench: Benchmark) -> list[Figure]:
     """Compare reading a conversation of 500 messages, from the table and from the cache, with ADK's get_session."""
     google_adk = next(peer for peer in PEERS if peer.name == "google-adk")
     with bench.workspace.migrated("sessions") as settings:
-        try:
-            async with opened_peer(bench, google_adk, 1) as peer, EventStore(settings) as store:
-                conversation_id = await _filled_conversation(store, "sessions")
-                reader = Reader(store)
-                cache = ConversationCache(reader)
+        async with opened_peer(bench, google_adk, 1) as peer, EventStore(settings) as store:
+            conversation_id = await _filled_conversation(store, "sessions")
+            reader = Reader(store)
+            cache = ConversationCache(reader)
 
-                async def from_table() -> int:
-                    return len(await reader.messages(conversation_id))
+            async def from_table() -> int:
+                return len(await reader.messages(conversation_id))
 
-                async def from_cache() -> int:
-                    return len((await cache.conversation(conversation_id)).messages)
+            async def from_cache() -> int:
+                return len((await cache.conversation(conversation_id)).messages)
 
-                acts = [from_table, from_cache, await _get_session(peer)]
-                sides = [bench.seconds_each(act, MESSAGES) for act in acts]
-                table, cached, other = await bench.in_turn("sessions", sides)
-        except PeerMissing as missing:
-            bench.skip(f"sessions: {missing}")
-            return []
+            acts = [from_table, from_cache, await _get_session(peer)]
+            sides = [bench.seconds_each(act, MESSAGES) for act in acts]
+            table, cached, other = await bench.in_turn("sessions", sides)
     theirs = f"{google_adk.name}'s get_session of {MESSAGES} events"
     ours = f"a conversation of {MESSAGES} messages"
     return [
@@ -158,22 +154,18 @@ async def log(bench: Benchmark) -> list[Figure]:
     rows = bench.scale.rows
     eventsourcing = next(peer for peer in PEERS if peer.name == "eventsourcing")
     with bench.workspace.migrated("log") as settings:
-        try:
-            async with opened_peer(bench, eventsourcing, 2) as peer, EventStore(settings) as store:
-                await fill(store, "log", rows)
-                for number in range(rows // _LARGE_SECTION):
-                    for some in conversations(f"log/{number}", 10, _LARGE_SECTION // 10):
-                        peer.insert([peer.prepare(message) for message in some])
-                sides = [
-                    _read_log(store, rows),
-                    _read_sections(peer, rows, _LARGE_SECTION, lambda _: None),
-                    _read_sections(peer, rows, _DEFAULT_SECTION, lambda _: None),
-                    _read_sections(peer, rows, _LARGE_SECTION, json.loads),
-                ]
-                ours, large, default, decoded = await bench.in_turn("reading the log", sides, slices=1)
-        except PeerMissing as missing:
-            bench.skip(f"log-reading: {missing}")
-            return []
+        async with opened_peer(bench, eventsourcing, 2) as peer, EventStore(settings) as store:
+            await fill(store, "log", rows)
+            for number in range(rows // _LARGE_SECTION):
+                for some in conversations(f"log/{number}", 10, _LARGE_SECTION // 10):
+                    peer.insert([peer.prepare(message) for message in some])
+            sides = [
+                _read_log(store, rows),
+                _read_sections(peer, rows, _LARGE_SECTION, lambda _: None),
+                _read_sections(peer, rows, _DEFAULT_SECTION, lambda _: None),
+                _read_sections(peer, rows, _LARGE_SECTION, json.loads),
+            ]
+            ours, large, default, decoded = await bench.in_turn("reading the log", sides, slices=1)
     what = f"read_log of {rows:,} events / eventsourcing's select_notifications in sections of"
     return [
         Figure("log-reading", f"{what} {_LARGE_SECTION:,}", "events/s", ours, large, Target(3)),

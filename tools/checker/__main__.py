@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import TaskProgressColumn, TextColumn
+from typer import Option
 
 from agent_manager.cli.main import run_program
-from agent_manager.cli.options import Json, read_settings
-from agent_manager.cli.output import errors, print_json, text
-from agent_manager.cli.signals import run_stoppable
+from agent_manager.cli.options import Json, read_settings, run_stoppable
+from agent_manager.cli.output import print_json, progress_bars, text
 from eventstore import Settings
 from tools.checker.check import Check
 from tools.checker.check import Progress as CheckProgress
@@ -28,31 +28,20 @@ app = typer.Typer(
 
 @app.command()
 def check(
-    seconds: Annotated[float, typer.Option("--seconds", help="Duration of the writes under faults.")] = 30,
-    writers: Annotated[int, typer.Option("--writers", help="Processes that append, each with 8 coroutines.")] = 3,
-    readers: Annotated[int, typer.Option("--readers", help="Processes that read.")] = 5,
+    seconds: Annotated[float, Option(help="Duration of the writes under faults.")] = 30,
+    writers: Annotated[int, Option(help="Processes that append, each with 8 coroutines.")] = 3,
+    readers: Annotated[int, Option(help="Processes that read.")] = 5,
     faults: Annotated[
-        str | None,
-        typer.Option(
-            "--faults",
-            help=f"Comma-separated: {', '.join(Fault)}; or none. Default: all that are possible.",
-            show_default=False,
-        ),
+        str | None, Option(help=f"Comma-separated: {', '.join(Fault)}; or none. Default: all that are possible.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the random choices.", show_default=False)] = None,
-    store: Annotated[str, typer.Option("--store", metavar="MODULE:CLASS", help="The store to check.")] = STORE,
-    reader: Annotated[str, typer.Option("--reader", metavar="MODULE:CLASS", help="The reader to check.")] = READER,
+    seed: Annotated[int | None, Option(help="Of the random choices.")] = None,
+    store: Annotated[str, Option(metavar="MODULE:CLASS", help="The store to check.")] = STORE,
+    reader: Annotated[str, Option(metavar="MODULE:CLASS", help="The reader to check.")] = READER,
     restart_command: Annotated[
-        str | None,
-        typer.Option(
-            "--restart-command", help="Kills the named server immediately and starts it again.", show_default=False
-        ),
+        str | None, Option(help="Kills the named server immediately and starts it again.")
     ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", help="Where to keep the journals; default: a temporary folder.", show_default=False),
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the schema and the journals.")] = False,
+    folder: Annotated[Path | None, Option(help="Where to keep the journals; default: a temporary folder.")] = None,
+    keep: Annotated[bool, Option("--keep", help="Keep the schema and the journals.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check that the log keeps its order and loses nothing: many writers and readers, under faults.
@@ -89,13 +78,7 @@ def check(
 
 def _run(server: Settings, settings: CheckSettings) -> Report:
     """Run the check with a progress bar."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[counts]}"),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with progress_bars(TaskProgressColumn(), TextColumn("{task.fields[counts]}")) as progress:
         bar = progress.add_task("starting", total=settings.seconds, counts="")
 
         def show(now: CheckProgress) -> None:

@@ -118,8 +118,18 @@ class Check:
                 findings.add(Kind.UNHANDLED, f"{name}: {error}", [Line(None, name, frame) for frame in frames])
         for journal in processes.hung:
             findings.add(Kind.HUNG, f"in {journal.name}", appends_in_flight(journal))
-        remarks = [remark for process in processes.processes for remark in process.remarks]
-        return self._report(server, folder, findings, injected, remarks)
+        check = self._check
+        return Report(
+            server=server.title,
+            version=server.version,
+            schema=self._run,
+            journals=str(folder) if check.keep or check.folder is not None else None,
+            check=check,
+            findings=findings,
+            faults=injected,
+            not_possible=tuple(self._not_possible),
+            remarks=tuple(remark for process in processes.processes for remark in process.remarks),
+        )
 
     async def _inject_faults(
         self, server: CheckedServer, proxy: Proxy, processes: ProcessGroup, faults: frozenset[Fault], folder: Path
@@ -216,36 +226,6 @@ class Check:
             self._not_possible.append(reason)
             return frozenset(Fault) - {Fault.KILL_SERVER} if requested is None else requested
         return frozenset(Fault) if requested is None else requested
-
-    def _report(
-        self,
-        server: CheckedServer,
-        folder: Path,
-        findings: Findings,
-        faults: Mapping[Fault, int],
-        remarks: list[str],
-    ) -> Report:
-        check = self._check
-        return Report(
-            server=server.title,
-            version=server.version,
-            schema=self._run,
-            is_kept=check.keep,
-            journals=str(folder) if check.keep or check.folder is not None else None,
-            store=check.store,
-            reader=check.reader,
-            seconds=check.seconds,
-            seed=check.seed,
-            appends=findings.appends,
-            events=findings.events,
-            conversations=findings.conversations,
-            reading=findings.reading,
-            faults=faults,
-            not_possible=tuple(self._not_possible),
-            remarks=tuple(remarks),
-            violations=findings.counts,
-            shortest=tuple(findings.shortest()),
-        )
 
     def _report_step(self, step: str, seconds: float | None = None, *counts: int) -> None:
         self._progress(Progress(step, self._check.seconds if seconds is None else seconds, *counts))

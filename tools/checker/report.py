@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from tools.checker.settings import Fault
+from tools.checker.settings import CheckSettings, Fault
 
 MOST_HISTORIES = 20
 """Violations of a kind whose history is kept; all are counted."""
@@ -162,56 +162,44 @@ class Report:
     Attributes:
         server: URL without a password.
         schema: schema that the check created.
-        is_kept: whether the schema still exists.
         journals: folder of the journals, if they were kept.
-        store, reader: what was checked, as ``module:Class``.
-        seconds: duration of writes and reads under faults.
-        conversations: conversations with at least one event.
+        check: the settings of the check.
+        findings: what the comparison found.
         faults: number of injected faults by kind.
         not_possible: what was not tried, and why.
         remarks: what processes wrote on standard error, such as warnings of a driver.
-        violations: number of violations by kind.
-        shortest: the violation of each kind with the shortest history, the shortest first.
     """
 
     server: str
     version: str
     schema: str
-    is_kept: bool
     journals: str | None
-    store: str
-    reader: str
-    seconds: float
-    seed: int
-    appends: AppendCounts
-    events: int
-    conversations: int
-    reading: ReadCounts
+    check: CheckSettings
+    findings: Findings
     faults: Mapping[Fault, int]
     not_possible: tuple[str, ...]
     remarks: tuple[str, ...]
-    violations: Mapping[Kind, int]
-    shortest: tuple[Violation, ...]
 
     @property
     def is_clean(self) -> bool:
         """Whether there is no violation."""
-        return not self.violations
+        return not self.findings.counts
 
     def lines(self) -> Iterator[str]:
         """Yield the report as text."""
-        appends, reading = self.appends, self.reading
+        check, findings = self.check, self.findings
+        appends, reading = findings.appends, findings.reading
         yield f"server        PostgreSQL {self.version}, {self.server}"
-        yield f"schema        {self.schema}, {'kept' if self.is_kept else 'dropped again'}"
+        yield f"schema        {self.schema}, {'kept' if check.keep else 'dropped again'}"
         if self.journals:
             yield f"journals      {self.journals}"
-        yield f"run           {self.seconds:g} seconds, seed {self.seed}; store {self.store}, reader {self.reader}"
+        yield f"run           {check.seconds:g} seconds, seed {check.seed}; store {check.store}, reader {check.reader}"
         yield (
             f"appends       {appends.acknowledged:,} acknowledged, {appends.unknown_and_found:,} unknown and found, "
             f"{appends.unknown_and_absent:,} unknown and absent, {appends.refused:,} refused, "
             f"{appends.aborted:,} rolled back"
         )
-        yield f"log           {self.events:,} events in {self.conversations:,} conversations"
+        yield f"log           {findings.events:,} events in {findings.conversations:,} conversations"
         yield (
             f"readers       {reading.readers:,} in {reading.incarnations:,} incarnations: "
             f"{reading.deliveries:,} deliveries, {reading.checkpoints:,} checkpoints"
@@ -222,20 +210,34 @@ class Report:
             yield f"not possible  {reason}"
         for remark in self.remarks:
             yield f"remark        {remark[:_MOST_REMARK_CHARACTERS]}"
-        yield f"violations    {sum(self.violations.values()):,}" if self.violations else "violations    none"
-        for kind, count in sorted(self.violations.items()):
+        yield f"violations    {findings.counts.total():,}" if findings.counts else "violations    none"
+        for kind, count in sorted(findings.counts.items()):
             yield f"              {count:,}: {kind}"
-        for violation in self.shortest:
+        for violation in findings.shortest():
             yield ""
             yield from violation.lines()
 
     def values(self) -> dict[str, object]:
         """Return the report as plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
-            "appends": vars(self.appends),
-            "reading": vars(self.reading),
+        check, findings = self.check, self.findings
+        return {
+            "server": self.server,
+            "version": self.version,
+            "schema": self.schema,
+            "is_kept": check.keep,
+            "journals": self.journals,
+            "store": check.store,
+            "reader": check.reader,
+            "seconds": check.seconds,
+            "seed": check.seed,
+            "appends": vars(findings.appends),
+            "events": findings.events,
+            "conversations": findings.conversations,
+            "reading": vars(findings.reading),
             "faults": {fault.value: count for fault, count in self.faults.items()},
-            "violations": {kind.name.lower(): count for kind, count in self.violations.items()},
+            "not_possible": self.not_possible,
+            "remarks": self.remarks,
+            "violations": {kind.name.lower(): count for kind, count in findings.counts.items()},
             "shortest": [
                 {
                     "kind": violation.kind.name.lower(),
@@ -243,6 +245,6 @@ class Report:
                     "what": violation.what,
                     "history": [vars(line) for line in violation.history],
                 }
-                for violation in self.shortest
+                for violation in findings.shortest()
             ],
         }

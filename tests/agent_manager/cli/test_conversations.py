@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, rows_of
 
 from eventstore import (
     ConversationCreated,
@@ -34,14 +34,6 @@ LISTS = {
     "all history": ("history",),
 }
 every_list = pytest.mark.parametrize("arguments", LISTS.values(), ids=list(LISTS))
-
-
-def rows_of(library: Eventstore, *arguments: str) -> list[dict[str, Any]]:
-    result = library(*arguments, "--json")
-    assert (result.code, result.err) == (0, "")
-    rows = json.loads(result.out)
-    assert isinstance(rows, list)
-    return rows
 
 
 def page_of(library: Eventstore, *arguments: str) -> tuple[list[dict[str, Any]], str | None]:
@@ -96,8 +88,13 @@ def test_conversations_are_filtered(library: Eventstore) -> None:
     def names(*options: str) -> set[str]:
         return {row["name"].split()[0] for row in rows_of(library, "conversations", *options)}
 
+    assert names() == {"Journey", "Other"}
     assert names("--active") == {"Journey"}
     assert names("--archived") == {"Other"}
+    assert names("--deleted") == {"Journey", "Other", "Hidden"}
+    assert len(names("--limit", "1")) == 1
+    assert names("--tenant", "another") == {"Theirs"}
+    assert names("--tenant", "nobody") == set()
     assert names("--user", ACTOR) == {"Journey"}
     assert names("--user", "nobody") == set()
     assert names("--since", "2100-01-01") == set()
@@ -111,9 +108,12 @@ def test_messages_tasks_and_events_are_filtered(library: Eventstore) -> None:
 
     assert number("messages", "--role", "assistant") == 2
     assert number("messages", "--user", ACTOR) == 4
+    assert number("messages", EVERYTHING, "--role", "assistant") == 2
+    assert number("messages", EVERYTHING, "-n", "3") == 3
+    assert number("messages", ID, "--tenant", "another") == 0
     assert number("messages", EVERYTHING, "--until", "2020-01-01T00:00:00Z") == 0
     assert [row["id"] for row in rows_of(library, "tasks", "--status", "completed")] == [str(TASK)]
-    assert number("tasks", "--status", "failed") == 0
+    assert number("tasks", "--status", "failed") == number("tasks", EVERYTHING, "--status", "pending") == 0
     assert number("history", "--type", "message.added", "--type", "task.created") == 5
     assert number("history", EVERYTHING, "--user", "nobody") == 0
     assert number("history", "--tenant", "another") == 1

@@ -1,14 +1,17 @@
-"""Every command has a help text, and the list of commands is complete."""
+"""Every command has a help text, the list of commands is complete, and a command imports only its own module."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer.main
 from support.commandline import Eventstore
+from support.environment import TREE, child_environment
 
 from agent_manager.cli.main import app
 
@@ -41,3 +44,13 @@ def test_the_help_lists_every_command(eventstore: Eventstore) -> None:
     listed = eventstore("--help").out
     for path in commands():
         assert re.search(rf"^  {path[0]} ", listed, re.MULTILINE), path
+
+
+@pytest.mark.parametrize("command", ["project", "status", "messages"])
+def test_a_command_imports_only_what_it_needs(command: str) -> None:
+    script = "import sys; from agent_manager.cli.main import app; app(['%s', '--help'], standalone_mode=False)"
+    ask = f"{script % command}; sys.exit(bool({{'fastapi', 'uvicorn', 'httpx'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], env=child_environment(), capture_output=True, cwd=TREE, check=False
+    )
+    assert done.returncode == 0, done.stderr

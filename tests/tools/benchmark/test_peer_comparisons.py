@@ -142,8 +142,8 @@ async def test_a_conversation_is_read_beside_a_peers_session(bench: Benchmark, m
     assert all(figure.ratio > 0 for figure in figures)
     assert await schemas(bench) == set()
     monkeypatch.setattr(read, "PEERS", [Given("google-adk", Absent)])
-    assert await read.sessions(bench) == []
-    assert bench.skipped == ["sessions: it needs a pen"]
+    with pytest.raises(PeerMissing, match="it needs a pen"):
+        await read.sessions(bench)
 
 
 async def test_the_plot_has_a_curve_for_the_store_for_the_limit_and_for_each_peer_that_works(

@@ -22,7 +22,7 @@ from support.processes import Commands
 from support.servers import DatabaseServer
 from support.waiting import until
 
-from tools.benchmark import COMPARISONS, Comparison, __main__
+from tools.benchmark import COMPARISONS, __main__
 from tools.benchmark.__main__ import main
 from tools.benchmark.measurement import Benchmark, Figure
 
@@ -69,7 +69,7 @@ def trial(server: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> I
     server.drop_database(name)
 
 
-@pytest.mark.parametrize("name", [c.name for c in COMPARISONS if c.name not in OF_PEERS])
+@pytest.mark.parametrize("name", [name for name in COMPARISONS if name not in OF_PEERS])
 def test_a_comparison_gives_ratios_of_what_it_measured(trial: Trial, name: str) -> None:
     assert trial.figures(name), trial.said["skipped"]
     for figure in trial.figures(name):
@@ -127,8 +127,7 @@ def test_a_comparison_that_fails_takes_no_other_with_it(program: Program, monkey
         await bench.store.append("no uuid", [])
         return []
 
-    reading = next(comparison for comparison in COMPARISONS if comparison.name == "reading")
-    monkeypatch.setattr(__main__, "COMPARISONS", (Comparison("broken", fail), reading))
+    monkeypatch.setattr(__main__, "COMPARISONS", {"broken": fail, "reading": COMPARISONS["reading"]})
     result = program("--quick")
     assert result.code == 1
     assert "failed broken: " in result.err

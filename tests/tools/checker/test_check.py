@@ -43,13 +43,13 @@ async def test_the_store_keeps_its_promises_under_all_faults(clean_environment: 
     text = "\n".join(report.lines())
     assert report.is_clean, text
     assert set(report.faults) == set(Fault), text
-    appends = report.appends
+    appends = report.findings.appends
     assert min(appends.acknowledged, appends.refused, appends.aborted) > 10, text
     assert appends.unknown_and_found > 0, text
     assert appends.unknown_and_absent > 0, text
-    assert report.events > appends.acknowledged
-    assert report.reading.incarnations > report.reading.readers == 5
-    assert report.reading.deliveries > 3 * report.events
+    assert report.findings.events > appends.acknowledged
+    assert report.findings.reading.incarnations > report.findings.reading.readers == 5
+    assert report.findings.reading.deliveries > 3 * report.findings.events
     assert report.not_possible == ()
     assert report.remarks == ()
     assert shown[-1].seconds == 8
@@ -67,14 +67,14 @@ async def test_a_reader_without_the_gate_is_found_out(settings: Settings, databa
             seconds=3, writers=2, readers=4, seed=1, reader="tools.checker.eventstore_adapter:NaiveReader"
         )
         report = await Check(settings, how).run()
-        found = {kind for kind, count in report.violations.items() if count}
+        found = {kind for kind, count in report.findings.counts.items() if count}
         assert found <= {Kind.MISSED, Kind.PASSED}
-    for violation in report.shortest:
+    for violation in report.findings.shortest():
         assert 3 <= len(violation.history) <= 6
         for begins in ("tries append", "sees position"):
             assert any(line.what.startswith(begins) for line in violation.history)
     lines = list(report.lines())
-    assert f"              {report.violations[Kind.MISSED]:,}: a reader never saw an event" in lines
+    assert f"              {report.findings.counts[Kind.MISSED]:,}: a reader never saw an event" in lines
     assert [line for line in lines if "  tries append " in line]
     assert any("kill-server" in reason for reason in report.not_possible)
     assert schemas(database_url) == []
@@ -85,14 +85,16 @@ async def test_a_store_that_forgets_is_found_out_and_its_journals_are_kept(
     settings: Settings, database_url: str, tmp_path: Path
 ) -> None:
     report = await checked(settings, tmp_path / "journals", store="support.adapters:Forgetful", keep=True)
-    assert report.violations[Kind.LOST] > 0
-    (lost,) = [violation for violation in report.shortest if violation.kind is Kind.LOST]
+    assert report.findings.counts[Kind.LOST] > 0
+    (lost,) = [violation for violation in report.findings.shortest() if violation.kind is Kind.LOST]
     tried, acknowledged, log = lost.history
     assert tried.what.startswith("tries append")
     assert " is acknowledged: event " in acknowledged.what
     assert (log.time, log.who, log.what[:16]) == (None, "log", "has no event " + log.what[13:16])
-    assert report.appends.refused == report.appends.aborted == 0  # it is not asked for what it cannot do
-    assert report.is_kept
+    assert (
+        report.findings.appends.refused == report.findings.appends.aborted == 0
+    )  # it is not asked for what it cannot do
+    assert report.check.keep
     assert report.journals == str(tmp_path / "journals")
     assert f"journals      {report.journals}" in report.lines()
     assert sorted((tmp_path / "journals").glob("writer-1.0001.journal"))
@@ -102,8 +104,8 @@ async def test_a_store_that_forgets_is_found_out_and_its_journals_are_kept(
 @pytest.mark.any_server
 async def test_errors_that_say_nothing_are_violations(settings: Settings) -> None:
     report = await checked(settings, store="support.adapters:Raising", reader="support.adapters:Bare", readers=3)
-    assert set(report.violations) == {Kind.ERROR}
-    shown = {line.what for violation in report.shortest for line in violation.history}
+    assert set(report.findings.counts) == {Kind.ERROR}
+    shown = {line.what for violation in report.findings.shortest() for line in violation.history}
     assert any("KeyError" in what or "ValueError: boo" in what or "ended by itself" in what for what in shown)
     assert report.remarks == tuple(f"reader-{name}: a remark" for name in ("1-file", "2-start", "3-file"))
     assert "remark        reader-1-file: a remark" in report.lines()
@@ -112,23 +114,23 @@ async def test_errors_that_say_nothing_are_violations(settings: Settings) -> Non
 @pytest.mark.any_server
 async def test_a_reader_that_never_comes_to_the_end_is_stuck(settings: Settings) -> None:
     report = await checked(settings, reader="support.adapters:Lazy", patience=3.0)
-    assert report.violations[Kind.STUCK] == 1
-    assert "reader-1-file stopped after position 0" in [violation.what for violation in report.shortest]
+    assert report.findings.counts[Kind.STUCK] == 1
+    assert "reader-1-file stopped after position 0" in [violation.what for violation in report.findings.shortest()]
 
 
 @pytest.mark.any_server
 async def test_an_append_that_does_not_return_is_a_violation(settings: Settings) -> None:
     report = await checked(settings, store="support.adapters:Hanging", patience=2.0)
-    assert report.violations[Kind.HUNG] == 1
-    (hung,) = [violation for violation in report.shortest if violation.kind is Kind.HUNG]
+    assert report.findings.counts[Kind.HUNG] == 1
+    (hung,) = [violation for violation in report.findings.shortest() if violation.kind is Kind.HUNG]
     assert [line.what.split(",")[0] for line in hung.history] == ["tries append 5"]
 
 
 @pytest.mark.any_server
 async def test_an_error_that_nobody_handles_is_a_violation(settings: Settings) -> None:
     report = await checked(settings, reader="support.adapters:Careless")
-    assert report.violations == {Kind.UNHANDLED: 1}
-    (violation,) = report.shortest
+    assert report.findings.counts == {Kind.UNHANDLED: 1}
+    (violation,) = report.findings.shortest()
     assert violation.what == "reader-1-file: ZeroDivisionError: integer division or modulo by zero"
     assert "adapters.py" in violation.history[0].what
 
@@ -136,8 +138,8 @@ async def test_an_error_that_nobody_handles_is_a_violation(settings: Settings) -
 @pytest.mark.any_server
 async def test_a_process_that_ends_by_itself_is_a_violation(settings: Settings) -> None:
     report = await checked(settings, reader="support.adapters:Broken", patience=10.0)
-    assert report.violations[Kind.CRASH] >= 1
-    (crash,) = [violation for violation in report.shortest if violation.kind is Kind.CRASH]
+    assert report.findings.counts[Kind.CRASH] >= 1
+    (crash,) = [violation for violation in report.findings.shortest() if violation.kind is Kind.CRASH]
     assert "RuntimeError: cannot be opened" in crash.what
 
 
@@ -163,7 +165,7 @@ async def test_a_named_server_is_checked_under_all_faults_where_a_command_kills_
     text = "\n".join(report.lines())
     assert report.is_clean, text
     assert set(report.faults) == set(Fault), text
-    assert report.appends.acknowledged > 0, text
+    assert report.findings.appends.acknowledged > 0, text
 
 
 @pytest.mark.any_server

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, rows_of
 
 from eventstore import EventStore, MessageAdded, Settings, conversation_uuid
 from projections import PROJECTIONS, catch_up
@@ -38,14 +37,6 @@ def columns_of(url: str, table: str) -> set[str]:
 
 APPLIED = {"member_order", "added_history"}
 """Columns that are not shown: they are applied to what the others hold."""
-
-
-def rows_of(library: Eventstore, *arguments: str) -> list[dict[str, Any]]:
-    result = library(*arguments, "--json")
-    assert (result.code, result.err) == (0, "")
-    rows = json.loads(result.out)
-    assert isinstance(rows, list)
-    return rows
 
 
 @pytest.mark.parametrize(
@@ -171,25 +162,6 @@ def test_strange_text_is_shown_literally(library: Eventstore, command: str) -> N
 @pytest.mark.parametrize("command", ["messages", "tasks", "history"])
 def test_a_conversation_is_found_by_each_of_its_ids(library: Eventstore, command: str, given: str) -> None:
     assert rows_of(library, command, given) == rows_of(library, command, EVERYTHING)
-
-
-def test_conversations_can_be_filtered(library: Eventstore) -> None:
-    def names(*options: str) -> set[str]:
-        return {row["name"].split()[0] for row in rows_of(library, "conversations", *options)}
-
-    assert names() == {"Journey", "Other"}
-    assert names("--archived") == {"Other"}
-    assert names("--deleted") == {"Journey", "Other", "Hidden"}
-    assert len(names("--limit", "1")) == 1
-    assert names("--tenant", "another") == {"Theirs"}
-    assert names("--tenant", "nobody") == set()
-
-
-def test_messages_and_tasks_can_be_filtered(library: Eventstore) -> None:
-    assert [row["role"] for row in rows_of(library, "messages", EVERYTHING, "--role", "assistant")] == ["assistant"] * 2
-    assert len(rows_of(library, "messages", EVERYTHING, "-n", "3")) == 3
-    assert rows_of(library, "messages", ID, "--tenant", "another") == []
-    assert rows_of(library, "tasks", EVERYTHING, "--status", "pending") == []
 
 
 def test_tail_shows_the_latest_events_in_order(library: Eventstore) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import date
 from enum import StrEnum
+from itertools import groupby
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer import Option
 
-from agent_manager.cli.conversations import mention_lag
 from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
-from agent_manager.cli.output import bars, duration, print_json, print_table
+from agent_manager.cli.output import bars, duration, print_json, print_lag, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
 from projections import Statistics
-from projections.statistics import UNDATED, ResponseTimes, Size, StatisticsFilter, TaskTimes
+from projections.statistics import UNDATED, ResponseTimes, Size, StatisticsFilter
 
 _NOTHING = "nothing to count: eventstore seed or eventstore import FILE.jsonl adds something"
 _LATEST_DAYS = 14
@@ -32,21 +33,22 @@ class By(StrEnum):
     STATUS = "status"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command()(stats)
+_COLUMNS = {
+    By.DAY: ("day", ">conversations", ">active", ">messages", ">tasks", ">characters", ">median response"),
+    By.ROLE: ("role", ">conversations", ">messages", ">characters", ">bytes", ">parts"),
+    By.ACTOR: ("actor", ">conversations", ">active", ">messages", ">tasks", ">events", ">median response"),
+    By.STATUS: ("of", "status", ">number", ">median until it", ">95 % until it", ">stays", ">median in it"),
+}
+_CHARTED = {By.DAY: "messages", By.ROLE: "messages", By.ACTOR: "events", By.STATUS: "number"}
+"""The columns that a bar chart at the end of each row shows."""
 
 
 def stats(
-    by: Annotated[By | None, typer.Option("--by", help="Only the numbers by this.", show_default=False)] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="DAY", help="From this day on: YYYY-MM-DD.", show_default=False)
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="DAY", help="Up to and including this day.", show_default=False)
-    ] = None,
-    actor: Annotated[str | None, typer.Option("--actor", help="Only of this actor.", show_default=False)] = None,
-    zone: Annotated[str, typer.Option("--zone", help="The time zone of the days, such as America/Sao_Paulo.")] = "UTC",
+    by: Annotated[By | None, Option(help="Only the numbers by this.")] = None,
+    since: Annotated[str | None, Option(metavar="DAY", help="From this day on: YYYY-MM-DD.")] = None,
+    until: Annotated[str | None, Option(metavar="DAY", help="Up to and including this day.")] = None,
+    actor: Annotated[str | None, Option(help="Only of this actor.")] = None,
+    zone: Annotated[str, Option(help="The time zone of the days, such as America/Sao_Paulo.")] = "UTC",
     limit: Limit = None,
     as_json: Json = False,
     data_dir: DataDir = None,
@@ -78,7 +80,7 @@ def stats(
                 print_json(rows)
             else:
                 _print(by, rows)
-        await mention_lag(store)
+        await print_lag(store)
 
     run(work, read_settings(data_dir, tenant))
 
@@ -138,49 +140,36 @@ async def _read(by: By, statistics: Statistics, which: StatisticsFilter) -> _Row
 
 
 def _print(by: By, rows: _Rows) -> None:
-    columns: tuple[str, ...]
-    match by:
-        case By.DAY:
-            columns = ("day", ">conversations", ">active", ">messages", ">tasks", ">characters", ">median response")
-            names = ("day", "conversations", "active_conversations", "messages", "tasks", "characters")
-            cells = [
-                (row["day"] or UNDATED, *(row[name] for name in names[1:]), _median(row["response_times"]))
-                for row in rows
-            ]
-            heading, lengths = "messages", bars([row["messages"] for row in rows])
-        case By.ROLE:
-            columns = ("role", ">conversations", ">messages", ">characters", ">bytes", ">parts")
-            names = ("role", "conversations", "messages", "characters", "bytes", "parts")
-            cells = [tuple(row[name] for name in names) for row in rows]
-            heading, lengths = "messages", bars([row["messages"] for row in rows])
-        case By.ACTOR:
-            columns = ("actor", ">conversations", ">active", ">messages", ">tasks", ">events", ">median response")
-            names = ("actor", "conversations", "active_conversations", "messages", "tasks", "events")
-            cells = [(*(row[name] for name in names), _median(row["response_times"])) for row in rows]
-            heading, lengths = "events", bars([row["events"] for row in rows])
-        case By.STATUS:
-            columns = ("of", "status", ">number", ">median until it", ">95 % until it", ">stays", ">median in it")
-            cells = [(row["kind"], row["status"], row["number"], *_task_times(row["times"])) for row in rows]
-            # The bars of conversations and of tasks have a scale each: they are not parts of one total.
-            heading, lengths = (
-                "number",
-                [
-                    bar
-                    for kind in ("conversation", "task")
-                    for bar in bars([row["number"] for row in rows if row["kind"] == kind])
-                ],
-            )
-    print_table((*columns, heading), [(*row, bar) for row, bar in zip(cells, lengths, strict=True)], nothing=_NOTHING)
+    charted = _CHARTED[by]
+    # The bars of conversations and of tasks have a scale each: they are not parts of one total.
+    scales = [list(group) for _, group in groupby(rows, key=lambda row: row.get("kind"))]
+    lengths = [bar for group in scales for bar in bars([row[charted] for row in group])]
+    cells = [
+        (*(_cell(row, column.lstrip(">")) for column in _COLUMNS[by]), bar)
+        for row, bar in zip(rows, lengths, strict=True)
+    ]
+    print_table((*_COLUMNS[by], charted), cells, nothing=_NOTHING)
 
 
-def _median(times: ResponseTimes | None) -> str:
-    return duration(times.median if times else None)
-
-
-def _task_times(times: TaskTimes | None) -> tuple[str, str, str, str]:
-    if times is None:
-        return "", "", "", ""
-    return duration(times.median), duration(times.p95), str(times.stays), duration(times.median_stay)
+def _cell(row: dict[str, Any], column: str) -> Any:
+    times = row.get("times") or row.get("response_times")
+    match column:
+        case "day":
+            return row["day"] or UNDATED
+        case "active":
+            return row["active_conversations"]
+        case "of":
+            return row["kind"]
+        case "median response" | "median until it":
+            return times and duration(times.median)
+        case "95 % until it":
+            return times and duration(times.p95)
+        case "stays":
+            return times and times.stays
+        case "median in it":
+            return times and duration(times.median_stay)
+        case _:
+            return row[column]
 
 
 def _print_response_times(times: ResponseTimes) -> None:

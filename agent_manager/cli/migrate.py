@@ -1,27 +1,19 @@
-"""The commands migrate and seed."""
+"""The commands migrate up, roles, down and status."""
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from agent_manager.cli.imports import import_chat_logs
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import print_rows, print_warnings
-from eventstore import EventStore
+from agent_manager.cli.options import DataDir, Json, read_settings
+from agent_manager.cli.output import RowFormat, print_rows, print_warnings
 from eventstore.database.server import Server
 
 migrate = typer.Typer(
     help="Apply, revert or list the migrations of the schema.", no_args_is_help=True, rich_markup_mode=None
 )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.add_typer(migrate, name="migrate")
-    app.command()(seed)
 
 
 @migrate.command("up")
@@ -59,10 +51,9 @@ def migrate_roles(data_dir: DataDir = None) -> None:
 @migrate.command("down")
 def migrate_down(
     data_dir: DataDir = None,
-    every: Annotated[bool, typer.Option("--all", help="Revert all migrations, not only the latest.")] = False,
+    every: Annotated[bool, Option("--all", help="Revert all migrations, not only the latest.")] = False,
     destroy_events: Annotated[
-        bool,
-        typer.Option("--destroy-events", help="Even if that drops a log with events, or the tenants, users and keys."),
+        bool, Option("--destroy-events", help="Even if that drops a log with events, or the tenants, users and keys.")
     ] = False,
 ) -> None:
     """Revert the latest migration. Stop workers and applications first.
@@ -92,22 +83,8 @@ def migrate_status(data_dir: DataDir = None, as_json: Json = False) -> None:
         migrations, findings = migrator.status(), migrator.findings()
     print_rows(
         migrations,
-        ("version", "name", "applied"),
-        lambda migration: (migration.version, migration.name, migration.applied),
+        RowFormat(("version", "name", "applied"), lambda row: (row.version, row.name, row.applied)),
         nothing="no migrations",
         as_json=as_json,
     )
     print_warnings(findings)
-
-
-def seed(data_dir: DataDir = None, tenant: Tenant = None) -> None:
-    """Import a small sample: two conversations, one with tool calls, one in Portuguese.
-
-    Repeating the command adds nothing.
-    """
-
-    async def work(store: EventStore) -> None:
-        with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
-            await import_chat_logs(store, [str(sample)], tenant=tenant, strict=True)
-
-    run(work, read_settings(data_dir, tenant))

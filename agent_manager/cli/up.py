@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from agent_manager.agents.agent_spec import agent_from_spec
-from agent_manager.cli.options import AllowSuperuser, DataDir, PgPort, read_settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
 from agent_manager.cli.project import print_line, run_workers
 from agent_manager.factory import AsyncManager
 from agent_manager.server.context import OWN_FOLD_BYTES
@@ -37,44 +37,38 @@ from eventstore.urls import show_name, show_url
 from projections import Projection
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command()(up)
-
-
 def up(
     data_dir: DataDir = None,
-    pg_port: PgPort = None,
+    pg_port: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=65535,
+            help="Let the embedded server also listen on this port of 127.0.0.1, with a password. Off by default.",
+        ),
+    ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="The address to serve HTTP on; 0.0.0.0 is every address of this machine.")
+        str, Option(help="The address to serve HTTP on; 0.0.0.0 is every address of this machine.")
     ] = DEFAULT_HOST,
     port: Annotated[
         int | None,
-        typer.Option(
-            "--port",
+        Option(
             min=0,
             max=65535,
             help=f"The port; 0 is any free one. By default {DEFAULT_PORT}, or any free one if that is in use.",
-            show_default=False,
         ),
     ] = None,
-    no_http: Annotated[bool, typer.Option("--no-http", help="Do not serve HTTP.")] = False,
+    no_http: Annotated[bool, Option("--no-http", help="Do not serve HTTP.")] = False,
     require_tokens: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--require-tokens",
             help="Require a token from every client, also on this machine; use it behind a proxy. "
             "On addresses other than the loopback interface, tokens are always required.",
         ),
     ] = False,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option("--tls-cert", help="Serve HTTPS with the certificate in this PEM file.", show_default=False),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option("--tls-key", help="Its private key, if that is in another PEM file.", show_default=False),
-    ] = None,
+    tls_cert: Annotated[Path | None, Option(help="Serve HTTPS with the certificate in this PEM file.")] = None,
+    tls_key: Annotated[Path | None, Option(help="Its private key, if that is in another PEM file.")] = None,
     allow_superuser: AllowSuperuser = False,
 ) -> None:
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.

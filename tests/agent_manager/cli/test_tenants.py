@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.commandline import STRANGE, Eventstore
+from support.commandline import STRANGE, Eventstore, rows_of
 from support.gate import is_refused
 
 from agent_manager.auth import Authenticator, Identity
@@ -35,7 +35,7 @@ def test_tenants_are_added_suspended_and_resumed(empty: Eventstore) -> None:
     assert header.split() == ["id", "name", "created", "suspended"]
     assert re.fullmatch(r"acme +ACME Ltd +[-0-9]+ [:0-9]+ +[-0-9]+ [:0-9]+", row)
     assert empty("tenants", "resume", "acme").out == "tenant acme resumed\n"
-    [listed] = json.loads(empty("tenants", "list", "--json").out)
+    [listed] = rows_of(empty, "tenants", "list")
     assert (listed["id"], listed["name"], listed["suspended_at"]) == ("acme", "ACME Ltd", None)
 
 
@@ -48,7 +48,7 @@ def test_logins_are_bound_listed_and_unbound(acme: Eventstore, superuser_url: st
         assert [line.split() for line in acme("tenants", "logins").lines] == [["login", "tenant"], [login, "acme"]]
         assert acme("tenants", "unbind", login).out == f"login {login} is bound to no tenant\n"
         connection.execute(f"DROP ROLE {login}".encode())
-    assert json.loads(acme("tenants", "logins", "--json").out) == []
+    assert rows_of(acme, "tenants", "logins") == []
     assert "eventstore tenants logins lists" in acme("tenants", "unbind", login).err
 
 
@@ -58,7 +58,7 @@ def test_users_are_added_disabled_and_enabled(acme: Eventstore) -> None:
     lines = acme("users", "list", "--tenant", "acme").lines
     assert [line.split()[:2] for line in lines] == [["id", "kind"], ["ana", "user"], ["bot", "agent"]]
     assert acme("users", "enable", "ana", "--tenant", "acme").out == "user ana enabled\n"
-    rows = json.loads(acme("users", "list", "--tenant", "acme", "--json").out)
+    rows = rows_of(acme, "users", "list", "--tenant", "acme")
     assert [(row["id"], row["disabled_at"]) for row in rows] == [("ana", None), ("bot", None)]
 
 
@@ -92,7 +92,7 @@ def test_a_key_is_revoked(acme: Eventstore, settings: Settings) -> None:
     revoked = acme("keys", "revoke", made["key"]["id"], "--tenant", "acme")
     assert revoked.out == f"key {made['key']['id']} revoked\n"
     assert identified(settings, made["token"]) is None
-    [row] = json.loads(acme("keys", "list", "--tenant", "acme", "--json").out)
+    [row] = rows_of(acme, "keys", "list", "--tenant", "acme")
     assert (row["state"], row["last_used_at"]) == ("revoked", None)
 
 
@@ -108,7 +108,7 @@ def test_a_key_that_is_given_instead_of_its_id_is_not_printed(acme: Eventstore, 
 @pytest.mark.parametrize(("said", "days"), [("90m", 0.0625), ("12h", 0.5), ("90d", 90), ("4w", 28), (None, 90)])
 def test_a_key_expires_after_the_given_time(acme: Eventstore, said: str | None, days: float) -> None:
     acme("keys", "add", "laptop", "--tenant", "acme", *(["--expires", said] if said else []))
-    [row] = json.loads(acme("keys", "list", "--tenant", "acme", "--json").out)
+    [row] = rows_of(acme, "keys", "list", "--tenant", "acme")
     began, ends = (_seconds(row[name]) for name in ("created_at", "expires_at"))
     assert ends - began == days * 86400
 

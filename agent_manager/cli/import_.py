@@ -1,0 +1,155 @@
+"""The command import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import DownloadColumn, TimeRemainingColumn
+from typer import Argument, Option
+
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run, run_stoppable
+from agent_manager.cli.output import errors, print_json, progress_bars, text
+from agent_manager.importers import ImportProgress, ImportReport, import_backup, import_files, migrate
+from agent_manager.importers.a2a_demo import EndpointSource
+from agent_manager.importers.backup import BackupSource, open_backup, write_private
+from agent_manager.importers.backup_loader import LoadProgress
+from agent_manager.importers.chat_log import time_zone
+from agent_manager.importers.google_adk import AdkSource
+from agent_manager.importers.latency_baseline import has_baseline, measure, write_baseline
+from agent_manager.importers.migration import BACKUPS, MigrationReport, Report
+from eventstore import EventStore
+from projections import catch_up
+
+Backups = Annotated[Path, Option("--backups", metavar="FOLDER", help="The folder for backups of sources.")]
+ReportFile = Annotated[Path | None, Option("--report", metavar="FILE", help="Write the report to it as JSON.")]
+
+
+def import_(
+    paths: Annotated[list[str] | None, Argument(metavar="FILE", help="JSON Lines; - is standard input.")] = None,
+    strict: Annotated[bool, Option("--strict", help="Stop at the first malformed line.")] = False,
+    from_url: Annotated[
+        str | None, Option(metavar="URL", help="An application with the endpoints of the A2A demo.")
+    ] = None,
+    from_adk: Annotated[str | None, Option(metavar="URL", help="A database of google-adk sessions.")] = None,
+    from_backup: Annotated[Path | None, Option(metavar="FILE", help="A backup that an import wrote.")] = None,
+    backups: Backups = BACKUPS,
+    as_json: Json = False,
+    report: ReportFile = None,
+    zone: Annotated[
+        str | None,
+        Option(
+            "--time-zone",
+            metavar="ZONE",
+            help="The zone of times without an offset, such as America/Sao_Paulo; UTC by default.",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+) -> None:
+    """Import chat logs, or migrate from an in-memory application or from google-adk.
+
+    Chat logs are JSON Lines: one conversation per line, messages in the OpenAI chat format.
+
+    \b
+      {"id": "a-1", "title": "Trains", "messages": [{"role": "user", "content": "hello"}, …]}
+
+    Each message becomes an event, each tool call a task that its result completes. A member created_at, timestamp or
+    time of a message is kept as the time when it happened. Importing a file again adds only what is new. A malformed
+    line is reported with file, line and reason, the others are imported, and the exit code is 1.
+
+    --from-url migrates what an application like the A2A demo holds in memory, --from-adk what google-adk stores in
+    SQLite or PostgreSQL. A backup is written to the --backups folder, what is new is stored, and every conversation,
+    message and task is compared with the backup. If something differs, it is reported, and the exit code is 1. If the
+    store holds another conversation under an id of the source, nothing is written at all.
+
+    Older tables of google-adk (1.x, events in columns) hold local times without a zone. They require --time-zone: the
+    zone of the machine that the agents ran on.
+    """
+    settings = read_settings(data_dir, tenant)
+    if sum((bool(paths), from_url is not None, from_adk is not None, from_backup is not None)) != 1:
+        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
+    if paths and (as_json or report is not None):
+        raise typer.BadParameter("--json and --report are for --from-url, --from-adk and --from-backup")
+    if from_backup is not None and zone is not None:
+        raise typer.BadParameter("--time-zone: a backup keeps the zone that it was taken with")
+    known_zone = UTC if zone is None else time_zone(zone)
+
+    async def import_logs(store: EventStore) -> None:
+        if (await import_chat_logs(store, paths or (), tenant=tenant, strict=strict, zone=known_zone)).problems:
+            raise typer.Exit(1)
+
+    async def import_source() -> MigrationReport:
+        with errors.status("…") as status:
+
+            def on_step(step: str) -> None:
+                status.update(f"{step} …")
+
+            def on_progress(now: LoadProgress) -> None:
+                status.update(f"importing: {now.conversations:,} of {now.total:,} conversations")
+
+            async with EventStore(settings) as store:
+                if from_backup is not None:
+                    backup = open_backup(from_backup)
+                    if tenant is None or backup.tenant == settings.tenant:
+                        return await import_backup(backup, store, on_step=on_step, on_progress=on_progress)
+                    return await migrate(
+                        BackupSource(backup), store, backups=backups, time_zone=backup.time_zone,
+                        on_step=on_step, on_progress=on_progress,
+                    )  # fmt: skip
+                source: AbstractAsyncContextManager[EndpointSource | AdkSource]
+                source = EndpointSource(from_url) if from_url is not None else AdkSource(str(from_adk), zone)
+                async with source as opened:
+                    result = await migrate(
+                        opened, store, backups=backups, time_zone=zone, on_step=on_step, on_progress=on_progress
+                    )
+                if from_url is not None and not has_baseline(backups, store.tenant, from_url):
+                    on_step("measuring the latency, for a rollback")
+                    write_baseline(await measure(from_url, store.tenant), backups)
+                return result
+
+    if paths:
+        run(import_logs, settings)
+    else:
+        print_report(run_stoppable(import_source()), as_json, report)
+
+
+async def import_chat_logs(
+    store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool, zone: tzinfo = UTC
+) -> ImportReport:
+    """Import files with a progress bar, print the result, and bring the read tables up to date."""
+    with progress_bars(DownloadColumn(), TimeRemainingColumn()) as progress:
+        bar = progress.add_task("importing", total=None)
+
+        def show(now: ImportProgress) -> None:
+            progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
+
+        report = await import_files(store, paths, tenant=tenant, strict=strict, zone=zone, progress=show)
+    for problem in report.problems:
+        typer.echo(str(problem), err=True)
+    typer.echo(
+        f"{report.conversations:,} conversations, {report.messages:,} messages, {report.tasks:,} tasks: "
+        f"{report.new_events:,} new events, {report.known_events:,} known already"
+        + (f"; {len(report.problems):,} malformed line(s) left out" if report.problems else "")
+    )
+    with errors.status("updating the read tables …"):
+        await catch_up(store)
+    return report
+
+
+def print_report(report: Report, as_json: bool, file: Path | None) -> None:
+    """Print a report, and exit with code 1 if there is something to act on."""
+    if file is not None:
+        write_private(file, json.dumps(report.values(), indent=2) + "\n")  # differences quote what was said
+    if as_json:
+        print_json(report.values())
+    else:
+        for line in report.lines():
+            typer.echo(text(line))
+    if not report.is_clean:
+        raise typer.Exit(1)

@@ -1,0 +1,71 @@
+"""The command pending."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from agent_manager.agents import agent_from_settings
+from agent_manager.cli.options import DataDir, Json, read_settings, run
+from agent_manager.cli.output import RowFormat, print_rows
+from agent_manager.factory import AsyncManager
+from eventstore import EventStore
+from eventstore.errors import SettingsError
+
+
+def pending(
+    answer: Annotated[bool, Option("--answer", help="Let the agent that EVENTSTORE_ANSWER names answer them.")] = False,
+    abandon: Annotated[bool, Option("--abandon", help="Abandon them, without an answer.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List the messages that await an answer; let an agent answer them, or abandon them.
+
+    After a restart these are the messages whose processing was interrupted. Messages that another process is answering
+    are left to it; it takes some seconds to notice that a process has ended.
+    """
+    if answer and abandon:
+        raise typer.BadParameter("choose one of --answer and --abandon")
+    settings = read_settings(data_dir)
+    agent = agent_from_settings(settings)
+    if answer and agent is None:
+        raise SettingsError(
+            "EVENTSTORE_ANSWER: names no agent: give an agent's URL, package.module:function, or echo for a test"
+        )
+
+    async def work(store: EventStore) -> None:
+        async with AsyncManager(store, answer=agent, runs_worker=False) as manager:
+            if answer:
+                await _answer_pending(manager)
+                return
+            rows = await manager.pending()
+            if abandon:
+                for row in rows:
+                    await manager.abandon(row)
+                typer.echo(f"{len(rows)} abandoned")
+            else:
+                print_rows(
+                    rows,
+                    RowFormat(
+                        ("since", "conversation", "message", "status", ">position"),
+                        lambda row: (row.since, row.conversation_id, row.message_id, row.status, row.position),
+                    ),
+                    nothing="nothing is pending",
+                    as_json=as_json,
+                )
+
+    run(work, settings)
+
+
+async def _answer_pending(manager: AsyncManager) -> None:
+    answered = await manager.answer_pending()
+    failed = [(row, error) for row, error in answered if error is not None]
+    for row, error in failed:
+        typer.echo(f"message {row.message_id} of {row.conversation_id}: {error}", err=True)
+    typer.echo(f"{len(answered) - len(failed)} answered, {len(failed)} failed")
+    if left := await manager.pending():
+        typer.echo(f"{len(left)} more are being answered by another process, or have just arrived", err=True)
+    if failed:
+        raise typer.Exit(1)

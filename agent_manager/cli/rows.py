@@ -1,0 +1,106 @@
+"""Conversations, messages, tasks and events as rows of a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from agent_manager.cli.output import RowFormat, row_value
+from eventstore import Event, vocabulary
+from projections import Conversation, Message, Task
+
+_LONGEST_CHANGE = 200
+
+
+def _content(message: Message) -> str:
+    if message.content:
+        return message.content
+    if calls := (message.extra or {}).get("tool_calls"):
+        return f"tool calls: {json.dumps(calls, ensure_ascii=False)}"
+    return str(message.parts or message.extra or "")
+
+
+def _message_value(message: Message) -> dict[str, Any]:
+    return row_value(message) | {"sent": message.sent}
+
+
+def _event_value(event: Event) -> dict[str, Any]:
+    members = row_value(event)
+    members["metadata"] = members.pop("raw_metadata")
+    return members | {"occurred_at": event.occurred_at, "what_changed": what_changed(event)}
+
+
+def what_changed(event: Event) -> str:
+    """Return the change that an event made, in a line."""
+    line = " ".join(_describe(event).split())
+    return line if len(line) <= _LONGEST_CHANGE else line[: _LONGEST_CHANGE - 1] + "…"
+
+
+def _describe(event: Event) -> str:
+    match event.data:
+        case vocabulary.ConversationCreated(name=name):
+            return f"created as {name!r}" if name else "created"
+        case vocabulary.ConversationRenamed(name=name):
+            return f"renamed to {name!r}"
+        case vocabulary.ConversationArchived():
+            return "archived"
+        case vocabulary.ConversationReactivated():
+            return "reactivated"
+        case vocabulary.ConversationDeleted():
+            return "hidden"
+        case vocabulary.ConversationForked(source_conversation_id=source, source_version=version):
+            return f"continues {source} from version {version}"
+        case vocabulary.ConversationShared(user=user, access=access):
+            return f"shared with {user!r} to {access}"
+        case vocabulary.ConversationUnshared(user=user):
+            return f"no longer shared with {user!r}"
+        case vocabulary.MessageAdded() as message:
+            return f"{message.role}: {_text(message)}"
+        case vocabulary.TaskCreated(description=description, status=status, task_id=task):
+            return f"task {task} {status}: {description}"
+        case vocabulary.TaskStatusChanged(status=status, task_id=task):
+            return f"task {task} is {status}"
+        case vocabulary.TaskDescribed(description=description, task_id=task):
+            return f"task {task}: {description}" if description is not None else f"task {task} has further members"
+        case vocabulary.TaskArtifactAdded(artifact_id=artifact, task_id=task):
+            return f"task {task} has artifact {artifact!r}"
+        case vocabulary.TaskArtifactExtended(artifact_id=artifact, task_id=task):
+            return f"task {task} extends artifact {artifact!r}"
+        case _:
+            return json.dumps(event.content, ensure_ascii=False)
+
+
+def _text(message: vocabulary.MessageAdded) -> str:
+    if message.content is not None:
+        return message.content
+    rest = {"parts": message.parts} if message.parts is not None else message.extra or {}
+    return json.dumps(rest, ensure_ascii=False)
+
+
+CONVERSATIONS: RowFormat[Conversation] = RowFormat(
+    ("id", "name", ">messages", "active", "updated", "given id"),
+    lambda c: (c.id, c.name, c.message_count, c.is_active, c.updated_at, c.given_id),
+)
+MESSAGES: RowFormat[Message] = RowFormat(
+    ("created", "role", "content"), lambda m: (m.created_at, m.role, _content(m)), _message_value
+)
+ALL_MESSAGES: RowFormat[Message] = RowFormat(
+    ("created", "conversation", "role", "content"),
+    lambda m: (m.created_at, m.conversation_id, m.role, _content(m)),
+    _message_value,
+)
+TASKS: RowFormat[Task] = RowFormat(
+    ("id", "status", "description", ">artifacts", "updated"),
+    lambda t: (t.id, t.status, t.description, len(t.artifacts), t.updated_at),
+)
+ALL_TASKS: RowFormat[Task] = RowFormat((*TASKS.columns, "conversation"), lambda t: (*TASKS.cells(t), t.conversation_id))
+EVENTS: RowFormat[Event] = RowFormat(
+    (">position", ">version", "time", "actor", "type", "what changed"),
+    lambda e: (e.position, e.version, e.timestamp, e.actor, e.event_type, what_changed(e)),
+    _event_value,
+)
+ALL_EVENTS: RowFormat[Event] = RowFormat(
+    (*EVENTS.columns[:-1], "conversation", EVENTS.columns[-1]),
+    lambda e: (e.position, e.version, e.timestamp, e.actor, e.event_type, e.conversation_id, what_changed(e)),
+    _event_value,
+)

@@ -1,0 +1,54 @@
+"""The command status."""
+
+from __future__ import annotations
+
+import typer
+
+from agent_manager.cli.options import DataDir, Json, read_settings, run
+from agent_manager.cli.output import print_json, print_table, print_warnings
+from eventstore import EventStore
+from projections import load, read_status
+
+
+def status(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Show the size of the log, and how far each projection is behind it."""
+
+    async def work(store: EventStore) -> None:
+        now = await read_status(store, load(store.settings.projections))
+        if as_json:
+            print_json(now)
+            return
+        typer.echo(f"database       {now.database_url}, schema {now.db_schema}")
+        typer.echo(f"server         PostgreSQL {now.server_version}")
+        typer.echo(
+            f"log            {now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "
+            f"last position {now.last_position:,}, final up to {now.horizon:,}"
+        )
+        print_warnings(now.warnings)
+        slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
+        typer.echo(f"notifications  the server's queue is {now.notify_queue_usage:.0%} full{slow}")
+        for append in now.appends_in_flight:
+            typer.echo(
+                f"in flight      an append of {append.login or 'a prepared transaction'} "
+                f"(process {append.pid}, {append.application or 'no name'}, {append.state}) for {append.seconds:,.1f} s"
+            )
+        typer.echo()
+        print_table(
+            (
+                "projection", ">position", ">events behind", ">seconds behind", ">parked", "updated",
+                "made by this version",
+            ),
+            [
+                (p.name, p.position, p.lag_events, f"{p.lag_seconds:.1f}", p.parked, p.updated_at, p.is_current)
+                for p in now.projections
+            ],
+            nothing="no projection has run yet: eventstore up",
+        )  # fmt: skip
+        typer.echo()
+        print_table(
+            ("worker", "client", ">server process", "partitions"),
+            [(w.application, w.client, w.pid, " ".join(map(str, w.partitions)) or "none free") for w in now.workers],
+            nothing="no worker is running: eventstore up, or eventstore project",
+        )
+
+    run(work, read_settings(data_dir))
