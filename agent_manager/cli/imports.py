@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import errors, print_json, text
@@ -18,12 +18,12 @@ from agent_manager.cli.signals import run_stoppable
 from agent_manager.importers import ImportProgress, ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import SUFFIX, BackupSource, check_tenant, choose_backup, open_backup, write_private
-from agent_manager.importers.backup_loader import LoadProgress
-from agent_manager.importers.chat_log import time_zone
+from agent_manager.importers.comparison import Report
 from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.latency_baseline import has_baseline, measure, write_baseline
-from agent_manager.importers.migration import BACKUPS, MigrationReport, Report
-from agent_manager.importers.rollback import Commands, check_criteria, roll_back
+from agent_manager.importers.migration import BACKUPS, MigrationReport
+from agent_manager.importers.rollback import check_criteria, roll_back
+from agent_manager.importers.source import Source, time_zone
 from eventstore import EventStore, Settings
 from eventstore.scope import checked_tenant
 from projections import catch_up
@@ -145,45 +145,32 @@ async def import_chat_logs(
 async def _import_backup(settings: Settings, file: Path, tenant: str | None, backups: Path) -> MigrationReport:
     """Import a backup; ``tenant`` is the one that the user named, None if they named none."""
     with errors.status("…") as status:
-        on_step, on_progress = _shown_on(status.update)
+        on_step = _shown_on(status)
         async with EventStore(settings) as store:
             backup = open_backup(file)
             if tenant is None or backup.tenant == tenant:
-                return await import_backup(backup, store, on_step=on_step, on_progress=on_progress)
-            return await migrate(
-                BackupSource(backup),
-                store,
-                backups=backups,
-                time_zone=backup.time_zone,
-                on_step=on_step,
-                on_progress=on_progress,
-            )
+                return await import_backup(backup, store, on_step=on_step)
+            source = BackupSource(backup)
+            return await migrate(source, store, backups=backups, time_zone=backup.time_zone, on_step=on_step)
 
 
 async def _migrate(
     settings: Settings, url: str | None, adk: str | None, zone: str | None, backups: Path
 ) -> MigrationReport:
     with errors.status("…") as status:
-        on_step, on_progress = _shown_on(status.update)
+        on_step = _shown_on(status)
         async with EventStore(settings) as store:
-            source: AbstractAsyncContextManager[EndpointSource | AdkSource]
-            source = EndpointSource(url) if url is not None else AdkSource(str(adk), zone)
-            async with source as opened:
-                report = await migrate(
-                    opened, store, backups=backups, time_zone=zone, on_step=on_step, on_progress=on_progress
-                )
+            source: Source = EndpointSource(url) if url is not None else AdkSource(str(adk), zone)
+            async with source:
+                report = await migrate(source, store, backups=backups, time_zone=zone, on_step=on_step)
             if url is not None and not has_baseline(backups, store.tenant, url):
                 on_step("measuring the latency, for a rollback")
                 write_baseline(await measure(url, store.tenant), backups)
             return report
 
 
-def _shown_on(update: Callable[[str], None]) -> tuple[Callable[[str], None], Callable[[LoadProgress], None]]:
-    """Return callbacks that show steps and progress."""
-    return (
-        lambda step: update(f"{step} …"),
-        lambda now: update(f"importing: {now.conversations:,} of {now.total:,} conversations"),
-    )
+def _shown_on(status: Status) -> Callable[[str], None]:
+    return lambda step: status.update(f"{step} …")
 
 
 def rollback(
@@ -252,9 +239,16 @@ def rollback(
                 if check:
                     status.update("comparing …")
                     return await check_criteria(store, found, backups, url)
-                on_step, _ = _shown_on(status.update)
-                commands = Commands(stop_command, start_command, url, seconds)
-                return await roll_back(store, found, into or backups / RESTORE_FILE, commands, on_step=on_step)
+                return await roll_back(
+                    store,
+                    found,
+                    into or backups / RESTORE_FILE,
+                    stop_command=stop_command,
+                    start_command=start_command,
+                    url=url,
+                    seconds=seconds,
+                    on_step=_shown_on(status),
+                )
 
     _print_report(run_stoppable(work()), as_json, report)
 

@@ -6,7 +6,7 @@ interrupted import continues.
 
 from __future__ import annotations
 
-from agent_manager.importers.chat_log_importer import (
+from agent_manager.importers.chat_log import (
     FileUnreadable,
     ImportProblem,
     ImportProgress,

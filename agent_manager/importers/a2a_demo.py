@@ -13,10 +13,10 @@ import base64
 import binascii
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -25,8 +25,8 @@ from pydantic_core import PydanticSerializationError
 
 from agent_manager.a2a import Json
 from agent_manager.http_client import load_json, open_client
-from agent_manager.importers.chat_log import read_time
 from agent_manager.importers.source import (
+    Source,
     SourceConversation,
     SourceMessage,
     SourceUnreadable,
@@ -35,6 +35,7 @@ from agent_manager.importers.source import (
     canonical_task,
     context_id,
     message_id,
+    read_time,
     task_id_of,
     text_member,
 )
@@ -53,8 +54,8 @@ _TIMEOUT_SECONDS = 60.0
 _MAX_RESPONSE_BYTES = 1024 * 1024 * 1024
 
 
-class EndpointSource:
-    """The conversations of an application that serves the demo's endpoints. Use it as a context manager.
+class EndpointSource(Source):
+    """The conversations of an application that serves the demo's endpoints.
 
     Args:
         url: the application's, such as ``http://localhost:12000``.
@@ -75,14 +76,10 @@ class EndpointSource:
         limits = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
         self._client = open_client(limit=_MAX_RESPONSE_BYTES, timeout=_TIMEOUT_SECONDS, limits=limits)
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
         listed = await self._list("conversation/list")
         for conversation in listed:
             if not conversation.get("messages"):
@@ -93,11 +90,9 @@ class EndpointSource:
             yield complete
 
     async def agents(self) -> list[Json]:
-        """See :class:`Source`."""
         return [canonical_card(card) for card in await self._list("agent/list")]
 
     async def pending(self) -> int:
-        """See :class:`Source`."""
         return len(await self.call("message/pending") or ())
 
     async def call(self, method: str, params: Any = None) -> Any:
@@ -144,7 +139,7 @@ class EndpointSource:
         return response
 
 
-class ManagerSource:
+class ManagerSource(Source):
     """The conversations of a manager in this process: the demo application's, ours, or one like them.
 
     Args:
@@ -161,7 +156,6 @@ class ManagerSource:
         self._files = files or {}
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
         if not hasattr(self._manager, "conversations"):
             raise SourceUnreadable(f"{self.name} has no conversations: give a manager of conversations")
         conversations = await self._list("conversations")
@@ -171,11 +165,9 @@ class ManagerSource:
             yield complete
 
     async def agents(self) -> list[Json]:
-        """See :class:`Source`."""
         return [canonical_card(card) for card in await self._list("agents")]
 
     async def pending(self) -> int:
-        """See :class:`Source`."""
         return len(await self._values("get_pending_messages"))
 
     async def _list(self, name: str) -> list[Any]:
@@ -313,19 +305,12 @@ async def _with_files(
             message.fetched = await complete(message.wire.get("parts"))
             message.wire = canonical_message(message.wire)
         for index, task in enumerate(conversation.tasks):
-            if any([await complete(parts) for parts in _part_lists(task)]):
+            status = task.get("status")
+            message_of_status = status.get("message") if isinstance(status, dict) else None
+            holders = (message_of_status, *(task.get("history") or ()), *(task.get("artifacts") or ()))
+            if any([await complete(holder.get("parts")) for holder in holders if isinstance(holder, dict)]):
                 conversation.fetched_tasks.append(index)
         yield conversation
-
-
-def _part_lists(task: Json) -> Iterator[list[Any]]:
-    """Yield the lists of parts in a task: of its status message, its history and its artifacts."""
-    status = task.get("status")
-    message = status.get("message") if isinstance(status, dict) else None
-    for holder in (message, *(task.get("history") or ()), *(task.get("artifacts") or ())):
-        parts = holder.get("parts") if isinstance(holder, dict) else None
-        if isinstance(parts, list):
-            yield parts
 
 
 def _with_bytes(part: Json, body: bytes) -> Json:
@@ -354,21 +339,23 @@ def _media_type(part: Json) -> str:
     return str(holder.get("mimeType") or holder.get("mediaType") or "")
 
 
-def same_but_for_files(stored: Json, source: Json, fetched: list[int]) -> bool:
+def same_but_for_files(stored: Json, message: SourceMessage) -> bool:
     """Return whether a message is the stored one, as far as the demo's server still knows it.
 
     Of a file that it stored separately it knows bytes and media type, but not the name; of one that it did not give
     back, nothing.
     """
+    source = message.wire
+    if equal(stored, source):
+        return True
     stored_parts, source_parts = stored.get("parts"), source.get("parts")
     if not isinstance(stored_parts, list) or not isinstance(source_parts, list):
         return False
     if len(stored_parts) != len(source_parts) or not equal(stored | {"parts": []}, source | {"parts": []}):
         return False
     for index, (left, right) in enumerate(zip(stored_parts, source_parts, strict=True)):
-        if separate_file_id(left) is not None or separate_file_id(right) is not None:
-            continue
-        if not (_file_content(left) == _file_content(right) if index in fetched else equal(left, right)):
+        is_file = index in message.fetched or any(separate_file_id(part) is not None for part in (left, right))
+        if not (same_but_for_names(left, right) if is_file else equal(left, right)):
             return False
     return True
 
@@ -390,9 +377,7 @@ def _is_file(part: Json) -> bool:
     return isinstance(part.get("file"), dict) or "raw" in part
 
 
-def _file_content(part: Any) -> tuple[str, Any]:
-    if not isinstance(part, dict):
-        return "", part
+def _file_content(part: Json) -> tuple[str, Any]:
     file = part.get("file")
     return _media_type(part), (file.get("bytes", file.get("uri")) if isinstance(file, dict) else part.get("raw"))
 

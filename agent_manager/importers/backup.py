@@ -12,17 +12,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BufferedRandom, BufferedWriter
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from agent_manager.a2a import Json
 from agent_manager.importers.source import Source, SourceConversation
+from eventstore.concurrency import gather_or_raise
 from eventstore.errors import InputError
 from eventstore.urls import show_url
 
@@ -30,8 +33,10 @@ SUFFIX = ".jsonl.gz"
 _NAME = re.compile(r"backup-\d{8}T\d{12}Z\.jsonl\.gz")
 _VERSION = 2
 _VERSION_WITHOUT_TENANT = 1
-_BATCH = 16
-"""Conversations that are compared with the log concurrently."""
+_CONCURRENT_READS = 16
+_CONVERSATION = TypeAdapter(SourceConversation)
+
+T = TypeVar("T")
 
 
 class BackupDamaged(InputError):
@@ -76,16 +81,19 @@ class Backup:
             for line in file:
                 value = json.loads(line)
                 if "end" not in value:
-                    yield SourceConversation.from_json(value)
+                    yield _CONVERSATION.validate_python(value)
 
-    def read_batches(self) -> Iterator[list[SourceConversation]]:
-        """Yield the conversations in lists of a size that can be looked up concurrently."""
+    async def read_with(
+        self, find: Callable[[SourceConversation], Coroutine[Any, Any, T]]
+    ) -> AsyncIterator[tuple[SourceConversation, T]]:
+        """Yield the conversations, each with what was found for it. Several are looked up concurrently."""
         conversations = self.read()
-        while batch := list(islice(conversations, _BATCH)):
-            yield batch
+        while batch := list(islice(conversations, _CONCURRENT_READS)):
+            for pair in zip(batch, await gather_or_raise(map(find, batch)), strict=True):
+                yield pair
 
 
-class BackupSource:
+class BackupSource(Source):
     """A backup as a source, to import it into another tenant."""
 
     def __init__(self, backup: Backup) -> None:
@@ -93,16 +101,13 @@ class BackupSource:
         self._backup = backup
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
         for conversation in self._backup.read():
             yield conversation
 
     async def agents(self) -> list[Json]:
-        """See :class:`Source`."""
         return self._backup.agents
 
     async def pending(self) -> int:
-        """See :class:`Source`."""
         return self._backup.pending
 
 
@@ -127,19 +132,20 @@ async def _write(source: Source, file: IO[bytes], tenant: str, time_zone: str | 
     with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as compressed:
 
         def write(value: Json) -> None:
-            compressed.write(json.dumps(value, ensure_ascii=True).encode() + b"\n")
+            text = json.dumps(value, ensure_ascii=True, default=datetime.isoformat)
+            compressed.write(text.encode() + b"\n")
 
         write({
             "eventstore-backup": _VERSION,
             "tenant": tenant,
             "source": source.name,
             "time_zone": time_zone,
-            "taken_at": datetime.now(UTC).isoformat(),
+            "taken_at": datetime.now(UTC),
             "agents": await source.agents(),
             "pending": await source.pending(),
         })  # fmt: skip
         async for conversation in source.conversations():
-            write(conversation.to_json())
+            write(asdict(conversation))
             counts["conversations"] += 1
             counts["messages"] += len(conversation.messages)
             counts["tasks"] += len(conversation.tasks)

@@ -1,7 +1,8 @@
-"""The comparison of conversations member by member, and its result."""
+"""The comparison of conversations member by member, its result, and how the commands report it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,14 +10,7 @@ from typing import Any, TypeAlias
 
 from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import same_but_for_files, same_but_for_names
-from agent_manager.importers.source import (
-    SourceConversation,
-    SourceMessage,
-    canonical_message,
-    canonical_task,
-    message_id,
-    text_member,
-)
+from agent_manager.importers.source import SourceConversation, SourceMessage, message_id, text_member
 from eventstore.json_text import equal
 
 MISSING = "(missing)"
@@ -48,20 +42,39 @@ class Difference:
         return f"{prefix}{self.place}: {self.source!r} at the source, {self.store!r} in the store"
 
 
+class Report(ABC):
+    """The result of a command, in words and as JSON."""
+
+    @property
+    @abstractmethod
+    def is_clean(self) -> bool:
+        """Whether there is nothing to act on."""
+
+    @abstractmethod
+    def values(self) -> Json:
+        """Return the result as plain values."""
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """Yield the result in words; long lists are cut."""
+
+
 @dataclass(slots=True)
 class LocalChanges:
     """What users of the store have changed in a conversation since its import; it may differ from the source.
 
     Attributes:
-        fields: members of the conversation: ``name``, ``is_active``.
-        tasks: tasks that continued.
+        members: of the conversation: ``name``, ``is_active``.
+        tasks: those that continued.
+        agents: the URLs of those that users registered or unregistered last.
     """
 
-    fields: set[str] = field(default_factory=set)
+    members: set[str] = field(default_factory=set)
     tasks: set[TaskKey] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.fields or self.tasks)
+        return bool(self.members or self.tasks)
 
 
 @dataclass(slots=True)
@@ -91,11 +104,26 @@ class Verification:
     def compare(
         self, source: SourceConversation, found: SourceConversation | None, changes: LocalChanges | None = None
     ) -> None:
-        """Compare a conversation with the one that was found; None if none was."""
+        """Note what of a conversation is missing, or is not as it was, in the one that was found; None if none was.
+
+        The found conversation may hold more. Messages must be in the source's order.
+        """
         if found is None:
             self.differences.append(Difference(source.id, "conversation", "is there", MISSING))
-        else:
-            self.differences += compare_conversations(source, found, changes or LocalChanges())
+            return
+        changes = changes or LocalChanges()
+        self.differences += differences(source.id, "id", source.id, found.id)
+        for name in ("name", "is_active"):
+            if name not in changes.members:
+                self.differences += differences(source.id, name, getattr(source, name), getattr(found, name))
+        if source.metadata is not None:
+            self.differences += differences(source.id, "metadata", source.metadata, found.metadata or MISSING)
+        self.differences += _message_differences(source, found)
+        self.differences += _task_differences(source, found, changes)
+        events = {(event.type, event.id): event.content for event in found.events}
+        for index, event in enumerate(source.events):
+            content = events.get((event.type, event.id), MISSING)
+            self.differences += differences(source.id, f"events[{index}]", event.content, content)
 
     @property
     def differing(self) -> list[str]:
@@ -144,33 +172,7 @@ def list_lines(heading: str, values: Sequence[Any]) -> Iterator[str]:
         yield f"{heading:<12}and {len(values) - _LISTED:,} more: --json shows all"
 
 
-def compare_conversations(
-    source: SourceConversation, found: SourceConversation, changes: LocalChanges
-) -> Iterator[Difference]:
-    """Yield what of the source is missing in the found conversation, or is not as it was there.
-
-    The found conversation may hold more. Messages must be in the source's order.
-    """
-    yield from differences(source.id, "id", source.id, found.id)
-    for name in ("name", "is_active"):
-        if name not in changes.fields:
-            yield from differences(source.id, name, getattr(source, name), getattr(found, name))
-    if source.metadata is not None:
-        yield from differences(source.id, "metadata", source.metadata, found.metadata or MISSING)
-    yield from _compare_messages(source, found)
-    tasks = dict(keyed_tasks(found.tasks))
-    for index, (key, task) in enumerate(keyed_tasks(source.tasks)):
-        if key not in tasks:
-            yield Difference(source.id, f"tasks[{index}]", key[0] or "(without an id)", MISSING)
-        elif key not in changes.tasks and not is_same_task(tasks[key], source, index):
-            yield from differences(source.id, f"tasks[{index}]", task, canonical_task(tasks[key]))
-    events = {(event.type, event.id): event.content for event in found.events}
-    for index, event in enumerate(source.events):
-        content = events.get((event.type, event.id), MISSING)
-        yield from differences(source.id, f"events[{index}]", event.content, content)
-
-
-def _compare_messages(source: SourceConversation, found: SourceConversation) -> Iterator[Difference]:
+def _message_differences(source: SourceConversation, found: SourceConversation) -> Iterator[Difference]:
     matches = match_messages(source.messages, [message.wire for message in found.messages])
     matched = set(matches)
     unmatched = [message.wire for index, message in enumerate(found.messages) if index not in matched]
@@ -183,7 +185,7 @@ def _compare_messages(source: SourceConversation, found: SourceConversation) -> 
             if same_id is None:
                 yield Difference(source.id, place, given_id or "(without an id)", MISSING)
             else:
-                yield from differences(source.id, place, message.wire, canonical_message(same_id))
+                yield from differences(source.id, place, message.wire, same_id)
             continue
         if match < latest:
             yield Difference(source.id, place, "comes after those before it", "comes before one of them")
@@ -191,6 +193,17 @@ def _compare_messages(source: SourceConversation, found: SourceConversation) -> 
         time = found.messages[match].time
         if message.time is not None and time is not None and message.time != time:
             yield Difference(source.id, f"{place} (time)", message.time.isoformat(), time.isoformat())
+
+
+def _task_differences(
+    source: SourceConversation, found: SourceConversation, changes: LocalChanges
+) -> Iterator[Difference]:
+    tasks = dict(keyed_tasks(found.tasks))
+    for index, (key, task) in enumerate(keyed_tasks(source.tasks)):
+        if key not in tasks:
+            yield Difference(source.id, f"tasks[{index}]", key[0] or "(without an id)", MISSING)
+        elif key not in changes.tasks and not is_same_task(tasks[key], source, index):
+            yield from differences(source.id, f"tasks[{index}]", task, tasks[key])
 
 
 def differences(conversation: str, place: str, source: Any, store: Any) -> Iterator[Difference]:
@@ -214,7 +227,8 @@ def _shortened(value: Any) -> Any:
     return value[:_LONGEST_VALUE] + "…" if isinstance(value, str) and len(value) > _LONGEST_VALUE else value
 
 
-# Ids repeat, so a message is identified by its id and its content, and a task by its id and its occurrence.
+# Ids repeat, so a message is identified by its id and its content, and a task by its id and its occurrence. All are in
+# the canonical form.
 
 
 def match_messages(messages: Sequence[SourceMessage], stored: Sequence[Json]) -> list[int | None]:
@@ -228,21 +242,16 @@ def match_messages(messages: Sequence[SourceMessage], stored: Sequence[Json]) ->
     matches: list[int | None] = []
     for message in messages:
         candidates = free.get(message_id(message.wire), [])
-        match = next((index for index in candidates if _is_same_message(stored[index], message)), None)
+        match = next((index for index in candidates if same_but_for_files(stored[index], message)), None)
         if match is not None:
             candidates.remove(match)
         matches.append(match)
     return matches
 
 
-def _is_same_message(stored: Json, message: SourceMessage) -> bool:
-    stored = canonical_message(stored)
-    return equal(stored, message.wire) or same_but_for_files(stored, message.wire, message.fetched)
-
-
 def is_same_task(stored: Json, source: SourceConversation, index: int) -> bool:
     """Return whether a stored task is the source's task at an index."""
-    stored, task = canonical_task(stored), source.tasks[index]
+    task = source.tasks[index]
     return equal(stored, task) or (index in source.fetched_tasks and same_but_for_names(stored, task))
 
 

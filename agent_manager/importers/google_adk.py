@@ -23,25 +23,29 @@ import asyncio
 import json
 import re
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import psycopg
 from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
-from agent_manager.importers.chat_log import read_local_time, read_time, time_zone
 from agent_manager.importers.source import (
     CLOCK_DIFFERENCE,
+    Source,
     SourceConversation,
     SourceEvent,
     SourceMessage,
     SourceUnreadable,
+    read_local_time,
+    read_time,
+    time_zone,
 )
 from eventstore.database.queries import query
 from eventstore.errors import InputError, printable
@@ -67,8 +71,8 @@ def conversation_name(app_name: str, user_id: str, session_id: str) -> str:
     return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in (app_name, user_id, session_id))
 
 
-class AdkSource:
-    """The sessions in a database of google-adk. Use it as a context manager.
+class AdkSource(Source):
+    """The sessions in a database of google-adk.
 
     Args:
         url: see :func:`open_tables`.
@@ -103,18 +107,9 @@ class AdkSource:
         await self._opened().close()
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
         shared = await self._shared_state()
         for session in await self._opened().rows("sessions"):
             yield await self._conversation(session, shared)
-
-    async def agents(self) -> list[Json]:
-        """See :class:`Source`: google-adk keeps no agents."""
-        return []
-
-    async def pending(self) -> int:
-        """See :class:`Source`: google-adk does not keep which messages await an answer."""
-        return 0
 
     async def _shared_state(self) -> dict[tuple[str, ...], Json]:
         """Return the state that sessions share, by application and by application and user."""
@@ -339,7 +334,7 @@ def _column_time(value: Any) -> datetime | None:
 # google-adk's tables, read in one snapshot and never written
 
 
-class Tables(Protocol):
+class Tables(ABC):
     """An open database.
 
     Attributes:
@@ -355,13 +350,13 @@ class Tables(Protocol):
     tie_breaker: str
     sessions_in_utc: bool
 
+    @abstractmethod
     async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
         """Return the rows of a query; fragments replace their names in its text."""
-        ...
 
+    @abstractmethod
     async def close(self) -> None:
         """Close the database."""
-        ...
 
 
 async def open_tables(url: str) -> Tables:
@@ -387,7 +382,7 @@ async def open_tables(url: str) -> Tables:
     )
 
 
-class SqliteTables:
+class SqliteTables(Tables):
     """google-adk's tables in an SQLite file."""
 
     columns_query = "columns_sqlite"
@@ -408,19 +403,15 @@ class SqliteTables:
             raise self._error(str(error)) from None
 
     async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
-        """See :class:`Tables`."""
         sql = re.sub(r"%\((\w+)\)s", r":\1", _sql(name, fragments))
-        return await asyncio.to_thread(self._fetch, sql, parameters or {})
-
-    async def close(self) -> None:
-        """See :class:`Tables`."""
-        self._connection.close()
-
-    def _fetch(self, sql: str, parameters: Json) -> list[Json]:
         try:
-            return [dict(row) for row in self._connection.execute(sql, parameters)]
+            rows = await asyncio.to_thread(lambda: self._connection.execute(sql, parameters or {}).fetchall())
         except sqlite3.Error as error:
             raise self._error(str(error)) from None
+        return [dict(row) for row in rows]
+
+    async def close(self) -> None:
+        self._connection.close()
 
     def _error(self, reason: str) -> SourceUnreadable:
         return SourceUnreadable(
@@ -428,7 +419,7 @@ class SqliteTables:
         )
 
 
-class PostgresqlTables:
+class PostgresqlTables(Tables):
     """google-adk's tables in a PostgreSQL database."""
 
     columns_query = "columns_postgresql"
@@ -454,14 +445,12 @@ class PostgresqlTables:
         return cls(connection)
 
     async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
-        """See :class:`Tables`."""
         try:
             return await (await self._connection.execute(_sql(name, fragments).encode(), parameters)).fetchall()
         except psycopg.Error as error:
             raise _connection_error(str(error)) from None
 
     async def close(self) -> None:
-        """See :class:`Tables`."""
         await self._connection.close()
 
 

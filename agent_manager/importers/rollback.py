@@ -9,16 +9,24 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import UUID
 
 from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
-from agent_manager.importers.comparison import Verification, list_lines
+from agent_manager.importers.comparison import (
+    LocalChanges,
+    Report,
+    Verification,
+    keyed_tasks,
+    list_lines,
+    match_messages,
+)
 from agent_manager.importers.latency_baseline import (
     MAX_RATIO,
     MAX_SLOWDOWN_MS,
@@ -28,12 +36,12 @@ from agent_manager.importers.latency_baseline import (
     measure_again,
     read_baseline,
 )
-from agent_manager.importers.migration import IN_STORE
+from agent_manager.importers.migration import ignore_step
 from agent_manager.importers.restore import RESTORE
-from agent_manager.importers.source import SourceUnreadable
-from agent_manager.importers.store_source import MergedSource, StoreSource
-from agent_manager.importers.verify import verify_backup, verify_merged, verify_served
-from eventstore import EventStore
+from agent_manager.importers.source import Source, SourceConversation, SourceUnreadable
+from agent_manager.importers.stored import StoredConversation, StoreSource, cards_by_url, read_stored
+from agent_manager.importers.verify import IN_STORE, verify_backup, verify_served
+from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from eventstore.urls import show_url
 
@@ -47,24 +55,8 @@ class CommandFailed(InputError):
     """A command that stops or starts the application failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
-    """The commands that stop and start the application.
-
-    Attributes:
-        stop, start: shell commands; None if the operator does it by hand.
-        url: where the application answers when it has started; None if that is not checked.
-        seconds: how long each may take.
-    """
-
-    stop: str | None = None
-    start: str | None = None
-    url: str | None = None
-    seconds: float = 120.0
-
-
 @dataclass(slots=True)
-class RollbackReport:
+class RollbackReport(Report):
     """The result of a rollback.
 
     Attributes:
@@ -89,12 +81,10 @@ class RollbackReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether everything was restored."""
         is_served = self.served is None or not self.served.differences
         return self.restored is not None and not self.verified.differences and is_served and not self.written_meanwhile
 
     def values(self) -> Json:
-        """See :class:`Report`."""
         restored = self.restored and {"file": str(self.restored.path), "sha256": self.restored.sha256}
         return {
             "clean": self.is_clean,
@@ -109,7 +99,6 @@ class RollbackReport:
         }
 
     def lines(self) -> Iterator[str]:
-        """See :class:`Report`."""
         yield f"Backup      {self.backup.path}"
         if self.restored is None:
             yield "NOT DONE    nothing was stopped: the data to restore is not complete"
@@ -133,15 +122,21 @@ async def roll_back(
     store: EventStore,
     backup: Backup,
     into: Path,
-    commands: Commands,
     *,
-    on_step: Callable[[str], None] = lambda step: None,
+    stop_command: str | None = None,
+    start_command: str | None = None,
+    url: str | None = None,
+    seconds: float = 120.0,
+    on_step: Callable[[str], None] = ignore_step,
 ) -> RollbackReport:
     """Roll back to the backup, and everything that was written to the store since.
 
     Args:
         backup: a backup of the store's tenant.
         into: the file that the application's manager loads (:func:`restore_into`).
+        stop_command, start_command: shell commands for the application; None if the operator does it by hand.
+        url: where the application answers when it has started; None if that is not checked.
+        seconds: how long each command may take.
         on_step: called with a description of each step before it begins.
 
     Raises:
@@ -157,32 +152,134 @@ async def roll_back(
         if not rehearsal.is_clean:
             rehearsal.restored = None
             return rehearsal
-    if commands.stop is not None:
+    if stop_command is not None:
         on_step("stopping the application")
-        await run_command(commands.stop, commands.seconds)
+        await run_command(stop_command, seconds)
     on_step("restoring")
     report, merged = await _restore(store, backup, into)
     report.written_meanwhile = await merged.written_since()
-    if report.restored is None or not report.is_clean or commands.start is None:
+    if report.restored is None or not report.is_clean or start_command is None:
         return report
     on_step("starting the application")
     environment = {RESTORE: str(report.restored.path.absolute())}
-    await start_application(commands.start, environment, commands.url, commands.seconds, into.with_name(LOG))
+    await start_application(start_command, environment, url, seconds, into.with_name(LOG))
     report.started = True
-    if commands.url is not None:
+    if url is not None:
         on_step("verifying what it serves")
-        report.served = await verify_served(commands.url, report.restored)
+        report.served = await verify_served(url, report.restored)
     return report
 
 
 async def _restore(store: EventStore, backup: Backup, into: Path) -> tuple[RollbackReport, MergedSource]:
     """Write and verify the merged data."""
-    source = StoreSource(store, store.tenant)
-    merged = MergedSource(backup, source, store.tenant)
+    merged = MergedSource(backup, StoreSource(store, store.tenant))
     written = await write_backup(merged, into, store.tenant, backup.time_zone)
-    verified = await verify_merged(written, backup, source, merged)
+    verified = await merged.verify(written)
     report = RollbackReport(backup, written, verified, hidden=len(merged.hidden), ignored=merged.ignored)
     return report, merged
+
+
+class MergedSource(Source):
+    """The conversations of a backup, merged with those in the store, and then those that began since.
+
+    Attributes:
+        hidden: conversations that were deleted in the store, and stay deleted.
+        ignored: what was not applied of events in the log, and why.
+    """
+
+    def __init__(self, backup: Backup, store: StoreSource) -> None:
+        self.name = f"{backup.source}, and the store"
+        self.hidden: set[str] = set()
+        self.ignored: list[str] = []
+        self._versions: dict[UUID, int] = {}
+        self._backup = backup
+        self._store = store
+
+    async def conversations(self) -> AsyncIterator[SourceConversation]:
+        only_stored = dict.fromkeys(await self._store.ids())
+        for conversation in self._backup.read():
+            try:
+                conversation_id = conversation_uuid(self._store.log.tenant, conversation.id)
+            except InputError:  # it could not be stored under this id
+                yield conversation
+                continue
+            only_stored.pop(conversation_id, None)
+            stored = await self._read(conversation_id)
+            if not stored.version:
+                yield conversation
+            elif not stored.is_deleted:
+                yield _merged(conversation, stored.conversation)
+        for conversation_id in only_stored:
+            stored = await self._read(conversation_id)
+            if not stored.is_deleted:
+                yield stored.conversation
+
+    async def agents(self) -> list[Json]:
+        """Return the cards of the agents that are registered in the store."""
+        return list(cards_by_url(await self._store.agents()).values())
+
+    async def _read(self, conversation_id: UUID) -> StoredConversation:
+        stored = await read_stored(self._store.log, conversation_id)
+        given_id = stored.conversation.id
+        self._versions[conversation_id] = stored.version
+        self.ignored += [f"conversation {given_id!r}: {reason}" for reason in stored.ignored]
+        if stored.is_deleted:
+            self.hidden.add(given_id)
+        return stored
+
+    async def written_since(self) -> list[str]:
+        """Return the conversations of the store that were written to since they were read."""
+        written = []
+        for conversation_id in await self._store.ids():
+            stored = await read_stored(self._store.log, conversation_id)
+            if stored.version != self._versions.get(conversation_id):
+                written.append(stored.conversation.id)
+        return written
+
+    async def verify(self, restored: Backup) -> Verification:
+        """Check that what was written has all of the backup, and all of the store as it was when it was read."""
+        result = Verification()
+        conversations = {conversation.id: conversation for conversation in restored.read()}
+        for conversation in conversations.values():
+            result.count(conversation)
+        changes: dict[str, LocalChanges] = {}
+        for conversation_id, version in self._versions.items():
+            stored = await read_stored(self._store.log, conversation_id, version)
+            if stored.version and not stored.is_deleted:
+                given_id = stored.conversation.id
+                changes[given_id] = stored.changes
+                result.compare(stored.conversation, conversations.get(given_id))
+        for conversation in self._backup.read():
+            if conversation.id not in self.hidden:
+                since_import = changes.get(conversation.id, LocalChanges())
+                result.compare(conversation, conversations.get(conversation.id), since_import)
+                if since_import:
+                    result.changed[conversation.id] = since_import
+        return result
+
+
+def _merged(backup: SourceConversation, store: SourceConversation) -> SourceConversation:
+    """Return the store's conversation with what only the backup has; each message goes behind its predecessor."""
+    matches = match_messages(backup.messages, [message.wire for message in store.messages])
+    messages = list(store.messages)
+    behind, added = 0, 0
+    for message, match in zip(backup.messages, matches, strict=True):
+        if match is None:
+            messages.insert(behind, message)
+            added += 1
+            behind += 1
+        else:
+            behind = max(behind, match + added + 1)
+    stored_tasks = {key for key, _ in keyed_tasks(store.tasks)}
+    stored_events = {(event.type, event.id) for event in store.events}
+    return replace(
+        store,
+        id=backup.id,
+        created_at=store.created_at or backup.created_at,
+        messages=messages,
+        tasks=store.tasks + [task for key, task in keyed_tasks(backup.tasks) if key not in stored_tasks],
+        events=[event for event in backup.events if (event.type, event.id) not in stored_events] + store.events,
+    )
 
 
 async def run_command(command: str, seconds: float) -> None:
@@ -258,7 +355,7 @@ OPEN_CRITERION = "a critical bug that stays unsolved for 24 hours is the plan's 
 
 
 @dataclass(slots=True)
-class Criteria:
+class Criteria(Report):
     """The result of checking the criteria.
 
     Attributes:
@@ -286,11 +383,9 @@ class Criteria:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is no reason to roll back."""
         return not self.data_lost and not self.too_slow
 
     def values(self) -> Json:
-        """See :class:`Report`."""
         return {
             "roll_back": not self.is_clean,
             "backup": str(self.backup.path),
@@ -303,7 +398,6 @@ class Criteria:
         }
 
     def lines(self) -> Iterator[str]:
-        """See :class:`Report`."""
         yield f"Backup      {self.backup.path}"
         yield from self.stored.lines(IN_STORE)
         if self.served is not None:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.environment import child_environment
 
-from agent_manager.importers import FileUnreadable, ImportProgress, ImportStopped, chat_log_importer, import_files
+from agent_manager.importers import FileUnreadable, ImportProgress, ImportStopped, chat_log, import_files
 from eventstore import (
     ConversationDeleted,
     EventStore,
@@ -184,7 +184,7 @@ async def test_a_byte_order_mark_is_ignored(store: EventStore, log: WriteLog) ->
 async def test_a_line_beyond_the_limit_is_reported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_manager.importers.chat_log_importer.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("agent_manager.importers.chat_log.MAX_LINE_BYTES", 100)
     report = await import_files(store, [log(conversation("a"), conversation("b", "x" * 100), conversation("c"))])
     assert [problem.line for problem in report.problems] == [2]
     assert "bytes long" in report.problems[0].reason
@@ -236,7 +236,7 @@ async def test_progress_is_reported_once_per_group(store: EventStore, log: Write
 async def test_a_conversation_larger_than_an_append_takes_several(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_log_importer, "MAX_EVENTS", 10)
+    monkeypatch.setattr(chat_log, "MAX_EVENTS", 10)
     texts = [f"number {n}" for n in range(25)]
     path = log(conversation("a"), conversation("b", *texts), conversation("c"))
     report = await import_files(store, [path])
@@ -248,14 +248,14 @@ async def test_a_conversation_larger_than_an_append_takes_several(
 async def test_a_large_conversation_with_a_malformed_end_is_not_imported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_log_importer, "PART_BYTES", 500)
+    monkeypatch.setattr(chat_log, "PART_BYTES", 500)
     report = await import_files(store, [log(conversation("b", *("x" * 100 for _ in range(20)), "\0"))])
     assert [problem.reason.split(":")[0] for problem in report.problems] == ["messages[20].content"]
     assert await ids(store) == []
 
 
 async def test_a_cancelled_import_continues(store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_log_importer, "GROUP_CONVERSATIONS", 3)
+    monkeypatch.setattr(chat_log, "GROUP_CONVERSATIONS", 3)
     path = log(*(conversation(n, "hello", "bye") for n in range(30)))
 
     def cancel(told: ImportProgress) -> None:

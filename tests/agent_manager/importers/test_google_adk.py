@@ -15,9 +15,8 @@ from support.adk import CONTENTS, LAYOUTS, fill, make_sqlite, rows, statements
 
 from agent_manager.importers import migrate
 from agent_manager.importers.backup import BackupMismatch, choose_backup
-from agent_manager.importers.backup_loader import SourceContradictsStore
 from agent_manager.importers.google_adk import AdkSource, conversation_name
-from agent_manager.importers.migration import MigrationReport
+from agent_manager.importers.migration import MigrationReport, SourceContradictsStore
 from agent_manager.importers.source import SourceUnreadable
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from support.waiting import until
 
 from agent_manager.importers import migrate
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.store_source import StoreSource
+from agent_manager.importers.stored import StoreSource
 from eventstore import AppendResult, EventData, EventStore, NewEvent, Settings
 from eventstore.errors import ConnectionLost
 
@@ -43,7 +44,7 @@ class Breaking(EventStore):
 
 async def all_of(store: EventStore) -> list[dict[str, Any]]:
     """Everything in the store, as a source gives it."""
-    return [conversation.to_json() async for conversation in StoreSource(store, store.tenant).conversations()]
+    return [asdict(conversation) async for conversation in StoreSource(store, store.tenant).conversations()]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is stored", "after it was stored"])

@@ -13,8 +13,7 @@ from support.demoapp import AgentCard, Application, Manager, Message
 from agent_manager.importers import import_backup, migrate
 from agent_manager.importers.a2a_demo import EndpointSource, ManagerSource
 from agent_manager.importers.backup import BackupMismatch, BackupSource, open_backup
-from agent_manager.importers.backup_loader import SourceContradictsStore
-from agent_manager.importers.migration import MigrationReport
+from agent_manager.importers.migration import MigrationReport, SourceContradictsStore
 from agent_manager.importers.verify import verify_backup
 from eventstore import (
     ConversationArchived,

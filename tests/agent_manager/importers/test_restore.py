@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ async def saved(manager: Any, backups: Path) -> Path:
 
 
 async def all_of(manager: Any) -> list[dict[str, Any]]:
-    return [conversation.to_json() async for conversation in ManagerSource(manager).conversations()]
+    return [asdict(conversation) async for conversation in ManagerSource(manager).conversations()]
 
 
 async def test_everything_is_restored_into_a_manager(manager: Manager, backups: Path) -> None:
