@@ -33,7 +33,6 @@ from agent_manager.a2a import Json
 from agent_manager.importers.source import IMPORTER, LONGEST_NAME, read_time
 from eventstore import (
     Append,
-    AppendResult,
     ConversationCreated,
     ConversationRenamed,
     EventData,
@@ -52,6 +51,7 @@ from eventstore import (
 from eventstore.append import MAX_EVENTS, EncodedAppend
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
+from eventstore.events import PLAIN
 from eventstore.ids import derived_uuid
 from eventstore.json_text import to_json
 from eventstore.scope import checked_tenant
@@ -73,6 +73,8 @@ _CHUNK = 256 * 1024
 _GROWTH = 8
 """An upper bound of the ratio between the bytes of an event and of the text in the line that it is derived from: the
 text is escaped once more at most."""
+_EVENT = re.compile(r"\bevents\[(\d+)\](?:\.content(?:\.extra)?)?(?=[ .:\[])")
+"""An event of an append in the text of an error."""
 _FIRST_EVENTS = query("agent_manager.importers", "first_events")
 TIME_MEMBERS = ("timestamp", "created_at", "created", "create_time", "time")
 """The members that hold the time of a message or conversation; the first one that can be read counts."""
@@ -208,7 +210,7 @@ async def import_files(
 
 @dataclass(slots=True)
 class _Importer:
-    """An import that is running: the lines that were read are appended in groups."""
+    """An import: the conversations that were read are appended in groups."""
 
     store: EventStore
     tenant: str
@@ -218,7 +220,7 @@ class _Importer:
     strict: bool
     report: ImportReport = field(default_factory=ImportReport)
     bytes_read: int = 0
-    group: list[PreparedLine] = field(default_factory=list)
+    group: list[Conversation] = field(default_factory=list)
     group_bytes: int = 0
 
     async def read(self, file: str) -> None:
@@ -227,72 +229,96 @@ class _Importer:
                 self.bytes_read += line.size
                 self.group_bytes += line.size
                 try:
-                    prepared = prepare(file, line, self.tenant, self.store.settings.max_content_bytes, self.zone)
+                    conversation = self._prepared(file, line)
                 except InputError as error:
                     await self.flush()  # the lines before it come first
                     self._reject(file, line.number, error)
                 else:
-                    if prepared is not None:
-                        await self._add(prepared)
+                    if conversation is not None:
+                        await self._add(conversation)
                 if self.group_bytes >= GROUP_BYTES:
                     await self.flush()
 
-    async def _add(self, prepared: PreparedLine) -> None:
-        in_group = {other.conversation.id for other in self.group}
-        if len(prepared.parts) > 1 or prepared.conversation.id in in_group:
+    def _prepared(self, file: str, line: Line) -> Conversation | None:
+        """Return the conversation of a line, checked to its last event; None if the line is blank."""
+        text, limit = line.text, self.store.settings.max_content_bytes
+        if text is None:
+            raise MalformedLine(f"is {line.size:,} bytes long, the limit is {MAX_LINE_BYTES:,}: split the conversation")
+        if line.number == 1:
+            text = text.removeprefix(codecs.BOM_UTF8)
+        if not text.strip():
+            return None
+        try:
+            conversation = conversation_from_line(text, self.tenant, self.zone)
+            if line.size * _GROWTH > limit:
+                conversation.events = list(_shortened(conversation.events, limit))
+            conversation.parts = list(split_events(conversation.events, line.size))
+        except RecursionError:
+            raise MalformedLine("is nested too deeply: flatten the values in it") from None
+        first = 0
+        for part in conversation.parts:
+            try:
+                EncodedAppend(self.tenant, [Append(conversation.id, part)], limit).encode()
+            except InputError as error:
+                raise MalformedLine(_in_terms_of_line(str(error), conversation.places[first:])) from None
+            first += len(part)
+        conversation.file, conversation.line = file, line.number
+        return conversation
+
+    async def _add(self, conversation: Conversation) -> None:
+        is_large = len(conversation.parts) > 1
+        if is_large or conversation.id in {other.id for other in self.group}:
             await self.flush()
-        self.group.append(prepared)
-        events = sum(len(other.conversation.events) for other in self.group)
-        if len(self.group) >= GROUP_CONVERSATIONS or events >= GROUP_EVENTS or len(prepared.parts) > 1:
+        self.group.append(conversation)
+        events = sum(len(other.events) for other in self.group)
+        if is_large or len(self.group) >= GROUP_CONVERSATIONS or events >= GROUP_EVENTS:
             await self.flush()
 
     async def flush(self) -> None:
         group, self.group, self.group_bytes = self.group, [], 0
         if group:
-            await self._store_group(group)
+            await self._store(group)
         if self.progress is not None:
             done = self.report
             counts = (done.conversations, done.messages, done.tasks, len(done.problems))
             self.progress(ImportProgress(self.bytes_read, self.total_bytes, *counts))
 
-    async def _store_group(self, group: list[PreparedLine]) -> None:
+    async def _store(self, group: list[Conversation]) -> None:
+        """Append conversations together; if that is rejected, one by one."""
         try:
-            results = await self._append(group)
+            await self._append(group)
         except (InputError, ConflictError) as error:
             if len(group) == 1:
-                await self._store_continuation(group[0], error)
+                await self._continue(group[0], error)
                 return
-            for prepared in group:
-                await self._store_group([prepared])
-        else:
-            self._count(group, results)
+            for conversation in group:
+                await self._store([conversation])
 
-    async def _store_continuation(self, prepared: PreparedLine, error: Exception) -> None:
+    async def _continue(self, conversation: Conversation, error: Exception) -> None:
         """Append to a conversation whose title or other members have changed since it was imported.
 
         Its first event stays as the log holds it; another title becomes a renaming. Any other conflict is rejected.
         """
-        if isinstance(error, EventIdConflict) and error.event_id == prepared.conversation.events[0].id:
+        if isinstance(error, EventIdConflict) and error.event_id == conversation.events[0].id:
             try:
-                continuation = await _continuation(self.store, self.tenant, prepared)
-                self._count([continuation], await self._append([continuation]))
+                await self._append([await _continuation(self.store, self.tenant, conversation)])
             except (InputError, ConflictError) as further:
                 error = further
             else:
                 return
-        self._reject(prepared.file, prepared.line, error)
+        self._reject(conversation.file, conversation.line, error)
 
-    async def _append(self, group: list[PreparedLine]) -> list[AppendResult]:
-        await check_beginnings(self.store, self.tenant, [prepared.conversation for prepared in group])
+    async def _append(self, group: list[Conversation]) -> None:
+        await check_beginnings(self.store, self.tenant, group)
         if len(group) == 1:
-            return [await self.store.append_all([part], tenant=self.tenant) for part in group[0].parts]
-        return [await self.store.append_all([prepared.parts[0] for prepared in group], tenant=self.tenant)]
-
-    def _count(self, group: list[PreparedLine], results: list[AppendResult]) -> None:
+            appends = [[Append(group[0].id, part)] for part in group[0].parts]
+        else:
+            appends = [[Append(conversation.id, conversation.parts[0]) for conversation in group]]
+        results = [await self.store.append_all(append, tenant=self.tenant) for append in appends]
         report = self.report
         report.conversations += len(group)
-        report.messages += sum(prepared.conversation.messages for prepared in group)
-        report.tasks += sum(prepared.conversation.tasks for prepared in group)
+        report.messages += sum(conversation.messages for conversation in group)
+        report.tasks += sum(conversation.tasks for conversation in group)
         for result in results:
             new = sum(event.is_new for event in result.events)
             report.new_events += new
@@ -306,47 +332,9 @@ class _Importer:
             raise ImportStopped(problem, self.report) from error
 
 
-# A line, checked to its last event
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedLine:
-    """A conversation that is ready to be appended, usually in one part."""
-
-    file: str
-    line: int
-    conversation: Conversation
-    parts: list[Append]
-
-
-def prepare(file: str, line: Line, tenant: str, max_content_bytes: int, zone: tzinfo) -> PreparedLine | None:
-    """Return the conversation of a line, None if it is blank; ``zone`` is the zone of times without an offset.
-
-    Raises:
-        InputError: nothing of the line can be imported.
-    """
-    text = line.text
-    if text is None:
-        raise MalformedLine(f"is {line.size:,} bytes long, the limit is {MAX_LINE_BYTES:,}: split the conversation")
-    if line.number == 1:
-        text = text.removeprefix(codecs.BOM_UTF8)
-    if not text.strip():
-        return None
-    try:
-        conversation = conversation_from_line(text, tenant, zone)
-        if line.size * _GROWTH > max_content_bytes:
-            conversation.events = list(_shortened(conversation.events, max_content_bytes))
-        parts = [Append(conversation.id, events) for events in split_events(conversation.events, line.size)]
-    except RecursionError:
-        raise MalformedLine("is nested too deeply: flatten the values in it") from None
-    first = 0
-    for part in parts:
-        try:
-            EncodedAppend(tenant, [part], max_content_bytes).encode()
-        except InputError as error:
-            raise MalformedLine(_in_terms_of_line(str(error), conversation.places[first:])) from None
-        first += len(part.events)
-    return PreparedLine(file, line.number, conversation, parts)
+def _in_terms_of_line(text: str, places: list[str]) -> str:
+    """Return an error of an append with the place in the line, such as ``messages[3].name``."""
+    return _EVENT.sub(lambda match: places[int(match[1])], text, count=1)
 
 
 def split_events(events: list[NewEvent], size: int | None = None) -> Iterator[list[NewEvent]]:
@@ -387,14 +375,6 @@ def _shortened(events: list[NewEvent], limit: int) -> Iterator[NewEvent]:
         yield replace(event, data=data)
 
 
-_EVENT = re.compile(r"\bevents\[(\d+)\](?:\.content(?:\.extra)?)?(?=[ .:\[])")
-
-
-def _in_terms_of_line(text: str, places: list[str]) -> str:
-    """Return an error of an append with the place in the line, such as ``messages[3].name``."""
-    return _EVENT.sub(lambda match: places[int(match[1])], text, count=1)
-
-
 # Conversations that the log holds already
 
 
@@ -411,56 +391,49 @@ async def check_beginnings(store: EventStore, tenant: str, conversations: Sequen
     parameters = {
         "tenant": tenant,
         "conversations": list(lines),
-        "messages": [_first_message(conversation) for conversation in conversations],
+        "messages": [line.events[1].id if line.messages else None for line in conversations],
     }
     rows = await store.log(store.caller(tenant)).fetch(_FIRST_EVENTS, parameters)
     for conversation_id, first, stored_message, has_first_message in rows:
-        line = lines[conversation_id]
+        line, problem = lines[conversation_id], ""
         if first != line.events[0].id:
+            problem = "is in the store already and was not imported from a chat log"
+        elif (
+            line.messages
+            and not (stored_message is None or has_first_message)
+            and stored_message not in {event.id for event in line.events}
+        ):
+            problem = "begins with another message in the store"
+        if problem:
             raise StartsDifferently(
-                f"conversation {conversation_id} is in the store already and was not imported from a chat log: "
-                "give this one another id, or import into another tenant"
-            )
-        is_continued = (
-            stored_message is None or has_first_message or stored_message in {event.id for event in line.events}
-        )
-        if line.messages and not is_continued:
-            raise StartsDifferently(
-                f"conversation {conversation_id} begins with another message in the store: "
-                "give this one another id, or import into another tenant"
+                f"conversation {conversation_id} {problem}: give this one another id, or import into another tenant"
             )
 
 
-def _first_message(conversation: Conversation) -> UUID | None:
-    return conversation.events[1].id if conversation.messages else None
-
-
-async def _continuation(store: EventStore, tenant: str, prepared: PreparedLine) -> PreparedLine:
-    """Return a line without its first event, which the log holds, and with a renaming if its title is another.
+async def _continuation(store: EventStore, tenant: str, conversation: Conversation) -> Conversation:
+    """Return a conversation without its first event, which the log holds, and with a renaming if its title is another.
 
     Raises:
         StartsDifferently: the stored conversation was given another id: a text, and the UUID derived from it.
     """
-    conversation_id = prepared.conversation.id
-    created = prepared.conversation.events[0].data
+    created = conversation.events[0].data
     assert isinstance(created, ConversationCreated)
-    [stored] = [event async for event in store.read(conversation_id, limit=1, tenant=tenant)]
+    [stored] = [event async for event in store.read(conversation.id, limit=1, tenant=tenant)]
     if stored.content.get("given_id") != created.given_id:
-        given_id = stored.content.get("given_id") or str(conversation_id)
+        given_id = stored.content.get("given_id") or str(conversation.id)
         raise StartsDifferently(
             f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id"
         )
     naming = store.read(
-        conversation_id, types=["conversation.created", "conversation.renamed"], backwards=True, limit=1, tenant=tenant
+        conversation.id, types=["conversation.created", "conversation.renamed"], backwards=True, limit=1, tenant=tenant
     )
     stored_names = [event.content.get("name", "") async for event in naming]
-    first, *others = prepared.parts
-    events = list(first.events[1:])
+    first, *others = conversation.parts
+    events = list(first[1:])
     if stored_names != [created.name]:
-        renamed_id = derived_uuid("import", tenant, str(conversation_id), "renamed", created.name)
+        renamed_id = derived_uuid("import", tenant, str(conversation.id), "renamed", created.name)
         events.insert(0, NewEvent(ConversationRenamed(name=created.name), renamed_id, IMPORTER))
-    parts = [Append(conversation_id, events), *others] if events else others
-    return replace(prepared, parts=parts)
+    return replace(conversation, parts=[events, *others] if events else others)
 
 
 # The conversation of a line
@@ -473,6 +446,8 @@ class Conversation:
     Attributes:
         places: for each event, the place in the line that it comes from.
         messages, tasks: their numbers.
+        parts: the events as they are appended, usually in one part.
+        file, line: where it was read.
     """
 
     id: UUID
@@ -480,6 +455,9 @@ class Conversation:
     places: list[str] = field(default_factory=list)
     messages: int = 0
     tasks: int = 0
+    parts: list[list[NewEvent]] = field(default_factory=list)
+    file: str = ""
+    line: int = 0
 
 
 def conversation_from_line(line: bytes, tenant: str, zone: tzinfo = UTC) -> Conversation:
@@ -496,8 +474,7 @@ def conversation_from_line(line: bytes, tenant: str, zone: tzinfo = UTC) -> Conv
     if not isinstance(messages, list):
         raise MalformedLine(_unexpected(sent, "messages", "a list of messages"))
     for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise MalformedLine(f"messages[{index}]: is {_kind(message)}, expected an object")
+        _checked_object(message, f"messages[{index}]")
     converter = _Converter(tenant, conversation_uuid(tenant, given_id), zone)
     converter.create(sent, given_id, messages)
     for index, message in enumerate(messages):
@@ -597,12 +574,9 @@ class _Converter:
         return derived_uuid("import", *self._scope, *names)
 
     def _add(self, data: EventData, event_id: UUID, actor: str, time: datetime | None, place: str) -> None:
-        metadata = _WITHOUT_TIME if time is None else Metadata(occurred_at=time)
+        metadata = PLAIN if time is None else Metadata(occurred_at=time)
         self.conversation.events.append(NewEvent(data, event_id, actor, metadata))
         self.conversation.places.append(place)
-
-
-_WITHOUT_TIME = Metadata()
 
 
 # Tool calls, in the present format (tool_calls) and the first one (function_call)
@@ -696,14 +670,9 @@ def _reject_constant(name: str) -> NoReturn:
 
 _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 _KINDS: dict[type, str] = {
-    type(None): "null",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "a text",
-    list: "a list",
+    type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list",
     dict: "an object",
-}
+}  # fmt: skip
 
 
 def _parse(line: bytes) -> Json:
@@ -819,21 +788,20 @@ def total_bytes(paths: Sequence[str]) -> int | None:
     Raises:
         FileUnreadable: one of them cannot be read.
     """
-    sizes = [_size(path) for path in paths]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
-
-
-def _size(path: str) -> int | None:
-    if path == STDIN:
-        return None
-    try:
-        status = os.stat(path)
-        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-            with Path(path).open("rb"):
-                return status.st_size
-        if not os.access(path, os.R_OK):  # opening a pipe and closing it again would end its writer
-            raise PermissionError("Permission denied")
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        raise FileUnreadable(path, error) from error
-    return None
+    total, is_known = 0, True
+    for path in paths:
+        if path == STDIN:
+            is_known = False
+            continue
+        try:
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+                with Path(path).open("rb"):
+                    total += status.st_size
+            elif os.access(path, os.R_OK):  # opening a pipe and closing it again would end its writer
+                is_known = False
+            else:
+                raise PermissionError("Permission denied")
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            raise FileUnreadable(path, error) from error
+    return total if is_known else None
