@@ -13,7 +13,8 @@ import base64
 import binascii
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -49,12 +50,53 @@ FILE_PREFIX = "/message/file/"
 WITHOUT_CONTEXT = "without-context"
 """The conversation of tasks and messages that name no context and that no conversation refers to."""
 
+_ENDPOINTS = {
+    "conversations": "conversation/list", "tasks": "task/list", "events": "events/get", "agents": "agent/list"
+}  # fmt: skip
 _TIMEOUT_SECONDS = 60.0
 """For one response: the demo lists everything in one."""
 _MAX_RESPONSE_BYTES = 1024 * 1024 * 1024
 
 
-class EndpointSource(Source):
+class DemoSource(Source):
+    """Conversations that are listed apart from their tasks, events and files, as in the demo's manager."""
+
+    @abstractmethod
+    async def objects(self, kind: str) -> list[Json]:
+        """Return all objects of a kind as plain JSON: conversations, messages, tasks, events or agents."""
+
+    @abstractmethod
+    async def with_file(self, part: Json, file_id: str) -> Json:
+        """Return a part with the file of this id, or as it is if the file cannot be found."""
+
+    async def conversations(self) -> AsyncIterator[SourceConversation]:
+        grouped = _group(*[await self.objects(kind) for kind in ("conversations", "tasks", "events", "messages")])
+        for conversation in grouped:
+            for message in conversation.messages:
+                message.fetched = await self._add_files(message.wire.get("parts"))
+                message.wire = canonical_message(message.wire)
+            for index, task in enumerate(conversation.tasks):
+                status = task.get("status")
+                of_status = status.get("message") if isinstance(status, dict) else None
+                holders = (of_status, *(task.get("history") or ()), *(task.get("artifacts") or ()))
+                if any([await self._add_files(holder.get("parts")) for holder in holders if isinstance(holder, dict)]):
+                    conversation.fetched_tasks.append(index)
+            yield conversation
+
+    async def _add_files(self, parts: Any) -> list[int]:
+        """Add the files of parts in place and return their indexes, whether they were found or not."""
+        fetched = []
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if (file_id := separate_file_id(part)) is not None:
+                fetched.append(index)
+                parts[index] = await self.with_file(part, file_id)
+        return fetched
+
+    async def agents(self) -> list[Json]:
+        return [canonical_card(card) for card in await self.objects("agents")]
+
+
+class EndpointSource(DemoSource):
     """The conversations of an application that serves the demo's endpoints.
 
     Args:
@@ -79,18 +121,14 @@ class EndpointSource(Source):
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def conversations(self) -> AsyncIterator[SourceConversation]:
-        listed = await self._list("conversation/list")
-        for conversation in listed:
+    async def objects(self, kind: str) -> list[Json]:
+        if kind == "messages":
+            return []  # each conversation lists its own
+        listed = await self._list(_ENDPOINTS[kind])
+        for conversation in listed if kind == "conversations" else ():
             if not conversation.get("messages"):
-                given_id = text_member(conversation, "conversation_id", "conversationId")
-                conversation["messages"] = await self._list("message/list", given_id)
-        grouped = _group(listed, await self._list("task/list"), await self._list("events/get"))
-        async for complete in _with_files(grouped, self._fetch_file):
-            yield complete
-
-    async def agents(self) -> list[Json]:
-        return [canonical_card(card) for card in await self._list("agent/list")]
+                conversation["messages"] = await self._list("message/list", conversation_id(conversation))
+        return listed
 
     async def pending(self) -> int:
         return len(await self.call("message/pending") or ())
@@ -113,7 +151,7 @@ class EndpointSource(Source):
             raise SourceUnreadable(f"{self.name}/{method} answered with an error: {shown}")
         return answer.get("result")
 
-    async def _list(self, method: str, params: Any = None) -> list[Json]:
+    async def _list(self, method: str, params: Any = None) -> list[Any]:
         result = await self.call(method, params) or []
         if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
             raise SourceUnreadable(
@@ -121,7 +159,7 @@ class EndpointSource(Source):
             )
         return result
 
-    async def _fetch_file(self, part: Json, file_id: str) -> Json:
+    async def with_file(self, part: Json, file_id: str) -> Json:
         # The demo answers 500 for a file of which it only has the address. That part stays as it is, and is reported
         # by the import, unless the store has the file already.
         with suppress(SourceUnreadable):
@@ -139,7 +177,16 @@ class EndpointSource(Source):
         return response
 
 
-class ManagerSource(Source):
+async def is_served(url: str) -> bool:
+    """Return whether an application with the demo's endpoints answers at a URL."""
+    with suppress(SourceUnreadable):
+        async with EndpointSource(url) as application:
+            await application.call("conversation/list")
+            return True
+    return False
+
+
+class ManagerSource(DemoSource):
     """The conversations of a manager in this process: the demo application's, ours, or one like them.
 
     Args:
@@ -155,23 +202,15 @@ class ManagerSource(Source):
         self._manager = manager
         self._files = files or {}
 
-    async def conversations(self) -> AsyncIterator[SourceConversation]:
-        if not hasattr(self._manager, "conversations"):
+    async def objects(self, kind: str) -> list[Json]:
+        if kind == "conversations" and not hasattr(self._manager, kind):
             raise SourceUnreadable(f"{self.name} has no conversations: give a manager of conversations")
-        conversations = await self._list("conversations")
-        events = await self._list("events") or await self._list("_events")
-        grouped = _group(conversations, await self._list("tasks"), events, await self._list("_messages"))
-        async for complete in _with_files(grouped, self._find_file):
-            yield complete
-
-    async def agents(self) -> list[Json]:
-        return [canonical_card(card) for card in await self._list("agents")]
+        names = {"messages": ["_messages"], "events": ["events", "_events"]}.get(kind, [kind])
+        values = [values for name in names if (values := await self._values(name))]
+        return [to_plain(value) for value in values[0]] if values else []
 
     async def pending(self) -> int:
         return len(await self._values("get_pending_messages"))
-
-    async def _list(self, name: str) -> list[Any]:
-        return [to_plain(value) for value in await self._values(name)]
 
     async def _values(self, name: str) -> list[Any]:
         """Return a copy of what an attribute, property or method holds: the application may change it meanwhile."""
@@ -184,7 +223,7 @@ class ManagerSource(Source):
             value = value.values()
         return list(value) if isinstance(value, Iterable) else []
 
-    async def _find_file(self, part: Json, file_id: str) -> Json:
+    async def with_file(self, part: Json, file_id: str) -> Json:
         if file_id not in self._files:
             return part
         kept: Json = to_plain(self._files[file_id])
@@ -198,7 +237,7 @@ class ManagerSource(Source):
 
 
 def _group(
-    conversations: Iterable[Json], tasks: Iterable[Json], events: Iterable[Json], messages: Iterable[Json] = ()
+    conversations: Iterable[Json], tasks: Iterable[Json], events: Iterable[Json], messages: Iterable[Json]
 ) -> list[SourceConversation]:
     """Return the conversations with their tasks and times.
 
@@ -212,7 +251,7 @@ def _group(
     conversation_of_task: dict[str, str] = {}
     times = _MessageTimes(events)
     for listed in conversations:
-        given_id = text_member(listed, "conversation_id", "conversationId")
+        given_id = conversation_id(listed)
         conversation = found.setdefault(given_id, SourceConversation(given_id))
         conversation.name = listed.get("name") or ""
         conversation.is_active = listed.get("is_active", listed.get("isActive")) is not False
@@ -231,6 +270,11 @@ def _group(
         known = [message.time for message in conversation.messages if message.time is not None]
         conversation.created_at = min(known, default=None)
     return list(found.values())
+
+
+def conversation_id(listed: Json) -> str:
+    """Return the id of a conversation, empty if it has none."""
+    return text_member(listed, "conversation_id", "conversationId")
 
 
 def _add_further_messages(found: dict[str, SourceConversation], messages: Iterable[Json], times: _MessageTimes) -> None:
@@ -280,37 +324,6 @@ def separate_file_id(part: Any) -> str | None:
     file = part.get("file")
     address = file.get("uri") if isinstance(file, dict) else part.get("url")
     return address.removeprefix(FILE_PREFIX) if isinstance(address, str) and address.startswith(FILE_PREFIX) else None
-
-
-async def _with_files(
-    conversations: Iterable[SourceConversation], fetch: Callable[[Json, str], Awaitable[Json]]
-) -> AsyncIterator[SourceConversation]:
-    """Yield conversations with their files.
-
-    Args:
-        fetch: returns a part with the file of this id, or as it is if the file cannot be found.
-    """
-
-    async def complete(parts: Any) -> list[int]:
-        """Fetch the files of parts in place and return their indexes, whether they were found or not."""
-        fetched = []
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
-            if (file_id := separate_file_id(part)) is not None:
-                fetched.append(index)
-                parts[index] = await fetch(part, file_id)
-        return fetched
-
-    for conversation in conversations:
-        for message in conversation.messages:
-            message.fetched = await complete(message.wire.get("parts"))
-            message.wire = canonical_message(message.wire)
-        for index, task in enumerate(conversation.tasks):
-            status = task.get("status")
-            message_of_status = status.get("message") if isinstance(status, dict) else None
-            holders = (message_of_status, *(task.get("history") or ()), *(task.get("artifacts") or ()))
-            if any([await complete(holder.get("parts")) for holder in holders if isinstance(holder, dict)]):
-                conversation.fetched_tasks.append(index)
-        yield conversation
 
 
 def _with_bytes(part: Json, body: bytes) -> Json:

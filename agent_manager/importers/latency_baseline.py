@@ -19,9 +19,8 @@ from statistics import median
 from typing import Any
 
 from agent_manager.a2a import Json
-from agent_manager.importers.a2a_demo import EndpointSource
+from agent_manager.importers.a2a_demo import EndpointSource, conversation_id, is_served
 from agent_manager.importers.backup import BackupDamaged, is_same_source, make_private_folder, write_private
-from agent_manager.importers.source import SourceUnreadable, text_member
 
 MAX_RATIO = 1.5
 """The plan rolls back if an operation takes more than 50 % longer than the baseline …"""
@@ -85,15 +84,9 @@ async def measure_again(before: Baseline, url: str) -> tuple[Baseline, Baseline]
     Raises:
         SourceUnreadable: nothing answers at the URL.
     """
-    if not is_same_source(before.url, url):
-        try:
-            async with EndpointSource(before.url) as application:
-                await application.call("conversation/list")
-        except SourceUnreadable:
-            pass  # it was stopped: the recorded baseline counts
-        else:
-            old, now = await _measure([before.url, url], before.tenant, before.conversation)
-            return old, now
+    if not is_same_source(before.url, url) and await is_served(before.url):
+        old, now = await _measure([before.url, url], before.tenant, before.conversation)
+        return old, now
     [now] = await _measure([url], before.tenant, before.conversation)
     return before, now
 
@@ -131,7 +124,7 @@ def _without_files(conversations: list[Json]) -> list[str]:
     for conversation in reversed(conversations):
         parts = [part for message in conversation.get("messages") or () for part in message.get("parts") or ()]
         if parts and not any(isinstance(part, dict) and part.keys() & {"file", "url", "raw"} for part in parts):
-            given_ids.append(text_member(conversation, "conversation_id", "conversationId"))
+            given_ids.append(conversation_id(conversation))
     return given_ids
 
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from agent_manager.a2a import Json
-from agent_manager.importers.a2a_demo import EndpointSource
+from agent_manager.importers.a2a_demo import is_served
 from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
 from agent_manager.importers.comparison import (
     LocalChanges,
@@ -38,7 +38,7 @@ from agent_manager.importers.latency_baseline import (
 )
 from agent_manager.importers.migration import ignore_step
 from agent_manager.importers.restore import RESTORE
-from agent_manager.importers.source import Source, SourceConversation, SourceUnreadable
+from agent_manager.importers.source import Source, SourceConversation
 from agent_manager.importers.stored import StoredConversation, StoreSource, cards_by_url, read_stored
 from agent_manager.importers.verify import IN_STORE, verify_backup, verify_served
 from eventstore import EventStore, conversation_uuid
@@ -319,7 +319,7 @@ async def start_application(
             raise CommandFailed(f"{reason}: see {log}, and start the application yourself")
         if url is None and process.returncode == 0:
             return
-        if url is not None and await _answers(url):
+        if url is not None and await is_served(url):
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(process.wait()), _POLL_SECONDS)
@@ -338,15 +338,6 @@ async def _start_process(command: str, environment: dict[str, str], output: int)
         env=os.environ | environment,
         start_new_session=True,
     )
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with EndpointSource(url) as application:
-            await application.call("conversation/list")
-    except SourceUnreadable:
-        return False
-    return True
 
 
 # The criteria of the migration plan for a rollback: lost data, slow operations, and one that people judge
