@@ -24,7 +24,6 @@ from agent_manager.agent_registry import checked_conversation
 from agent_manager.importers.a2a_demo import FILE_PREFIX, ManagerSource, separate_file_id
 from agent_manager.importers.backup import Backup, check_tenant, new_backup_path, remove_backup, write_backup
 from agent_manager.importers.chat_log import split_events
-from agent_manager.importers.comparison import Report, Verification, is_same_task, list_lines, match_messages
 from agent_manager.importers.source import (
     IMPORTER,
     LONGEST_NAME,
@@ -48,7 +47,15 @@ from agent_manager.importers.stored import (
     read_agents,
     read_stored,
 )
-from agent_manager.importers.verify import IN_STORE, verify_backup
+from agent_manager.importers.verify import (
+    IN_STORE,
+    Report,
+    Verification,
+    is_same_task,
+    list_lines,
+    match_messages,
+    verify_backup,
+)
 from agent_manager.storage import Log, ServerLog
 from eventstore import (
     NO_STREAM,

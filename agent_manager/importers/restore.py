@@ -12,7 +12,6 @@ from agent_manager.a2a import Json
 from agent_manager.application import ApplicationManager
 from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, to_plain
 from agent_manager.importers.backup import Backup, open_backup
-from agent_manager.importers.comparison import is_same_task, match_messages
 from agent_manager.importers.migration import load_backup
 from agent_manager.importers.source import (
     SourceConversation,
@@ -21,6 +20,7 @@ from agent_manager.importers.source import (
     canonical_task,
     message_id,
 )
+from agent_manager.importers.verify import is_same_task, match_messages
 from agent_manager.wire_classes import choose_classes
 from eventstore.errors import InputError
 from eventstore.ids import derived_uuid

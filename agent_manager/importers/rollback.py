@@ -19,14 +19,6 @@ from uuid import UUID
 from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import is_served
 from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
-from agent_manager.importers.comparison import (
-    LocalChanges,
-    Report,
-    Verification,
-    keyed_tasks,
-    list_lines,
-    match_messages,
-)
 from agent_manager.importers.latency_baseline import (
     MAX_RATIO,
     MAX_SLOWDOWN_MS,
@@ -39,8 +31,23 @@ from agent_manager.importers.latency_baseline import (
 from agent_manager.importers.migration import ignore_step
 from agent_manager.importers.restore import RESTORE
 from agent_manager.importers.source import Source, SourceConversation
-from agent_manager.importers.stored import StoredConversation, StoreSource, cards_by_url, read_stored
-from agent_manager.importers.verify import IN_STORE, verify_backup, verify_served
+from agent_manager.importers.stored import (
+    LocalChanges,
+    StoredConversation,
+    StoreSource,
+    cards_by_url,
+    keyed_tasks,
+    read_stored,
+)
+from agent_manager.importers.verify import (
+    IN_STORE,
+    Report,
+    Verification,
+    list_lines,
+    match_messages,
+    verify_backup,
+    verify_served,
+)
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from eventstore.urls import show_url

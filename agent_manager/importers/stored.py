@@ -6,9 +6,11 @@ a member of the task cannot be restored from them, such as two artifacts of one 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeAlias
 from uuid import UUID
 
 from agent_manager.a2a import Json, artifact_event
@@ -16,7 +18,6 @@ from agent_manager.agent_registry import AGENTS, url_of
 from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
 from agent_manager.agents.recorder import RecordedTask, Recording
 from agent_manager.conversation import ConversationFold, TaskEvent, TaskFold
-from agent_manager.importers.comparison import LocalChanges, keyed_tasks
 from agent_manager.importers.source import (
     Source,
     SourceConversation,
@@ -53,6 +54,37 @@ MIGRATED = "migrated"
 """The member of the metadata of events that a migration appended."""
 EVENT_ID = "source_id"
 """The member of an application event's metadata that holds its id at the source."""
+
+
+TaskKey: TypeAlias = tuple[str, int]
+"""A task's id, and the number of earlier tasks of its conversation with the same id."""
+
+
+@dataclass(slots=True)
+class LocalChanges:
+    """What users of the store have changed in a conversation since its import; it may differ from the source.
+
+    Attributes:
+        members: of the conversation: ``name``, ``is_active``.
+        tasks: those that continued.
+        agents: the URLs of those that users registered or unregistered last.
+    """
+
+    members: set[str] = field(default_factory=set)
+    tasks: set[TaskKey] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.members or self.tasks)
+
+
+def keyed_tasks(tasks: list[Json]) -> Iterator[tuple[TaskKey, Json]]:
+    """Yield tasks with their keys."""
+    occurrences: Counter[str] = Counter()
+    for task in tasks:
+        given_id = text_member(task, "id")
+        yield (given_id, occurrences[given_id]), task
+        occurrences[given_id] += 1
 
 
 @dataclass(slots=True)
