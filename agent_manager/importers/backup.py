@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -55,10 +56,7 @@ class Backup:
         tenant: the tenant that it is imported into.
         source: the name of its source: the URL of an application, ``google-adk in`` a database, or the class of a
             manager.
-        taken_at: in UTC.
         time_zone: the zone of times in it that have no offset; None means UTC.
-        sha256: the hash of the file.
-        agents: their cards.
         pending: the number of messages that awaited an answer.
     """
 
@@ -91,6 +89,9 @@ class Backup:
         while batch := list(islice(conversations, _CONCURRENT_READS)):
             for pair in zip(batch, await gather_or_raise(map(find, batch)), strict=True):
                 yield pair
+
+
+_BACKUP = TypeAdapter(Backup)
 
 
 class BackupSource(Source):
@@ -128,7 +129,7 @@ async def write_backup(source: Source, path: Path, tenant: str, time_zone: str |
 
 
 async def _write(source: Source, file: IO[bytes], tenant: str, time_zone: str | None) -> None:
-    counts = {"conversations": 0, "messages": 0, "tasks": 0}
+    counts = Counter(conversations=0, messages=0, tasks=0)
     with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as compressed:
 
         def write(value: Json) -> None:
@@ -146,9 +147,7 @@ async def _write(source: Source, file: IO[bytes], tenant: str, time_zone: str | 
         })  # fmt: skip
         async for conversation in source.conversations():
             write(asdict(conversation))
-            counts["conversations"] += 1
-            counts["messages"] += len(conversation.messages)
-            counts["tasks"] += len(conversation.tasks)
+            counts.update(conversations=1, messages=len(conversation.messages), tasks=len(conversation.tasks))
         write({"end": counts})
 
 
@@ -173,17 +172,7 @@ def open_backup(path: Path) -> Backup:
             raise BackupMismatch(f"{path}: does not name its tenant (version 1): import from the source again")
         if first["eventstore-backup"] != _VERSION:
             raise BackupDamaged(f"{path}: is a backup of another version: use the version that wrote it")
-        return Backup(
-            path=path,
-            tenant=first["tenant"],
-            source=first["source"],
-            taken_at=datetime.fromisoformat(first["taken_at"]),
-            time_zone=first["time_zone"],
-            sha256=sha256,
-            agents=first["agents"],
-            pending=first["pending"],
-            **last["end"],
-        )
+        return _BACKUP.validate_python(first | last["end"] | {"path": path, "sha256": sha256})
     except OSError as error:
         raise BackupDamaged(f"{path}: {error.strerror or error}: give a backup with its .sha256 beside it") from None
     except (ValueError, KeyError, TypeError, EOFError, StopIteration):
@@ -218,14 +207,14 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
     paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
     if not paths:
         raise BackupDamaged(f"{folder}: there is no backup: give the folder that the import wrote to with --backups")
-    origins = {path: _read_origin(path) for path in paths}
-    sources = {path: origin.source for path, origin in origins.items() if origin.tenant == tenant}
+    headers = {path: _read_header(path) for path in paths}
+    sources = {path: header["source"] for path, header in headers.items() if header.get("tenant") == tenant}
     if url is not None:
         at_url = {path: source for path, source in sources.items() if is_same_source(source, url)}
         # A source that was not read over HTTP, such as a manager in its own process, may be the application at any URL.
         without_url = {path: source for path, source in sources.items() if "://" not in source}
         sources = at_url or (sources if may_have_moved else without_url)
-    found = ", ".join(sorted({str(origin) for origin in origins.values()}))
+    found = ", ".join(sorted({_origin(header) for header in headers.values()}))
     wanted = f"tenant {tenant!r}" + ("" if url is None else f" from {show_url(url)}")
     if not sources:
         raise BackupMismatch(
@@ -234,32 +223,24 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
     if len({_comparable(source) for source in sources.values()}) > 1:
         raise BackupMismatch(f"{folder}: backups of {wanted} are of several sources ({found}): give --backup FILE")
     newest = max(sources)
-    for path, origin in origins.items():
-        if path > newest and origin.is_damaged:
+    for path, header in headers.items():
+        if path > newest and header.get("is_damaged"):
             raise BackupDamaged(f"{path}: is damaged, and newer than {newest.name}: give the one to use with --backup")
     return open_backup(newest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Tenant and source in the first line of a backup; version 1 names no tenant."""
-
-    tenant: str | None
-    source: str
-    is_damaged: bool = False
-
-    def __str__(self) -> str:
-        tenant = "an unnamed tenant" if self.tenant is None else f"tenant {self.tenant!r}"
-        return f"{tenant} from {self.source}"
-
-
-def _read_origin(path: Path) -> _Origin:
+def _read_header(path: Path) -> Json:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            first = json.loads(next(file))
-        return _Origin(first.get("tenant"), str(first["source"]))
+            header = json.loads(next(file))
+        return {"tenant": header.get("tenant"), "source": str(header["source"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, StopIteration):
-        return _Origin(None, f"a damaged file ({path.name})", is_damaged=True)
+        return {"source": f"a damaged file ({path.name})", "is_damaged": True}
+
+
+def _origin(header: Json) -> str:
+    tenant = header.get("tenant")
+    return f"{'an unnamed tenant' if tenant is None else f'tenant {tenant!r}'} from {header['source']}"
 
 
 def is_same_source(source: str, url: str) -> bool:
@@ -320,19 +301,14 @@ def _replacing(path: Path) -> Iterator[BufferedRandom]:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # makes the name durable
+        finally:
+            os.close(folder)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

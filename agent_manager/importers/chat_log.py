@@ -338,11 +338,7 @@ def _in_terms_of_line(text: str, places: list[str]) -> str:
 
 
 def split_events(events: list[NewEvent], size: int | None = None) -> Iterator[list[NewEvent]]:
-    """Yield the events of a conversation in as few appends as possible.
-
-    Args:
-        size: about how many bytes they are together, if that is known.
-    """
+    """Yield the events of a conversation in as few appends as possible; ``size`` is about their bytes, if known."""
     if size is not None and len(events) <= MAX_EVENTS and size <= PART_BYTES:
         yield events
         return
@@ -591,9 +587,7 @@ class ToolCall:
 
     Attributes:
         place: where in its message it is.
-        given_id: its id, as a text.
         key: what its result names; None if no result can name it.
-        name: of the function or tool.
         arguments: a text, usually JSON; or any JSON value.
     """
 
@@ -613,11 +607,6 @@ class ToolCall:
 
 
 def _tool_calls(message: Json) -> list[ToolCall]:
-    """Return the calls in a message.
-
-    Raises:
-        MalformedLine: they are not a list of objects.
-    """
     entries = message.get("tool_calls")
     if not isinstance(entries, list | None):
         raise MalformedLine(f"tool_calls: is {_kind(entries)}, expected a list of tool calls")
@@ -719,7 +708,6 @@ class Line:
     """A line of a file.
 
     Attributes:
-        number: from 1.
         size: in bytes, with its line feed.
         text: without its line feed; None if it is longer than :data:`MAX_LINE_BYTES`.
     """
@@ -730,11 +718,7 @@ class Line:
 
 
 async def lines(path: str) -> AsyncGenerator[Line, None]:
-    """Yield the lines of a file, which end at line feeds.
-
-    Raises:
-        FileUnreadable: it cannot be read.
-    """
+    """Yield the lines of a file, which end at line feeds. Raise FileUnreadable if it cannot be read."""
     number, size = 1, 0
     pieces: list[bytes] = []
     try:

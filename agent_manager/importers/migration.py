@@ -275,7 +275,7 @@ class _Loader:
             self.report.misdated += misdated_messages(source, backup.taken_at)
             if not isinstance(stored, StoredConversation):
                 continue
-            if reason := contradiction(source, stored):
+            if reason := _contradiction(source, stored):
                 reasons.append(reason)
             if (given_id := given_ids.setdefault(stored.id, source.id)) != source.id:
                 reasons.append(printable(f"conversations {given_id!r} and {source.id!r} are one in the store"))
@@ -299,9 +299,9 @@ class _Loader:
         """Append the events of a conversation that are missing, again if another writer appends meanwhile."""
         for tries_left in reversed(range(_TRIES)):
             try:
-                if reason := contradiction(source, stored):  # another writer began it since the check
+                if reason := _contradiction(source, stored):  # another writer began it since the check
                     raise SourceContradictsStore([reason])
-                await self._append(stored, missing_events(source, stored, self.log.tenant, self.zone))
+                await self._append(stored, _missing_events(source, stored, self.log.tenant, self.zone))
             except (InputError, SourceContradictsStore) as error:
                 self.reject(source, error)
                 return
@@ -342,17 +342,10 @@ def _missing_files(source: SourceConversation, stored: StoredConversation) -> It
 # The events that the log does not have
 
 
-def missing_events(
-    source: SourceConversation, stored: StoredConversation, tenant: str, zone: tzinfo = UTC
+def _missing_events(
+    source: SourceConversation, stored: StoredConversation, tenant: str, zone: tzinfo
 ) -> list[NewEvent]:
-    """Return the events that are missing. What users of the store have changed since the import stays as it is.
-
-    Args:
-        zone: the zone of times without an offset.
-
-    Raises:
-        InputError: something cannot be stored.
-    """
+    """Return the events that are missing. What users of the store have changed since the import stays as it is."""
     events: list[NewEvent] = []
     name, metadata = stored_name(source)
     if not stored.version:
@@ -418,7 +411,7 @@ def _metadata(time: datetime | None = None, **members: str) -> Metadata:
 # The check that the stored conversation of an id is the source's
 
 
-def contradiction(source: SourceConversation, stored: StoredConversation) -> str | None:
+def _contradiction(source: SourceConversation, stored: StoredConversation) -> str | None:
     """Return why the stored conversation is not the source's; None if it is, or if nothing is stored."""
     if not stored.version:
         return None

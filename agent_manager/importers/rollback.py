@@ -67,11 +67,9 @@ class RollbackReport(Report):
     """The result of a rollback.
 
     Attributes:
-        backup: the backup that it began with.
         restored: the file that the application's manager loads; None if the rehearsal found a reason not to roll back.
         verified: the comparison of that file with the backup and the store.
         served: the comparison of what the started application serves with that file; None if that was not checked.
-        started: whether the application was started.
         hidden: how many conversations were deleted in the store, and stay deleted.
         written_meanwhile: conversations that were written to although the application was to be stopped.
         ignored: what was not applied of events in the log, and why; everything else is restored.
@@ -290,11 +288,7 @@ def _merged(backup: SourceConversation, store: SourceConversation) -> SourceConv
 
 
 async def run_command(command: str, seconds: float) -> None:
-    """Run a shell command to its end. Its output goes to standard error, because the report is on standard output.
-
-    Raises:
-        CommandFailed: it failed, or took longer.
-    """
+    """Run a shell command to its end. Its output goes to standard error, because the report is on standard output."""
     process = await _start_process(command, {}, _STDERR)
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
@@ -310,12 +304,8 @@ async def start_application(
 ) -> None:
     """Run a shell command that starts the application; it may continue to run once the application answers.
 
-    Args:
-        log: takes its output. The application outlives this process, and inherits no pipe that a caller reads to its
-            end.
-
-    Raises:
-        CommandFailed: it failed, or the application does not answer in time.
+    Its output goes to a file: the application outlives this process, and inherits no pipe that a caller reads to its
+    end.
     """
     with append_private(log) as output:
         process = await _start_process(command, environment, output.fileno())
@@ -357,10 +347,9 @@ class Criteria(Report):
     """The result of checking the criteria.
 
     Attributes:
-        stored: the comparison of the store with the backup.
-        served: the comparison of what the application serves with the backup; None if no URL was given.
-        latency: the latency of each basic operation; empty if it could not be compared.
-        unmeasured: why latency could not be compared; empty if it could.
+        stored, served: the comparisons of the store, and of what the application serves, with the backup.
+        latency: of each basic operation; empty if it could not be compared.
+        unmeasured: why latency could not be compared.
     """
 
     backup: Backup
@@ -371,12 +360,10 @@ class Criteria(Report):
 
     @property
     def data_lost(self) -> bool:
-        """Whether something of the backup is missing."""
         return bool(self.stored.differences or (self.served is not None and self.served.differences))
 
     @property
     def too_slow(self) -> bool:
-        """Whether a basic operation has become too slow."""
         return any(change.is_too_slow for change in self.latency)
 
     @property

@@ -66,8 +66,7 @@ class LocalChanges:
 
     Attributes:
         members: of the conversation: ``name``, ``is_active``.
-        tasks: those that continued.
-        agents: the URLs of those that users registered or unregistered last.
+        agents: the URLs of agents that they have registered or unregistered.
     """
 
     members: set[str] = field(default_factory=set)

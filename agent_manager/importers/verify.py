@@ -87,7 +87,6 @@ class Verification:
 
     Attributes:
         conversations, messages, tasks: how many were compared.
-        differences: what is missing, or is not as it was.
         changed: the local changes, by conversation.
         hidden: the conversations that users of the store have deleted since.
     """
