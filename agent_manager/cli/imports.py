@@ -15,7 +15,7 @@ from rich.status import Status
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import errors, print_json, text
 from agent_manager.cli.signals import run_stoppable
-from agent_manager.importers import ImportProgress, ImportReport, import_backup, import_files, migrate
+from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import SUFFIX, BackupSource, check_tenant, choose_backup, open_backup, write_private
 from agent_manager.importers.google_adk import AdkSource
@@ -126,7 +126,7 @@ async def import_chat_logs(
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("importing", total=None)
 
-        def show(now: ImportProgress) -> None:
+        def show(now: ImportReport) -> None:
             progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
 
         report = await import_files(store, paths, tenant=tenant, strict=strict, zone=zone, progress=show)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from agent_manager.importers.chat_log import (
     FileUnreadable,
     ImportProblem,
-    ImportProgress,
     ImportReport,
     ImportStopped,
     import_files,
@@ -20,7 +19,6 @@ from agent_manager.importers.restore import restore_into
 __all__ = [
     "FileUnreadable",
     "ImportProblem",
-    "ImportProgress",
     "ImportReport",
     "ImportStopped",
     "import_backup",

@@ -116,28 +116,9 @@ class ImportProblem:
         return f"{self.file}:{self.line}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class ImportProgress:
-    """The progress of an import.
-
-    Attributes:
-        bytes_read: of all files together.
-        total_bytes: of all files together; None if one of them has no known length, such as standard input.
-        conversations, messages, tasks: how many are stored so far, by this import or before.
-        problems: how many lines were not imported so far.
-    """
-
-    bytes_read: int
-    total_bytes: int | None
-    conversations: int
-    messages: int
-    tasks: int
-    problems: int
-
-
 @dataclass(slots=True)
 class ImportReport:
-    """The result of an import.
+    """The result of an import, and its progress.
 
     Attributes:
         conversations, messages, tasks: how many are in the lines that are now in the log.
@@ -145,6 +126,8 @@ class ImportReport:
         known_events: how many events the log held already.
         problems: the lines that were not imported, in the order of the files.
         position: the highest position of the events; None if there are none.
+        bytes_read: of all files together.
+        total_bytes: of all files together; None if one of them has no known length, such as standard input.
     """
 
     conversations: int = 0
@@ -154,6 +137,8 @@ class ImportReport:
     known_events: int = 0
     problems: list[ImportProblem] = field(default_factory=list)
     position: int | None = None
+    bytes_read: int = 0
+    total_bytes: int | None = None
 
 
 class ImportStopped(InputError):
@@ -177,7 +162,7 @@ async def import_files(
     tenant: str | None = None,
     strict: bool = False,
     zone: tzinfo = UTC,
-    progress: Callable[[ImportProgress], None] | None = None,
+    progress: Callable[[ImportReport], None] = lambda report: None,
 ) -> ImportReport:
     """Import chat logs: JSON Lines, each line ``{"id", "title", "messages": [...]}`` in the OpenAI chat format.
 
@@ -190,7 +175,7 @@ async def import_files(
         tenant: the store's own by default.
         strict: whether to stop at the first line that cannot be imported.
         zone: the zone of times that have no offset.
-        progress: called after every append and at the end.
+        progress: called after every append and at the end, with the report so far.
 
     Raises:
         FileUnreadable: a file does not exist or cannot be read; nothing was imported, unless reading it broke off.
@@ -201,11 +186,12 @@ async def import_files(
     names = [str(path) for path in paths]
     tenant = checked_tenant(store.tenant if tenant is None else tenant)
     _ = store.pool  # raises if the store is not open, before a line is blamed for it
-    importer = _Importer(store, tenant, total_bytes(names), zone, progress, strict)
+    report = ImportReport(total_bytes=total_bytes(names))
+    importer = _Importer(store, tenant, zone, progress, strict, report)
     for name in names:
         await importer.read(name)
     await importer.flush()
-    return importer.report
+    return report
 
 
 @dataclass(slots=True)
@@ -214,19 +200,17 @@ class _Importer:
 
     store: EventStore
     tenant: str
-    total_bytes: int | None
     zone: tzinfo
-    progress: Callable[[ImportProgress], None] | None
+    progress: Callable[[ImportReport], None]
     strict: bool
-    report: ImportReport = field(default_factory=ImportReport)
-    bytes_read: int = 0
+    report: ImportReport
     group: list[Conversation] = field(default_factory=list)
     group_bytes: int = 0
 
     async def read(self, file: str) -> None:
         async with aclosing(lines(file)) as found:
             async for line in found:
-                self.bytes_read += line.size
+                self.report.bytes_read += line.size
                 self.group_bytes += line.size
                 try:
                     conversation = self._prepared(file, line)
@@ -278,10 +262,7 @@ class _Importer:
         group, self.group, self.group_bytes = self.group, [], 0
         if group:
             await self._store(group)
-        if self.progress is not None:
-            done = self.report
-            counts = (done.conversations, done.messages, done.tasks, len(done.problems))
-            self.progress(ImportProgress(self.bytes_read, self.total_bytes, *counts))
+        self.progress(self.report)
 
     async def _store(self, group: list[Conversation]) -> None:
         """Append conversations together; if that is rejected, one by one."""
