@@ -134,11 +134,7 @@ class EndpointSource(DemoSource):
         return len(await self.call("message/pending") or ())
 
     async def call(self, method: str, params: Any = None) -> Any:
-        """Return the result of an endpoint.
-
-        Raises:
-            SourceUnreadable: it gives none.
-        """
+        """Return the result of an endpoint. Raise SourceUnreadable if it gives none."""
         request = {"jsonrpc": "2.0", "id": uuid4().hex, "method": method, "params": params}
         response = await self._send("POST", f"/{method}", json=request)
         try:
@@ -241,11 +237,8 @@ def _group(
 ) -> list[SourceConversation]:
     """Return the conversations with their tasks and times.
 
-    Args:
-        conversations: ``conversation_id``, ``is_active``, ``name``, ``task_ids`` and ``messages``.
-        tasks: as they are on the wire.
-        events: ``content``, which is a message, and ``timestamp`` in seconds since 1970.
-        messages: all messages; those in no conversation are added to that of their context.
+    The content of an event is a message. Those of ``messages`` that are in no conversation are added to that of their
+    context.
     """
     found: dict[str, SourceConversation] = {}
     conversation_of_task: dict[str, str] = {}
@@ -290,10 +283,7 @@ def _add_further_messages(found: dict[str, SourceConversation], messages: Iterab
 
 
 class _MessageTimes:
-    """The times of events by the messages in them. Ids repeat, so a message may have several, each for one occurrence.
-
-    A message gets the first time that is not before that of its predecessor.
-    """
+    """The times of events by the messages in them, of which each is for one of several messages with the same id."""
 
     def __init__(self, events: Iterable[Json]) -> None:
         self._times: dict[tuple[str, str], list[datetime]] = {}
@@ -303,7 +293,7 @@ class _MessageTimes:
                 self._times.setdefault((message_id(content), context_id(content)), []).append(time)
 
     def take(self, message: Json, earlier: list[SourceMessage]) -> datetime | None:
-        """Return the time of the message that follows the earlier ones, and use it up."""
+        """Return the first time of a message that is not before that of its predecessor, and use it up."""
         times = self._times.get((message_id(message), context_id(message)), [])
         if not times:
             return None

@@ -180,11 +180,7 @@ def open_backup(path: Path) -> Backup:
 
 
 def check_tenant(backup: Backup, tenant: str) -> Backup:
-    """Return a backup of a tenant.
-
-    Raises:
-        BackupMismatch: it is of another tenant.
-    """
+    """Return a backup. Raise BackupMismatch if it is not the tenant's."""
     if backup.tenant != tenant:
         raise BackupMismatch(
             f"{backup.path}: is a backup of tenant {backup.tenant!r} from {backup.source}, not of {tenant!r}: "

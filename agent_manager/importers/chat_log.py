@@ -100,13 +100,7 @@ class StartsDifferently(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class ImportProblem:
-    """A line that was not imported.
-
-    Attributes:
-        file: as it was given, ``-`` for standard input.
-        line: the number of the line, from 1.
-        reason: what is wrong with it.
-    """
+    """A line, counted from 1, that was not imported; ``file`` is as it was given."""
 
     file: str
     line: int
@@ -359,10 +353,7 @@ async def check_beginnings(store: EventStore, tenant: str, conversations: Sequen
     """Check that each of these conversations is new, or was begun by an earlier import of it.
 
     A line may have lost its oldest messages, or have none yet. But if neither the line nor the log has the first
-    message of the other, they are two conversations.
-
-    Raises:
-        StartsDifferently: one of them is another: its messages would be mixed with those of the line.
+    message of the other, they are two conversations, whose messages would be mixed.
     """
     lines = {conversation.id: conversation for conversation in conversations}
     parameters = {
@@ -390,8 +381,7 @@ async def check_beginnings(store: EventStore, tenant: str, conversations: Sequen
 async def _continuation(store: EventStore, tenant: str, conversation: Conversation) -> Conversation:
     """Return a conversation without its first event, which the log holds, and with a renaming if its title is another.
 
-    Raises:
-        StartsDifferently: the stored conversation was given another id: a text, and the UUID derived from it.
+    The stored conversation may have been given another id: a text, and this one the UUID derived from it.
     """
     created = conversation.events[0].data
     assert isinstance(created, ConversationCreated)
@@ -748,11 +738,7 @@ async def _next_chunk(file: BufferedReader) -> bytes:
 
 
 def total_bytes(paths: Sequence[str]) -> int | None:
-    """Return the size of all files together; None if one of them has no known length.
-
-    Raises:
-        FileUnreadable: one of them cannot be read.
-    """
+    """Return the size of all files together; None if one has no known length."""
     total, is_known = 0, True
     for path in paths:
         if path == STDIN:

@@ -36,7 +36,7 @@ class Baseline:
     """The latency of an application.
 
     Attributes:
-        tenant: the tenant of its conversations; None if the file does not name it.
+        tenant: None if the file does not name it.
         taken_at: in UTC, ISO 8601.
         milliseconds: the figure of each operation.
         conversation: the one whose messages were listed; None if there was none to list.
@@ -69,21 +69,13 @@ class LatencyChange:
 
 
 async def measure(url: str, tenant: str) -> Baseline:
-    """Return the latency of a running application; nothing is written to it.
-
-    Raises:
-        SourceUnreadable: it does not answer.
-    """
+    """Return the latency of a running application; nothing is written to it."""
     [baseline] = await _measure([url], tenant)
     return baseline
 
 
 async def measure_again(before: Baseline, url: str) -> tuple[Baseline, Baseline]:
-    """Return the latency before and now, both measured now if the old application still runs elsewhere.
-
-    Raises:
-        SourceUnreadable: nothing answers at the URL.
-    """
+    """Return the latency before and now, both measured now if the old application still runs elsewhere."""
     if not is_same_source(before.url, url) and await is_served(before.url):
         old, now = await _measure([before.url, url], before.tenant, before.conversation)
         return old, now

@@ -86,10 +86,6 @@ _TRIES = 21
 _NAMED_REASONS = 5
 
 
-def ignore_step(step: str) -> None:
-    """Do nothing with the description of a step."""
-
-
 class SourceContradictsStore(ConflictError):
     """A source has other conversations than the store under the same ids. Nothing was written."""
 
@@ -153,7 +149,7 @@ async def migrate(
     backups: Path = BACKUPS,
     tenant: str | None = None,
     time_zone: str | None = None,
-    on_step: Callable[[str], None] = ignore_step,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> MigrationReport:
     """Import what a source holds and the store does not. Run it again to import only what is new since.
 
@@ -181,7 +177,7 @@ async def migrate(
 
 
 async def import_backup(
-    backup: Backup, store: EventStore, *, tenant: str | None = None, on_step: Callable[[str], None] = ignore_step
+    backup: Backup, store: EventStore, *, tenant: str | None = None, on_step: Callable[[str], None] = lambda step: None
 ) -> MigrationReport:
     """Import what a backup of the tenant holds and the store does not.
 
@@ -238,7 +234,7 @@ def migrate_from(
 # A backup is loaded into a log: only what is new, and only into conversations that are the source's
 
 
-async def load_backup(log: Log, backup: Backup, on_step: Callable[[str], None] = ignore_step) -> MigrationReport:
+async def load_backup(log: Log, backup: Backup, on_step: Callable[[str], None] = lambda step: None) -> MigrationReport:
     """Append the events of a backup that a log does not have. The report is without a verification.
 
     Raises:

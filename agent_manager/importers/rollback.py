@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from agent_manager.a2a import Json
+from agent_manager.agent_registry import AGENTS
 from agent_manager.importers.a2a_demo import is_served
 from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
 from agent_manager.importers.latency_baseline import (
@@ -28,15 +29,14 @@ from agent_manager.importers.latency_baseline import (
     measure_again,
     read_baseline,
 )
-from agent_manager.importers.migration import ignore_step
 from agent_manager.importers.restore import RESTORE
-from agent_manager.importers.source import Source, SourceConversation
+from agent_manager.importers.source import Source, SourceConversation, canonical_card
 from agent_manager.importers.stored import (
     LocalChanges,
     StoredConversation,
-    StoreSource,
     cards_by_url,
     keyed_tasks,
+    read_agents,
     read_stored,
 )
 from agent_manager.importers.verify import (
@@ -48,9 +48,11 @@ from agent_manager.importers.verify import (
     verify_backup,
     verify_served,
 )
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from eventstore.urls import show_url
+from projections import Reader, catch_up, every
 
 LOG = "application.log"
 """The file beside the restored data that takes the output of the started application."""
@@ -132,7 +134,7 @@ async def roll_back(
     start_command: str | None = None,
     url: str | None = None,
     seconds: float = 120.0,
-    on_step: Callable[[str], None] = ignore_step,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> RollbackReport:
     """Roll back to the backup, and everything that was written to the store since.
 
@@ -177,7 +179,7 @@ async def roll_back(
 
 async def _restore(store: EventStore, backup: Backup, into: Path) -> tuple[RollbackReport, MergedSource]:
     """Write and verify the merged data."""
-    merged = MergedSource(backup, StoreSource(store, store.tenant))
+    merged = MergedSource(backup, store)
     written = await write_backup(merged, into, store.tenant, backup.time_zone)
     verified = await merged.verify(written)
     report = RollbackReport(backup, written, verified, hidden=len(merged.hidden), ignored=merged.ignored)
@@ -192,19 +194,19 @@ class MergedSource(Source):
         ignored: what was not applied of events in the log, and why.
     """
 
-    def __init__(self, backup: Backup, store: StoreSource) -> None:
+    def __init__(self, backup: Backup, store: EventStore) -> None:
         self.name = f"{backup.source}, and the store"
         self.hidden: set[str] = set()
         self.ignored: list[str] = []
         self._versions: dict[UUID, int] = {}
         self._backup = backup
-        self._store = store
+        self._log = ServerLog(store)
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        only_stored = dict.fromkeys(await self._store.ids())
+        only_stored = dict.fromkeys(await self._stored_ids())
         for conversation in self._backup.read():
             try:
-                conversation_id = conversation_uuid(self._store.log.tenant, conversation.id)
+                conversation_id = conversation_uuid(self._log.tenant, conversation.id)
             except InputError:  # it could not be stored under this id
                 yield conversation
                 continue
@@ -221,10 +223,19 @@ class MergedSource(Source):
 
     async def agents(self) -> list[Json]:
         """Return the cards of the agents that are registered in the store."""
-        return list(cards_by_url(await self._store.agents()).values())
+        cards = [canonical_card(card) for card in (await read_agents(self._log)).agents.values()]
+        return list(cards_by_url(cards).values())
+
+    async def _stored_ids(self) -> list[UUID]:
+        """Return the ids of the store's conversations, deleted ones included, in the order in which they began."""
+        store, tenant = self._log.store, self._log.tenant
+        await catch_up(store)
+        reserved = conversation_uuid(tenant, AGENTS)
+        rows = every(Reader(store, tenant).conversations, by="created", newest_first=False, deleted=True)
+        return [row.id async for row in rows if row.id != reserved]
 
     async def _read(self, conversation_id: UUID) -> StoredConversation:
-        stored = await read_stored(self._store.log, conversation_id)
+        stored = await read_stored(self._log, conversation_id)
         given_id = stored.conversation.id
         self._versions[conversation_id] = stored.version
         self.ignored += [f"conversation {given_id!r}: {reason}" for reason in stored.ignored]
@@ -235,8 +246,8 @@ class MergedSource(Source):
     async def written_since(self) -> list[str]:
         """Return the conversations of the store that were written to since they were read."""
         written = []
-        for conversation_id in await self._store.ids():
-            stored = await read_stored(self._store.log, conversation_id)
+        for conversation_id in await self._stored_ids():
+            stored = await read_stored(self._log, conversation_id)
             if stored.version != self._versions.get(conversation_id):
                 written.append(stored.conversation.id)
         return written
@@ -249,7 +260,7 @@ class MergedSource(Source):
             result.count(conversation)
         changes: dict[str, LocalChanges] = {}
         for conversation_id, version in self._versions.items():
-            stored = await read_stored(self._store.log, conversation_id, version)
+            stored = await read_stored(self._log, conversation_id, version)
             if stored.version and not stored.is_deleted:
                 given_id = stored.conversation.id
                 changes[given_id] = stored.changes

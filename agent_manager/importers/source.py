@@ -7,7 +7,7 @@ canonical form has no null members. In what belongs to the sender (``data``, ``m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Self
@@ -107,13 +107,7 @@ class SourceConversation:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that a source did not give, or that the store did not accept.
-
-    Attributes:
-        conversation: the id that its client gave it; empty if the problem belongs to no conversation.
-        place: where in the conversation.
-        reason: what is wrong, and what to do.
-    """
+    """Something that a source did not give, or that the store did not accept; ``conversation`` may be empty."""
 
     conversation: str
     place: str
@@ -134,12 +128,13 @@ def misdated_messages(conversation: SourceConversation, taken_at: datetime) -> I
     for index, message in enumerate(conversation.messages):
         if message.time is None:
             continue
+        reason = ""
         if message.time > taken_at + CLOCK_DIFFERENCE:
-            reason = f"is dated {message.time}, in the future: the clock of its sender was wrong, or its time zone"
-            yield Problem(conversation.id, f"messages[{index}]", reason)
+            reason = "in the future: the clock of its sender was wrong, or its time zone"
         elif began_at is not None and message.time < began_at - CLOCK_DIFFERENCE:
-            reason = f"is dated {message.time}, before its conversation began ({began_at})"
-            yield Problem(conversation.id, f"messages[{index}]", reason)
+            reason = f"before its conversation began ({began_at})"
+        if reason:
+            yield Problem(conversation.id, f"messages[{index}]", f"is dated {message.time}, {reason}")
 
 
 # Members of A2A messages and tasks, which have other names in older versions; a text is empty if the member is missing
@@ -167,16 +162,19 @@ def task_id_of(message: Json) -> str:
 
 # The canonical form: without null members, at every place where A2A defines the members
 
+_OBJECTS = {"task": {"status": "status"}, "status": {"message": "message"}, "part": {"file": "file"}}
+_LISTS = {"task": {"history": "message", "artifacts": "message"}, "message": {"parts": "part"}}
+"""The members that are objects, or lists of objects, whose members A2A defines, and their kinds."""
+
 
 def canonical_message(message: Json) -> Json:
     """Return a message in the canonical form."""
-    return _canonical(message, parts=_canonical_part)
+    return _canonical(message, "message")
 
 
 def canonical_task(task: Json) -> Json:
     """Return a task in the canonical form; it has an id even if that is empty, which protobuf leaves out."""
-    members = _canonical(task, history=canonical_message, artifacts=canonical_message)
-    return {"id": ""} | _canonical_member(members, "status", _canonical_status)
+    return {"id": ""} | _canonical(task, "task")
 
 
 def canonical_card(card: Any) -> Any:
@@ -186,25 +184,15 @@ def canonical_card(card: Any) -> Any:
     return [canonical_card(value) for value in card] if isinstance(card, list) else card
 
 
-def _canonical_part(part: Json) -> Json:
-    return _canonical_member(_canonical(part), "file", _canonical)
-
-
-def _canonical_status(status: Json) -> Json:
-    return _canonical_member(_canonical(status), "message", canonical_message)
-
-
-def _canonical(value: Json, **lists: Callable[[Json], Json]) -> Json:
-    """Return an object without null members, and with the objects in the named lists converted."""
+def _canonical(value: Json, kind: str) -> Json:
     result = {name: member for name, member in value.items() if member is not None}
-    for name, convert in lists.items():
+    for name, inner in _OBJECTS.get(kind, {}).items():
+        if isinstance(result.get(name), dict):
+            result[name] = _canonical(result[name], inner)
+    for name, inner in _LISTS.get(kind, {}).items():
         if isinstance(result.get(name), list):
-            result[name] = [convert(item) if isinstance(item, dict) else item for item in result[name]]
+            result[name] = [_canonical(item, inner) if isinstance(item, dict) else item for item in result[name]]
     return result
-
-
-def _canonical_member(value: Json, name: str, convert: Callable[[Json], Json]) -> Json:
-    return value | {name: convert(value[name])} if isinstance(value.get(name), dict) else value
 
 
 # Times of messages and conversations, in UTC
@@ -218,9 +206,7 @@ def read_time(value: Any, zone: tzinfo = UTC) -> datetime | None:
     """Return the time that a JSON value means; None if it means none.
 
     It is a text in ISO 8601, in ``zone`` if it has no offset, or a number of seconds or milliseconds since 1970.
-
-    Raises:
-        InputError: the clocks of the zone never showed that time.
+    Raise InputError if the clocks of the zone never showed that time.
     """
     try:
         if isinstance(value, str):
@@ -234,14 +220,10 @@ def read_time(value: Any, zone: tzinfo = UTC) -> datetime | None:
 
 
 def read_local_time(local: datetime, zone: tzinfo, not_before: datetime | None = None) -> datetime:
-    """Return a local time in UTC.
+    """Return a local time, which has no offset, in UTC.
 
-    Args:
-        local: has no offset. If the clocks of the zone showed it twice, the first time is meant, unless that is before
-            ``not_before``.
-
-    Raises:
-        InputError: the clocks of the zone never showed it, because they were put forward.
+    If the clocks of the zone showed it twice, the first time is meant, unless that is before ``not_before``. Raise
+    InputError if they never showed it, because they were put forward.
     """
     first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if first.astimezone(zone).replace(tzinfo=None) != local.replace(fold=0):
@@ -250,11 +232,7 @@ def read_local_time(local: datetime, zone: tzinfo, not_before: datetime | None =
 
 
 def time_zone(name: str) -> tzinfo:
-    """Return the time zone of an IANA name.
-
-    Raises:
-        InputError: the system knows no zone of that name.
-    """
+    """Return the time zone of an IANA name. Raise InputError if the system does not know it."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # an unknown name, an invalid one, or the path of a folder

@@ -19,7 +19,6 @@ from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
 from agent_manager.agents.recorder import RecordedTask, Recording
 from agent_manager.conversation import ConversationFold, TaskEvent, TaskFold
 from agent_manager.importers.source import (
-    Source,
     SourceConversation,
     SourceEvent,
     SourceMessage,
@@ -29,7 +28,7 @@ from agent_manager.importers.source import (
     original_name,
     text_member,
 )
-from agent_manager.storage import PAGE, Log, ServerLog
+from agent_manager.storage import PAGE, Log
 from eventstore import (
     AgentRegistered,
     AgentUnregistered,
@@ -39,7 +38,6 @@ from eventstore import (
     ConversationReactivated,
     ConversationRenamed,
     Event,
-    EventStore,
     MessageAdded,
     NewEvent,
     TaskCreated,
@@ -48,7 +46,6 @@ from eventstore import (
 )
 from eventstore.ids import own_given_id
 from eventstore.json_text import equal
-from projections import Reader, catch_up, every
 
 MIGRATED = "migrated"
 """The member of the metadata of events that a migration appended."""
@@ -201,32 +198,6 @@ async def _read_events(log: Log, conversation_id: UUID) -> AsyncIterator[Event]:
         version = events[-1].version
         if len(events) < PAGE:
             return
-
-
-class StoreSource(Source):
-    """The conversations of a tenant that are not deleted."""
-
-    name = "the store"
-
-    def __init__(self, store: EventStore, tenant: str) -> None:
-        self.log = ServerLog(store, tenant)
-        self._reader = Reader(store, tenant)
-
-    async def ids(self) -> list[UUID]:
-        """Return the ids of all conversations, deleted ones included, in the order in which they began."""
-        await catch_up(self._reader.store)
-        reserved = conversation_uuid(self.log.tenant, AGENTS)
-        rows = every(self._reader.conversations, by="created", newest_first=False, deleted=True)
-        return [row.id async for row in rows if row.id != reserved]
-
-    async def conversations(self) -> AsyncIterator[SourceConversation]:
-        for conversation_id in await self.ids():
-            stored = await read_stored(self.log, conversation_id)
-            if not stored.is_deleted:
-                yield stored.conversation
-
-    async def agents(self) -> list[Json]:
-        return [canonical_card(card) for card in (await read_agents(self.log)).agents.values()]
 
 
 # The registered agents, which the log holds as events of a reserved conversation

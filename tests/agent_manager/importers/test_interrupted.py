@@ -17,9 +17,11 @@ from support.waiting import until
 
 from agent_manager.importers import migrate
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.stored import StoreSource
+from agent_manager.importers.stored import read_stored
+from agent_manager.storage import ServerLog
 from eventstore import AppendResult, EventData, EventStore, NewEvent, Settings
 from eventstore.errors import ConnectionLost
+from projections import Reader, catch_up
 
 
 class Breaking(EventStore):
@@ -43,8 +45,11 @@ class Breaking(EventStore):
 
 
 async def all_of(store: EventStore) -> list[dict[str, Any]]:
-    """Everything in the store, as a source gives it."""
-    return [asdict(conversation) async for conversation in StoreSource(store, store.tenant).conversations()]
+    """Everything in the store, in the form of sources."""
+    await catch_up(store)
+    rows = await Reader(store).conversations(by="created", newest_first=False)
+    stored = [await read_stored(ServerLog(store), row.id) for row in rows]
+    return [asdict(found.conversation) for found in stored]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is stored", "after it was stored"])
