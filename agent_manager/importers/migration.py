@@ -30,6 +30,7 @@ from agent_manager.importers.source import (
     Problem,
     Source,
     SourceConversation,
+    SourceMessage,
     message_id,
     misdated_messages,
     read_time,
@@ -322,11 +323,10 @@ class _Loader:
 
 def _missing_files(source: SourceConversation, stored: StoredConversation) -> Iterator[Problem]:
     """Yield the files that only the source's server has, unless an earlier import brought them."""
-    wires = [message.wire for message in stored.conversation.messages]
-    matches = match_messages(source.messages, wires)
-    for index, (message, match) in enumerate(zip(source.messages, matches, strict=True)):
-        wire = message.wire if match is None else wires[match]
-        for part_index, part in enumerate(wire.get("parts") or ()):
+    messages = stored.conversation.messages
+    for index, match in enumerate(match_messages(source.messages, messages)):
+        message = source.messages[index] if match is None else messages[match]
+        for part_index, part in enumerate(message.wire.get("parts") or ()):
             if (file_id := separate_file_id(part)) is not None:
                 reason = (
                     f"the file {FILE_PREFIX}{file_id} is missing: the source's server did not give it: "
@@ -365,10 +365,10 @@ def _missing_events(
 
 def _message_events(source: SourceConversation, stored: StoredConversation, tenant: str) -> Iterator[NewEvent]:
     assigner = IdAssigner(tenant, stored.id, "message")
-    wires = [message.wire for message in stored.conversation.messages]
-    for wire in wires:
-        assigner.assign(message_id(wire))
-    for message, match in zip(source.messages, match_messages(source.messages, wires), strict=True):
+    messages = stored.conversation.messages
+    for message in messages:
+        assigner.assign(message_id(message.wire))
+    for message, match in zip(source.messages, match_messages(source.messages, messages), strict=True):
         if match is None:
             given_id = message_id(message.wire)
             while (event_id := assigner.assign(given_id)) in stored.event_times:
@@ -433,22 +433,22 @@ def _other_beginning(source: SourceConversation, stored: StoredConversation) -> 
     Messages may be missing on either side: memory forgets the oldest ones, and those of several writers arrive late.
     But if neither side has the first message of the other, they are two conversations. And a message never changes.
     """
-    wires, migrated = [message.wire for message in stored.conversation.messages], stored.migrated_messages
-    if not source.messages or not (migrated or (wires and not stored.is_migrated)):
+    messages, migrated = stored.conversation.messages, stored.migrated_messages
+    if not source.messages or not (migrated or (messages and not stored.is_migrated)):
         return None
-    matches = match_messages(source.messages, wires)
+    matches = match_messages(source.messages, messages)
     first = migrated[0] if migrated else 0
     if matches[0] is None and first not in matches:
-        return f"it begins with {_named(source.messages[0].wire)}, there with {_named(wires[first])}"
-    stored_counts = Counter(map(message_id, wires))
+        return f"it begins with {_named(source.messages[0])}, there with {_named(messages[first])}"
+    stored_counts = Counter(message_id(message.wire) for message in messages)
     source_counts = Counter(message_id(message.wire) for message in source.messages)
-    unmatched = {message_id(wires[index]) for index in set(migrated).difference(matches)} - {""}
+    unmatched = {message_id(messages[index].wire) for index in set(migrated).difference(matches)} - {""}
     for message, match in zip(source.messages, matches, strict=True):
         given_id = message_id(message.wire)
         if match is None and given_id in unmatched and stored_counts[given_id] == source_counts[given_id] == 1:
-            return f"{_named(message.wire)} was changed since it was stored"
+            return f"{_named(message)} was changed since it was stored"
     return None
 
 
-def _named(message: Json) -> str:
-    return f"message {message_id(message) or '(without an id)'!r}"
+def _named(message: SourceMessage) -> str:
+    return f"message {message_id(message.wire) or '(without an id)'!r}"

@@ -15,6 +15,7 @@ from agent_manager.importers.backup import Backup, open_backup
 from agent_manager.importers.migration import load_backup
 from agent_manager.importers.source import (
     SourceConversation,
+    SourceMessage,
     canonical_card,
     canonical_message,
     canonical_task,
@@ -106,7 +107,8 @@ class _Restorer:
             conversations.append(existing)
             self._restored.conversations += 1
         messages = self._list("messages") if existing is None else _member(existing, "messages")
-        matches = match_messages(source.messages, [canonical_message(to_plain(message)) for message in messages])
+        existing_messages = [SourceMessage(canonical_message(to_plain(message))) for message in messages]
+        matches = match_messages(source.messages, existing_messages)
         for message, match in zip(source.messages, matches, strict=True):
             if match is None:
                 instance = self._classes.to_message(message.wire)

@@ -276,7 +276,7 @@ class MergedSource(Source):
 
 def _merged(backup: SourceConversation, store: SourceConversation) -> SourceConversation:
     """Return the store's conversation with what only the backup has; each message goes behind its predecessor."""
-    matches = match_messages(backup.messages, [message.wire for message in store.messages])
+    matches = match_messages(backup.messages, store.messages)
     messages = list(store.messages)
     behind, added = 0, 0
     for message, match in zip(backup.messages, matches, strict=True):

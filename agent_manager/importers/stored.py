@@ -43,6 +43,7 @@ from eventstore import (
     TaskCreated,
     TaskDescribed,
     conversation_uuid,
+    sent_message,
 )
 from eventstore.ids import own_given_id
 from eventstore.json_text import equal
@@ -51,7 +52,6 @@ MIGRATED = "migrated"
 """The member of the metadata of events that a migration appended."""
 EVENT_ID = "source_id"
 """The member of an application event's metadata that holds its id at the source."""
-
 
 TaskKey: TypeAlias = tuple[str, int]
 """A task's id, and the number of earlier tasks of its conversation with the same id."""
@@ -140,7 +140,7 @@ class StoredConversation:
             if is_migrated:
                 self.migrated_messages.append(len(conversation.messages))
             self.event_times[event.id] = time
-            conversation.messages.append(SourceMessage({}, time))
+            conversation.messages.append(SourceMessage(canonical_message(sent_message(data)), time))
         elif isinstance(data, ApplicationEvent):
             self.event_times[event.id] = time
             given_id = event.raw_metadata.get(EVENT_ID, str(event.id))
@@ -176,14 +176,10 @@ async def read_stored(log: Log, conversation_id: UUID, until_version: int | None
     conversation.id, conversation.is_active, stored.is_deleted = fold.given_id, fold.is_active, fold.is_deleted
     conversation.name, conversation.metadata = original_name(fold.name, fold.metadata)
     stored.agents = fold.agents
-    sent = list(fold.messages.values())
-    for message, wire in zip(conversation.messages, sent, strict=True):
-        message.wire = canonical_message(wire)
     for task_id, task in stored.tasks.items():
-        task_fold = fold.tasks[task_id]
-        task.wire = canonical_task(
-            task_fold.wire([message for message in sent if message.get("taskId") == task_fold.given_id])
-        )
+        folded = fold.tasks[task_id]
+        messages = [message for message in fold.messages.values() if message.get("taskId") == folded.given_id]
+        task.wire = canonical_task(folded.wire(messages))
     conversation.tasks = [task.wire for task in stored.tasks.values()]
     keys = (key for key, _ in keyed_tasks(conversation.tasks))
     stored.changes.tasks = {key for key, task in zip(keys, stored.tasks.values(), strict=True) if task.is_changed}

@@ -176,7 +176,7 @@ def list_lines(heading: str, values: Sequence[Any]) -> Iterator[str]:
 
 
 def _message_differences(source: SourceConversation, found: SourceConversation) -> Iterator[Difference]:
-    matches = match_messages(source.messages, [message.wire for message in found.messages])
+    matches = match_messages(source.messages, found.messages)
     matched = set(matches)
     unmatched = [message.wire for index, message in enumerate(found.messages) if index not in matched]
     latest = -1
@@ -234,18 +234,18 @@ def _shortened(value: Any) -> Any:
 # the canonical form.
 
 
-def match_messages(messages: Sequence[SourceMessage], stored: Sequence[Json]) -> list[int | None]:
+def match_messages(messages: Sequence[SourceMessage], stored: Sequence[SourceMessage]) -> list[int | None]:
     """Return for each message the index of the stored message that it is, None if it is not stored.
 
     No index occurs twice: the second of two equal messages is the second of the stored ones.
     """
     free: dict[str, list[int]] = {}
-    for index, wire in enumerate(stored):
-        free.setdefault(message_id(wire), []).append(index)
+    for index, message in enumerate(stored):
+        free.setdefault(message_id(message.wire), []).append(index)
     matches: list[int | None] = []
     for message in messages:
         candidates = free.get(message_id(message.wire), [])
-        match = next((index for index in candidates if same_but_for_files(stored[index], message)), None)
+        match = next((index for index in candidates if same_but_for_files(stored[index].wire, message)), None)
         if match is not None:
             candidates.remove(match)
         matches.append(match)
