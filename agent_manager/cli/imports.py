@@ -19,9 +19,9 @@ from agent_manager.importers import ImportReport, import_backup, import_files, m
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import SUFFIX, BackupSource, check_tenant, choose_backup, open_backup, write_private
 from agent_manager.importers.google_adk import AdkSource
-from agent_manager.importers.latency_baseline import has_baseline, measure, write_baseline
 from agent_manager.importers.migration import BACKUPS, MigrationReport
-from agent_manager.importers.rollback import check_criteria, roll_back
+from agent_manager.importers.rollback import roll_back
+from agent_manager.importers.rollback_criteria import check_criteria, has_baseline, measure, write_baseline
 from agent_manager.importers.source import Source, time_zone
 from agent_manager.importers.verify import Report
 from eventstore import EventStore, Settings

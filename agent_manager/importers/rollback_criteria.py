@@ -1,8 +1,9 @@
-"""Latency of an application's basic operations over HTTP, before and after a migration.
+"""The criteria of the migration plan for a rollback: lost data, slow operations, and one that people judge.
 
-A measurement consists of several rounds of calls. The figure of an operation is the median of the medians of its
-rounds, so that a disturbance of a round or two does not count. If the old application still runs, both are called
-alternately, so that other load of the machine affects both. Each call opens a connection, as the demo's client does.
+The latency of an application's basic operations over HTTP is measured before and after a migration, in several rounds
+of calls. The figure of an operation is the median of the medians of its rounds, so that a disturbance of a round or two
+does not count. If the old application still runs, both are called alternately, so that other load of the machine
+affects both. Each call opens a connection, as the demo's client does.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,7 +22,17 @@ from typing import Any
 
 from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import EndpointSource, conversation_id, is_served
-from agent_manager.importers.backup import BackupDamaged, is_same_source, make_private_folder, write_private
+from agent_manager.importers.backup import (
+    Backup,
+    BackupDamaged,
+    is_same_source,
+    make_private_folder,
+    write_private,
+)
+from agent_manager.importers.verify import IN_STORE, Report, Verification, verify_backup, verify_served
+from eventstore import EventStore
+
+OPEN_CRITERION = "a critical bug that stays unsolved for 24 hours is the plan's third criterion: that is yours to judge"
 
 MAX_RATIO = 1.5
 """The plan rolls back if an operation takes more than 50 % longer than the baseline …"""
@@ -182,3 +194,91 @@ def _read(path: Path) -> Baseline:
 
 def _is_of(baseline: Baseline, tenant: str | None, url: str | None) -> bool:
     return baseline.tenant == tenant and (url is None or is_same_source(baseline.url, url))
+
+
+@dataclass(slots=True)
+class Criteria(Report):
+    """The result of checking the criteria.
+
+    Attributes:
+        stored, served: the comparisons of the store, and of what the application serves, with the backup.
+        latency: of each basic operation; empty if it could not be compared.
+        unmeasured: why latency could not be compared.
+    """
+
+    backup: Backup
+    stored: Verification
+    served: Verification | None = None
+    latency: list[LatencyChange] = field(default_factory=list)
+    unmeasured: str = ""
+
+    @property
+    def data_lost(self) -> bool:
+        return bool(self.stored.differences or (self.served is not None and self.served.differences))
+
+    @property
+    def too_slow(self) -> bool:
+        return any(change.is_too_slow for change in self.latency)
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.data_lost and not self.too_slow
+
+    def values(self) -> Json:
+        return {
+            "roll_back": not self.is_clean,
+            "backup": str(self.backup.path),
+            "data_lost": self.data_lost,
+            "stored": self.stored.values(),
+            "served": self.served and self.served.values(),
+            "too_slow": self.too_slow if not self.unmeasured else None,
+            "operations": [asdict(change) | {"ratio": round(change.ratio, 3)} for change in self.latency],
+            "unmeasured": self.unmeasured or None,
+        }
+
+    def lines(self) -> Iterator[str]:
+        yield f"Backup      {self.backup.path}"
+        yield from self.stored.lines(IN_STORE)
+        if self.served is not None:
+            yield from self.served.served_lines("as they were")
+        for change in self.latency:
+            heading = "SLOWER" if change.is_too_slow else "Speed"
+            times = f"{change.now:.1f} ms, {change.before:.1f} ms before: {change.ratio:.2f} times"
+            yield f"{heading:<11} {change.operation}: {times}"
+        if self.unmeasured:
+            yield f"Speed       not compared: {self.unmeasured}"
+        if self.is_clean:
+            limit = f"{MAX_RATIO:g} times what it took and {MAX_SLOWDOWN_MS:g} ms more"
+            yield f"Stay        nothing is lost, and nothing takes more than {limit}"
+        else:
+            reasons = ["data is lost"] * self.data_lost + ["it is too slow"] * self.too_slow
+            yield f"ROLL BACK   {' and '.join(reasons)}"
+        yield f"            {OPEN_CRITERION}"
+
+
+async def check_criteria(store: EventStore, backup: Backup, folder: Path, url: str | None) -> Criteria:
+    """Check whether there is a reason to roll back.
+
+    Args:
+        folder: the folder of the backups, which holds the baseline.
+        url: the application's as it runs now; without it only the store is compared.
+
+    Raises:
+        SourceUnreadable: nothing answers at the URL.
+    """
+    criteria = Criteria(backup, await verify_backup(store, store.tenant, backup))
+    if url is None:
+        criteria.unmeasured = "give the application's --url"
+        return criteria
+    criteria.served = await verify_served(url, backup, criteria.stored)
+    try:
+        baseline = read_baseline(folder, store.tenant, backup.source)
+    except BackupDamaged as error:
+        criteria.unmeasured = str(error)
+        return criteria
+    if baseline is None:
+        path = baseline_path(folder)
+        criteria.unmeasured = f"{path} of tenant {store.tenant!r} is missing: import --from-url records it"
+    else:
+        criteria.latency = compare_latency(*await measure_again(baseline, url))
+    return criteria

@@ -17,7 +17,7 @@ from support.demoapp import Application, Manager, serving
 from support.ports import free_port
 
 from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.latency_baseline import (
+from agent_manager.importers.rollback_criteria import (
     MAX_SLOWDOWN_MS,
     Baseline,
     baseline_path,
