@@ -6,13 +6,7 @@ interrupted import continues.
 
 from __future__ import annotations
 
-from agent_manager.importers.chat_log import (
-    FileUnreadable,
-    ImportProblem,
-    ImportReport,
-    ImportStopped,
-    import_files,
-)
+from agent_manager.importers.chat_log import FileUnreadable, ImportProblem, ImportReport, ImportStopped, import_files
 from agent_manager.importers.migration import import_backup, migrate, migrate_from
 from agent_manager.importers.restore import restore_into
 

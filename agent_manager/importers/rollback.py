@@ -30,13 +30,7 @@ from agent_manager.importers.stored import (
     read_agents,
     read_stored,
 )
-from agent_manager.importers.verify import (
-    Report,
-    Verification,
-    list_lines,
-    match_messages,
-    verify_served,
-)
+from agent_manager.importers.verify import Report, Verification, list_lines, match_messages, verify_served
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
