@@ -1,4 +1,4 @@
-"""Imports of chat logs and of other stores, and the way back into memory.
+"""Import of chat logs, migration from other stores, and rollback to an in-memory application.
 
 The ids of imported events are derived from the source. So importing a source again adds only what is new, and an
 interrupted import continues.

@@ -222,11 +222,11 @@ class ManagerSource(DemoSource):
     async def with_file(self, part: Json, file_id: str) -> Json:
         if file_id not in self._files:
             return part
-        kept: Json = to_plain(self._files[file_id])
-        kept = kept.get("root", kept)
-        if "file" in kept:
-            return part | {"file": {name: value for name, value in kept["file"].items() if value is not None}}
-        return _without(part, "url") | kept
+        stored: Json = to_plain(self._files[file_id])
+        stored = stored.get("root", stored)
+        if "file" in stored:
+            return part | {"file": {name: value for name, value in stored["file"].items() if value is not None}}
+        return _without(part, "url") | stored
 
 
 # Conversations, tasks and events are listed separately: put together by conversation
@@ -283,7 +283,7 @@ def _add_further_messages(found: dict[str, SourceConversation], messages: Iterab
 
 
 class _MessageTimes:
-    """The times of events by the messages in them, of which each is for one of several messages with the same id."""
+    """The times of events by the messages in them. Ids repeat, so there may be several times for an id."""
 
     def __init__(self, events: Iterable[Json]) -> None:
         self._times: dict[tuple[str, str], list[datetime]] = {}

@@ -1,7 +1,7 @@
 """Chat logs: the import of files whose lines are JSON in the OpenAI chat format.
 
 A line is checked to its last event before anything of it is written. Several conversations go into one append; if that
-is rejected, they are appended one by one to find the culprit. Files are read in chunks, so that memory is bounded by
+is rejected, they are appended one by one. Files are read in chunks, so that memory is bounded by
 the longest line, whatever the size of the file.
 
 The actor ``importer`` creates a conversation; messages, the calls that they make and the results that they bring have
@@ -721,13 +721,13 @@ def _line(number: int, size: int, pieces: list[bytes]) -> Line:
 
 
 async def _next_chunk(file: BufferedReader) -> bytes:
-    """Return what is there; wait for a terminal, pipe or socket in a way that can be cancelled."""
+    """Return the next bytes of a file; wait for a terminal, pipe or socket in a way that can be cancelled."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     try:
         descriptor = file.fileno()
         loop.add_reader(descriptor, ready.set)
-    except (NotImplementedError, OSError):  # a loop without add_reader, a regular file, or a stream that is no file
+    except (NotImplementedError, OSError):  # a loop without add_reader, a regular file, or a stream that is not a file
         await asyncio.sleep(0)  # let the other coroutines of the loop run
         return file.read1(_CHUNK)
     try:

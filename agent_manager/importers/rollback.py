@@ -94,7 +94,7 @@ class RollbackReport(Report):
             yield "NOT DONE    nothing was stopped: the data to restore is not complete"
         else:
             yield f"Restored    {self.restored.path}"
-        yield from self.verified.lines("go back as they were")
+        yield from self.verified.lines("are restored as they were")
         if self.hidden:
             yield f"Hidden      {self.hidden:,} conversation(s) were deleted in the store and stay deleted"
         yield from list_lines("Ignored", self.ignored)
@@ -103,7 +103,7 @@ class RollbackReport(Report):
             yield f"NOT DONE    {count:,} conversation(s) were written to meanwhile: stop the application"
             yield from list_lines("", self.written_meanwhile)
         if self.served is not None:
-            yield from self.served.served_lines("as they went back")
+            yield from self.served.served_lines("as they were restored")
         if self.is_clean and self.restored is not None and not self.started:
             yield f"Next        start the application with {RESTORE}={self.restored.path}"
 
@@ -258,17 +258,17 @@ class MergedSource(Source):
 
 
 def _merged(backup: SourceConversation, store: SourceConversation) -> SourceConversation:
-    """Return the store's conversation with what only the backup has; each message goes behind its predecessor."""
+    """Return the store's conversation with what only the backup has; each message follows its predecessor."""
     matches = match_messages(backup.messages, store.messages)
     messages = list(store.messages)
-    behind, added = 0, 0
+    position, added = 0, 0
     for message, match in zip(backup.messages, matches, strict=True):
         if match is None:
-            messages.insert(behind, message)
+            messages.insert(position, message)
             added += 1
-            behind += 1
+            position += 1
         else:
-            behind = max(behind, match + added + 1)
+            position = max(position, match + added + 1)
     stored_tasks = {key for key, _ in keyed_tasks(store.tasks)}
     stored_events = {(event.type, event.id) for event in store.events}
     return replace(

@@ -178,7 +178,7 @@ def test_an_event_with_the_id_of_another_conversation_does_not_prevent_a_rollbac
     event = insert_unchecked(superuser_url, claiming, "conversation.created", {"name": "", "given_id": given_id})
     rollback = started.start("rollback", "--backups", str(backups), DATABASE_URL=database_url)
     assert rollback.wait() == 0, rollback.err + rollback.out
-    assert "3 conversations, 12 messages, 6 tasks: all go back as they were" in rollback.out
+    assert "3 conversations, 12 messages, 6 tasks: all are restored as they were" in rollback.out
     assert f"Ignored     conversation '{claiming}': event {event}: its given_id '{given_id}'" in rollback.out
 
 
