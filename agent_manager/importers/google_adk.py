@@ -38,12 +38,12 @@ from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
 from agent_manager.importers.source import (
-    CLOCK_DIFFERENCE,
     Source,
     SourceConversation,
     SourceEvent,
     SourceMessage,
     SourceUnreadable,
+    contradiction_of_time,
     read_local_time,
     read_time,
     time_zone,
@@ -270,12 +270,7 @@ class SessionClock:
         if written is None or written.tzinfo is not None:
             return written
         time = self._in_zone(written, row, self.created_at)
-        contradiction = ""
-        if time > self._now + CLOCK_DIFFERENCE:
-            contradiction = "in the future"
-        elif self.created_at is not None and time < self.created_at - CLOCK_DIFFERENCE:
-            contradiction = f"before its session began ({self.created_at})"
-        if contradiction:
+        if contradiction := contradiction_of_time(time, self.created_at, self._now, "session"):
             raise self._error(f"the event {row['id']} is dated {written} in {self._zone}, {contradiction}")
         return time
 

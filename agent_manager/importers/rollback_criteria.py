@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -98,22 +97,23 @@ async def _measure(urls: list[str], tenant: str | None, conversation: str | None
         given_id = conversation if conversation in listable else next(iter(listable), None)
         if given_id is not None:
             operations["message/list"] = given_id
-        medians: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
-        for _ in range(_ROUNDS):
-            times: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
-            for _ in range(_CALLS):
-                for name, params in operations.items():
-                    for index, application in enumerate(applications):
-                        start = time.perf_counter()
-                        await application.call(name, params)
-                        times[index, name].append((time.perf_counter() - start) * 1000)
-            for key, values in times.items():
-                medians[key].append(median(values))
+        times: list[dict[str, list[float]]] = [{name: [] for name in operations} for _ in urls]
+        for _ in range(_ROUNDS * _CALLS):
+            for name, params in operations.items():
+                for application, measured in zip(applications, times, strict=True):
+                    start = time.perf_counter()
+                    await application.call(name, params)
+                    measured[name].append((time.perf_counter() - start) * 1000)
     taken_at = datetime.now(UTC).isoformat()
     return [
-        Baseline(tenant, url, taken_at, {name: round(median(medians[index, name]), 3) for name in operations}, given_id)
-        for index, url in enumerate(urls)
+        Baseline(tenant, url, taken_at, {name: _figure(measured[name]) for name in operations}, given_id)
+        for url, measured in zip(urls, times, strict=True)
     ]
+
+
+def _figure(times: list[float]) -> float:
+    """Return the median of the medians of the rounds."""
+    return round(median(median(times[start : start + _CALLS]) for start in range(0, len(times), _CALLS)), 3)
 
 
 def _without_files(conversations: list[Json]) -> list[str]:

@@ -118,23 +118,27 @@ class Problem:
         return f"{prefix}{self.place}: {self.reason}"
 
 
-CLOCK_DIFFERENCE = timedelta(minutes=5)
+_CLOCK_DIFFERENCE = timedelta(minutes=5)
 """How far the clocks of two machines may be apart. A wrong time zone shows: offsets differ by at least 15 minutes."""
+
+
+def contradiction_of_time(time: datetime, began_at: datetime | None, now: datetime, parent: str) -> str:
+    """Return why the time of something cannot be right, given when its parent began; empty if it can."""
+    if time > now + _CLOCK_DIFFERENCE:
+        return "in the future"
+    if began_at is not None and time < began_at - _CLOCK_DIFFERENCE:
+        return f"before its {parent} began ({began_at})"
+    return ""
 
 
 def misdated_messages(conversation: SourceConversation, taken_at: datetime) -> Iterator[Problem]:
     """Yield the messages that are dated before their conversation began, or after the backup was taken."""
-    began_at = conversation.created_at
     for index, message in enumerate(conversation.messages):
-        if message.time is None:
-            continue
-        reason = ""
-        if message.time > taken_at + CLOCK_DIFFERENCE:
-            reason = "in the future: the clock of its sender was wrong, or its time zone"
-        elif began_at is not None and message.time < began_at - CLOCK_DIFFERENCE:
-            reason = f"before its conversation began ({began_at})"
-        if reason:
-            yield Problem(conversation.id, f"messages[{index}]", f"is dated {message.time}, {reason}")
+        if message.time is not None and (
+            reason := contradiction_of_time(message.time, conversation.created_at, taken_at, "conversation")
+        ):
+            reason = f"is dated {message.time}, {reason}: the clock of its sender was wrong, or its time zone"
+            yield Problem(conversation.id, f"messages[{index}]", reason)
 
 
 # Members of A2A messages and tasks, which have other names in older versions; a text is empty if the member is missing
