@@ -364,7 +364,7 @@ def same_but_for_files(stored: Json, message: SourceMessage) -> bool:
 
 
 def same_but_for_names(stored: Any, source: Any) -> bool:
-    """Return whether two tasks are the same, as far as the demo's server still knows the files in the second."""
+    """Return whether two parts or tasks are the same, as far as the demo's server still knows files in the second."""
     if isinstance(stored, dict) and isinstance(source, dict):
         if separate_file_id(stored) is not None or separate_file_id(source) is not None:
             return True
