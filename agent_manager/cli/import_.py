@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated
@@ -15,14 +14,14 @@ from typer import Argument, Option
 
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run, run_stoppable
 from agent_manager.cli.output import errors, print_json, progress_bars, text
-from agent_manager.importers import ImportProgress, ImportReport, import_backup, import_files, migrate
+from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import BackupSource, open_backup, write_private
-from agent_manager.importers.backup_loader import LoadProgress
-from agent_manager.importers.chat_log import time_zone
 from agent_manager.importers.google_adk import AdkSource
-from agent_manager.importers.latency_baseline import has_baseline, measure, write_baseline
-from agent_manager.importers.migration import BACKUPS, MigrationReport, Report
+from agent_manager.importers.migration import BACKUPS, MigrationReport
+from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
+from agent_manager.importers.source import Source, time_zone
+from agent_manager.importers.verify import Report
 from eventstore import EventStore
 from projections import catch_up
 
@@ -90,24 +89,17 @@ def import_(
             def on_step(step: str) -> None:
                 status.update(f"{step} …")
 
-            def on_progress(now: LoadProgress) -> None:
-                status.update(f"importing: {now.conversations:,} of {now.total:,} conversations")
-
             async with EventStore(settings) as store:
                 if from_backup is not None:
                     backup = open_backup(from_backup)
                     if tenant is None or backup.tenant == settings.tenant:
-                        return await import_backup(backup, store, on_step=on_step, on_progress=on_progress)
+                        return await import_backup(backup, store, on_step=on_step)
                     return await migrate(
-                        BackupSource(backup), store, backups=backups, time_zone=backup.time_zone,
-                        on_step=on_step, on_progress=on_progress,
-                    )  # fmt: skip
-                source: AbstractAsyncContextManager[EndpointSource | AdkSource]
-                source = EndpointSource(from_url) if from_url is not None else AdkSource(str(from_adk), zone)
-                async with source as opened:
-                    result = await migrate(
-                        opened, store, backups=backups, time_zone=zone, on_step=on_step, on_progress=on_progress
+                        BackupSource(backup), store, backups=backups, time_zone=backup.time_zone, on_step=on_step
                     )
+                source: Source = EndpointSource(from_url) if from_url is not None else AdkSource(str(from_adk), zone)
+                async with source:
+                    result = await migrate(source, store, backups=backups, time_zone=zone, on_step=on_step)
                 if from_url is not None and not has_baseline(backups, store.tenant, from_url):
                     on_step("measuring the latency, for a rollback")
                     write_baseline(await measure(from_url, store.tenant), backups)
@@ -126,7 +118,7 @@ async def import_chat_logs(
     with progress_bars(DownloadColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task("importing", total=None)
 
-        def show(now: ImportProgress) -> None:
+        def show(now: ImportReport) -> None:
             progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
 
         report = await import_files(store, paths, tenant=tenant, strict=strict, zone=zone, progress=show)

@@ -12,9 +12,10 @@ from agent_manager.cli.import_ import Backups, ReportFile, print_report
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run_stoppable
 from agent_manager.cli.output import errors
 from agent_manager.importers.backup import SUFFIX, check_tenant, choose_backup, open_backup
-from agent_manager.importers.latency_baseline import measure, write_baseline
-from agent_manager.importers.migration import BACKUPS, Report
-from agent_manager.importers.rollback import Commands, check_criteria, roll_back
+from agent_manager.importers.migration import BACKUPS
+from agent_manager.importers.rollback import roll_back
+from agent_manager.importers.rollback_criteria import check_criteria, measure, write_baseline
+from agent_manager.importers.verify import Report
 from eventstore import EventStore
 from eventstore.scope import checked_tenant
 
@@ -77,10 +78,15 @@ def rollback(
                 if check:
                     status.update("comparing …")
                     return await check_criteria(store, found, backups, url)
-                commands = Commands(stop_command, start_command, url, seconds)
                 return await roll_back(
-                    store, found, into or backups / _RESTORE_FILE, commands,
+                    store,
+                    found,
+                    into or backups / _RESTORE_FILE,
+                    stop_command=stop_command,
+                    start_command=start_command,
+                    url=url,
+                    seconds=seconds,
                     on_step=lambda step: status.update(f"{step} …"),
-                )  # fmt: skip
+                )
 
     print_report(run_stoppable(work()), as_json, report)

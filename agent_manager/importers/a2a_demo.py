@@ -13,10 +13,11 @@ import base64
 import binascii
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -25,8 +26,8 @@ from pydantic_core import PydanticSerializationError
 
 from agent_manager.a2a import Json
 from agent_manager.http_client import load_json, open_client
-from agent_manager.importers.chat_log import read_time
 from agent_manager.importers.source import (
+    Source,
     SourceConversation,
     SourceMessage,
     SourceUnreadable,
@@ -35,6 +36,7 @@ from agent_manager.importers.source import (
     canonical_task,
     context_id,
     message_id,
+    read_time,
     task_id_of,
     text_member,
 )
@@ -48,13 +50,54 @@ FILE_PREFIX = "/message/file/"
 WITHOUT_CONTEXT = "without-context"
 """The conversation of tasks and messages that name no context and that no conversation refers to."""
 
+_ENDPOINTS = {
+    "conversations": "conversation/list", "tasks": "task/list", "events": "events/get", "agents": "agent/list"
+}  # fmt: skip
 _TIMEOUT_SECONDS = 60.0
 """For one response: the demo lists everything in one."""
 _MAX_RESPONSE_BYTES = 1024 * 1024 * 1024
 
 
-class EndpointSource:
-    """The conversations of an application that serves the demo's endpoints. Use it as a context manager.
+class DemoSource(Source):
+    """Conversations that are listed apart from their tasks, events and files, as in the demo's manager."""
+
+    @abstractmethod
+    async def objects(self, kind: str) -> list[Json]:
+        """Return all objects of a kind as plain JSON: conversations, messages, tasks, events or agents."""
+
+    @abstractmethod
+    async def with_file(self, part: Json, file_id: str) -> Json:
+        """Return a part with the file of this id, or as it is if the file cannot be found."""
+
+    async def conversations(self) -> AsyncIterator[SourceConversation]:
+        grouped = _group(*[await self.objects(kind) for kind in ("conversations", "tasks", "events", "messages")])
+        for conversation in grouped:
+            for message in conversation.messages:
+                message.fetched = await self._add_files(message.wire.get("parts"))
+                message.wire = canonical_message(message.wire)
+            for index, task in enumerate(conversation.tasks):
+                status = task.get("status")
+                of_status = status.get("message") if isinstance(status, dict) else None
+                holders = (of_status, *(task.get("history") or ()), *(task.get("artifacts") or ()))
+                if any([await self._add_files(holder.get("parts")) for holder in holders if isinstance(holder, dict)]):
+                    conversation.fetched_tasks.append(index)
+            yield conversation
+
+    async def _add_files(self, parts: Any) -> list[int]:
+        """Add the files of parts in place and return their indexes, whether they were found or not."""
+        fetched = []
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if (file_id := separate_file_id(part)) is not None:
+                fetched.append(index)
+                parts[index] = await self.with_file(part, file_id)
+        return fetched
+
+    async def agents(self) -> list[Json]:
+        return [canonical_card(card) for card in await self.objects("agents")]
+
+
+class EndpointSource(DemoSource):
+    """The conversations of an application that serves the demo's endpoints.
 
     Args:
         url: the application's, such as ``http://localhost:12000``.
@@ -75,37 +118,23 @@ class EndpointSource:
         limits = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
         self._client = open_client(limit=_MAX_RESPONSE_BYTES, timeout=_TIMEOUT_SECONDS, limits=limits)
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
-        listed = await self._list("conversation/list")
-        for conversation in listed:
+    async def objects(self, kind: str) -> list[Json]:
+        if kind == "messages":
+            return []  # each conversation lists its own
+        listed = await self._list(_ENDPOINTS[kind])
+        for conversation in listed if kind == "conversations" else ():
             if not conversation.get("messages"):
-                given_id = text_member(conversation, "conversation_id", "conversationId")
-                conversation["messages"] = await self._list("message/list", given_id)
-        grouped = _group(listed, await self._list("task/list"), await self._list("events/get"))
-        async for complete in _with_files(grouped, self._fetch_file):
-            yield complete
-
-    async def agents(self) -> list[Json]:
-        """See :class:`Source`."""
-        return [canonical_card(card) for card in await self._list("agent/list")]
+                conversation["messages"] = await self._list("message/list", conversation_id(conversation))
+        return listed
 
     async def pending(self) -> int:
-        """See :class:`Source`."""
         return len(await self.call("message/pending") or ())
 
     async def call(self, method: str, params: Any = None) -> Any:
-        """Return the result of an endpoint.
-
-        Raises:
-            SourceUnreadable: it gives none.
-        """
+        """Return the result of an endpoint. Raise SourceUnreadable if it gives none."""
         request = {"jsonrpc": "2.0", "id": uuid4().hex, "method": method, "params": params}
         response = await self._send("POST", f"/{method}", json=request)
         try:
@@ -118,7 +147,7 @@ class EndpointSource:
             raise SourceUnreadable(f"{self.name}/{method} answered with an error: {shown}")
         return answer.get("result")
 
-    async def _list(self, method: str, params: Any = None) -> list[Json]:
+    async def _list(self, method: str, params: Any = None) -> list[Any]:
         result = await self.call(method, params) or []
         if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
             raise SourceUnreadable(
@@ -126,7 +155,7 @@ class EndpointSource:
             )
         return result
 
-    async def _fetch_file(self, part: Json, file_id: str) -> Json:
+    async def with_file(self, part: Json, file_id: str) -> Json:
         # The demo answers 500 for a file of which it only has the address. That part stays as it is, and is reported
         # by the import, unless the store has the file already.
         with suppress(SourceUnreadable):
@@ -144,7 +173,16 @@ class EndpointSource:
         return response
 
 
-class ManagerSource:
+async def is_served(url: str) -> bool:
+    """Return whether an application with the demo's endpoints answers at a URL."""
+    with suppress(SourceUnreadable):
+        async with EndpointSource(url) as application:
+            await application.call("conversation/list")
+            return True
+    return False
+
+
+class ManagerSource(DemoSource):
     """The conversations of a manager in this process: the demo application's, ours, or one like them.
 
     Args:
@@ -160,26 +198,15 @@ class ManagerSource:
         self._manager = manager
         self._files = files or {}
 
-    async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
-        if not hasattr(self._manager, "conversations"):
+    async def objects(self, kind: str) -> list[Json]:
+        if kind == "conversations" and not hasattr(self._manager, kind):
             raise SourceUnreadable(f"{self.name} has no conversations: give a manager of conversations")
-        conversations = await self._list("conversations")
-        events = await self._list("events") or await self._list("_events")
-        grouped = _group(conversations, await self._list("tasks"), events, await self._list("_messages"))
-        async for complete in _with_files(grouped, self._find_file):
-            yield complete
-
-    async def agents(self) -> list[Json]:
-        """See :class:`Source`."""
-        return [canonical_card(card) for card in await self._list("agents")]
+        names = {"messages": ["_messages"], "events": ["events", "_events"]}.get(kind, [kind])
+        values = [values for name in names if (values := await self._values(name))]
+        return [to_plain(value) for value in values[0]] if values else []
 
     async def pending(self) -> int:
-        """See :class:`Source`."""
         return len(await self._values("get_pending_messages"))
-
-    async def _list(self, name: str) -> list[Any]:
-        return [to_plain(value) for value in await self._values(name)]
 
     async def _values(self, name: str) -> list[Any]:
         """Return a copy of what an attribute, property or method holds: the application may change it meanwhile."""
@@ -192,35 +219,32 @@ class ManagerSource:
             value = value.values()
         return list(value) if isinstance(value, Iterable) else []
 
-    async def _find_file(self, part: Json, file_id: str) -> Json:
+    async def with_file(self, part: Json, file_id: str) -> Json:
         if file_id not in self._files:
             return part
-        kept: Json = to_plain(self._files[file_id])
-        kept = kept.get("root", kept)
-        if "file" in kept:
-            return part | {"file": {name: value for name, value in kept["file"].items() if value is not None}}
-        return _without(part, "url") | kept
+        stored: Json = to_plain(self._files[file_id])
+        stored = stored.get("root", stored)
+        if "file" in stored:
+            return part | {"file": {name: value for name, value in stored["file"].items() if value is not None}}
+        return _without(part, "url") | stored
 
 
 # Conversations, tasks and events are listed separately: put together by conversation
 
 
 def _group(
-    conversations: Iterable[Json], tasks: Iterable[Json], events: Iterable[Json], messages: Iterable[Json] = ()
+    conversations: Iterable[Json], tasks: Iterable[Json], events: Iterable[Json], messages: Iterable[Json]
 ) -> list[SourceConversation]:
     """Return the conversations with their tasks and times.
 
-    Args:
-        conversations: ``conversation_id``, ``is_active``, ``name``, ``task_ids`` and ``messages``.
-        tasks: as they are on the wire.
-        events: ``content``, which is a message, and ``timestamp`` in seconds since 1970.
-        messages: all messages; those in no conversation are added to that of their context.
+    The content of an event is a message. Those of ``messages`` that are in no conversation are added to that of their
+    context.
     """
     found: dict[str, SourceConversation] = {}
     conversation_of_task: dict[str, str] = {}
     times = _MessageTimes(events)
     for listed in conversations:
-        given_id = text_member(listed, "conversation_id", "conversationId")
+        given_id = conversation_id(listed)
         conversation = found.setdefault(given_id, SourceConversation(given_id))
         conversation.name = listed.get("name") or ""
         conversation.is_active = listed.get("is_active", listed.get("isActive")) is not False
@@ -241,6 +265,11 @@ def _group(
     return list(found.values())
 
 
+def conversation_id(listed: Json) -> str:
+    """Return the id of a conversation, empty if it has none."""
+    return text_member(listed, "conversation_id", "conversationId")
+
+
 def _add_further_messages(found: dict[str, SourceConversation], messages: Iterable[Json], times: _MessageTimes) -> None:
     known: dict[str, list[Json]] = {}
     for conversation in found.values():
@@ -254,10 +283,7 @@ def _add_further_messages(found: dict[str, SourceConversation], messages: Iterab
 
 
 class _MessageTimes:
-    """The times of events by the messages in them. Ids repeat, so a message may have several, each for one occurrence.
-
-    A message gets the first time that is not before that of its predecessor.
-    """
+    """The times of events by the messages in them. Ids repeat, so there may be several times for an id."""
 
     def __init__(self, events: Iterable[Json]) -> None:
         self._times: dict[tuple[str, str], list[datetime]] = {}
@@ -267,7 +293,7 @@ class _MessageTimes:
                 self._times.setdefault((message_id(content), context_id(content)), []).append(time)
 
     def take(self, message: Json, earlier: list[SourceMessage]) -> datetime | None:
-        """Return the time of the message that follows the earlier ones, and use it up."""
+        """Return the first time of a message that is not before that of its predecessor, and use it up."""
         times = self._times.get((message_id(message), context_id(message)), [])
         if not times:
             return None
@@ -288,44 +314,6 @@ def separate_file_id(part: Any) -> str | None:
     file = part.get("file")
     address = file.get("uri") if isinstance(file, dict) else part.get("url")
     return address.removeprefix(FILE_PREFIX) if isinstance(address, str) and address.startswith(FILE_PREFIX) else None
-
-
-async def _with_files(
-    conversations: Iterable[SourceConversation], fetch: Callable[[Json, str], Awaitable[Json]]
-) -> AsyncIterator[SourceConversation]:
-    """Yield conversations with their files.
-
-    Args:
-        fetch: returns a part with the file of this id, or as it is if the file cannot be found.
-    """
-
-    async def complete(parts: Any) -> list[int]:
-        """Fetch the files of parts in place and return their indexes, whether they were found or not."""
-        fetched = []
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
-            if (file_id := separate_file_id(part)) is not None:
-                fetched.append(index)
-                parts[index] = await fetch(part, file_id)
-        return fetched
-
-    for conversation in conversations:
-        for message in conversation.messages:
-            message.fetched = await complete(message.wire.get("parts"))
-            message.wire = canonical_message(message.wire)
-        for index, task in enumerate(conversation.tasks):
-            if any([await complete(parts) for parts in _part_lists(task)]):
-                conversation.fetched_tasks.append(index)
-        yield conversation
-
-
-def _part_lists(task: Json) -> Iterator[list[Any]]:
-    """Yield the lists of parts in a task: of its status message, its history and its artifacts."""
-    status = task.get("status")
-    message = status.get("message") if isinstance(status, dict) else None
-    for holder in (message, *(task.get("history") or ()), *(task.get("artifacts") or ())):
-        parts = holder.get("parts") if isinstance(holder, dict) else None
-        if isinstance(parts, list):
-            yield parts
 
 
 def _with_bytes(part: Json, body: bytes) -> Json:
@@ -354,27 +342,29 @@ def _media_type(part: Json) -> str:
     return str(holder.get("mimeType") or holder.get("mediaType") or "")
 
 
-def same_but_for_files(stored: Json, source: Json, fetched: list[int]) -> bool:
+def same_but_for_files(stored: Json, message: SourceMessage) -> bool:
     """Return whether a message is the stored one, as far as the demo's server still knows it.
 
     Of a file that it stored separately it knows bytes and media type, but not the name; of one that it did not give
     back, nothing.
     """
+    source = message.wire
+    if equal(stored, source):
+        return True
     stored_parts, source_parts = stored.get("parts"), source.get("parts")
     if not isinstance(stored_parts, list) or not isinstance(source_parts, list):
         return False
     if len(stored_parts) != len(source_parts) or not equal(stored | {"parts": []}, source | {"parts": []}):
         return False
     for index, (left, right) in enumerate(zip(stored_parts, source_parts, strict=True)):
-        if separate_file_id(left) is not None or separate_file_id(right) is not None:
-            continue
-        if not (_file_content(left) == _file_content(right) if index in fetched else equal(left, right)):
+        is_file = index in message.fetched or any(separate_file_id(part) is not None for part in (left, right))
+        if not (same_but_for_names(left, right) if is_file else equal(left, right)):
             return False
     return True
 
 
 def same_but_for_names(stored: Any, source: Any) -> bool:
-    """Return whether two tasks are the same, as far as the demo's server still knows the files in the second."""
+    """Return whether two parts or tasks are the same, as far as the demo's server still knows files in the second."""
     if isinstance(stored, dict) and isinstance(source, dict):
         if separate_file_id(stored) is not None or separate_file_id(source) is not None:
             return True
@@ -390,9 +380,7 @@ def _is_file(part: Json) -> bool:
     return isinstance(part.get("file"), dict) or "raw" in part
 
 
-def _file_content(part: Any) -> tuple[str, Any]:
-    if not isinstance(part, dict):
-        return "", part
+def _file_content(part: Json) -> tuple[str, Any]:
     file = part.get("file")
     return _media_type(part), (file.get("bytes", file.get("uri")) if isinstance(file, dict) else part.get("raw"))
 

@@ -12,17 +12,21 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BufferedRandom, BufferedWriter
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from agent_manager.a2a import Json
 from agent_manager.importers.source import Source, SourceConversation
+from eventstore.concurrency import gather_or_raise
 from eventstore.errors import InputError
 from eventstore.urls import show_url
 
@@ -30,8 +34,10 @@ SUFFIX = ".jsonl.gz"
 _NAME = re.compile(r"backup-\d{8}T\d{12}Z\.jsonl\.gz")
 _VERSION = 2
 _VERSION_WITHOUT_TENANT = 1
-_BATCH = 16
-"""Conversations that are compared with the log concurrently."""
+_CONCURRENT_READS = 16
+_CONVERSATION = TypeAdapter(SourceConversation)
+
+T = TypeVar("T")
 
 
 class BackupDamaged(InputError):
@@ -50,10 +56,7 @@ class Backup:
         tenant: the tenant that it is imported into.
         source: the name of its source: the URL of an application, ``google-adk in`` a database, or the class of a
             manager.
-        taken_at: in UTC.
         time_zone: the zone of times in it that have no offset; None means UTC.
-        sha256: the hash of the file.
-        agents: their cards.
         pending: the number of messages that awaited an answer.
     """
 
@@ -76,16 +79,22 @@ class Backup:
             for line in file:
                 value = json.loads(line)
                 if "end" not in value:
-                    yield SourceConversation.from_json(value)
+                    yield _CONVERSATION.validate_python(value)
 
-    def read_batches(self) -> Iterator[list[SourceConversation]]:
-        """Yield the conversations in lists of a size that can be looked up concurrently."""
+    async def read_with(
+        self, find: Callable[[SourceConversation], Coroutine[Any, Any, T]]
+    ) -> AsyncIterator[tuple[SourceConversation, T]]:
+        """Yield the conversations, each with what was found for it. Several are looked up concurrently."""
         conversations = self.read()
-        while batch := list(islice(conversations, _BATCH)):
-            yield batch
+        while batch := list(islice(conversations, _CONCURRENT_READS)):
+            for pair in zip(batch, await gather_or_raise(map(find, batch)), strict=True):
+                yield pair
 
 
-class BackupSource:
+_BACKUP = TypeAdapter(Backup)
+
+
+class BackupSource(Source):
     """A backup as a source, to import it into another tenant."""
 
     def __init__(self, backup: Backup) -> None:
@@ -93,16 +102,13 @@ class BackupSource:
         self._backup = backup
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
         for conversation in self._backup.read():
             yield conversation
 
     async def agents(self) -> list[Json]:
-        """See :class:`Source`."""
         return self._backup.agents
 
     async def pending(self) -> int:
-        """See :class:`Source`."""
         return self._backup.pending
 
 
@@ -123,26 +129,25 @@ async def write_backup(source: Source, path: Path, tenant: str, time_zone: str |
 
 
 async def _write(source: Source, file: IO[bytes], tenant: str, time_zone: str | None) -> None:
-    counts = {"conversations": 0, "messages": 0, "tasks": 0}
+    counts = Counter(conversations=0, messages=0, tasks=0)
     with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as compressed:
 
         def write(value: Json) -> None:
-            compressed.write(json.dumps(value, ensure_ascii=True).encode() + b"\n")
+            text = json.dumps(value, ensure_ascii=True, default=datetime.isoformat)
+            compressed.write(text.encode() + b"\n")
 
         write({
             "eventstore-backup": _VERSION,
             "tenant": tenant,
             "source": source.name,
             "time_zone": time_zone,
-            "taken_at": datetime.now(UTC).isoformat(),
+            "taken_at": datetime.now(UTC),
             "agents": await source.agents(),
             "pending": await source.pending(),
         })  # fmt: skip
         async for conversation in source.conversations():
-            write(conversation.to_json())
-            counts["conversations"] += 1
-            counts["messages"] += len(conversation.messages)
-            counts["tasks"] += len(conversation.tasks)
+            write(asdict(conversation))
+            counts.update(conversations=1, messages=len(conversation.messages), tasks=len(conversation.tasks))
         write({"end": counts})
 
 
@@ -167,17 +172,7 @@ def open_backup(path: Path) -> Backup:
             raise BackupMismatch(f"{path}: does not name its tenant (version 1): import from the source again")
         if first["eventstore-backup"] != _VERSION:
             raise BackupDamaged(f"{path}: is a backup of another version: use the version that wrote it")
-        return Backup(
-            path=path,
-            tenant=first["tenant"],
-            source=first["source"],
-            taken_at=datetime.fromisoformat(first["taken_at"]),
-            time_zone=first["time_zone"],
-            sha256=sha256,
-            agents=first["agents"],
-            pending=first["pending"],
-            **last["end"],
-        )
+        return _BACKUP.validate_python(first | last["end"] | {"path": path, "sha256": sha256})
     except OSError as error:
         raise BackupDamaged(f"{path}: {error.strerror or error}: give a backup with its .sha256 beside it") from None
     except (ValueError, KeyError, TypeError, EOFError, StopIteration):
@@ -185,11 +180,7 @@ def open_backup(path: Path) -> Backup:
 
 
 def check_tenant(backup: Backup, tenant: str) -> Backup:
-    """Return a backup of a tenant.
-
-    Raises:
-        BackupMismatch: it is of another tenant.
-    """
+    """Return a backup. Raise BackupMismatch if it is not the tenant's."""
     if backup.tenant != tenant:
         raise BackupMismatch(
             f"{backup.path}: is a backup of tenant {backup.tenant!r} from {backup.source}, not of {tenant!r}: "
@@ -212,14 +203,14 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
     paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
     if not paths:
         raise BackupDamaged(f"{folder}: there is no backup: give the folder that the import wrote to with --backups")
-    origins = {path: _read_origin(path) for path in paths}
-    sources = {path: origin.source for path, origin in origins.items() if origin.tenant == tenant}
+    headers = {path: _read_header(path) for path in paths}
+    sources = {path: header["source"] for path, header in headers.items() if header.get("tenant") == tenant}
     if url is not None:
         at_url = {path: source for path, source in sources.items() if is_same_source(source, url)}
         # A source that was not read over HTTP, such as a manager in its own process, may be the application at any URL.
         without_url = {path: source for path, source in sources.items() if "://" not in source}
         sources = at_url or (sources if may_have_moved else without_url)
-    found = ", ".join(sorted({str(origin) for origin in origins.values()}))
+    found = ", ".join(sorted({_origin(header) for header in headers.values()}))
     wanted = f"tenant {tenant!r}" + ("" if url is None else f" from {show_url(url)}")
     if not sources:
         raise BackupMismatch(
@@ -228,32 +219,24 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
     if len({_comparable(source) for source in sources.values()}) > 1:
         raise BackupMismatch(f"{folder}: backups of {wanted} are of several sources ({found}): give --backup FILE")
     newest = max(sources)
-    for path, origin in origins.items():
-        if path > newest and origin.is_damaged:
+    for path, header in headers.items():
+        if path > newest and header.get("is_damaged"):
             raise BackupDamaged(f"{path}: is damaged, and newer than {newest.name}: give the one to use with --backup")
     return open_backup(newest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Tenant and source in the first line of a backup; version 1 names no tenant."""
-
-    tenant: str | None
-    source: str
-    is_damaged: bool = False
-
-    def __str__(self) -> str:
-        tenant = "an unnamed tenant" if self.tenant is None else f"tenant {self.tenant!r}"
-        return f"{tenant} from {self.source}"
-
-
-def _read_origin(path: Path) -> _Origin:
+def _read_header(path: Path) -> Json:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            first = json.loads(next(file))
-        return _Origin(first.get("tenant"), str(first["source"]))
+            header = json.loads(next(file))
+        return {"tenant": header.get("tenant"), "source": str(header["source"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, StopIteration):
-        return _Origin(None, f"a damaged file ({path.name})", is_damaged=True)
+        return {"source": f"a damaged file ({path.name})", "is_damaged": True}
+
+
+def _origin(header: Json) -> str:
+    tenant = header.get("tenant")
+    return f"{'an unnamed tenant' if tenant is None else f'tenant {tenant!r}'} from {header['source']}"
 
 
 def is_same_source(source: str, url: str) -> bool:
@@ -314,19 +297,14 @@ def _replacing(path: Path) -> Iterator[BufferedRandom]:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # makes the name durable
+        finally:
+            os.close(folder)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,25 +23,30 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import psycopg
 from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
-from agent_manager.importers.chat_log import read_local_time, read_time, time_zone
 from agent_manager.importers.source import (
-    CLOCK_DIFFERENCE,
+    Source,
     SourceConversation,
     SourceEvent,
     SourceMessage,
     SourceUnreadable,
+    contradiction_of_time,
+    read_local_time,
+    read_time,
+    time_zone,
 )
 from eventstore.database.queries import query
 from eventstore.errors import InputError, printable
@@ -67,8 +72,8 @@ def conversation_name(app_name: str, user_id: str, session_id: str) -> str:
     return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in (app_name, user_id, session_id))
 
 
-class AdkSource:
-    """The sessions in a database of google-adk. Use it as a context manager.
+class AdkSource(Source):
+    """The sessions in a database of google-adk.
 
     Args:
         url: see :func:`open_tables`.
@@ -103,18 +108,9 @@ class AdkSource:
         await self._opened().close()
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
-        """See :class:`Source`."""
         shared = await self._shared_state()
         for session in await self._opened().rows("sessions"):
             yield await self._conversation(session, shared)
-
-    async def agents(self) -> list[Json]:
-        """See :class:`Source`: google-adk keeps no agents."""
-        return []
-
-    async def pending(self) -> int:
-        """See :class:`Source`: google-adk does not keep which messages await an answer."""
-        return 0
 
     async def _shared_state(self) -> dict[tuple[str, ...], Json]:
         """Return the state that sessions share, by application and by application and user."""
@@ -244,18 +240,13 @@ _GIVE_ZONE = "give the zone of the machine that the agents ran on with --time-zo
 
 
 class SessionClock:
-    """The times of one session and its events.
-
-    Args:
-        name: the session's, for errors.
-        zone: the zone of local times; None if it is unknown.
+    """The times of one session and its events, in UTC.
 
     Attributes:
         created_at, updated_at: when the session began, and changed last; None if that cannot be determined.
 
     Raises:
         SourceUnreadable: the zone is missing, or contradicts the times.
-        InputError: there is no such zone.
     """
 
     def __init__(self, name: str, zone: str | None, session: Json, rows: list[Json], *, sessions_in_utc: bool) -> None:
@@ -279,12 +270,7 @@ class SessionClock:
         if written is None or written.tzinfo is not None:
             return written
         time = self._in_zone(written, row, self.created_at)
-        contradiction = ""
-        if time > self._now + CLOCK_DIFFERENCE:
-            contradiction = "in the future"
-        elif self.created_at is not None and time < self.created_at - CLOCK_DIFFERENCE:
-            contradiction = f"before its session began ({self.created_at})"
-        if contradiction:
+        if contradiction := contradiction_of_time(time, self.created_at, self._now, "session"):
             raise self._error(f"the event {row['id']} is dated {written} in {self._zone}, {contradiction}")
         return time
 
@@ -339,7 +325,8 @@ def _column_time(value: Any) -> datetime | None:
 # google-adk's tables, read in one snapshot and never written
 
 
-class Tables(Protocol):
+@dataclass(frozen=True, slots=True)
+class Tables:
     """An open database.
 
     Attributes:
@@ -354,14 +341,13 @@ class Tables(Protocol):
     columns_query: str
     tie_breaker: str
     sessions_in_utc: bool
+    fetch: Callable[[str, Json], Awaitable[list[Json]]]
+    close: Callable[[], Awaitable[None]]
 
     async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
         """Return the rows of a query; fragments replace their names in its text."""
-        ...
-
-    async def close(self) -> None:
-        """Close the database."""
-        ...
+        text = query("agent_manager.importers", name)
+        return await self.fetch(text.format(**fragments) if fragments else text, parameters or {})
 
 
 async def open_tables(url: str) -> Tables:
@@ -377,98 +363,59 @@ async def open_tables(url: str) -> Tables:
     scheme, separator, rest = url.partition("://")
     kind = scheme.partition("+")[0]
     if not separator:
-        return await asyncio.to_thread(SqliteTables, Path(url))
+        return await asyncio.to_thread(_open_sqlite, Path(url))
     if kind == "sqlite":
-        return await asyncio.to_thread(SqliteTables, Path(rest.partition("?")[0].removeprefix("/")))
+        return await asyncio.to_thread(_open_sqlite, Path(rest.partition("?")[0].removeprefix("/")))
     if kind in ("postgres", "postgresql"):
-        return await PostgresqlTables.open(check_url(f"postgresql://{rest}", "the URL of google-adk's sessions"))
+        return await _open_postgresql(check_url(f"postgresql://{rest}", "the URL of google-adk's sessions"))
     raise SourceUnreadable(
         "the URL of google-adk's sessions: names neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…"
     )
 
 
-class SqliteTables:
-    """google-adk's tables in an SQLite file."""
+def _open_sqlite(path: Path) -> Tables:
+    def unreadable(reason: object) -> SourceUnreadable:
+        return SourceUnreadable(f"{show_name(str(path))}: {reason}: give the SQLite file of google-adk's sessions")
 
-    columns_query = "columns_sqlite"
-    tie_breaker = "rowid"
-    sessions_in_utc = True
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.place = str(path.resolve())
-        if not path.is_file():
-            raise self._error("is not a file")
+    async def fetch(sql: str, parameters: Json) -> list[Json]:
+        named = re.sub(r"%\((\w+)\)s", r":\1", sql)
         try:
-            uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("BEGIN")
+            rows = await asyncio.to_thread(lambda: connection.execute(named, parameters).fetchall())
         except sqlite3.Error as error:
-            raise self._error(str(error)) from None
+            raise unreadable(error) from None
+        return [dict(row) for row in rows]
 
-    async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
-        """See :class:`Tables`."""
-        sql = re.sub(r"%\((\w+)\)s", r":\1", _sql(name, fragments))
-        return await asyncio.to_thread(self._fetch, sql, parameters or {})
+    if not path.is_file():
+        raise unreadable("is not a file")
+    try:
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("BEGIN")
+    except sqlite3.Error as error:
+        raise unreadable(error) from None
+    close = partial(asyncio.to_thread, connection.close)
+    return Tables(str(path.resolve()), "columns_sqlite", "rowid", sessions_in_utc=True, fetch=fetch, close=close)
 
-    async def close(self) -> None:
-        """See :class:`Tables`."""
-        self._connection.close()
 
-    def _fetch(self, sql: str, parameters: Json) -> list[Json]:
+async def _open_postgresql(url: str) -> Tables:
+    def unreadable(reason: str) -> SourceUnreadable:
+        return SourceUnreadable(f"the database of google-adk's sessions: {printable(reason)}: correct the URL")
+
+    async def fetch(sql: str, parameters: Json) -> list[Json]:
         try:
-            return [dict(row) for row in self._connection.execute(sql, parameters)]
-        except sqlite3.Error as error:
-            raise self._error(str(error)) from None
-
-    def _error(self, reason: str) -> SourceUnreadable:
-        return SourceUnreadable(
-            f"{show_name(str(self._path))}: {reason}: give the SQLite file of google-adk's sessions"
-        )
-
-
-class PostgresqlTables:
-    """google-adk's tables in a PostgreSQL database."""
-
-    columns_query = "columns_postgresql"
-    tie_breaker = "id"
-    sessions_in_utc = False
-
-    def __init__(self, connection: psycopg.AsyncConnection[Json]) -> None:
-        self._connection = connection
-        self.place = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
-
-    @classmethod
-    async def open(cls, url: str) -> PostgresqlTables:
-        """Connect to a database."""
-        url = re.sub(r"([?&])ssl=", r"\1sslmode=", url)  # asyncpg's name for it
-        try:
-            connection = await psycopg.AsyncConnection.connect(url, row_factory=dict_row)
+            return await (await connection.execute(sql.encode(), parameters)).fetchall()
         except psycopg.Error as error:
-            if isinstance(error, psycopg.ProgrammingError) and has_password_parameter(url):
-                raise _connection_error("its parameters are not those of libpq") from None
-            raise _connection_error(str(error)) from None
-        await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-        await connection.set_read_only(True)
-        return cls(connection)
+            raise unreadable(str(error)) from None
 
-    async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
-        """See :class:`Tables`."""
-        try:
-            return await (await self._connection.execute(_sql(name, fragments).encode(), parameters)).fetchall()
-        except psycopg.Error as error:
-            raise _connection_error(str(error)) from None
-
-    async def close(self) -> None:
-        """See :class:`Tables`."""
-        await self._connection.close()
-
-
-def _sql(name: str, fragments: Json) -> str:
-    text = query("agent_manager.importers", name)
-    return text.format(**fragments) if fragments else text
-
-
-def _connection_error(reason: str) -> SourceUnreadable:
-    return SourceUnreadable(f"the database of google-adk's sessions: {printable(reason)}: correct the URL")
+    url = re.sub(r"([?&])ssl=", r"\1sslmode=", url)  # asyncpg's name for it
+    try:
+        connection = await psycopg.AsyncConnection.connect(url, row_factory=dict_row)
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.ProgrammingError) and has_password_parameter(url):
+            raise unreadable("its parameters are not those of libpq") from None
+        raise unreadable(str(error)) from None
+    await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+    await connection.set_read_only(True)
+    place = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+    return Tables(place, "columns_postgresql", "id", sessions_in_utc=False, fetch=fetch, close=connection.close)

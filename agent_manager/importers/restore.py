@@ -12,9 +12,16 @@ from agent_manager.a2a import Json
 from agent_manager.application import ApplicationManager
 from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, to_plain
 from agent_manager.importers.backup import Backup, open_backup
-from agent_manager.importers.backup_loader import BackupLoader
-from agent_manager.importers.comparison import is_same_task, match_messages
-from agent_manager.importers.source import SourceConversation, canonical_card, canonical_task, message_id
+from agent_manager.importers.migration import load_backup
+from agent_manager.importers.source import (
+    SourceConversation,
+    SourceMessage,
+    canonical_card,
+    canonical_message,
+    canonical_task,
+    message_id,
+)
+from agent_manager.importers.verify import is_same_task, match_messages
 from agent_manager.wire_classes import choose_classes
 from eventstore.errors import InputError
 from eventstore.ids import derived_uuid
@@ -58,20 +65,11 @@ def restore_into(manager: Any, file: Path | str | None = None, *, types: Any = N
     if not path:
         return Restored()
     backup = open_backup(Path(path))
-    if isinstance(manager, ApplicationManager):
-        return _restore_into_own(manager, backup)
-    return _Restorer(manager, types).restore(backup)
-
-
-def _restore_into_own(manager: ApplicationManager, backup: Backup) -> Restored:
-    async def load(log: Any) -> BackupLoader:
-        loader = BackupLoader(log)
-        await loader.load(backup)
-        return loader
-
-    loader = manager._call(lambda inner: load(inner._log))
-    if loader.problems:
-        raise RestoreImpossible(f"{loader.problems[0]}: correct it, and restore again")
+    if not isinstance(manager, ApplicationManager):
+        return _Restorer(manager, types).restore(backup)
+    report = manager._call(lambda inner: load_backup(inner._log, backup))
+    if report.problems:
+        raise RestoreImpossible(f"{report.problems[0]}: correct it, and restore again")
     return Restored(backup.conversations, backup.messages, backup.tasks, len(backup.agents))
 
 
@@ -87,7 +85,9 @@ class _Restorer:
         conversations, agents = self._list("conversations"), self._list("agents")
         existing = {str(_member(conversation, "conversation_id")): conversation for conversation in conversations}
         for conversation in backup.read():
-            self._restore_conversation(conversation, conversations, existing.get(conversation.id))
+            self._restore_messages(conversation, conversations, existing.get(conversation.id))
+            if conversation.tasks:
+                self._restore_tasks(conversation)
         cards = [canonical_card(to_plain(card)) for card in agents]
         for card in backup.agents:
             if not any(equal(card, known) for known in cards):
@@ -95,7 +95,7 @@ class _Restorer:
                 self._restored.agents += 1
         return self._restored
 
-    def _restore_conversation(self, source: SourceConversation, conversations: list[Any], existing: Any) -> None:
+    def _restore_messages(self, source: SourceConversation, conversations: list[Any], existing: Any) -> None:
         if existing is None and source.id != WITHOUT_CONTEXT:
             existing = self._classes.conversation(
                 conversation_id=source.id,
@@ -107,17 +107,16 @@ class _Restorer:
             conversations.append(existing)
             self._restored.conversations += 1
         messages = self._list("messages") if existing is None else _member(existing, "messages")
-        matches = match_messages(source.messages, [to_plain(message) for message in messages])
+        existing_messages = [SourceMessage(canonical_message(to_plain(message))) for message in messages]
+        matches = match_messages(source.messages, existing_messages)
         for message, match in zip(source.messages, matches, strict=True):
             if match is None:
                 instance = self._classes.to_message(message.wire)
                 messages.append(instance)
                 self._add_event(source.id, message.wire, instance, message.time)
-                if existing is not None and self._find("messages") is not None:
-                    self._list("messages").append(instance)
+                if existing is not None and (every_message := self._find("messages")) is not None:
+                    every_message.append(instance)
                 self._restored.messages += 1
-        if source.tasks:
-            self._restore_tasks(source)
 
     def _restore_tasks(self, source: SourceConversation) -> None:
         tasks = self._list("tasks")
@@ -144,7 +143,6 @@ class _Restorer:
             events.append(event)
 
     def _list(self, name: str) -> Any:
-        """Return the list itself that the manager keeps under a name, so that it keeps what is added."""
         found = self._find(name)
         if found is None:
             kind = type(self._manager).__name__
@@ -152,6 +150,7 @@ class _Restorer:
         return found
 
     def _find(self, name: str) -> Any:
+        """Return the list itself that the manager keeps under a name, so that it keeps what is added."""
         private = getattr(self._manager, f"_{name}", None)
         found = private if private is not None else getattr(self._manager, name, None)
         return found if isinstance(found, list | dict) else None

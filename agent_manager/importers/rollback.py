@@ -9,33 +9,33 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import UUID
 
 from agent_manager.a2a import Json
-from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.backup import SUFFIX, Backup, BackupDamaged, append_private, check_tenant, write_backup
-from agent_manager.importers.comparison import Verification, list_lines
-from agent_manager.importers.latency_baseline import (
-    MAX_RATIO,
-    MAX_SLOWDOWN_MS,
-    LatencyChange,
-    baseline_path,
-    compare_latency,
-    measure_again,
-    read_baseline,
-)
-from agent_manager.importers.migration import IN_STORE
+from agent_manager.agent_registry import AGENTS
+from agent_manager.importers.a2a_demo import is_served
+from agent_manager.importers.backup import SUFFIX, Backup, append_private, check_tenant, write_backup
 from agent_manager.importers.restore import RESTORE
-from agent_manager.importers.source import SourceUnreadable
-from agent_manager.importers.store_source import MergedSource, StoreSource
-from agent_manager.importers.verify import verify_backup, verify_merged, verify_served
-from eventstore import EventStore
+from agent_manager.importers.source import Source, SourceConversation, canonical_card
+from agent_manager.importers.stored import (
+    LocalChanges,
+    StoredConversation,
+    cards_by_url,
+    keyed_tasks,
+    read_agents,
+    read_stored,
+)
+from agent_manager.importers.verify import Report, Verification, list_lines, match_messages, verify_served
+from agent_manager.storage import ServerLog
+from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from eventstore.urls import show_url
+from projections import Reader, catch_up, every
 
 LOG = "application.log"
 """The file beside the restored data that takes the output of the started application."""
@@ -47,32 +47,14 @@ class CommandFailed(InputError):
     """A command that stops or starts the application failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
-    """The commands that stop and start the application.
-
-    Attributes:
-        stop, start: shell commands; None if the operator does it by hand.
-        url: where the application answers when it has started; None if that is not checked.
-        seconds: how long each may take.
-    """
-
-    stop: str | None = None
-    start: str | None = None
-    url: str | None = None
-    seconds: float = 120.0
-
-
 @dataclass(slots=True)
-class RollbackReport:
+class RollbackReport(Report):
     """The result of a rollback.
 
     Attributes:
-        backup: the backup that it began with.
         restored: the file that the application's manager loads; None if the rehearsal found a reason not to roll back.
         verified: the comparison of that file with the backup and the store.
         served: the comparison of what the started application serves with that file; None if that was not checked.
-        started: whether the application was started.
         hidden: how many conversations were deleted in the store, and stay deleted.
         written_meanwhile: conversations that were written to although the application was to be stopped.
         ignored: what was not applied of events in the log, and why; everything else is restored.
@@ -89,12 +71,10 @@ class RollbackReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether everything was restored."""
         is_served = self.served is None or not self.served.differences
         return self.restored is not None and not self.verified.differences and is_served and not self.written_meanwhile
 
     def values(self) -> Json:
-        """See :class:`Report`."""
         restored = self.restored and {"file": str(self.restored.path), "sha256": self.restored.sha256}
         return {
             "clean": self.is_clean,
@@ -109,13 +89,12 @@ class RollbackReport:
         }
 
     def lines(self) -> Iterator[str]:
-        """See :class:`Report`."""
         yield f"Backup      {self.backup.path}"
         if self.restored is None:
             yield "NOT DONE    nothing was stopped: the data to restore is not complete"
         else:
             yield f"Restored    {self.restored.path}"
-        yield from self.verified.lines("go back as they were")
+        yield from self.verified.lines("are restored as they were")
         if self.hidden:
             yield f"Hidden      {self.hidden:,} conversation(s) were deleted in the store and stay deleted"
         yield from list_lines("Ignored", self.ignored)
@@ -124,7 +103,7 @@ class RollbackReport:
             yield f"NOT DONE    {count:,} conversation(s) were written to meanwhile: stop the application"
             yield from list_lines("", self.written_meanwhile)
         if self.served is not None:
-            yield from self.served.served_lines("as they went back")
+            yield from self.served.served_lines("as they were restored")
         if self.is_clean and self.restored is not None and not self.started:
             yield f"Next        start the application with {RESTORE}={self.restored.path}"
 
@@ -133,8 +112,11 @@ async def roll_back(
     store: EventStore,
     backup: Backup,
     into: Path,
-    commands: Commands,
     *,
+    stop_command: str | None = None,
+    start_command: str | None = None,
+    url: str | None = None,
+    seconds: float = 120.0,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> RollbackReport:
     """Roll back to the backup, and everything that was written to the store since.
@@ -142,6 +124,9 @@ async def roll_back(
     Args:
         backup: a backup of the store's tenant.
         into: the file that the application's manager loads (:func:`restore_into`).
+        stop_command, start_command: shell commands for the application; None if the operator does it by hand.
+        url: where the application answers when it has started; None if that is not checked.
+        seconds: how long each command may take.
         on_step: called with a description of each step before it begins.
 
     Raises:
@@ -157,40 +142,147 @@ async def roll_back(
         if not rehearsal.is_clean:
             rehearsal.restored = None
             return rehearsal
-    if commands.stop is not None:
+    if stop_command is not None:
         on_step("stopping the application")
-        await run_command(commands.stop, commands.seconds)
+        await run_command(stop_command, seconds)
     on_step("restoring")
     report, merged = await _restore(store, backup, into)
     report.written_meanwhile = await merged.written_since()
-    if report.restored is None or not report.is_clean or commands.start is None:
+    if report.restored is None or not report.is_clean or start_command is None:
         return report
     on_step("starting the application")
     environment = {RESTORE: str(report.restored.path.absolute())}
-    await start_application(commands.start, environment, commands.url, commands.seconds, into.with_name(LOG))
+    await start_application(start_command, environment, url, seconds, into.with_name(LOG))
     report.started = True
-    if commands.url is not None:
+    if url is not None:
         on_step("verifying what it serves")
-        report.served = await verify_served(commands.url, report.restored)
+        report.served = await verify_served(url, report.restored)
     return report
 
 
 async def _restore(store: EventStore, backup: Backup, into: Path) -> tuple[RollbackReport, MergedSource]:
     """Write and verify the merged data."""
-    source = StoreSource(store, store.tenant)
-    merged = MergedSource(backup, source, store.tenant)
+    merged = MergedSource(backup, store)
     written = await write_backup(merged, into, store.tenant, backup.time_zone)
-    verified = await verify_merged(written, backup, source, merged)
+    verified = await merged.verify(written)
     report = RollbackReport(backup, written, verified, hidden=len(merged.hidden), ignored=merged.ignored)
     return report, merged
 
 
-async def run_command(command: str, seconds: float) -> None:
-    """Run a shell command to its end. Its output goes to standard error, because the report is on standard output.
+class MergedSource(Source):
+    """The conversations of a backup, merged with those in the store, and then those that began since.
 
-    Raises:
-        CommandFailed: it failed, or took longer.
+    Attributes:
+        hidden: conversations that were deleted in the store, and stay deleted.
+        ignored: what was not applied of events in the log, and why.
     """
+
+    def __init__(self, backup: Backup, store: EventStore) -> None:
+        self.name = f"{backup.source}, and the store"
+        self.hidden: set[str] = set()
+        self.ignored: list[str] = []
+        self._versions: dict[UUID, int] = {}
+        self._backup = backup
+        self._log = ServerLog(store)
+
+    async def conversations(self) -> AsyncIterator[SourceConversation]:
+        only_stored = dict.fromkeys(await self._stored_ids())
+        for conversation in self._backup.read():
+            try:
+                conversation_id = conversation_uuid(self._log.tenant, conversation.id)
+            except InputError:  # it could not be stored under this id
+                yield conversation
+                continue
+            only_stored.pop(conversation_id, None)
+            stored = await self._read(conversation_id)
+            if not stored.version:
+                yield conversation
+            elif not stored.is_deleted:
+                yield _merged(conversation, stored.conversation)
+        for conversation_id in only_stored:
+            stored = await self._read(conversation_id)
+            if not stored.is_deleted:
+                yield stored.conversation
+
+    async def agents(self) -> list[Json]:
+        """Return the cards of the agents that are registered in the store."""
+        cards = [canonical_card(card) for card in (await read_agents(self._log)).agents.values()]
+        return list(cards_by_url(cards).values())
+
+    async def _stored_ids(self) -> list[UUID]:
+        """Return the ids of the store's conversations, deleted ones included, in the order in which they began."""
+        store, tenant = self._log.store, self._log.tenant
+        await catch_up(store)
+        reserved = conversation_uuid(tenant, AGENTS)
+        rows = every(Reader(store, tenant).conversations, by="created", newest_first=False, deleted=True)
+        return [row.id async for row in rows if row.id != reserved]
+
+    async def _read(self, conversation_id: UUID) -> StoredConversation:
+        stored = await read_stored(self._log, conversation_id)
+        given_id = stored.conversation.id
+        self._versions[conversation_id] = stored.version
+        self.ignored += [f"conversation {given_id!r}: {reason}" for reason in stored.ignored]
+        if stored.is_deleted:
+            self.hidden.add(given_id)
+        return stored
+
+    async def written_since(self) -> list[str]:
+        """Return the conversations of the store that were written to since they were read."""
+        written = []
+        for conversation_id in await self._stored_ids():
+            stored = await read_stored(self._log, conversation_id)
+            if stored.version != self._versions.get(conversation_id):
+                written.append(stored.conversation.id)
+        return written
+
+    async def verify(self, restored: Backup) -> Verification:
+        """Check that what was written has all of the backup, and all of the store as it was when it was read."""
+        result = Verification()
+        conversations = {conversation.id: conversation for conversation in restored.read()}
+        for conversation in conversations.values():
+            result.count(conversation)
+        changes: dict[str, LocalChanges] = {}
+        for conversation_id, version in self._versions.items():
+            stored = await read_stored(self._log, conversation_id, version)
+            if stored.version and not stored.is_deleted:
+                given_id = stored.conversation.id
+                changes[given_id] = stored.changes
+                result.compare(stored.conversation, conversations.get(given_id))
+        for conversation in self._backup.read():
+            if conversation.id not in self.hidden:
+                since_import = changes.get(conversation.id, LocalChanges())
+                result.compare(conversation, conversations.get(conversation.id), since_import)
+                if since_import:
+                    result.changed[conversation.id] = since_import
+        return result
+
+
+def _merged(backup: SourceConversation, store: SourceConversation) -> SourceConversation:
+    """Return the store's conversation with what only the backup has; each message follows its predecessor."""
+    matches = match_messages(backup.messages, store.messages)
+    messages = list(store.messages)
+    position, added = 0, 0
+    for message, match in zip(backup.messages, matches, strict=True):
+        if match is None:
+            messages.insert(position, message)
+            added += 1
+            position += 1
+        else:
+            position = max(position, match + added + 1)
+    stored_tasks = {key for key, _ in keyed_tasks(store.tasks)}
+    stored_events = {(event.type, event.id) for event in store.events}
+    return replace(
+        store,
+        id=backup.id,
+        created_at=store.created_at or backup.created_at,
+        messages=messages,
+        tasks=store.tasks + [task for key, task in keyed_tasks(backup.tasks) if key not in stored_tasks],
+        events=[event for event in backup.events if (event.type, event.id) not in stored_events] + store.events,
+    )
+
+
+async def run_command(command: str, seconds: float) -> None:
+    """Run a shell command to its end. Its output goes to standard error, because the report is on standard output."""
     process = await _start_process(command, {}, _STDERR)
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
@@ -206,12 +298,8 @@ async def start_application(
 ) -> None:
     """Run a shell command that starts the application; it may continue to run once the application answers.
 
-    Args:
-        log: takes its output. The application outlives this process, and inherits no pipe that a caller reads to its
-            end.
-
-    Raises:
-        CommandFailed: it failed, or the application does not answer in time.
+    Its output goes to a file: the application outlives this process, and inherits no pipe that a caller reads to its
+    end.
     """
     with append_private(log) as output:
         process = await _start_process(command, environment, output.fileno())
@@ -222,7 +310,7 @@ async def start_application(
             raise CommandFailed(f"{reason}: see {log}, and start the application yourself")
         if url is None and process.returncode == 0:
             return
-        if url is not None and await _answers(url):
+        if url is not None and await is_served(url):
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(process.wait()), _POLL_SECONDS)
@@ -241,111 +329,3 @@ async def _start_process(command: str, environment: dict[str, str], output: int)
         env=os.environ | environment,
         start_new_session=True,
     )
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with EndpointSource(url) as application:
-            await application.call("conversation/list")
-    except SourceUnreadable:
-        return False
-    return True
-
-
-# The criteria of the migration plan for a rollback: lost data, slow operations, and one that people judge
-
-OPEN_CRITERION = "a critical bug that stays unsolved for 24 hours is the plan's third criterion: that is yours to judge"
-
-
-@dataclass(slots=True)
-class Criteria:
-    """The result of checking the criteria.
-
-    Attributes:
-        stored: the comparison of the store with the backup.
-        served: the comparison of what the application serves with the backup; None if no URL was given.
-        latency: the latency of each basic operation; empty if it could not be compared.
-        unmeasured: why latency could not be compared; empty if it could.
-    """
-
-    backup: Backup
-    stored: Verification
-    served: Verification | None = None
-    latency: list[LatencyChange] = field(default_factory=list)
-    unmeasured: str = ""
-
-    @property
-    def data_lost(self) -> bool:
-        """Whether something of the backup is missing."""
-        return bool(self.stored.differences or (self.served is not None and self.served.differences))
-
-    @property
-    def too_slow(self) -> bool:
-        """Whether a basic operation has become too slow."""
-        return any(change.is_too_slow for change in self.latency)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether there is no reason to roll back."""
-        return not self.data_lost and not self.too_slow
-
-    def values(self) -> Json:
-        """See :class:`Report`."""
-        return {
-            "roll_back": not self.is_clean,
-            "backup": str(self.backup.path),
-            "data_lost": self.data_lost,
-            "stored": self.stored.values(),
-            "served": self.served and self.served.values(),
-            "too_slow": self.too_slow if not self.unmeasured else None,
-            "operations": [asdict(change) | {"ratio": round(change.ratio, 3)} for change in self.latency],
-            "unmeasured": self.unmeasured or None,
-        }
-
-    def lines(self) -> Iterator[str]:
-        """See :class:`Report`."""
-        yield f"Backup      {self.backup.path}"
-        yield from self.stored.lines(IN_STORE)
-        if self.served is not None:
-            yield from self.served.served_lines("as they were")
-        for change in self.latency:
-            heading = "SLOWER" if change.is_too_slow else "Speed"
-            times = f"{change.now:.1f} ms, {change.before:.1f} ms before: {change.ratio:.2f} times"
-            yield f"{heading:<11} {change.operation}: {times}"
-        if self.unmeasured:
-            yield f"Speed       not compared: {self.unmeasured}"
-        if self.is_clean:
-            limit = f"{MAX_RATIO:g} times what it took and {MAX_SLOWDOWN_MS:g} ms more"
-            yield f"Stay        nothing is lost, and nothing takes more than {limit}"
-        else:
-            reasons = ["data is lost"] * self.data_lost + ["it is too slow"] * self.too_slow
-            yield f"ROLL BACK   {' and '.join(reasons)}"
-        yield f"            {OPEN_CRITERION}"
-
-
-async def check_criteria(store: EventStore, backup: Backup, folder: Path, url: str | None) -> Criteria:
-    """Check whether there is a reason to roll back.
-
-    Args:
-        folder: the folder of the backups, which holds the baseline.
-        url: the application's as it runs now; without it only the store is compared.
-
-    Raises:
-        SourceUnreadable: nothing answers at the URL.
-    """
-    criteria = Criteria(backup, await verify_backup(store, store.tenant, backup))
-    if url is None:
-        criteria.unmeasured = "give the application's --url"
-        return criteria
-    criteria.served = await verify_served(url, backup, criteria.stored)
-    try:
-        baseline = read_baseline(folder, store.tenant, backup.source)
-    except BackupDamaged as error:
-        criteria.unmeasured = str(error)
-        return criteria
-    if baseline is None:
-        path = baseline_path(folder)
-        criteria.unmeasured = f"{path} of tenant {store.tenant!r} is missing: import --from-url records it"
-    else:
-        criteria.latency = compare_latency(*await measure_again(baseline, url))
-    return criteria

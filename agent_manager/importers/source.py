@@ -6,21 +6,26 @@ canonical form has no null members. In what belongs to the sender (``data``, ``m
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 from agent_manager.a2a import Json
 from eventstore.errors import InputError
+
+IMPORTER = "importer"
+"""The actor of what an import does by itself, such as creating a conversation."""
 
 
 class SourceUnreadable(InputError):
     """A source cannot be reached, or is not of the expected kind."""
 
 
-class Source(Protocol):
-    """A source of conversations.
+class Source(ABC):
+    """A source of conversations. Use it as a context manager.
 
     Attributes:
         name: a name to show to people.
@@ -28,17 +33,23 @@ class Source(Protocol):
 
     name: str
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:  # noqa: B027 - most have nothing to close
+        pass
+
+    @abstractmethod
     def conversations(self) -> AsyncIterator[SourceConversation]:
         """Yield all conversations in the order in which they began."""
-        ...
 
     async def agents(self) -> list[Json]:
         """Return the cards of the registered agents."""
-        ...
+        return []
 
     async def pending(self) -> int:
         """Return the number of messages that await an answer."""
-        ...
+        return 0
 
 
 # The dataclasses below are the format of backups: renaming a field breaks the backups that exist.
@@ -81,7 +92,6 @@ class SourceConversation:
         messages: the oldest first.
         tasks: in the canonical form.
         fetched_tasks: the indexes of the tasks in which a file was fetched that the source had stored separately.
-        events: what is neither a message nor a task.
     """
 
     id: str
@@ -94,38 +104,10 @@ class SourceConversation:
     fetched_tasks: list[int] = field(default_factory=list)
     events: list[SourceEvent] = field(default_factory=list)
 
-    def to_json(self) -> Json:
-        """Return the conversation as plain JSON values."""
-        value: Json = asdict(self)
-        for item in (*value["messages"], *value["events"]):
-            item["time"] = item["time"] and item["time"].isoformat()
-        value["created_at"] = self.created_at and self.created_at.isoformat()
-        return value
-
-    @classmethod
-    def from_json(cls, value: Json) -> SourceConversation:
-        """Return the conversation that :meth:`to_json` wrote."""
-        return cls(**{
-            **value,
-            "created_at": _time(value["created_at"]),
-            "messages": [SourceMessage(**{**item, "time": _time(item["time"])}) for item in value["messages"]],
-            "events": [SourceEvent(**{**item, "time": _time(item["time"])}) for item in value["events"]],
-        })  # fmt: skip
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that a source did not give, or that the store did not accept.
-
-    Attributes:
-        conversation: the id that its client gave it; empty if the problem belongs to no conversation.
-        place: where in the conversation.
-        reason: what is wrong, and what to do.
-    """
+    """Something that a source did not give, or that the store did not accept; ``conversation`` may be empty."""
 
     conversation: str
     place: str
@@ -136,59 +118,67 @@ class Problem:
         return f"{prefix}{self.place}: {self.reason}"
 
 
-CLOCK_DIFFERENCE = timedelta(minutes=5)
+_CLOCK_DIFFERENCE = timedelta(minutes=5)
 """How far the clocks of two machines may be apart. A wrong time zone shows: offsets differ by at least 15 minutes."""
+
+
+def contradiction_of_time(time: datetime, began_at: datetime | None, now: datetime, parent: str) -> str:
+    """Return why the time of something cannot be right, given when its parent began; empty if it can."""
+    if time > now + _CLOCK_DIFFERENCE:
+        return "in the future"
+    if began_at is not None and time < began_at - _CLOCK_DIFFERENCE:
+        return f"before its {parent} began ({began_at})"
+    return ""
 
 
 def misdated_messages(conversation: SourceConversation, taken_at: datetime) -> Iterator[Problem]:
     """Yield the messages that are dated before their conversation began, or after the backup was taken."""
-    began_at = conversation.created_at
     for index, message in enumerate(conversation.messages):
-        if message.time is None:
-            continue
-        if message.time > taken_at + CLOCK_DIFFERENCE:
-            reason = f"is dated {message.time}, in the future: the clock of its sender was wrong, or its time zone"
-            yield Problem(conversation.id, f"messages[{index}]", reason)
-        elif began_at is not None and message.time < began_at - CLOCK_DIFFERENCE:
-            reason = f"is dated {message.time}, before its conversation began ({began_at})"
+        if message.time is not None and (
+            reason := contradiction_of_time(message.time, conversation.created_at, taken_at, "conversation")
+        ):
+            reason = f"is dated {message.time}, {reason}: the clock of its sender was wrong, or its time zone"
             yield Problem(conversation.id, f"messages[{index}]", reason)
 
 
-# Members of A2A messages and tasks, which have other names in older versions
+# Members of A2A messages and tasks, which have other names in older versions; a text is empty if the member is missing
 
 
 def text_member(value: Json, *names: str) -> str:
-    """Return the first of these members that is a text; empty if none is."""
+    """Return the first of these members that is a text."""
     return next((member for name in names if isinstance(member := value.get(name), str)), "")
 
 
 def message_id(message: Json) -> str:
-    """Return the id that the sender gave a message; empty if it has none."""
+    """Return the id that the sender gave a message."""
     return text_member(message, "messageId", "message_id")
 
 
 def context_id(value: Json) -> str:
-    """Return the id of the context of a message or task; empty if it has none."""
+    """Return the id of the context of a message or task."""
     return text_member(value, "contextId", "context_id")
 
 
 def task_id_of(message: Json) -> str:
-    """Return the id of the task that a message belongs to; empty if it names none."""
+    """Return the id of the task that a message belongs to."""
     return text_member(message, "taskId", "task_id")
 
 
 # The canonical form: without null members, at every place where A2A defines the members
 
+_OBJECTS = {"task": {"status": "status"}, "status": {"message": "message"}, "part": {"file": "file"}}
+_LISTS = {"task": {"history": "message", "artifacts": "message"}, "message": {"parts": "part"}}
+"""The members that are objects, or lists of objects, whose members A2A defines, and their kinds."""
+
 
 def canonical_message(message: Json) -> Json:
     """Return a message in the canonical form."""
-    return _canonical(message, lists={"parts": _canonical_part})
+    return _canonical(message, "message")
 
 
 def canonical_task(task: Json) -> Json:
     """Return a task in the canonical form; it has an id even if that is empty, which protobuf leaves out."""
-    lists = {"history": canonical_message, "artifacts": canonical_message}
-    return {"id": ""} | _canonical(task, objects={"status": _canonical_status}, lists=lists)
+    return {"id": ""} | _canonical(task, "task")
 
 
 def canonical_card(card: Any) -> Any:
@@ -198,47 +188,81 @@ def canonical_card(card: Any) -> Any:
     return [canonical_card(value) for value in card] if isinstance(card, list) else card
 
 
-def _canonical_part(part: Json) -> Json:
-    return _canonical(part, objects={"file": _canonical})
-
-
-def _canonical_status(status: Json) -> Json:
-    return _canonical(status, objects={"message": canonical_message})
-
-
-def _canonical(
-    value: Json,
-    objects: Mapping[str, Callable[[Json], Json]] | None = None,
-    lists: Mapping[str, Callable[[Json], Json]] | None = None,
-) -> Json:
-    """Return an object without null members, with the named members that are objects, or lists of them, converted."""
+def _canonical(value: Json, kind: str) -> Json:
     result = {name: member for name, member in value.items() if member is not None}
-    for name, convert in (objects or {}).items():
+    for name, inner in _OBJECTS.get(kind, {}).items():
         if isinstance(result.get(name), dict):
-            result[name] = convert(result[name])
-    for name, convert in (lists or {}).items():
+            result[name] = _canonical(result[name], inner)
+    for name, inner in _LISTS.get(kind, {}).items():
         if isinstance(result.get(name), list):
-            result[name] = [convert(item) if isinstance(item, dict) else item for item in result[name]]
+            result[name] = [_canonical(item, inner) if isinstance(item, dict) else item for item in result[name]]
     return result
+
+
+# Times of messages and conversations, in UTC
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SMALLEST_MILLISECONDS = 1e11
+"""Larger numbers are milliseconds: as seconds this is the year 5138."""
+
+
+def read_time(value: Any, zone: tzinfo = UTC) -> datetime | None:
+    """Return the time that a JSON value means; None if it means none.
+
+    It is a text in ISO 8601, in ``zone`` if it has no offset, or a number of seconds or milliseconds since 1970.
+    Raise InputError if the clocks of the zone never showed that time.
+    """
+    try:
+        if isinstance(value, str):
+            time = datetime.fromisoformat(value.strip())
+            return read_local_time(time, zone) if time.tzinfo is None else time.astimezone(UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _EPOCH + timedelta(**{"milliseconds" if abs(value) > _SMALLEST_MILLISECONDS else "seconds": value})
+    except (ValueError, OverflowError):
+        pass
+    return None
+
+
+def read_local_time(local: datetime, zone: tzinfo, not_before: datetime | None = None) -> datetime:
+    """Return a local time, which has no offset, in UTC.
+
+    If the clocks of the zone showed it twice, the first time is meant, unless that is before ``not_before``. Raise
+    InputError if they never showed it, because they were put forward.
+    """
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first.astimezone(zone).replace(tzinfo=None) != local.replace(fold=0):
+        raise InputError(f"{local} does not exist in {zone}, where clocks were put forward: give another time zone")
+    return second if not_before is not None and first < not_before else first
+
+
+def time_zone(name: str) -> tzinfo:
+    """Return the time zone of an IANA name. Raise InputError if the system does not know it."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # an unknown name, an invalid one, or the path of a folder
+        raise InputError(
+            f"time zone {name!r} is not known: give an IANA name, such as America/Sao_Paulo or UTC "
+            "(if the system has no time zones, pip install tzdata)"
+        ) from None
 
 
 # The tables take names of up to 255 characters. A longer one is kept whole in the metadata.
 
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 _FULL_NAME = "name"
 """The member of a conversation's metadata that holds a name that is too long for the tables."""
 
 
 def stored_name(source: SourceConversation) -> tuple[str, Json | None]:
     """Return name and metadata of a conversation as the store holds them."""
-    if len(source.name) <= _LONGEST_NAME:
+    if len(source.name) <= LONGEST_NAME:
         return source.name, source.metadata
-    return source.name[:_LONGEST_NAME], (source.metadata or {}) | {_FULL_NAME: source.name}
+    return source.name[:LONGEST_NAME], (source.metadata or {}) | {_FULL_NAME: source.name}
 
 
 def original_name(name: str, metadata: Json | None) -> tuple[str, Json | None]:
     """Return name and metadata of a conversation as they were before :func:`stored_name`."""
     full_name = (metadata or {}).get(_FULL_NAME)
-    if not isinstance(full_name, str) or len(full_name) <= _LONGEST_NAME or full_name[:_LONGEST_NAME] != name:
+    if not isinstance(full_name, str) or len(full_name) <= LONGEST_NAME or full_name[:LONGEST_NAME] != name:
         return name, metadata
     return full_name, {key: value for key, value in (metadata or {}).items() if key != _FULL_NAME} or None

@@ -1,4 +1,4 @@
-"""A conversation and its tasks as the log has them, and the events of the tasks of a source.
+"""Conversations as the log has them, and the events of the tasks of a source.
 
 The events of a task are those that the recorder makes of an agent's updates (:mod:`agent_manager.agents.recorder`). If
 a member of the task cannot be restored from them, such as two artifacts of one id, ``extra`` holds it as it is.
@@ -6,61 +6,235 @@ a member of the task cannot be restored from them, such as two artifacts of one 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeGuard, get_args
+from typing import TypeAlias
 from uuid import UUID
 
 from agent_manager.a2a import Json, artifact_event
+from agent_manager.agent_registry import AGENTS, url_of
 from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
 from agent_manager.agents.recorder import RecordedTask, Recording
 from agent_manager.conversation import ConversationFold, TaskEvent, TaskFold
-from agent_manager.importers.source import canonical_task, text_member
+from agent_manager.importers.source import (
+    SourceConversation,
+    SourceEvent,
+    SourceMessage,
+    canonical_card,
+    canonical_message,
+    canonical_task,
+    original_name,
+    text_member,
+)
 from agent_manager.storage import PAGE, Log
 from eventstore import (
+    AgentRegistered,
+    AgentUnregistered,
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
     ConversationReactivated,
     ConversationRenamed,
     Event,
-    EventData,
     MessageAdded,
+    NewEvent,
     TaskCreated,
     TaskDescribed,
+    conversation_uuid,
+    sent_message,
 )
 from eventstore.ids import own_given_id
 from eventstore.json_text import equal
 
+MIGRATED = "migrated"
+"""The member of the metadata of events that a migration appended."""
+EVENT_ID = "source_id"
+"""The member of an application event's metadata that holds its id at the source."""
+
+TaskKey: TypeAlias = tuple[str, int]
+"""A task's id, and the number of earlier tasks of its conversation with the same id."""
+
+
+@dataclass(slots=True)
+class LocalChanges:
+    """What users of the store have changed in a conversation since its import; it may differ from the source.
+
+    Attributes:
+        members: of the conversation: ``name``, ``is_active``.
+        agents: the URLs of agents that they have registered or unregistered.
+    """
+
+    members: set[str] = field(default_factory=set)
+    tasks: set[TaskKey] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.members or self.tasks)
+
+
+def keyed_tasks(tasks: list[Json]) -> Iterator[tuple[TaskKey, Json]]:
+    """Yield tasks with their keys."""
+    occurrences: Counter[str] = Counter()
+    for task in tasks:
+        given_id = text_member(task, "id")
+        yield (given_id, occurrences[given_id]), task
+        occurrences[given_id] += 1
+
+
+@dataclass(slots=True)
+class StoredTask:
+    """A task of the log.
+
+    Attributes:
+        wire: in the canonical form.
+        is_changed: whether any of its events is not from a migration.
+    """
+
+    wire: Json = field(default_factory=dict)
+    events: list[TaskEvent] = field(default_factory=list)
+    is_changed: bool = False
+
+
+@dataclass(slots=True)
+class StoredConversation:
+    """A conversation of the log.
+
+    Attributes:
+        conversation: what it holds, in the form of sources.
+        version: 0 if the log does not have it.
+        is_migrated: whether a migration began it.
+        migrated_messages: the indexes of the messages that a migration appended.
+        event_times: of messages and of the application's events; None if a migration did not know it.
+        changes: what was set last by events that are not from a migration.
+        agents: the cards in it by URL, if it is the one in which agents are registered.
+        ignored: contents of its events that were not applied, and why.
+    """
+
+    id: UUID
+    conversation: SourceConversation
+    version: int = 0
+    is_deleted: bool = False
+    is_migrated: bool = False
+    migrated_messages: list[int] = field(default_factory=list)
+    event_times: dict[UUID, datetime | None] = field(default_factory=dict)
+    tasks: dict[UUID, StoredTask] = field(default_factory=dict)
+    changes: LocalChanges = field(default_factory=LocalChanges)
+    agents: dict[str, Json] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+
+    def apply(self, event: Event) -> None:
+        """Apply the conversation's next event, apart from what :class:`ConversationFold` makes of it."""
+        data, is_migrated = event.data, event.raw_metadata.get(MIGRATED) is True
+        time = event.metadata.occurred_at if is_migrated else event.occurred_at
+        conversation = self.conversation
+        if not self.version:
+            self.is_migrated, conversation.created_at = is_migrated, time
+        self.version = event.version
+        if isinstance(data, TaskEvent):
+            task = self.tasks.setdefault(data.task_id, StoredTask())
+            task.events.append(data)
+            task.is_changed |= not is_migrated
+        elif isinstance(data, MessageAdded):
+            if is_migrated:
+                self.migrated_messages.append(len(conversation.messages))
+            self.event_times[event.id] = time
+            conversation.messages.append(SourceMessage(canonical_message(sent_message(data)), time))
+        elif isinstance(data, ApplicationEvent):
+            self.event_times[event.id] = time
+            given_id = event.raw_metadata.get(EVENT_ID, str(event.id))
+            conversation.events.append(SourceEvent(given_id, event.event_type, event.content, event.occurred_at))
+        elif isinstance(data, ConversationCreated):
+            given_id = data.given_id
+            if given_id not in (None, str(self.id)) and not own_given_id(event.tenant_id, self.id, given_id):
+                self.ignored.append(f"event {event.id}: its given_id {given_id!r} is the name of another conversation")
+            if data.name:
+                _toggle(self.changes.members, "name", changed=not is_migrated)
+        elif isinstance(data, ConversationRenamed):
+            _toggle(self.changes.members, "name", changed=not is_migrated)
+        elif isinstance(data, ConversationArchived | ConversationReactivated):
+            _toggle(self.changes.members, "is_active", changed=not is_migrated)
+        elif isinstance(data, AgentRegistered | AgentUnregistered):
+            _toggle(self.changes.agents, data.url, changed=not is_migrated)
+
+
+def _toggle(changes: set[str], name: str, *, changed: bool) -> None:
+    (changes.add if changed else changes.discard)(name)
+
+
+async def read_stored(log: Log, conversation_id: UUID, until_version: int | None = None) -> StoredConversation:
+    """Return a conversation as the log has it now, or as it was at a version."""
+    fold = ConversationFold(conversation_id)
+    conversation = SourceConversation(str(conversation_id))
+    stored = StoredConversation(conversation_id, conversation)
+    async for event in _read_events(log, conversation_id):
+        if until_version is not None and event.version > until_version:
+            break
+        fold.apply(event)
+        stored.apply(event)
+    conversation.id, conversation.is_active, stored.is_deleted = fold.given_id, fold.is_active, fold.is_deleted
+    conversation.name, conversation.metadata = original_name(fold.name, fold.metadata)
+    stored.agents = fold.agents
+    for task_id, task in stored.tasks.items():
+        folded = fold.tasks[task_id]
+        messages = [message for message in fold.messages.values() if message.get("taskId") == folded.given_id]
+        task.wire = canonical_task(folded.wire(messages))
+    conversation.tasks = [task.wire for task in stored.tasks.values()]
+    keys = (key for key, _ in keyed_tasks(conversation.tasks))
+    stored.changes.tasks = {key for key, task in zip(keys, stored.tasks.values(), strict=True) if task.is_changed}
+    return stored
+
+
+async def _read_events(log: Log, conversation_id: UUID) -> AsyncIterator[Event]:
+    version = 0
+    while events := await log.events_of({conversation_id: version}):
+        for event in events:
+            yield event
+        version = events[-1].version
+        if len(events) < PAGE:
+            return
+
+
+# The registered agents, which the log holds as events of a reserved conversation
+
+
+async def read_agents(log: Log) -> StoredConversation:
+    """Return the conversation in which agents are registered."""
+    return await read_stored(log, conversation_uuid(log.tenant, AGENTS))
+
+
+def missing_agents(cards: list[Json], stored: StoredConversation) -> dict[str, Json]:
+    """Return the agents that the log does not have as they are, unless users of the store have changed them since."""
+    return {
+        url: card
+        for url, card in cards_by_url(cards).items()
+        if url not in stored.changes.agents
+        and not (url in stored.agents and equal(canonical_card(stored.agents[url]), canonical_card(card)))
+    }
+
+
+def cards_by_url(cards: list[Json]) -> dict[str, Json]:
+    """Return cards by the URL, or else the name, in them. An application may list an agent twice."""
+    return {url_of(card) or text_member(card, "name"): card for card in cards}
+
+
+# The events of a task
+
 _MEMBERS_OF_EVENTS = ("id", "status", "artifacts", "metadata")
 """Members of a task that events have a place for; all others are in ``extra``."""
-
-
-def is_task_event(data: EventData) -> TypeGuard[TaskEvent]:
-    """Return whether an event is one of a task."""
-    return isinstance(data, get_args(TaskEvent))
-
-
-def folded(task_id: UUID, first: Event, events: Sequence[TaskEvent]) -> TaskFold:
-    """Return the task that its events make; ``first`` is the event of the log that holds the first of them."""
-    fold = TaskFold(task_id, first)
-    for data in events:
-        fold.apply(first, data)
-    return fold
 
 
 def new_task_events(tenant: str, conversation_id: UUID, task_id: UUID, task: Json) -> list[TaskEvent]:
     """Return the events of a task that the log does not have."""
     given_id = text_member(task, "id")
     recorded = Recording(tenant, conversation_id).events_of(TaskSnapshot(task | {"id": given_id}))
-    events = [event.data.model_copy(update={"task_id": task_id}) for event in recorded if is_task_event(event.data)]
-    first = events[0]
+    first, *further = _with_task_id(recorded, task_id)
     assert isinstance(first, TaskCreated)
-    events[0] = first = first.model_copy(update={"given_id": given_id if given_id != str(task_id) else None})
-    if lost := _lost_members(task_id, events, task):
-        events[0] = first.model_copy(update={"extra": (first.extra or {}) | lost})
-    return events
+    first = first.model_copy(update={"given_id": given_id if given_id != str(task_id) else None})
+    if lost := _lost_members(task_id, [first, *further], task):
+        first = first.model_copy(update={"extra": (first.extra or {}) | lost})
+    return [first, *further]
 
 
 def further_task_events(
@@ -79,8 +253,7 @@ def further_task_events(
     if isinstance(status, dict) and not equal(status, before.get("status")):
         given_id = text_member(task, "id")
         recording = Recording(tenant, conversation_id, known_task={given_id: RecordedTask()}.get)
-        recorded = [event.data for event in recording.events_of(StatusUpdate(given_id, None, status))]
-        events += [data.model_copy(update={"task_id": task_id}) for data in recorded if is_task_event(data)]
+        events += _with_task_id(recording.events_of(StatusUpdate(given_id, None, status)), task_id)
     artifacts, artifacts_before = task.get("artifacts"), before.get("artifacts") or []
     events += [
         artifact_event(task_id, artifact, append=False, last_chunk=True)
@@ -90,6 +263,12 @@ def further_task_events(
     if lost := _lost_members(task_id, [*stored, *events], task):
         events.append(TaskDescribed(task_id=task_id, extra=extra | lost))
     return events
+
+
+def _with_task_id(recorded: list[NewEvent], task_id: UUID) -> list[TaskEvent]:
+    return [
+        event.data.model_copy(update={"task_id": task_id}) for event in recorded if isinstance(event.data, TaskEvent)
+    ]
 
 
 def _lost_members(task_id: UUID, events: Sequence[TaskEvent], task: Json) -> Json:
@@ -103,130 +282,7 @@ def _task_of(task_id: UUID, events: Sequence[TaskEvent]) -> Json:
     """Return the task that its events make, in the canonical form, although no log holds them."""
     nil = UUID(int=0)
     event = Event(0, datetime.now(UTC), 0, 1, nil, nil, "", "task.created", "", {}, {}, None, b"")
-    return canonical_task(folded(task_id, event, events).wire([]))
-
-
-# A conversation as the log has it, and which of it the store's own users have changed since it was taken over
-
-MIGRATED = "migrated"
-"""The member of an event's metadata that says that a migration brought it."""
-
-
-def is_migrated(event: Event) -> bool:
-    """Whether a migration brought an event."""
-    return event.raw_metadata.get(MIGRATED) is True
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message of the log.
-
-    Attributes:
-        time: when it happened; None where a migration brought it, and its source did not know.
-        is_migrated: whether a migration brought it.
-    """
-
-    event_id: UUID
-    sent: Json
-    time: datetime | None
-    is_migrated: bool = False
-
-
-@dataclass(slots=True)
-class StoredTask:
-    """A task of the log.
-
-    Attributes:
-        changed: whether any event of it is not from a migration.
-    """
-
-    fold: TaskFold
-    events: list[TaskEvent] = field(default_factory=list)
-    changed: bool = False
-
-    def wire(self, messages: list[Json]) -> Json:
-        """Return the task as A2A JSON, given the messages of its conversation."""
-        return self.fold.wire([each for each in messages if each.get("taskId") == self.fold.given_id])
-
-
-class Stored:
-    """A conversation of the log, with what distinguishes migrated events from others; of version 0 if there is none.
-
-    Attributes:
-        is_migrated: whether a migration began it.
-        changed: which of ``name`` and ``is_active`` were set last by an event that is not from a migration.
-        events: the application's events, by their ids.
-        ignored: contents of its events that were not applied, and why.
-    """
-
-    def __init__(self, conversation_id: UUID) -> None:
-        self.id = conversation_id
-        self.version = 0
-        self.is_migrated = False
-        self.given_id = ""
-        self.name = ""
-        self.is_active = True
-        self.is_deleted = False
-        self.metadata: Json | None = None
-        self.created_at: datetime | None = None
-        self.changed: set[str] = set()
-        self.messages: list[StoredMessage] = []
-        self.tasks: dict[UUID, StoredTask] = {}
-        self.events: dict[UUID, Event] = {}
-        self.ignored: list[str] = []
-        self._fold = ConversationFold(conversation_id)
-
-    def apply(self, event: Event) -> None:
-        """Apply the conversation's next event."""
-        fold, data, migrated = self._fold, event.data, is_migrated(event)
-        time = event.metadata.occurred_at if migrated else event.occurred_at
-        if not self.version:
-            self.is_migrated, self.created_at = migrated, time
-        fold.apply(event)
-        self.version, self.given_id, self.name, self.metadata = fold.version, fold.given_id, fold.name, fold.metadata
-        self.is_active, self.is_deleted = fold.is_active, fold.is_deleted
-        if isinstance(data, MessageAdded):
-            self.messages.append(StoredMessage(event.id, fold.messages[event.id], time, migrated))
-        elif is_task_event(data):
-            task = self.tasks.setdefault(data.task_id, StoredTask(fold.tasks[data.task_id]))
-            task.events.append(data)
-            task.changed |= not migrated
-        elif isinstance(data, ConversationCreated):
-            if data.given_id not in (None, str(self.id)) and not own_given_id(event.tenant_id, self.id, data.given_id):
-                problem = f"its given_id {data.given_id!r} is the name of another conversation"
-                self.ignored.append(f"event {event.id}: {problem}")
-            if data.name:
-                self._set("name", migrated)
-        elif isinstance(data, ConversationRenamed):
-            self._set("name", migrated)
-        elif isinstance(data, ConversationArchived | ConversationReactivated):
-            self._set("is_active", migrated)
-        elif isinstance(data, ApplicationEvent):
-            self.events[event.id] = event
-
-    def _set(self, what: str, migrated: bool) -> None:
-        if migrated:
-            self.changed.discard(what)
-        else:
-            self.changed.add(what)
-
-
-async def read_events(log: Log, conversation_id: UUID) -> AsyncIterator[Event]:
-    """The events of a conversation, in order of version."""
-    version = 0
-    while events := await log.events_of({conversation_id: version}):
-        for event in events:
-            yield event
-        version = events[-1].version
-        if len(events) < PAGE:
-            return
-
-
-async def read_stored(log: Log, conversation_id: UUID, until_version: int | None = None) -> Stored:
-    """The conversation as the log has it now, or as it was at a version."""
-    stored = Stored(conversation_id)
-    async for event in read_events(log, conversation_id):
-        if until_version is not None and event.version > until_version:
-            break
-        stored.apply(event)
-    return stored
+    fold = TaskFold(task_id, event)
+    for data in events:
+        fold.apply(event, data)
+    return canonical_task(fold.wire([]))

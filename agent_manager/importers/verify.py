@@ -1,4 +1,4 @@
-"""Verification that the store, or a running application, has everything that a backup has.
+"""Verification that the store, or a running application, has everything that a backup has, member by member.
 
 Messages and conversations are read from the read tables, as the application reads them; tasks and agents from the log.
 What users of the store have changed since the import (a name, an archived conversation, a task that continued) is not a
@@ -8,63 +8,295 @@ as it was, in its order.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, EndpointSource
+from agent_manager.a2a import Json
+from agent_manager.importers.a2a_demo import WITHOUT_CONTEXT, EndpointSource, same_but_for_files, same_but_for_names
 from agent_manager.importers.backup import Backup
-from agent_manager.importers.backup_loader import missing_agents, stored_agents
-from agent_manager.importers.comparison import MISSING, LocalChanges, Verification, differences
-from agent_manager.importers.source import SourceConversation
-from agent_manager.importers.store_source import MergedSource, StoreSource, exported, local_changes
-from agent_manager.importers.stored import Stored, StoredMessage, read_stored
+from agent_manager.importers.source import (
+    SourceConversation,
+    SourceMessage,
+    canonical_message,
+    message_id,
+    original_name,
+)
+from agent_manager.importers.stored import (
+    LocalChanges,
+    StoredConversation,
+    keyed_tasks,
+    missing_agents,
+    read_agents,
+    read_stored,
+)
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
-from eventstore.concurrency import gather_or_raise
 from eventstore.errors import InputError, NotFound
+from eventstore.json_text import equal
 from projections import Reader, catch_up
+
+IN_STORE = "are in the store as they were"
+MISSING = "(missing)"
+"""The value that a difference shows for a side that has none."""
+_LONGEST_VALUE = 200
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A place at which source and store differ.
+
+    Attributes:
+        conversation: the id that its client gave it; empty if the difference belongs to no conversation.
+        place: such as ``messages[3].parts[0].text``.
+        source, store: the values there; long texts are cut.
+    """
+
+    conversation: str
+    place: str
+    source: Any
+    store: Any
+
+    def __str__(self) -> str:
+        prefix = f"conversation {self.conversation!r}: " if self.conversation else ""
+        return f"{prefix}{self.place}: {self.source!r} at the source, {self.store!r} in the store"
+
+
+class Report(ABC):
+    """The result of a command, in words and as JSON."""
+
+    @property
+    @abstractmethod
+    def is_clean(self) -> bool:
+        """Whether there is nothing to act on."""
+
+    @abstractmethod
+    def values(self) -> Json:
+        """Return the result as plain values."""
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """Yield the result in words; long lists are cut."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """The result of comparing conversations.
+
+    Attributes:
+        conversations, messages, tasks: how many were compared.
+        changed: the local changes, by conversation.
+        hidden: the conversations that users of the store have deleted since.
+    """
+
+    conversations: int = 0
+    messages: int = 0
+    tasks: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    changed: dict[str, LocalChanges] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+
+    def count(self, conversation: SourceConversation) -> None:
+        """Count a conversation, its messages and tasks as compared."""
+        self.conversations += 1
+        self.messages += len(conversation.messages)
+        self.tasks += len(conversation.tasks)
+
+    def compare(
+        self, source: SourceConversation, found: SourceConversation | None, changes: LocalChanges | None = None
+    ) -> None:
+        """Note what of a conversation is missing, or is not as it was, in the one that was found; None if none was.
+
+        The found conversation may hold more. Messages must be in the source's order.
+        """
+        if found is None:
+            self.differences.append(Difference(source.id, "conversation", "is there", MISSING))
+            return
+        changes = changes or LocalChanges()
+        self.differences += differences(source.id, "id", source.id, found.id)
+        for name in ("name", "is_active"):
+            if name not in changes.members:
+                self.differences += differences(source.id, name, getattr(source, name), getattr(found, name))
+        if source.metadata is not None:
+            self.differences += differences(source.id, "metadata", source.metadata, found.metadata or MISSING)
+        self.differences += _message_differences(source, found)
+        self.differences += _task_differences(source, found, changes)
+        events = {(event.type, event.id): event.content for event in found.events}
+        for index, event in enumerate(source.events):
+            content = events.get((event.type, event.id), MISSING)
+            self.differences += differences(source.id, f"events[{index}]", event.content, content)
+
+    @property
+    def differing(self) -> list[str]:
+        """The conversations that differ, each once."""
+        return list(dict.fromkeys(difference.conversation for difference in self.differences))
+
+    def values(self) -> Json:
+        """Return the result as plain values."""
+        return {
+            "conversations": self.conversations,
+            "messages": self.messages,
+            "tasks": self.tasks,
+            "changed_since": list(self.changed),
+            "deleted_since": sorted(self.hidden),
+            "conversations_that_differ": self.differing,
+            "differences": [asdict(difference) for difference in self.differences],
+        }
+
+    def lines(self, success: str) -> Iterator[str]:
+        """Yield the result in words; ``success`` continues "all …" if nothing differs."""
+        counts = f"{self.conversations:,} conversations, {self.messages:,} messages, {self.tasks:,} tasks"
+        if not self.differences:
+            yield f"Verified    {counts}: all {success}"
+        else:
+            yield f"DIFFERENT   {len(self.differing):,} of {counts}"
+            yield from list_lines("", self.differences)
+        if self.changed:
+            yield f"Changed     {len(self.changed):,} conversation(s) by users of the store since: left as they are"
+        if self.hidden:
+            yield f"Deleted     {len(self.hidden):,} conversation(s) by users of the store since: left as they are"
+
+    def served_lines(self, success: str) -> Iterator[str]:
+        """Yield the result of comparing what an application serves in words; ``success`` continues "all …"."""
+        if self.differences:
+            yield f"NOT SERVED  {len(self.differing):,} conversations differ, or are not served"
+            yield from list_lines("", self.differences)
+        else:
+            yield f"Served      all {self.conversations:,} conversations {success}"
+
+
+def list_lines(heading: str, values: Sequence[Any]) -> Iterator[str]:
+    """Yield a line for each of the first values, and the number of the others."""
+    for value in values[:_LISTED]:
+        yield f"{heading:<12}{value}"
+    if len(values) > _LISTED:
+        yield f"{heading:<12}and {len(values) - _LISTED:,} more: --json shows all"
+
+
+def _message_differences(source: SourceConversation, found: SourceConversation) -> Iterator[Difference]:
+    matches = match_messages(source.messages, found.messages)
+    matched = set(matches)
+    unmatched = [message.wire for index, message in enumerate(found.messages) if index not in matched]
+    latest = -1
+    for index, (message, match) in enumerate(zip(source.messages, matches, strict=True)):
+        place = f"messages[{index}]"
+        if match is None:
+            given_id = message_id(message.wire)
+            same_id = next((wire for wire in unmatched if message_id(wire) == given_id), None)
+            if same_id is None:
+                yield Difference(source.id, place, given_id or "(without an id)", MISSING)
+            else:
+                yield from differences(source.id, place, message.wire, same_id)
+            continue
+        if match < latest:
+            yield Difference(source.id, place, "comes after those before it", "comes before one of them")
+        latest = max(latest, match)
+        time = found.messages[match].time
+        if message.time is not None and time is not None and message.time != time:
+            yield Difference(source.id, f"{place} (time)", message.time.isoformat(), time.isoformat())
+
+
+def _task_differences(
+    source: SourceConversation, found: SourceConversation, changes: LocalChanges
+) -> Iterator[Difference]:
+    tasks = dict(keyed_tasks(found.tasks))
+    for index, (key, task) in enumerate(keyed_tasks(source.tasks)):
+        if key not in tasks:
+            yield Difference(source.id, f"tasks[{index}]", key[0] or "(without an id)", MISSING)
+        elif key not in changes.tasks and not is_same_task(tasks[key], source, index):
+            yield from differences(source.id, f"tasks[{index}]", task, tasks[key])
+
+
+def differences(conversation: str, place: str, source: Any, store: Any) -> Iterator[Difference]:
+    """Yield every innermost place at which two values differ."""
+    if equal(source, store):
+        return
+    if isinstance(source, dict) and isinstance(store, dict):
+        for name in source.keys() | store.keys():
+            inner = f"{place}.{name}" if place else name
+            yield from differences(conversation, inner, source.get(name, MISSING), store.get(name, MISSING))
+    elif isinstance(source, list) and isinstance(store, list) and len(source) == len(store):
+        for index, (left, right) in enumerate(zip(source, store, strict=True)):
+            yield from differences(conversation, f"{place}[{index}]", left, right)
+    else:
+        yield Difference(conversation, place, _shortened(source), _shortened(store))
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        value = str(value)
+    return value[:_LONGEST_VALUE] + "…" if isinstance(value, str) and len(value) > _LONGEST_VALUE else value
+
+
+# Ids repeat, so a message is identified by its id and its content, and a task by its id and its occurrence. All are in
+# the canonical form.
+
+
+def match_messages(messages: Sequence[SourceMessage], stored: Sequence[SourceMessage]) -> list[int | None]:
+    """Return for each message the index of the stored message that it is, None if it is not stored.
+
+    No index occurs twice: the second of two equal messages is the second of the stored ones.
+    """
+    free: dict[str, list[int]] = {}
+    for index, message in enumerate(stored):
+        free.setdefault(message_id(message.wire), []).append(index)
+    matches: list[int | None] = []
+    for message in messages:
+        candidates = free.get(message_id(message.wire), [])
+        match = next((index for index in candidates if same_but_for_files(stored[index].wire, message)), None)
+        if match is not None:
+            candidates.remove(match)
+        matches.append(match)
+    return matches
+
+
+def is_same_task(stored: Json, source: SourceConversation, index: int) -> bool:
+    """Return whether a stored task is the source's task at an index."""
+    task = source.tasks[index]
+    return equal(stored, task) or (index in source.fetched_tasks and same_but_for_names(stored, task))
 
 
 async def verify_backup(store: EventStore, tenant: str, backup: Backup) -> Verification:
     """Compare a backup with the store, after bringing the read tables up to date."""
     await catch_up(store)
-    reader = Reader(store, tenant)
+    reader, log = Reader(store, tenant), ServerLog(store, tenant)
     result = Verification()
-    agents = await stored_agents(ServerLog(store, tenant))
+    agents = await read_agents(log)
     for url, card in missing_agents(backup.agents, agents).items():
-        result.differences += differences("", f"agents[{url!r}]", card, agents.cards.get(url, MISSING))
-    for batch in backup.read_batches():
-        found = await gather_or_raise(_read(reader, conversation) for conversation in batch)
-        for conversation, stored in zip(batch, found, strict=True):
-            result.count(conversation)
-            if stored is None:
-                result.compare(conversation, None)
-            elif stored.is_deleted:
-                result.hidden.add(conversation.id)
-            else:
-                changes = local_changes(stored)
-                result.compare(conversation, exported(stored), changes)
-                if changes:
-                    result.changed[conversation.id] = changes
+        result.differences += differences("", f"agents[{url!r}]", card, agents.agents.get(url, MISSING))
+
+    async def find(source: SourceConversation) -> StoredConversation | None:
+        """Return a conversation with messages and members from the read tables and the rest from the log."""
+        try:
+            row = await reader.conversation(conversation_uuid(tenant, source.id))
+        except (NotFound, InputError):
+            return None
+        stored = await read_stored(log, row.id)
+        if not stored.is_deleted:
+            found = stored.conversation
+            found.id, found.is_active = row.given_id or str(row.id), row.is_active
+            found.name, found.metadata = original_name(row.name, row.metadata)
+            found.messages = [
+                SourceMessage(
+                    canonical_message(message.sent), message.created_at if stored.event_times.get(message.id) else None
+                )
+                for message in await reader.messages(row.id)
+            ]
+        return stored
+
+    async for conversation, stored in backup.read_with(find):
+        result.count(conversation)
+        if stored is None:
+            result.compare(conversation, None)
+        elif stored.is_deleted:
+            result.hidden.add(conversation.id)
+        else:
+            result.compare(conversation, stored.conversation, stored.changes)
+            if stored.changes:
+                result.changed[conversation.id] = stored.changes
     return result
-
-
-async def _read(reader: Reader, source: SourceConversation) -> Stored | None:
-    """Return a conversation with messages and members from the read tables and the rest from the log."""
-    try:
-        conversation_id = conversation_uuid(reader.tenant, source.id)
-        row = await reader.conversation(conversation_id)
-    except (NotFound, InputError):
-        return None
-    stored = await read_stored(ServerLog(reader.store, reader.tenant), conversation_id)
-    if not stored.is_deleted:
-        stored.given_id, stored.name, stored.metadata = row.given_id or str(row.id), row.name, row.metadata
-        stored.is_active = row.is_active
-        times = {message.event_id: message.time for message in stored.messages}
-        stored.messages = [
-            StoredMessage(message.id, message.sent, message.created_at if times.get(message.id) else None)
-            for message in await reader.messages(conversation_id)
-        ]
-    return stored
 
 
 async def verify_served(url: str, backup: Backup, stored: Verification | None = None) -> Verification:
@@ -93,7 +325,7 @@ async def verify_served(url: str, backup: Backup, stored: Verification | None = 
         changes = LocalChanges()
         if stored is not None:
             since_import = stored.changed.get(conversation.id, changes)
-            changes = LocalChanges(since_import.fields | {"name"}, since_import.tasks)
+            changes = LocalChanges(since_import.members | {"name"}, since_import.tasks)
         result.compare(_with_kinds(conversation), found, changes)
     return result
 
@@ -109,24 +341,3 @@ def _with_kinds(conversation: SourceConversation) -> SourceConversation:
         if isinstance(message, dict):
             message.setdefault("kind", "message")
     return conversation
-
-
-async def verify_merged(restored: Backup, backup: Backup, store: StoreSource, merged: MergedSource) -> Verification:
-    """Check that a merged backup holds all of the backup, and all of the store as it was when it was read."""
-    result = Verification()
-    conversations = {conversation.id: conversation for conversation in restored.read()}
-    for conversation in conversations.values():
-        result.count(conversation)
-    changes: dict[str, LocalChanges] = {}
-    for conversation_id, version in merged.versions.items():
-        stored = await store.stored(conversation_id, version)
-        if stored.version and not stored.is_deleted:
-            changes[stored.given_id] = local_changes(stored)
-            result.compare(exported(stored), conversations.get(stored.given_id))
-    for conversation in backup.read():
-        if conversation.id not in merged.hidden:
-            since_import = changes.get(conversation.id, LocalChanges())
-            result.compare(conversation, conversations.get(conversation.id), since_import)
-            if since_import:
-                result.changed[conversation.id] = since_import
-    return result

@@ -34,7 +34,7 @@ async def test_every_fold_takes_the_first_id_that_is_the_conversations_own(
             if event.conversation_id == one:
                 folded.apply(event)
         migrated = await read_stored(server, one)
-        assert {folded.given_id, migrated.given_id} == {given_id or str(one)}
+        assert {folded.given_id, migrated.conversation.id} == {given_id or str(one)}
 
 
 async def test_every_fold_takes_the_first_id_of_a_task(store: EventStore, database_url: str) -> None:

@@ -1,8 +1,8 @@
-"""An application of the demo's kind, in memory: what the way over starts from and the way back ends in.
+"""An in-memory application like the A2A demo, for tests of migration and rollback.
 
-Run as a process of its own it serves the demo's endpoints and, like the demo, puts files aside when messages are
-listed. ``python -m support.demoapp PORT``; with ``EVENTSTORE_RESTORE`` set it takes back what stands there.
-``… stop URL`` ends it.
+``python -m support.demoapp PORT`` serves the demo's endpoints. Like the demo, it stores files separately when messages
+are listed. If ``EVENTSTORE_RESTORE`` is set, it restores that file first. ``python -m support.demoapp stop URL`` stops
+it.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Task(Wire):
 
 
 class AgentCard(Wire):
-    """What an agent says of itself."""
+    """The card of an agent."""
 
     name: str
     url: str
 
 
 class Conversation(BaseModel):
-    """A conversation, in the demo's own shape."""
+    """A conversation with the members of the demo's."""
 
     conversation_id: str
     is_active: bool = True
@@ -75,7 +75,7 @@ class Conversation(BaseModel):
 
 
 class Event(BaseModel):
-    """A message and when it was seen."""
+    """A message and the time at which it was sent."""
 
     id: str
     actor: str = ""
@@ -84,7 +84,7 @@ class Event(BaseModel):
 
 
 class Manager:
-    """Keeps everything in lists, and answers every message with what it said."""
+    """A manager that keeps everything in lists."""
 
     def __init__(self) -> None:
         self._conversations: list[Conversation] = []
@@ -96,40 +96,40 @@ class Manager:
 
     @property
     def conversations(self) -> list[Conversation]:
-        """The conversations."""
+        """Return the conversations."""
         return self._conversations
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks."""
+        """Return the tasks."""
         return self._tasks
 
     @property
     def agents(self) -> list[AgentCard]:
-        """The agents."""
+        """Return the agents."""
         return self._agents
 
     @property
     def events(self) -> list[Event]:
-        """The events."""
+        """Return the events."""
         return self._events
 
     def get_pending_messages(self) -> list[tuple[str, str]]:
-        """What is being answered."""
+        """Return the messages that await an answer."""
         return self.pending
 
     def create_conversation(self, conversation_id: str | None = None) -> Conversation:
-        """Begins a conversation."""
+        """Begin a conversation."""
         self._conversations.append(Conversation(conversation_id=conversation_id or str(uuid4())))
         return self._conversations[-1]
 
-    def forget(self, forgotten: list[Message]) -> None:
+    def remove_messages(self, removed: list[Message]) -> None:
         """Remove messages from memory."""
         for messages in (self._messages, *(conversation.messages for conversation in self._conversations)):
-            messages[:] = [each for each in messages if not any(each is one for one in forgotten)]
+            messages[:] = [each for each in messages if not any(each is other for other in removed)]
 
-    def say(self, wire: Json) -> Message:
-        """Takes a message in."""
+    def add_message(self, wire: Json) -> Message:
+        """Add a message to its conversation, with an event that holds its time."""
         message = Message.model_validate(wire)
         self._messages.append(message)
         for conversation in self._conversations:
@@ -138,10 +138,10 @@ class Manager:
         self._events.append(Event(id=str(uuid4()), actor="host", content=message, timestamp=time.time()))
         return message
 
-    def answer(self, message: Message) -> None:
-        """Says the same, as the agent, and completes a task that has no id, as the demo's have none."""
+    def reply_to(self, message: Message) -> None:
+        """Send the same message back as the agent, with a completed task; like the demo's tasks, it has no id."""
         reply = message.model_copy(update={"role": "agent", "message_id": str(uuid4())})
-        self.say(reply.model_dump())
+        self.add_message(reply.model_dump())
         status = {"state": "completed", "message": message.model_dump(mode="json", by_alias=True)}
         artifact = {"artifactId": str(uuid4()), "name": "response", "parts": list(reply.parts)}
         context_id, history = message.context_id or "", [message, reply]
@@ -149,24 +149,24 @@ class Manager:
 
 
 class Application:
-    """The endpoints."""
+    """The endpoints of a manager."""
 
     def __init__(self, manager: Manager) -> None:
         self.manager = manager
         self.files: dict[str, Json] = {}
 
     def result(self, method: str, params: Any) -> Any:
-        """What an endpoint gives."""
+        """Return the result of an endpoint."""
         manager = self.manager
         if method == "conversation/create":
             return manager.create_conversation()
         if method == "message/send":
-            message = manager.say(params)
-            manager.answer(message)
+            message = manager.add_message(params)
+            manager.reply_to(message)
             return {"message_id": message.message_id, "context_id": message.context_id}
         if method == "message/list":
-            return [self._set_aside(one) for found in manager.conversations if found.conversation_id == params
-                    for one in found.messages]  # fmt: skip
+            return [self._store_files(message) for found in manager.conversations if found.conversation_id == params
+                    for message in found.messages]  # fmt: skip
         listed = {
             "conversation/list": manager.conversations,
             "task/list": manager.tasks,
@@ -176,13 +176,13 @@ class Application:
         }
         return listed[method]
 
-    def _set_aside(self, message: Message) -> Message:
-        for place, part in enumerate(message.parts):
+    def _store_files(self, message: Message) -> Message:
+        for index, part in enumerate(message.parts):
             file = part.get("file")
             if file is not None and not str(file.get("uri", "")).startswith("/message/file/"):
-                key = f"{message.message_id}-{place}"
+                key = f"{message.message_id}-{index}"
                 self.files[key] = file
-                message.parts[place] = {"kind": "file", "file": {
+                message.parts[index] = {"kind": "file", "file": {
                     "mimeType": file.get("mimeType"), "uri": f"/message/file/{key}", "name": None,
                 }}  # fmt: skip
         return message
@@ -190,7 +190,7 @@ class Application:
 
 @contextlib.contextmanager
 def serving(manager: Manager, kind: type[Application] = Application) -> Iterator[str]:
-    """The URL of an application that serves the manager."""
+    """Serve a manager in a thread and yield the URL."""
     with serve(0, manager, kind) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -200,37 +200,37 @@ def serving(manager: Manager, kind: type[Application] = Application) -> Iterator
 
 
 def serve(port: int, manager: Manager, kind: type[Application] = Application) -> ThreadingHTTPServer:
-    """A server of the manager, not yet running."""
+    """Return a server of a manager that is not running yet."""
     application = kind(manager)
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # connections can be used again
+        protocol_version = "HTTP/1.1"  # connections are reused
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             params = json.loads(body or b"{}").get("params")
             if self.path == "/stop":
-                self._say(200, b"{}")
+                self._respond(200, b"{}")
                 threading.Thread(target=self.server.shutdown).start()
                 return
             try:
                 result = application.result(self.path.strip("/"), params)
             except Exception:
-                self._say(500, b"Internal Server Error")
+                self._respond(500, b"Internal Server Error")
                 return
             answer = {"jsonrpc": "2.0", "id": "1", "result": result, "error": None}
-            self._say(200, json.dumps(answer, default=_plain).encode())
+            self._respond(200, json.dumps(answer, default=_plain).encode())
 
         def do_GET(self) -> None:
             file = application.files.get(self.path.rpartition("/")[2])
             if file is None or "bytes" not in file:
-                self._say(500, b"Internal Server Error")
+                self._respond(500, b"Internal Server Error")
             elif "image" in file.get("mimeType", ""):
-                self._say(200, base64.b64decode(file["bytes"]))
+                self._respond(200, base64.b64decode(file["bytes"]))
             else:
-                self._say(200, file["bytes"].encode())
+                self._respond(200, file["bytes"].encode())
 
-        def _say(self, status: int, body: bytes) -> None:
+        def _respond(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -243,12 +243,12 @@ def serve(port: int, manager: Manager, kind: type[Application] = Application) ->
 
 
 def _plain(value: Any) -> Any:
-    """As FastAPI writes a model: by its aliases, and with members that are null."""
+    """Return a model as FastAPI writes it: by its aliases, with members that are null."""
     return value.model_dump(mode="json", by_alias=True)
 
 
 def stop(url: str) -> None:
-    """Ends the application at a URL; returns once nobody answers there."""
+    """Stop the application at a URL and wait until it no longer answers."""
     httpx.post(f"{url}/stop", json={}).raise_for_status()
     with contextlib.suppress(httpx.HTTPError):
         while True:
@@ -259,7 +259,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "stop":
         stop(sys.argv[2])
     else:
-        kept = Manager()
-        restore_into(kept, types=sys.modules["__main__"])
-        with serve(int(sys.argv[1]), kept) as server:
+        manager = Manager()
+        restore_into(manager, types=sys.modules["__main__"])
+        with serve(int(sys.argv[1]), manager) as server:
             server.serve_forever(poll_interval=0.01)

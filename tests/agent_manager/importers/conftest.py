@@ -34,8 +34,8 @@ def manager() -> Manager:
     for name in ("first", "second"):
         manager.create_conversation(name)
         for number, text in enumerate(("Olá", "até já — 你好")):
-            manager.answer(manager.say(message(f"m{number}", name, text)))
-        manager.say({
+            manager.reply_to(manager.add_message(message(f"m{number}", name, text)))
+        manager.add_message({
             "role": "user", "messageId": "m0", "contextId": name, "parts": [{"kind": "text", "text": "again"}]
         })  # fmt: skip
     manager.conversations[1].is_active = False

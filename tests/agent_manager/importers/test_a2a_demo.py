@@ -17,12 +17,12 @@ pytestmark = pytest.mark.any_server
 
 
 def test_models_use_their_aliases() -> None:
-    said = to_plain(Message(role="user", parts=[], message_id="m"))
-    assert said["messageId"] == "m"
+    wire = to_plain(Message(role="user", parts=[], message_id="m"))
+    assert wire["messageId"] == "m"
 
 
 @dataclass
-class Kept:
+class ListedConversation:
     """A conversation of an application without pydantic."""
 
     conversation_id: str
@@ -30,7 +30,7 @@ class Kept:
 
 
 def test_other_classes_become_their_members() -> None:
-    assert to_plain(Kept("c", [SimpleNamespace(role="user", _hidden=1)])) == {
+    assert to_plain(ListedConversation("c", [SimpleNamespace(role="user", _hidden=1)])) == {
         "conversation_id": "c",
         "messages": [{"role": "user"}],
     }

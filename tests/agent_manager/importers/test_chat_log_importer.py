@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.environment import child_environment
 
-from agent_manager.importers import FileUnreadable, ImportProgress, ImportStopped, chat_log_importer, import_files
+from agent_manager.importers import FileUnreadable, ImportReport, ImportStopped, chat_log, import_files
 from eventstore import (
     ConversationDeleted,
     EventStore,
@@ -184,7 +185,7 @@ async def test_a_byte_order_mark_is_ignored(store: EventStore, log: WriteLog) ->
 async def test_a_line_beyond_the_limit_is_reported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_manager.importers.chat_log_importer.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("agent_manager.importers.chat_log.MAX_LINE_BYTES", 100)
     report = await import_files(store, [log(conversation("a"), conversation("b", "x" * 100), conversation("c"))])
     assert [problem.line for problem in report.problems] == [2]
     assert "bytes long" in report.problems[0].reason
@@ -218,25 +219,25 @@ async def test_several_tenants_can_import_the_same_file(store: EventStore, log: 
 async def test_standard_input_is_read_like_a_file(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = json.dumps(conversation("a")).encode() + b"\n{"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
-    progress: list[ImportProgress] = []
-    report = await import_files(store, ["-"], progress=progress.append)
+    report = await import_files(store, ["-"])
     assert [(problem.file, problem.line) for problem in report.problems] == [("-", 2)]
-    assert (progress[-1].bytes_read, progress[-1].total_bytes) == (len(lines), None)
+    assert (report.bytes_read, report.total_bytes) == (len(lines), None)
 
 
 async def test_progress_is_reported_once_per_group(store: EventStore, log: WriteLog) -> None:
     path = log(*(conversation(n, "hello") for n in range(120)))
-    progress: list[ImportProgress] = []
-    await import_files(store, [path, log(b"{", name="other")], progress=progress.append)
+    progress: list[ImportReport] = []
+    await import_files(store, [path, log(b"{", name="other")], progress=lambda report: progress.append(replace(report)))
     total = path.stat().st_size + 2
-    assert [told.conversations for told in progress] == [50, 100, 120, 120]
-    assert progress[-1] == ImportProgress(total, total, 120, 120, 0, 1)
+    assert [report.conversations for report in progress] == [50, 100, 120, 120]
+    assert (progress[-1].bytes_read, progress[-1].total_bytes) == (total, total)
+    assert (progress[-1].messages, len(progress[-1].problems)) == (120, 1)
 
 
 async def test_a_conversation_larger_than_an_append_takes_several(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_log_importer, "MAX_EVENTS", 10)
+    monkeypatch.setattr(chat_log, "MAX_EVENTS", 10)
     texts = [f"number {n}" for n in range(25)]
     path = log(conversation("a"), conversation("b", *texts), conversation("c"))
     report = await import_files(store, [path])
@@ -248,18 +249,18 @@ async def test_a_conversation_larger_than_an_append_takes_several(
 async def test_a_large_conversation_with_a_malformed_end_is_not_imported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_log_importer, "PART_BYTES", 500)
+    monkeypatch.setattr(chat_log, "PART_BYTES", 500)
     report = await import_files(store, [log(conversation("b", *("x" * 100 for _ in range(20)), "\0"))])
     assert [problem.reason.split(":")[0] for problem in report.problems] == ["messages[20].content"]
     assert await ids(store) == []
 
 
 async def test_a_cancelled_import_continues(store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_log_importer, "GROUP_CONVERSATIONS", 3)
+    monkeypatch.setattr(chat_log, "GROUP_CONVERSATIONS", 3)
     path = log(*(conversation(n, "hello", "bye") for n in range(30)))
 
-    def cancel(told: ImportProgress) -> None:
-        if told.conversations == 12:
+    def cancel(report: ImportReport) -> None:
+        if report.conversations == 12:
             running.cancel()
 
     running = asyncio.ensure_future(import_files(store, [path], progress=cancel))
@@ -279,7 +280,7 @@ from eventstore import EventStore, Settings
 
 async def main():
     async with EventStore(Settings(database_url=sys.argv[1])) as store:
-        await import_files(store, [sys.argv[2]], progress=lambda told: print(told.conversations, flush=True))
+        await import_files(store, [sys.argv[2]], progress=lambda report: print(report.conversations, flush=True))
 
 asyncio.run(main())
 """

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent_manager.importers import FileUnreadable
-from agent_manager.importers import chat_log_importer as module
-from agent_manager.importers.chat_log_importer import Line, lines, total_bytes
+from agent_manager.importers import FileUnreadable, chat_log
+from agent_manager.importers.chat_log import Line, lines, total_bytes
 
 
 class Chunks(io.BytesIO):
@@ -70,7 +69,7 @@ async def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
 async def test_a_line_beyond_the_limit_is_skipped(
     standard_input: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
+    monkeypatch.setattr(chat_log, "MAX_LINE_BYTES", 10)
     standard_input(b"first\n" + b"x" * 1000 + b"\n" + b"y" * 9 + b"\n" + b"z" * 50)
     assert await read("-") == [(1, b"first"), (2, None), (3, b"y" * 9), (4, None)]
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.importers.chat_log import TIME_MEMBERS, find_time, read_time
+from agent_manager.importers.chat_log import TIME_MEMBERS, find_time
+from agent_manager.importers.source import read_time
 
 MOMENT = datetime(2024, 5, 15, 15, 0, tzinfo=UTC)
 

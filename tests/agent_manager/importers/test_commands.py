@@ -28,7 +28,7 @@ def test_the_report_is_printed_and_written_as_json(empty: Eventstore, url: str, 
 
 
 def test_conversations_that_differ_are_listed(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
-    manager.say({"role": "user", "messageId": "x", "contextId": "first", "parts": [{"text": "a\0b"}]})
+    manager.add_message({"role": "user", "messageId": "x", "contextId": "first", "parts": [{"text": "a\0b"}]})
     result = empty("import", "--from-url", url, "--backups", str(backups), "--json")
     assert result.code == 1
     report = json.loads(result.out)

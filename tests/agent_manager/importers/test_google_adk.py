@@ -15,9 +15,8 @@ from support.adk import CONTENTS, LAYOUTS, fill, make_sqlite, rows, statements
 
 from agent_manager.importers import migrate
 from agent_manager.importers.backup import BackupMismatch, choose_backup
-from agent_manager.importers.backup_loader import SourceContradictsStore
 from agent_manager.importers.google_adk import AdkSource, conversation_name
-from agent_manager.importers.migration import MigrationReport
+from agent_manager.importers.migration import MigrationReport, SourceContradictsStore
 from agent_manager.importers.source import SourceUnreadable
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
@@ -47,20 +46,20 @@ PARTS = [
         {"kind": "data", "data": {"text": "bye", "extra": 1}, "metadata": {"adk_type": "part"}},
     ],
 ]
-"""Of the messages."""
+"""The parts of the messages of the session."""
 
 
 S1 = "app/ana/s1"
 """The id of the session's conversation."""
 
 
-async def over(url: str, store: EventStore, backups: Path, time_zone: str | None = "UTC") -> MigrationReport:
+async def migrated(url: str, store: EventStore, backups: Path, time_zone: str | None = "UTC") -> MigrationReport:
     async with AdkSource(url, time_zone) as source:
         return await migrate(source, store, backups=backups)
 
 
-def changed(path: Path, *statements: str) -> str:
-    """Run statements in an SQLite file; its path as a text."""
+def altered(path: Path, *statements: str) -> str:
+    """Run statements in an SQLite file and return its path as a text."""
     with sqlite3.connect(path) as connection:
         for statement in statements:
             connection.execute(statement)
@@ -69,18 +68,18 @@ def changed(path: Path, *statements: str) -> str:
 
 
 async def stored_events(store: EventStore) -> list[UUID]:
-    """The ids of all events of the store."""
+    """Return the ids of all events of the store."""
     return [event.id async for event in store.read_log()]
 
 
 async def dates(store: EventStore, conversation: str = S1) -> list[str]:
-    """When the messages of a conversation happened, in UTC."""
+    """Return the times of the messages of a conversation, in UTC."""
     messages = await Reader(store).messages(conversation_uuid(store.tenant, conversation))
     return [message.created_at.astimezone(UTC).strftime("%d %H:%M:%S") for message in messages]
 
 
 async def expect_the_session(store: EventStore) -> None:
-    """Fails unless the session is in the store."""
+    """Check that the session is in the store as it was."""
     conversation = await Reader(store).conversation(S1)
     assert conversation.given_id == S1
     assert conversation.metadata == {"adk": {"app_name": "app", "user_id": "ana", "session_id": "s1"}}
@@ -92,18 +91,18 @@ async def expect_the_session(store: EventStore) -> None:
     assert [message.created_at for message in messages] == [
         datetime(2026, 1, 2, 3, 4, second, 250_000, UTC) for second in seconds
     ]
-    others = [event async for event in store.read(conversation.id) if event.event_type.startswith("adk.")]
-    assert [event.event_type for event in others] == ["adk.event", "adk.state"]
-    assert others[1].content == {"a": 1, "app:v": 2, "user:lang": "pt"}
+    application_events = [event async for event in store.read(conversation.id) if event.event_type.startswith("adk.")]
+    assert [event.event_type for event in application_events] == ["adk.event", "adk.state"]
+    assert application_events[1].content == {"a": 1, "app:v": 2, "user:lang": "pt"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 async def test_from_sqlite(store: EventStore, tmp_path: Path, backups: Path, layout: str) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, layout)
-    assert (await over(f"sqlite+aiosqlite:///{path}", store, backups)).is_clean
+    assert (await migrated(f"sqlite+aiosqlite:///{path}", store, backups)).is_clean
     await expect_the_session(store)
-    assert (await over(str(path), store, backups)).new_events == 0
+    assert (await migrated(str(path), store, backups)).new_events == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -116,20 +115,20 @@ async def test_from_postgresql(store: EventStore, empty_database_url: str, backu
                 names, marks = ", ".join(row), ", ".join(f"%({name})s" for name in row)
                 connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})".encode(), row)
     url = empty_database_url.replace("postgresql://", "postgresql+asyncpg://")
-    assert (await over(url, store, backups)).is_clean
+    assert (await migrated(url, store, backups)).is_clean
     await expect_the_session(store)
-    assert (await over(url, store, backups)).new_events == 0
+    assert (await migrated(url, store, backups)).new_events == 0
 
 
 async def test_a_second_import_adds_only_what_is_new(store: EventStore, tmp_path: Path, backups: Path) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
-    await over(str(path), store, backups)
+    await migrated(str(path), store, backups)
     with sqlite3.connect(path) as connection:
         fill(connection, "2.x", session="s2")
         connection.execute("UPDATE sessions SET state = '{\"a\": 2}' WHERE id = 's1'")
     connection.close()
-    report = await over(str(path), store, backups)
+    report = await migrated(str(path), store, backups)
     assert report.is_clean
     assert report.new_events == 1 + 1 + len(CONTENTS) + 1  # a state; a conversation, its events, its state
 
@@ -142,7 +141,7 @@ async def test_sessions_of_several_users_with_the_same_id_are_distinct(
     with sqlite3.connect(path) as connection:
         fill(connection, "1.x", user="bob")
     connection.close()
-    report = await over(str(path), store, backups)
+    report = await migrated(str(path), store, backups)
     assert report.is_clean
     names = [conversation.given_id for conversation in await Reader(store).conversations(by="created")]
     assert sorted(map(str, names)) == [S1, "app/bob/s1"]
@@ -157,19 +156,19 @@ async def test_a_session_does_not_depend_on_other_sessions(store: EventStore, tm
         fill(connection, "2.x", user="bob")
         connection.execute("UPDATE events SET event_data = replace(event_data, 'Olá', 'of bob') WHERE user_id = 'bob'")
     connection.close()
-    await over(str(path), store, backups)
+    await migrated(str(path), store, backups)
     before = await stored_events(store)
     without_ana = ("DELETE FROM events WHERE user_id = 'ana'", "DELETE FROM sessions WHERE user_id = 'ana'")
-    report = await over(changed(path, *without_ana), store, backups)
+    report = await migrated(altered(path, *without_ana), store, backups)
     assert (report.is_clean, report.new_events, report.verified.conversations) == (True, 0, 1)
     assert await stored_events(store) == before
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(("a/b", "c", "d"), ("a", "b/c", "d")), (("a%2Fb", "c", "d"), ("a/b", "c", "d"))]
+    ("first", "second"), [(("a/b", "c", "d"), ("a", "b/c", "d")), (("a%2Fb", "c", "d"), ("a/b", "c", "d"))]
 )
-def test_every_session_has_a_name_of_its_own(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
-    assert conversation_name(*one) != conversation_name(*other)
+def test_every_session_has_its_own_name(first: tuple[str, str, str], second: tuple[str, str, str]) -> None:
+    assert conversation_name(*first) != conversation_name(*second)
 
 
 async def test_if_a_session_was_begun_again_nothing_is_written(
@@ -177,7 +176,7 @@ async def test_if_a_session_was_begun_again_nothing_is_written(
 ) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
-    first = (await over(str(path), store, backups)).backup
+    first = (await migrated(str(path), store, backups)).backup
     before = await stored_events(store)
     with sqlite3.connect(path) as connection:
         fill(connection, "2.x", session="s0")  # is new, and in order
@@ -186,7 +185,7 @@ async def test_if_a_session_was_begun_again_nothing_is_written(
     with pytest.raises(
         SourceContradictsStore, match="'app/ana/s1' is another in the store: it begins with message"
     ) as e:
-        await over(str(path), store, backups)
+        await migrated(str(path), store, backups)
     assert "nothing was written" in str(e.value)
     assert await stored_events(store) == before
     assert choose_backup(backups, store.tenant) == first
@@ -195,8 +194,8 @@ async def test_if_a_session_was_begun_again_nothing_is_written(
 async def test_a_backup_names_the_database_of_the_sessions(store: EventStore, tmp_path: Path, backups: Path) -> None:
     for session, name in (("s1", "one.db"), ("s2", "two.db")):
         make_sqlite(tmp_path / name, "2.x")
-        changed(tmp_path / name, f"UPDATE sessions SET id = '{session}'", f"UPDATE events SET session_id = '{session}'")
-        await over(f"sqlite:///{tmp_path / name}", store, backups)
+        altered(tmp_path / name, f"UPDATE sessions SET id = '{session}'", f"UPDATE events SET session_id = '{session}'")
+        await migrated(f"sqlite:///{tmp_path / name}", store, backups)
     with pytest.raises(BackupMismatch, match=r"several sources .*google-adk in .*/one\.db.* in .*/two\.db"):
         choose_backup(backups, store.tenant)
 
@@ -206,10 +205,10 @@ async def test_a_session_that_was_begun_again_without_events_is_rejected(
 ) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
-    await over(str(path), store, backups)
+    await migrated(str(path), store, backups)
     again = ("DELETE FROM events", "UPDATE sessions SET create_time = '2026-02-02 00:00:00', state = '{}'")
     with pytest.raises(SourceContradictsStore, match="began at 2026-02-02"):
-        await over(changed(path, *again), store, backups)
+        await migrated(altered(path, *again), store, backups)
 
 
 LOCAL = "UPDATE events SET timestamp = datetime(timestamp, '-3 hours')"
@@ -220,16 +219,16 @@ LOCAL = "UPDATE events SET timestamp = datetime(timestamp, '-3 hours')"
 async def test_older_layouts_require_a_time_zone(store: EventStore, tmp_path: Path, backups: Path, layout: str) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, layout)
-    changed(path, LOCAL)
+    altered(path, LOCAL)
     with pytest.raises(SourceUnreadable, match=r"e0 has a local time without a zone .*--time-zone"):
-        await over(str(path), store, backups, None)
+        await migrated(str(path), store, backups, None)
     with pytest.raises(SourceUnreadable, match="in UTC, before its session began"):
-        await over(str(path), store, backups, "UTC")
+        await migrated(str(path), store, backups, "UTC")
     assert await stored_events(store) == []
-    assert (await over(str(path), store, backups, "America/Sao_Paulo")).is_clean
+    assert (await migrated(str(path), store, backups, "America/Sao_Paulo")).is_clean
     assert await dates(store) == ["02 03:04:00", "02 03:04:01", "02 03:04:02", "02 03:04:04"]
     with pytest.raises(InputError, match="time zone 'Brazil/Nowhere' is not known"):
-        await over(str(path), store, backups, "Brazil/Nowhere")
+        await migrated(str(path), store, backups, "Brazil/Nowhere")
 
 
 async def test_a_zone_that_dates_events_in_the_future_is_rejected(
@@ -237,16 +236,16 @@ async def test_a_zone_that_dates_events_in_the_future_is_rejected(
 ) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "1.x")
-    changed(path, "UPDATE events SET timestamp = datetime('now', '+9 hours')")  # as clocks in Japan show it
+    altered(path, "UPDATE events SET timestamp = datetime('now', '+9 hours')")  # local time in Japan
     with pytest.raises(SourceUnreadable, match="in UTC, in the future"):
-        await over(str(path), store, backups, "UTC")
-    assert (await over(str(path), store, backups, "Asia/Tokyo")).is_clean
+        await migrated(str(path), store, backups, "UTC")
+    assert (await migrated(str(path), store, backups, "Asia/Tokyo")).is_clean
 
 
 async def test_exact_times_require_no_zone(store: EventStore, tmp_path: Path, backups: Path) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
-    assert (await over(changed(path, LOCAL), store, backups, None)).is_clean
+    assert (await migrated(altered(path, LOCAL), store, backups, None)).is_clean
     assert (await dates(store))[0] == "02 03:04:00"
 
 
@@ -255,7 +254,7 @@ async def test_exact_times_order_events_whose_local_times_repeat_an_hour(
 ) -> None:
     path = tmp_path / "sessions.db"
     make_sqlite(path, "2.x")
-    await over(changed(path, "UPDATE events SET timestamp = '2026-01-02 02:00:00' WHERE id = 'e4'"), store, backups)
+    await migrated(altered(path, "UPDATE events SET timestamp = '2026-01-02 02:00:00' WHERE id = 'e4'"), store, backups)
     assert await dates(store) == ["02 03:04:00", "02 03:04:01", "02 03:04:02", "02 03:04:04"]
 
 
@@ -268,7 +267,7 @@ async def test_of_a_repeated_hour_the_one_within_the_session_is_meant(
         "UPDATE sessions SET create_time = '2025-10-26 01:10:00', update_time = '2025-10-26 01:30:04'",
         "UPDATE events SET timestamp = '2025-10-26 02:30:0' || substr(id, 2)",
     )
-    assert (await over(changed(path, *second_pass), store, backups, "Europe/Berlin")).is_clean
+    assert (await migrated(altered(path, *second_pass), store, backups, "Europe/Berlin")).is_clean
     assert await dates(store) == ["26 01:30:00", "26 01:30:01", "26 01:30:02", "26 01:30:04"]
 
 
@@ -276,8 +275,8 @@ async def test_a_time_that_the_zone_skips_is_rejected(store: EventStore, tmp_pat
     path = tmp_path / "sessions.db"
     make_sqlite(path, "1.x")
     with pytest.raises(InputError, match="2025-03-30 02:30:00 does not exist in Europe/Berlin"):
-        await over(
-            changed(path, "UPDATE events SET timestamp = '2025-03-30 02:30:00'"), store, backups, "Europe/Berlin"
+        await migrated(
+            altered(path, "UPDATE events SET timestamp = '2025-03-30 02:30:00'"), store, backups, "Europe/Berlin"
         )
 
 
@@ -296,7 +295,7 @@ async def test_sessions_in_postgresql_may_be_in_utc_or_in_local_time(
         connection.execute(
             "UPDATE sessions SET create_time = %(time)s, update_time = %(time)s", {"time": session_times}
         )
-    assert (await over(empty_database_url, store, backups, "America/Sao_Paulo")).is_clean
+    assert (await migrated(empty_database_url, store, backups, "America/Sao_Paulo")).is_clean
     conversation = await Reader(store).conversation(S1)
     assert conversation.created_at == datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
     assert (await dates(store))[0] == "02 03:04:00"
@@ -309,9 +308,9 @@ async def test_messages_with_times_that_cannot_be_right_are_named(
     make_sqlite(path, "2.x")
     late = "UPDATE events SET event_data = json_set(event_data, '$.timestamp', 1e10) WHERE id = 'e4'"
     early = "UPDATE events SET event_data = json_set(event_data, '$.timestamp', 1e9) WHERE id = 'e0'"
-    report = await over(changed(path, late, early), store, backups)
+    report = await migrated(altered(path, late, early), store, backups)
     assert report.is_clean
-    assert [(one.place, one.reason.partition(",")[2][:14]) for one in report.misdated] == [
+    assert [(problem.place, problem.reason.partition(",")[2][:14]) for problem in report.misdated] == [
         ("messages[0]", " before its co"), ("messages[3]", " in the future"),
     ]  # fmt: skip
 
@@ -364,6 +363,6 @@ async def test_a_database_that_google_adk_itself_wrote_is_imported(
     pytest.importorskip("google.adk", reason="google-adk is not installed (extra: bench)")
     url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     subprocess.run([sys.executable, "-c", SCRIPT, url], check=True)  # noqa: ASYNC221 - nothing else goes on
-    assert (await over(url, store, backups)).is_clean
+    assert (await migrated(url, store, backups)).is_clean
     messages = await Reader(store).messages(conversation_uuid(store.tenant, S1))
     assert [message.content for message in messages] == ["hello", "good day"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,58 +17,63 @@ from support.waiting import until
 
 from agent_manager.importers import migrate
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.store_source import StoreSource
+from agent_manager.importers.stored import read_stored
+from agent_manager.storage import ServerLog
 from eventstore import AppendResult, EventData, EventStore, NewEvent, Settings
 from eventstore.errors import ConnectionLost
+from projections import Reader, catch_up
 
 
-class Breaking(EventStore):
-    """Loses its connection at one append: before it is stored, or after."""
+class UnreliableStore(EventStore):
+    """A store that loses its connection at one append, before or after it is stored."""
 
-    at, after = -1, False
+    failing_append, is_stored = -1, False
     appends = 0
 
     async def append(
-        self, conversation_id: UUID | str, events: Sequence[EventData | NewEvent], **how: Any
+        self, conversation_id: UUID | str, events: Sequence[EventData | NewEvent], **options: Any
     ) -> AppendResult:
-        """As the store does it, or not."""
+        """Append, and lose the connection if this is the append to fail."""
         self.appends += 1
-        breaks = self.appends == self.at
-        if breaks and not self.after:
+        fails = self.appends == self.failing_append
+        if fails and not self.is_stored:
             raise ConnectionLost("the connection broke: repeat the call")
-        result = await super().append(conversation_id, events, **how)
-        if breaks:
+        result = await super().append(conversation_id, events, **options)
+        if fails:
             raise ConnectionLost("the connection broke: repeat the call")
         return result
 
 
-async def all_of(store: EventStore) -> list[dict[str, Any]]:
-    """Everything in the store, as a source gives it."""
-    return [conversation.to_json() async for conversation in StoreSource(store, store.tenant).conversations()]
+async def conversations_of(store: EventStore) -> list[dict[str, Any]]:
+    """Return all conversations of the store, in the form of sources."""
+    await catch_up(store)
+    rows = await Reader(store).conversations(by="created", newest_first=False)
+    stored = [await read_stored(ServerLog(store), row.id) for row in rows]
+    return [asdict(found.conversation) for found in stored]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before it is stored", "after it was stored"])
+@pytest.mark.parametrize("is_stored", [False, True], ids=["before it is stored", "after it was stored"])
 async def test_a_migration_continues_whichever_append_lost_its_connection(
-    manager: Manager, settings: Settings, backups: Path, after: bool
+    manager: Manager, settings: Settings, backups: Path, is_stored: bool
 ) -> None:
     async with EventStore(settings) as store:
-        whole = await migrate(ManagerSource(manager), store, backups=backups)
-        expected = await all_of(store)
-    at = 0
+        complete = await migrate(ManagerSource(manager), store, backups=backups)
+        expected = await conversations_of(store)
+    number = 0
     while True:
-        at += 1
-        async with Breaking(settings.model_copy(update={"tenant": f"t{at}"})) as store:
-            store.at, store.after = at, after
+        number += 1
+        async with UnreliableStore(settings.model_copy(update={"tenant": f"t{number}"})) as store:
+            store.failing_append, store.is_stored = number, is_stored
             try:
                 report = await migrate(ManagerSource(manager), store, backups=backups)
             except ConnectionLost:
                 report = await migrate(ManagerSource(manager), store, backups=backups)
-            if store.appends < at:
+            if store.appends < number:
                 break
             assert report.is_clean
-            assert await all_of(store) == expected
-            assert sum([1 async for _ in store.read_log()]) == whole.new_events
-    assert at > 2
+            assert await conversations_of(store) == expected
+            assert sum([1 async for _ in store.read_log()]) == complete.new_events
+    assert number > 2
 
 
 @pytest.mark.slow
@@ -77,7 +83,7 @@ async def test_a_killed_migration_continues(
     for number in range(300):
         manager.create_conversation(f"c{number}")
         for _ in range(3):
-            manager.say({"role": "user", "messageId": "m", "contextId": f"c{number}", "parts": [{"text": "…"}]})
+            manager.add_message({"role": "user", "messageId": "m", "contextId": f"c{number}", "parts": [{"text": "…"}]})
     command = ("import", "--from-url", url, "--backups", str(backups))
     running = started.start(*command, DATABASE_URL=database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -87,9 +93,9 @@ async def test_a_killed_migration_continues(
     assert again.wait() == 0, again.err
     assert "302 conversations, 910 messages" in again.out
     async with EventStore(settings) as store:
-        whole = await migrate(ManagerSource(manager), store, backups=backups)
-        assert whole.is_clean
-        assert whole.new_events == 0
+        complete = await migrate(ManagerSource(manager), store, backups=backups)
+        assert complete.is_clean
+        assert complete.new_events == 0
 
 
 def _events(connection: psycopg.Connection[Any]) -> int:

@@ -1,17 +1,18 @@
-"""Latency of an application's basic operations over HTTP, before and after a migration.
+"""The criteria of the migration plan for a rollback: lost data, slow operations, and one that people judge.
 
-A measurement consists of several rounds of calls. The figure of an operation is the median of the medians of its
-rounds, so that a disturbance of a round or two does not count. If the old application still runs, both are called
-alternately, so that other load of the machine affects both. Each call opens a connection, as the demo's client does.
+The latency of an application's basic operations over HTTP is measured before and after a migration, in several rounds
+of calls. The figure of an operation is the median of the medians of its rounds, so that a disturbance of a round or two
+does not count. If the old application still runs, both are called alternately, so that other load of the machine
+affects both. Each call opens a connection, as the demo's client does.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -19,9 +20,12 @@ from statistics import median
 from typing import Any
 
 from agent_manager.a2a import Json
-from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.backup import BackupDamaged, is_same_source, make_private_folder, write_private
-from agent_manager.importers.source import SourceUnreadable, text_member
+from agent_manager.importers.a2a_demo import EndpointSource, conversation_id, is_served
+from agent_manager.importers.backup import Backup, BackupDamaged, is_same_source, make_private_folder, write_private
+from agent_manager.importers.verify import IN_STORE, Report, Verification, verify_backup, verify_served
+from eventstore import EventStore
+
+OPEN_CRITERION = "a critical bug that stays unsolved for 24 hours is the plan's third criterion: that is yours to judge"
 
 MAX_RATIO = 1.5
 """The plan rolls back if an operation takes more than 50 % longer than the baseline …"""
@@ -37,7 +41,7 @@ class Baseline:
     """The latency of an application.
 
     Attributes:
-        tenant: the tenant of its conversations; None if the file does not name it.
+        tenant: None if the file does not name it.
         taken_at: in UTC, ISO 8601.
         milliseconds: the figure of each operation.
         conversation: the one whose messages were listed; None if there was none to list.
@@ -70,30 +74,16 @@ class LatencyChange:
 
 
 async def measure(url: str, tenant: str) -> Baseline:
-    """Return the latency of a running application; nothing is written to it.
-
-    Raises:
-        SourceUnreadable: it does not answer.
-    """
+    """Return the latency of a running application; nothing is written to it."""
     [baseline] = await _measure([url], tenant)
     return baseline
 
 
 async def measure_again(before: Baseline, url: str) -> tuple[Baseline, Baseline]:
-    """Return the latency before and now, both measured now if the old application still runs elsewhere.
-
-    Raises:
-        SourceUnreadable: nothing answers at the URL.
-    """
-    if not is_same_source(before.url, url):
-        try:
-            async with EndpointSource(before.url) as application:
-                await application.call("conversation/list")
-        except SourceUnreadable:
-            pass  # it was stopped: the recorded baseline counts
-        else:
-            old, now = await _measure([before.url, url], before.tenant, before.conversation)
-            return old, now
+    """Return the latency before and now, both measured now if the old application still runs elsewhere."""
+    if not is_same_source(before.url, url) and await is_served(before.url):
+        old, now = await _measure([before.url, url], before.tenant, before.conversation)
+        return old, now
     [now] = await _measure([url], before.tenant, before.conversation)
     return before, now
 
@@ -107,22 +97,23 @@ async def _measure(urls: list[str], tenant: str | None, conversation: str | None
         given_id = conversation if conversation in listable else next(iter(listable), None)
         if given_id is not None:
             operations["message/list"] = given_id
-        medians: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
-        for _ in range(_ROUNDS):
-            times: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
-            for _ in range(_CALLS):
-                for name, params in operations.items():
-                    for index, application in enumerate(applications):
-                        start = time.perf_counter()
-                        await application.call(name, params)
-                        times[index, name].append((time.perf_counter() - start) * 1000)
-            for key, values in times.items():
-                medians[key].append(median(values))
+        times: list[dict[str, list[float]]] = [{name: [] for name in operations} for _ in urls]
+        for _ in range(_ROUNDS * _CALLS):
+            for name, params in operations.items():
+                for application, measured in zip(applications, times, strict=True):
+                    start = time.perf_counter()
+                    await application.call(name, params)
+                    measured[name].append((time.perf_counter() - start) * 1000)
     taken_at = datetime.now(UTC).isoformat()
     return [
-        Baseline(tenant, url, taken_at, {name: round(median(medians[index, name]), 3) for name in operations}, given_id)
-        for index, url in enumerate(urls)
+        Baseline(tenant, url, taken_at, {name: _figure(measured[name]) for name in operations}, given_id)
+        for url, measured in zip(urls, times, strict=True)
     ]
+
+
+def _figure(times: list[float]) -> float:
+    """Return the median of the medians of the rounds."""
+    return round(median(median(times[start : start + _CALLS]) for start in range(0, len(times), _CALLS)), 3)
 
 
 def _without_files(conversations: list[Json]) -> list[str]:
@@ -131,7 +122,7 @@ def _without_files(conversations: list[Json]) -> list[str]:
     for conversation in reversed(conversations):
         parts = [part for message in conversation.get("messages") or () for part in message.get("parts") or ()]
         if parts and not any(isinstance(part, dict) and part.keys() & {"file", "url", "raw"} for part in parts):
-            given_ids.append(text_member(conversation, "conversation_id", "conversationId"))
+            given_ids.append(conversation_id(conversation))
     return given_ids
 
 
@@ -197,3 +188,91 @@ def _read(path: Path) -> Baseline:
 
 def _is_of(baseline: Baseline, tenant: str | None, url: str | None) -> bool:
     return baseline.tenant == tenant and (url is None or is_same_source(baseline.url, url))
+
+
+@dataclass(slots=True)
+class Criteria(Report):
+    """The result of checking the criteria.
+
+    Attributes:
+        stored, served: the comparisons of the store, and of what the application serves, with the backup.
+        latency: of each basic operation; empty if it could not be compared.
+        unmeasured: why latency could not be compared.
+    """
+
+    backup: Backup
+    stored: Verification
+    served: Verification | None = None
+    latency: list[LatencyChange] = field(default_factory=list)
+    unmeasured: str = ""
+
+    @property
+    def data_lost(self) -> bool:
+        return bool(self.stored.differences or (self.served is not None and self.served.differences))
+
+    @property
+    def too_slow(self) -> bool:
+        return any(change.is_too_slow for change in self.latency)
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.data_lost and not self.too_slow
+
+    def values(self) -> Json:
+        return {
+            "roll_back": not self.is_clean,
+            "backup": str(self.backup.path),
+            "data_lost": self.data_lost,
+            "stored": self.stored.values(),
+            "served": self.served and self.served.values(),
+            "too_slow": self.too_slow if not self.unmeasured else None,
+            "operations": [asdict(change) | {"ratio": round(change.ratio, 3)} for change in self.latency],
+            "unmeasured": self.unmeasured or None,
+        }
+
+    def lines(self) -> Iterator[str]:
+        yield f"Backup      {self.backup.path}"
+        yield from self.stored.lines(IN_STORE)
+        if self.served is not None:
+            yield from self.served.served_lines("as they were")
+        for change in self.latency:
+            heading = "SLOWER" if change.is_too_slow else "Speed"
+            times = f"{change.now:.1f} ms, {change.before:.1f} ms before: {change.ratio:.2f} times"
+            yield f"{heading:<11} {change.operation}: {times}"
+        if self.unmeasured:
+            yield f"Speed       not compared: {self.unmeasured}"
+        if self.is_clean:
+            limit = f"{MAX_RATIO:g} times what it took and {MAX_SLOWDOWN_MS:g} ms more"
+            yield f"Stay        nothing is lost, and nothing takes more than {limit}"
+        else:
+            reasons = ["data is lost"] * self.data_lost + ["it is too slow"] * self.too_slow
+            yield f"ROLL BACK   {' and '.join(reasons)}"
+        yield f"            {OPEN_CRITERION}"
+
+
+async def check_criteria(store: EventStore, backup: Backup, folder: Path, url: str | None) -> Criteria:
+    """Check whether there is a reason to roll back.
+
+    Args:
+        folder: the folder of the backups, which holds the baseline.
+        url: the application's as it runs now; without it only the store is compared.
+
+    Raises:
+        SourceUnreadable: nothing answers at the URL.
+    """
+    criteria = Criteria(backup, await verify_backup(store, store.tenant, backup))
+    if url is None:
+        criteria.unmeasured = "give the application's --url"
+        return criteria
+    criteria.served = await verify_served(url, backup, criteria.stored)
+    try:
+        baseline = read_baseline(folder, store.tenant, backup.source)
+    except BackupDamaged as error:
+        criteria.unmeasured = str(error)
+        return criteria
+    if baseline is None:
+        path = baseline_path(folder)
+        criteria.unmeasured = f"{path} of tenant {store.tenant!r} is missing: import --from-url records it"
+    else:
+        criteria.latency = compare_latency(*await measure_again(baseline, url))
+    return criteria

@@ -35,29 +35,29 @@ STATES = st.sampled_from(["submitted", "working", "completed", "odd", "TASK_STAT
 ARTIFACTS = st.lists(st.fixed_dictionaries({"artifactId": st.sampled_from("xy"), "parts": st.just([])}), max_size=3)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("say"), MESSAGES),
+        st.tuples(st.just("send"), MESSAGES),
         st.tuples(st.just("rename"), st.tuples(NAMES, st.text("né", max_size=2))),
         st.tuples(st.just("archive"), st.tuples(NAMES, st.booleans())),
         st.tuples(st.just("begin"), st.tuples(NAMES, st.sampled_from(["", "t"]), STATES)),
-        st.tuples(st.just("go on"), st.tuples(st.integers(0, 3), STATES, ARTIFACTS)),
+        st.tuples(st.just("continue"), st.tuples(st.integers(0, 3), STATES, ARTIFACTS)),
         st.tuples(st.just("migrate"), st.none()),
     ),
     max_size=14,
 )
 
 
-def do(manager: Manager, step: str, given: Any) -> None:
-    """What an application does in memory."""
-    conversations = {one.conversation_id: one for one in manager.conversations}
-    if step == "say":
-        manager.say(given)
+def apply_step(manager: Manager, step: str, given: Any) -> None:
+    """Do in memory what a step of an application does."""
+    conversations = {conversation.conversation_id: conversation for conversation in manager.conversations}
+    if step == "send":
+        manager.add_message(given)
     elif step == "rename":
         conversations[given[0]].name = given[1]
     elif step == "archive":
         conversations[given[0]].is_active = given[1]
     elif step == "begin":
         manager.tasks.append(Task(id=given[1], context_id=given[0], status={"state": given[2]}))
-    elif step == "go on" and given[0] < len(manager.tasks):
+    elif step == "continue" and given[0] < len(manager.tasks):
         task = manager.tasks[given[0]]
         task.status, task.artifacts = {"state": given[1], "timestamp": "2026-01-02T03:04:05Z"}, given[2]
 
@@ -72,7 +72,7 @@ async def test_after_every_migration_the_store_holds_what_memory_holds(
         manager.create_conversation(name)
     for step, what in [*steps, ("migrate", None)]:
         if step != "migrate":
-            do(manager, step, what)
+            apply_step(manager, step, what)
             continue
         report = await migrate(ManagerSource(manager), store, backups=backups, tenant=tenant)
         assert report.is_clean, list(report.lines())
@@ -82,7 +82,9 @@ async def test_after_every_migration_the_store_holds_what_memory_holds(
         row = await reader.conversation(conversation.conversation_id)
         assert (row.name, row.is_active) == (conversation.name, conversation.is_active)
         messages = await reader.messages(conversation_uuid(tenant, conversation.conversation_id))
-        wires = [one.model_dump(mode="json", by_alias=True, exclude_unset=True) for one in conversation.messages]
+        wires = [
+            message.model_dump(mode="json", by_alias=True, exclude_unset=True) for message in conversation.messages
+        ]
         assert [message.sent | {"kind": "message"} for message in messages] == [
             wire | {"kind": "message"} for wire in wires
         ]

@@ -1,4 +1,4 @@
-"""The criteria for a rollback: lost data, and operations that take 50 % longer."""
+"""Lost data, and operations that take 50 % longer, are reasons for a rollback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.demoapp import Application, Manager, serving
 from support.ports import free_port
 
 from agent_manager.importers.backup import BackupDamaged
-from agent_manager.importers.latency_baseline import (
+from agent_manager.importers.rollback_criteria import (
     MAX_SLOWDOWN_MS,
     Baseline,
     baseline_path,
@@ -35,7 +35,7 @@ SLOW_SECONDS = 2 * MAX_SLOWDOWN_MS / 1000
 
 @pytest.fixture
 def slow_url(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where an application with the same conversations answers slowly."""
+    """The URL of an application with the same conversations that answers slowly."""
 
     class Slow(Application):
         def result(self, method: str, params: Any) -> Any:
@@ -48,32 +48,36 @@ def slow_url(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 @pytest.mark.any_server
-@pytest.mark.parametrize(("before", "now", "met"), [(200.0, 300.0, False), (200.0, 301.0, True), (7.0, 15.0, False)])
-def test_an_operation_is_too_slow_above_both_limits(before: float, now: float, met: bool) -> None:
-    then = Baseline("t", "u", "then", {"conversation/list": before, "gone": 1.0})
-    (one,) = compare_latency(then, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
-    assert (one.operation, one.is_too_slow) == ("conversation/list", met)
+@pytest.mark.parametrize(
+    ("before", "now", "is_too_slow"), [(200.0, 300.0, False), (200.0, 301.0, True), (7.0, 15.0, False)]
+)
+def test_an_operation_is_too_slow_above_both_limits(before: float, now: float, is_too_slow: bool) -> None:
+    earlier = Baseline("t", "u", "then", {"conversation/list": before, "gone": 1.0})
+    [change] = compare_latency(earlier, Baseline("t", "u", "now", {"conversation/list": now, "new": 1.0}))
+    assert (change.operation, change.is_too_slow) == ("conversation/list", is_too_slow)
 
 
 @pytest.mark.any_server
 async def test_delays_of_reused_connections_are_not_measured(manager: Manager) -> None:
-    class Later(Application):
+    class Delayed(Application):
         def result(self, method: str, params: Any) -> Any:
             time.sleep(0.015)
             return super().result(method, params)
 
-    with serving(manager, Later) as url:  # it sends head and body in two packets
-        taken = (await measure(url, "t")).milliseconds
-    assert all(15 <= milliseconds < 40 for milliseconds in taken.values()), taken
+    with serving(manager, Delayed) as url:  # it sends head and body in two packets
+        latency = (await measure(url, "t")).milliseconds
+    assert all(15 <= milliseconds < 40 for milliseconds in latency.values()), latency
 
 
 @pytest.mark.any_server
 async def test_measuring_lists_no_messages_with_files(manager: Manager, url: str) -> None:
-    before = [one.model_copy(deep=True) for one in manager.conversations]
+    before = [conversation.model_copy(deep=True) for conversation in manager.conversations]
     assert "message/list" not in (await measure(url, "t")).milliseconds
     assert manager.conversations == before
     manager.create_conversation("plain")
-    manager.say({"role": "user", "messageId": "p", "contextId": "plain", "parts": [{"kind": "text", "text": "hi"}]})
+    manager.add_message(
+        {"role": "user", "messageId": "p", "contextId": "plain", "parts": [{"kind": "text", "text": "hi"}]}
+    )
     assert (await measure(url, "t")).conversation == "plain"
     assert "message/list" in (await measure(url, "t")).milliseconds
 
@@ -91,16 +95,16 @@ async def test_an_old_application_that_still_runs_is_measured_alternately(url: s
 
 @pytest.mark.any_server
 def test_a_baseline_belongs_to_its_tenant_and_application(backups: Path) -> None:
-    ours, theirs = (Baseline(tenant, "http://a:1", "then", {"task/list": 1.0}) for tenant in ("ours", "theirs"))
-    assert write_baseline(theirs, backups) == baseline_path(backups)
-    assert read_baseline(backups, "ours", "http://a:1") is None
-    assert write_baseline(ours, backups) != baseline_path(backups)
-    assert read_baseline(backups, "ours", "http://a:1") == ours
-    assert read_baseline(backups, "ours", "google-adk") == ours
-    assert read_baseline(backups, "ours", "http://a:2") is None
-    newer = replace(ours, milliseconds={"task/list": 2.0})
+    own, others = (Baseline(tenant, "http://a:1", "then", {"task/list": 1.0}) for tenant in ("own", "other"))
+    assert write_baseline(others, backups) == baseline_path(backups)
+    assert read_baseline(backups, "own", "http://a:1") is None
+    assert write_baseline(own, backups) != baseline_path(backups)
+    assert read_baseline(backups, "own", "http://a:1") == own
+    assert read_baseline(backups, "own", "google-adk") == own
+    assert read_baseline(backups, "own", "http://a:2") is None
+    newer = replace(own, milliseconds={"task/list": 2.0})
     write_baseline(newer, backups)
-    assert read_baseline(backups, "ours", "http://a:1") == newer
+    assert read_baseline(backups, "own", "http://a:1") == newer
     assert {stat.S_IMODE(path.stat().st_mode) for path in backups.iterdir()} == {0o600}
     assert stat.S_IMODE(backups.stat().st_mode) == 0o700
 

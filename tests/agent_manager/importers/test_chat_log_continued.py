@@ -25,7 +25,7 @@ from projections import Reader, catch_up
 pytestmark = pytest.mark.shared_database
 
 
-async def take_in(store: EventStore, folder: Path, *lines: dict[str, Any]) -> ImportReport:
+async def import_lines(store: EventStore, folder: Path, *lines: dict[str, Any]) -> ImportReport:
     path = folder / "chat.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return await import_files(store, [path])
@@ -42,30 +42,30 @@ async def names_and_messages(store: EventStore) -> tuple[str, int]:
 
 
 async def test_a_changed_member_of_the_line_does_not_prevent_the_import(store: EventStore, tmp_path: Path) -> None:
-    await take_in(store, tmp_path, line("T", "one", updated_at="2025-01-01"))
-    report = await take_in(store, tmp_path, line("T", "one", "two", updated_at="2025-01-02"))
+    await import_lines(store, tmp_path, line("T", "one", updated_at="2025-01-01"))
+    report = await import_lines(store, tmp_path, line("T", "one", "two", updated_at="2025-01-02"))
     assert (report.problems, report.new_events, report.messages) == ([], 1, 2)
     assert await names_and_messages(store) == ("T", 2)
 
 
 async def test_another_title_is_a_renaming(store: EventStore, tmp_path: Path) -> None:
-    await take_in(store, tmp_path, line("before", "one"), line("before", "one"))
+    await import_lines(store, tmp_path, line("before", "one"), line("before", "one"))
     for _ in range(2):
-        report = await take_in(store, tmp_path, line("after", "one", "two"))
+        report = await import_lines(store, tmp_path, line("after", "one", "two"))
         assert report.problems == []
     assert await names_and_messages(store) == ("after", 2)
     assert report.new_events == 0
 
 
 async def test_a_conversation_without_messages_may_change_too(store: EventStore, tmp_path: Path) -> None:
-    await take_in(store, tmp_path, line("T", reward=0))
-    report = await take_in(store, tmp_path, line("T", reward=1))
+    await import_lines(store, tmp_path, line("T", reward=0))
+    report = await import_lines(store, tmp_path, line("T", reward=1))
     assert (report.problems, report.new_events, report.conversations) == ([], 0, 1)
 
 
 async def test_a_changed_message_is_rejected(store: EventStore, tmp_path: Path) -> None:
-    await take_in(store, tmp_path, line("T", "one"))
-    report = await take_in(store, tmp_path, line("other", "changed"))
+    await import_lines(store, tmp_path, line("T", "one"))
+    report = await import_lines(store, tmp_path, line("other", "changed"))
     assert [problem.line for problem in report.problems] == [1]
     assert await names_and_messages(store) == ("T", 1)
 
@@ -76,7 +76,7 @@ async def test_tasks_of_a_message_within_the_limit_are_cut_to_it(store: EventSto
     call = {"id": "k", "type": "function", "function": {"name": "f", "arguments": arguments}}
     result = {"role": "tool", "tool_call_id": "k", "content": "x" * 1_048_495}
     messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, result]
-    report = await take_in(store, tmp_path, {"id": "c", "title": "T", "messages": messages})
+    report = await import_lines(store, tmp_path, {"id": "c", "title": "T", "messages": messages})
     assert (report.problems, report.tasks) == ([], 1)
     events = [event async for event in store.read(conversation_uuid(store.tenant, "c"))]
     assert [sent_message(event.data) for event in events if isinstance(event.data, MessageAdded)] == messages
@@ -87,37 +87,41 @@ async def test_tasks_of_a_message_within_the_limit_are_cut_to_it(store: EventSto
     assert artifact.parts == [{"kind": "data", "data": {"message_id": str(events[3].id)}}]
 
 
-async def events(store: EventStore) -> int:
-    """How many events the log holds."""
+async def event_count(store: EventStore) -> int:
+    """Return the number of events in the log."""
     return sum([1 async for _ in store.read_log()])
 
 
 def with_ids(*ids: str) -> dict[str, Any]:
-    return {"id": "c", "title": "T", "messages": [{"role": "user", "content": one, "id": one} for one in ids]}
+    return {
+        "id": "c",
+        "title": "T",
+        "messages": [{"role": "user", "content": message_id, "id": message_id} for message_id in ids],
+    }
 
 
 async def test_a_conversation_that_was_not_imported_is_not_continued_by_a_line(
     store: EventStore, tmp_path: Path
 ) -> None:
-    begun = [ConversationCreated(given_id="c"), MessageAdded(role="user", content="of the application")]
-    await store.append(conversation_uuid(store.tenant, "c"), begun)
-    report = await take_in(store, tmp_path, line("T", "one"), {"id": "d", "messages": []})
+    local = [ConversationCreated(given_id="c"), MessageAdded(role="user", content="of the application")]
+    await store.append(conversation_uuid(store.tenant, "c"), local)
+    report = await import_lines(store, tmp_path, line("T", "one"), {"id": "d", "messages": []})
     assert ["was not imported from a chat log" in problem.reason for problem in report.problems] == [True]
-    assert (await events(store), report.conversations) == (3, 1)
+    assert (await event_count(store), report.conversations) == (3, 1)
 
 
 async def test_a_line_that_begins_with_another_message_is_rejected(store: EventStore, tmp_path: Path) -> None:
-    await take_in(store, tmp_path, with_ids("a", "b"))
-    report = await take_in(store, tmp_path, with_ids("x", "y"))
+    await import_lines(store, tmp_path, with_ids("a", "b"))
+    report = await import_lines(store, tmp_path, with_ids("x", "y"))
     assert ["begins with another message" in problem.reason for problem in report.problems] == [True]
-    assert await events(store) == 3
+    assert await event_count(store) == 3
 
 
 async def test_a_line_without_its_oldest_messages_is_continued(store: EventStore, tmp_path: Path) -> None:
-    await take_in(store, tmp_path, with_ids("a", "b"))
-    report = await take_in(store, tmp_path, with_ids("b", "c"))
+    await import_lines(store, tmp_path, with_ids("a", "b"))
+    report = await import_lines(store, tmp_path, with_ids("b", "c"))
     assert (report.problems, report.new_events) == ([], 1)
-    report = await take_in(store, tmp_path, with_ids())
+    report = await import_lines(store, tmp_path, with_ids())
     assert (report.problems, report.new_events) == ([], 0)
 
 
@@ -126,23 +130,23 @@ async def test_a_uuid_and_the_text_that_it_is_made_from_are_two_conversations(
 ) -> None:
     as_uuid = line("T", "one") | {"id": str(conversation_uuid(store.tenant, "c"))}
     for lines in ([line("T", "one"), as_uuid], [as_uuid]):
-        report = await take_in(store, tmp_path, *lines)
+        report = await import_lines(store, tmp_path, *lines)
         assert ["its UUID is that of" in problem.reason for problem in report.problems] == [True]
-        assert await events(store) == 2
+        assert await event_count(store) == 2
 
 
 async def test_times_without_an_offset_are_in_the_given_zone(store: EventStore, tmp_path: Path) -> None:
-    said = {"role": "user", "content": "hi", "created_at": "2026-01-02T00:04:00"}
+    message = {"role": "user", "content": "hi", "created_at": "2026-01-02T00:04:00"}
     path = tmp_path / "chat.jsonl"
-    path.write_text(json.dumps({"id": "c", "messages": [said]}))
+    path.write_text(json.dumps({"id": "c", "messages": [message]}))
     await import_files(store, [path], zone=ZoneInfo("America/Sao_Paulo"))
     occurred = [event.occurred_at async for event in store.read(conversation_uuid(store.tenant, "c"))]
     assert set(occurred) == {datetime(2026, 1, 2, 3, 4, tzinfo=UTC)}
 
 
 async def test_a_time_that_the_zone_skips_is_rejected(store: EventStore, tmp_path: Path) -> None:
-    said = {"role": "user", "content": "hi", "created_at": "2025-03-30T02:30:00"}
+    message = {"role": "user", "content": "hi", "created_at": "2025-03-30T02:30:00"}
     path = tmp_path / "chat.jsonl"
-    path.write_text(json.dumps({"id": "c", "messages": [said]}))
+    path.write_text(json.dumps({"id": "c", "messages": [message]}))
     report = await import_files(store, [path], zone=ZoneInfo("Europe/Berlin"))
     assert ["does not exist in Europe/Berlin" in problem.reason for problem in report.problems] == [True]
