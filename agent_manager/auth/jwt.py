@@ -298,7 +298,7 @@ class KeySet:
                     await self._read()
         if self._clock() - self._read_at >= LASTING_SECONDS:
             self._keys = {}
-            # The place of the keys is in the log only, not in the answer to callers.
+            # The place of the keys is in the log only, not in the response to callers.
             raise KeysUnavailable("the keys that JWT are verified with cannot be read now: repeat the request later")
 
     async def _read(self) -> None:
@@ -374,7 +374,7 @@ async def _fetch(url: str) -> bytes:
         client.stream("GET", url, headers=_HEADERS) as response,
     ):
         if response.status_code != 200:
-            raise ValueError(f"it answers with status {response.status_code}")
+            raise ValueError(f"it responds with status {response.status_code}")
         try:
             return await response.aread()
         except ResponseTooLarge:

@@ -229,7 +229,7 @@ class ServerContext:
         self.tenant_contexts = TenantContexts(store, manager, self._count_answers)
         self.reader = Reader(store)
         self.response_cache = ResponseCache(
-            self.settings.answer_bytes, self.settings.request_seconds, self.limits.turns
+            self.settings.response_bytes, self.settings.request_seconds, self.limits.turns
         )
         self.streams = SharedStreams(store, self.limits.turns)
         self.summaries = SummaryCache()
@@ -405,7 +405,7 @@ class RequestContext:
         if position is None or position > HIGHEST_POSITION:
             raise InputError(
                 f"at_least: {printable(at_least, 60)!r} is not a position that you were given: send the position of "
-                "an answer unchanged"
+                "a response unchanged"
             )
         return position
 

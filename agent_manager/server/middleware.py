@@ -84,7 +84,7 @@ class SecurityHeaders:
 
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._counters.add("http_answers", status=str(message["status"]))
+                self._counters.add("http_responses", status=str(message["status"]))
                 headers = MutableHeaders(scope=message)
                 for name, value in _ALWAYS.items():
                     headers.setdefault(name, value)

@@ -66,8 +66,8 @@ class ConnectionLimit:
             greediest = max(self._idle, key=lambda each: len(self._idle[each]), default=network)
             idle = self._idle.get(greediest, {})
             is_own = len(idle) <= len(self._idle.get(network, ()))
-            unanswered = next((each for each, was_answered in idle.items() if not was_answered), None)
-            displaced = unanswered or (None if is_own else next(iter(idle)))
+            without_response = next((each for each, had_response in idle.items() if not had_response), None)
+            displaced = without_response or (None if is_own else next(iter(idle)))
             if displaced is None:
                 return False
             self.remove(displaced)
@@ -76,14 +76,14 @@ class ConnectionLimit:
         self.set_idle(close)
         return True
 
-    def set_idle(self, close: Close, *, was_answered: bool = False) -> None:
+    def set_idle(self, close: Close, *, had_response: bool = False) -> None:
         """Mark a connection as idle.
 
         Args:
-            was_answered: Whether it has had a response. If it is idle already, the earlier value stays.
+            had_response: Whether it has had a response. If it is idle already, the earlier value stays.
         """
         if close in self._network:
-            self._idle.setdefault(self._network[close], {}).setdefault(close, was_answered)
+            self._idle.setdefault(self._network[close], {}).setdefault(close, had_response)
 
     def set_busy(self, close: Close) -> None:
         """Mark a connection as busy: it has a request in progress and cannot be displaced."""
@@ -175,9 +175,9 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
 
         def on_response_complete(self) -> None:
             super().on_response_complete()  # may start the next request
-            if not self._is_answering():
+            if not self._is_responding():
                 limit.set_busy(self._displace)  # it may be marked as idle, because its rejection was delayed
-                limit.set_idle(self._displace, was_answered=True)
+                limit.set_idle(self._displace, had_response=True)
 
         def data_received(self, data: bytes) -> None:
             if self in lingering:
@@ -203,13 +203,13 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
 
         def send_400_response(self, msg: str) -> None:
             counters.add("http_refused", reason="no HTTP")
-            if not self._is_answering():  # a response that has begun cannot be replaced
+            if not self._is_responding():  # a response that has begun cannot be replaced
                 self.transport.write(_BAD)
             self.transport.close()
 
         def _look(self) -> None:
             """Start the timeout of the next head; stop it if a request is in progress."""
-            if self._is_answering():
+            if self._is_responding():
                 cast("dict[str, Any]", self.scope)[SET_DISPLACEABLE] = partial(limit.set_idle, self._displace)
                 limit.set_busy(self._displace)
                 self._rest()
@@ -227,7 +227,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
         def _give_up(self) -> None:
             """Close the connection with 408, because the head has not arrived in time."""
             self._patience = None
-            if self._is_answering() or self.transport.is_closing():
+            if self._is_responding() or self.transport.is_closing():
                 return
             counters.add("http_refused", reason="slow head")
             self.transport.write(_LATE)
@@ -244,7 +244,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
             counters.add("http_refused", reason="slow reader")
             self.transport.abort()
 
-        def _is_answering(self) -> bool:
+        def _is_responding(self) -> bool:
             cycle: Any = self.cycle
             return cycle is not None and not cycle.response_complete
 

@@ -173,7 +173,7 @@ class ResponseCache:
                     build.has_begun = True
                     return await self._make(key, build, tenant)
             except PoolTimeout:
-                raise Busy("too many large answers are being made: repeat the request later", "large answers") from None
+                raise Busy("too many large responses are being made: repeat the request later", "large responses") from None
         finally:
             self._forget(key, build)
 
@@ -437,22 +437,22 @@ class Spool:
         """
         if body_size > self._max_of_tenant:
             raise InputError(
-                f"the answer takes more than {self._max_of_tenant:,} bytes: read it in pages (under /v1, with limit "
-                "and after), or raise EVENTSTORE_ANSWER_BYTES"
+                f"the response takes more than {self._max_of_tenant:,} bytes: read it in pages (under /v1, with limit "
+                "and after), or raise EVENTSTORE_RESPONSE_BYTES"
             )
         while self._used_by[tenant] + size > self._max_of_tenant:
             if not self._evict(tenant):
                 raise TooMany(
-                    f"your answers in progress take {self._max_of_tenant:,} bytes already: read them to their end "
-                    "first, or raise EVENTSTORE_ANSWER_BYTES",
-                    "answer bytes",
+                    f"your responses in progress take {self._max_of_tenant:,} bytes already: read them to their end "
+                    "first, or raise EVENTSTORE_RESPONSE_BYTES",
+                    "response bytes",
                 )
         while self.used + size > self._max_bytes:
             if not self._evict(None):
                 raise Busy(
-                    f"answers in progress take {self._max_bytes:,} bytes already: repeat the request later, or raise "
-                    "EVENTSTORE_ANSWER_BYTES",
-                    "answer bytes",
+                    f"responses in progress take {self._max_bytes:,} bytes already: repeat the request later, or raise "
+                    "EVENTSTORE_RESPONSE_BYTES",
+                    "response bytes",
                 )
         self._used_by[tenant] += size
         self.used += size

@@ -166,7 +166,7 @@ async def test_every_answer_keeps_browsers_from_mischief(walled: Served, people:
         assert answer.headers["cache-control"] in ("no-store", "private, no-cache")
         assert "strict-transport-security" not in answer.headers
         assert "server" not in answer.headers
-    assert walled.server_context.counters.number("http_answers", status="401") == 1
+    assert walled.server_context.counters.number("http_responses", status="401") == 1
 
 
 async def test_how_much_there_is_is_told_to_nobody_without_a_token(walled: Served, here: Served) -> None:

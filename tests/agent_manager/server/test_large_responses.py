@@ -142,13 +142,13 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
             out.discard()
             raise
 
-    with pytest.raises(InputError, match="EVENTSTORE_ANSWER_BYTES"):
+    with pytest.raises(InputError, match="EVENTSTORE_RESPONSE_BYTES"):
         await body("one", 501)
     kept = [await body("one", 400)]
-    with pytest.raises(TooMany, match="EVENTSTORE_ANSWER_BYTES"):
+    with pytest.raises(TooMany, match="EVENTSTORE_RESPONSE_BYTES"):
         await body("one", 101)
     kept += [await body("two", 400)]
-    with pytest.raises(Busy, match="EVENTSTORE_ANSWER_BYTES"):
+    with pytest.raises(Busy, match="EVENTSTORE_RESPONSE_BYTES"):
         await body("three", 201)
     assert spool.used == 800
     kept.clear()
@@ -157,7 +157,7 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
 
 
 async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Settings) -> None:
-    async with limited(settings, answer_bytes=1024 * 1024) as here:
+    async with limited(settings, response_bytes=1024 * 1024) as here:
         trip = await fill(here.store, 800, 1000)
         for _ in range(2):
             refused = await here.client.get(f"/v1/conversations/{trip}/state")
@@ -168,7 +168,7 @@ async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Set
 
 
 async def test_a_list_that_is_not_paged_counts_against_the_budget(settings: Settings) -> None:
-    async with limited(settings, answer_bytes=200_000) as here:
+    async with limited(settings, response_bytes=200_000) as here:
         members = [ConversationShared(user=f"{number} {'x' * 200}", access="read") for number in range(600)]
         few, many = uuid4(), uuid4()
         await here.store.append(few, [ConversationCreated(name=""), *members[:200]])
