@@ -335,9 +335,9 @@ class AuthorizedRoute(APIRoute):
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
         with ExitStack() as identifying:
-            if not server_context.gate.knows(request.headers):  # others may share the proxy
+            if not server_context.authenticator.knows(request.headers):  # others may share the proxy
                 identifying.enter_context(limits.identifying.one(_network_of(request)))
-            identity = await server_context.gate.identify(request.headers)
+            identity = await server_context.authenticator.identify(request.headers)
         shares = request.state.shares = limit_keys_of(identity)
         limits.rates.take(shares)
         limits.bytes.check(shares)

@@ -221,7 +221,7 @@ class ServerContext:
     ) -> None:
         self.store = store
         self.settings = server_settings(store.settings)
-        self.gate = RequestAuthenticator(authenticator, store.tenant, requires_tokens=requires_tokens)
+        self.authenticator = RequestAuthenticator(authenticator, store.tenant, requires_tokens=requires_tokens)
         self.sealing = sealing
         self.limits = Limits(self.settings)
         self.allows_private = allows_private
@@ -255,7 +255,7 @@ class ServerContext:
 
     def _count_answers(self, tenant: str, events: int) -> None:
         """Count what answers append against the tenant's limit: later requests can be refused, answers cannot."""
-        if self.gate.requires_tokens:
+        if self.authenticator.requires_tokens:
             self.limits.events.spend([tenant], events)
 
     def close_streams(self) -> None:
@@ -530,7 +530,7 @@ class RequestContext:
             after,
             closing=server_context.closing,
             stream_limit=server_context.limits.streams.one(*self.shares),
-            is_authorized=server_context.gate.still(request.headers, self.identity),
+            is_authorized=server_context.authenticator.still(request.headers, self.identity),
         )
 
 

@@ -214,7 +214,7 @@ async def serving(
 def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
     settings = server_context.settings
     # If tokens are required, DNS rebinding gains nothing, and the Host header may hold the name of a proxy.
-    names = None if server_context.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
+    names = None if server_context.authenticator.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
         SecurityHeaders(
             Deadline(create_app(server_context, names=names), settings.request_seconds, server_context.counters),

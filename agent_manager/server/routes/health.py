@@ -54,6 +54,6 @@ async def ready(request: Request) -> ReadyOut:
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
         applied = await applied_position(store, named(list(READ_TABLES)))
-    if not server_context.gate.is_own(request.headers):
+    if not server_context.authenticator.is_own(request.headers):
         return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
     return ReadyOut(horizon=final, applied=applied)
