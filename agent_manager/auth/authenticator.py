@@ -18,7 +18,7 @@ from cachetools import LRUCache, TTLCache
 from pydantic import SecretStr
 
 from agent_manager.auth.directory import KEY_ACTOR
-from agent_manager.auth.identity import Identity, Scope, Unauthorized
+from agent_manager.auth.identity import Identity, TokenScope, Unauthorized
 from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, jwt_reader
 from agent_manager.auth.keys import StaticKey
 from agent_manager.settings import server_settings
@@ -147,7 +147,7 @@ class Authenticator:
         return {
             hash_: _KeyRow(
                 StaticKey(key_id, hash_),
-                Identity(tenant, user, user or KEY_ACTOR + name, frozenset(map(Scope, scopes)), key_id),
+                Identity(tenant, user, user or KEY_ACTOR + name, frozenset(map(TokenScope, scopes)), key_id),
                 seconds_left,
             )
             for hash_, key_id, tenant, user, name, scopes, seconds_left in rows

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from pydantic import SecretStr
 
-from agent_manager.auth.identity import Scope
+from agent_manager.auth.identity import TokenScope
 from agent_manager.auth.keys import StaticKey, id_in_key
 from eventstore import EventStore
 from eventstore.database.connection import APP
@@ -165,7 +165,7 @@ class Directory:
         name: str,
         *,
         user: str | None = None,
-        scopes: Iterable[Scope] = (Scope.READ, Scope.WRITE),
+        scopes: Iterable[TokenScope] = (TokenScope.READ, TokenScope.WRITE),
         lifetime: timedelta | None = None,
     ) -> NewKey:
         """Add a key.

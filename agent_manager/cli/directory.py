@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from agent_manager.auth import Directory, Scope, User
+from agent_manager.auth import Directory, TokenScope, User
 from agent_manager.auth import Tenant as StoredTenant
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import errors, print_json, print_rows
@@ -173,7 +173,7 @@ def keys_add(
         typer.Option("--user", metavar="USER", help="Its bearer; by default the whole tenant.", show_default=False),
     ] = None,
     scope: Annotated[
-        list[Scope] | None,
+        list[TokenScope] | None,
         typer.Option("--scope", help="A permission; may be repeated. By default read and write.", show_default=False),
     ] = None,
     expires: Annotated[
@@ -188,7 +188,7 @@ def keys_add(
     Only its hash is stored: a lost key has to be replaced. Standard output has the key alone.
     """
     lifetime = _lifetime(expires)
-    scopes = scope or (Scope.READ, Scope.WRITE)
+    scopes = scope or (TokenScope.READ, TokenScope.WRITE)
     new = _call(
         lambda directory, of: directory.add_key(of, name, user=user, scopes=scopes, lifetime=lifetime), data_dir, tenant
     )

@@ -33,11 +33,10 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Send
-from starlette.types import Scope as AsgiScope
+from starlette.types import Message, Receive, Scope, Send
 
 from agent_manager.a2a import Json
-from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
+from agent_manager.auth import Authenticator, Identity, TokenScope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
@@ -72,18 +71,18 @@ class Data(Enum):
     REGISTRY = "registry"
 
     @property
-    def scope(self) -> Scope | None:
+    def scope(self) -> TokenScope | None:
         """The scope that it needs; None if it needs no token."""
         return _SCOPES[self]
 
 
 _SCOPES = {
     Data.STATUS: None,
-    Data.CONTENT: Scope.READ,
-    Data.PAST: Scope.AUDIT,
-    Data.LOG: Scope.AUDIT,
-    Data.CONVERSATION: Scope.WRITE,
-    Data.REGISTRY: Scope.ADMIN,
+    Data.CONTENT: TokenScope.READ,
+    Data.PAST: TokenScope.AUDIT,
+    Data.LOG: TokenScope.AUDIT,
+    Data.CONVERSATION: TokenScope.WRITE,
+    Data.REGISTRY: TokenScope.ADMIN,
 }
 
 
@@ -122,7 +121,7 @@ class Requirement:
         self.scope = Data(declaration[_KIND]).scope
         self._by_parameter = {name: Data(kind).scope for name, kind in declaration.get(_BY_PARAMETER, {}).items()}
 
-    def scopes(self, parameters: Iterable[str]) -> list[Scope]:
+    def scopes(self, parameters: Iterable[str]) -> list[TokenScope]:
         """Return the scopes that a request with these query parameters needs."""
         needed = [self.scope, *(self._by_parameter.get(name) for name in parameters)]
         return [scope for scope in needed if scope is not None]
@@ -189,7 +188,7 @@ class RequestAuthenticator:
         """
         if self._needs_none(headers):
             # All rights, but no actor: events are caused by the actor that the request names.
-            return Identity(self._tenant, None, "", frozenset(Scope))
+            return Identity(self._tenant, None, "", frozenset(TokenScope))
         token = _bearer_token(headers)
         if not token:
             raise NoToken
@@ -264,7 +263,7 @@ class AuthorizedRoute(APIRoute):
         extra = options.get("openapi_extra")
         self.requirement = Requirement(extra)
         self.needed = self.requirement.scope
-        self.appends = self.needed in (Scope.WRITE, Scope.ADMIN)
+        self.appends = self.needed in (TokenScope.WRITE, TokenScope.ADMIN)
         super().__init__(*arguments, **options)
         if self.takes_key:
             self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
@@ -298,7 +297,7 @@ class AuthorizedRoute(APIRoute):
         """Return the response to a repetition of a request with an idempotency key."""
         return stored.response()
 
-    async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or reject it."""
         decode_parameters(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from agent_manager.adapters.a2a_demo_messages import SummaryCache
 from agent_manager.agent_registry import AGENTS
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
-from agent_manager.auth import Authenticator, Identity, Scope
+from agent_manager.auth import Authenticator, Identity, TokenScope
 from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
@@ -326,8 +326,8 @@ class RequestContext:
         Raises:
             NotAllowed: The caller lacks the scope ``admin``.
         """
-        if conversation_id == conversation_uuid(self.caller.tenant, AGENTS) and not self.identity.may(Scope.ADMIN):
-            raise NotAllowed(Scope.ADMIN)
+        if conversation_id == conversation_uuid(self.caller.tenant, AGENTS) and not self.identity.may(TokenScope.ADMIN):
+            raise NotAllowed(TokenScope.ADMIN)
 
     async def append(
         self,
@@ -372,7 +372,7 @@ class RequestContext:
     @property
     def sees_positions(self) -> bool:
         """Whether the caller may see positions of the log, which all tenants share."""
-        return self.identity.may(Scope.AUDIT)
+        return self.identity.may(TokenScope.AUDIT)
 
     def position(self, position: int) -> int | str:
         """Return a position as the caller may see it: the number itself, or sealed."""

@@ -173,7 +173,9 @@ class ResponseCache:
                     build.has_begun = True
                     return await self._make(key, build, tenant)
             except PoolTimeout:
-                raise Busy("too many large responses are being made: repeat the request later", "large responses") from None
+                raise Busy(
+                    "too many large responses are being made: repeat the request later", "large responses"
+                ) from None
         finally:
             self._forget(key, build)
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.a2a import Json
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, write_list
 from agent_manager.server.response_cache import BodyWriter
@@ -68,7 +68,7 @@ async def register_agent(context: CurrentContext, agent: AgentIn) -> Json:
     url_or_card: str | Json | None = agent.url if agent.url is not None else agent.card
     assert url_or_card is not None
     card = await context.manager.register_agent(url_or_card, allow_private=context.server_context.allows_private)
-    return card if context.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
+    return card if context.identity.may(TokenScope.READ) else agent.model_dump(exclude_none=True)
 
 
 @router.delete(

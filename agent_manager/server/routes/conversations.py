@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, encoder
 from agent_manager.server.lookups import get_or_404
@@ -182,7 +182,7 @@ def _taken(given_id: str, detail: str = "") -> ConflictError:
 
 async def _written_conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
     """Return a conversation with what was just appended, as far as the caller may read it."""
-    if not context.identity.may(Scope.READ):
+    if not context.identity.may(TokenScope.READ):
         return ConversationRef(id=conversation_id)
     await context.caught_up(("conversations",), is_resolved=True)
     return ConversationOut.model_validate(await context.reader.conversation(conversation_id))

@@ -9,7 +9,7 @@ from support.gate import Gate, is_refused
 from support.tokens import SECRET, signed
 from support.waiting import until_async
 
-from agent_manager.auth import Directory, Identity, Scope
+from agent_manager.auth import Directory, Identity, TokenScope
 from agent_manager.auth.jwt import LEEWAY_SECONDS
 from eventstore.scope import Caller
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.shared_database
 
 async def test_a_token_says_who_bears_it(gate: Gate) -> None:
     identity = await (await gate(jwt_key=SECRET)).identify(signed())
-    assert identity == Identity("acme", "ana", "ana", frozenset({Scope.READ, Scope.WRITE}), None)
+    assert identity == Identity("acme", "ana", "ana", frozenset({TokenScope.READ, TokenScope.WRITE}), None)
     assert identity.caller == Caller("acme", "ana")
 
 

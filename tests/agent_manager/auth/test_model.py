@@ -13,7 +13,7 @@ from support.examples import examples
 from support.gate import is_refused
 from support.tokens import SECRET, signed
 
-from agent_manager.auth import Authenticator, Directory, Scope
+from agent_manager.auth import Authenticator, Directory, TokenScope
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 
@@ -64,7 +64,7 @@ async def test_those_are_let_in_whom_the_model_lets_in(
             case "key":
                 lifetime = timedelta(hours=1) if number else None
                 new = await directory.add_key(
-                    named(tenant), "k", user=user, scopes=[list(Scope)[number % 5]], lifetime=lifetime
+                    named(tenant), "k", user=user, scopes=[list(TokenScope)[number % 5]], lifetime=lifetime
                 )
                 model.keys[new.token.get_secret_value()] = (tenant, user, new.key.id)
             case "revoke" if model.keys:

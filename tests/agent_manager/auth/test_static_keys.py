@@ -14,7 +14,7 @@ import pytest
 from support.gate import Gate, is_refused
 from support.waiting import until_async
 
-from agent_manager.auth import Directory, Identity, NewKey, Scope, Unauthorized
+from agent_manager.auth import Directory, Identity, NewKey, TokenScope, Unauthorized
 from eventstore.errors import InputError, NotFound
 from eventstore.scope import Caller
 
@@ -35,12 +35,12 @@ async def seconds_until(becomes: Callable[[], Awaitable[bool]], what: str) -> fl
 
 
 async def test_a_key_says_who_bears_it(directory: Directory, gate: Gate) -> None:
-    new = await directory.add_key("acme", "laptop", user="ana", scopes=[Scope.READ, Scope.AUDIT])
+    new = await directory.add_key("acme", "laptop", user="ana", scopes=[TokenScope.READ, TokenScope.AUDIT])
     identity = await (await gate()).identify(text(new))
-    assert identity == Identity("acme", "ana", "ana", frozenset({Scope.READ, Scope.AUDIT}), new.key.id)
+    assert identity == Identity("acme", "ana", "ana", frozenset({TokenScope.READ, TokenScope.AUDIT}), new.key.id)
     assert identity.caller == Caller("acme", "ana")
-    assert identity.may(Scope.AUDIT)
-    assert not identity.may(Scope.WRITE)
+    assert identity.may(TokenScope.AUDIT)
+    assert not identity.may(TokenScope.WRITE)
 
 
 async def test_a_key_of_no_user_acts_for_the_tenant_under_its_own_name(directory: Directory, gate: Gate) -> None:
@@ -51,7 +51,7 @@ async def test_a_key_of_no_user_acts_for_the_tenant_under_its_own_name(directory
 async def test_an_administrator_sees_the_whole_tenant_and_acts_under_their_own_name(
     directory: Directory, gate: Gate
 ) -> None:
-    new = await directory.add_key("acme", "desk", user="ana", scopes=[Scope.ADMIN])
+    new = await directory.add_key("acme", "desk", user="ana", scopes=[TokenScope.ADMIN])
     identity = await (await gate()).identify(text(new))
     assert (identity.actor, identity.caller) == ("ana", Caller("acme"))
 

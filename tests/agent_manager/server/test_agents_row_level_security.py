@@ -14,7 +14,7 @@ from support.waiting import until_async
 
 from agent_manager.agents.agent import Context
 from agent_manager.agents.local import from_callable
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database
@@ -123,8 +123,8 @@ async def test_who_names_the_context_or_the_task_of_another_user_is_not_answered
 
 
 async def test_who_is_no_administrator_writes_nothing_where_agents_are_registered(people: People) -> None:
-    admin = await people.person("acme", None, *Scope)
-    writer = await people.person("acme", None, Scope.READ, Scope.WRITE, Scope.AUDIT)
+    admin = await people.person("acme", None, *TokenScope)
+    writer = await people.person("acme", None, TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
     card = {"name": "ours", "url": "http://127.0.0.1:9"}
     assert (await admin.post("/v1/agents", {"card": card})).status_code == 201
     before = (await admin.get("/v1/log")).json()["items"]

@@ -17,7 +17,7 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.agents.agent import Context, Reply, Update
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.app import create_app
 from eventstore import EventStore
 
@@ -215,7 +215,7 @@ async def test_a_request_that_was_refused_can_be_corrected(answered: Served) -> 
 
 async def test_a_key_is_its_callers_own(walled: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
-    eve, service = await people.person("globex", "eve"), await people.person("acme", None, *Scope)
+    eve, service = await people.person("globex", "eve"), await people.person("acme", None, *TokenScope)
     headers = key()
     made = [await one.post("/v1/conversations", {"name": one.key}, headers=headers) for one in (ana, bob, eve, service)]
     again = [

@@ -10,7 +10,7 @@ from support.callers import People, Person
 from support.eventsource import EventSource
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import ConversationUnshared
 
 pytestmark = pytest.mark.shared_database
@@ -80,8 +80,8 @@ async def test_who_it_is_shared_with_reads_and_who_may_write_writes(walled: Serv
 
 
 async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Served, people: People) -> None:
-    ana, admin = await people.person("acme", "ana"), await people.person("acme", "root", *Scope)
-    other = await people.person("globex", "root", *Scope)
+    ana, admin = await people.person("acme", "ana"), await people.person("acme", "root", *TokenScope)
+    other = await people.person("globex", "root", *TokenScope)
     path = await begun(ana)
     assert len(await listed(admin)) == 1
     assert await listed(other) == []
@@ -92,7 +92,7 @@ async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Serve
 
 async def test_an_owner_stays_one_and_is_told_so(walled: Served, people: People) -> None:
     ana, bob, admin = [await people.person("acme", name, *scopes) for name, scopes in
-                       (("ana", ()), ("bob", ()), ("root", tuple(Scope)))]  # fmt: skip
+                       (("ana", ()), ("bob", ()), ("root", tuple(TokenScope)))]  # fmt: skip
     path = await begun(ana)
     assert await share(ana, path) == 201
     version = (await ana.get(path)).json()["version"]

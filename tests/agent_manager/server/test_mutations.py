@@ -19,7 +19,7 @@ from support.ports import free_port
 from support.serving import Served, served
 from support.tokens import rsa_issuer
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database
@@ -157,6 +157,6 @@ async def test_keys_of_jwt_that_cannot_be_read_are_503_and_nobody_is_told_where_
         rpc = await here.client.post("/conversation/list", headers={"Authorization": f"Bearer {rsa_issuer().token()}"})
         assert (rpc.status_code, "secret-place" in rpc.text) == (503, False)
         people = People(other, here.url)
-        ana = await people.person("acme", "ana", *Scope)
+        ana = await people.person("acme", "ana", *TokenScope)
         assert (await ana.get("/v1/conversations")).status_code == 200, "static keys go on"
         await people.close()

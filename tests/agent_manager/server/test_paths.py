@@ -14,7 +14,7 @@ from support.endpoints import Endpoint, endpoints
 from support.examples import examples
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.middleware import canonical_path
 
 pytestmark = pytest.mark.shared_database
@@ -118,7 +118,7 @@ async def test_an_imported_id_with_slashes_can_be_used_at_every_endpoint(here: S
 
 
 async def test_an_idempotency_key_is_of_the_path_as_it_was_sent(walled: Served, people: People) -> None:
-    ana: Person = await people.person("acme", "ana", *Scope)
+    ana: Person = await people.person("acme", "ana", *TokenScope)
     key = {"Idempotency-Key": "1"}
     for name in ("x", "x/members", "x?", "x#"):
         assert (await ana.post("/v1/conversations", {"id": name})).status_code == 201

@@ -18,7 +18,7 @@ from support.eventsource import EventSource
 from support.examples import examples
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import conversation_uuid
 
 pytestmark = pytest.mark.shared_database
@@ -59,7 +59,7 @@ async def wall(walled: Served, people: People) -> Walled:
     """With something of every kind in ana's conversation."""
     ana = await people.person("acme", "ana")
     bob = await people.person("acme", "bob")
-    eve = await people.person("globex", "eve", *Scope)
+    eve = await people.person("globex", "eve", *TokenScope)
     made = await ana.post("/v1/conversations", {"id": f"{SECRET}-trip", "name": SECRET, "metadata": {"x": SECRET}})
     assert made.status_code == 201, made.text
     trip = made.json()["id"]
@@ -139,7 +139,7 @@ async def test_a_file_of_somebody_else_is_answered_as_one_that_there_is_not(wall
 async def test_no_list_holds_anything_of_somebody_else(wall: Walled) -> None:
     newcomer = await wall.people.person("initech", "neo")
     for endpoint in endpoints():
-        is_read = endpoint.needs in (Scope.READ, Scope.AUDIT)
+        is_read = endpoint.needs in (TokenScope.READ, TokenScope.AUDIT)
         if not is_read or endpoint.names_conversation or endpoint.is_endless or "{" in endpoint.path:
             continue
         params = {"params": {"q": "Lisbon"}} if "search" in endpoint.path else {}

@@ -14,7 +14,7 @@ from support.endpoints import BODIES, endpoints
 from support.eventsource import EventSource
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute
 
 pytestmark = pytest.mark.shared_database
@@ -45,7 +45,7 @@ async def test_every_endpoint_is_known_here(here: Served) -> None:
 
 
 async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, people: People) -> None:
-    ana = await people.person("acme", "ana", *Scope)
+    ana = await people.person("acme", "ana", *TokenScope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
     bad: dict[str, Any] = {
         "none": {},
@@ -88,9 +88,9 @@ async def test_a_token_in_the_address_is_none(walled: Served, people: People) ->
 
 
 async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: Served, people: People) -> None:
-    ana = await people.person("acme", "ana", *Scope)
+    ana = await people.person("acme", "ana", *TokenScope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
-    lacking = {scope: await people.person("acme", "ana", *(set(Scope) - {scope})) for scope in Scope}
+    lacking = {scope: await people.person("acme", "ana", *(set(TokenScope) - {scope})) for scope in TokenScope}
     for endpoint in endpoints():
         if endpoint.needs is None:
             continue
@@ -102,7 +102,7 @@ async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: 
 
 
 async def test_who_may_not_is_refused_before_the_body_is_read(walled: Served, people: People) -> None:
-    reader = await people.person("acme", "ana", Scope.READ)
+    reader = await people.person("acme", "ana", TokenScope.READ)
     for headers, status in (({}, 401), ({"Authorization": f"Bearer {reader.token}"}, 403)):
         answer = await walled.client.post("/v1/conversations", content=b"no JSON {", headers=headers)
         assert answer.status_code == status
