@@ -25,10 +25,12 @@ from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.server.authorization import RequestAuthenticator, limit_keys_of
+from agent_manager.server.conversation_lookup import HIGHEST_POSITION, visible_ids
+from agent_manager.server.counters import Counters
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
-from agent_manager.server.limits import Counters, Limits
-from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYourWrites, log_change_token, visible_ids
+from agent_manager.server.limits import Limits
 from agent_manager.server.problems import NotAllowed
+from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.sealed_tokens import TokenSealer
@@ -298,7 +300,7 @@ class RequestContext:
         self.reader = Reader(server_context.store, caller=self.caller, timeout=server_context.reader.timeout)
 
     @cached_property
-    def shares(self) -> Sequence[str]:
+    def limit_keys(self) -> Sequence[str]:
         """The keys of the limits that the request counts against."""
         return limit_keys_of(self.identity)
 
@@ -309,7 +311,7 @@ class RequestContext:
             self.caller.user,
             self.identity.actor,
             partial(visible_ids, self.reader),
-            partial(self.server_context.limits.events.spend, self.shares),
+            partial(self.server_context.limits.events.spend, self.limit_keys),
         )
 
     def new_id(self, *names: str | int) -> UUID:
@@ -347,7 +349,7 @@ class RequestContext:
             TooMany: The caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
-        self.server_context.limits.events.take(self.shares, len(events))
+        self.server_context.limits.events.take(self.limit_keys, len(events))
         result = await self.store.append(
             conversation_id,
             [self._with_actor(event, claimed_actor, number) for number, event in enumerate(events)],
@@ -529,7 +531,7 @@ class RequestContext:
             server_context.streams.follow(source, self.caller.tenant, after),
             after,
             closing=server_context.closing,
-            stream_limit=server_context.limits.streams.one(*self.shares),
+            stream_limit=server_context.limits.streams.one(*self.limit_keys),
             is_authorized=server_context.authenticator.still(request.headers, self.identity),
         )
 

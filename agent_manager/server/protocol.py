@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent_manager.server.limits import Counters
+from agent_manager.server.counters import Counters
 from agent_manager.server.middleware import ABORT
 from agent_manager.server.problems import problem
 
@@ -160,7 +160,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
 
             Without the delay, a client that reconnects whenever it is disconnected would do so without a pause.
             """
-            counters.add("http_refused", reason="connections")
+            counters.add("http_rejected", reason="connections")
             if len(lingering) < LINGERING:
                 lingering.add(self)
                 self.loop.call_later(LINGER_SECONDS, self._refuse_connection)
@@ -202,7 +202,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
             super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
-            counters.add("http_refused", reason="no HTTP")
+            counters.add("http_rejected", reason="no HTTP")
             if not self._is_responding():  # a response that has begun cannot be replaced
                 self.transport.write(_BAD)
             self.transport.close()
@@ -229,7 +229,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
             self._patience = None
             if self._is_responding() or self.transport.is_closing():
                 return
-            counters.add("http_refused", reason="slow head")
+            counters.add("http_rejected", reason="slow head")
             self.transport.write(_LATE)
             self.transport.close()
 
@@ -241,7 +241,7 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
 
         def _let_go(self) -> None:
             """Abort the connection, because the client reads too slowly."""
-            counters.add("http_refused", reason="slow reader")
+            counters.add("http_rejected", reason="slow reader")
             self.transport.abort()
 
         def _is_responding(self) -> bool:

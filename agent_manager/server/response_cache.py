@@ -10,10 +10,10 @@ depends neither on the size of responses nor on their number:
 3. All bodies, in memory and in files, count against one budget until they are neither cached nor being sent. A tenant
    may use half of it, so other tenants always find room.
 
-The cache keeps a body with the *change token* of the data that it was made from (:mod:`agent_manager.server.lookups`),
-for one caller, one endpoint and its parameters. While the token is the same, the body is served again; a client that
-sends its ETag as ``If-None-Match`` gets 304. Either costs one look-up of the token. Parameters that the endpoint does
-not know are no part of the key.
+The cache keeps a body with the *change token* of the data that it was made from
+(:mod:`agent_manager.server.read_your_writes`), for one caller, one endpoint and its parameters. While the token is the
+same, the body is served again; a client that sends its ETag as ``If-None-Match`` gets 304. Either costs one query for
+the token. Parameters that the endpoint does not know are not part of the key.
 
 Of one key, one body is made at a time. Requests that arrive meanwhile share it if their token is the same; otherwise
 they share the next one. So a client that polls while others write causes one body after the other, never several at

@@ -19,7 +19,7 @@ from agent_manager.auth import Authenticator
 from agent_manager.factory import AsyncManager
 from agent_manager.server.app import create_app
 from agent_manager.server.context import ServerContext
-from agent_manager.server.middleware import Deadline, SecurityHeaders, names_of
+from agent_manager.server.middleware import SecurityHeaders, names_of
 from agent_manager.server.protocol import protocol_with_timeouts
 from agent_manager.server.sealed_tokens import open_sealer
 from agent_manager.settings import server_settings
@@ -216,10 +216,7 @@ def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SS
     # If tokens are required, DNS rebinding gains nothing, and the Host header may hold the name of a proxy.
     names = None if server_context.authenticator.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
-        SecurityHeaders(
-            Deadline(create_app(server_context, names=names), settings.request_seconds, server_context.counters),
-            server_context.counters,
-        ),
+        SecurityHeaders(create_app(server_context, names=names), server_context.counters),
         http=protocol_with_timeouts(settings.body_seconds, settings.max_connections, server_context.counters),
         lifespan="off",
         log_config=None,

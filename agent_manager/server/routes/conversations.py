@@ -15,7 +15,7 @@ from agent_manager.agent_registry import checked_conversation
 from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, encoder
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
 from agent_manager.server.schemas.common import AtLeast

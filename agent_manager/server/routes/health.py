@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import server_context_of
-from agent_manager.server.lookups import READ_TABLES
+from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.openapi import errors
 from agent_manager.server.schemas.common import Out, Position
 from eventstore.errors import StoreClosed

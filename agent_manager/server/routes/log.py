@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.limits import TimeSlice
-from agent_manager.server.lookups import end_of_log, get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, read_errors
 from agent_manager.server.schemas.events import (
@@ -34,7 +34,7 @@ from agent_manager.server.schemas.events import (
 from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
 from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
-from eventstore.read import Filter, horizon
+from eventstore.read import Filter, end_of_log, horizon
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
 from projections.pages import PAGE_BYTES
 
@@ -141,7 +141,7 @@ def _encode(event: Event) -> bytes:
 
 async def _start(context: RequestContext, request: Request, query: StreamQuery) -> int:
     after = start_position(request, query.after)
-    return await end_of_log(context.store) if after is None else after
+    return await end_of_log(context.store.log(context.store.caller())) if after is None else after
 
 
 async def _new_events(

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, write_list
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
 from agent_manager.server.schemas.common import In, Out

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import NOT_FOUND, read_errors
 from agent_manager.server.schemas.common import AtLeast, Cursor, In, PageOut, PositionedOut, Since, Until

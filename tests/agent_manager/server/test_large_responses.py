@@ -220,7 +220,7 @@ async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Set
                 late = await here.client.get("/v1/conversations")
             assert (late.status_code, late.json()["title"]) == (503, "Service Unavailable"), late.text
             assert "EVENTSTORE_REQUEST_SECONDS" in late.json()["detail"]
-            assert here.server_context.counters.number("http_refused", reason="slow request") == 1
+            assert here.server_context.counters.number("http_rejected", reason="slow request") == 1
             assert (await here.client.get("/v1/conversations")).status_code == 200
             said = await here.say(trip, "still here")
             assert (await stream.next()).id == said["position"]
@@ -246,7 +246,7 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monk
     assert taken < 8_000_000
 
     async def is_let_go() -> bool:
-        return here.server_context.counters.number("http_refused", reason="slow reader") == 1
+        return here.server_context.counters.number("http_rejected", reason="slow reader") == 1
 
     await until_async(is_let_go, "the server has given up")
     assert here.server_context.limits.requests.taken == 0

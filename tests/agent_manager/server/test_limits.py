@@ -21,7 +21,8 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import protocol
-from agent_manager.server.limits import BodyBudget, WorkTurns
+from agent_manager.server.limits import SharedLimit, WorkTurns
+from agent_manager.server.problems import Busy, TooMany
 from eventstore import ApplicationEvent, EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
@@ -72,7 +73,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(settings: Se
         told = await ana.post("/conversation/list")
         assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
         assert (await bob.get("/v1/conversations")).status_code == 200
-        assert here.server_context.counters.number("http_refused", reason="rate") == 2
+        assert here.server_context.counters.number("http_rejected", reason="rate") == 2
         await people.close()
 
 
@@ -87,7 +88,7 @@ async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(setti
         is_refused(busy, 503, "Service Unavailable")
         assert busy.headers["retry-after"] == "1"
         assert (await here.client.get("/health")).status_code == 200
-        assert here.server_context.counters.number("http_refused", reason="requests under way") == 1
+        assert here.server_context.counters.number("http_rejected", reason="concurrent requests") == 1
 
 
 async def test_neither_a_key_nor_a_tenant_with_many_takes_all_places(settings: Settings) -> None:
@@ -158,7 +159,7 @@ async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -
         said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
         assert (await source.next()).id == said.position, "what is being answered is not displaced"
         source.cut()
-        assert here.server_context.counters.number("http_refused", reason="connections") >= 40
+        assert here.server_context.counters.number("http_rejected", reason="connections") >= 40
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
@@ -171,7 +172,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -
                 writer.write(b" ")
                 await asyncio.wait([reading], timeout=0.05)
         assert reading.result().startswith(b"HTTP/1.1 408 ")
-        assert here.server_context.counters.number("http_refused", reason="slow body") == 1
+        assert here.server_context.counters.number("http_rejected", reason="slow body") == 1
 
         async def has_ended() -> bool:
             return here.server_context.limits.requests.taken == 0
@@ -189,7 +190,7 @@ async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings
             writer.write(b"G")
         said = await asyncio.wait_for(reader.read(), 10)
         assert said.startswith(b"HTTP/1.1 408 ")
-        assert here.server_context.counters.number("http_refused", reason="slow head") == 1
+        assert here.server_context.counters.number("http_rejected", reason="slow head") == 1
 
 
 @pytest.mark.parametrize("sent", ["no HTTP\r\n\r\n", "GET /v1/search?q=" + "x" * 70_000])
@@ -199,7 +200,7 @@ async def test_what_is_no_http_or_has_too_long_a_head_is_told_so(here: Served, s
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"Content-Type: application/problem+json" in head
     assert json.loads(body)["status"] == 400
-    assert here.server_context.counters.number("http_refused", reason="no HTTP") == 1
+    assert here.server_context.counters.number("http_rejected", reason="no HTTP") == 1
 
 
 async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(settings: Settings) -> None:
@@ -270,7 +271,7 @@ async def test_open_streams_are_counted_by_key_by_tenant_and_in_all(settings: Se
         again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
         assert again.status == 200
         again.cut()
-        assert here.server_context.counters.number("http_refused", reason="open streams") == 3
+        assert here.server_context.counters.number("http_rejected", reason="open streams") == 3
         await people.close()
 
 
@@ -282,7 +283,7 @@ async def test_who_takes_nothing_of_their_answer_is_let_go(here: Served, monkeyp
     async with connected(here, f"GET /v1/conversations/{trip}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
 
         async def is_let_go() -> bool:
-            return here.server_context.counters.number("http_refused", reason="slow reader") == 1
+            return here.server_context.counters.number("http_rejected", reason="slow reader") == 1
 
         await until_async(is_let_go, "the server has given up")
     assert (await here.client.get("/health")).status_code == 200
@@ -356,7 +357,7 @@ async def test_expensive_searches_of_one_tenant_do_not_keep_another_waiting(sett
 
 
 async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_refused(here: Served) -> None:
-    here.server_context.limits.bodies = BodyBudget(4000)
+    here.server_context.limits.bodies = SharedLimit("bytes of request bodies", 4000, [2000], "send less")
     answer = await here.client.post("/v1/conversations", json={"name": "x" * 2000})
     is_refused(answer, 429, "Too Many Requests")
     assert "bodies" in answer.json()["detail"]
@@ -364,16 +365,16 @@ async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_refused(he
     assert here.server_context.limits.bodies.taken == 0
 
 
-def test_a_tenant_has_half_of_the_budget_for_request_bodies() -> None:
-    bodies = BodyBudget(100)
-    with bodies.request("acme") as count, bodies.request("globex") as count_other, bodies.request("initech") as third:
-        count(20)
-        count(30)
-        with pytest.raises(Exception, match="of your requests"):
-            count(1)
-        count_other(50)
-        with pytest.raises(Exception, match="request bodies take"):
-            third(1)
+def test_bytes_are_limited_for_a_tenant_and_for_the_server() -> None:
+    bodies = SharedLimit("bytes", 100, [50], "send less")
+    with bodies.holding("acme") as acme, bodies.holding("globex") as globex, bodies.holding("initech") as initech:
+        acme(20)
+        acme(30)
+        with pytest.raises(TooMany, match="your limit of 50 bytes"):
+            acme(1)
+        globex(50)
+        with pytest.raises(Busy, match="the server's limit of 100 bytes"):
+            initech(1)
         assert bodies.taken == 100
     assert bodies.taken == 0
 

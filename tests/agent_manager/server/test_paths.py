@@ -16,6 +16,7 @@ from support.serving import Served
 
 from agent_manager.auth import TokenScope
 from agent_manager.server.middleware import canonical_path
+from agent_manager.server.problems import Rejected
 
 pytestmark = pytest.mark.shared_database
 
@@ -54,7 +55,8 @@ def test_every_way_to_encode_an_id_is_one_path_and_no_two_ids_share_one(text: st
     most = "".join(f"%{byte:02x}" for byte in text.encode())
     paths = {canonical_path({"raw_path": f"/a/{way}/b".encode()}) for way in (encoded(text), least, most)}
     assert paths == {f"/a/{encoded(text)}/b"}
-    assert canonical_path({"raw_path": b"/a/%ff"}) is None
+    with pytest.raises(Rejected, match="UTF-8"):
+        canonical_path({"raw_path": b"/a/%ff"})
 
 
 @given(name=IDS)

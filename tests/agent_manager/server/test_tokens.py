@@ -71,8 +71,8 @@ async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, 
     assert len(told) == 1, "the answer tells bad tokens apart"
     assert (await ana.get("/v1/log")).json()["items"][0]["event_type"] == "conversation.created"
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
-    assert walled.server_context.counters.number("http_refused", reason="no token") > 0
-    assert walled.server_context.counters.number("http_refused", reason="bad token") > 0
+    assert walled.server_context.counters.number("http_rejected", reason="no token") > 0
+    assert walled.server_context.counters.number("http_rejected", reason="bad token") > 0
 
 
 async def test_two_tokens_at_once_are_none(walled: Served, people: People) -> None:

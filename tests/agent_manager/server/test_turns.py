@@ -1,4 +1,4 @@
-"""What one tenant's posts and refusals cost is counted against that tenant, and paid by nobody else."""
+"""What the writes and rejections of a tenant cost counts against that tenant only."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from support.callers import People, Person
 from support.serving import served
 
-from agent_manager.server.limits import Refusals
+from agent_manager.server.limits import RejectionDelays
 from eventstore import EventStore, Settings
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.sampled_from("ab")), max_size=100))
-def test_refusals_of_a_key_are_answered_at_a_bounded_rate_and_in_bounded_time(steps: list[tuple[float, str]]) -> None:
-    refusals = Refusals(50, 1.0)
+def test_rejections_of_a_key_are_sent_at_a_bounded_rate_and_in_bounded_time(steps: list[tuple[float, str]]) -> None:
+    rejections = RejectionDelays(50, 1.0)
     now = 0.0
     last: dict[str, float] = {}
     for pause, key in steps:
         now += pause
-        delay = refusals.delay(key, now)
+        delay = rejections.delay(key, now)
         assert 0 <= delay <= 1
         if key not in last or now >= last[key] + 0.02:
-            assert delay == 0, "whoever does not repeat what was refused is answered at once"
+            assert delay == 0, "the first rejection is sent immediately"
         elif delay < 1:
             assert now + delay >= last[key] + 0.02 - 1e-9
         last[key] = now + delay
