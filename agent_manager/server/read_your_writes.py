@@ -160,11 +160,15 @@ async def _apply(applier: Applier, projections: Sequence[Projection], partitions
         while True:
             outcomes = await applier.apply_small_batches(projections, partitions, size)
             if not any(applied.events and applied.position < until for applied in outcomes):
-                return
+                break
+        if all(applied.position for applied in outcomes):
+            return
     except ConnectionLost:
         raise
-    except EventStoreError:  # one fails, or its tables are made by another definition: each by itself
-        for projection in projections:
-            registered = await applier.register(projection)
-            if registered is not None:  # otherwise only a rebuild can apply the events
-                await applier.catch_up(registered, partitions=partitions, until=until)
+    except EventStoreError:
+        pass
+    # One fails, its tables are made by another definition, or it was never registered: each by itself.
+    for projection in projections:
+        registered = await applier.register(projection)
+        if registered is not None:  # otherwise only a rebuild can apply the events
+            await applier.catch_up(registered, partitions=partitions, until=until)
