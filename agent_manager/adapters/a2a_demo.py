@@ -47,7 +47,7 @@ from agent_manager.server.idempotency import StoredResponse
 from agent_manager.server.problems import ERROR_RESPONSE, Rejected, headers_of, members_of, status_of, title_of
 from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
-from agent_manager.server.routes.openapi import Responses, errors, read_errors
+from agent_manager.server.routes.openapi import NOT_MODIFIED, Responses, errors
 from agent_manager.storage import LISTED
 from eventstore import Event, MessageAdded, sent_message
 from eventstore.errors import EventStoreError, InputError, printable
@@ -109,7 +109,7 @@ def _returns(result: Json) -> Responses:
 
 
 def _returns_list(item: Json) -> Responses:
-    return _returns({"type": "array", "items": item}) | {304: read_errors()[304]}
+    return _returns({"type": "array", "items": item}) | NOT_MODIFIED
 
 
 @router.post("/conversation/create", openapi_extra=_call(None) | needs(Data.CONVERSATION), responses=_returns(_OBJECT))
@@ -155,7 +155,7 @@ async def list_messages(context: CurrentContext, request: Request) -> Response:
 
     parameters = (resolved.id, requested)
     return await context.respond(
-        request, str(resolved.version), write, parameters=parameters, frame=_frame(request), is_large=True
+        str(resolved.version), write, parameters=parameters, frame=_frame(request), is_large=True
     )
 
 
@@ -296,9 +296,7 @@ async def _list(context: RequestContext, request: Request, write_list: WriteList
     async def write(out: BodyWriter) -> None:
         await write_list(out, context, requested)
 
-    return await context.respond(
-        request, change_token, write, parameters=requested, frame=_frame(request), is_large=True
-    )
+    return await context.respond(change_token, write, parameters=requested, frame=_frame(request), is_large=True)
 
 
 async def _write_array(out: BodyWriter, items: Iterable[Any]) -> None:

@@ -24,15 +24,16 @@ from agent_manager.auth import Authenticator, Identity, TokenScope
 from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.server.authorization import RequestAuthenticator, limit_keys_of
+from agent_manager.server.authorization import RequestAuthenticator
 from agent_manager.server.conversation_lookup import HIGHEST_POSITION, visible_ids
 from agent_manager.server.counters import Counters
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
-from agent_manager.server.limits import Limits
+from agent_manager.server.limits import Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
+from agent_manager.server.schemas.events import AppendedOut, AppendOut
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.settings import server_settings
@@ -278,31 +279,28 @@ class RequestContext:
     """The context of one request: what an endpoint needs to read and write as the caller.
 
     Attributes:
+        request: The request.
         identity: The caller, with their scopes.
         claim: The claim of the request's idempotency key; None if it has none.
         caller: The tenant and the user on whose behalf to read and write.
         reader: Reads what the caller may see.
     """
 
-    def __init__(
-        self,
-        server_context: ServerContext,
-        tenant_context: TenantContext,
-        identity: Identity,
-        claim: UUID | None = None,
-    ) -> None:
-        self.server_context = server_context
-        self.tenant_context = tenant_context
-        self.identity = identity
-        self.claim = claim
-        self.caller = identity.caller
-        self.store: EventStore = server_context.store
-        self.reader = Reader(server_context.store, caller=self.caller, timeout=server_context.reader.timeout)
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.server_context: ServerContext = request.app.state.server_context
+        self.tenant_context: TenantContext = request.state.tenant_context
+        self.identity: Identity = request.state.identity
+        self.claim: UUID | None = getattr(request.state, "claim", None)
+        self.caller = self.identity.caller
+        self.store: EventStore = self.server_context.store
+        self.reader = Reader(self.store, caller=self.caller, timeout=self.server_context.reader.timeout)
+        self._limit_keys: Sequence[str] = request.state.limit_keys
 
     @cached_property
-    def limit_keys(self) -> Sequence[str]:
-        """The keys of the limits that the request counts against."""
-        return limit_keys_of(self.identity)
+    def time_slice(self) -> TimeSlice:
+        """The time slice of work that the request does in the event loop."""
+        return TimeSlice(self.server_context.limits.turns, self.caller.tenant)
 
     @cached_property
     def manager(self) -> Manager:
@@ -311,7 +309,7 @@ class RequestContext:
             self.caller.user,
             self.identity.actor,
             partial(visible_ids, self.reader),
-            partial(self.server_context.limits.events.spend, self.limit_keys),
+            partial(self.server_context.limits.events.spend, self._limit_keys),
         )
 
     def new_id(self, *names: str | int) -> UUID:
@@ -349,7 +347,7 @@ class RequestContext:
             TooMany: The caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
-        self.server_context.limits.events.take(self.limit_keys, len(events))
+        self.server_context.limits.events.take(self._limit_keys, len(events))
         result = await self.store.append(
             conversation_id,
             [self._with_actor(event, claimed_actor, number) for number, event in enumerate(events)],
@@ -362,6 +360,21 @@ class RequestContext:
             await asyncio.to_thread(getattr, result, "events")
         self.tenant_context.written.note(result)
         return result
+
+    async def append_response(self, result: AppendResult) -> Response:
+        """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events."""
+        items = []
+        for event in result.events:
+            items.append(AppendedOut.model_validate(event).with_position(self.position).to_bytes())
+            await self.time_slice.give_way()
+        whole = AppendOut(
+            conversation_id=result.events[-1].conversation_id,
+            position=self.position(result.position),
+            version=result.version,
+            events=[],
+        )
+        body = whole.to_bytes().removesuffix(b"]}") + b",".join(items) + b"]}"
+        return Response(body, 201, media_type="application/json")
 
     def _with_actor(self, data: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
         event = data if isinstance(data, NewEvent) else NewEvent(data, self.new_id("event", number))
@@ -413,7 +426,6 @@ class RequestContext:
 
     async def read(
         self,
-        request: Request,
         make: Make,
         *,
         parameters: object = "",
@@ -428,11 +440,10 @@ class RequestContext:
             is_resolved: The request reads one conversation, which it has resolved for the caller.
         """
         change_token = await self.caught_up(projections, self._open_position(at_least), is_resolved=is_resolved)
-        return await self.respond(request, change_token, make, parameters=parameters)
+        return await self.respond(change_token, make, parameters=parameters)
 
     async def read_page(
         self,
-        request: Request,
         query: PageQuery,
         read: Callable[..., Awaitable[Page[Any]]],
         model: type[Out],
@@ -454,7 +465,6 @@ class RequestContext:
             await write_page(out, page, encoder(model), page.next)
 
         return await self.read(
-            request,
             write,
             parameters=(conversation_id, filters),
             projections=projections,
@@ -462,22 +472,9 @@ class RequestContext:
             is_resolved=conversation_id is not None,
         )
 
-    async def read_log(
-        self,
-        request: Request,
-        make: Make,
-        *,
-        parameters: object = "",
-        change_token: object = None,
-        is_large: bool = False,
-    ) -> Response:
-        """Return the response to a read of the log itself.
-
-        Args:
-            change_token: The token while which the body is cached; that of the whole log by default.
-        """
-        change_token = await log_change_token(self.store) if change_token is None else change_token
-        return await self.respond(request, str(change_token), make, parameters=parameters, is_large=is_large)
+    async def read_log(self, make: Make) -> Response:
+        """Return the response to a read of the log itself; the body is cached while it is unchanged."""
+        return await self.respond(await log_change_token(self.store), make)
 
     async def caught_up(
         self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, is_resolved: bool = False
@@ -504,7 +501,6 @@ class RequestContext:
 
     async def respond(
         self,
-        request: Request,
         change_token: str,
         make: Make,
         *,
@@ -514,7 +510,7 @@ class RequestContext:
     ) -> Response:
         """Return a cached response, see :meth:`agent_manager.server.response_cache.ResponseCache.respond`."""
         return await self.server_context.response_cache.respond(
-            request,
+            self.request,
             change_token,
             make,
             identity=self.identity,
@@ -524,15 +520,15 @@ class RequestContext:
             is_large=is_large,
         )
 
-    def stream(self, request: Request, source: EventSource, after: int) -> EventStream:
+    def stream(self, source: EventSource, after: int) -> EventStream:
         """Return the response that streams the events of a source as long as the caller is authorized."""
         server_context = self.server_context
         return EventStream(
             server_context.streams.follow(source, self.caller.tenant, after),
             after,
             closing=server_context.closing,
-            stream_limit=server_context.limits.streams.one(*self.limit_keys),
-            is_authorized=server_context.authenticator.still(request.headers, self.identity),
+            stream_limit=server_context.limits.streams.one(*self._limit_keys),
+            is_authorized=server_context.authenticator.still(self.request.headers, self.identity),
         )
 
 
@@ -559,17 +555,8 @@ def encoder(model: type[Out]) -> Callable[[object], bytes]:
     return lambda row: model.model_validate(row).to_bytes()
 
 
-def server_context_of(request: Request) -> ServerContext:
-    """Return the server's context."""
-    server_context: ServerContext = request.app.state.server_context
-    return server_context
-
-
-async def _request_context(request: Request) -> RequestContext:
-    state = request.state
-    return RequestContext(
-        server_context_of(request), state.tenant_context, state.identity, getattr(state, "claim", None)
-    )
+async def _request_context(request: Request) -> RequestContext:  # FastAPI would call the class itself in a thread
+    return RequestContext(request)
 
 
 CurrentContext = Annotated[RequestContext, Depends(_request_context)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from agent_manager.server.schemas.common import (
     Until,
 )
 from agent_manager.server.schemas.conversations import Actor, ExpectedVersion
-from eventstore import Appended, AppendResult, Event
+from eventstore import Event
 
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
 
@@ -147,19 +146,4 @@ def event_out(event: Event) -> EventOut:
         metadata=event.raw_metadata,
         salt=event.salt.hex() if event.salt is not None else None,
         digest=event.digest.hex(),
-    )
-
-
-def append_out(result: AppendResult, position: Callable[[int], int | str]) -> AppendOut:
-    """Return the response model of an append to one conversation.
-
-    Args:
-        position: Converts a position to what the caller may see.
-    """
-    first: Appended = result.events[0]
-    return AppendOut(
-        conversation_id=first.conversation_id,
-        position=position(result.position),
-        version=result.version,
-        events=[AppendedOut.model_validate(event).with_position(position) for event in result.events],
     )
