@@ -261,10 +261,6 @@ class ServerContext:
         if self.authenticator.requires_tokens:
             self.limits.events.spend([tenant], events)
 
-    def close_streams(self) -> None:
-        """End all streams."""
-        self.closing.set()
-
     async def close(self) -> None:
         """Wait for running answers, then close the contexts of the tenants."""
         self.closing.set()
