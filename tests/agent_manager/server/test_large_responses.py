@@ -156,7 +156,7 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
     await body("three", 500)
 
 
-async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Settings) -> None:
+async def test_a_response_beyond_the_budget_is_rejected_with_advice(settings: Settings) -> None:
     async with limited(settings, response_bytes=1024 * 1024) as here:
         trip = await fill(here.store, 800, 1000)
         for _ in range(2):
@@ -197,7 +197,7 @@ async def test_unknown_parameters_do_not_make_another_body(here: Served) -> None
         assert here.server_context.response_cache.made == made + 1, addresses
 
 
-async def test_while_others_write_a_list_is_made_only_once_at_a_time(here: Served) -> None:
+async def test_while_others_write_a_list_is_built_once_at_a_time(here: Served) -> None:
     """Each request has another change token; those that arrive while the list is made share the next."""
     trip = await fill(here.store, 3000, 100)
     made = here.server_context.response_cache.made
@@ -342,7 +342,7 @@ def some_events(random: Random, tasks: list[UUID], is_deleted: bool, number: int
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_list_made_out_of_the_one_before_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
+async def test_a_list_built_from_the_previous_one_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
     random = Random(seed)
     conversations: dict[UUID, list[UUID]] = {}
     deleted: set[UUID] = set()

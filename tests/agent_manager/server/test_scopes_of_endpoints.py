@@ -47,7 +47,7 @@ class Callers:
 
 
 @pytest.fixture
-async def callers(superuser_url: str, walled: Served, people: People) -> Callers:
+async def callers(superuser_url: str, protected: Served, people: People) -> Callers:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("SELECT setval('events_position', greatest(last_value, %s)) FROM events_position", [FIRST])
     everything = await people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
@@ -71,7 +71,7 @@ async def callers(superuser_url: str, walled: Served, people: People) -> Callers
     file_id = listed[0]["parts"][1]["file"]["uri"].rpartition("/")[2]
     reader = await people.person("acme", "ana", TokenScope.READ)
     writer = await people.person("acme", "ana", TokenScope.WRITE)
-    return Callers(walled, people, everything, reader, writer, trip, file_id)
+    return Callers(protected, people, everything, reader, writer, trip, file_id)
 
 
 def tells_positions(text: str) -> bool:
@@ -113,7 +113,7 @@ def test_the_kinds_of_data_decide_which_scope_each_endpoint_needs() -> None:
     }  # fmt: skip
 
 
-async def test_who_may_read_sees_everything_as_it_is_and_nothing_of_the_log(callers: Callers) -> None:
+async def test_the_scope_read_shows_current_data_but_not_the_log(callers: Callers) -> None:
     asked = 0
     for endpoint in of_scope(TokenScope.READ):
         answer = await ask(callers.reader, endpoint, callers)
@@ -136,7 +136,7 @@ async def test_who_may_read_sees_everything_as_it_is_and_nothing_of_the_log(call
     assert tells_positions((await callers.everything.get("/v1/log")).text), "or the rest would prove nothing"
 
 
-async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Callers) -> None:
+async def test_the_scope_write_alone_shows_only_ids_and_what_was_sent(callers: Callers) -> None:
     for endpoint in of_scope(TokenScope.WRITE):
         answer = await ask(callers.writer, endpoint, callers)
         assert answer.status_code in (200, 201, 202, 204, 404, 409), (endpoint, answer.text)
@@ -153,7 +153,7 @@ async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Caller
     assert both.json()["name"] == "mine now"
 
 
-async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_everywhere(callers: Callers) -> None:
+async def test_positions_are_sealed_for_their_tenant_and_work_as_at_least_everywhere(callers: Callers) -> None:
     mixed = await callers.people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE)
     said = (await mixed.post(f"/v1/conversations/{callers.trip}/messages", {"role": "user", "content": "x"})).json()
     sealed = said["position"]
@@ -177,7 +177,7 @@ async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_e
         assert (answer.status_code, "at_least" in answer.text) == (422, True), (person.tenant, at_least)
 
 
-async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(callers: Callers) -> None:
+async def test_cursors_and_etags_of_a_search_do_not_reveal_that_others_write(callers: Callers) -> None:
     asked = {"q": "Lisbon", "limit": 2}
     first = await callers.reader.get("/v1/search", params=asked)
     eve = await callers.people.person("globex", "eve")
@@ -203,7 +203,7 @@ async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(caller
         assert (foreign.status_code, foreign.json()["title"]) == (400, "InvalidCursor")
 
 
-async def test_servers_that_find_no_key_to_seal_with_make_one_together(store: EventStore, superuser_url: str) -> None:
+async def test_servers_that_start_together_share_one_sealing_key(store: EventStore, superuser_url: str) -> None:
     before = await open_sealer(store)
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("DELETE FROM server_secrets")

@@ -29,7 +29,7 @@ def test_rejections_of_a_key_are_sent_at_a_bounded_rate_and_in_bounded_time(step
         last[key] = now + delay
 
 
-async def test_messages_that_are_sent_and_their_answers_are_counted_as_events(settings: Settings) -> None:
+async def test_sent_messages_and_their_answers_count_as_events(settings: Settings) -> None:
     limits = {"events_per_second": 1, "bytes_per_second": 1e6}
     message = {"role": "user", "content": "hello"}
     async with (
@@ -66,7 +66,7 @@ async def test_messages_that_are_sent_and_their_answers_are_counted_as_events(se
         await people.close()
 
 
-async def test_large_posts_of_a_tenant_are_refused_before_they_are_read_once_its_events_are_spent(
+async def test_large_posts_are_rejected_unread_once_the_events_of_their_tenant_are_spent(
     settings: Settings,
 ) -> None:
     limits = {"events_per_second": 100}
@@ -86,7 +86,7 @@ async def test_large_posts_of_a_tenant_are_refused_before_they_are_read_once_its
         await people.close()
 
 
-async def test_every_event_of_a_large_post_is_checked(settings: Settings) -> None:
+async def test_every_event_of_a_large_post_is_validated(settings: Settings) -> None:
     async with EventStore(settings) as store, served(store, works=False) as here:
         conversation = await here.begin()
         events: list[object] = [{"event_type": "note", "content": number} for number in range(200)]
