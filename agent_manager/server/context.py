@@ -37,7 +37,6 @@ from agent_manager.server.schemas.events import AppendedOut, AppendOut
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.settings import server_settings
-from agent_manager.storage import AppendedPositions
 from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
@@ -103,25 +102,20 @@ class TenantContext:
     async def turn_for(self, body_bytes: int, limit: int, *, appends: bool) -> AsyncIterator[None]:
         """Run the block when it is the request's turn among those of its tenant.
 
-        Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
-        none of another tenant waits for long; those that read wait for workers, and must not hold up those that append.
+        Every step of a request waits for one step of each other request that runs. Because few of each tenant run at a
+        time, none of another tenant waits for long. Reads wait for workers, and must not delay appends.
 
-        A large body takes memory and the event loop's time: ten thousand events are a second of it. One at a time, a
-        tenant's requests hold one such body in parsed form, and the others are refused as soon as that has spent the
-        tenant's events. Large pages take the event loop's time, too.
+        A large body takes memory and a second of the event loop for ten thousand events. So only one of a tenant is
+        held in parsed form, and the next ones are rejected once it has spent the tenant's events. Large pages take time
+        of the event loop, too.
 
         Args:
-            limit: rows that the request asks for.
+            limit: The rows that the request asks for.
         """
         large_append = self._large_appends if body_bytes > LARGE_BYTES else nullcontext()
         large_read = self._large_reads if limit > LARGE_LIMIT else nullcontext()
         async with large_append, large_read, self._running[appends]:
             yield
-
-    @property
-    def written(self) -> AppendedPositions:
-        """What was appended for the tenant through this server, so that its reads include it."""
-        return self.manager.written
 
     async def close(self) -> None:
         """Close the notifier and the manager."""
@@ -182,7 +176,7 @@ class TenantContexts:
         manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
         manager.count_with(partial(self._count, tenant))
         tenant_context = TenantContext(self._store, manager)
-        tenant_context.written.note_position(self._written.pop(tenant, 0))
+        tenant_context.manager.written.note_position(self._written.pop(tenant, 0))
         return tenant_context
 
     async def _close_idle(self) -> None:
@@ -191,7 +185,7 @@ class TenantContexts:
                 return
             if tenant_context.is_idle and self._others.get(tenant) is tenant_context:
                 del self._others[tenant]
-                self._written[tenant] = tenant_context.written.position  # later reads still include it
+                self._written[tenant] = tenant_context.manager.written.position  # later reads still include it
                 await tenant_context.close()
 
 
@@ -257,7 +251,7 @@ class ServerContext:
             _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
 
     def _count_answers(self, tenant: str, events: int) -> None:
-        """Count what answers append against the tenant's limit: later requests can be refused, answers cannot."""
+        """Count what answers append against the tenant's limit: later requests can be rejected, answers cannot."""
         if self.authenticator.requires_tokens:
             self.limits.events.spend([tenant], events)
 
@@ -354,7 +348,7 @@ class RequestContext:
         if len(events) > SLICED_EVENTS:
             # The entries of a result are created when they are first read: in a thread, not in the event loop.
             await asyncio.to_thread(getattr, result, "events")
-        self.tenant_context.written.note(result)
+        self.tenant_context.manager.written.note(result)
         return result
 
     async def append_response(self, result: AppendResult) -> Response:
@@ -480,12 +474,16 @@ class RequestContext:
         Raises:
             NotCaughtUp: They do not within the reader's timeout.
         """
-        written = self.tenant_context.written
-        at_least = max(at_least, written.earlier)
+        written = self.tenant_context.manager.written
         timeout = self.reader.timeout
         try:
             return await self.server_context.read_your_writes.change_token(
-                projections, written.by_conversation, timeout, self.caller, at_least=at_least, is_resolved=is_resolved
+                projections,
+                written.by_conversation,
+                timeout,
+                self.caller,
+                at_least=max(at_least, written.earlier),
+                is_resolved=is_resolved,
             )
         except NotCaughtUp:
             if self.sees_positions:

@@ -116,7 +116,7 @@ class TooSlow(Rejected):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"the body did not come within {seconds:g} seconds: send less at a time, or raise EVENTSTORE_BODY_SECONDS",
+            f"the body did not arrive in {seconds:g} seconds: send less at a time, or raise EVENTSTORE_BODY_SECONDS",
             headers={"Connection": "close"},
         )
 
@@ -129,7 +129,7 @@ class TooLarge(Rejected):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"the body takes more than {limit:,} bytes: send less at a time, "
-            "or raise EVENTSTORE_MAX_CONTENT_BYTES, from which the limit comes"
+            "or raise EVENTSTORE_MAX_CONTENT_BYTES, which determines the limit"
         )
 
 

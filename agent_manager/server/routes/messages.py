@@ -43,24 +43,25 @@ MessageIn = Annotated[
 ]
 
 
-class AcceptedOut(PositionedOut):
-    """A message that is stored and will be answered. The answer is appended as further messages."""
-
-    conversation_id: str = Field(description="As its client gave it.")
-    conversation: UUID
-    event_id: UUID = Field(description="The message's id in the tables.")
-    message_id: str
-    task_id: str | None = Field(description="The open task that the message continues.")
-    message: Json = Field(description="As it is stored.")
-
-
-class PendingMessage(PositionedOut):
-    """A message that awaits its answer."""
+class SentMessageOut(PositionedOut):
+    """A message that an agent is to answer."""
 
     conversation_id: str = Field(description="As its client gave it.")
     conversation: UUID
     event_id: UUID = Field(description="The message's id in the tables.")
     message_id: str = Field(description="As its client gave it.")
+
+
+class AcceptedOut(SentMessageOut):
+    """A message that is stored and will be answered. The answer is appended as further messages."""
+
+    task_id: str | None = Field(description="The open task that the message continues.")
+    message: Json = Field(description="As it is stored.")
+
+
+class PendingMessage(SentMessageOut):
+    """A message that awaits its answer."""
+
     status: str
     since: AwareDatetime
 

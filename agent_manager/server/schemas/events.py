@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, SkipValidation
 
 from agent_manager.a2a import Json
 from agent_manager.server.schemas.common import (
+    Cursor,
     In,
     Limit,
     NewestFirst,
@@ -55,27 +56,32 @@ class LogPage(Out):
     next: int = Field(description="`after` of the next request, even if there are no more events yet.")
 
 
-class HistoryQuery(In):
+class EventQuery(In):
+    """Which events to select."""
+
+    type: list[str] | None = Field(None, description="Only events of these types.")
+    actor: str | None = None
+
+
+class EventPageQuery(EventQuery):
+    """Which events to list."""
+
+    limit: Limit = 50
+    since: Since = None
+    until: Until = None
+
+
+class HistoryQuery(EventPageQuery):
     """Which events of a conversation to list."""
 
-    limit: Limit = 50
-    after: str | None = Field(None, description="`next` of the page before, with the same order and filters.")
+    after: Cursor = None
     newest_first: NewestFirst = False
-    type: list[str] | None = Field(None, description="Only events of these types.")
-    actor: str | None = None
-    since: Since = None
-    until: Until = None
 
 
-class LogQuery(In):
+class LogQuery(EventPageQuery):
     """Which events of the log to list."""
 
-    limit: Limit = 50
     after: int = Field(0, ge=0, lt=2**63, description="Only positions above this one.")
-    type: list[str] | None = Field(None, description="Only events of these types.")
-    actor: str | None = None
-    since: Since = None
-    until: Until = None
 
 
 class StreamQuery(In):
@@ -89,11 +95,8 @@ class StreamQuery(In):
     )
 
 
-class LogStreamQuery(StreamQuery):
+class LogStreamQuery(StreamQuery, EventQuery):
     """Which events of the log to stream."""
-
-    type: list[str] | None = Field(None, description="Only events of these types.")
-    actor: str | None = None
 
 
 class EventIn(In):

@@ -14,14 +14,14 @@ from eventstore import EventStore
 async def test_the_contexts_of_the_most_recent_tenants_are_kept(store: EventStore) -> None:
     tenant_contexts = TenantContexts(store, AsyncManager(store, runs_worker=False), max_tenants=3)
     first = await tenant_contexts.of("a")
-    first.written.note_position(7)
+    first.manager.written.note_position(7)
     assert await tenant_contexts.of("a") is first
     for tenant in "bcd":
         await tenant_contexts.of(tenant)
     assert len(tenant_contexts) == 3
     again = await tenant_contexts.of("a")
     assert again is not first
-    assert again.written.position == 7, "what was written through this server is forgotten"
+    assert again.manager.written.position == 7, "what was written through this server is forgotten"
     assert await tenant_contexts.of(store.tenant) is tenant_contexts.own
     await tenant_contexts.close()
 
