@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC
-from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -63,7 +62,7 @@ class RpcRoute(AuthorizedRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request; its errors are JSON-RPC errors."""
-        scope[ERROR_RESPONSE] = partial(_error_response, Request(scope))
+        scope[ERROR_RESPONSE] = _error_response
         await super().handle(scope, receive, send)
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
@@ -259,7 +258,7 @@ def _success(request: Request, result: Any) -> Response:
     return Response(frame.before + to_json(result) + frame.after, media_type="application/json")
 
 
-def _error_response(request: Request, error: Rejected | EventStoreError) -> Response:
+def _error_response(scope: Scope, error: Rejected | EventStoreError) -> Response:
     """Return the JSON-RPC error."""
     status = status_of(error)
     rpc_error = {
@@ -267,7 +266,7 @@ def _error_response(request: Request, error: Rejected | EventStoreError) -> Resp
         "message": printable(str(error), 2000),
         "data": {"type": title_of(error), **members_of(error)},
     }
-    body = {"jsonrpc": "2.0", "id": _call_id(request), "result": None, "error": rpc_error}
+    body = {"jsonrpc": "2.0", "id": _call_id(Request(scope)), "result": None, "error": rpc_error}
     return Response(json.dumps(body).encode(), status, headers_of(error), "application/json")
 
 

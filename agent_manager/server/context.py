@@ -324,12 +324,13 @@ class RequestContext:
         conversation_id: UUID,
         events: Sequence[EventData | NewEvent],
         *,
-        expected: ExpectedVersion = ANY,
+        expected: ExpectedVersion | None = None,
         claimed_actor: str = "",
     ) -> AppendResult:
         """Append events as the caller.
 
         Args:
+            expected: The expected version; None for any.
             claimed_actor: The actor that the request names, for events that name none themselves.
 
         Raises:
@@ -341,7 +342,7 @@ class RequestContext:
         result = await self.store.append(
             conversation_id,
             [self._with_actor(event, claimed_actor, number) for number, event in enumerate(events)],
-            expected=expected,
+            expected=ANY if expected is None else expected,
             tenant=self.caller.tenant,
             user=self.caller.user,
         )

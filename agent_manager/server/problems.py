@@ -242,12 +242,14 @@ def members_of(error: Rejected | EventStoreError) -> dict[str, Any]:
 
 
 ERROR_RESPONSE = "eventstore.error_response"
-"""The key in a request's ASGI scope of a function that is used instead of :func:`problem_of`."""
+"""The key in a request's ASGI scope of a function of the scope and an error, used instead of :func:`problem_of`."""
 
 
 def error_response(scope: Scope, error: Rejected | EventStoreError) -> Response:
     """Return the response that describes an error, in the format of the request's route."""
-    response: Response = scope.get(ERROR_RESPONSE, problem_of)(error)
+    if ERROR_RESPONSE not in scope:
+        return problem_of(error)
+    response: Response = scope[ERROR_RESPONSE](scope, error)
     return response
 
 

@@ -32,7 +32,6 @@ from agent_manager.server.schemas.conversations import (
     TaskOut,
 )
 from eventstore import (
-    ANY,
     NO_STREAM,
     ConversationArchived,
     ConversationCreated,
@@ -110,8 +109,7 @@ async def change_conversation(
     if change.name is not None:
         events.append(ConversationRenamed(name=change.name))
     resolved = await get_or_404(context.reader, conversation)
-    expected = ANY if change.expected_version is None else change.expected_version
-    await context.append(resolved.id, events, expected=expected, claimed_actor=change.actor)
+    await context.append(resolved.id, events, expected=change.expected_version, claimed_actor=change.actor)
     return await _written_conversation(context, resolved.id)
 
 

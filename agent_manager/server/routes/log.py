@@ -29,7 +29,7 @@ from agent_manager.server.schemas.events import (
     event_out,
 )
 from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
-from eventstore import ANY, ApplicationEvent, Event, EventData, Metadata, NewEvent
+from eventstore import ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.read import Filter, end_of_log, horizon
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
@@ -64,9 +64,7 @@ async def append_events(context: CurrentContext, conversation: str, body: Events
     """Append events of any type to a conversation, all of them or none."""
     events = await _new_events(context, body.events)
     resolved = await get_or_404(context.reader, conversation)
-    expected = ANY if body.expected_version is None else body.expected_version
-    result = await context.append(resolved.id, events, expected=expected)
-    return await context.append_response(result)
+    return await context.append_response(await context.append(resolved.id, events, expected=body.expected_version))
 
 
 @router.get(

@@ -28,7 +28,7 @@ from agent_manager.server.schemas.conversations import (
     TaskQuery,
 )
 from agent_manager.server.schemas.events import AppendOut
-from eventstore import ANY, message_from_sent
+from eventstore import message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -103,8 +103,7 @@ async def append_message(
     given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
     data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
     resolved = await get_or_404(context.reader, conversation)
-    expected = ANY if query.expected_version is None else query.expected_version
-    result = await context.append(resolved.id, [data], expected=expected, claimed_actor=query.actor)
+    result = await context.append(resolved.id, [data], expected=query.expected_version, claimed_actor=query.actor)
     return await context.append_response(result)
 
 

@@ -361,6 +361,8 @@ async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_rejected(h
     answer = await here.client.post("/v1/conversations", json={"name": "x" * 2000})
     is_refused(answer, 429, "Too Many Requests")
     assert "bodies" in answer.json()["detail"]
+    answer = await here.client.post("/message/list", json={"id": 7, "params": "x" * 2000})
+    assert (answer.status_code, answer.json()["error"]["data"]["type"]) == (429, "Too Many Requests"), "of JSON-RPC"
     assert (await here.client.post("/v1/conversations", json={"name": "small"})).status_code == 201
     assert here.server_context.limits.bodies.taken == 0
 
