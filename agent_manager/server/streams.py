@@ -400,7 +400,7 @@ class EventStream(Response):
                 self._send_events(send),
                 self._keep_alive(send),
                 self._until_unauthorized(),
-                self._until_closing(),
+                self._closing.wait(),
                 until_disconnected(receive),
             )
         ]
@@ -430,9 +430,6 @@ class EventStream(Response):
     async def _until_unauthorized(self) -> None:
         while await self._is_authorized():  # noqa: ASYNC110 - nothing notifies when a key is revoked or a token expires
             await asyncio.sleep(AUTHORIZATION_SECONDS)
-
-    async def _until_closing(self) -> None:
-        await self._closing.wait()
 
     async def _send(self, send: Send, text: bytes) -> None:
         async with self._sending:
