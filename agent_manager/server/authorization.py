@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from enum import Enum
 from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -275,9 +276,8 @@ class AuthorizedRoute(APIRoute):
         """Identify the caller, apply the limits and check the scopes."""
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
-        with ExitStack() as identifying:
-            if not server_context.authenticator.knows(request.headers):  # others may share the proxy
-                identifying.enter_context(limits.identifying.one(_network_of(request)))
+        is_known = server_context.authenticator.knows(request.headers)  # others may share the proxy
+        with nullcontext() if is_known else limits.identifying.one(_network_of(request)):
             identity: Identity = await server_context.authenticator.identify(request.headers)
         request.state.identity = identity
         request.state.limit_keys = limit_keys = limit_keys_of(identity)
@@ -304,10 +304,8 @@ class AuthorizedRoute(APIRoute):
                 if not self.takes_key:
                     return await handle(request)
                 server_context = request.app.state.server_context
-                # A request before it may have spent them.
-                server_context.limits.events.check(request.state.limit_keys)
-                once = server_context.idempotency.once
-                response: Response | StoredResponse = await once(
+                server_context.limits.events.check(request.state.limit_keys)  # they may have been spent meanwhile
+                response: Response | StoredResponse = await server_context.idempotency.once(
                     request, request.state.identity, lambda: handle(request)
                 )
             return await self.repeated(request, response) if isinstance(response, StoredResponse) else response
@@ -344,4 +342,4 @@ async def _size_of(request: Request) -> int:
     try:
         return len(await request.body())
     except ClientDisconnect:
-        raise Rejected("the body is not complete: the client has disconnected", "disconnected") from None
+        raise HTTPException(400, "the body is not complete") from None
