@@ -54,8 +54,8 @@ RECONNECT_SECONDS = 1.0
 """Between attempts to connect, and between the polls of the consumers meanwhile."""
 POLL_SECONDS = 5.0
 """How often the log is polled without a notification: a safety net, and a way to notice a dead connection."""
-ANSWER_SECONDS = 2.5
-"""After so long without an answer, the connection is closed."""
+REPLY_SECONDS = 2.5
+"""After so long without a reply, the connection is closed."""
 IDLE_SECONDS = 6 * POLL_SECONDS
 """A listening session that is idle for longer has lost its client, and is ended by the server."""
 HIGHEST_QUEUE_USAGE = 0.5
@@ -506,7 +506,7 @@ class Listener:
                 answer.set_result(read(result))
 
         self._pipeline.send(statement, parameters, on_result)
-        deadline = self._loop.call_later(ANSWER_SECONDS, self._pipeline.close)
+        deadline = self._loop.call_later(REPLY_SECONDS, self._pipeline.close)
 
         def on_done(answer: asyncio.Future[Any]) -> None:
             deadline.cancel()
@@ -546,7 +546,7 @@ async def open_listener(
         ConnectionLost: notifications do not arrive.
     """
     try:
-        async with asyncio.timeout(seconds + ANSWER_SECONDS):
+        async with asyncio.timeout(seconds + REPLY_SECONDS):
             connection = await connect()
             try:
                 with translated():
@@ -581,7 +581,7 @@ async def _try_notification(connection: Connection, pool: Pool) -> None:
     channel = sql.Identifier(name)
     await connection.execute(sql.SQL("LISTEN {}").format(channel))
     await pool.fetch("SELECT pg_notify(%s, '')", [name])
-    notified = [notify async for notify in connection.notifies(timeout=ANSWER_SECONDS, stop_after=1)]
+    notified = [notify async for notify in connection.notifies(timeout=REPLY_SECONDS, stop_after=1)]
     if not notified:
         raise await _reason_of_silence(connection, pool)
     await connection.execute(sql.SQL("UNLISTEN {}").format(channel))

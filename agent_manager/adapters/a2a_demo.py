@@ -20,9 +20,9 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic_core import to_json
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from agent_manager.a2a import Json, Version, readable_card, task_in_version, version_of
 from agent_manager.adapters.a2a_demo_messages import (
@@ -39,13 +39,14 @@ from agent_manager.adapters.a2a_demo_messages import (
 from agent_manager.agent_registry import checked_conversation
 from agent_manager.conversation import ConversationFold, ConversationView
 from agent_manager.manager import Summary, event_view
-from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, needs
+from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.conversation_lookup import resolve
 from agent_manager.server.idempotency import StoredResponse
-from agent_manager.server.lookups import log_change_token, resolve
-from agent_manager.server.problems import Rejected, headers_of, members_of, status_of, title_of
+from agent_manager.server.problems import ERROR_RESPONSE, Rejected, headers_of, members_of, status_of, title_of
+from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
-from agent_manager.server.routes.openapi import Responses, errors, read_errors
+from agent_manager.server.routes.openapi import NOT_MODIFIED, Responses, errors
 from agent_manager.storage import LISTED
 from eventstore import Event, MessageAdded, sent_message
 from eventstore.errors import EventStoreError, InputError, printable
@@ -59,31 +60,15 @@ _ENTRY_BYTES = 300
 class RpcRoute(AuthorizedRoute):
     """A route whose errors are JSON-RPC errors, with the same HTTP status as those of other routes."""
 
-    def get_route_handler(self) -> Handler:
-        """Return a handler that converts errors."""
-        handle = super().get_route_handler()
-
-        async def handle_errors(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except EventStoreError as error:
-                return self.refusal(request, error)
-            except HTTPException as error:
-                return _failure(request, error.status_code, str(error.detail))
-
-        return handle_errors
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request; its errors are JSON-RPC errors."""
+        scope[ERROR_RESPONSE] = _error_response
+        await super().handle(scope, receive, send)
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the stored result as the response to a repeated call, which may have another id."""
         await _read_call(request)
         return _success(request, json.loads(stored.body)["result"])
-
-    def refusal(self, request: Request, error: Rejected | EventStoreError) -> Response:
-        """Return the JSON-RPC error."""
-        if isinstance(error, Rejected):
-            return _failure(request, error.status, str(error), error.headers, type=title_of(error.status))
-        members = {"type": type(error).__name__, **members_of(error)}
-        return _failure(request, status_of(error), str(error), headers_of(error), **members)
 
 
 router = APIRouter(tags=["demo"], route_class=RpcRoute)
@@ -123,7 +108,7 @@ def _returns(result: Json) -> Responses:
 
 
 def _returns_list(item: Json) -> Responses:
-    return _returns({"type": "array", "items": item}) | {304: read_errors()[304]}
+    return _returns({"type": "array", "items": item}) | NOT_MODIFIED
 
 
 @router.post("/conversation/create", openapi_extra=_call(None) | needs(Data.CONVERSATION), responses=_returns(_OBJECT))
@@ -169,7 +154,7 @@ async def list_messages(context: CurrentContext, request: Request) -> Response:
 
     parameters = (resolved.id, requested)
     return await context.respond(
-        request, str(resolved.version), write, parameters=parameters, frame=_frame(request), is_large=True
+        str(resolved.version), write, parameters=parameters, frame=_frame(request), is_large=True
     )
 
 
@@ -251,7 +236,7 @@ async def _read_call(request: Request) -> Json:
     """Return the call in the body, empty if there is no body; note its id for the response.
 
     Raises:
-        HTTPException: The body is not JSON.
+        Rejected: The body is not JSON.
         InputError: It is not an object.
     """
     body = await request.body()
@@ -260,7 +245,7 @@ async def _read_call(request: Request) -> Json:
     try:
         call = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is not valid JSON: {printable(str(error))}") from None
+        raise Rejected(f"the body is not valid JSON: {printable(str(error))}", "not JSON") from None
     if not isinstance(call, dict):
         raise InputError("the body is not a JSON object: send jsonrpc, id, method and params")
     call_id = call.get("id")
@@ -273,12 +258,16 @@ def _success(request: Request, result: Any) -> Response:
     return Response(frame.before + to_json(result) + frame.after, media_type="application/json")
 
 
-def _failure(
-    request: Request, status: int, message: str, headers: dict[str, str] | None = None, **data: Any
-) -> Response:
-    error = {"code": _CODES.get(status, INTERNAL_ERROR), "message": printable(message, 2000), "data": data or None}
-    body = {"jsonrpc": "2.0", "id": _call_id(request), "result": None, "error": error}
-    return Response(json.dumps(body).encode(), status, headers, "application/json")
+def _error_response(scope: Scope, error: Rejected | EventStoreError) -> Response:
+    """Return the JSON-RPC error."""
+    status = status_of(error)
+    rpc_error = {
+        "code": _CODES.get(status, INTERNAL_ERROR),
+        "message": printable(str(error), 2000),
+        "data": {"type": title_of(error), **members_of(error)},
+    }
+    body = {"jsonrpc": "2.0", "id": _call_id(Request(scope)), "result": None, "error": rpc_error}
+    return Response(json.dumps(body).encode(), status, headers_of(error), "application/json")
 
 
 def _frame(request: Request) -> Frame:
@@ -306,9 +295,7 @@ async def _list(context: RequestContext, request: Request, write_list: WriteList
     async def write(out: BodyWriter) -> None:
         await write_list(out, context, requested)
 
-    return await context.respond(
-        request, change_token, write, parameters=requested, frame=_frame(request), is_large=True
-    )
+    return await context.respond(change_token, write, parameters=requested, frame=_frame(request), is_large=True)
 
 
 async def _write_array(out: BodyWriter, items: Iterable[Any]) -> None:

@@ -32,7 +32,7 @@ from starlette.responses import Response
 from agent_manager.a2a import Json, Version, agent_role, invalid_member, message_in_version, text_part, version_of
 from agent_manager.conversation import ConversationFold, ConversationView
 from agent_manager.manager import Manager, Summary, summary
-from agent_manager.server.lookups import visible_ids
+from agent_manager.server.conversation_lookup import visible_ids
 from agent_manager.wire_classes import repaired
 from eventstore import MessageAdded, sent_message
 from eventstore.errors import InputError, InvalidEvent, NotFound, printable

@@ -2,7 +2,7 @@
 
 from agent_manager.auth.authenticator import Authenticator
 from agent_manager.auth.directory import BoundLogin, Directory, Key, NewKey, Tenant, User
-from agent_manager.auth.identity import Identity, KeysUnavailable, Scope, Unauthorized
+from agent_manager.auth.identity import Identity, KeysUnavailable, TokenScope, Unauthorized
 
 __all__ = [
     "Authenticator",
@@ -12,8 +12,8 @@ __all__ = [
     "Key",
     "KeysUnavailable",
     "NewKey",
-    "Scope",
     "Tenant",
+    "TokenScope",
     "Unauthorized",
     "User",
 ]

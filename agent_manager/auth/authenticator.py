@@ -11,14 +11,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from cachetools import LRUCache, TTLCache
 from pydantic import SecretStr
 
 from agent_manager.auth.directory import KEY_ACTOR
-from agent_manager.auth.identity import Identity, Scope, Unauthorized
+from agent_manager.auth.identity import Identity, TokenScope, Unauthorized
 from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, jwt_reader
 from agent_manager.auth.keys import StaticKey
 from agent_manager.settings import server_settings
@@ -37,21 +36,16 @@ _RECORD_USES = query("agent_manager.auth", "record_uses")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedIdentity:
-    """An identity, and until when it is valid without another lookup, by the monotonic clock."""
-
+class _CachedIdentity(NamedTuple):
     identity: Identity
     until: float
+    """The time of the monotonic clock until which it is valid without another lookup."""
 
 
-@dataclass(frozen=True, slots=True)
-class _KeyRow:
-    """A key that is valid now."""
-
+class _ValidKey(NamedTuple):
     key: StaticKey
     identity: Identity
-    seconds_left: float | None
+    seconds_left: float
 
 
 class Authenticator:
@@ -117,18 +111,18 @@ class Authenticator:
         now = time.monotonic()  # before the lookup, so that it does not prolong the validity
         if len(token.get_secret_value()) > MAX_TOKEN_LENGTH:
             return None
-        if (key := StaticKey.parse(token)) is not None:
-            return await self._look_up_key(key, now)
-        return await self._look_up_jwt(token, now)
-
-    async def _look_up_key(self, key: StaticKey, now: float) -> _CachedIdentity | None:
-        row = await self._keys.get(key.hash)
-        if row is None or not row.key.equals(key):
+        key = StaticKey.parse(token)
+        found = await (self._look_up_jwt(token) if key is None else self._look_up_key(key))
+        if found is None:
             return None
-        seconds_left = CACHE_SECONDS if row.seconds_left is None else row.seconds_left
-        return _CachedIdentity(row.identity, now + min(CACHE_SECONDS, seconds_left))
+        identity, seconds_left = found
+        return _CachedIdentity(identity, now + min(CACHE_SECONDS, seconds_left))
 
-    async def _look_up_jwt(self, token: SecretStr, now: float) -> _CachedIdentity | None:
+    async def _look_up_key(self, key: StaticKey) -> tuple[Identity, float] | None:
+        valid = await self._keys.get(key.hash)
+        return valid[1:] if valid is not None and valid.key.equals(key) else None
+
+    async def _look_up_jwt(self, token: SecretStr) -> tuple[Identity, float] | None:
         if self._jwt is None:
             return None
         subject = await self._jwt.read(token)
@@ -139,16 +133,15 @@ class Authenticator:
             _log.info("a JWT was rejected: its tenant is unknown or suspended, or its user disabled")
             return None
         identity = Identity(subject.tenant, subject.user, subject.user, subject.scopes)
-        seconds_left = subject.expires_at + LEEWAY_SECONDS - time.time()
-        return _CachedIdentity(identity, now + min(CACHE_SECONDS, seconds_left))
+        return identity, subject.expires_at + LEEWAY_SECONDS - time.time()
 
-    async def _fetch_keys(self, hashes: list[bytes]) -> dict[bytes, _KeyRow]:
+    async def _fetch_keys(self, hashes: list[bytes]) -> dict[bytes, _ValidKey]:
         rows = await self._store.pool.fetch(_KEYS_BY_HASH, {"hashes": hashes})
         return {
-            hash_: _KeyRow(
+            hash_: _ValidKey(
                 StaticKey(key_id, hash_),
-                Identity(tenant, user, user or KEY_ACTOR + name, frozenset(map(Scope, scopes)), key_id),
-                seconds_left,
+                Identity(tenant, user, user or KEY_ACTOR + name, frozenset(map(TokenScope, scopes)), key_id),
+                CACHE_SECONDS if seconds_left is None else seconds_left,
             )
             for hash_, key_id, tenant, user, name, scopes, seconds_left in rows
         }

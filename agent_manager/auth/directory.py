@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 from pydantic import SecretStr
 
-from agent_manager.auth.identity import Scope
+from agent_manager.auth.identity import TokenScope
 from agent_manager.auth.keys import StaticKey, id_in_key
 from eventstore import EventStore
 from eventstore.database.connection import APP
 from eventstore.database.queries import query
-from eventstore.errors import ConflictError, InputError, InvalidEvent, NotFound, printable, translated
+from eventstore.errors import ConflictError, EventStoreError, InputError, InvalidEvent, NotFound, printable, translated
 from eventstore.json_text import check_text
 from eventstore.scope import Caller, checked_tenant
 
@@ -111,9 +111,8 @@ class Directory:
             ConflictError: it exists.
         """
         parameters = {"id": checked_tenant(tenant), "name": _checked_name(name)}
-        if not (rows := await self._fetch("add_tenant", parameters)):
-            raise ConflictError(f"tenant {printable(tenant)} exists already: choose another id")
-        return Tenant(*rows[0])
+        taken = ConflictError(f"tenant {printable(tenant)} exists already: choose another id")
+        return Tenant(*await self._fetch_one("add_tenant", parameters, taken))
 
     async def tenants(self) -> list[Tenant]:
         """Return all tenants by id."""
@@ -121,10 +120,8 @@ class Directory:
 
     async def suspend_tenant(self, tenant: str, *, suspended: bool = True) -> Tenant:
         """Reject all tokens of a tenant, or accept them again. Its data stays."""
-        rows = await self._fetch("suspend_tenant", {"id": checked_tenant(tenant), "suspended": suspended})
-        if not rows:
-            raise _no_tenant(tenant)
-        return Tenant(*rows[0])
+        parameters = {"id": checked_tenant(tenant), "suspended": suspended}
+        return Tenant(*await self._fetch_one("suspend_tenant", parameters, _no_tenant(tenant)))
 
     async def add_user(self, tenant: str, user: str, name: str = "", *, agent: bool = False) -> User:
         """Add a user or an agent.
@@ -138,26 +135,19 @@ class Directory:
             "kind": "agent" if agent else "user",
             "name": _checked_name(name),
         }
-        if not (rows := await self._fetch("add_user", parameters)):
-            raise _no_tenant(tenant)
-        is_new, *row = rows[0]
+        is_new, *row = await self._fetch_one("add_user", parameters, _no_tenant(tenant))
         if not is_new:
             raise ConflictError(f"tenant {printable(tenant)} has a user {printable(user)} already: choose another id")
         return User(*row)
 
     async def users(self, tenant: str) -> list[User]:
         """Return the users of a tenant by id."""
-        rows = await self._fetch("users", {"tenant": checked_tenant(tenant)})
-        if not rows:
-            await self._check_tenant(tenant)
-        return [User(*row) for row in rows]
+        return [User(*row) for row in await self._fetch_of_tenant("users", tenant)]
 
     async def disable_user(self, tenant: str, user: str, *, disabled: bool = True) -> User:
         """Reject all tokens of a user, or accept them again."""
         parameters = {"tenant": checked_tenant(tenant), "id": checked_user(user), "disabled": disabled}
-        if not (rows := await self._fetch("disable_user", parameters)):
-            raise _no_user(tenant, user)
-        return User(*rows[0])
+        return User(*await self._fetch_one("disable_user", parameters, _no_user(tenant, user)))
 
     async def add_key(
         self,
@@ -165,7 +155,7 @@ class Directory:
         name: str,
         *,
         user: str | None = None,
-        scopes: Iterable[Scope] = (Scope.READ, Scope.WRITE),
+        scopes: Iterable[TokenScope] = (TokenScope.READ, TokenScope.WRITE),
         lifetime: timedelta | None = None,
     ) -> NewKey:
         """Add a key.
@@ -203,10 +193,7 @@ class Directory:
 
     async def keys(self, tenant: str) -> list[Key]:
         """Return the keys of a tenant, the oldest first."""
-        rows = await self._fetch("keys", {"tenant": checked_tenant(tenant)})
-        if not rows:
-            await self._check_tenant(tenant)
-        return [Key(*row) for row in rows]
+        return [Key(*row) for row in await self._fetch_of_tenant("keys", tenant)]
 
     async def revoke_key(self, tenant: str, key: str) -> Key:
         """Revoke a key permanently; that takes effect everywhere within a second.
@@ -220,11 +207,8 @@ class Directory:
         if (key_id := id_in_key(key)) is not None:
             raise InputError(f"this is the key itself, with its secret: give its id alone, {key_id}")
         parameters = {"tenant": checked_tenant(tenant), "id": _checked_name(key)}
-        if not (rows := await self._fetch("revoke_key", parameters)):
-            raise NotFound(
-                f"tenant {printable(tenant)} has no key {printable(key)}: eventstore keys list shows its keys"
-            )
-        return Key(*rows[0])
+        reason = f"tenant {printable(tenant)} has no key {printable(key)}: eventstore keys list shows its keys"
+        return Key(*await self._fetch_one("revoke_key", parameters, NotFound(reason)))
 
     async def bind_login(self, tenant: str, login: str) -> None:
         """Bind a login of the server to a tenant: it sees nothing else, whatever it sets.
@@ -250,6 +234,16 @@ class Directory:
     async def logins(self) -> list[BoundLogin]:
         """Return the logins that are bound to a tenant, by name."""
         return [BoundLogin(*row) for row in await self._fetch("logins", {}, role=_OWNER)]
+
+    async def _fetch_one(self, name: str, parameters: dict[str, Any], missing: EventStoreError) -> tuple[Any, ...]:
+        if not (rows := await self._fetch(name, parameters)):
+            raise missing
+        return rows[0]
+
+    async def _fetch_of_tenant(self, name: str, tenant: str) -> list[tuple[Any, ...]]:
+        if not (rows := await self._fetch(name, {"tenant": checked_tenant(tenant)})):
+            await self._check_tenant(tenant)
+        return rows
 
     async def _check_tenant(self, tenant: str) -> None:
         if not (await self._fetch("has_tenant", {"tenant": checked_tenant(tenant)}))[0][0]:

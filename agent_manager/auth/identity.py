@@ -20,7 +20,7 @@ class KeysUnavailable(ServerError):
     """The keys that verify JWT cannot be read now, so that no JWT can be told from a forged one."""
 
 
-class Scope(StrEnum):
+class TokenScope(StrEnum):
     """A permission of a token. None includes another."""
 
     READ = "read"
@@ -48,14 +48,14 @@ class Identity:
     tenant: str
     user: str | None
     actor: str
-    scopes: frozenset[Scope]
+    scopes: frozenset[TokenScope]
     key: str | None = None
     caller: Caller = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        caller = Caller(self.tenant, None if Scope.ADMIN in self.scopes else self.user)
+        caller = Caller(self.tenant, None if TokenScope.ADMIN in self.scopes else self.user)
         object.__setattr__(self, "caller", caller)
 
-    def may(self, scope: Scope) -> bool:
+    def may(self, scope: TokenScope) -> bool:
         """Return whether the token has a scope."""
         return scope in self.scopes

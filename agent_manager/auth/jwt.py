@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import SecretStr
 
 from agent_manager.auth.directory import checked_user
-from agent_manager.auth.identity import KeysUnavailable, Scope
+from agent_manager.auth.identity import KeysUnavailable, TokenScope
 from agent_manager.http_client import ResponseTooLarge, load_json, open_client
 from agent_manager.settings import ServerSettings
 from eventstore.errors import InputError, SettingsError, printable
@@ -44,7 +44,7 @@ class TokenSubject:
 
     tenant: str
     user: str
-    scopes: frozenset[Scope]
+    scopes: frozenset[TokenScope]
     expires_at: float
 
 
@@ -113,13 +113,13 @@ class JwtReader:
         return TokenSubject(tenant, user, scopes, float(claims["exp"]))
 
 
-def _scopes(claims: dict[str, Any]) -> frozenset[Scope] | None:
+def _scopes(claims: dict[str, Any]) -> frozenset[TokenScope] | None:
     """Return the known scopes of a token, which may read and write if it names none; None if they are malformed."""
     if "scope" in claims:
         names = claims["scope"].split() if isinstance(claims["scope"], str) else None
     else:
-        names = claims.get("scopes", [Scope.READ, Scope.WRITE])
-    return frozenset(scope for scope in Scope if scope in names) if isinstance(names, list) else None
+        names = claims.get("scopes", [TokenScope.READ, TokenScope.WRITE])
+    return frozenset(scope for scope in TokenScope if scope in names) if isinstance(names, list) else None
 
 
 def jwt_reader(settings: ServerSettings) -> JwtReader | None:
@@ -298,7 +298,7 @@ class KeySet:
                     await self._read()
         if self._clock() - self._read_at >= LASTING_SECONDS:
             self._keys = {}
-            # The place of the keys is in the log only, not in the answer to callers.
+            # The place of the keys is in the log only, not in the response to callers.
             raise KeysUnavailable("the keys that JWT are verified with cannot be read now: repeat the request later")
 
     async def _read(self) -> None:
@@ -374,7 +374,7 @@ async def _fetch(url: str) -> bytes:
         client.stream("GET", url, headers=_HEADERS) as response,
     ):
         if response.status_code != 200:
-            raise ValueError(f"it answers with status {response.status_code}")
+            raise ValueError(f"it responds with status {response.status_code}")
         try:
             return await response.aread()
         except ResponseTooLarge:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from agent_manager.auth import Directory, Scope
+from agent_manager.auth import Directory, TokenScope
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows
 from eventstore.errors import InputError, printable
@@ -25,7 +25,7 @@ def keys_add(
     name: Annotated[str, Argument(metavar="NAME", help="What the key is for.")],
     user: Annotated[str | None, Option(metavar="USER", help="Its bearer; by default the whole tenant.")] = None,
     scope: Annotated[
-        list[Scope] | None, Option(help="A permission; may be repeated. By default read and write.")
+        list[TokenScope] | None, Option(help="A permission; may be repeated. By default read and write.")
     ] = None,
     expires: Annotated[str, Option(metavar="TIME", help="How long it is valid: 30m, 12h, 90d, 4w, or never.")] = "90d",
     as_json: Json = False,
@@ -37,7 +37,7 @@ def keys_add(
     Only its hash is stored: a lost key has to be replaced. Standard output has the key alone.
     """
     lifetime = _lifetime(expires)
-    scopes = scope or (Scope.READ, Scope.WRITE)
+    scopes = scope or (TokenScope.READ, TokenScope.WRITE)
     new = run(
         lambda store: Directory(store).add_key(store.tenant, name, user=user, scopes=scopes, lifetime=lifetime),
         read_settings(data_dir, tenant),

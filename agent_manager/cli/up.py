@@ -109,7 +109,7 @@ async def _serve_http(
         print_line("HTTP", f"{url}; GET {url}/openapi.json describes it")
         if port is None and listening.getsockname()[1] != DEFAULT_PORT:
             print_line("", f"not on port {DEFAULT_PORT}, which is in use: choose another with --port")
-        if server_context.gate.requires_tokens:
+        if server_context.authenticator.requires_tokens:
             print_line("Tokens", "required: eventstore keys add creates them")
             if tls is None and not is_own(listening):
                 print_line("", "sent unencrypted: use --tls-cert, or a proxy with TLS")

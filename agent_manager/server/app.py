@@ -4,9 +4,8 @@ A request passes through these steps, from top to bottom; each ends it with a pr
 
 1. :mod:`~agent_manager.server.protocol` reads the head from the connection (uvicorn's HTTP/1.1 protocol with a limit of
    connections and timeouts).
-2. :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response and ``Deadline`` bounds the
-   time of the request; both wrap the application in :mod:`~agent_manager.server.serve`. ``RequestGuard`` checks the
-   host and the origin, makes the path canonical, and bounds the body.
+2. :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response. ``RequestGuard`` checks
+   the host and the origin, makes the path canonical, and bounds the body. ``Deadline`` bounds the time.
 3. FastAPI matches the path to a route, an :class:`~agent_manager.server.authorization.AuthorizedRoute`. It identifies
    the caller, applies :mod:`~agent_manager.server.limits`, and checks the scope, all before it reads the body. Then it
    reads the body, and the request waits for its turn among those of its tenant. If it has an ``Idempotency-Key``,
@@ -15,11 +14,11 @@ A request passes through these steps, from top to bottom; each ends it with a pr
    :mod:`~agent_manager.server.routes` with a :class:`~agent_manager.server.context.RequestContext`: the store, the
    reader and the manager of the caller.
 5. A write appends through the context. A read waits until the read tables hold what the tenant has written
-   (:mod:`~agent_manager.server.lookups`), and writes its body from a :class:`projections.Reader` into
+   (:mod:`~agent_manager.server.read_your_writes`), and writes its body from a :class:`projections.Reader` into
    :mod:`~agent_manager.server.response_cache`, which reuses the body while nothing has changed and sends it at the pace
    of the client. A stream (:mod:`~agent_manager.server.streams`) sends events as they are appended.
 
-Errors that an endpoint raises become responses here (:mod:`~agent_manager.server.problems`).
+Errors become responses (:mod:`~agent_manager.server.problems`): rejections in ``RequestGuard``, all others here.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
 from agent_manager.server.limits import largest_body
-from agent_manager.server.middleware import RequestGuard
-from agent_manager.server.problems import Rejected, problem, problem_of, problem_of_refusal, problem_of_validation
+from agent_manager.server.middleware import Deadline, RequestGuard
+from agent_manager.server.problems import error_response, problem, problem_of_validation
 from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics
 from agent_manager.server.routes.openapi import problem_schema
 from eventstore.errors import EventStoreError
@@ -85,7 +84,8 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
     _handle_errors(app)
     _complete_openapi(app)
     settings = server_context.settings
-    app.add_middleware(
+    app.add_middleware(Deadline, seconds=settings.request_seconds, counters=server_context.counters)
+    app.add_middleware(  # around the one before
         RequestGuard,
         max_body_bytes=largest_body(settings),
         body_seconds=settings.body_seconds,
@@ -97,17 +97,12 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
 
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(EventStoreError)
-    async def handle_store_error(_: Request, error: EventStoreError) -> Response:
-        return problem_of(error)
+    async def handle_store_error(request: Request, error: EventStoreError) -> Response:
+        return error_response(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def handle_validation_error(_: Request, error: RequestValidationError) -> Response:
         return problem_of_validation(error)
-
-    @app.exception_handler(Rejected)
-    async def handle_rejection(request: Request, error: Rejected) -> Response:
-        request.app.state.server_context.counters.add("http_refused", reason=error.reason)
-        return problem_of_refusal(error)
 
     @app.exception_handler(HTTPException)
     async def handle_http_exception(request: Request, error: HTTPException) -> Response:

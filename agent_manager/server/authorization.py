@@ -23,8 +23,8 @@ also makes every POST that writes idempotent (:mod:`agent_manager.server.idempot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack, nullcontext
 from enum import Enum
 from typing import Any
 
@@ -33,24 +33,14 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Send
-from starlette.types import Scope as AsgiScope
+from starlette.types import Message, Receive, Scope, Send
 
 from agent_manager.a2a import Json
-from agent_manager.auth import Authenticator, Identity, Scope, Unauthorized
+from agent_manager.auth import Authenticator, Identity, TokenScope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.limits import Limits
 from agent_manager.server.middleware import decode_parameters
-from agent_manager.server.problems import (
-    BadToken,
-    NotAllowed,
-    NoToken,
-    Rejected,
-    TooLarge,
-    TooSlow,
-    problem_of,
-    problem_of_refusal,
-)
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from eventstore.errors import EventStoreError
 
@@ -72,18 +62,18 @@ class Data(Enum):
     REGISTRY = "registry"
 
     @property
-    def scope(self) -> Scope | None:
+    def scope(self) -> TokenScope | None:
         """The scope that it needs; None if it needs no token."""
         return _SCOPES[self]
 
 
 _SCOPES = {
     Data.STATUS: None,
-    Data.CONTENT: Scope.READ,
-    Data.PAST: Scope.AUDIT,
-    Data.LOG: Scope.AUDIT,
-    Data.CONVERSATION: Scope.WRITE,
-    Data.REGISTRY: Scope.ADMIN,
+    Data.CONTENT: TokenScope.READ,
+    Data.PAST: TokenScope.AUDIT,
+    Data.LOG: TokenScope.AUDIT,
+    Data.CONVERSATION: TokenScope.WRITE,
+    Data.REGISTRY: TokenScope.ADMIN,
 }
 
 
@@ -101,31 +91,6 @@ def needs(kind: Data, **by_parameter: Data) -> Json:
     if by_parameter:
         declaration[_BY_PARAMETER] = {name: each.value for name, each in by_parameter.items()}
     return declaration
-
-
-class Requirement:
-    """The scopes that an endpoint needs.
-
-    Args:
-        declaration: The endpoint's ``openapi_extra``.
-
-    Attributes:
-        scope: The scope that every request needs; None if the endpoint needs no token.
-
-    Raises:
-        TypeError: The endpoint declares no kind of data.
-    """
-
-    def __init__(self, declaration: Json | None) -> None:
-        if not declaration or _KIND not in declaration:
-            raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
-        self.scope = Data(declaration[_KIND]).scope
-        self._by_parameter = {name: Data(kind).scope for name, kind in declaration.get(_BY_PARAMETER, {}).items()}
-
-    def scopes(self, parameters: Iterable[str]) -> list[Scope]:
-        """Return the scopes that a request with these query parameters needs."""
-        needed = [self.scope, *(self._by_parameter.get(name) for name in parameters)]
-        return [scope for scope in needed if scope is not None]
 
 
 def security_schemes() -> dict[str, Any]:
@@ -189,7 +154,7 @@ class RequestAuthenticator:
         """
         if self._needs_none(headers):
             # All rights, but no actor: events are caused by the actor that the request names.
-            return Identity(self._tenant, None, "", frozenset(Scope))
+            return Identity(self._tenant, None, "", frozenset(TokenScope))
         token = _bearer_token(headers)
         if not token:
             raise NoToken
@@ -256,23 +221,75 @@ class AuthorizedRoute(APIRoute):
     Starlette's ``handle`` instead, because only there are the ASGI messages at hand: the caller is admitted before the
     first of them is read, and the bytes of the body are counted as they arrive.
 
+    Attributes:
+        needed: The scope that every request needs; None if the endpoint needs no token.
+        takes_key: Whether it honours an idempotency key: it does if it is a POST that may write.
+
     Raises:
         TypeError: The endpoint does not declare its kind of data.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        extra = options.get("openapi_extra")
-        self.requirement = Requirement(extra)
-        self.needed = self.requirement.scope
-        self.appends = self.needed in (Scope.WRITE, Scope.ADMIN)
-        super().__init__(*arguments, **options)
-        if self.takes_key:
-            self.openapi_extra = {**(extra or {}), "parameters": [PARAMETER]}
+    def __init__(self, *arguments: Any, openapi_extra: Json | None = None, **options: Any) -> None:
+        declared = openapi_extra or {}
+        if _KIND not in declared:
+            raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
+        self.needed = Data(declared[_KIND]).scope
+        self._needed_by = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
+        self._appends = self.needed in (TokenScope.WRITE, TokenScope.ADMIN)
+        self.takes_key = self._appends and "POST" in (options.get("methods") or ())
+        parameters = {"parameters": [PARAMETER]} if self.takes_key else {}
+        super().__init__(*arguments, openapi_extra=declared | parameters, **options)
 
-    @property
-    def takes_key(self) -> bool:
-        """Whether the endpoint honours an idempotency key: it does if it is a POST that may write."""
-        return "POST" in (self.methods or ()) and self.appends
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request if it is admitted.
+
+        Raises:
+            Rejected: It is not.
+        """
+        decode_parameters(scope)
+        if self.needed is None or scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope)
+        server_context = request.app.state.server_context
+        limits: Limits = server_context.limits
+        with ExitStack() as request_limit:
+            try:
+                identity = await self._admit(request, request_limit)
+            except (Rejected, EventStoreError):
+                await _delay_rejection(request)
+                raise
+            request.state.request_limit = request_limit
+            request.state.tenant_context = tenant_context = await server_context.tenant_contexts.of(identity.tenant)
+            with tenant_context.in_use(), limits.bodies.holding(identity.tenant) as hold_bytes:
+
+                async def receive_counted() -> Message:
+                    message = await receive()
+                    size = len(message.get("body", b""))
+                    hold_bytes(size)
+                    limits.bytes.spend(request.state.limit_keys, size)
+                    return message
+
+                await super().handle(scope, receive_counted, send)
+
+    async def _admit(self, request: Request, request_limit: ExitStack) -> Identity:
+        """Identify the caller, apply the limits and check the scopes."""
+        server_context = request.app.state.server_context
+        limits: Limits = server_context.limits
+        is_known = server_context.authenticator.knows(request.headers)  # others may share the proxy
+        with nullcontext() if is_known else limits.identifying.one(_network_of(request)):
+            identity: Identity = await server_context.authenticator.identify(request.headers)
+        request.state.identity = identity
+        request.state.limit_keys = limit_keys = limit_keys_of(identity)
+        limits.rates.take(limit_keys)
+        limits.bytes.check(limit_keys)
+        if self._appends:
+            limits.events.check(limit_keys)  # before the body is read, which costs most
+        request_limit.enter_context(limits.requests.one(*limit_keys))
+        for needed in (self.needed, *(self._needed_by.get(name) for name in request.query_params)):
+            if needed is not None and not identity.may(needed):
+                raise NotAllowed(needed)
+        return identity
 
     def get_route_handler(self) -> Handler:
         """Return a handler that waits for the request's turn, and runs a request with an idempotency key once."""
@@ -283,14 +300,15 @@ class AuthorizedRoute(APIRoute):
         async def handle_in_turn(request: Request) -> Response:
             size = await _size_of(request)
             limit = _limit_of(request)
-            async with request.state.tenant_context.turn_for(size, limit, appends=self.appends):
+            async with request.state.tenant_context.turn_for(size, limit, appends=self._appends):
                 if not self.takes_key:
                     return await handle(request)
                 server_context = request.app.state.server_context
-                server_context.limits.events.check(request.state.shares)  # a request before it may have spent them
-                once = server_context.idempotency.once
-                answer: Response | StoredResponse = await once(request, request.state.identity, lambda: handle(request))
-            return await self.repeated(request, answer) if isinstance(answer, StoredResponse) else answer
+                server_context.limits.events.check(request.state.limit_keys)  # they may have been spent meanwhile
+                response: Response | StoredResponse = await server_context.idempotency.once(
+                    request, request.state.identity, lambda: handle(request)
+                )
+            return await self.repeated(request, response) if isinstance(response, StoredResponse) else response
 
         return handle_in_turn
 
@@ -298,69 +316,12 @@ class AuthorizedRoute(APIRoute):
         """Return the response to a repetition of a request with an idempotency key."""
         return stored.response()
 
-    async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Handle a request, or reject it."""
-        decode_parameters(scope)
-        if self.needed is None or scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
-        request = Request(scope)
-        with ExitStack() as places:
-            try:
-                shares = await self._admit(request, places)
-            except (Rejected, EventStoreError) as error:
-                if isinstance(error, Rejected):
-                    request.app.state.server_context.counters.add("http_refused", reason=error.reason)
-                await _wait_to_refuse(request)
-                await self.refusal(request, error)(scope, receive, send)
-                return
-            request.state.tenant_context = tenant_context = await request.app.state.server_context.tenant_contexts.of(
-                request.state.identity.tenant
-            )
-            limits = request.app.state.server_context.limits
 
-            with tenant_context.in_use(), limits.bodies.request(tenant_context.tenant) as count_bytes:
-
-                async def counted() -> Message:
-                    message = await receive()
-                    size = len(message.get("body", b""))
-                    count_bytes(size)
-                    limits.bytes.spend(shares, size)
-                    return message
-
-                await super().handle(scope, counted, send)
-
-    async def _admit(self, request: Request, places: ExitStack) -> Sequence[str]:
-        """Admit a request; return the keys of the limits that it counts against."""
-        server_context = request.app.state.server_context
-        limits: Limits = server_context.limits
-        with ExitStack() as identifying:
-            if not server_context.gate.knows(request.headers):  # others may share the proxy
-                identifying.enter_context(limits.identifying.one(_network_of(request)))
-            identity = await server_context.gate.identify(request.headers)
-        shares = request.state.shares = limit_keys_of(identity)
-        limits.rates.take(shares)
-        limits.bytes.check(shares)
-        if self.appends:
-            limits.events.check(shares)  # before the body is read, which costs most
-        places.enter_context(limits.requests.one(*shares))
-        for needed in self.requirement.scopes(request.query_params):
-            if not identity.may(needed):
-                raise NotAllowed(needed)
-        request.state.identity = identity
-        request.state.places = places
-        return shares
-
-    def refusal(self, request: Request, error: Rejected | EventStoreError) -> Response:
-        """Return the response to a request that is not admitted."""
-        return problem_of_refusal(error) if isinstance(error, Rejected) else problem_of(error)
-
-
-async def _wait_to_refuse(request: Request) -> None:
+async def _delay_rejection(request: Request) -> None:
     """Wait until a rejection may be sent. Meanwhile another connection may displace this one."""
-    shares: Sequence[str] = getattr(request.state, "shares", ())
-    key = f"tenant {shares[0]}" if shares else f"address {_network_of(request)}"
-    seconds = request.app.state.server_context.limits.refusals.delay(key, asyncio.get_running_loop().time())
+    limit_keys: Sequence[str] = getattr(request.state, "limit_keys", ())
+    key = f"tenant {limit_keys[0]}" if limit_keys else f"address {_network_of(request)}"
+    seconds = request.app.state.server_context.limits.rejections.delay(key, asyncio.get_running_loop().time())
     if seconds > 0:
         request.scope.get(SET_DISPLACEABLE, lambda: None)()
         await asyncio.sleep(seconds)
@@ -380,5 +341,5 @@ async def _size_of(request: Request) -> int:
     """Return the size of the body. Starlette keeps the body for the endpoint."""
     try:
         return len(await request.body())
-    except (ClientDisconnect, TooLarge, TooSlow) as error:  # RequestGuard responds to its rejections itself
-        raise HTTPException(400, f"the body is not complete: {error}") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body is not complete") from None

@@ -20,21 +20,23 @@ from starlette.responses import Response
 from agent_manager.adapters.a2a_demo_messages import SummaryCache
 from agent_manager.agent_registry import AGENTS
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
-from agent_manager.auth import Authenticator, Identity, Scope
+from agent_manager.auth import Authenticator, Identity, TokenScope
 from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.server.authorization import RequestAuthenticator, limit_keys_of
+from agent_manager.server.authorization import RequestAuthenticator
+from agent_manager.server.conversation_lookup import HIGHEST_POSITION, visible_ids
+from agent_manager.server.counters import Counters
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
-from agent_manager.server.limits import Counters, Limits
-from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYourWrites, log_change_token, visible_ids
+from agent_manager.server.limits import Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
+from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
+from agent_manager.server.schemas.events import AppendedOut, AppendOut
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.settings import server_settings
-from agent_manager.storage import AppendedPositions
 from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
@@ -100,25 +102,20 @@ class TenantContext:
     async def turn_for(self, body_bytes: int, limit: int, *, appends: bool) -> AsyncIterator[None]:
         """Run the block when it is the request's turn among those of its tenant.
 
-        Every step of a request waits for one step of each other request that runs. As few of each tenant run at a time,
-        none of another tenant waits for long; those that read wait for workers, and must not hold up those that append.
+        Every step of a request waits for one step of each other request that runs. Because few of each tenant run at a
+        time, none of another tenant waits for long. Reads wait for workers, and must not delay appends.
 
-        A large body takes memory and the event loop's time: ten thousand events are a second of it. One at a time, a
-        tenant's requests hold one such body in parsed form, and the others are refused as soon as that has spent the
-        tenant's events. Large pages take the event loop's time, too.
+        A large body takes memory and a second of the event loop for ten thousand events. So only one of a tenant is
+        held in parsed form, and the next ones are rejected once it has spent the tenant's events. Large pages take time
+        of the event loop, too.
 
         Args:
-            limit: rows that the request asks for.
+            limit: The rows that the request asks for.
         """
         large_append = self._large_appends if body_bytes > LARGE_BYTES else nullcontext()
         large_read = self._large_reads if limit > LARGE_LIMIT else nullcontext()
         async with large_append, large_read, self._running[appends]:
             yield
-
-    @property
-    def written(self) -> AppendedPositions:
-        """What was appended for the tenant through this server, so that its reads include it."""
-        return self.manager.written
 
     async def close(self) -> None:
         """Close the notifier and the manager."""
@@ -179,7 +176,7 @@ class TenantContexts:
         manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
         manager.count_with(partial(self._count, tenant))
         tenant_context = TenantContext(self._store, manager)
-        tenant_context.written.note_position(self._written.pop(tenant, 0))
+        tenant_context.manager.written.note_position(self._written.pop(tenant, 0))
         return tenant_context
 
     async def _close_idle(self) -> None:
@@ -188,7 +185,7 @@ class TenantContexts:
                 return
             if tenant_context.is_idle and self._others.get(tenant) is tenant_context:
                 del self._others[tenant]
-                self._written[tenant] = tenant_context.written.position  # later reads still include it
+                self._written[tenant] = tenant_context.manager.written.position  # later reads still include it
                 await tenant_context.close()
 
 
@@ -221,7 +218,7 @@ class ServerContext:
     ) -> None:
         self.store = store
         self.settings = server_settings(store.settings)
-        self.gate = RequestAuthenticator(authenticator, store.tenant, requires_tokens=requires_tokens)
+        self.authenticator = RequestAuthenticator(authenticator, store.tenant, requires_tokens=requires_tokens)
         self.sealing = sealing
         self.limits = Limits(self.settings)
         self.allows_private = allows_private
@@ -229,7 +226,7 @@ class ServerContext:
         self.tenant_contexts = TenantContexts(store, manager, self._count_answers)
         self.reader = Reader(store)
         self.response_cache = ResponseCache(
-            self.settings.answer_bytes, self.settings.request_seconds, self.limits.turns
+            self.settings.response_bytes, self.settings.request_seconds, self.limits.turns
         )
         self.streams = SharedStreams(store, self.limits.turns)
         self.summaries = SummaryCache()
@@ -254,13 +251,9 @@ class ServerContext:
             _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
 
     def _count_answers(self, tenant: str, events: int) -> None:
-        """Count what answers append against the tenant's limit: later requests can be refused, answers cannot."""
-        if self.gate.requires_tokens:
+        """Count what answers append against the tenant's limit: later requests can be rejected, answers cannot."""
+        if self.authenticator.requires_tokens:
             self.limits.events.spend([tenant], events)
-
-    def close_streams(self) -> None:
-        """End all streams."""
-        self.closing.set()
 
     async def close(self) -> None:
         """Wait for running answers, then close the contexts of the tenants."""
@@ -276,31 +269,28 @@ class RequestContext:
     """The context of one request: what an endpoint needs to read and write as the caller.
 
     Attributes:
+        request: The request.
         identity: The caller, with their scopes.
         claim: The claim of the request's idempotency key; None if it has none.
         caller: The tenant and the user on whose behalf to read and write.
         reader: Reads what the caller may see.
     """
 
-    def __init__(
-        self,
-        server_context: ServerContext,
-        tenant_context: TenantContext,
-        identity: Identity,
-        claim: UUID | None = None,
-    ) -> None:
-        self.server_context = server_context
-        self.tenant_context = tenant_context
-        self.identity = identity
-        self.claim = claim
-        self.caller = identity.caller
-        self.store: EventStore = server_context.store
-        self.reader = Reader(server_context.store, caller=self.caller, timeout=server_context.reader.timeout)
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.server_context: ServerContext = request.app.state.server_context
+        self.tenant_context: TenantContext = request.state.tenant_context
+        self.identity: Identity = request.state.identity
+        self.claim: UUID | None = getattr(request.state, "claim", None)
+        self.caller = self.identity.caller
+        self.store: EventStore = self.server_context.store
+        self.reader = Reader(self.store, caller=self.caller, timeout=self.server_context.reader.timeout)
+        self._limit_keys: Sequence[str] = request.state.limit_keys
 
     @cached_property
-    def shares(self) -> Sequence[str]:
-        """The keys of the limits that the request counts against."""
-        return limit_keys_of(self.identity)
+    def time_slice(self) -> TimeSlice:
+        """The time slice of work that the request does in the event loop."""
+        return TimeSlice(self.server_context.limits.turns, self.caller.tenant)
 
     @cached_property
     def manager(self) -> Manager:
@@ -309,7 +299,7 @@ class RequestContext:
             self.caller.user,
             self.identity.actor,
             partial(visible_ids, self.reader),
-            partial(self.server_context.limits.events.spend, self.shares),
+            partial(self.server_context.limits.events.spend, self._limit_keys),
         )
 
     def new_id(self, *names: str | int) -> UUID:
@@ -326,20 +316,21 @@ class RequestContext:
         Raises:
             NotAllowed: The caller lacks the scope ``admin``.
         """
-        if conversation_id == conversation_uuid(self.caller.tenant, AGENTS) and not self.identity.may(Scope.ADMIN):
-            raise NotAllowed(Scope.ADMIN)
+        if conversation_id == conversation_uuid(self.caller.tenant, AGENTS) and not self.identity.may(TokenScope.ADMIN):
+            raise NotAllowed(TokenScope.ADMIN)
 
     async def append(
         self,
         conversation_id: UUID,
         events: Sequence[EventData | NewEvent],
         *,
-        expected: ExpectedVersion = ANY,
+        expected: ExpectedVersion | None = None,
         claimed_actor: str = "",
     ) -> AppendResult:
         """Append events as the caller.
 
         Args:
+            expected: The expected version; None for any.
             claimed_actor: The actor that the request names, for events that name none themselves.
 
         Raises:
@@ -347,19 +338,34 @@ class RequestContext:
             TooMany: The caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
-        self.server_context.limits.events.take(self.shares, len(events))
+        self.server_context.limits.events.take(self._limit_keys, len(events))
         result = await self.store.append(
             conversation_id,
             [self._with_actor(event, claimed_actor, number) for number, event in enumerate(events)],
-            expected=expected,
+            expected=ANY if expected is None else expected,
             tenant=self.caller.tenant,
             user=self.caller.user,
         )
         if len(events) > SLICED_EVENTS:
             # The entries of a result are created when they are first read: in a thread, not in the event loop.
             await asyncio.to_thread(getattr, result, "events")
-        self.tenant_context.written.note(result)
+        self.tenant_context.manager.written.note(result)
         return result
+
+    async def append_response(self, result: AppendResult) -> Response:
+        """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events."""
+        items = []
+        for event in result.events:
+            items.append(AppendedOut.model_validate(event).with_position(self.position).to_bytes())
+            await self.time_slice.give_way()
+        whole = AppendOut(
+            conversation_id=result.events[-1].conversation_id,
+            position=self.position(result.position),
+            version=result.version,
+            events=[],
+        )
+        body = whole.to_bytes().removesuffix(b"]}") + b",".join(items) + b"]}"
+        return Response(body, 201, media_type="application/json")
 
     def _with_actor(self, data: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
         event = data if isinstance(data, NewEvent) else NewEvent(data, self.new_id("event", number))
@@ -372,7 +378,7 @@ class RequestContext:
     @property
     def sees_positions(self) -> bool:
         """Whether the caller may see positions of the log, which all tenants share."""
-        return self.identity.may(Scope.AUDIT)
+        return self.identity.may(TokenScope.AUDIT)
 
     def position(self, position: int) -> int | str:
         """Return a position as the caller may see it: the number itself, or sealed."""
@@ -405,13 +411,12 @@ class RequestContext:
         if position is None or position > HIGHEST_POSITION:
             raise InputError(
                 f"at_least: {printable(at_least, 60)!r} is not a position that you were given: send the position of "
-                "an answer unchanged"
+                "a response unchanged"
             )
         return position
 
     async def read(
         self,
-        request: Request,
         make: Make,
         *,
         parameters: object = "",
@@ -426,11 +431,10 @@ class RequestContext:
             is_resolved: The request reads one conversation, which it has resolved for the caller.
         """
         change_token = await self.caught_up(projections, self._open_position(at_least), is_resolved=is_resolved)
-        return await self.respond(request, change_token, make, parameters=parameters)
+        return await self.respond(change_token, make, parameters=parameters)
 
     async def read_page(
         self,
-        request: Request,
         query: PageQuery,
         read: Callable[..., Awaitable[Page[Any]]],
         model: type[Out],
@@ -452,7 +456,6 @@ class RequestContext:
             await write_page(out, page, encoder(model), page.next)
 
         return await self.read(
-            request,
             write,
             parameters=(conversation_id, filters),
             projections=projections,
@@ -460,22 +463,9 @@ class RequestContext:
             is_resolved=conversation_id is not None,
         )
 
-    async def read_log(
-        self,
-        request: Request,
-        make: Make,
-        *,
-        parameters: object = "",
-        change_token: object = None,
-        is_large: bool = False,
-    ) -> Response:
-        """Return the response to a read of the log itself.
-
-        Args:
-            change_token: The token while which the body is cached; that of the whole log by default.
-        """
-        change_token = await log_change_token(self.store) if change_token is None else change_token
-        return await self.respond(request, str(change_token), make, parameters=parameters, is_large=is_large)
+    async def read_log(self, make: Make) -> Response:
+        """Return the response to a read of the log itself; the body is cached while it is unchanged."""
+        return await self.respond(await log_change_token(self.store), make)
 
     async def caught_up(
         self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, is_resolved: bool = False
@@ -485,12 +475,16 @@ class RequestContext:
         Raises:
             NotCaughtUp: They do not within the reader's timeout.
         """
-        written = self.tenant_context.written
-        at_least = max(at_least, written.earlier)
+        written = self.tenant_context.manager.written
         timeout = self.reader.timeout
         try:
             return await self.server_context.read_your_writes.change_token(
-                projections, written.by_conversation, timeout, self.caller, at_least=at_least, is_resolved=is_resolved
+                projections,
+                written.by_conversation,
+                timeout,
+                self.caller,
+                at_least=max(at_least, written.earlier),
+                is_resolved=is_resolved,
             )
         except NotCaughtUp:
             if self.sees_positions:
@@ -502,7 +496,6 @@ class RequestContext:
 
     async def respond(
         self,
-        request: Request,
         change_token: str,
         make: Make,
         *,
@@ -512,7 +505,7 @@ class RequestContext:
     ) -> Response:
         """Return a cached response, see :meth:`agent_manager.server.response_cache.ResponseCache.respond`."""
         return await self.server_context.response_cache.respond(
-            request,
+            self.request,
             change_token,
             make,
             identity=self.identity,
@@ -522,15 +515,15 @@ class RequestContext:
             is_large=is_large,
         )
 
-    def stream(self, request: Request, source: EventSource, after: int) -> EventStream:
+    def stream(self, source: EventSource, after: int) -> EventStream:
         """Return the response that streams the events of a source as long as the caller is authorized."""
         server_context = self.server_context
         return EventStream(
             server_context.streams.follow(source, self.caller.tenant, after),
             after,
             closing=server_context.closing,
-            stream_limit=server_context.limits.streams.one(*self.shares),
-            is_authorized=server_context.gate.still(request.headers, self.identity),
+            stream_limit=server_context.limits.streams.one(*self._limit_keys),
+            is_authorized=server_context.authenticator.still(self.request.headers, self.identity),
         )
 
 
@@ -557,17 +550,8 @@ def encoder(model: type[Out]) -> Callable[[object], bytes]:
     return lambda row: model.model_validate(row).to_bytes()
 
 
-def server_context_of(request: Request) -> ServerContext:
-    """Return the server's context."""
-    server_context: ServerContext = request.app.state.server_context
-    return server_context
-
-
-async def _request_context(request: Request) -> RequestContext:
-    state = request.state
-    return RequestContext(
-        server_context_of(request), state.tenant_context, state.identity, getattr(state, "claim", None)
-    )
+async def _request_context(request: Request) -> RequestContext:  # FastAPI would call the class itself in a thread
+    return RequestContext(request)
 
 
 CurrentContext = Annotated[RequestContext, Depends(_request_context)]

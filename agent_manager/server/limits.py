@@ -16,43 +16,12 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
 from agent_manager.server.problems import Busy, TooMany
 from agent_manager.settings import ServerSettings
-
-# Counters
-
-Labels: TypeAlias = tuple[tuple[str, str], ...]
-
-
-class Counters:
-    """The counters of one server, by name and labels. They only increase.
-
-    The values of labels are constants in the code, never input of a client. Otherwise clients could create any number
-    of counters.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: Counter[tuple[str, Labels]] = Counter()
-
-    def add(self, name: str, **labels: str) -> None:
-        """Increment a counter by one."""
-        self._numbers[name, tuple(sorted(labels.items()))] += 1
-
-    def number(self, name: str, **labels: str) -> int:
-        """Return the sum of the counters that have this name and these labels; they may have further labels."""
-        wanted = set(labels.items())
-        return sum(number for (each, told), number in self._numbers.items() if each == name and wanted <= set(told))
-
-    def __iter__(self) -> Iterator[tuple[str, dict[str, str], int]]:
-        """Iterate over the counters: name, labels and value."""
-        return iter([(name, dict(labels), number) for (name, labels), number in self._numbers.items()])
-
-
-# Rates, rejections and concurrency
 
 KEYS = 100_000
 """Keys whose state is kept; the least recently used one is dropped first, and starts anew when it returns."""
@@ -62,115 +31,92 @@ TENANT_SHARE = 2
 """The divisor of a tenant's share: at most 1/2 of the server's limit, so one tenant never uses up all of it."""
 CALLER_SHARE = 2
 """The divisor of a caller's share: at most 1/2 of its tenant's."""
-REFUSALS_PER_SECOND, REFUSAL_SECONDS = 50, 5.0
-"""Rejections per second that are sent to one tenant or network, and the longest delay of one in seconds."""
 TENANT_RATE = 4
 """The rate of requests of a tenant, as a multiple of the rate of one caller."""
+REJECTIONS_PER_SECOND, REJECTION_SECONDS = 50, 5.0
+"""Rejections per second that are sent to one tenant or network, and the longest delay of one in seconds."""
+BODY_BYTES = 64 * 1024 * 1024
+"""The budget for all request bodies in memory, unless a tenant's part of it is less than two of the largest bodies."""
 
 
-class TokenBucket:
-    """A token bucket for each key.
+@dataclass(frozen=True)
+class _Buckets:
+    name: str
+    per_second: float
+    capacity: float
+    left: LRUCache[tuple[str, ...], tuple[float, float]]
+    """What a bucket held when it was last changed, and when that was."""
 
-    An amount may exceed what the bucket holds. Further requests of the key are then rejected until the bucket has been
-    refilled.
+
+class RateLimit:
+    """Token buckets: one for each tenant, and one for each caller of a tenant.
+
+    An amount may exceed what a bucket holds. Further requests are then rejected until the bucket has been refilled.
 
     Args:
-        per_second: The rate of one key.
-        what: The unit and the kind of key, for the error message.
+        what: The plural noun for what is limited.
+        per_second: The rate of one caller.
+        tenant_rate: The rate of one tenant, as a multiple of the rate of one caller.
         setting: The name of the setting that holds the rate.
         clock: Returns seconds and never goes back.
-        keys: Buckets that are kept; the least recently used one is dropped first.
-        least: The smallest capacity of a bucket.
     """
 
     def __init__(
         self,
+        what: str,
         per_second: float,
-        what: str = "requests of one key",
-        setting: str = "EVENTSTORE_RATE_PER_SECOND",
+        tenant_rate: float,
+        setting: str,
         clock: Callable[[], float] = time.monotonic,
-        keys: int = KEYS,
-        least: float = 1.0,
     ) -> None:
-        self._per_second = per_second
-        self._most = max(least, BURST_SECONDS * per_second)
-        self._what = what
+        burst = max(1.0, BURST_SECONDS * per_second)
+        self._levels = (
+            _Buckets(f"{what} of one tenant", tenant_rate * per_second, tenant_rate * burst, LRUCache(KEYS)),
+            _Buckets(f"{what} of one key", per_second, burst, LRUCache(KEYS)),
+        )
         self._setting = setting
         self._clock = clock
-        self._left: LRUCache[str, tuple[float, float]] = LRUCache(keys)
 
-    def take(self, key: str, amount: float = 1) -> None:
-        """Take an amount if the bucket of the key is not empty.
-
-        Raises:
-            TooMany: The bucket is empty; ``Retry-After`` says when to retry.
-        """
-        self.check(key)
-        self.spend(key, amount)
-
-    def check(self, key: str) -> None:
-        """Check that the bucket of the key is not empty.
-
-        Raises:
-            TooMany: The bucket is empty; ``Retry-After`` says when to retry.
-        """
-        left = self._now_left(key)
-        if left < 1:
-            raise TooMany(
-                f"more than {self._per_second:g} {self._what} per second: retry later, or raise {self._setting}",
-                "rate",
-                max(1, math.ceil((1 - left) / self._per_second)),
-            )
-
-    def spend(self, key: str, amount: float) -> None:
-        """Take an amount, even if the bucket of the key does not hold it."""
-        self._left[key] = self._now_left(key) - amount, self._clock()
-
-    def _now_left(self, key: str) -> float:
-        now = self._clock()
-        left, at = self._left.get(key, (self._most, now))
-        return min(self._most, left + (now - at) * self._per_second)
-
-
-class SharedTokenBuckets:
-    """Token buckets on two levels: one for each tenant, and one for each caller of a tenant.
-
-    Args:
-        of_caller: The buckets of callers.
-        of_tenant: The buckets of tenants.
-    """
-
-    def __init__(self, of_caller: TokenBucket, of_tenant: TokenBucket) -> None:
-        self._levels = (of_tenant, of_caller)
-
-    def take(self, shares: Sequence[str], amount: float = 1) -> None:
-        """Take an amount from the buckets of a tenant and its caller if neither is empty.
+    def take(self, keys: Sequence[str], amount: float = 1) -> None:
+        """Take an amount if neither bucket is empty.
 
         Args:
-            shares: The keys of the buckets (:func:`~agent_manager.server.authorization.limit_keys_of`).
+            keys: The tenant and the caller (:func:`~agent_manager.server.authorization.limit_keys_of`).
 
         Raises:
-            TooMany: One of the buckets is empty.
+            TooMany: See :meth:`check`.
         """
-        self.check(shares)
-        self.spend(shares, amount)
+        self.check(keys)
+        self.spend(keys, amount)
 
-    def check(self, shares: Sequence[str]) -> None:
+    def check(self, keys: Sequence[str]) -> None:
         """Check that neither bucket is empty.
 
         Raises:
-            TooMany: One of the buckets is empty.
+            TooMany: One of them is empty; ``Retry-After`` says when to retry.
         """
-        for level, rates in enumerate(self._levels[: len(shares)]):
-            rates.check("\0".join(shares[: level + 1]))
+        for buckets, _, left in self._left(keys):
+            if left < 1:
+                raise TooMany(
+                    f"more than {buckets.per_second:g} {buckets.name} per second: retry later, or raise "
+                    f"{self._setting}",
+                    "rate",
+                    max(1, math.ceil((1 - left) / buckets.per_second)),
+                )
 
-    def spend(self, shares: Sequence[str], amount: float) -> None:
+    def spend(self, keys: Sequence[str], amount: float) -> None:
         """Take an amount, even if the buckets do not hold it."""
-        for level, rates in enumerate(self._levels[: len(shares)]):
-            rates.spend("\0".join(shares[: level + 1]), amount)
+        for buckets, key, left in self._left(keys):
+            buckets.left[key] = left - amount, self._clock()
+
+    def _left(self, keys: Sequence[str]) -> Iterator[tuple[_Buckets, tuple[str, ...], float]]:
+        for level, buckets in enumerate(self._levels[: len(keys)], 1):
+            key, now = tuple(keys[:level]), self._clock()
+            left, at = buckets.left.get(key, (buckets.capacity, now))
+            yield buckets, key, min(buckets.capacity, left + (now - at) * buckets.per_second)
 
 
-class Refusals:
+class RejectionDelays:
     """A rate limit for rejections, which delays them.
 
     A rejection costs the server almost as much as a small response, and clients may repeat a rejected request without
@@ -180,13 +126,12 @@ class Refusals:
     Args:
         per_second: Rejections of one key per second.
         longest: The longest delay in seconds.
-        keys: Keys whose state is kept.
     """
 
-    def __init__(self, per_second: float, longest: float, keys: int = KEYS) -> None:
+    def __init__(self, per_second: float, longest: float) -> None:
         self._seconds = 1 / per_second
         self._longest = longest
-        self._next: LRUCache[str, float] = LRUCache(keys)
+        self._next: LRUCache[str, float] = LRUCache(KEYS)
 
     def delay(self, key: str, now: float) -> float:
         """Return the seconds after which the next rejection of a key may be sent.
@@ -199,61 +144,71 @@ class Refusals:
         return at - now
 
 
-class ConcurrencyLimit:
-    """A limit on concurrent requests or streams: of the server, of each tenant, and of each caller.
+class SharedLimit:
+    """A limit on what all requests hold at a time, such as streams or bytes: of the server, a tenant and a caller.
 
     Args:
         what: The plural noun for what is limited; it is also the reason of a rejection.
         most: The limit of the server.
         parts: The limits of one key on each level: first of a tenant, then of a caller.
-        setting: The name of the setting that holds the limit.
+        advice: What to do if the limit is reached.
     """
 
-    def __init__(self, what: str, most: int, parts: Sequence[int], setting: str) -> None:
+    def __init__(self, what: str, most: int, parts: Sequence[int], advice: str) -> None:
         self._what = what
         self._most = most
         self._parts = tuple(parts)
-        self._setting = setting
+        self._advice = advice
         self._taken: Counter[tuple[str, ...]] = Counter()
-        self._all = 0
+        """By the keys of each level; that of the server is empty."""
 
     @property
     def taken(self) -> int:
-        """The current number."""
-        return self._all
+        """The amount that is taken now."""
+        return self._taken[()]
+
+    @contextmanager
+    def holding(self, *keys: str) -> Iterator[Callable[[int], None]]:
+        """Provide a function that takes an amount until the end of the block.
+
+        The function raises TooMany if the tenant or the caller would exceed its part, and Busy if all would exceed the
+        limit of the server.
+
+        Args:
+            keys: The tenant and the caller; without keys only the limit of the server applies.
+        """
+        holders = [keys[:level] for level in range(len(keys) + 1)]
+        held = 0
+
+        def take(amount: int) -> None:
+            nonlocal held
+            for holder, part in zip(holders[1:], self._parts, strict=False):
+                if self._taken[holder] + amount > part:
+                    raise TooMany(f"your limit of {part:,} {self._what} is reached: {self._advice}", self._what)
+            if self.taken + amount > self._most:
+                raise Busy(f"the server's limit of {self._most:,} {self._what} is reached: {self._advice}", self._what)
+            for holder in holders:
+                self._taken[holder] += amount
+            held += amount
+
+        try:
+            yield take
+        finally:
+            for holder in holders:
+                self._taken[holder] -= held
+                if not self._taken[holder]:
+                    del self._taken[holder]
 
     @contextmanager
     def one(self, *keys: str) -> Iterator[None]:
-        """Count one until the end of the block.
-
-        Args:
-            keys: The keys of the tenant and the caller; without keys only the limit of the server applies.
+        """Take one until the end of the block.
 
         Raises:
-            TooMany: The tenant or the caller has reached its limit.
-            Busy: The server has reached its limit.
+            TooMany, Busy: See :meth:`holding`.
         """
-        holders = [keys[: level + 1] for level in range(len(keys))]
-        for holder, part in zip(holders, self._parts, strict=False):
-            if self._taken[holder] >= part:
-                raise TooMany(
-                    f"your limit of {part} {self._what} is reached: end one first, or raise {self._setting}", self._what
-                )
-        if self._all >= self._most:
-            raise Busy(
-                f"the server's limit of {self._most} {self._what} is reached: retry later, or raise {self._setting}",
-                self._what,
-            )
-        self._all += 1
-        self._taken.update(holders)
-        try:
+        with self.holding(*keys) as take:
+            take(1)
             yield
-        finally:
-            self._all -= 1
-            self._taken.subtract(holders)
-            for holder in holders:
-                if not self._taken[holder]:
-                    del self._taken[holder]
 
 
 # Time slices of the event loop
@@ -326,70 +281,9 @@ class TimeSlice:
             self._began = time.perf_counter()
 
 
-# Memory of request bodies
-
-BODY_BYTES = 64 * 1024 * 1024
-"""The budget for all request bodies in memory, unless a tenant's part of it is less than two of the largest bodies."""
-
-
 def largest_body(settings: ServerSettings) -> int:
     """Return the limit on the bytes of one request body."""
     return 2 * settings.max_content_bytes + 65536
-
-
-class BodyBudget:
-    """A budget for the bytes of request bodies in memory. Each tenant may use a part of it.
-
-    The bytes of a body count from when they are read until the request ends.
-
-    Args:
-        most: The bytes of all tenants.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._of_tenant = most // TENANT_SHARE
-        self._taken: Counter[str] = Counter()
-
-    @property
-    def taken(self) -> int:
-        """The bytes in use."""
-        return self._taken.total()
-
-    @contextmanager
-    def request(self, tenant: str) -> Iterator[Callable[[int], None]]:
-        """Provide a function that reserves bytes for a request's body until the end of the block.
-
-        The function raises TooMany if the tenant's bodies would exceed its part, and Busy if all bodies together would
-        exceed the budget.
-        """
-        held = 0
-
-        def count(size: int) -> None:
-            nonlocal held
-            if self._taken[tenant] + size > self._of_tenant:
-                raise TooMany(
-                    f"the bodies of your requests in progress take more than {self._of_tenant:,} bytes: send fewer or "
-                    "smaller requests at a time",
-                    "body bytes",
-                )
-            if self.taken + size > self._most:
-                raise Busy(f"request bodies take more than {self._most:,} bytes: retry later", "body bytes")
-            self._taken[tenant] += size
-            held += size
-
-        try:
-            yield count
-        finally:
-            self._taken[tenant] -= held
-            if not self._taken[tenant]:
-                del self._taken[tenant]
-
-
-def _parts(most: int) -> tuple[int, int]:
-    """Return the limits of one tenant and one caller."""
-    of_tenant = max(1, most // TENANT_SHARE)
-    return of_tenant, max(1, of_tenant // CALLER_SHARE)
 
 
 class Limits:
@@ -402,33 +296,35 @@ class Limits:
         identifying: Concurrent requests whose token is being validated, by network.
         requests: Concurrent requests.
         streams: Open streams.
+        bodies: Bytes of request bodies in memory: of each from when it is read until its request ends.
+        rejections: Rejections per second.
         turns: The scheduler of work in the event loop.
-        bodies: Bytes of request bodies in memory.
-        refusals: Rejections per second.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        most, streams = settings.max_requests, settings.max_streams
-        rate = settings.rate_per_second
-        self.rates = SharedTokenBuckets(
-            TokenBucket(rate),
-            TokenBucket(TENANT_RATE * rate, "requests of one tenant", least=TENANT_RATE),
-        )
-        self.events = _shared("events", settings.events_per_second, "EVENTSTORE_EVENTS_PER_SECOND")
-        self.bytes = _shared("bytes", settings.bytes_per_second, "EVENTSTORE_BYTES_PER_SECOND")
-        self.identifying = ConcurrencyLimit(
-            "requests from your address that have shown no valid token yet", most, [max(1, most // TENANT_SHARE)],
-            "EVENTSTORE_MAX_REQUESTS",
-        )  # fmt: skip
-        self.requests = ConcurrencyLimit("requests under way", most, _parts(most), "EVENTSTORE_MAX_REQUESTS")
-        self.refusals = Refusals(REFUSALS_PER_SECOND, REFUSAL_SECONDS)
-        self.streams = ConcurrencyLimit("open streams", streams, _parts(streams), "EVENTSTORE_MAX_STREAMS")
+        self.rates = RateLimit("requests", settings.rate_per_second, TENANT_RATE, "EVENTSTORE_RATE_PER_SECOND")
+        self.events = _of_tenant("events", settings.events_per_second, "EVENTSTORE_EVENTS_PER_SECOND")
+        self.bytes = _of_tenant("bytes", settings.bytes_per_second, "EVENTSTORE_BYTES_PER_SECOND")
+        most = settings.max_requests
+        advice = "retry when one has ended, or raise EVENTSTORE_MAX_REQUESTS"
+        what = "requests from your address that have shown no valid token yet"
+        self.identifying = SharedLimit(what, most, _parts(most)[:1], advice)
+        self.requests = SharedLimit("concurrent requests", most, _parts(most), advice)
+        most = settings.max_streams
+        advice = "retry when one has ended, or raise EVENTSTORE_MAX_STREAMS"
+        self.streams = SharedLimit("open streams", most, _parts(most), advice)
+        most = max(BODY_BYTES, 2 * TENANT_SHARE * largest_body(settings))
+        advice = "send fewer or smaller requests at a time"
+        self.bodies = SharedLimit("bytes of request bodies", most, _parts(most)[:1], advice)
+        self.rejections = RejectionDelays(REJECTIONS_PER_SECOND, REJECTION_SECONDS)
         self.turns = WorkTurns()
-        self.bodies = BodyBudget(max(BODY_BYTES, 2 * TENANT_SHARE * largest_body(settings)))
 
 
-def _shared(what: str, of_tenant: float, setting: str) -> SharedTokenBuckets:
-    return SharedTokenBuckets(
-        TokenBucket(of_tenant / CALLER_SHARE, f"{what} of one key", setting),
-        TokenBucket(of_tenant, f"{what} of one tenant", setting),
-    )
+def _of_tenant(what: str, per_second: float, setting: str) -> RateLimit:
+    return RateLimit(what, per_second / CALLER_SHARE, CALLER_SHARE, setting)
+
+
+def _parts(most: int) -> tuple[int, int]:
+    """Return the limits of one tenant and one caller."""
+    of_tenant = max(1, most // TENANT_SHARE)
+    return of_tenant, max(1, of_tenant // CALLER_SHARE)

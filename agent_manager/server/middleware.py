@@ -33,15 +33,19 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_manager.server.limits import Counters
-from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, problem, problem_of_refusal
+from agent_manager.server.counters import Counters
+from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, error_response
 from agent_manager.server.response_cache import PIECE_BYTES
 
 # Canonical paths
 
 
-def canonical_path(scope: Scope) -> str | None:
-    """Return the path of a request with each segment in canonical encoding; None if a segment is not UTF-8."""
+def canonical_path(scope: Scope) -> str:
+    """Return the path of a request with each segment in canonical encoding.
+
+    Raises:
+        Rejected: A segment is not UTF-8.
+    """
     raw: bytes | None = scope.get("raw_path")
     if raw is None:  # optional in ASGI; without it, an encoded slash is indistinguishable from a separator
         return quote(scope["path"])
@@ -49,7 +53,7 @@ def canonical_path(scope: Scope) -> str | None:
         # ASGI excludes the query string from raw_path, but some test clients include it.
         segments = [unquote_to_bytes(segment).decode() for segment in raw.partition(b"?")[0].split(b"/")]
     except UnicodeDecodeError:
-        return None
+        raise Rejected("the path is not valid UTF-8: percent-encode the UTF-8 bytes of each id", "path") from None
     return "/".join(quote(segment, safe="") for segment in segments)
 
 
@@ -82,9 +86,9 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, and add the headers to its response."""
 
-        async def headed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._counters.add("http_answers", status=str(message["status"]))
+                self._counters.add("http_responses", status=str(message["status"]))
                 headers = MutableHeaders(scope=message)
                 for name, value in _ALWAYS.items():
                     headers.setdefault(name, value)
@@ -94,7 +98,7 @@ class SecurityHeaders:
                     headers["Strict-Transport-Security"] = _STRICT_TRANSPORT
             await send(message)
 
-        await self._app(scope, receive, headed)
+        await self._app(scope, receive, send_with_headers)
 
 
 # Checks of requests
@@ -105,6 +109,8 @@ _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 
 class RequestGuard:
     """An ASGI middleware that checks the host, the origin, the path and the body of each request.
+
+    It also responds to every request that is rejected, here or further inside.
 
     Args:
         max_body_bytes: The limit on the bytes of a request's body.
@@ -122,101 +128,53 @@ class RequestGuard:
         self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reject a request, or pass it on with a canonical path and a limited body."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        refused = self._refused(scope["method"], headers)
-        if refused is not None:
-            self._counters.add("http_refused", reason=refused[1])
-            await problem(refused[0], refused[2], headers=refused[3])(scope, receive, send)
-            return
-        path = canonical_path(scope)
-        if path is None:
-            self._counters.add("http_refused", reason="path")
-            said = "the path is not valid UTF-8: percent-encode the UTF-8 bytes of each id"
-            await problem(400, said)(scope, receive, send)
-            return
-        scope["path"] = path
-        body = _Body(receive, self._limit, self._seconds)
-        if declared_length(headers) > self._limit:
-            body.refused = TooLarge(self._limit)
-            await self._refuse(body.refused, scope, receive, send)
-            return
+        """Pass on a request with a canonical path and a limited body, unless it is rejected."""
+        try:
+            self._check(scope["method"], Headers(scope=scope))
+            scope["path"] = canonical_path(scope)
+            await self._app(scope, self._limited(receive), send)
+        except Rejected as rejected:
+            self._counters.add("http_rejected", reason=rejected.reason)
+            await error_response(scope, rejected)(scope, receive, send)
 
-        async def told(message: Message) -> None:
-            if body.refused is None:
-                await send(message)
-            elif message["type"] == "http.response.start":  # the application's response to the error is replaced
-                await self._refuse(body.refused, scope, receive, send)
-
-        await self._app(scope, body.receive, told)
-
-    async def _refuse(self, refused: Rejected, scope: Scope, receive: Receive, send: Send) -> None:
-        self._counters.add("http_refused", reason=refused.reason)
-        await problem_of_refusal(refused)(scope, receive, send)
-
-    def _refused(self, method: str, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
-        """Return status, reason, text and headers of the rejection; None if the request may pass."""
+    def _check(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
         if "transfer-encoding" in headers and "content-length" in headers:
             # Request smuggling: if a proxy uses one header and this server the other, bytes of one client's body are
             # read as the beginning of another client's request.
-            said = "the request has both Content-Length and Transfer-Encoding: send only one of them"
-            return 400, "two lengths", said, {"Connection": "close"}
+            detail = "the request has both Content-Length and Transfer-Encoding: send only one of them"
+            raise Rejected(detail, "two lengths", {"Connection": "close"})
         if self._names is not None and _name(host) not in self._names:
-            said = f"the server listens on loopback only and does not accept the host name {host!r}: use localhost"
-            return 421, "host", said, {}
+            detail = f"the server listens on loopback only and does not accept the host name {host!r}: use localhost"
+            raise Rejected(detail, "host", status=421)
         if method not in _SAFE and _is_foreign(headers, host):
-            said = "a web page of another origin must not change anything: send the request from the same origin"
-            return 403, "foreign page", said, {}
-        return None
+            detail = "a web page of another origin must not change anything: send the request from the same origin"
+            raise Rejected(detail, "foreign page", status=403)
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._limit:
+            raise TooLarge(self._limit)
 
+    def _limited(self, receive: Receive) -> Receive:
+        """Return a function that receives a request whose body is limited in size and time."""
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        received, is_whole = 0, False
 
-class _Body:
-    """A request's body with limits on its size and on the time until it is complete.
+        async def receive_limited() -> Message:
+            nonlocal received, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(self._seconds) from None
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise TooLarge(self._limit)
+            is_whole = not message.get("more_body", False)
+            return message
 
-    Attributes:
-        refused: The rejection if the body exceeds a limit.
-    """
-
-    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._deadline = asyncio.get_running_loop().time() + seconds
-        self._seconds = seconds
-        self._received = 0
-        self._is_whole = False
-        self.refused: Rejected | None = None
-
-    async def receive(self) -> Message:
-        """Return the next message of the request.
-
-        Raises:
-            TooSlow: The body does not arrive in time.
-            TooLarge: The body is larger than the limit.
-        """
-        if self._is_whole:
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            self.refused = TooSlow(self._seconds)
-            raise self.refused from None
-        self._received += len(message.get("body", b""))
-        if self._received > self._limit:
-            self.refused = TooLarge(self._limit)
-            raise self.refused
-        self._is_whole = not message.get("more_body", False)
-        return message
-
-
-def declared_length(headers: Headers) -> int:
-    """Return the length that ``Content-Length`` declares; 0 if it is missing or not a number."""
-    said = headers.get("content-length", "0")
-    return int(said[:20]) if said.isascii() and said.isdigit() else 0
+        return receive_limited
 
 
 def names_of(host: str) -> tuple[str, ...] | None:
@@ -267,10 +225,11 @@ class Deadline:
         self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request, and enforce the time limits."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        """Pass on a request, and enforce the time limits.
+
+        Raises:
+            Busy: The response does not begin in time.
+        """
         loop = asyncio.get_running_loop()
         has_begun = False
         deadline = asyncio.timeout(self._seconds)
@@ -294,16 +253,13 @@ class Deadline:
             if not deadline.expired():
                 raise
             if not has_begun:
-                refusal = Busy(
+                raise Busy(
                     f"the request took more than {self._seconds:g} seconds and was cancelled: request less at a time, "
                     "or raise EVENTSTORE_REQUEST_SECONDS; if it writes, repeat it with the same Idempotency-Key, "
                     "because its events may be stored already",
                     "slow request",
-                )
-                self._counters.add("http_refused", reason=refusal.reason)
-                await problem_of_refusal(refusal)(scope, receive, send)
-                return
-            self._counters.add("http_refused", reason="slow reader")
+                ) from None
+            self._counters.add("http_rejected", reason="slow reader")
             abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
             if abort is not None:
                 abort()

@@ -4,7 +4,7 @@ Three kinds of errors become responses:
 
 - :class:`Rejected`: the server rejects the request, whatever it asks for::
 
-      Rejected
+      Rejected           400  or another status; without a class of their own: what RequestGuard checks
       ├── NoToken        401  the request needs a bearer token and has none
       ├── BadToken       401  the token is not valid
       ├── NotAllowed     403  the token lacks a scope
@@ -22,10 +22,11 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
+from starlette.types import Scope
 
 from agent_manager.auth.identity import KeysUnavailable
 from agent_manager.errors import AgentError
@@ -59,17 +60,20 @@ class Rejected(Exception):
 
     Attributes:
         status: The status of the response.
-        reason: The label of the counter ``http_refused``.
+        reason: The label of the counter ``http_rejected``.
         headers: Headers of the response.
     """
 
-    status: ClassVar[int]
-    reason: str = ""
+    status = 400
+    reason = ""
 
-    def __init__(self, detail: str, reason: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, detail: str, reason: str = "", headers: dict[str, str] | None = None, *, status: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.reason = reason or self.reason
         self.headers = headers or {}
+        self.status = status or self.status
 
 
 class NoToken(Rejected):
@@ -112,7 +116,7 @@ class TooSlow(Rejected):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"the body did not come within {seconds:g} seconds: send less at a time, or raise EVENTSTORE_BODY_SECONDS",
+            f"the body did not arrive in {seconds:g} seconds: send less at a time, or raise EVENTSTORE_BODY_SECONDS",
             headers={"Connection": "close"},
         )
 
@@ -125,7 +129,7 @@ class TooLarge(Rejected):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"the body takes more than {limit:,} bytes: send less at a time, "
-            "or raise EVENTSTORE_MAX_CONTENT_BYTES, from which the limit comes"
+            "or raise EVENTSTORE_MAX_CONTENT_BYTES, which determines the limit"
         )
 
 
@@ -144,7 +148,7 @@ class Busy(Rejected):
     status = 503
 
     def __init__(self, detail: str, reason: str) -> None:
-        super().__init__(printable(detail), reason, {"Retry-After": "1"})
+        super().__init__(detail, reason, {"Retry-After": "1"})
 
 
 STATUSES: tuple[tuple[type[EventStoreError], int], ...] = (
@@ -173,59 +177,59 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110's
 _MAX_DETAIL = 2000
 
 
-def problem(
-    status: int, detail: str, *, title: str = "", headers: dict[str, str] | None = None, **members: Any
-) -> Response:
+def problem(status: int, detail: str, title: str = "", headers: dict[str, str] | None = None, **more: Any) -> Response:
     """Return a response that describes an error.
 
     Args:
         title: Identifies the kind of error for programs; the title of the status by default.
-        members: Further members of the problem.
+        more: Further members of the problem.
     """
-    title = title or title_of(status)
+    title = title or _title_of_status(status)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|\s+", "-", title)  # of WrongExpectedVersion, or of "Not Found"
     body = {
         "type": f"urn:eventstore:{words.lower()}",
         "title": title,
         "status": status,
         "detail": printable(detail, _MAX_DETAIL),
-        **members,
+        **more,
     }
     # json.dumps escapes to ASCII, because the quoted input may hold lone surrogates, which have no UTF-8 encoding.
     return Response(json.dumps(body).encode(), status, headers, "application/problem+json")
 
 
-def title_of(status: int) -> str:
-    """Return the title of a status."""
-    return _TITLES.get(status) or HTTPStatus(status).phrase
+def problem_of(error: Rejected | EventStoreError) -> Response:
+    """Return the response that describes an error."""
+    return problem(status_of(error), str(error), title_of(error), headers_of(error), **members_of(error))
 
 
-def problem_of_refusal(rejected: Rejected) -> Response:
-    """Return the response to a rejected request."""
-    return problem(rejected.status, str(rejected), headers=rejected.headers)
-
-
-def problem_of(error: EventStoreError) -> Response:
-    """Return the response that describes an error of the store."""
-    title = type(error).__name__
-    return problem(status_of(error), str(error), title=title, headers=headers_of(error), **members_of(error))
-
-
-def status_of(error: EventStoreError) -> int:
-    """Return the HTTP status of an error of the store."""
+def status_of(error: Rejected | EventStoreError) -> int:
+    """Return the HTTP status of an error."""
+    if isinstance(error, Rejected):
+        return error.status
     return next(status for kind, status in STATUSES if isinstance(error, kind))
 
 
-def headers_of(error: EventStoreError) -> dict[str, str]:
-    """Return ``Retry-After`` for an error of the store after which a retry may succeed."""
+def title_of(error: Rejected | EventStoreError) -> str:
+    """Return what identifies the kind of an error for programs."""
+    return _title_of_status(error.status) if isinstance(error, Rejected) else type(error).__name__
+
+
+def _title_of_status(status: int) -> str:
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def headers_of(error: Rejected | EventStoreError) -> dict[str, str]:
+    """Return the headers for an error, such as ``Retry-After`` if a retry may succeed."""
+    if isinstance(error, Rejected):
+        return error.headers
     if status_of(error) != 503:
         return {}
     seconds = next((seconds for kind, seconds in _RETRY_SECONDS.items() if isinstance(error, kind)), 1)
     return {"Retry-After": str(seconds)}
 
 
-def members_of(error: EventStoreError) -> dict[str, Any]:
-    """Return what programs may need of an error of the store beside its text."""
+def members_of(error: Rejected | EventStoreError) -> dict[str, Any]:
+    """Return what programs may need of an error beside its text."""
     if isinstance(error, WrongExpectedVersion):
         return {"expected_version": error.expected, "actual_version": error.actual}
     if isinstance(error, ConversationIsDeleted):
@@ -235,6 +239,18 @@ def members_of(error: EventStoreError) -> dict[str, Any]:
     if isinstance(error, InvalidEvent):
         return {"path": printable(error.path)}
     return {}
+
+
+ERROR_RESPONSE = "eventstore.error_response"
+"""The key in a request's ASGI scope of a function of the scope and an error, used instead of :func:`problem_of`."""
+
+
+def error_response(scope: Scope, error: Rejected | EventStoreError) -> Response:
+    """Return the response that describes an error, in the format of the request's route."""
+    if ERROR_RESPONSE not in scope:
+        return problem_of(error)
+    response: Response = scope[ERROR_RESPONSE](scope, error)
+    return response
 
 
 _MAX_FAULTS = 20

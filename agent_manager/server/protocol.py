@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent_manager.server.limits import Counters
+from agent_manager.server.counters import Counters
 from agent_manager.server.middleware import ABORT
 from agent_manager.server.problems import problem
 
@@ -63,11 +63,11 @@ class ConnectionLimit:
         """
         network = network_of(address)
         if len(self) >= self._most:
-            greediest = max(self._idle, key=lambda each: len(self._idle[each]), default=network)
-            idle = self._idle.get(greediest, {})
+            largest = max(self._idle, key=lambda each: len(self._idle[each]), default=network)
+            idle = self._idle.get(largest, {})
             is_own = len(idle) <= len(self._idle.get(network, ()))
-            unanswered = next((each for each, was_answered in idle.items() if not was_answered), None)
-            displaced = unanswered or (None if is_own else next(iter(idle)))
+            without_response = next((each for each, had_response in idle.items() if not had_response), None)
+            displaced = without_response or (None if is_own else next(iter(idle)))
             if displaced is None:
                 return False
             self.remove(displaced)
@@ -76,24 +76,21 @@ class ConnectionLimit:
         self.set_idle(close)
         return True
 
-    def set_idle(self, close: Close, *, was_answered: bool = False) -> None:
+    def set_idle(self, close: Close, *, had_response: bool = False) -> None:
         """Mark a connection as idle.
 
         Args:
-            was_answered: Whether it has had a response. If it is idle already, the earlier value stays.
+            had_response: Whether it has had a response. If it is idle already, the earlier value stays.
         """
         if close in self._network:
-            self._idle.setdefault(self._network[close], {}).setdefault(close, was_answered)
+            self._idle.setdefault(self._network[close], {}).setdefault(close, had_response)
 
     def set_busy(self, close: Close) -> None:
         """Mark a connection as busy: it has a request in progress and cannot be displaced."""
-        network = self._network.get(close)
-        if network is None:
-            return
+        network = self._network.get(close, "")
         idle = self._idle.get(network, {})
-        idle.pop(close, None)
-        if not idle:
-            self._idle.pop(network, None)
+        if idle.pop(close, None) is not None and not idle:
+            del self._idle[network]
 
     def remove(self, close: Close) -> None:
         """Remove a connection that has ended."""
@@ -132,7 +129,7 @@ _BAD = (
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _CLOSE + b"\r\n"
 
 
-def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> type[asyncio.Protocol]:
+def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyncio.Protocol]:
     """Return the protocol class of a server's connections.
 
     Args:
@@ -143,109 +140,104 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
     limit = ConnectionLimit(most)
     lingering = set[asyncio.Protocol]()
 
-    class Patient(H11Protocol):
-        _patience: asyncio.TimerHandle | None = None
-        _stuck: asyncio.TimerHandle | None = None
+    class LimitedProtocol(H11Protocol):
+        _head_timer: asyncio.TimerHandle | None = None
+        _write_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.app_state = {**self.app_state, ABORT: transport.abort}
             if limit.add(self._displace, self.client[0] if self.client else ""):
-                self._look()
+                self._update_state()
             else:
                 self._displace()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            limit.remove(self._displace)
+            lingering.discard(self)
+            self._stop_head_timer()
+            self._stop_write_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self in lingering:
+                return  # discarded: if data is unread when a socket is closed, the kernel resets the connection
+            super().data_received(data)
+            self._update_state()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()  # may start the next request
+            if not self._has_request():
+                limit.set_busy(self._displace)  # it may be marked as idle, because its rejection was delayed
+                limit.set_idle(self._displace, had_response=True)
+
+        def send_400_response(self, msg: str) -> None:
+            counters.add("http_rejected", reason="no HTTP")
+            if not self._has_request():  # a response that has begun cannot be replaced
+                self.transport.write(_BAD)
+            self.transport.close()
+
+        def _has_request(self) -> bool:
+            cycle: Any = self.cycle
+            return cycle is not None and not cycle.response_complete
+
+        def _update_state(self) -> None:
+            """Start the timeout of the next head; stop it if a request is in progress."""
+            if self._has_request():
+                cast("dict[str, Any]", self.scope)[SET_DISPLACEABLE] = partial(limit.set_idle, self._displace)
+                limit.set_busy(self._displace)
+                self._stop_head_timer()
+                return
+            limit.set_idle(self._displace)
+            if self._head_timer is None and not self.transport.is_closing():
+                self._head_timer = self.loop.call_later(seconds, self._close_slow_sender)
+
+        def _stop_head_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def _close_slow_sender(self) -> None:
+            self._head_timer = None
+            if not self._has_request() and not self.transport.is_closing():
+                counters.add("http_rejected", reason="slow head")
+                self.transport.write(_LATE)
+                self.transport.close()
+
+        def pause_writing(self) -> None:
+            """Start the timeout of a full write buffer, in which it must drain to its low-water mark (16 KiB)."""
+            super().pause_writing()
+            self._write_timer = self.loop.call_later(TAKE_SECONDS, self._abort_slow_reader)
+
+        def resume_writing(self) -> None:
+            self._stop_write_timer()
+            super().resume_writing()
+
+        def _stop_write_timer(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
+
+        def _abort_slow_reader(self) -> None:
+            counters.add("http_rejected", reason="slow reader")
+            self.transport.abort()
 
         def _displace(self) -> None:
             """Close the connection because of the limit: after a delay, unless many are delayed already.
 
             Without the delay, a client that reconnects whenever it is disconnected would do so without a pause.
             """
-            counters.add("http_refused", reason="connections")
+            counters.add("http_rejected", reason="connections")
             if len(lingering) < LINGERING:
                 lingering.add(self)
-                self.loop.call_later(LINGER_SECONDS, self._refuse_connection)
+                self.loop.call_later(LINGER_SECONDS, self._reject_connection)
             else:
-                self._refuse_connection()
+                self._reject_connection()
 
-        def _refuse_connection(self) -> None:
+        def _reject_connection(self) -> None:
             lingering.discard(self)
             if not self.transport.is_closing():
                 self.transport.write(_FULL)
                 self.transport.close()
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()  # may start the next request
-            if not self._is_answering():
-                limit.set_busy(self._displace)  # it may be marked as idle, because its rejection was delayed
-                limit.set_idle(self._displace, was_answered=True)
-
-        def data_received(self, data: bytes) -> None:
-            if self in lingering:
-                return  # discarded: if data is unread when a socket is closed, the kernel resets the connection
-            super().data_received(data)
-            self._look()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            limit.remove(self._displace)
-            lingering.discard(self)
-            self._rest()
-            self._take()
-            super().connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            """Start the timeout of a full write buffer, in which it must drain to its low-water mark (16 KiB)."""
-            super().pause_writing()
-            self._stuck = self.loop.call_later(TAKE_SECONDS, self._let_go)
-
-        def resume_writing(self) -> None:
-            self._take()
-            super().resume_writing()
-
-        def send_400_response(self, msg: str) -> None:
-            counters.add("http_refused", reason="no HTTP")
-            if not self._is_answering():  # a response that has begun cannot be replaced
-                self.transport.write(_BAD)
-            self.transport.close()
-
-        def _look(self) -> None:
-            """Start the timeout of the next head; stop it if a request is in progress."""
-            if self._is_answering():
-                cast("dict[str, Any]", self.scope)[SET_DISPLACEABLE] = partial(limit.set_idle, self._displace)
-                limit.set_busy(self._displace)
-                self._rest()
-                return
-            limit.set_idle(self._displace)
-            if self._patience is None and not self.transport.is_closing():
-                self._patience = self.loop.call_later(seconds, self._give_up)
-
-        def _rest(self) -> None:
-            """Stop the timeout of the head."""
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
-
-        def _give_up(self) -> None:
-            """Close the connection with 408, because the head has not arrived in time."""
-            self._patience = None
-            if self._is_answering() or self.transport.is_closing():
-                return
-            counters.add("http_refused", reason="slow head")
-            self.transport.write(_LATE)
-            self.transport.close()
-
-        def _take(self) -> None:
-            """Stop the timeout of the write buffer."""
-            if self._stuck is not None:
-                self._stuck.cancel()
-                self._stuck = None
-
-        def _let_go(self) -> None:
-            """Abort the connection, because the client reads too slowly."""
-            counters.add("http_refused", reason="slow reader")
-            self.transport.abort()
-
-        def _is_answering(self) -> bool:
-            cycle: Any = self.cycle
-            return cycle is not None and not cycle.response_complete
-
-    return cast("type[asyncio.Protocol]", Patient)
+    return cast("type[asyncio.Protocol]", LimitedProtocol)

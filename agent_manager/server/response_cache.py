@@ -10,10 +10,10 @@ depends neither on the size of responses nor on their number:
 3. All bodies, in memory and in files, count against one budget until they are neither cached nor being sent. A tenant
    may use half of it, so other tenants always find room.
 
-The cache keeps a body with the *change token* of the data that it was made from (:mod:`agent_manager.server.lookups`),
-for one caller, one endpoint and its parameters. While the token is the same, the body is served again; a client that
-sends its ETag as ``If-None-Match`` gets 304. Either costs one look-up of the token. Parameters that the endpoint does
-not know are no part of the key.
+The cache keeps a body with the *change token* of the data that it was made from
+(:mod:`agent_manager.server.read_your_writes`), for one caller, one endpoint and its parameters. While the token is the
+same, the body is served again; a client that sends its ETag as ``If-None-Match`` gets 304. Either costs one query for
+the token. Parameters that the endpoint does not know are not part of the key.
 
 Of one key, one body is made at a time. Requests that arrive meanwhile share it if their token is the same; otherwise
 they share the next one. So a client that polls while others write causes one body after the other, never several at
@@ -173,7 +173,9 @@ class ResponseCache:
                     build.has_begun = True
                     return await self._make(key, build, tenant)
             except PoolTimeout:
-                raise Busy("too many large answers are being made: repeat the request later", "large answers") from None
+                raise Busy(
+                    "too many large responses are being made: repeat the request later", "large responses"
+                ) from None
         finally:
             self._forget(key, build)
 
@@ -437,22 +439,22 @@ class Spool:
         """
         if body_size > self._max_of_tenant:
             raise InputError(
-                f"the answer takes more than {self._max_of_tenant:,} bytes: read it in pages (under /v1, with limit "
-                "and after), or raise EVENTSTORE_ANSWER_BYTES"
+                f"the response takes more than {self._max_of_tenant:,} bytes: read it in pages (under /v1, with limit "
+                "and after), or raise EVENTSTORE_RESPONSE_BYTES"
             )
         while self._used_by[tenant] + size > self._max_of_tenant:
             if not self._evict(tenant):
                 raise TooMany(
-                    f"your answers in progress take {self._max_of_tenant:,} bytes already: read them to their end "
-                    "first, or raise EVENTSTORE_ANSWER_BYTES",
-                    "answer bytes",
+                    f"your responses in progress take {self._max_of_tenant:,} bytes already: read them to their end "
+                    "first, or raise EVENTSTORE_RESPONSE_BYTES",
+                    "response bytes",
                 )
         while self.used + size > self._max_bytes:
             if not self._evict(None):
                 raise Busy(
-                    f"answers in progress take {self._max_bytes:,} bytes already: repeat the request later, or raise "
-                    "EVENTSTORE_ANSWER_BYTES",
-                    "answer bytes",
+                    f"responses in progress take {self._max_bytes:,} bytes already: repeat the request later, or raise "
+                    "EVENTSTORE_RESPONSE_BYTES",
+                    "response bytes",
                 )
         self._used_by[tenant] += size
         self.used += size

@@ -19,8 +19,8 @@ from agent_manager.auth import Authenticator
 from agent_manager.factory import AsyncManager
 from agent_manager.server.app import create_app
 from agent_manager.server.context import ServerContext
-from agent_manager.server.middleware import Deadline, SecurityHeaders, names_of
-from agent_manager.server.protocol import protocol_with_timeouts
+from agent_manager.server.middleware import SecurityHeaders, names_of
+from agent_manager.server.protocol import limited_protocol
 from agent_manager.server.sealed_tokens import open_sealer
 from agent_manager.settings import server_settings
 from eventstore import EventStore
@@ -201,7 +201,7 @@ async def serving(
             with _short_pauses():
                 yield server_context
         finally:
-            server_context.close_streams()
+            server_context.closing.set()  # ends the streams
             server.should_exit = True
             done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
             await cancel_and_wait([running])
@@ -214,13 +214,10 @@ async def serving(
 def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
     settings = server_context.settings
     # If tokens are required, DNS rebinding gains nothing, and the Host header may hold the name of a proxy.
-    names = None if server_context.gate.requires_tokens else names_of(str(listening.getsockname()[0]))
+    names = None if server_context.authenticator.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
-        SecurityHeaders(
-            Deadline(create_app(server_context, names=names), settings.request_seconds, server_context.counters),
-            server_context.counters,
-        ),
-        http=protocol_with_timeouts(settings.body_seconds, settings.max_connections, server_context.counters),
+        SecurityHeaders(create_app(server_context, names=names), server_context.counters),
+        http=limited_protocol(settings.body_seconds, settings.max_connections, server_context.counters),
         lifespan="off",
         log_config=None,
         access_log=False,

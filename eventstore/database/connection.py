@@ -361,7 +361,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
         )
     connection.liveness.is_backend_known = pid == connection.pgconn.backend_pid
     if milliseconds:
-        connection.liveness.answer_seconds = milliseconds / 1000 + SILENCE_SECONDS
+        connection.liveness.reply_seconds = milliseconds / 1000 + SILENCE_SECONDS
     return current_role or LOGIN
 
 

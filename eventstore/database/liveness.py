@@ -3,19 +3,19 @@
 A server can vanish without closing a connection: its machine loses power, a network partition drops its packets, a
 proxy goes on to acknowledge bytes that it no longer forwards. ``tcp_user_timeout`` ends a connection whose packets
 nobody acknowledges, and nothing else; keepalives do not run while data is unacknowledged. A fixed time limit for
-answers would have to be longer than the longest rebuild.
+replies would have to be longer than the longest rebuild.
 
 So a client that has waited for ``SILENCE_SECONDS`` without receiving a byte connects a second time, and asks the server
-what the process that owes the answer is doing.
+what the process that owes the reply is doing.
 
 - It works: the client goes on waiting, and asks again after the next silence.
-- It is gone, or has been idle for more than a second: its answer was lost. The connection is closed.
-- The server does not answer within ``PROBE_SECONDS``, and no connection to its address has received a byte meanwhile:
+- It is gone, or has been idle for more than a second: its reply was lost. The connection is closed.
+- The server does not reply within ``PROBE_SECONDS``, and no connection to its address has received a byte meanwhile:
   all of them are closed (those of this event loop), idle ones too, so that a repeated query does not get another dead
   one.
-- The server answers, but the process is unknown: behind a pooler, whose clients never learn it; on a standby, which may
+- The server replies, but the process is unknown: behind a pooler, whose clients never learn it; on a standby, which may
   be one of several behind one address; or because the server accepts no further connection. Then the connection is
-  closed after ``answer_seconds`` of silence.
+  closed after ``reply_seconds`` of silence.
 
 Closing shuts down the socket: everything that waits on it, in whatever way, sees the end of the connection at once.
 """
@@ -42,7 +42,7 @@ SILENCE_SECONDS = 3.0
 """Longer than nearly every statement takes: probing more often would burden a busy server."""
 PROBE_SECONDS = 4.0
 """A server that works accepts a connection within this time, however busy it is."""
-ANSWER_SECONDS = 25.0
+REPLY_SECONDS = 25.0
 """The longest silence if the process is unknown."""
 
 _BACKEND_STATE = query("eventstore.database", "backend_state")
@@ -53,15 +53,15 @@ class _Verdict(Enum):
     WORKS = auto()
     LOST = auto()
     UNKNOWN = auto()
-    NO_ANSWER = auto()
+    NO_REPLY = auto()
 
 
 class Liveness:
-    """The watch over one connection: how long its server has sent nothing although it owes an answer.
+    """The watch over one connection: how long its server has sent nothing although it owes a reply.
 
     Attributes:
         is_backend_known: whether the connection's process id is that of its server process.
-        answer_seconds: the longest silence if the server process is unknown.
+        reply_seconds: the longest silence if the server process is unknown.
         reason: why the connection was closed; empty unless it was closed here.
     """
 
@@ -74,12 +74,12 @@ class Liveness:
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.Task[None] | None = None
         self.is_backend_known = True
-        self.answer_seconds = ANSWER_SECONDS
+        self.reply_seconds = REPLY_SECONDS
         self.reason = ""
         _connections.add(self)
 
     def begin(self) -> None:
-        """Note that the server now owes an answer."""
+        """Note that the server now owes a reply."""
         self._is_waiting = True
         self._silent_since = self._loop.time()
         if self._timer is None:
@@ -90,7 +90,7 @@ class Liveness:
         self._received_at = self._silent_since = self._loop.time()
 
     def end(self) -> None:
-        """Note that the server owes no answer."""
+        """Note that the server owes no reply."""
         self._is_waiting = False
 
     def _schedule(self, seconds: float) -> None:
@@ -118,17 +118,17 @@ class Liveness:
                 verdict = await _probe(self._pgconn, is_backend_known=self.is_backend_known)
             silence = self._loop.time() - silent_since
             neighbours = self._neighbours()
-            if verdict is _Verdict.NO_ANSWER and any(each._received_at > began for each in neighbours):
+            if verdict is _Verdict.NO_REPLY and any(each._received_at > began for each in neighbours):
                 verdict = _Verdict.UNKNOWN  # only new connections are not accepted
-            if verdict is _Verdict.NO_ANSWER:
+            if verdict is _Verdict.NO_REPLY:
                 for each in neighbours:
-                    each._shut_down(f"the server has not answered for {silence:.0f} seconds")
+                    each._shut_down(f"the server has not replied for {silence:.0f} seconds")
             elif self._is_over(silent_since):
                 return
             elif verdict is _Verdict.LOST:
-                self._shut_down(f"the answer of the server was lost: {silence:.0f} seconds without a byte of it")
-            elif verdict is _Verdict.UNKNOWN and silence > self.answer_seconds:
-                self._shut_down(f"the server has not answered for {silence:.0f} seconds")
+                self._shut_down(f"the reply of the server was lost: {silence:.0f} seconds without a byte of it")
+            elif verdict is _Verdict.UNKNOWN and silence > self.reply_seconds:
+                self._shut_down(f"the server has not replied for {silence:.0f} seconds")
         except psycopg.Error:
             return  # closed meanwhile
         finally:
@@ -137,7 +137,7 @@ class Liveness:
                 self._schedule(SILENCE_SECONDS)
 
     def _is_over(self, silent_since: float) -> bool:
-        """Whether the server has answered, or the connection was closed, since a silence began."""
+        """Whether the server has replied, or the connection was closed, since a silence began."""
         return not self._is_waiting or self._silent_since != silent_since or bool(self.reason)
 
     def _neighbours(self) -> list[Liveness]:
@@ -176,7 +176,7 @@ async def _probe(pgconn: PGconn, *, is_backend_known: bool) -> _Verdict:
     done, _ = await asyncio.wait((probe,), timeout=PROBE_SECONDS)
     if not done:
         probe.cancel()  # not awaited: its end may take seconds, too
-        return _Verdict.NO_ANSWER
+        return _Verdict.NO_REPLY
     verdict = probe.result()
     if verdict in (_Verdict.WORKS, _Verdict.LOST) and (on_standby or not is_backend_known):
         return _Verdict.UNKNOWN
@@ -189,11 +189,11 @@ async def _query_backend_state(conninfo: str, pid: int) -> _Verdict:
             row = await (await connection.execute(_BACKEND_STATE, {"pid": pid})).fetchone()
         return _Verdict.WORKS if row is not None and not row[0] else _Verdict.LOST
     except psycopg.errors.ConnectionTimeout:
-        return _Verdict.NO_ANSWER
+        return _Verdict.NO_REPLY
     except psycopg.Error:
         # A server may refuse this login, perhaps because it has too many connections, and still work.
         status = await asyncio.to_thread(pq.PGconn.ping, conninfo.encode())
-        return _Verdict.UNKNOWN if status in (pq.Ping.OK, pq.Ping.REJECT) else _Verdict.NO_ANSWER
+        return _Verdict.UNKNOWN if status in (pq.Ping.OK, pq.Ping.REJECT) else _Verdict.NO_REPLY
 
 
 def _conninfo(pgconn: PGconn) -> str:

@@ -114,7 +114,7 @@ async def test_the_server_ends_a_listening_session_whose_client_vanished(
     store: EventStore, wire: Wire, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 0.2)
-    monkeypatch.setattr(eventstore.notifier, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(eventstore.notifier, "REPLY_SECONDS", 0.5)
     monkeypatch.setattr(eventstore.notifier, "IDLE_SECONDS", 2.0)
     async with Follower(store.subscribe()):
         await until_waiting(admin)

@@ -30,7 +30,7 @@ from support.environment import child_environment
 from support.plainhttp import PlainClient
 from support.processes import Commands, Running
 
-from agent_manager.auth import Directory, Scope
+from agent_manager.auth import Directory, TokenScope
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 
@@ -155,7 +155,7 @@ async def site(settings: Settings, started: Commands) -> AsyncIterator[Site]:
     process.until_said("Ctrl-C")
     port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", process.out)[0])
     address = ("127.0.0.1", port)
-    scopes = (Scope.READ, Scope.WRITE, Scope.AUDIT)
+    scopes = (TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
     async with EventStore(settings) as store:
         directory = Directory(store)
         for tenant in ("attacker", "other"):

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-from agent_manager.auth import Directory, Scope
+from agent_manager.auth import Directory, TokenScope
 from eventstore import EventStore
 
 _LIMITS = httpx.Limits(keepalive_expiry=2)
 """Sooner than the server lets go of a connection that is idle: a request on its way then would be lost."""
-WORKING = (Scope.READ, Scope.WRITE, Scope.AUDIT)
+WORKING = (TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class People:
         self._clients: list[httpx.AsyncClient] = []
         self._known: set[tuple[str, str]] = set()
 
-    async def person(self, tenant: str, user: str | None, *scopes: Scope) -> Person:
+    async def person(self, tenant: str, user: str | None, *scopes: TokenScope) -> Person:
         """Somebody with a key of their own; user None is a key of the whole tenant."""
         tenant += self._suffix
         if (tenant, "") not in self._known:

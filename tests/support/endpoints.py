@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.app import ROUTERS
 from agent_manager.server.authorization import AuthorizedRoute
 
@@ -48,7 +48,7 @@ class Endpoint:
 
     method: str
     path: str
-    needs: Scope | None
+    needs: TokenScope | None
 
     @property
     def is_endless(self) -> bool:

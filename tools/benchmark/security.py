@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
-from agent_manager.auth import Authenticator, Directory, Identity, Scope
+from agent_manager.auth import Authenticator, Directory, Identity, TokenScope
 from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.concurrency import gather_or_raise
 from eventstore.database.pools import View
 from eventstore.database.queries import query
-from eventstore.scope import Caller
-from eventstore.scope import Scope as EventScope
+from eventstore.scope import Caller, Scope
 from projections import Reader, catch_up, named
 from tools.benchmark.measurement import (
     Benchmark,
@@ -44,7 +43,7 @@ Check = Callable[[], Awaitable[Identity]]
 class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
-    def tables(self, scope: EventScope) -> View:
+    def tables(self, scope: Scope) -> View:
         return View(self.connections.reader, None)
 
 
@@ -111,7 +110,7 @@ async def _token_check(store: EventStore) -> AsyncIterator[Check]:
     if store.tenant not in [tenant.id for tenant in await directory.tenants()]:
         await directory.add_tenant(store.tenant)
         await directory.add_user(store.tenant, _USER)
-    key = await directory.add_key(store.tenant, "bench", user=_USER, scopes=[Scope.READ, Scope.WRITE])
+    key = await directory.add_key(store.tenant, "bench", user=_USER, scopes=[TokenScope.READ, TokenScope.WRITE])
     token = key.token.get_secret_value()
     async with Authenticator(store, store.settings) as gatekeeper:
         yield lambda: gatekeeper.identify(token)

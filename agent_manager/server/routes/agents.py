@@ -7,15 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
 from pydantic_core import to_json
-from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.a2a import Json
-from agent_manager.auth import Scope
-from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.auth import TokenScope
+from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_list
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.routes.openapi import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import In, Out
 
 router = APIRouter(prefix="/agents", tags=["agents"], route_class=AuthorizedRoute)
@@ -46,34 +45,26 @@ class AgentsOut(Out):
     items: list[Json]
 
 
-@router.get("", response_model=AgentsOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_agents(context: CurrentContext, request: Request) -> Response:
+@router.get("", response_model=AgentsOut, **reads(Data.CONTENT))
+async def list_agents(context: CurrentContext) -> Response:
     """List the cards of the registered agents."""
 
     async def write(out: BodyWriter) -> None:
         await write_list(out, await context.manager.agents(), to_json)
 
-    return await context.read_log(request, write)
+    return await context.read_log(write)
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=Json,
-    responses=errors(BAD_GATEWAY, TOO_LARGE),
-    openapi_extra=needs(Data.REGISTRY),
-)
+@router.post("", status_code=201, response_model=Json, **writes(Data.REGISTRY, BAD_GATEWAY, TOO_LARGE))
 async def register_agent(context: CurrentContext, agent: AgentIn) -> Json:
     """Register an agent and return its card; callers without the scope `read` get back what they sent."""
     url_or_card: str | Json | None = agent.url if agent.url is not None else agent.card
     assert url_or_card is not None
     card = await context.manager.register_agent(url_or_card, allow_private=context.server_context.allows_private)
-    return card if context.identity.may(Scope.READ) else agent.model_dump(exclude_none=True)
+    return card if context.identity.may(TokenScope.READ) else agent.model_dump(exclude_none=True)
 
 
-@router.delete(
-    "", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=needs(Data.REGISTRY)
-)
+@router.delete("", status_code=204, response_class=Response, **writes(Data.REGISTRY, NOT_FOUND))
 async def unregister_agent(context: CurrentContext, query: Annotated[AgentQuery, Query()]) -> None:
     """Unregister an agent."""
     await context.manager.unregister_agent(query.url)

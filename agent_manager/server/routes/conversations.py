@@ -8,16 +8,15 @@ from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.auth import Scope
-from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.auth import TokenScope
+from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, RequestContext, encoder
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import AtLeast
 from agent_manager.server.schemas.conversations import (
     Actor,
@@ -33,7 +32,6 @@ from agent_manager.server.schemas.conversations import (
     TaskOut,
 )
 from eventstore import (
-    ANY,
     NO_STREAM,
     ConversationArchived,
     ConversationCreated,
@@ -48,23 +46,19 @@ from projections.cache import consistent_snapshot, read_change_token
 from projections.conversation_snapshot import ConversationSnapshot
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=AuthorizedRoute)
-_READ, _WRITE = needs(Data.CONTENT), needs(Data.CONVERSATION)
 
 
-@router.get("", response_model=ConversationPage, responses=read_errors(), openapi_extra=_READ)
-async def list_conversations(
-    context: CurrentContext, request: Request, query: Annotated[ConversationQuery, Query()]
-) -> Response:
+@router.get("", response_model=ConversationPage, **reads(Data.CONTENT))
+async def list_conversations(context: CurrentContext, query: Annotated[ConversationQuery, Query()]) -> Response:
     """List conversations, by default the latest updated first."""
-    return await context.read_page(request, query, context.reader.conversations, ConversationOut)
+    return await context.read_page(query, context.reader.conversations, ConversationOut)
 
 
 @router.post(
     "",
     status_code=201,
     response_model=ConversationOut | ConversationRef,
-    responses=errors(CONFLICT, TOO_LARGE),
-    openapi_extra=_WRITE,
+    **writes(Data.CONVERSATION, CONFLICT, TOO_LARGE),
 )
 async def create_conversation(
     context: CurrentContext, response: Response, new: NewConversation
@@ -85,25 +79,22 @@ async def create_conversation(
     return await _written_conversation(context, conversation_id)
 
 
-@router.get("/{conversation}", response_model=ConversationOut, responses=read_errors(NOT_FOUND), openapi_extra=_READ)
+@router.get("/{conversation}", response_model=ConversationOut, **reads(Data.CONTENT, NOT_FOUND))
 async def get_conversation(
-    context: CurrentContext, request: Request, conversation: str, at_least: Annotated[AtLeast, Query()] = None
+    context: CurrentContext, conversation: str, at_least: Annotated[AtLeast, Query()] = None
 ) -> Response:
     """Return a conversation, deleted or not, by its id or by the id that its client gave it."""
 
     async def write(out: BodyWriter) -> None:
         await out.write(encoder(ConversationOut)(await context.reader.conversation(conversation)))
 
-    return await context.read(
-        request, write, parameters=conversation, projections=("conversations",), at_least=at_least
-    )
+    return await context.read(write, parameters=conversation, projections=("conversations",), at_least=at_least)
 
 
 @router.patch(
     "/{conversation}",
     response_model=ConversationOut | ConversationRef,
-    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=_WRITE,
+    **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE),
 )
 async def change_conversation(
     context: CurrentContext, conversation: str, change: ConversationChange
@@ -118,14 +109,11 @@ async def change_conversation(
     if change.name is not None:
         events.append(ConversationRenamed(name=change.name))
     resolved = await get_or_404(context.reader, conversation)
-    expected = ANY if change.expected_version is None else change.expected_version
-    await context.append(resolved.id, events, expected=expected, claimed_actor=change.actor)
+    await context.append(resolved.id, events, expected=change.expected_version, claimed_actor=change.actor)
     return await _written_conversation(context, resolved.id)
 
 
-@router.delete(
-    "/{conversation}", status_code=204, response_class=Response, responses=errors(NOT_FOUND), openapi_extra=_WRITE
-)
+@router.delete("/{conversation}", status_code=204, response_class=Response, **writes(Data.CONVERSATION, NOT_FOUND))
 async def delete_conversation(
     context: CurrentContext, conversation: str, actor: Annotated[Actor, Query()] = ""
 ) -> None:
@@ -141,12 +129,9 @@ async def delete_conversation(
 @router.get(
     "/{conversation}/state",
     response_model=StateOut,
-    responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Data.CONTENT, version=Data.PAST, position=Data.PAST, time=Data.PAST),
+    **reads(Data.CONTENT, NOT_FOUND, version=Data.PAST, position=Data.PAST, time=Data.PAST),
 )
-async def get_state(
-    context: CurrentContext, request: Request, conversation: str, query: Annotated[StateQuery, Query()]
-) -> Response:
+async def get_state(context: CurrentContext, conversation: str, query: Annotated[StateQuery, Query()]) -> Response:
     """Return a conversation with all its messages and tasks: now or, with the scope `audit`, at a point in the past."""
     resolved = await get_or_404(context.reader, conversation)
     as_of = query.model_dump(exclude_none=True)
@@ -161,10 +146,10 @@ async def get_state(
             await _write_state(out, snapshot)
 
     if as_of:
-        return await context.respond(request, str(resolved.version), write_past, parameters=parameters, is_large=True)
+        return await context.respond(str(resolved.version), write_past, parameters=parameters, is_large=True)
     await context.caught_up(is_resolved=True)
     change_token = await read_change_token(context.reader, resolved.id)
-    return await context.respond(request, str(change_token), write_current, parameters=parameters, is_large=True)
+    return await context.respond(str(change_token), write_current, parameters=parameters, is_large=True)
 
 
 async def _write_state(out: BodyWriter, snapshot: ConversationSnapshot) -> None:
@@ -182,7 +167,7 @@ def _taken(given_id: str, detail: str = "") -> ConflictError:
 
 async def _written_conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
     """Return a conversation with what was just appended, as far as the caller may read it."""
-    if not context.identity.may(Scope.READ):
+    if not context.identity.may(TokenScope.READ):
         return ConversationRef(id=conversation_id)
     await context.caught_up(("conversations",), is_resolved=True)
     return ConversationOut.model_validate(await context.reader.conversation(conversation_id))

@@ -9,8 +9,8 @@ from pydantic import Field
 from starlette.requests import Request
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
-from agent_manager.server.context import server_context_of
-from agent_manager.server.lookups import READ_TABLES
+from agent_manager.server.context import ServerContext
+from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.openapi import errors
 from agent_manager.server.schemas.common import Out, Position
 from eventstore.errors import StoreClosed
@@ -47,13 +47,13 @@ async def health() -> HealthOut:
 @router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=needs(Data.STATUS))
 async def ready(request: Request) -> ReadyOut:
     """Report that PostgreSQL responds; 503 if it does not, or if this server is about to close."""
-    server_context = server_context_of(request)
+    server_context: ServerContext = request.app.state.server_context
     if server_context.closing.is_set():
         raise StoreClosed
     store = server_context.store
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
         applied = await applied_position(store, named(list(READ_TABLES)))
-    if not server_context.gate.is_own(request.headers):
+    if not server_context.authenticator.is_own(request.headers):
         return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
     return ReadyOut(horizon=final, applied=applied)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
-from agent_manager.server.limits import TimeSlice
-from agent_manager.server.lookups import end_of_log, get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, read_errors
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, reads, writes
 from agent_manager.server.schemas.events import (
-    AppendedOut,
     AppendOut,
     EventIn,
     EventPage,
@@ -32,9 +29,9 @@ from agent_manager.server.schemas.events import (
     event_out,
 )
 from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
-from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
+from eventstore import ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
-from eventstore.read import Filter, horizon
+from eventstore.read import Filter, end_of_log, horizon
 from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
 from projections.pages import PAGE_BYTES
 
@@ -45,15 +42,8 @@ _STREAM: Responses = {
 }
 
 
-@router.get(
-    "/conversations/{conversation}/events",
-    response_model=EventPage,
-    responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Data.LOG),
-)
-async def history(
-    context: CurrentContext, request: Request, conversation: str, query: Annotated[HistoryQuery, Query()]
-) -> Response:
+@router.get("/conversations/{conversation}/events", response_model=EventPage, **reads(Data.LOG, NOT_FOUND))
+async def history(context: CurrentContext, conversation: str, query: Annotated[HistoryQuery, Query()]) -> Response:
     """List the events of a conversation, from the log itself."""
     resolved = await get_or_404(context.reader, conversation)
 
@@ -61,24 +51,20 @@ async def history(
         page = await context.reader.history(resolved.id, types=query.type, **query.model_dump(exclude={"type"}))
         await write_page(out, page, _encode, page.next)
 
-    return await context.respond(request, str(resolved.version), write, parameters=(resolved.id, query.model_dump()))
+    return await context.respond(str(resolved.version), write, parameters=(resolved.id, query.model_dump()))
 
 
 @router.post(
     "/conversations/{conversation}/events",
     status_code=201,
     response_model=AppendOut,
-    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Data.CONVERSATION),
+    **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE),
 )
 async def append_events(context: CurrentContext, conversation: str, body: EventsIn) -> Response:
     """Append events of any type to a conversation, all of them or none."""
-    time_slice = TimeSlice(context.server_context.limits.turns, context.caller.tenant)
-    events = await _new_events(body.events, context.new_id, time_slice)
+    events = await _new_events(context, body.events)
     resolved = await get_or_404(context.reader, conversation)
-    expected = ANY if body.expected_version is None else body.expected_version
-    result = await context.append(resolved.id, events, expected=expected)
-    return await _append_response(result, context.position, time_slice)
+    return await context.append_response(await context.append(resolved.id, events, expected=body.expected_version))
 
 
 @router.get(
@@ -89,17 +75,17 @@ async def append_events(context: CurrentContext, conversation: str, body: Events
     openapi_extra=needs(Data.LOG),
 )
 async def stream_conversation(
-    context: CurrentContext, request: Request, conversation: str, query: Annotated[StreamQuery, Query()]
+    context: CurrentContext, conversation: str, query: Annotated[StreamQuery, Query()]
 ) -> EventStream:
     """Stream the events of a conversation as server-sent events; resumes after `Last-Event-ID`."""
     resolved = await get_or_404(context.reader, conversation)
-    after = await _start(context, request, query)
+    after = await _start(context, query)
     source = conversation_source(context.reader, context.tenant_context.change_notifier, resolved.id)
-    return context.stream(request, source, after)
+    return context.stream(source, after)
 
 
-@router.get("/log", response_model=LogPage, responses=read_errors(), openapi_extra=needs(Data.LOG))
-async def read_log(context: CurrentContext, request: Request, query: Annotated[LogQuery, Query()]) -> Response:
+@router.get("/log", response_model=LogPage, **reads(Data.LOG))
+async def read_log(context: CurrentContext, query: Annotated[LogQuery, Query()]) -> Response:
     """List the events of all conversations in the order of the log, as far as it is final."""
     final = await horizon(context.store.log(context.caller))
 
@@ -116,7 +102,7 @@ async def read_log(context: CurrentContext, request: Request, query: Annotated[L
                 break
         await out.write(b'],"next":%d}' % position)
 
-    return await context.respond(request, str(final), write, parameters=query.model_dump())
+    return await context.respond(str(final), write, parameters=query.model_dump())
 
 
 @router.get(
@@ -126,27 +112,23 @@ async def read_log(context: CurrentContext, request: Request, query: Annotated[L
     responses=_STREAM | errors(),
     openapi_extra=needs(Data.LOG),
 )
-async def stream_log(
-    context: CurrentContext, request: Request, query: Annotated[LogStreamQuery, Query()]
-) -> EventStream:
+async def stream_log(context: CurrentContext, query: Annotated[LogStreamQuery, Query()]) -> EventStream:
     """Stream the events of all conversations as server-sent events; resumes after `Last-Event-ID`."""
     Filter(query.type, query.actor)  # raises while the response can still have an error status
-    after = await _start(context, request, query)
-    return context.stream(request, log_source(context.store, context.caller, query.type, query.actor), after)
+    after = await _start(context, query)
+    return context.stream(log_source(context.store, context.caller, query.type, query.actor), after)
 
 
 def _encode(event: Event) -> bytes:
     return event_out(event).to_bytes()
 
 
-async def _start(context: RequestContext, request: Request, query: StreamQuery) -> int:
-    after = start_position(request, query.after)
-    return await end_of_log(context.store) if after is None else after
+async def _start(context: RequestContext, query: StreamQuery) -> int:
+    after = start_position(context.request, query.after)
+    return await end_of_log(context.store.log(context.store.caller())) if after is None else after
 
 
-async def _new_events(
-    items: Sequence[Any], new_id: Callable[[str, int], UUID], time_slice: TimeSlice
-) -> list[NewEvent]:
+async def _new_events(context: RequestContext, items: Sequence[Any]) -> list[NewEvent]:
     """Return the events of a body, validated in slices: thousands at once would block all other requests.
 
     Raises:
@@ -156,14 +138,14 @@ async def _new_events(
     events: list[NewEvent] = []
     faults: list[Any] = []
     for number, item in enumerate(items):
-        await time_slice.give_way()
+        await context.time_slice.give_way()
         try:
             event = EventIn.model_validate(item)
         except ValidationError as error:
             faults += [fault | {"loc": ("body", "events", number, *fault["loc"])} for fault in error.errors()]
             continue
         if not faults:
-            events.append(_new_event(event, f"events[{number}]", new_id("event", number)))
+            events.append(_new_event(event, f"events[{number}]", context.new_id("event", number)))
     if faults:
         raise RequestValidationError(faults)
     return events
@@ -202,25 +184,3 @@ def _event_data(event: EventIn) -> EventData:
     except InvalidEvent as error:  # its path begins with the name of the class
         raise InvalidEvent(f"content.{error.path.partition('.')[2]}".rstrip("."), error.reason) from None
     return data
-
-
-async def _append_response(
-    result: AppendResult, convert: Callable[[int], int | str], time_slice: TimeSlice
-) -> Response:
-    """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events.
-
-    Args:
-        convert: Converts a position to what the caller may see.
-    """
-    items = []
-    for event in result.events:
-        items.append(AppendedOut.model_validate(event).with_position(convert).model_dump_json())
-        await time_slice.give_way()
-    whole = AppendOut(
-        conversation_id=result.events[-1].conversation_id,
-        position=convert(result.position),
-        version=result.version,
-        events=[],
-    )
-    begin = whole.model_dump_json(exclude={"events"}).removesuffix("}")
-    return Response(f'{begin},"events":[{",".join(items)}]}}', 201, media_type="application/json")

@@ -8,14 +8,13 @@ from uuid import UUID
 from fastapi import APIRouter, Path
 from pydantic import Field
 from pydantic_core import to_json
-from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_list
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import In, Out
 from eventstore import ConversationShared, ConversationUnshared
 from eventstore.database.queries import query
@@ -48,8 +47,8 @@ class MemberIn(In):
     access: Literal["read", "write"] = "read"
 
 
-@router.get("", response_model=MembersOut, responses=read_errors(NOT_FOUND), openapi_extra=needs(Data.CONTENT))
-async def list_members(context: CurrentContext, request: Request, conversation: str) -> Response:
+@router.get("", response_model=MembersOut, **reads(Data.CONTENT, NOT_FOUND))
+async def list_members(context: CurrentContext, conversation: str) -> Response:
     """List the users who may see a conversation: its owner, and those with whom it is shared."""
     resolved = await get_or_404(context.reader, conversation)
 
@@ -57,16 +56,10 @@ async def list_members(context: CurrentContext, request: Request, conversation: 
         members = await _members(context, resolved.id)
         await write_list(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
 
-    return await context.respond(request, str(resolved.version), write, parameters=resolved.id)
+    return await context.respond(str(resolved.version), write, parameters=resolved.id)
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=MemberOut,
-    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Data.CONVERSATION),
-)
+@router.post("", status_code=201, response_model=MemberOut, **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE))
 async def share(context: CurrentContext, conversation: str, member: MemberIn) -> MemberOut:
     """Share a conversation with a user, or change their access. Only its owner and administrators may."""
     resolved = await get_or_404(context.reader, conversation)
@@ -75,13 +68,7 @@ async def share(context: CurrentContext, conversation: str, member: MemberIn) ->
     return MemberOut(user=member.user, access=member.access)
 
 
-@router.delete(
-    "/{user}",
-    status_code=204,
-    response_class=Response,
-    responses=errors(NOT_FOUND, CONFLICT),
-    openapi_extra=needs(Data.CONVERSATION),
-)
+@router.delete("/{user}", status_code=204, response_class=Response, **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT))
 async def unshare(context: CurrentContext, conversation: str, user: Annotated[User, Path()]) -> None:
     """Stop sharing a conversation with a user. Its owner stays."""
     resolved = await get_or_404(context.reader, conversation)

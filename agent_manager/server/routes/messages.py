@@ -7,15 +7,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Query
 from pydantic import AwareDatetime, Field
-from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.a2a import Json
-from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_list
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, errors, read_errors
+from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import Out, PositionedOut
 from agent_manager.server.schemas.conversations import (
     AllMessageQuery,
@@ -28,8 +27,8 @@ from agent_manager.server.schemas.conversations import (
     TaskPage,
     TaskQuery,
 )
-from agent_manager.server.schemas.events import AppendOut, append_out
-from eventstore import ANY, message_from_sent
+from agent_manager.server.schemas.events import AppendOut
+from eventstore import message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -44,24 +43,25 @@ MessageIn = Annotated[
 ]
 
 
-class AcceptedOut(PositionedOut):
-    """A message that is stored and will be answered. The answer is appended as further messages."""
-
-    conversation_id: str = Field(description="As its client gave it.")
-    conversation: UUID
-    event_id: UUID = Field(description="The message's id in the tables.")
-    message_id: str
-    task_id: str | None = Field(description="The open task that the message continues.")
-    message: Json = Field(description="As it is stored.")
-
-
-class PendingMessage(PositionedOut):
-    """A message that awaits its answer."""
+class SentMessageOut(PositionedOut):
+    """A message that an agent is to answer."""
 
     conversation_id: str = Field(description="As its client gave it.")
     conversation: UUID
     event_id: UUID = Field(description="The message's id in the tables.")
     message_id: str = Field(description="As its client gave it.")
+
+
+class AcceptedOut(SentMessageOut):
+    """A message that is stored and will be answered. The answer is appended as further messages."""
+
+    task_id: str | None = Field(description="The open task that the message continues.")
+    message: Json = Field(description="As it is stored.")
+
+
+class PendingMessage(SentMessageOut):
+    """A message that awaits its answer."""
+
     status: str
     since: AwareDatetime
 
@@ -72,19 +72,13 @@ class PendingOut(Out):
     items: list[PendingMessage]
 
 
-@router.get(
-    "/conversations/{conversation}/messages",
-    response_model=MessagePage,
-    responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Data.CONTENT),
-)
+@router.get("/conversations/{conversation}/messages", response_model=MessagePage, **reads(Data.CONTENT, NOT_FOUND))
 async def list_messages(
-    context: CurrentContext, request: Request, conversation: str, query: Annotated[ConversationMessageQuery, Query()]
+    context: CurrentContext, conversation: str, query: Annotated[ConversationMessageQuery, Query()]
 ) -> Response:
     """List the messages of a conversation in its order."""
     resolved = await get_or_404(context.reader, conversation)
     return await context.read_page(
-        request,
         query,
         context.reader.messages,
         MessageOut,
@@ -97,30 +91,27 @@ async def list_messages(
     "/conversations/{conversation}/messages",
     status_code=201,
     response_model=AppendOut,
-    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Data.CONVERSATION),
+    **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE),
 )
 async def append_message(
     context: CurrentContext,
     conversation: str,
     message: MessageIn,
     query: Annotated[AppendMessageQuery, Query()],
-) -> AppendOut:
+) -> Response:
     """Append a message as it was sent. No agent answers it."""
     given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
     data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
     resolved = await get_or_404(context.reader, conversation)
-    expected = ANY if query.expected_version is None else query.expected_version
-    result = await context.append(resolved.id, [data], expected=expected, claimed_actor=query.actor)
-    return append_out(result, context.position)
+    result = await context.append(resolved.id, [data], expected=query.expected_version, claimed_actor=query.actor)
+    return await context.append_response(result)
 
 
 @router.post(
     "/conversations/{conversation}/send",
     status_code=202,
     response_model=AcceptedOut,
-    responses=errors(NOT_FOUND, CONFLICT, TOO_LARGE),
-    openapi_extra=needs(Data.CONVERSATION),
+    **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE),
 )
 async def send_message(context: CurrentContext, conversation: str, message: MessageIn) -> AcceptedOut:
     """Append a message and let the agent answer it. The message is stored when this returns; the answer follows."""
@@ -137,8 +128,8 @@ async def send_message(context: CurrentContext, conversation: str, message: Mess
     return AcceptedOut.model_validate(accepted).with_position(context.position)
 
 
-@router.get("/pending", response_model=PendingOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def pending(context: CurrentContext, request: Request) -> Response:
+@router.get("/pending", response_model=PendingOut, **reads(Data.CONTENT))
+async def pending(context: CurrentContext) -> Response:
     """List the messages that await an answer, oldest first."""
 
     async def write(out: BodyWriter) -> None:
@@ -148,36 +139,29 @@ async def pending(context: CurrentContext, request: Request) -> Response:
             lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
         )
 
-    return await context.read_log(request, write)
+    return await context.read_log(write)
 
 
-@router.get(
-    "/conversations/{conversation}/tasks",
-    response_model=TaskPage,
-    responses=read_errors(NOT_FOUND),
-    openapi_extra=needs(Data.CONTENT),
-)
+@router.get("/conversations/{conversation}/tasks", response_model=TaskPage, **reads(Data.CONTENT, NOT_FOUND))
 async def list_conversation_tasks(
-    context: CurrentContext, request: Request, conversation: str, query: Annotated[TaskQuery, Query()]
+    context: CurrentContext, conversation: str, query: Annotated[TaskQuery, Query()]
 ) -> Response:
     """List the tasks of a conversation in the order in which they were created."""
     resolved = await get_or_404(context.reader, conversation)
     return await context.read_page(
-        request, query, context.reader.tasks, TaskOut, conversation_id=resolved.id, projections=("tasks",)
+        query, context.reader.tasks, TaskOut, conversation_id=resolved.id, projections=("tasks",)
     )
 
 
-@router.get("/messages", response_model=MessagePage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_all_messages(
-    context: CurrentContext, request: Request, query: Annotated[AllMessageQuery, Query()]
-) -> Response:
+@router.get("/messages", response_model=MessagePage, **reads(Data.CONTENT))
+async def list_all_messages(context: CurrentContext, query: Annotated[AllMessageQuery, Query()]) -> Response:
     """List the messages of all conversations by the time when they happened."""
     projections = ("messages", "conversations")
-    return await context.read_page(request, query, context.reader.messages, MessageOut, projections=projections)
+    return await context.read_page(query, context.reader.messages, MessageOut, projections=projections)
 
 
-@router.get("/tasks", response_model=TaskPage, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def list_tasks(context: CurrentContext, request: Request, query: Annotated[AllTaskQuery, Query()]) -> Response:
+@router.get("/tasks", response_model=TaskPage, **reads(Data.CONTENT))
+async def list_tasks(context: CurrentContext, query: Annotated[AllTaskQuery, Query()]) -> Response:
     """List the tasks of all conversations in the order in which they were created."""
     projections = ("tasks", "conversations")
-    return await context.read_page(request, query, context.reader.tasks, TaskOut, projections=projections)
+    return await context.read_page(query, context.reader.tasks, TaskOut, projections=projections)

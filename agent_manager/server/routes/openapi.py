@@ -1,9 +1,10 @@
-"""The error responses that endpoints declare in the OpenAPI document."""
+"""What endpoints declare: the data that they need, and their responses other than success."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from agent_manager.server.authorization import Data, needs
 from agent_manager.server.schemas.common import Problem
 
 _MEANINGS = {
@@ -35,9 +36,17 @@ def errors(*statuses: int) -> Responses:
     return {status: {"description": _MEANINGS[status], "content": content} for status in sorted(declared)}
 
 
-def read_errors(*statuses: int) -> Responses:
-    """Return the responses of a read other than success: errors, and 304."""
-    return {304: {"description": _MEANINGS[304]}, **errors(*statuses)}
+NOT_MODIFIED: Responses = {304: {"description": _MEANINGS[304]}}
+
+
+def reads(kind: Data, *statuses: int, **by_parameter: Data) -> dict[str, Any]:
+    """Return the options of a route that reads: the data (see :func:`needs`), and its responses other than success."""
+    return {"openapi_extra": needs(kind, **by_parameter), "responses": NOT_MODIFIED | errors(*statuses)}
+
+
+def writes(kind: Data, *statuses: int) -> dict[str, Any]:
+    """Return the options of a route that writes: the data (see :func:`needs`), and its errors."""
+    return {"openapi_extra": needs(kind), "responses": errors(*statuses)}
 
 
 def problem_schema() -> dict[str, Any]:

@@ -8,14 +8,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
 from pydantic_core import to_json
-from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext
-from agent_manager.server.lookups import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import NOT_FOUND, read_errors
+from agent_manager.server.routes.openapi import NOT_FOUND, reads
 from agent_manager.server.schemas.common import AtLeast, Cursor, In, PageOut, PositionedOut, Since, Until
 from eventstore import Role
 from projections import Search
@@ -62,8 +61,8 @@ class SearchOut(PageOut):
     searched: str = Field(description="The query; with misspelt words corrected if the query itself matches nothing.")
 
 
-@router.get("/search", response_model=SearchOut, responses=read_errors(NOT_FOUND), openapi_extra=needs(Data.CONTENT))
-async def search(context: CurrentContext, request: Request, query: Annotated[SearchQuery, Query()]) -> Response:
+@router.get("/search", response_model=SearchOut, **reads(Data.CONTENT, NOT_FOUND))
+async def search(context: CurrentContext, query: Annotated[SearchQuery, Query()]) -> Response:
     """Search messages and tasks for words in any inflection. New text is found a moment after it is stored."""
     filters = query.model_dump(exclude={"q", "conversation", "after", "at_least"})
     if query.conversation is not None:
@@ -79,6 +78,4 @@ async def search(context: CurrentContext, request: Request, query: Annotated[Sea
         out.cursor = page.cursor  # holds a position
         await out.write(b"]" if page.cursor is not None else b'],"next":null}')
 
-    return await context.read(
-        request, write, parameters=(query.q, filters), projections=("search",), at_least=query.at_least
-    )
+    return await context.read(write, parameters=(query.q, filters), projections=("search",), at_least=query.at_least)

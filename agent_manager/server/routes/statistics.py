@@ -8,13 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 from pydantic_core import to_json
-from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.server.authorization import AuthorizedRoute, Data, needs
+from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import read_errors
+from agent_manager.server.routes.openapi import reads
 from agent_manager.server.schemas.common import AtLeast, In, Out
 from projections import Statistics
 from projections.statistics import ActorCounts, DayCounts, ResponseTimes, RoleCounts, Size, StatusCount, TaskTimes
@@ -60,8 +59,8 @@ _READS = {
 """How each member of :class:`StatisticsOut` is read."""
 
 
-@router.get("/statistics", response_model=StatisticsOut, responses=read_errors(), openapi_extra=needs(Data.CONTENT))
-async def statistics(context: CurrentContext, request: Request, query: Annotated[StatisticsQuery, Query()]) -> Response:
+@router.get("/statistics", response_model=StatisticsOut, **reads(Data.CONTENT))
+async def statistics(context: CurrentContext, query: Annotated[StatisticsQuery, Query()]) -> Response:
     """Return counts, sizes and times by day, role, actor and status."""
     filters = query.model_dump(exclude={"at_least"})
 
@@ -80,4 +79,4 @@ async def statistics(context: CurrentContext, request: Request, query: Annotated
             separator = b","
         await out.write(b"}")
 
-    return await context.read(request, write, parameters=filters, projections=("statistics",), at_least=query.at_least)
+    return await context.read(write, parameters=filters, projections=("statistics",), at_least=query.at_least)

@@ -37,11 +37,13 @@ class In(BaseModel):
 
 
 class PageQuery(In):
-    """Which page of a list to return."""
+    """Which page of a list to return, and of what time."""
 
     limit: Limit = 50
     after: Cursor = None
     newest_first: NewestFirst = False
+    since: Since = None
+    until: Until = None
     at_least: AtLeast = None
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field, model_validator
 
 from agent_manager.a2a import Json
-from agent_manager.server.schemas.common import In, NewestFirst, Out, PageOut, PageQuery, Since, Until
+from agent_manager.server.schemas.common import In, NewestFirst, Out, PageOut, PageQuery
 from eventstore import Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
@@ -58,8 +58,6 @@ class ConversationQuery(PageQuery):
     active: bool | None = Field(None, description="Only active, or only archived conversations.")
     deleted: bool = Field(False, description="Include deleted conversations.")
     actor: str | None = Field(None, description="Only conversations in which this actor caused an event.")
-    since: Since = None
-    until: Until = None
 
 
 class NewConversation(In):
@@ -111,8 +109,6 @@ class MessageQuery(PageQuery):
 
     role: Role | None = None
     actor: str | None = None
-    since: Since = None
-    until: Until = None
 
 
 class AllMessageQuery(MessageQuery):
@@ -178,8 +174,6 @@ class TaskQuery(PageQuery):
     """Which tasks to list."""
 
     status: TaskStatus | None = None
-    since: Since = None
-    until: Until = None
 
 
 class AllTaskQuery(TaskQuery):

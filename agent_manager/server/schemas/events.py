@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from pydantic import AwareDatetime, Field, SkipValidation
 
 from agent_manager.a2a import Json
 from agent_manager.server.schemas.common import (
+    Cursor,
     In,
     Limit,
     NewestFirst,
@@ -21,7 +21,7 @@ from agent_manager.server.schemas.common import (
     Until,
 )
 from agent_manager.server.schemas.conversations import Actor, ExpectedVersion
-from eventstore import Appended, AppendResult, Event
+from eventstore import Event
 
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
 
@@ -56,27 +56,32 @@ class LogPage(Out):
     next: int = Field(description="`after` of the next request, even if there are no more events yet.")
 
 
-class HistoryQuery(In):
+class EventQuery(In):
+    """Which events to select."""
+
+    type: list[str] | None = Field(None, description="Only events of these types.")
+    actor: str | None = None
+
+
+class EventPageQuery(EventQuery):
+    """Which events to list."""
+
+    limit: Limit = 50
+    since: Since = None
+    until: Until = None
+
+
+class HistoryQuery(EventPageQuery):
     """Which events of a conversation to list."""
 
-    limit: Limit = 50
-    after: str | None = Field(None, description="`next` of the page before, with the same order and filters.")
+    after: Cursor = None
     newest_first: NewestFirst = False
-    type: list[str] | None = Field(None, description="Only events of these types.")
-    actor: str | None = None
-    since: Since = None
-    until: Until = None
 
 
-class LogQuery(In):
+class LogQuery(EventPageQuery):
     """Which events of the log to list."""
 
-    limit: Limit = 50
     after: int = Field(0, ge=0, lt=2**63, description="Only positions above this one.")
-    type: list[str] | None = Field(None, description="Only events of these types.")
-    actor: str | None = None
-    since: Since = None
-    until: Until = None
 
 
 class StreamQuery(In):
@@ -90,11 +95,8 @@ class StreamQuery(In):
     )
 
 
-class LogStreamQuery(StreamQuery):
+class LogStreamQuery(StreamQuery, EventQuery):
     """Which events of the log to stream."""
-
-    type: list[str] | None = Field(None, description="Only events of these types.")
-    actor: str | None = None
 
 
 class EventIn(In):
@@ -147,19 +149,4 @@ def event_out(event: Event) -> EventOut:
         metadata=event.raw_metadata,
         salt=event.salt.hex() if event.salt is not None else None,
         digest=event.digest.hex(),
-    )
-
-
-def append_out(result: AppendResult, position: Callable[[int], int | str]) -> AppendOut:
-    """Return the response model of an append to one conversation.
-
-    Args:
-        position: Converts a position to what the caller may see.
-    """
-    first: Appended = result.events[0]
-    return AppendOut(
-        conversation_id=first.conversation_id,
-        position=position(result.position),
-        version=result.version,
-        events=[AppendedOut.model_validate(event).with_position(position) for event in result.events],
     )

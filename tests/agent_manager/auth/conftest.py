@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from support.gate import Gate
+from support.authentication import OpenAuthenticator
 
 from agent_manager.auth import Authenticator, Directory
 from eventstore import EventStore, Settings
@@ -25,8 +25,10 @@ async def directory(store: EventStore, no_tenants: None) -> Directory:
 
 
 @pytest.fixture
-async def gate(store: EventStore, settings: Settings, directory: Directory) -> AsyncIterator[Gate]:
-    """Opens a gatekeeper with more settings; it is closed after the test."""
+async def open_authenticator(
+    store: EventStore, settings: Settings, directory: Directory
+) -> AsyncIterator[OpenAuthenticator]:
+    """Opens authenticators with further settings; they are closed after the test."""
     async with AsyncExitStack() as stack:
 
         async def opened(**more: Any) -> Authenticator:

@@ -45,7 +45,7 @@ async def test_users_and_agents_are_listed_by_id_within_their_tenant(directory: 
     assert [user.name for user in await directory.users("globex")] == ["Another Ana"]
 
 
-async def test_what_is_there_already_is_not_added_again(directory: Directory) -> None:
+async def test_adding_an_existing_name_is_a_conflict(directory: Directory) -> None:
     with pytest.raises(ConflictError, match="tenant acme exists already"):
         await directory.add_tenant("acme", "Other")
     with pytest.raises(ConflictError, match="a user ana already"):
@@ -54,7 +54,7 @@ async def test_what_is_there_already_is_not_added_again(directory: Directory) ->
     assert [tenant.name for tenant in await directory.tenants()] == [""]
 
 
-async def test_what_is_not_there_is_said(directory: Directory) -> None:
+async def test_an_unknown_name_is_not_found(directory: Directory) -> None:
     for asked in (
         directory.suspend_tenant("globex"),
         directory.add_user("globex", "ana"),
@@ -68,7 +68,7 @@ async def test_what_is_not_there_is_said(directory: Directory) -> None:
             await asked
 
 
-async def test_suspending_twice_keeps_the_first_time_and_resuming_forgets_it(directory: Directory) -> None:
+async def test_suspending_twice_keeps_the_first_time_and_resuming_clears_it(directory: Directory) -> None:
     first = await directory.suspend_tenant("acme")
     assert first.suspended_at is not None
     assert await directory.suspend_tenant("acme") == first
@@ -79,7 +79,7 @@ async def test_suspending_twice_keeps_the_first_time_and_resuming_forgets_it(dir
 
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "a\0b", "\ud800"])
-async def test_names_that_cannot_be_stored_are_refused(directory: Directory, name: str) -> None:
+async def test_names_that_cannot_be_stored_are_rejected(directory: Directory, name: str) -> None:
     with pytest.raises(InvalidEvent):
         await directory.add_tenant(name)
     with pytest.raises(InvalidEvent):
@@ -88,7 +88,7 @@ async def test_names_that_cannot_be_stored_are_refused(directory: Directory, nam
         await directory.add_key("acme", name)
 
 
-async def test_no_user_is_called_like_a_key(directory: Directory) -> None:
+async def test_a_user_cannot_have_a_name_like_the_actor_of_a_key(directory: Directory) -> None:
     with pytest.raises(InvalidEvent, match="begins like the actor of a key"):
         await directory.add_user("acme", "key:billing")
 
@@ -110,7 +110,7 @@ async def test_a_login_is_bound_to_a_tenant_until_it_is_unbound(
         await directory.unbind_login(login)
 
 
-async def test_a_bound_login_is_no_service_though_it_has_the_services_role(
+async def test_a_bound_login_with_the_role_of_the_service_still_sees_only_its_tenant(
     directory: Directory, superuser_url: str, login: str
 ) -> None:
     await directory.add_key("acme", "laptop")
@@ -128,7 +128,7 @@ async def test_a_bound_login_is_no_service_though_it_has_the_services_role(
     await directory.unbind_login(login)
 
 
-async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, login: str) -> None:
+async def test_a_login_that_cannot_be_bound_is_rejected(directory: Directory, login: str) -> None:
     with pytest.raises(NotFound, match="tenant globex does not exist"):
         await directory.bind_login("globex", login)
     with pytest.raises(NotFound, match="login 'nobody' does not exist"):
@@ -138,7 +138,7 @@ async def test_a_login_that_cannot_be_bound_is_refused(directory: Directory, log
 
 
 @pytest.mark.usefixtures("no_tenants")
-def test_the_service_can_shut_out_and_let_in_but_change_nobody(database_url: str) -> None:
+def test_the_service_can_revoke_and_restore_access_but_not_change_identities(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         if not roles_of_the_store(connection):
             pytest.skip("the login may not create roles, so there are none")
@@ -164,7 +164,7 @@ def test_the_service_can_shut_out_and_let_in_but_change_nobody(database_url: str
                 connection.execute(refused.encode())
 
 
-def test_no_other_role_reads_who_may_call(database_url: str) -> None:
+def test_no_other_role_reads_the_directory(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         roles = [
             role

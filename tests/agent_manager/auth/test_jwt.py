@@ -38,7 +38,7 @@ ISSUERS = {
 
 
 @pytest.mark.parametrize("issuer", ISSUERS.values(), ids=ISSUERS)
-async def test_a_public_key_of_each_kind_checks_its_own_tokens_and_no_others(issuer: Any) -> None:
+async def test_a_public_key_of_each_kind_verifies_only_its_own_tokens(issuer: Any) -> None:
     reader = reader_of(jwt_key=issuer().pem)
     assert not await refuses(reader, issuer().token())
     for name, other in ISSUERS.items():
@@ -56,21 +56,21 @@ def _another(issuer: Issuer) -> Any:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-async def test_a_secret_checks_tokens_whose_digest_is_no_longer_than_itself(algorithm: str) -> None:
+async def test_a_secret_verifies_tokens_with_a_digest_up_to_its_own_length(algorithm: str) -> None:
     long = "long enough for the longest digest " * 2
     assert not await refuses(reader_of(jwt_key=long), signed(long, algorithm))
     assert not await refuses(reader_of(jwt_key=SECRET), signed(SECRET))
 
 
 @pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS256", "PS384", "PS512"])
-async def test_an_rsa_key_checks_all_that_rsa_signs(algorithm: str) -> None:
+async def test_an_rsa_key_verifies_every_rsa_algorithm(algorithm: str) -> None:
     issuer = Issuer(algorithm, rsa_issuer().key)
     assert not await refuses(reader_of(jwt_key=rsa_issuer().pem), issuer.token())
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 7, ["HS256"]])
 @pytest.mark.parametrize("key", [SECRET, rsa_issuer().pem], ids=["secret", "public key"])
-async def test_an_unsigned_token_is_refused(key: str, algorithm: Any) -> None:
+async def test_an_unsigned_token_is_rejected(key: str, algorithm: Any) -> None:
     reader = reader_of(jwt_key=key)
     for secret in (None, b"", SECRET.encode()):
         assert await refuses(reader, by_hand({"alg": algorithm, "typ": "JWT"}, claims_with({}), secret))
@@ -78,7 +78,7 @@ async def test_an_unsigned_token_is_refused(key: str, algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize("issuer", ISSUERS.values(), ids=ISSUERS)
-async def test_a_public_key_is_not_taken_for_the_secret_of_an_hmac(issuer: Any) -> None:
+async def test_a_public_key_is_not_used_as_the_secret_of_an_hmac(issuer: Any) -> None:
     reader = reader_of(jwt_key=issuer().pem)
     pem = issuer().pem
     der = base64.b64decode("".join(pem.splitlines()[1:-1]))
@@ -87,19 +87,19 @@ async def test_a_public_key_is_not_taken_for_the_secret_of_an_hmac(issuer: Any) 
         assert await refuses(reader, forged)
 
 
-async def test_a_key_that_a_token_brings_along_is_not_used() -> None:
+async def test_a_key_inside_a_token_is_not_used() -> None:
     reader = reader_of(jwt_key=rsa_issuer().pem)
     forger = rsa_issuer("forger")
     for headers in ({"jwk": forger.jwk}, {"jku": "http://127.0.0.1:1/jwks"}, {"x5u": "http://127.0.0.1:1/"}):
         assert await refuses(reader, forger.token(headers))
 
 
-async def test_a_header_that_must_be_understood_and_is_not_is_refused() -> None:
+async def test_a_token_with_an_unknown_critical_header_is_rejected() -> None:
     reader = reader_of(jwt_key=rsa_issuer().pem)
     assert await refuses(reader, rsa_issuer().token({"crit": ["binding"], "binding": "x"}))
 
 
-async def test_what_was_changed_after_signing_is_refused() -> None:
+async def test_a_token_that_was_changed_after_signing_is_rejected() -> None:
     reader = reader_of(jwt_key=rsa_issuer().pem)
     header, claims, signature = rsa_issuer().token().split(".")
     other = rsa_issuer().token(sub="bob").split(".")
@@ -144,27 +144,27 @@ REFUSED_CLAIMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("claims", REFUSED_CLAIMS.values(), ids=REFUSED_CLAIMS)
-async def test_a_token_that_was_signed_rightly_is_refused_for_what_it_says(claims: dict[str, Any]) -> None:
+async def test_a_correctly_signed_token_with_invalid_claims_is_rejected(claims: dict[str, Any]) -> None:
     usual = {"iss": "https://issuer.example", "aud": "store"}
     reader = reader_of(jwt_key=SECRET, jwt_issuer=usual["iss"], jwt_audience=usual["aud"])
     assert not await refuses(reader, by_hand({"alg": "HS256"}, claims_with(usual), SECRET.encode()))
     assert await refuses(reader, by_hand({"alg": "HS256"}, claims_with(usual | claims), SECRET.encode()))
 
 
-async def test_an_issuer_and_an_audience_are_asked_for_where_they_are_configured() -> None:
+async def test_issuer_and_audience_are_checked_if_they_are_configured() -> None:
     assert not await refuses(reader_of(jwt_key=SECRET), signed(iss="anybody"))
     assert not await refuses(reader_of(jwt_key=SECRET, jwt_audience="store"), signed(aud=["store", "shop"]))
     # A token that says for whom it is, where nobody said who we are, is for somebody else.
     assert await refuses(reader_of(jwt_key=SECRET), signed(aud="shop"))
 
 
-async def test_clocks_may_differ_a_little() -> None:
+async def test_clocks_may_differ_by_the_leeway() -> None:
     reader = reader_of(jwt_key=SECRET)
     assert not await refuses(reader, signed(exp=time.time() - LEEWAY_SECONDS / 2))
     assert not await refuses(reader, signed(nbf=time.time() + LEEWAY_SECONDS / 2))
 
 
-async def test_the_claims_that_name_tenant_and_user_can_be_chosen() -> None:
+async def test_the_claims_of_tenant_and_user_are_configurable() -> None:
     reader = reader_of(jwt_key=SECRET, jwt_tenant_claim="https://x/org", jwt_user_claim="email")
     token = signed(tenant="globex", sub="7", email="ana", **{"https://x/org": "acme"})
     named = await reader.read(SecretStr(token))
@@ -187,7 +187,7 @@ async def test_the_claims_that_name_tenant_and_user_can_be_chosen() -> None:
         ({"scope": "admin"}, {"admin"}),
     ],
 )
-async def test_scopes_are_what_the_token_says(claims: dict[str, Any], scopes: set[str]) -> None:
+async def test_scopes_come_from_the_token(claims: dict[str, Any], scopes: set[str]) -> None:
     named = await reader_of(jwt_key=SECRET).read(SecretStr(signed(**claims)))
     assert isinstance(named, TokenSubject)
     assert named.scopes == scopes
@@ -206,7 +206,7 @@ segments = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 @given(st.lists(segments, min_size=1, max_size=5).map(".".join))
-async def test_nothing_that_can_be_written_is_taken_for_a_token(text: str) -> None:
+async def test_arbitrary_text_is_not_accepted_as_a_token(text: str) -> None:
     assert isinstance(await READER.read(SecretStr(text)), InvalidToken)
 
 
@@ -226,12 +226,12 @@ async def test_no_claims_break_the_reader(claims: dict[str, Any]) -> None:
 
 
 @given(st.binary(min_size=32, max_size=32))
-async def test_no_guessed_signature_is_right(signature: bytes) -> None:
+async def test_a_guessed_signature_is_rejected(signature: bytes) -> None:
     head = signed().rpartition(".")[0]
     assert isinstance(await READER.read(SecretStr(f"{head}.{encoded(signature)}")), InvalidToken)
 
 
-async def test_what_is_nested_without_end_is_refused() -> None:
+async def test_a_deeply_nested_token_is_rejected() -> None:
     for text in ("[" * 6000, '{"a":' * 1200):
         deep = encoded(text.encode())
         assert isinstance(await READER.read(SecretStr(f"{deep}.{deep}.{deep}")), InvalidToken)

@@ -20,7 +20,7 @@ def key(text: str) -> VerifyingKey:
     return configured_key(SecretStr(text))
 
 
-def test_the_kind_of_key_alone_decides_which_algorithms_count() -> None:
+def test_the_kind_of_a_key_alone_decides_its_algorithms() -> None:
     assert key("x" * 32).algorithms == ("HS256",)
     assert key("x" * 48).algorithms == ("HS256", "HS384")
     assert key("x" * 64).algorithms == ("HS256", "HS384", "HS512")
@@ -29,7 +29,7 @@ def test_the_kind_of_key_alone_decides_which_algorithms_count() -> None:
     assert key(ed_issuer().pem).algorithms == ("EdDSA",)
 
 
-def test_a_public_key_can_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_key_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "issuer.pem").write_text(rsa_issuer().pem)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -56,20 +56,20 @@ def test_a_public_key_can_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         (ec_issuer("odd", ec.SECP256K1, "ES256K").pem, "P-256, P-384, P-521"),
     ],
 )
-def test_a_key_that_is_none_is_refused_without_being_repeated(text: str, why: str) -> None:
+def test_an_unusable_key_is_rejected_without_being_quoted(text: str, why: str) -> None:
     with pytest.raises(SettingsError, match=why) as error:
         key(text)
     assert str(error.value).startswith("EVENTSTORE_JWT_KEY: ")
     assert text not in str(error.value)
 
 
-def test_a_file_that_holds_no_key_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_key_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET)
     with pytest.raises(SettingsError, match="no public key"):
         key(str(tmp_path / "key"))
 
 
-def test_settings_that_contradict_each_other_are_refused() -> None:
+def test_contradictory_settings_are_rejected() -> None:
     with pytest.raises(SettingsError, match="give one of them"):
         jwt_reader(ServerSettings(jwt_key=SecretStr(SECRET), jwt_jwks="jwks.json"))
     with pytest.raises(SettingsError, match="no JWT is accepted without a key"):
@@ -80,6 +80,6 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ServerSettings(jwt_tenant_claim="")
 
 
-def test_a_key_that_is_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_jwt_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTSTORE_JWT_KEY", "")
     assert jwt_reader(ServerSettings()) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.gate import Gate
+from support.authentication import OpenAuthenticator
 from support.waiting import until_async
 
 from agent_manager.auth import Directory
@@ -18,11 +18,11 @@ from eventstore.errors import ServerError
 pytestmark = pytest.mark.shared_database
 
 
-async def test_the_last_use_of_a_key_is_seen(directory: Directory, gate: Gate) -> None:
+async def test_the_last_use_of_a_key_is_recorded(directory: Directory, open_authenticator: OpenAuthenticator) -> None:
     new = await directory.add_key("acme", "laptop", user="ana")
     unused = await directory.add_key("acme", "spare")
     began = datetime.now(UTC)
-    authenticator = await gate()
+    authenticator = await open_authenticator()
     await authenticator.identify(new.token.get_secret_value())
 
     async def last_uses() -> dict[str, datetime | None]:
@@ -36,10 +36,10 @@ async def test_the_last_use_of_a_key_is_seen(directory: Directory, gate: Gate) -
 
 
 async def test_all_processes_together_record_a_use_once_a_minute(
-    directory: Directory, gate: Gate, queries: list[Any], database_url: str
+    directory: Directory, open_authenticator: OpenAuthenticator, queries: list[Any], database_url: str
 ) -> None:
     token = (await directory.add_key("acme", "laptop")).token.get_secret_value()
-    first, second = await gate(), await gate()
+    first, second = await open_authenticator(), await open_authenticator()
     for authenticator in (first, second, first, second):
         await authenticator.identify(token)
         await authenticator.close()  # what is due is written
@@ -48,13 +48,13 @@ async def test_all_processes_together_record_a_use_once_a_minute(
     with psycopg.connect(database_url) as connection:
         # The transaction that wrote the row last: it stays the same if nothing is written.
         [(written,)] = connection.execute("SELECT xmin::text FROM identity_keys").fetchall()
-    third = await gate()
+    third = await open_authenticator()
     await third.identify(token)
     await third.close()
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT xmin::text FROM identity_keys").fetchall() == [(written,)]
         connection.execute("UPDATE identity_keys SET last_used_at = now() - interval '61 seconds'")
-    fourth = await gate()
+    fourth = await open_authenticator()
     await fourth.identify(token)
     await fourth.close()
     [again] = await directory.keys("acme")
@@ -63,10 +63,12 @@ async def test_all_processes_together_record_a_use_once_a_minute(
     assert again.last_used_at > key.last_used_at
 
 
-async def test_a_rejected_key_is_not_recorded_as_used(directory: Directory, gate: Gate, queries: list[Any]) -> None:
+async def test_a_rejected_key_is_not_recorded_as_used(
+    directory: Directory, open_authenticator: OpenAuthenticator, queries: list[Any]
+) -> None:
     new = await directory.add_key("acme", "laptop")
     await directory.revoke_key("acme", new.key.id)
-    authenticator = await gate()
+    authenticator = await open_authenticator()
     with pytest.raises(Exception, match="not valid"):
         await authenticator.identify(new.token.get_secret_value())
     await authenticator.close()

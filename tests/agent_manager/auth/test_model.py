@@ -9,11 +9,11 @@ from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.authentication import is_rejected
 from support.examples import examples
-from support.gate import is_refused
 from support.tokens import SECRET, signed
 
-from agent_manager.auth import Authenticator, Directory, Scope
+from agent_manager.auth import Authenticator, Directory, TokenScope
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 
@@ -50,7 +50,7 @@ steps = st.lists(
 
 @examples(25)
 @given(steps)
-async def test_those_are_let_in_whom_the_model_lets_in(
+async def test_the_authenticator_accepts_exactly_the_tokens_that_the_model_accepts(
     store: EventStore, steps: list[tuple[str, str, str | None, int]]
 ) -> None:
     directory, model, run = Directory(store), Model(), uuid4().hex
@@ -64,7 +64,7 @@ async def test_those_are_let_in_whom_the_model_lets_in(
             case "key":
                 lifetime = timedelta(hours=1) if number else None
                 new = await directory.add_key(
-                    named(tenant), "k", user=user, scopes=[list(Scope)[number % 5]], lifetime=lifetime
+                    named(tenant), "k", user=user, scopes=[list(TokenScope)[number % 5]], lifetime=lifetime
                 )
                 model.keys[new.token.get_secret_value()] = (tenant, user, new.key.id)
             case "revoke" if model.keys:
@@ -81,11 +81,11 @@ async def test_those_are_let_in_whom_the_model_lets_in(
     async with Authenticator(store, jwt_settings) as authenticator:
         for token, (tenant, user, key) in model.keys.items():
             expected = key not in model.revoked and model.lets_in(tenant, user)
-            assert await is_refused(authenticator, token) is not expected
+            assert await is_rejected(authenticator, token) is not expected
             if expected:
                 identity = await authenticator.identify(token)
                 assert (identity.tenant, identity.user, identity.key) == (named(tenant), user, key)
         for tenant in TENANTS:
             for user in USERS:
-                refused = await is_refused(authenticator, signed(tenant=named(tenant), sub=user))
+                refused = await is_rejected(authenticator, signed(tenant=named(tenant), sub=user))
                 assert refused is not model.lets_in(tenant, user)

@@ -34,7 +34,7 @@ async def started(batcher: QueryBatcher[int, int], keys: list[int]) -> list[asyn
     return tasks
 
 
-async def test_one_query_runs_at_a_time_and_the_next_one_is_for_all_who_wait() -> None:
+async def test_one_query_runs_at_a_time_and_the_next_one_serves_all_that_wait() -> None:
     halves = Halves()
     batcher = QueryBatcher(halves.fetch)
     tasks = await started(batcher, [2]) + await started(batcher, [4, 5, 4])
@@ -44,7 +44,7 @@ async def test_one_query_runs_at_a_time_and_the_next_one_is_for_all_who_wait() -
     assert halves.queries == [[2], [4, 5]]
 
 
-async def test_a_running_query_does_not_answer_later_lookups() -> None:
+async def test_a_running_query_does_not_serve_later_lookups() -> None:
     """Its result may be older than something that the later caller knows of."""
     halves = Halves()
     batcher = QueryBatcher(halves.fetch)
@@ -63,7 +63,7 @@ async def test_a_flood_is_split_into_batches_of_limited_size() -> None:
     assert max(map(len, halves.queries)) == MAX_BATCH
 
 
-async def test_all_who_wait_get_the_error_of_a_query_and_the_next_lookup_queries_again() -> None:
+async def test_the_error_of_a_query_is_raised_for_all_that_wait_and_the_next_lookup_queries_again() -> None:
     halves = Halves()
     batcher = QueryBatcher(halves.fetch)
     tasks = await started(batcher, [2, 2, 4])
@@ -87,7 +87,7 @@ async def test_a_cancelled_lookup_does_not_cancel_others() -> None:
     await batcher.close()
 
 
-async def test_guesses_one_after_the_other_share_few_queries() -> None:
+async def test_sequential_guesses_cost_few_queries() -> None:
     halves = Halves()
     halves.released.set()
     batcher = QueryBatcher(halves.fetch)

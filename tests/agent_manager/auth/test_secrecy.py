@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from support.gate import Gate
+from support.authentication import OpenAuthenticator
 from support.tokens import SECRET, rsa_issuer, signed
 
 from agent_manager.auth import Authenticator, Directory
@@ -54,11 +54,11 @@ async def refusal(authenticator: Authenticator, token: str) -> BaseException:
     ],
     ids=["unknown key", "nonsense", "not ASCII", "too long", "forged", "expired", "no tenant", "another algorithm"],
 )
-async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
-    gate: Gate, caplog: pytest.LogCaptureFixture, token: str
+async def test_a_rejected_token_is_in_no_error_traceback_or_log(
+    open_authenticator: OpenAuthenticator, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    authenticator = await gate(jwt_key=SECRET)
+    authenticator = await open_authenticator(jwt_key=SECRET)
     for _ in range(2):  # the second is remembered
         said = told(await refusal(authenticator, token))
         for hidden in {token, *(part for part in token.split(".") if len(part) > 8), "S3cret"}:
@@ -67,8 +67,10 @@ async def test_a_refused_token_stands_in_no_error_no_frame_and_no_log(
 
 
 @pytest.mark.own_database
-async def test_a_token_is_not_told_of_when_the_server_is_away(store: EventStore, gate: Gate) -> None:
-    authenticator = await gate(jwt_key=SECRET)
+async def test_an_error_of_the_database_does_not_contain_the_token(
+    store: EventStore, open_authenticator: OpenAuthenticator
+) -> None:
+    authenticator = await open_authenticator(jwt_key=SECRET)
     await store.close()
     for token in (f"es_{'a' * 12}_{'S3cret' * 7}x", signed(note="S3cret")):
         said = told(await refusal(authenticator, token))
@@ -76,7 +78,7 @@ async def test_a_token_is_not_told_of_when_the_server_is_away(store: EventStore,
         assert not any(part in said for part in ("S3cret", *token.split(".")))
 
 
-async def test_a_new_key_hides_its_token_until_it_is_asked(directory: Directory) -> None:
+async def test_a_new_key_shows_its_token_only_on_request(directory: Directory) -> None:
     new = await directory.add_key("acme", "laptop")
     assert new.token.get_secret_value().rpartition("_")[2] not in f"{new!r} {new} {new.key!r}"
 
@@ -88,8 +90,8 @@ def test_keys_are_shown_without_their_hashes() -> None:
     assert SECRET not in repr(configured_key(SecretStr(SECRET)))
 
 
-async def test_the_gatekeeper_hides_its_keys(gate: Gate) -> None:
-    authenticator = await gate(jwt_key=SECRET)
+async def test_an_authenticator_does_not_show_its_keys(open_authenticator: OpenAuthenticator) -> None:
+    authenticator = await open_authenticator(jwt_key=SECRET)
     await authenticator.identify(signed())
     seen: set[int] = set()
 
@@ -111,7 +113,7 @@ def test_settings_hide_the_key_of_jwt(clean_environment: None, monkeypatch: pyte
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
 
 
-def test_a_key_that_cannot_be_used_stands_in_no_frame(clean_environment: None) -> None:
+def test_an_unusable_key_is_in_no_traceback(clean_environment: None) -> None:
     with pytest.raises(SettingsError) as error:
         configured_key(SecretStr("S3cret"))
     assert "S3cret" not in str(error.value)

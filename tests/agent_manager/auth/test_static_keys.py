@@ -11,10 +11,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.gate import Gate, is_refused
+from support.authentication import OpenAuthenticator, is_rejected
 from support.waiting import until_async
 
-from agent_manager.auth import Directory, Identity, NewKey, Scope, Unauthorized
+from agent_manager.auth import Directory, Identity, NewKey, TokenScope, Unauthorized
 from eventstore.errors import InputError, NotFound
 from eventstore.scope import Caller
 
@@ -34,29 +34,31 @@ async def seconds_until(becomes: Callable[[], Awaitable[bool]], what: str) -> fl
     return time.monotonic() - began
 
 
-async def test_a_key_says_who_bears_it(directory: Directory, gate: Gate) -> None:
-    new = await directory.add_key("acme", "laptop", user="ana", scopes=[Scope.READ, Scope.AUDIT])
-    identity = await (await gate()).identify(text(new))
-    assert identity == Identity("acme", "ana", "ana", frozenset({Scope.READ, Scope.AUDIT}), new.key.id)
+async def test_a_key_identifies_its_bearer(directory: Directory, open_authenticator: OpenAuthenticator) -> None:
+    new = await directory.add_key("acme", "laptop", user="ana", scopes=[TokenScope.READ, TokenScope.AUDIT])
+    identity = await (await open_authenticator()).identify(text(new))
+    assert identity == Identity("acme", "ana", "ana", frozenset({TokenScope.READ, TokenScope.AUDIT}), new.key.id)
     assert identity.caller == Caller("acme", "ana")
-    assert identity.may(Scope.AUDIT)
-    assert not identity.may(Scope.WRITE)
+    assert identity.may(TokenScope.AUDIT)
+    assert not identity.may(TokenScope.WRITE)
 
 
-async def test_a_key_of_no_user_acts_for_the_tenant_under_its_own_name(directory: Directory, gate: Gate) -> None:
-    identity = await (await gate()).identify(text(await directory.add_key("acme", "billing")))
+async def test_a_key_without_a_user_acts_for_the_tenant_under_its_own_name(
+    directory: Directory, open_authenticator: OpenAuthenticator
+) -> None:
+    identity = await (await open_authenticator()).identify(text(await directory.add_key("acme", "billing")))
     assert (identity.user, identity.actor, identity.caller) == (None, "key:billing", Caller("acme"))
 
 
 async def test_an_administrator_sees_the_whole_tenant_and_acts_under_their_own_name(
-    directory: Directory, gate: Gate
+    directory: Directory, open_authenticator: OpenAuthenticator
 ) -> None:
-    new = await directory.add_key("acme", "desk", user="ana", scopes=[Scope.ADMIN])
-    identity = await (await gate()).identify(text(new))
+    new = await directory.add_key("acme", "desk", user="ana", scopes=[TokenScope.ADMIN])
+    identity = await (await open_authenticator()).identify(text(new))
     assert (identity.actor, identity.caller) == ("ana", Caller("acme"))
 
 
-async def test_the_secret_stands_nowhere_but_in_what_was_shown(directory: Directory, database_url: str) -> None:
+async def test_the_secret_is_stored_nowhere(directory: Directory, database_url: str) -> None:
     new = await directory.add_key("acme", "laptop", user="ana")
     prefix, key, secret = text(new).split("_", 2)
     assert (prefix, key) == ("es", new.key.id)
@@ -69,73 +71,79 @@ async def test_the_secret_stands_nowhere_but_in_what_was_shown(directory: Direct
     assert secret not in repr(await directory.keys("acme"))
 
 
-async def test_no_two_keys_are_alike(directory: Directory) -> None:
+async def test_every_key_is_different(directory: Directory) -> None:
     made = [await directory.add_key("acme", "same") for _ in range(5)]
     assert len({new.key.id for new in made}) == len({text(new) for new in made}) == 5
 
 
-async def test_a_revoked_key_is_refused_within_a_second(directory: Directory, gate: Gate) -> None:
+async def test_a_revoked_key_is_rejected_within_a_second(
+    directory: Directory, open_authenticator: OpenAuthenticator
+) -> None:
     new = await directory.add_key("acme", "laptop", user="ana")
-    gates = [await gate(), await gate()]  # as in two processes
-    for authenticator in gates:
-        assert not await is_refused(authenticator, text(new))
+    authenticators = [await open_authenticator(), await open_authenticator()]  # as in two processes
+    for authenticator in authenticators:
+        assert not await is_rejected(authenticator, text(new))
     assert (await directory.revoke_key("acme", new.key.id)).state == "revoked"
 
     async def everywhere() -> bool:
-        return all([await is_refused(authenticator, text(new)) for authenticator in gates])
+        return all([await is_rejected(authenticator, text(new)) for authenticator in authenticators])
 
     assert await seconds_until(everywhere, "refused") < EFFECTIVE_SECONDS
     first = (await directory.keys("acme"))[0].revoked_at
     assert (await directory.revoke_key("acme", new.key.id)).revoked_at == first
 
 
-async def test_a_key_is_refused_once_it_has_expired(directory: Directory, gate: Gate) -> None:
+async def test_an_expired_key_is_rejected(directory: Directory, open_authenticator: OpenAuthenticator) -> None:
     new = await directory.add_key("acme", "short", lifetime=timedelta(seconds=1.5))
-    authenticator = await gate()
-    assert not await is_refused(authenticator, text(new))
-    await until_async(lambda: is_refused(authenticator, text(new)), "expired")
+    authenticator = await open_authenticator()
+    assert not await is_rejected(authenticator, text(new))
+    await until_async(lambda: is_rejected(authenticator, text(new)), "expired")
     assert new.key.expires_at is not None
     late = datetime.now(UTC) - new.key.expires_at
     assert timedelta(0) <= late < timedelta(seconds=EFFECTIVE_SECONDS)
     assert [key.state for key in await directory.keys("acme")] == ["expired"]
 
 
-async def test_nobody_of_a_suspended_tenant_is_let_in_until_it_is_resumed(directory: Directory, gate: Gate) -> None:
+async def test_keys_of_a_suspended_tenant_are_rejected_until_it_is_resumed(
+    directory: Directory, open_authenticator: OpenAuthenticator
+) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
     await directory.add_tenant("globex")
     other = text(await directory.add_key("globex", "laptop"))
-    authenticator = await gate()
-    assert not await is_refused(authenticator, token)
+    authenticator = await open_authenticator()
+    assert not await is_rejected(authenticator, token)
     await directory.suspend_tenant("acme")
-    assert await seconds_until(lambda: is_refused(authenticator, token), "refused") < EFFECTIVE_SECONDS
-    assert not await is_refused(authenticator, other)
+    assert await seconds_until(lambda: is_rejected(authenticator, token), "refused") < EFFECTIVE_SECONDS
+    assert not await is_rejected(authenticator, other)
     assert [key.state for key in await directory.keys("acme")] == ["suspended"]
     await directory.suspend_tenant("acme", suspended=False)
 
     async def let_in() -> bool:
-        return not await is_refused(authenticator, token)
+        return not await is_rejected(authenticator, token)
 
     assert await seconds_until(let_in, "let in") < EFFECTIVE_SECONDS
 
 
-async def test_a_disabled_user_is_not_let_in_until_they_are_enabled(directory: Directory, gate: Gate) -> None:
+async def test_keys_of_a_disabled_user_are_rejected_until_they_are_enabled(
+    directory: Directory, open_authenticator: OpenAuthenticator
+) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
     other = text(await directory.add_key("acme", "billing"))
-    authenticator = await gate()
-    assert not await is_refused(authenticator, token)
+    authenticator = await open_authenticator()
+    assert not await is_rejected(authenticator, token)
     await directory.disable_user("acme", "ana")
-    assert await seconds_until(lambda: is_refused(authenticator, token), "refused") < EFFECTIVE_SECONDS
-    assert not await is_refused(authenticator, other)
+    assert await seconds_until(lambda: is_rejected(authenticator, token), "refused") < EFFECTIVE_SECONDS
+    assert not await is_rejected(authenticator, other)
     assert [key.state for key in await directory.keys("acme")] == ["disabled", "active"]
     await directory.disable_user("acme", "ana", disabled=False)
-    assert not await is_refused(await gate(), token)
+    assert not await is_rejected(await open_authenticator(), token)
 
 
 async def test_a_key_is_looked_up_no_more_than_twice_a_second(
-    directory: Directory, gate: Gate, queries: list[Any]
+    directory: Directory, open_authenticator: OpenAuthenticator, queries: list[Any]
 ) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
-    authenticator = await gate()
+    authenticator = await open_authenticator()
     calls, began = 0, time.monotonic()
     while time.monotonic() - began < 1.2:
         await authenticator.identify(token)
@@ -153,17 +161,17 @@ async def test_a_key_is_looked_up_no_more_than_twice_a_second(
         f"es_{'a' * 12}_{'A' * 43}", f"es_{'a' * 12}_{'A' * 42}", f"es_{'A' * 12}_{'A' * 43}",
     ],
 )  # fmt: skip
-async def test_what_is_no_key_is_refused(gate: Gate, broken: str) -> None:
+async def test_a_malformed_key_is_rejected(open_authenticator: OpenAuthenticator, broken: str) -> None:
     with pytest.raises(Unauthorized):
-        await (await gate()).identify(broken)
+        await (await open_authenticator()).identify(broken)
 
 
-async def test_a_wrong_secret_is_refused_as_an_unknown_id_is(
-    directory: Directory, gate: Gate, queries: list[Any]
+async def test_a_wrong_secret_is_rejected_like_an_unknown_id(
+    directory: Directory, open_authenticator: OpenAuthenticator, queries: list[Any]
 ) -> None:
     """Keys are looked up by the hash of the secret: a known id is not even looked at."""
     new = await directory.add_key("acme", "laptop", user="ana")
-    authenticator = await gate()
+    authenticator = await open_authenticator()
     secret = text(new).split("_", 2)[2]
     said = []
     for token in (f"es_{new.key.id}_{'A' * 43}", f"es_{'a' * 12}_{'B' * 43}", f"es_{'a' * 12}_{secret}"):
@@ -175,7 +183,7 @@ async def test_a_wrong_secret_is_refused_as_an_unknown_id_is(
     assert len(set(said)) == 1
 
 
-async def test_all_refusals_read_alike(directory: Directory, gate: Gate) -> None:
+async def test_all_rejections_have_the_same_text(directory: Directory, open_authenticator: OpenAuthenticator) -> None:
     revoked = await directory.add_key("acme", "revoked")
     await directory.revoke_key("acme", revoked.key.id)
     disabled = await directory.add_key("acme", "disabled", user="ana")
@@ -183,7 +191,7 @@ async def test_all_refusals_read_alike(directory: Directory, gate: Gate) -> None
     await directory.add_tenant("globex")
     suspended = await directory.add_key("globex", "suspended")
     await directory.suspend_tenant("globex")
-    authenticator = await gate()
+    authenticator = await open_authenticator()
     said = set()
     for token in (text(revoked), text(disabled), text(suspended), f"es_{'a' * 12}_{'A' * 43}", "nonsense"):
         with pytest.raises(Unauthorized) as refusal:
@@ -192,23 +200,23 @@ async def test_all_refusals_read_alike(directory: Directory, gate: Gate) -> None
     assert len(said) == 1
 
 
-async def test_the_same_wrong_key_costs_a_query_now_and_then(gate: Gate, queries: list[Any]) -> None:
-    authenticator = await gate()
+async def test_the_same_wrong_key_costs_few_queries(open_authenticator: OpenAuthenticator, queries: list[Any]) -> None:
+    authenticator = await open_authenticator()
     calls, began = 0, time.monotonic()
     while time.monotonic() - began < 1.2:
-        assert await is_refused(authenticator, f"es_{'a' * 12}_{'A' * 43}")
+        assert await is_rejected(authenticator, f"es_{'a' * 12}_{'A' * 43}")
         calls += 1
     assert calls > 20
     assert len(queries) <= 3
 
 
-async def test_a_flood_of_wrong_keys_costs_few_queries_and_shuts_nobody_out(
-    directory: Directory, gate: Gate, queries: list[Any]
+async def test_a_flood_of_wrong_keys_costs_few_queries_and_blocks_nobody(
+    directory: Directory, open_authenticator: OpenAuthenticator, queries: list[Any]
 ) -> None:
     token = text(await directory.add_key("acme", "laptop", user="ana"))
-    authenticator = await gate()
+    authenticator = await open_authenticator()
     flood = [f"es_{number:012}_{'A' * 43}" for number in range(5000)]
-    tasks = [asyncio.create_task(is_refused(authenticator, wrong)) for wrong in flood]
+    tasks = [asyncio.create_task(is_rejected(authenticator, wrong)) for wrong in flood]
     await asyncio.sleep(0)  # they ask first
     assert (await authenticator.identify(token)).user == "ana"
     assert all(await asyncio.gather(*tasks))
@@ -216,12 +224,12 @@ async def test_a_flood_of_wrong_keys_costs_few_queries_and_shuts_nobody_out(
 
 
 @pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(seconds=-1), timedelta(days=40_000)])
-async def test_a_lifetime_that_is_none_is_refused(directory: Directory, lifetime: timedelta) -> None:
+async def test_an_invalid_lifetime_is_rejected(directory: Directory, lifetime: timedelta) -> None:
     with pytest.raises(InputError, match="lifetime"):
         await directory.add_key("acme", "laptop", lifetime=lifetime)
 
 
-async def test_a_key_is_for_something_and_for_somebody(directory: Directory) -> None:
+async def test_a_key_needs_a_name_a_scope_and_a_known_user(directory: Directory) -> None:
     with pytest.raises(InputError, match="name: is empty"):
         await directory.add_key("acme", "")
     with pytest.raises(InputError, match="at least one"):
@@ -235,9 +243,11 @@ async def test_a_key_is_for_something_and_for_somebody(directory: Directory) -> 
     assert await directory.keys("acme") == []
 
 
-async def test_a_key_of_another_tenant_cannot_be_revoked(directory: Directory, gate: Gate) -> None:
+async def test_a_key_of_another_tenant_cannot_be_revoked(
+    directory: Directory, open_authenticator: OpenAuthenticator
+) -> None:
     await directory.add_tenant("globex")
     new = await directory.add_key("acme", "laptop")
     with pytest.raises(NotFound):
         await directory.revoke_key("globex", new.key.id)
-    assert not await is_refused(await gate(), text(new))
+    assert not await is_rejected(await open_authenticator(), text(new))

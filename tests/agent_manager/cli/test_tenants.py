@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.authentication import is_rejected
 from support.commandline import STRANGE, Eventstore, rows_of
-from support.gate import is_refused
 
 from agent_manager.auth import Authenticator, Identity
 from eventstore import EventStore, Settings
@@ -67,7 +67,7 @@ def identified(settings: Settings, token: str) -> Identity | None:
 
     async def ask() -> Identity | None:
         async with EventStore(settings) as store, Authenticator(store, settings) as authenticator:
-            return None if await is_refused(authenticator, token) else await authenticator.identify(token)
+            return None if await is_rejected(authenticator, token) else await authenticator.identify(token)
 
     return asyncio.run(ask())
 

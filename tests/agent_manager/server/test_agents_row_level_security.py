@@ -14,7 +14,7 @@ from support.waiting import until_async
 
 from agent_manager.agents.agent import Context
 from agent_manager.agents.local import from_callable
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database
@@ -54,9 +54,9 @@ def agent() -> Remembering:
 
 
 @pytest.fixture
-async def walled(store: EventStore, agent: Remembering) -> AsyncIterator[Served]:
-    async with served(store, answer=from_callable(agent), requires_tokens=True) as walled:
-        yield walled
+async def protected(store: EventStore, agent: Remembering) -> AsyncIterator[Served]:
+    async with served(store, answer=from_callable(agent), requires_tokens=True) as protected:
+        yield protected
 
 
 def message(text: str, **members: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ async def answered(person: Any, conversation: str, sent: dict[str, Any], number:
     return tasks
 
 
-async def test_two_tenants_who_name_their_conversations_alike_are_not_answered_out_of_each_others(
+async def test_answers_do_not_mix_conversations_of_two_tenants_with_the_same_id(
     people: People, agent: Remembering
 ) -> None:
     ana, eve = await people.person("acme", "ana"), await people.person("globex", "eve")
@@ -97,7 +97,7 @@ async def test_two_tenants_who_name_their_conversations_alike_are_not_answered_o
 
 
 @pytest.mark.parametrize("tenant", ["acme", "default"])
-async def test_who_names_the_context_or_the_task_of_another_user_is_not_answered_out_of_them(
+async def test_a_message_that_names_the_context_or_task_of_another_user_does_not_reach_them(
     people: People, agent: Remembering, tenant: str
 ) -> None:
     ana, bob = await people.person(tenant, "ana"), await people.person(tenant, "bob")
@@ -122,9 +122,9 @@ async def test_who_names_the_context_or_the_task_of_another_user_is_not_answered
     assert of_bob[2]["contextId"] == of_bob[0]["contextId"]  # by which an agent can tell that the task is not of it
 
 
-async def test_who_is_no_administrator_writes_nothing_where_agents_are_registered(people: People) -> None:
-    admin = await people.person("acme", None, *Scope)
-    writer = await people.person("acme", None, Scope.READ, Scope.WRITE, Scope.AUDIT)
+async def test_only_administrators_write_to_the_agent_registry(people: People) -> None:
+    admin = await people.person("acme", None, *TokenScope)
+    writer = await people.person("acme", None, TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
     card = {"name": "ours", "url": "http://127.0.0.1:9"}
     assert (await admin.post("/v1/agents", {"card": card})).status_code == 201
     before = (await admin.get("/v1/log")).json()["items"]

@@ -12,7 +12,7 @@ from support.serving import Served
 pytestmark = pytest.mark.shared_database
 
 
-async def test_a_conversation_is_begun_and_read(http: httpx.AsyncClient) -> None:
+async def test_a_conversation_is_created_and_read(http: httpx.AsyncClient) -> None:
     made = await http.post("/v1/conversations", json={"name": "Trip", "metadata": {"a": 1}})
     assert made.status_code == 201
     assert (made.json()["name"], made.json()["metadata"], made.json()["version"]) == ("Trip", {"a": 1}, 1)
@@ -52,7 +52,7 @@ async def test_a_conversation_is_renamed_archived_reactivated_and_hidden(here: S
     assert actors == ["", "", "ana", "", "ana", ""]
 
 
-async def test_a_change_that_was_decided_on_old_ground_is_a_conflict(here: Served) -> None:
+async def test_a_change_with_an_outdated_expected_version_is_a_conflict(here: Served) -> None:
     trip = await here.begin(name="Trip")
     await here.say(trip, "hello")
     late = await here.client.patch(f"/v1/conversations/{trip}", json={"name": "Late", "expected_version": 1})
@@ -64,7 +64,7 @@ async def test_a_change_that_was_decided_on_old_ground_is_a_conflict(here: Serve
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-async def test_conversations_come_in_pages(here: Served, newest_first: bool) -> None:
+async def test_conversations_are_paged(here: Served, newest_first: bool) -> None:
     made = [await here.begin(name=f"{number}") for number in range(7)]
     asked: dict[str, Any] = {"by": "created", "newest_first": newest_first, "limit": 3}
     pages: list[int] = []
@@ -80,7 +80,7 @@ async def test_conversations_come_in_pages(here: Served, newest_first: bool) -> 
     assert read == (made[::-1] if newest_first else made)
 
 
-async def test_a_cursor_of_another_list_is_refused(here: Served) -> None:
+async def test_a_cursor_of_another_list_is_rejected(here: Served) -> None:
     for number in range(3):
         await here.begin(name=f"{number}")
     page = (await here.client.get("/v1/conversations", params={"limit": 1})).json()
@@ -89,7 +89,7 @@ async def test_a_cursor_of_another_list_is_refused(here: Served) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_what_is_not_there_is_not_found(http: httpx.AsyncClient, method: str) -> None:
+async def test_an_unknown_conversation_is_not_found(http: httpx.AsyncClient, method: str) -> None:
     body = {"json": {"name": "x"}} if method == "PATCH" else {}
     for name in ("nobody", str(uuid4())):
         missing = await http.request(method, f"/v1/conversations/{name}", **body)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ async def test_what_is_not_there_is_not_found(http: httpx.AsyncClient, method: s
 
 
 @pytest.mark.parametrize("kind", ["version", "position", "time"])
-async def test_a_conversation_is_read_as_it_was(here: Served, kind: str) -> None:
+async def test_a_conversation_is_read_as_of_a_point_in_the_past(here: Served, kind: str) -> None:
     trip = await here.begin(name="Trip")
     await here.say(trip, "hello")
     await here.client.patch(f"/v1/conversations/{trip}", json={"name": "Journey"})
@@ -111,7 +111,7 @@ async def test_a_conversation_is_read_as_it_was(here: Served, kind: str) -> None
     assert (now["conversation"]["name"], now["messages"], now["tasks"]) == ("Journey", was["messages"], [])
 
 
-async def test_as_of_when_is_one_thing(here: Served) -> None:
+async def test_only_one_point_in_the_past_can_be_given(here: Served) -> None:
     trip = await here.begin()
     both = await here.client.get(f"/v1/conversations/{trip}/state", params={"version": 1, "position": 1})
     assert (both.status_code, "at most one" in both.json()["detail"]) == (422, True)

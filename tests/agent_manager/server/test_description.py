@@ -91,7 +91,7 @@ def check(answer: httpx.Response, operation: Json, whole: Json) -> None:
         fits(answer.json(), content.get(kind, {}).get("schema", {}), whole)
 
 
-async def test_the_description_is_served_and_names_every_endpoint(here: Served) -> None:
+async def test_the_openapi_document_has_every_endpoint(here: Served) -> None:
     told = (await here.client.get("/openapi.json")).json()
     assert told == described(here.store)
     assert {"/v1/conversations", "/v1/log/stream", "/message/send", "/health"} <= told["paths"].keys()
@@ -105,7 +105,7 @@ async def test_the_description_is_served_and_names_every_endpoint(here: Served) 
         assert name in told["components"]["schemas"]
 
 
-async def test_every_read_answers_as_described(here: Served) -> None:
+async def test_every_read_responds_as_the_openapi_document_says(here: Served) -> None:
     await here.begin(id="trip", metadata={"x": 1})
     await here.say("trip", "hello", parts=[{"text": "more"}])
     events = [
@@ -159,7 +159,7 @@ def requests(draw: st.DrawFn, operations: list[tuple[str, str, Json]]) -> tuple[
     return method, path, query, body, operation
 
 
-async def test_whatever_it_is_asked_it_answers_as_described(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_random_requests_get_documented_responses(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests made of anything at all. What they store stays: so later ones meet what earlier ones left."""
     monkeypatch.setenv("GOOGLE_API_KEY", "")
     whole = described(here.store)

@@ -43,7 +43,7 @@ STATUSES = {
 
 @pytest.mark.any_server
 @pytest.mark.parametrize("name", STATUSES)
-def test_every_kind_of_error_has_its_status(name: str) -> None:
+def test_every_type_of_error_has_its_status(name: str) -> None:
     kind = getattr(errors, name)
     made = {
         "InvalidEvent": lambda: kind("a.b", "is wrong"), "EventTooLarge": lambda: kind("content", 2, 1),
@@ -59,12 +59,12 @@ def test_every_kind_of_error_has_its_status(name: str) -> None:
 
 
 @pytest.mark.any_server
-def test_no_kind_of_error_is_without_a_status() -> None:
+def test_no_type_of_error_lacks_a_status() -> None:
     for kind in all_errors():
         assert 400 <= status_of(kind.__new__(kind)) < 600
 
 
-async def test_a_body_that_is_no_json_is_a_bad_request(here: Served) -> None:
+async def test_a_body_that_is_not_json_is_a_bad_request(here: Served) -> None:
     for body in (b"{", b"\xff", b"[" * 100_000, b'{"name": 1e}'):
         refused = await here.client.post(
             "/v1/conversations", content=body, headers={"Content-Type": "application/json"}
@@ -86,7 +86,7 @@ async def test_a_body_that_is_no_json_is_a_bad_request(here: Served) -> None:
         ("GET", "/v1/search", None, "query", "q"),
     ],
 )
-async def test_what_cannot_be_used_is_named(
+async def test_an_error_names_the_invalid_input(
     here: Served, method: str, path: str, body: Any, where: str, name: str
 ) -> None:
     refused = await here.client.request(method, path, **({} if body is None else {"json": body}))
@@ -95,7 +95,7 @@ async def test_what_cannot_be_used_is_named(
     assert (wrong["where"], wrong["name"]) == (where, name)
 
 
-async def test_what_is_no_address_is_not_found_and_a_wrong_method_not_allowed(here: Served) -> None:
+async def test_an_unknown_path_is_not_found_and_a_wrong_method_is_not_allowed(here: Served) -> None:
     nowhere = await here.client.get("/v2/anything")
     assert (nowhere.status_code, nowhere.json()["detail"]) == (404, "there is nothing at /v2/anything")
     wrong = await here.client.put("/v1/conversations", json={})
@@ -104,7 +104,7 @@ async def test_what_is_no_address_is_not_found_and_a_wrong_method_not_allowed(he
     assert (await here.client.post("/v1/conversations/trip")).headers["allow"] == "DELETE, GET, PATCH"
 
 
-async def test_a_body_that_is_too_large_is_refused_before_it_is_read(here: Served) -> None:
+async def test_a_body_that_is_too_large_is_rejected_before_it_is_read(here: Served) -> None:
     limit = 2 * here.store.settings.max_content_bytes + 65536
 
     async def endless() -> Any:
@@ -120,7 +120,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(here: Serve
             assert refused.status_code == 413
 
 
-async def test_a_page_of_another_site_may_change_nothing(here: Served) -> None:
+async def test_a_page_of_another_origin_cannot_change_anything(here: Served) -> None:
     for headers in (
         {"Origin": "https://evil.example"},
         {"Sec-Fetch-Site": "cross-site"},
@@ -134,14 +134,14 @@ async def test_a_page_of_another_site_may_change_nothing(here: Served) -> None:
     assert len((await here.client.get("/v1/conversations")).json()["items"]) == 3
 
 
-async def test_on_its_own_machine_it_answers_to_no_strange_name(here: Served) -> None:
+async def test_on_loopback_a_foreign_host_name_is_rejected(here: Served) -> None:
     for name in ("rebound.example", "rebound.example:80", "127.0.0.1.evil.example", ""):
         assert (await here.client.get("/health", headers={"Host": name})).status_code in (400, 421)
     for name in ("localhost", "LOCALHOST:99", "127.0.0.1", "[::1]:8080"):
         assert (await here.client.get("/health", headers={"Host": name})).status_code == 200
 
 
-async def test_without_a_worker_what_was_just_written_is_read_all_the_same(store: EventStore) -> None:
+async def test_without_a_worker_a_read_includes_what_was_just_written(store: EventStore) -> None:
     async with served(store, works=False) as here:
         trip = await here.begin(name="Trip")
         await here.say(trip, "hello")
@@ -149,14 +149,14 @@ async def test_without_a_worker_what_was_just_written_is_read_all_the_same(store
         assert message["content"] == "hello"
 
 
-async def test_what_the_log_has_not_come_to_is_waited_for_and_then_said(here: Served) -> None:
+async def test_a_position_beyond_the_log_is_awaited_and_then_reported(here: Served) -> None:
     here.server_context.reader.timeout = 0.2
     for at_least in (10, 2**62):
         behind = await here.client.get("/v1/conversations", params={"at_least": at_least})
         assert (behind.status_code, behind.json()["title"], behind.headers["retry-after"]) == (503, "NotCaughtUp", "1")
 
 
-async def test_while_the_database_is_away_it_is_said_and_then_it_goes_on(
+async def test_an_unavailable_database_is_reported_until_it_is_back(
     own_server: EmbeddedServer, clean_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clear_settings(monkeypatch)

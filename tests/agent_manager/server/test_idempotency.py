@@ -17,7 +17,7 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.agents.agent import Context, Reply, Update
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.app import create_app
 from eventstore import EventStore
 
@@ -88,7 +88,7 @@ async def until_answered(here: Served) -> None:
     await until_async(is_answered, "nothing is pending")
 
 
-def test_every_post_that_changes_something_describes_its_key(answered: Served) -> None:
+def test_every_post_that_writes_documents_the_idempotency_key(answered: Served) -> None:
     described = create_app(answered.server_context).openapi()["paths"]
     for endpoint in endpoints():
         operation = described[endpoint.path.replace("{user}", "{user}")][endpoint.method.lower()]
@@ -97,7 +97,7 @@ def test_every_post_that_changes_something_describes_its_key(answered: Served) -
 
 
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
-async def test_a_repetition_changes_nothing_and_is_answered_alike(
+async def test_a_repetition_changes_nothing_and_gets_the_same_response(
     answered: Served, agent_url: str, endpoint: Endpoint
 ) -> None:
     here, headers = answered, key()
@@ -129,7 +129,7 @@ async def test_a_repetition_changes_nothing_and_is_answered_alike(
 
 
 @pytest.mark.parametrize("endpoint", taking(), ids=lambda endpoint: endpoint.path)
-async def test_repetitions_at_the_same_time_are_done_once(
+async def test_concurrent_repetitions_are_carried_out_once(
     store: EventStore, works: bool, agent_url: str, endpoint: Endpoint
 ) -> None:
     """Over two servers, whose processes know nothing of each other."""
@@ -148,7 +148,7 @@ async def test_repetitions_at_the_same_time_are_done_once(
         assert len(events) in written.get(endpoint.path, (once,)), events
 
 
-async def test_a_message_without_an_id_is_sent_once_under_a_key(answered: Served) -> None:
+async def test_a_message_without_an_id_is_stored_once_for_a_key(answered: Served) -> None:
     trip = await answered.begin()
     message = {"role": "user", "parts": [{"kind": "text", "text": "no id"}]}
     path, headers = f"/v1/conversations/{trip}/send", key()
@@ -185,7 +185,7 @@ async def test_the_same_message_sent_twice_is_one_message_and_one_answer(
     )
 
 
-async def test_a_call_is_answered_under_its_own_id(answered: Served) -> None:
+async def test_a_repeated_call_gets_its_own_id_back(answered: Served) -> None:
     headers = key()
     for number in (1, "two"):
         call = {"jsonrpc": "2.0", "id": number, "method": "message/send", "params": MESSAGE}
@@ -194,7 +194,7 @@ async def test_a_call_is_answered_under_its_own_id(answered: Served) -> None:
         assert answer["result"]["message_id"] == MESSAGE["messageId"]
 
 
-async def test_a_request_that_was_refused_can_be_corrected(answered: Served) -> None:
+async def test_a_rejected_request_can_be_corrected_with_the_same_key(answered: Served) -> None:
     trip = await answered.begin()
     path, headers = f"/v1/conversations/{trip}/messages", key()
     for body, status in (
@@ -213,9 +213,9 @@ async def test_a_request_that_was_refused_can_be_corrected(answered: Served) -> 
         assert (refused.status_code, "Idempotency-Key" in refused.text) == (422, True)
 
 
-async def test_a_key_is_its_callers_own(walled: Served, people: People) -> None:
+async def test_a_key_belongs_to_its_caller(protected: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
-    eve, service = await people.person("globex", "eve"), await people.person("acme", None, *Scope)
+    eve, service = await people.person("globex", "eve"), await people.person("acme", None, *TokenScope)
     headers = key()
     made = [await one.post("/v1/conversations", {"name": one.key}, headers=headers) for one in (ana, bob, eve, service)]
     again = [
@@ -227,7 +227,7 @@ async def test_a_key_is_its_callers_own(walled: Served, people: People) -> None:
 
 
 @pytest.mark.own_database
-async def test_keys_are_forgotten_after_a_week(answered: Served) -> None:
+async def test_keys_are_deleted_after_a_week(answered: Served) -> None:
     for age in (6, 8):
         await answered.client.post("/v1/conversations", json={}, headers=key())
         await answered.store.pool.fetch(

@@ -21,7 +21,8 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.server import protocol
-from agent_manager.server.limits import BodyBudget, WorkTurns
+from agent_manager.server.limits import SharedLimit, WorkTurns
+from agent_manager.server.problems import Busy, TooMany
 from eventstore import ApplicationEvent, EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
@@ -61,7 +62,7 @@ def is_refused(answer: httpx.Response, status: int, title: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_key_that_asks_too_often_is_told_when_to_come_again(settings: Settings) -> None:
+async def test_a_key_above_its_rate_gets_a_retry_after(settings: Settings) -> None:
     async with limited(settings, rate_per_second=0.01, requires_tokens=True) as here:
         people = People(here.store, here.url)
         ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
@@ -72,11 +73,11 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(settings: Se
         told = await ana.post("/conversation/list")
         assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
         assert (await bob.get("/v1/conversations")).status_code == 200
-        assert here.server_context.counters.number("http_refused", reason="rate") == 2
+        assert here.server_context.counters.number("http_rejected", reason="rate") == 2
         await people.close()
 
 
-async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(settings: Settings) -> None:
+async def test_requests_above_the_concurrency_limit_are_rejected(settings: Settings) -> None:
     async with limited(settings, max_requests=1) as here, connected(here, HALF.format("")):
 
         async def is_taken() -> bool:
@@ -87,10 +88,10 @@ async def test_more_requests_at_a_time_than_there_are_places_are_sent_away(setti
         is_refused(busy, 503, "Service Unavailable")
         assert busy.headers["retry-after"] == "1"
         assert (await here.client.get("/health")).status_code == 200
-        assert here.server_context.counters.number("http_refused", reason="requests under way") == 1
+        assert here.server_context.counters.number("http_rejected", reason="concurrent requests") == 1
 
 
-async def test_neither_a_key_nor_a_tenant_with_many_takes_all_places(settings: Settings) -> None:
+async def test_neither_a_key_nor_a_tenant_uses_up_the_concurrency_limit(settings: Settings) -> None:
     async with limited(settings, max_requests=4, requires_tokens=True) as here, AsyncExitStack() as stack:
         people = People(here.store, here.url)
         ana, bob, cid = [await people.person("acme", name) for name in ("ana", "bob", "cid")]
@@ -136,7 +137,7 @@ async def test_events_and_bytes_are_counted_by_tenant(settings: Settings) -> Non
         await people.close()
 
 
-async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -> None:
+async def test_incomplete_heads_of_one_address_do_not_block_others(settings: Settings) -> None:
     async with limited(settings, max_connections=20) as here, AsyncExitStack() as stack:
         (host, port), opened = here.address, list[asyncio.StreamWriter]()
 
@@ -158,10 +159,10 @@ async def test_half_heads_of_one_address_shut_out_no_other(settings: Settings) -
         said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
         assert (await source.next()).id == said.position, "what is being answered is not displaced"
         source.cut()
-        assert here.server_context.counters.number("http_refused", reason="connections") >= 40
+        assert here.server_context.counters.number("http_rejected", reason="connections") >= 40
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
+async def test_a_body_that_does_not_arrive_is_timed_out(settings: Settings) -> None:
     async with limited(settings, body_seconds=0.3) as here:
         async with connected(here, HALF.format("")) as (reader, writer):
             # Not until the end of the connection: it may be reset, as the server does not read what comes after the
@@ -171,7 +172,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -
                 writer.write(b" ")
                 await asyncio.wait([reading], timeout=0.05)
         assert reading.result().startswith(b"HTTP/1.1 408 ")
-        assert here.server_context.counters.number("http_refused", reason="slow body") == 1
+        assert here.server_context.counters.number("http_rejected", reason="slow body") == 1
 
         async def has_ended() -> bool:
             return here.server_context.limits.requests.taken == 0
@@ -181,7 +182,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -
 
 
 @pytest.mark.parametrize("sent", ["", "GET / HTTP/1.1\r\nHost: 127", "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
-async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings, sent: str) -> None:
+async def test_a_connection_without_a_complete_head_is_closed(settings: Settings, sent: str) -> None:
     """Also after a first request: bytes that begin another do not keep the connection."""
     async with limited(settings, body_seconds=0.3) as here, connected(here, sent) as (reader, writer):
         if sent.endswith("\r\n\r\n"):
@@ -189,20 +190,20 @@ async def test_who_says_nothing_or_only_half_a_head_is_let_go(settings: Settings
             writer.write(b"G")
         said = await asyncio.wait_for(reader.read(), 10)
         assert said.startswith(b"HTTP/1.1 408 ")
-        assert here.server_context.counters.number("http_refused", reason="slow head") == 1
+        assert here.server_context.counters.number("http_rejected", reason="slow head") == 1
 
 
 @pytest.mark.parametrize("sent", ["no HTTP\r\n\r\n", "GET /v1/search?q=" + "x" * 70_000])
-async def test_what_is_no_http_or_has_too_long_a_head_is_told_so(here: Served, sent: str) -> None:
+async def test_invalid_http_and_a_head_that_is_too_long_are_a_bad_request(here: Served, sent: str) -> None:
     async with connected(here, sent) as (reader, _):
         head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"Content-Type: application/problem+json" in head
     assert json.loads(body)["status"] == 400
-    assert here.server_context.counters.number("http_refused", reason="no HTTP") == 1
+    assert here.server_context.counters.number("http_rejected", reason="no HTTP") == 1
 
 
-async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(settings: Settings) -> None:
+async def test_a_request_that_takes_long_is_not_closed_as_a_slow_head(settings: Settings) -> None:
     async with limited(settings, body_seconds=0.2) as here:
         trip = await here.begin()
         source = await EventSource(here.address, f"/v1/conversations/{trip}/stream").open()
@@ -213,7 +214,7 @@ async def test_a_request_that_takes_long_to_answer_is_not_taken_for_a_slow_one(s
         source.cut()
 
 
-async def test_of_more_connections_than_there_may_be_the_oldest_silent_one_is_closed_with_an_answer(
+async def test_above_the_limit_the_oldest_idle_connection_is_closed_with_a_response(
     settings: Settings,
 ) -> None:
     request = "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -244,7 +245,7 @@ async def test_of_more_connections_than_there_may_be_the_oldest_silent_one_is_cl
         await until_async(is_let_in, "the place is free again")
 
 
-async def test_open_streams_are_counted_by_key_by_tenant_and_in_all(settings: Settings) -> None:
+async def test_open_streams_are_limited_by_key_tenant_and_server(settings: Settings) -> None:
     async with limited(settings, max_streams=4, requires_tokens=True) as here:
         people = People(here.store, here.url)
         tenants = {"ana": "acme", "bob": "acme", "cid": "globex", "dan": "globex", "eve": "initech", "fay": "acme"}
@@ -270,11 +271,11 @@ async def test_open_streams_are_counted_by_key_by_tenant_and_in_all(settings: Se
         again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
         assert again.status == 200
         again.cut()
-        assert here.server_context.counters.number("http_refused", reason="open streams") == 3
+        assert here.server_context.counters.number("http_rejected", reason="open streams") == 3
         await people.close()
 
 
-async def test_who_takes_nothing_of_their_answer_is_let_go(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_nothing_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "TAKE_SECONDS", 0.3)
     trip = await here.begin()
     for _ in range(20):
@@ -282,13 +283,13 @@ async def test_who_takes_nothing_of_their_answer_is_let_go(here: Served, monkeyp
     async with connected(here, f"GET /v1/conversations/{trip}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
 
         async def is_let_go() -> bool:
-            return here.server_context.counters.number("http_refused", reason="slow reader") == 1
+            return here.server_context.counters.number("http_rejected", reason="slow reader") == 1
 
         await until_async(is_let_go, "the server has given up")
     assert (await here.client.get("/health")).status_code == 200
 
 
-async def test_a_statement_that_takes_too_long_is_ended(settings: Settings, superuser_url: str) -> None:
+async def test_a_statement_that_takes_too_long_is_cancelled(settings: Settings, superuser_url: str) -> None:
     async with limited(settings, statement_seconds=0.2) as here:
         trip = await here.begin()
         with psycopg.connect(superuser_url) as blocking:
@@ -300,7 +301,7 @@ async def test_a_statement_that_takes_too_long_is_ended(settings: Settings, supe
         assert (await here.client.get("/v1/conversations")).json()["items"][0]["id"] == trip
 
 
-async def test_a_shorter_limit_of_the_server_stands(settings: Settings, superuser_url: str) -> None:
+async def test_a_shorter_statement_timeout_of_postgresql_is_kept(settings: Settings, superuser_url: str) -> None:
     login = psycopg.conninfo.conninfo_to_dict(settings.server_url() or "")["user"]
     with psycopg.connect(superuser_url, autocommit=True) as superuser:
         database = superuser.info.dbname
@@ -320,7 +321,7 @@ async def test_a_body_with_two_lengths_hides_no_second_request(here: Served) -> 
     assert (await here.client.get("/v1/conversations")).json()["items"] == []
 
 
-async def test_expensive_searches_of_one_tenant_do_not_keep_another_waiting(settings: Settings) -> None:
+async def test_expensive_searches_of_one_tenant_do_not_delay_another(settings: Settings) -> None:
     async with limited(settings, requires_tokens=True, rate_per_second=10_000) as here:
         people = People(here.store, here.url)
         ana, bob = await people.person("acme", None), await people.person("globex", "bob")
@@ -355,30 +356,32 @@ async def test_expensive_searches_of_one_tenant_do_not_keep_another_waiting(sett
         await people.close()
 
 
-async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_refused(here: Served) -> None:
-    here.server_context.limits.bodies = BodyBudget(4000)
+async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_rejected(here: Served) -> None:
+    here.server_context.limits.bodies = SharedLimit("bytes of request bodies", 4000, [2000], "send less")
     answer = await here.client.post("/v1/conversations", json={"name": "x" * 2000})
     is_refused(answer, 429, "Too Many Requests")
     assert "bodies" in answer.json()["detail"]
+    answer = await here.client.post("/message/list", json={"id": 7, "params": "x" * 2000})
+    assert (answer.status_code, answer.json()["error"]["data"]["type"]) == (429, "Too Many Requests"), "of JSON-RPC"
     assert (await here.client.post("/v1/conversations", json={"name": "small"})).status_code == 201
     assert here.server_context.limits.bodies.taken == 0
 
 
-def test_a_tenant_has_half_of_the_budget_for_request_bodies() -> None:
-    bodies = BodyBudget(100)
-    with bodies.request("acme") as count, bodies.request("globex") as count_other, bodies.request("initech") as third:
-        count(20)
-        count(30)
-        with pytest.raises(Exception, match="of your requests"):
-            count(1)
-        count_other(50)
-        with pytest.raises(Exception, match="request bodies take"):
-            third(1)
+def test_bytes_are_limited_for_a_tenant_and_for_the_server() -> None:
+    bodies = SharedLimit("bytes", 100, [50], "send less")
+    with bodies.holding("acme") as acme, bodies.holding("globex") as globex, bodies.holding("initech") as initech:
+        acme(20)
+        acme(30)
+        with pytest.raises(TooMany, match="your limit of 50 bytes"):
+            acme(1)
+        globex(50)
+        with pytest.raises(Busy, match="the server's limit of 100 bytes"):
+            initech(1)
         assert bodies.taken == 100
     assert bodies.taken == 0
 
 
-async def test_tenants_take_turns_to_do_slices_of_work_one_in_each_iteration_of_the_event_loop() -> None:
+async def test_one_time_slice_runs_in_each_iteration_of_the_event_loop_and_tenants_take_turns() -> None:
     turns = WorkTurns()
     done: list[tuple[str, int]] = []
     iteration = 0

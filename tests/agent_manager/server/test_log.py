@@ -11,7 +11,7 @@ from support.serving import Served
 pytestmark = pytest.mark.shared_database
 
 
-async def test_events_of_any_kind_are_appended_all_or_none(here: Served) -> None:
+async def test_events_of_any_type_are_appended_all_or_none(here: Served) -> None:
     trip = await here.begin()
     path = f"/v1/conversations/{trip}/events"
     events: list[dict[str, Any]] = [
@@ -41,7 +41,7 @@ async def test_events_of_any_kind_are_appended_all_or_none(here: Served) -> None
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
-async def test_an_event_of_the_wrong_shape_is_refused_by_name(here: Served, event: Any, place: str) -> None:
+async def test_an_error_names_the_member_of_an_invalid_event(here: Served, event: Any, place: str) -> None:
     trip = await here.begin()
     path = f"/v1/conversations/{trip}/events"
     refused = await here.client.post(path, json={"events": [{"event_type": "fine"}, event]})
@@ -49,7 +49,7 @@ async def test_an_event_of_the_wrong_shape_is_refused_by_name(here: Served, even
     assert len((await here.client.get(path)).json()["items"]) == 1
 
 
-async def test_the_trail_of_a_conversation_comes_in_pages(here: Served) -> None:
+async def test_the_history_of_a_conversation_is_paged(here: Served) -> None:
     trip = await here.begin()
     for number in range(5):
         await here.say(trip, f"{number}")
@@ -63,7 +63,7 @@ async def test_the_trail_of_a_conversation_comes_in_pages(here: Served) -> None:
     assert backwards["items"][0]["version"] == 6
 
 
-async def test_the_log_is_read_on_and_on(here: Served) -> None:
+async def test_the_log_is_read_page_by_page(here: Served) -> None:
     one, other = await here.begin(), await here.begin()
     await here.say(one, "a")
     first = (await here.client.get("/v1/log", params={"limit": 2})).json()
@@ -76,7 +76,7 @@ async def test_the_log_is_read_on_and_on(here: Served) -> None:
     assert [event["content"]["content"] for event in more["items"]] == ["b"]
 
 
-async def test_what_is_found_and_counted(here: Served) -> None:
+async def test_messages_are_found_by_search_and_counted_by_statistics(here: Served) -> None:
     trip = await here.begin(id="trip")
     await here.say(trip, "duas viagens a Lisboa")
     await here.say(trip, "uma viagem ao Porto", role="assistant")

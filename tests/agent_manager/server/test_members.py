@@ -10,7 +10,7 @@ from support.callers import People, Person
 from support.eventsource import EventSource
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import ConversationUnshared
 
 pytestmark = pytest.mark.shared_database
@@ -47,7 +47,7 @@ async def listed(person: Person) -> list[Any]:
     return [each["id"] for each in items]
 
 
-async def test_who_it_is_shared_with_reads_and_who_may_write_writes(walled: Served, people: People) -> None:
+async def test_members_read_and_write_according_to_their_access(protected: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     assert await listed(bob) == []
@@ -79,9 +79,9 @@ async def test_who_it_is_shared_with_reads_and_who_may_write_writes(walled: Serv
     assert (await bob.get(f"{path}/members")).status_code == 404
 
 
-async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Served, people: People) -> None:
-    ana, admin = await people.person("acme", "ana"), await people.person("acme", "root", *Scope)
-    other = await people.person("globex", "root", *Scope)
+async def test_an_administrator_sees_and_changes_all_of_the_tenant(protected: Served, people: People) -> None:
+    ana, admin = await people.person("acme", "ana"), await people.person("acme", "root", *TokenScope)
+    other = await people.person("globex", "root", *TokenScope)
     path = await begun(ana)
     assert len(await listed(admin)) == 1
     assert await listed(other) == []
@@ -90,9 +90,9 @@ async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Serve
     assert (await other.get(path)).status_code == 404
 
 
-async def test_an_owner_stays_one_and_is_told_so(walled: Served, people: People) -> None:
+async def test_the_access_of_an_owner_cannot_be_changed(protected: Served, people: People) -> None:
     ana, bob, admin = [await people.person("acme", name, *scopes) for name, scopes in
-                       (("ana", ()), ("bob", ()), ("root", tuple(Scope)))]  # fmt: skip
+                       (("ana", ()), ("bob", ()), ("root", tuple(TokenScope)))]  # fmt: skip
     path = await begun(ana)
     assert await share(ana, path) == 201
     version = (await ana.get(path)).json()["version"]
@@ -105,9 +105,7 @@ async def test_an_owner_stays_one_and_is_told_so(walled: Served, people: People)
 
 
 @pytest.mark.parametrize("name", ["conversations", "messages", "search", "log", "statistics"])
-async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
-    walled: Served, people: People, name: str
-) -> None:
+async def test_a_cached_response_is_not_served_after_sharing_ends(protected: Served, people: People, name: str) -> None:
     """It is taken back past this server, which learns of it by nothing but its looks."""
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     trip = await begun(ana)
@@ -117,7 +115,7 @@ async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
     await bob.get(path, params=params | ({} if name == "log" else {"at_least": last}))
     shared = await bob.get(path, params=params)
     assert trip.rpartition("/")[2] in shared.text or '"conversations":1' in shared.text, shared.text
-    await walled.store.append(trip.rpartition("/")[2], [ConversationUnshared(user="bob")], tenant=ana.tenant)
+    await protected.store.append(trip.rpartition("/")[2], [ConversationUnshared(user="bob")], tenant=ana.tenant)
     for tag in ("", shared.headers["etag"]):
         again = await bob.get(path, params=params, headers={"If-None-Match": tag} if tag else {})
         assert again.status_code == 200
@@ -125,11 +123,11 @@ async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
         assert again.text != shared.text
 
 
-async def test_a_stream_ends_where_its_conversation_is_no_longer_shared(walled: Served, people: People) -> None:
+async def test_a_stream_ends_when_its_conversation_is_no_longer_shared(protected: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     assert await share(ana, path) == 201
-    async with EventSource(walled.address, f"{path}/stream", token=bob.token) as source:
+    async with EventSource(protected.address, f"{path}/stream", token=bob.token) as source:
         said = (await say(ana, path, "for both")).json()["position"]
         assert (await source.next()).id == said
         assert await unshare(ana, path) == 204
@@ -138,11 +136,13 @@ async def test_a_stream_ends_where_its_conversation_is_no_longer_shared(walled: 
             await source.next()
 
 
-async def test_the_log_of_who_it_is_no_longer_shared_with_goes_on_without_it(walled: Served, people: People) -> None:
+async def test_a_log_stream_continues_without_a_conversation_once_it_is_unshared(
+    protected: Served, people: People
+) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     assert await share(ana, path) == 201
-    async with EventSource(walled.address, "/v1/log/stream", token=bob.token) as source:
+    async with EventSource(protected.address, "/v1/log/stream", token=bob.token) as source:
         said = (await say(ana, path, "for both")).json()["position"]
         assert (await source.next()).id == said
         await unshare(ana, path)
@@ -151,7 +151,7 @@ async def test_the_log_of_who_it_is_no_longer_shared_with_goes_on_without_it(wal
         assert (await source.next()).data["conversation_id"] == own.json()["id"]
 
 
-async def test_keys_of_repeatable_requests_are_the_users_own(walled: Served, people: People) -> None:
+async def test_idempotency_keys_belong_to_a_user(protected: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     await share(ana, path, "write")
@@ -163,7 +163,7 @@ async def test_keys_of_repeatable_requests_are_the_users_own(walled: Served, peo
 
 
 @pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": "x" * 256}, {"user": "bob", "access": "own"}, {"user": 1}])
-async def test_what_is_no_member_is_refused(walled: Served, people: People, body: dict[str, Any]) -> None:
+async def test_an_invalid_member_is_rejected(protected: Served, people: People, body: dict[str, Any]) -> None:
     ana = await people.person("acme", "ana")
     path = await begun(ana)
     assert (await ana.post(f"{path}/members", body)).status_code == 422

@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_message_is_given_back_as_it_was_sent(here: Served, shape: str) -> None:
+async def test_a_message_is_returned_as_it_was_sent(here: Served, shape: str) -> None:
     trip = await here.begin()
     said = await here.client.post(
         f"/v1/conversations/{trip}/messages", json=SHAPES[shape], params={"actor": "bot", "expected_version": 1}
@@ -71,7 +71,7 @@ async def test_tasks_are_listed_with_their_artifacts(here: Served) -> None:
         assert (await here.client.get(path, params={"status": "failed"})).json()["items"] == []
 
 
-async def test_messages_go_only_where_a_conversation_is(here: Served) -> None:
+async def test_a_message_to_an_unknown_conversation_is_not_found(here: Served) -> None:
     for path in ("messages", "send", "events"):
         body = (
             {"events": [{"event_type": "x"}]} if path == "events" else {"role": "user", "parts": [], "messageId": "m"}
@@ -80,7 +80,7 @@ async def test_messages_go_only_where_a_conversation_is(here: Served) -> None:
         assert missing.status_code == 404
 
 
-async def test_what_cannot_be_stored_names_the_place(here: Served) -> None:
+async def test_an_error_names_the_member_that_cannot_be_stored(here: Served) -> None:
     trip = await here.begin()
     path = f"/v1/conversations/{trip}/messages"
     for message, status, place in (

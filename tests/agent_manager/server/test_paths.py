@@ -14,8 +14,9 @@ from support.endpoints import Endpoint, endpoints
 from support.examples import examples
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.middleware import canonical_path
+from agent_manager.server.problems import Rejected
 
 pytestmark = pytest.mark.shared_database
 
@@ -49,17 +50,18 @@ def encoded(text: str) -> str:
 
 @pytest.mark.any_server
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_every_way_to_encode_an_id_is_one_path_and_no_two_ids_share_one(text: str) -> None:
+def test_all_encodings_of_an_id_have_one_canonical_path_that_is_its_own(text: str) -> None:
     least = quote(text, safe="!$&'()*+,;=:@-._~")
     most = "".join(f"%{byte:02x}" for byte in text.encode())
     paths = {canonical_path({"raw_path": f"/a/{way}/b".encode()}) for way in (encoded(text), least, most)}
     assert paths == {f"/a/{encoded(text)}/b"}
-    assert canonical_path({"raw_path": b"/a/%ff"}) is None
+    with pytest.raises(Rejected, match="UTF-8"):
+        canonical_path({"raw_path": b"/a/%ff"})
 
 
 @given(name=IDS)
 @examples(30)
-async def test_a_conversation_is_what_its_encoded_id_names_at_every_endpoint(here: Served, name: str) -> None:
+async def test_every_endpoint_finds_a_conversation_by_its_encoded_id(here: Served, name: str) -> None:
     made = await here.client.post("/v1/conversations", json={"id": name})
     assert made.status_code in (201, 409, 422), made.text
     if made.status_code == 422:
@@ -76,7 +78,7 @@ async def test_a_conversation_is_what_its_encoded_id_names_at_every_endpoint(her
     assert json.loads((await request(here, "GET", f"{path}/members"))[1])["items"] == []
 
 
-async def test_what_is_meant_for_one_resource_reaches_no_other(here: Served) -> None:
+async def test_a_request_for_one_resource_never_reaches_another(here: Served) -> None:
     """Each id is made of the path of something that exists."""
     await here.begin(id="x")
     assert (await here.client.post("/v1/conversations/x/members", json={"user": "bob"})).status_code == 201
@@ -117,8 +119,8 @@ async def test_an_imported_id_with_slashes_can_be_used_at_every_endpoint(here: S
     assert all(each["is_deleted"] for each in kept)
 
 
-async def test_an_idempotency_key_is_of_the_path_as_it_was_sent(walled: Served, people: People) -> None:
-    ana: Person = await people.person("acme", "ana", *Scope)
+async def test_an_idempotency_key_belongs_to_the_path_as_it_was_sent(protected: Served, people: People) -> None:
+    ana: Person = await people.person("acme", "ana", *TokenScope)
     key = {"Idempotency-Key": "1"}
     for name in ("x", "x/members", "x?", "x#"):
         assert (await ana.post("/v1/conversations", {"id": name})).status_code == 201

@@ -1,4 +1,4 @@
-"""The rate of a key and the places at a time, against what they promise."""
+"""The limits of rates, concurrency and connections keep what they promise."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.server.limits import BURST_SECONDS, ConcurrencyLimit, Counters, SharedTokenBuckets, TokenBucket
+from agent_manager.server.counters import Counters
+from agent_manager.server.limits import BURST_SECONDS, RateLimit, SharedLimit
 from agent_manager.server.problems import Busy, TooMany
 from agent_manager.server.protocol import ConnectionLimit, network_of
 
 pytestmark = pytest.mark.any_server
 
 
-def let_in(rates: TokenBucket, key: str = "ana") -> int:
-    """0 if a request is let in, else the seconds that it is told to wait."""
+def limit_of(rate: float, clock: Callable[[], float] = lambda: 0.0, tenant_rate: float = 4) -> RateLimit:
+    """Return a limit on the requests of a caller."""
+    return RateLimit("requests", rate, tenant_rate, "EVENTSTORE_RATE_PER_SECOND", clock)
+
+
+def seconds_to_wait(rates: RateLimit, key: str = "ana") -> int:
+    """Return 0 if a request is admitted, else its ``Retry-After``."""
     try:
-        rates.take(key)
+        rates.take(("acme", key))
     except TooMany as error:
         return int(error.headers["Retry-After"])
     return 0
 
 
 @given(st.lists(st.floats(0, 3), max_size=300), st.floats(0.5, 50))
-def test_in_no_span_of_time_a_key_gets_more_than_its_rate_and_a_burst(pauses: list[float], rate: float) -> None:
+def test_a_key_never_gets_more_than_its_rate_and_a_burst(pauses: list[float], rate: float) -> None:
     now = 0.0
-    rates = TokenBucket(rate, clock=lambda: now)
+    rates = limit_of(rate, lambda: now)
     times = []
     for pause in pauses:
         now += pause
-        if not let_in(rates):
+        if not seconds_to_wait(rates):
             times.append(now)
     for first in range(len(times)):
         for last in range(first, len(times)):
@@ -42,59 +48,59 @@ def test_in_no_span_of_time_a_key_gets_more_than_its_rate_and_a_burst(pauses: li
 
 
 @given(st.floats(0.05, 200))
-def test_whoever_waits_as_long_as_they_are_told_is_let_in(rate: float) -> None:
+def test_a_request_after_its_retry_after_is_admitted(rate: float) -> None:
     now = 0.0
-    rates = TokenBucket(rate, clock=lambda: now)
+    rates = limit_of(rate, lambda: now)
     for _ in range(1000):
-        if seconds := let_in(rates):
+        if seconds := seconds_to_wait(rates):
             now += seconds
-            assert not let_in(rates)
+            assert not seconds_to_wait(rates)
             return
-    raise AssertionError("nobody was told to wait")
+    raise AssertionError("every request was admitted")
 
 
-def test_one_key_takes_nothing_from_another() -> None:
-    rates = TokenBucket(1, clock=lambda: 0.0)
-    while not let_in(rates, "ana"):
+def test_one_key_does_not_use_up_the_rate_of_another() -> None:
+    rates = limit_of(1)
+    while not seconds_to_wait(rates, "ana"):
         pass
-    assert not let_in(rates, "bob")
+    assert not seconds_to_wait(rates, "bob")
 
 
-def test_places_are_given_back_and_one_key_has_its_part() -> None:
-    places = ConcurrencyLimit("things", 3, [2, 1], "THINGS")
-    with places.one("acme", "ana"):
-        with pytest.raises(TooMany, match=r"1 things.*THINGS"), places.one("acme", "ana"):
+def test_a_concurrency_limit_has_parts_and_is_released_at_the_end() -> None:
+    limit = SharedLimit("things", 3, [2, 1], "raise THINGS")
+    with limit.one("acme", "ana"):
+        with pytest.raises(TooMany, match=r"1 things.*THINGS"), limit.one("acme", "ana"):
             pass
-        with places.one("acme", "bob"):
-            with pytest.raises(TooMany, match=r"2 things.*THINGS"), places.one("acme", "cid"):
+        with limit.one("acme", "bob"):
+            with pytest.raises(TooMany, match=r"2 things.*THINGS"), limit.one("acme", "cid"):
                 pass
-            with places.one("globex", "ana"):
-                with pytest.raises(Busy, match="THINGS"), places.one("initech", "eve"):
+            with limit.one("globex", "ana"):
+                with pytest.raises(Busy, match="THINGS"), limit.one("initech", "eve"):
                     pass
-                assert places.taken == 3
-    assert places.taken == 0
-    with pytest.raises(ValueError, match="inside"), places.one("acme", "ana"):
+                assert limit.taken == 3
+    assert limit.taken == 0
+    with pytest.raises(ValueError, match="inside"), limit.one("acme", "ana"):
         raise ValueError("inside")
-    assert places.taken == 0
+    assert limit.taken == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(1, 500)), max_size=100), st.floats(1, 50))
-def test_who_spends_more_than_is_left_waits_until_the_debt_is_paid(
+def test_a_key_that_exceeds_its_bucket_waits_until_it_is_refilled(
     steps: list[tuple[float, float]], rate: float
 ) -> None:
     now, spent, largest = 0.0, 0.0, 0.0
-    rates = TokenBucket(rate, clock=lambda: now)
+    rates = limit_of(rate, lambda: now)
     for pause, amount in steps:
         now += pause
         largest = max(largest, amount)
         with suppress(TooMany):
-            rates.take("ana", amount)
+            rates.take(("acme", "ana"), amount)
             spent += amount
         assert spent <= BURST_SECONDS * rate + rate * now + largest + 1e-6
 
 
 def test_more_keys_give_a_tenant_no_higher_rate() -> None:
-    rates = SharedTokenBuckets(TokenBucket(2, clock=lambda: 0.0), TokenBucket(4, clock=lambda: 0.0))
+    rates = limit_of(2, tenant_rate=2)
     taken = 0
     for number in range(20):
         with suppress(TooMany):
@@ -115,7 +121,7 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
 ) -> None:
     limit = ConnectionLimit(most)
     is_idle: dict[Callable[[], None], bool] = {}
-    was_answered: set[Callable[[], None]] = set()
+    had_response: set[Callable[[], None]] = set()
     networks: dict[Callable[[], None], str] = {}
     displaced: list[int] = []
     numbers: dict[int, Callable[[], None]] = {}
@@ -138,13 +144,13 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
                     victim = numbers[displaced.pop()]
                     assert is_idle.pop(victim)
                     assert counts[networks[victim]] == max(counts.values())
-                    assert victim not in was_answered or counts[networks[victim]] > counts[address]
+                    assert victim not in had_response or counts[networks[victim]] > counts[address]
                 is_idle[close] = True
             else:
                 assert was_full
                 assert counts[address] == max(counts.values())
                 own = [each for each in is_idle if is_idle[each] and networks[each] == address]
-                assert was_answered.issuperset(own)
+                assert had_response.issuperset(own)
             assert not displaced
         elif is_idle:
             chosen = list(is_idle)[place % len(is_idle)]
@@ -155,29 +161,23 @@ def test_connections_displace_only_idle_ones_of_the_network_that_has_most(
                 if what == "busy":
                     limit.set_busy(chosen)
                 elif not is_idle[chosen]:
-                    limit.set_idle(chosen, was_answered=True)
-                    was_answered.add(chosen)
+                    limit.set_idle(chosen, had_response=True)
+                    had_response.add(chosen)
                 is_idle[chosen] = what == "idle"
         assert len(limit) == len(is_idle) <= most
 
 
-def test_a_network_is_what_one_host_can_have() -> None:
+def test_the_addresses_that_one_host_may_own_are_one_network() -> None:
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1") != network_of("2001:db8:0:1::1")
     assert network_of("192.0.2.1") == network_of("::ffff:192.0.2.1") != network_of("192.0.2.2")
     assert network_of("fe80::1%eth0") == network_of("fe80::2")
     assert network_of("") == ""
 
 
-def test_counters_are_added_up_by_name_and_label() -> None:
+def test_counters_are_summed_by_name_and_label() -> None:
     counters = Counters()
     for reason in ("rate", "rate", "slow body"):
-        counters.add("refused", reason=reason)
-    counters.add("answers", status="200")
-    assert counters.number("refused") == 3
-    assert counters.number("refused", reason="rate") == 2
+        counters.add("http_rejected", reason=reason)
+    assert counters.number("http_rejected") == 3
+    assert counters.number("http_rejected", reason="rate") == 2
     assert counters.number("nothing") == 0
-    assert sorted(counters, key=str) == [
-        ("answers", {"status": "200"}, 1),
-        ("refused", {"reason": "rate"}, 2),
-        ("refused", {"reason": "slow body"}, 1),
-    ]

@@ -13,7 +13,7 @@ from support.callers import People, Person
 from support.examples import examples
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -60,10 +60,10 @@ def told(answer: Any) -> str:
 
 
 @pytest.mark.slow
-async def test_the_description_holds(walled: Served, people: People) -> None:
-    walled.server_context.reader.timeout = 0.05
-    person: Person = await people.person("acme", "ana", *Scope)
+async def test_generated_requests_conform_to_the_openapi_document(protected: Served, people: People) -> None:
+    protected.server_context.reader.timeout = 0.05
+    person: Person = await people.person("acme", "ana", *TokenScope)
     await person.post("/v1/conversations", {"id": "trip"})
-    description = (await walled.client.get("/openapi.json")).json()
-    asked = await asyncio.to_thread(ask_everything, description, walled.url, person.token)
+    description = (await protected.client.get("/openapi.json")).json()
+    asked = await asyncio.to_thread(ask_everything, description, protected.url, person.token)
     assert asked > 30 * EXAMPLES / 2

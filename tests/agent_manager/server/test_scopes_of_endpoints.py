@@ -16,7 +16,7 @@ from support.callers import People, Person
 from support.endpoints import Endpoint, endpoints
 from support.serving import Served, served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.sealed_tokens import open_sealer
 from eventstore import EventStore
@@ -47,10 +47,10 @@ class Callers:
 
 
 @pytest.fixture
-async def callers(superuser_url: str, walled: Served, people: People) -> Callers:
+async def callers(superuser_url: str, protected: Served, people: People) -> Callers:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("SELECT setval('events_position', greatest(last_value, %s)) FROM events_position", [FIRST])
-    everything = await people.person("acme", "ana", Scope.READ, Scope.WRITE, Scope.AUDIT)
+    everything = await people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
     made = await everything.post("/v1/conversations", {"id": "trip", "name": NAME, "metadata": {"x": NAME}})
     trip = made.json()["id"]
     file = {"kind": "file", "file": {"name": "n", "bytes": "aGVsbG8="}}
@@ -69,9 +69,9 @@ async def callers(superuser_url: str, walled: Served, people: People) -> Callers
         await everything.get(path, params={"at_least": last.json()["position"]})
     listed = (await everything.post("/message/list", {"params": trip})).json()["result"]
     file_id = listed[0]["parts"][1]["file"]["uri"].rpartition("/")[2]
-    reader = await people.person("acme", "ana", Scope.READ)
-    writer = await people.person("acme", "ana", Scope.WRITE)
-    return Callers(walled, people, everything, reader, writer, trip, file_id)
+    reader = await people.person("acme", "ana", TokenScope.READ)
+    writer = await people.person("acme", "ana", TokenScope.WRITE)
+    return Callers(protected, people, everything, reader, writer, trip, file_id)
 
 
 def tells_positions(text: str) -> bool:
@@ -87,7 +87,7 @@ def tells_positions(text: str) -> bool:
     return any(start in word or raw in word for word in words)
 
 
-def of_scope(scope: Scope) -> list[Endpoint]:
+def of_scope(scope: TokenScope) -> list[Endpoint]:
     return [each for each in endpoints() if each.needs == scope]
 
 
@@ -107,15 +107,15 @@ def test_the_kinds_of_data_decide_which_scope_each_endpoint_needs() -> None:
         Data.REGISTRY: "admin",
     }  # fmt: skip
     assert needs(Data.LOG)["security"] == [{"token": ["audit"]}]
-    assert {each.path for each in of_scope(Scope.AUDIT)} == {
+    assert {each.path for each in of_scope(TokenScope.AUDIT)} == {
         "/v1/log", "/v1/log/stream", "/v1/conversations/{conversation}/events",
         "/v1/conversations/{conversation}/stream",
     }  # fmt: skip
 
 
-async def test_who_may_read_sees_everything_as_it_is_and_nothing_of_the_log(callers: Callers) -> None:
+async def test_the_scope_read_shows_current_data_but_not_the_log(callers: Callers) -> None:
     asked = 0
-    for endpoint in of_scope(Scope.READ):
+    for endpoint in of_scope(TokenScope.READ):
         answer = await ask(callers.reader, endpoint, callers)
         assert answer.status_code == 200, (endpoint, answer.text)
         text = answer.text + str(dict(answer.headers))
@@ -130,14 +130,14 @@ async def test_who_may_read_sees_everything_as_it_is_and_nothing_of_the_log(call
         assert (answer.status_code, "scope audit" in answer.text) == (403, True), past
     for path in ("/v1/log", "/v1/log/stream", f"{trip}/events", f"{trip}/stream?after=0"):
         assert (await callers.reader.get(path)).status_code == 403, path
-    auditor = await callers.people.person("acme", "ana", Scope.AUDIT)
+    auditor = await callers.people.person("acme", "ana", TokenScope.AUDIT)
     assert (await auditor.get(f"{trip}/state?version=1")).status_code == 403, "the state is content, too"
     assert (await callers.everything.get(f"{trip}/state?version=1")).json()["messages"] == []
     assert tells_positions((await callers.everything.get("/v1/log")).text), "or the rest would prove nothing"
 
 
-async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Callers) -> None:
-    for endpoint in of_scope(Scope.WRITE):
+async def test_the_scope_write_alone_shows_only_ids_and_what_was_sent(callers: Callers) -> None:
+    for endpoint in of_scope(TokenScope.WRITE):
         answer = await ask(callers.writer, endpoint, callers)
         assert answer.status_code in (200, 201, 202, 204, 404, 409), (endpoint, answer.text)
         assert NAME not in answer.text, endpoint
@@ -153,8 +153,8 @@ async def test_who_may_only_write_is_told_ids_and_what_they_sent(callers: Caller
     assert both.json()["name"] == "mine now"
 
 
-async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_everywhere(callers: Callers) -> None:
-    mixed = await callers.people.person("acme", "ana", Scope.READ, Scope.WRITE)
+async def test_positions_are_sealed_for_their_tenant_and_work_as_at_least_everywhere(callers: Callers) -> None:
+    mixed = await callers.people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE)
     said = (await mixed.post(f"/v1/conversations/{callers.trip}/messages", {"role": "user", "content": "x"})).json()
     sealed = said["position"]
     assert said["events"][0]["position"] == sealed
@@ -165,8 +165,8 @@ async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_e
         assert held.json()["items"][-1]["content"] == "x", held.text
     whole = await callers.everything.get("/v1/conversations", params={"at_least": FIRST})
     assert whole.status_code == 200
-    eve = await callers.people.person("globex", "ana", *Scope)
-    bob = await callers.people.person("acme", "bob", Scope.READ)
+    eve = await callers.people.person("globex", "ana", *TokenScope)
+    bob = await callers.people.person("acme", "bob", TokenScope.READ)
     assert (await bob.get("/v1/conversations", params={"at_least": sealed})).status_code == 200
     refused = [
         (mixed, str(FIRST)), (mixed, "1"), (mixed, "0"), (mixed, sealed[:-2]), (mixed, sealed + "A"), (mixed, "é"),
@@ -177,7 +177,7 @@ async def test_positions_are_sealed_for_their_tenant_and_hold_read_your_writes_e
         assert (answer.status_code, "at_least" in answer.text) == (422, True), (person.tenant, at_least)
 
 
-async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(callers: Callers) -> None:
+async def test_cursors_and_etags_of_a_search_do_not_reveal_that_others_write(callers: Callers) -> None:
     asked = {"q": "Lisbon", "limit": 2}
     first = await callers.reader.get("/v1/search", params=asked)
     eve = await callers.people.person("globex", "eve")
@@ -203,7 +203,7 @@ async def test_cursors_and_tags_of_a_search_do_not_tell_that_others_write(caller
         assert (foreign.status_code, foreign.json()["title"]) == (400, "InvalidCursor")
 
 
-async def test_servers_that_find_no_key_to_seal_with_make_one_together(store: EventStore, superuser_url: str) -> None:
+async def test_servers_that_start_together_share_one_sealing_key(store: EventStore, superuser_url: str) -> None:
     before = await open_sealer(store)
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("DELETE FROM server_secrets")

@@ -45,7 +45,7 @@ async def test_the_log_is_streamed_from_its_beginning_and_as_it_grows(here: Serv
         assert [first.data, second.data] == log
 
 
-async def test_where_nothing_is_asked_for_a_stream_begins_now(here: Served) -> None:
+async def test_a_stream_without_a_position_starts_at_the_end_of_the_log(here: Served) -> None:
     trip = await here.begin()
     for path in ("/v1/log/stream", f"/v1/conversations/{trip}/stream"):
         async with listening(here, path) as source:
@@ -54,7 +54,7 @@ async def test_where_nothing_is_asked_for_a_stream_begins_now(here: Served) -> N
 
 
 @pytest.mark.parametrize("of", ["log", "conversation"])
-async def test_a_stream_that_is_cut_again_and_again_tells_every_event_once(here: Served, of: str) -> None:
+async def test_a_stream_that_is_resumed_repeatedly_sends_every_event_once(here: Served, of: str) -> None:
     """The client sends the last id that it saw, as browsers do; cuts come while events are on their way."""
     dice = random.Random(of)
     trip, other = await here.begin(), await here.begin()
@@ -87,7 +87,7 @@ async def test_a_stream_that_is_cut_again_and_again_tells_every_event_once(here:
     assert cuts > 5
 
 
-async def test_a_client_that_was_cut_off_before_anything_was_said_misses_nothing(here: Served) -> None:
+async def test_a_client_that_was_disconnected_before_the_first_event_misses_none(here: Served) -> None:
     trip = await here.begin()
     source = await EventSource(here.address, "/v1/log/stream").open()
     while source.last_id is None:  # the stream tells at once where it began
@@ -100,7 +100,7 @@ async def test_a_client_that_was_cut_off_before_anything_was_said_misses_nothing
     source.cut()
 
 
-async def test_a_stream_of_some_types_or_of_one_actor_tells_no_others(here: Served) -> None:
+async def test_a_stream_is_filtered_by_type_and_actor(here: Served) -> None:
     trip = await here.begin()
     async with (
         listening(here, "/v1/log/stream?type=a&type=b") as of_types,
@@ -121,7 +121,7 @@ async def test_a_name_with_line_breaks_cannot_forge_events(here: Served) -> None
         assert event.id == event.data["position"]
 
 
-async def test_a_quiet_stream_says_that_it_is_there(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_stream_sends_keep_alive_comments(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
     trip = await here.begin()
     async with listening(here, "/v1/log/stream") as source:
@@ -135,7 +135,7 @@ async def test_a_quiet_stream_says_that_it_is_there(here: Served, monkeypatch: p
         assert (await waiting).id == said["position"]
 
 
-async def test_a_slow_client_is_waited_for_and_loses_nothing(here: Served) -> None:
+async def test_a_slow_client_misses_no_event(here: Served) -> None:
     """The server reads on only while the client takes what comes: what lies between them is what sockets hold."""
     trip = str(uuid4())
     for _ in range(30):
@@ -163,7 +163,7 @@ async def test_a_slow_client_is_waited_for_and_loses_nothing(here: Served) -> No
 
 
 @pytest.mark.parametrize("of", ["/v1/log", "/v1/conversations/{}"])
-async def test_streams_of_the_same_events_share_a_reader_and_one_that_was_slow_reads_what_it_missed(
+async def test_streams_of_the_same_events_share_a_reader_and_a_slow_one_reads_dropped_events(
     here: Served, of: str
 ) -> None:
     trip = await here.begin()
@@ -185,16 +185,16 @@ async def test_streams_of_the_same_events_share_a_reader_and_one_that_was_slow_r
 
 
 @pytest.mark.parametrize("said", ["-1", "1.5", "x", str(2**63), "9" * 5000])
-async def test_an_id_that_is_no_position_is_refused(here: Served, said: str) -> None:
+async def test_a_last_event_id_that_is_not_a_position_is_rejected(here: Served, said: str) -> None:
     refused = await here.client.get("/v1/log/stream", headers={"Last-Event-ID": said})
     assert (refused.status_code, "Last-Event-ID" in refused.json()["detail"]) == (422, True)
 
 
-async def test_a_stream_of_a_conversation_that_is_not_there_is_not_found(here: Served) -> None:
+async def test_a_stream_of_an_unknown_conversation_is_not_found(here: Served) -> None:
     assert (await here.client.get("/v1/conversations/nowhere/stream")).status_code == 404
 
 
-async def test_streams_end_when_the_server_does_and_nothing_is_left(store: EventStore) -> None:
+async def test_streams_end_when_the_server_closes_and_leave_no_task(store: EventStore) -> None:
     async with served(store) as here:
         trip = await here.begin()
         sources = [
@@ -209,7 +209,7 @@ async def test_streams_end_when_the_server_does_and_nothing_is_left(store: Event
         source.cut()
 
 
-async def test_a_stream_goes_on_after_a_client_has_left(here: Served) -> None:
+async def test_a_stream_continues_after_another_client_has_disconnected(here: Served) -> None:
     trip = await here.begin()
     async with listening(here, f"/v1/conversations/{trip}/stream") as stays:
         async with listening(here, f"/v1/conversations/{trip}/stream"):

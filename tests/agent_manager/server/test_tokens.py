@@ -14,7 +14,7 @@ from support.endpoints import BODIES, endpoints
 from support.eventsource import EventSource
 from support.serving import Served
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute
 
 pytestmark = pytest.mark.shared_database
@@ -23,13 +23,13 @@ OPEN = {"/health", "/ready"}
 
 
 @pytest.mark.any_server
-def test_an_endpoint_without_a_kind_of_data_cannot_be_made() -> None:
+def test_an_endpoint_without_a_kind_of_data_cannot_be_created() -> None:
     router = APIRouter(route_class=AuthorizedRoute)
     with pytest.raises(TypeError, match="kind of data"):
         router.get("/anything")(lambda: None)
 
 
-async def test_every_endpoint_is_known_here(here: Served) -> None:
+async def test_the_tests_cover_every_endpoint(here: Served) -> None:
     """So that what follows is about all that there are."""
     described = (await here.client.get("/openapi.json")).json()
     assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
@@ -44,8 +44,8 @@ async def test_every_endpoint_is_known_here(here: Served) -> None:
     assert {place for place in known if place[0] in ("POST", "PATCH")} == BODIES.keys()
 
 
-async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, people: People) -> None:
-    ana = await people.person("acme", "ana", *Scope)
+async def test_a_request_without_a_valid_token_is_rejected(protected: Served, people: People) -> None:
+    ana = await people.person("acme", "ana", *TokenScope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
     bad: dict[str, Any] = {
         "none": {},
@@ -59,7 +59,7 @@ async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, 
     told = set()
     for endpoint in endpoints():
         for kind, headers in bad.items():
-            answer = await endpoint.request(walled.client, trip, headers=headers)
+            answer = await endpoint.request(protected.client, trip, headers=headers)
             if endpoint.needs is None:
                 assert answer.status_code == 200, endpoint
                 continue
@@ -71,26 +71,26 @@ async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, 
     assert len(told) == 1, "the answer tells bad tokens apart"
     assert (await ana.get("/v1/log")).json()["items"][0]["event_type"] == "conversation.created"
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
-    assert walled.server_context.counters.number("http_refused", reason="no token") > 0
-    assert walled.server_context.counters.number("http_refused", reason="bad token") > 0
+    assert protected.server_context.counters.number("http_rejected", reason="no token") > 0
+    assert protected.server_context.counters.number("http_rejected", reason="bad token") > 0
 
 
-async def test_two_tokens_at_once_are_none(walled: Served, people: People) -> None:
+async def test_a_request_with_two_tokens_is_rejected(protected: Served, people: People) -> None:
     ana = await people.person("acme", "ana")
     headers = [("Authorization", f"Bearer {ana.token}"), ("Authorization", f"Bearer {ana.token}")]
-    assert (await walled.client.get("/v1/conversations", headers=headers)).status_code == 401
+    assert (await protected.client.get("/v1/conversations", headers=headers)).status_code == 401
 
 
-async def test_a_token_in_the_address_is_none(walled: Served, people: People) -> None:
+async def test_a_token_in_the_url_is_not_accepted(protected: Served, people: People) -> None:
     ana = await people.person("acme", "ana")
     for name in ("token", "access_token", "authorization", "api_key"):
-        assert (await walled.client.get("/v1/agents", params={name: ana.token})).status_code == 401
+        assert (await protected.client.get("/v1/agents", params={name: ana.token})).status_code == 401
 
 
-async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: Served, people: People) -> None:
-    ana = await people.person("acme", "ana", *Scope)
+async def test_a_request_beyond_the_scopes_of_its_token_is_rejected(protected: Served, people: People) -> None:
+    ana = await people.person("acme", "ana", *TokenScope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
-    lacking = {scope: await people.person("acme", "ana", *(set(Scope) - {scope})) for scope in Scope}
+    lacking = {scope: await people.person("acme", "ana", *(set(TokenScope) - {scope})) for scope in TokenScope}
     for endpoint in endpoints():
         if endpoint.needs is None:
             continue
@@ -101,14 +101,14 @@ async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: 
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
 
 
-async def test_who_may_not_is_refused_before_the_body_is_read(walled: Served, people: People) -> None:
-    reader = await people.person("acme", "ana", Scope.READ)
+async def test_a_missing_scope_is_reported_before_the_body_is_read(protected: Served, people: People) -> None:
+    reader = await people.person("acme", "ana", TokenScope.READ)
     for headers, status in (({}, 401), ({"Authorization": f"Bearer {reader.token}"}, 403)):
-        answer = await walled.client.post("/v1/conversations", content=b"no JSON {", headers=headers)
+        answer = await protected.client.post("/v1/conversations", content=b"no JSON {", headers=headers)
         assert answer.status_code == status
 
 
-async def test_on_this_machine_nobody_needs_a_token_but_one_that_is_sent_counts(here: Served) -> None:
+async def test_on_loopback_no_token_is_needed_but_one_that_is_sent_is_checked(here: Served) -> None:
     people = People(here.store, here.url)
     eve = await people.person("globex", "eve")
     await here.begin(id="trip")
@@ -119,16 +119,14 @@ async def test_on_this_machine_nobody_needs_a_token_but_one_that_is_sent_counts(
     await people.close()
 
 
-async def test_a_revoked_key_lets_nobody_in_within_a_second_and_ends_what_listens(
-    walled: Served, people: People
-) -> None:
+async def test_a_revoked_key_is_rejected_within_a_second_and_its_streams_end(protected: Served, people: People) -> None:
     ana, admin = await people.person("acme", "ana"), await people.person("acme", None)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
     async with AsyncExitStack() as stack:
         endings = []
         for person in (ana, admin):
             for path in ("/v1/log/stream", f"/v1/conversations/{trip}/stream"):
-                source = EventSource(walled.address, path, token=person.token)
+                source = EventSource(protected.address, path, token=person.token)
                 endings.append(asyncio.create_task((await stack.enter_async_context(source)).next()))
         loop = asyncio.get_running_loop()
         await people.directory.revoke_key(ana.tenant, ana.key)
@@ -145,17 +143,17 @@ async def test_a_revoked_key_lets_nobody_in_within_a_second_and_ends_what_listen
             assert (await ending).id == said.json()["position"]
 
 
-async def test_every_answer_keeps_browsers_from_mischief(walled: Served, people: People) -> None:
+async def test_every_response_has_the_security_headers(protected: Served, people: People) -> None:
     ana = await people.person("acme", "ana")
     answers: list[httpx.Response] = [
-        await walled.client.get("/health"),
-        await walled.client.get("/nowhere"),
-        await walled.client.get("/v1/conversations"),
-        await walled.client.put("/v1/conversations"),
+        await protected.client.get("/health"),
+        await protected.client.get("/nowhere"),
+        await protected.client.get("/v1/conversations"),
+        await protected.client.put("/v1/conversations"),
         await ana.get("/v1/conversations"),
         await ana.post("/v1/conversations", {"nome": "x"}),
         await ana.post("/v1/conversations", {}, headers={"Origin": "https://evil.example"}),
-        await walled.client.get("/openapi.json"),
+        await protected.client.get("/openapi.json"),
     ]
     assert [each.status_code for each in answers] == [200, 404, 401, 405, 200, 422, 403, 200]
     for answer in answers:
@@ -166,16 +164,16 @@ async def test_every_answer_keeps_browsers_from_mischief(walled: Served, people:
         assert answer.headers["cache-control"] in ("no-store", "private, no-cache")
         assert "strict-transport-security" not in answer.headers
         assert "server" not in answer.headers
-    assert walled.server_context.counters.number("http_answers", status="401") == 1
+    assert protected.server_context.counters.number("http_responses", status="401") == 1
 
 
-async def test_how_much_there_is_is_told_to_nobody_without_a_token(walled: Served, here: Served) -> None:
-    assert (await walled.client.get("/ready")).json() == {"status": "ready", "horizon": None, "applied": None}
+async def test_positions_are_not_shown_without_a_token(protected: Served, here: Served) -> None:
+    assert (await protected.client.get("/ready")).json() == {"status": "ready", "horizon": None, "applied": None}
     assert (await here.client.get("/ready")).json()["horizon"] is not None
 
 
-async def test_behind_a_proxy_it_answers_to_any_name(walled: Served) -> None:
-    assert (await walled.client.get("/health", headers={"Host": "store.example"})).status_code == 200
+async def test_behind_a_proxy_any_host_name_is_accepted(protected: Served) -> None:
+    assert (await protected.client.get("/health", headers={"Host": "store.example"})).status_code == 200
 
 
 PROXY_HEADERS = [
@@ -189,7 +187,7 @@ PROXY_HEADERS = [
 ]  # fmt: skip
 
 
-async def test_what_a_proxy_passes_on_needs_a_token(here: Served) -> None:
+async def test_a_request_that_a_proxy_forwarded_needs_a_token(here: Served) -> None:
     for name in ("Accept", "X-Request-ID", "Traceparent", "Cookie"):
         assert (await here.client.get("/v1/conversations", headers={name: "x"})).status_code == 200, name
     for name in PROXY_HEADERS:

@@ -1,4 +1,4 @@
-"""What one tenant's posts and refusals cost is counted against that tenant, and paid by nobody else."""
+"""What the writes and rejections of a tenant cost counts against that tenant only."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from hypothesis import strategies as st
 from support.callers import People, Person
 from support.serving import served
 
-from agent_manager.server.limits import Refusals
+from agent_manager.server.limits import RejectionDelays
 from eventstore import EventStore, Settings
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.sampled_from("ab")), max_size=100))
-def test_refusals_of_a_key_are_answered_at_a_bounded_rate_and_in_bounded_time(steps: list[tuple[float, str]]) -> None:
-    refusals = Refusals(50, 1.0)
+def test_rejections_of_a_key_are_sent_at_a_bounded_rate_and_in_bounded_time(steps: list[tuple[float, str]]) -> None:
+    rejections = RejectionDelays(50, 1.0)
     now = 0.0
     last: dict[str, float] = {}
     for pause, key in steps:
         now += pause
-        delay = refusals.delay(key, now)
+        delay = rejections.delay(key, now)
         assert 0 <= delay <= 1
         if key not in last or now >= last[key] + 0.02:
-            assert delay == 0, "whoever does not repeat what was refused is answered at once"
+            assert delay == 0, "the first rejection is sent immediately"
         elif delay < 1:
             assert now + delay >= last[key] + 0.02 - 1e-9
         last[key] = now + delay
 
 
-async def test_messages_that_are_sent_and_their_answers_are_counted_as_events(settings: Settings) -> None:
+async def test_sent_messages_and_their_answers_count_as_events(settings: Settings) -> None:
     limits = {"events_per_second": 1, "bytes_per_second": 1e6}
     message = {"role": "user", "content": "hello"}
     async with (
@@ -66,7 +66,7 @@ async def test_messages_that_are_sent_and_their_answers_are_counted_as_events(se
         await people.close()
 
 
-async def test_large_posts_of_a_tenant_are_refused_before_they_are_read_once_its_events_are_spent(
+async def test_large_posts_are_rejected_unread_once_the_events_of_their_tenant_are_spent(
     settings: Settings,
 ) -> None:
     limits = {"events_per_second": 100}
@@ -86,7 +86,7 @@ async def test_large_posts_of_a_tenant_are_refused_before_they_are_read_once_its
         await people.close()
 
 
-async def test_every_event_of_a_large_post_is_checked(settings: Settings) -> None:
+async def test_every_event_of_a_large_post_is_validated(settings: Settings) -> None:
     async with EventStore(settings) as store, served(store, works=False) as here:
         conversation = await here.begin()
         events: list[object] = [{"event_type": "note", "content": number} for number in range(200)]

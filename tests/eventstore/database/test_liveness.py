@@ -65,7 +65,7 @@ async def test_only_the_connection_whose_answer_is_lost_is_closed(through: Setti
             one = await store.connect()
             before = monotonic()
             proxy.drop_all_replies()
-            with pytest.raises(psycopg.OperationalError, match="the answer of the server was lost"):
+            with pytest.raises(psycopg.OperationalError, match="the reply of the server was lost"):
                 await one.execute("SELECT 1")
             assert monotonic() - before < SILENCE + PROBE + 5
             assert not other.closed
@@ -118,9 +118,9 @@ async def test_behind_a_pooler_the_longest_silence_is_that_of_a_statement(databa
     settings = Settings(database_url=database_url, statement_seconds=1)
     async with pooler_to(database_url, 2) as pooler:
         connection = await connect(pooler.url, settings, APP)
-        connection.liveness.answer_seconds = 1.0
+        connection.liveness.reply_seconds = 1.0
         await connection.execute("SELECT pg_sleep(%s)", [2 * SILENCE])
-        with pytest.raises(psycopg.OperationalError, match="the server has not answered for"):
+        with pytest.raises(psycopg.OperationalError, match="the server has not replied for"):
             await connection.execute("SELECT pg_sleep(60)")
         await connection.close()
 

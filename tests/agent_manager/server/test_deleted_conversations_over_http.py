@@ -82,7 +82,7 @@ async def fill(here: Served) -> str:
 MESSAGE_ADDED = {"role": "user", "content": WORD, "given_id": WORD, "awaits_answer": True}
 
 
-def test_the_table_has_every_endpoint() -> None:
+def test_the_table_lists_every_endpoint() -> None:
     assert {(each.method, each.path) for each in endpoints()} - set(TABLE) == set()
 
 
@@ -92,7 +92,7 @@ def asked(endpoint: Endpoint, here: Served, trip: str) -> Any:
     return endpoint.request(here.client, trip)
 
 
-async def test_every_endpoint_refuses_hides_or_shows(here: Served) -> None:
+async def test_every_endpoint_treats_a_deleted_conversation_as_the_table_says(here: Served) -> None:
     trip = await fill(here)
     assert all([WORD in (await asked(each, here, trip)).text for each in endpoints() if rule_of(each) == HIDDEN])
     counted = (await here.client.get("/v1/statistics")).json()["roles"]
@@ -147,7 +147,7 @@ async def test_deleting_again_and_at_the_same_time_adds_no_event(here: Served) -
 
 
 @pytest.mark.parametrize("given", ["trip", None], ids=["a client's id", "a UUID"])
-async def test_beginning_it_again_says_that_it_is_deleted_and_how_to_reactivate_it(
+async def test_creating_a_deleted_conversation_again_explains_how_to_reactivate_it(
     here: Served, given: str | None
 ) -> None:
     trip = await here.begin(**({} if given is None else {"id": given}))

@@ -142,13 +142,13 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
             out.discard()
             raise
 
-    with pytest.raises(InputError, match="EVENTSTORE_ANSWER_BYTES"):
+    with pytest.raises(InputError, match="EVENTSTORE_RESPONSE_BYTES"):
         await body("one", 501)
     kept = [await body("one", 400)]
-    with pytest.raises(TooMany, match="EVENTSTORE_ANSWER_BYTES"):
+    with pytest.raises(TooMany, match="EVENTSTORE_RESPONSE_BYTES"):
         await body("one", 101)
     kept += [await body("two", 400)]
-    with pytest.raises(Busy, match="EVENTSTORE_ANSWER_BYTES"):
+    with pytest.raises(Busy, match="EVENTSTORE_RESPONSE_BYTES"):
         await body("three", 201)
     assert spool.used == 800
     kept.clear()
@@ -156,8 +156,8 @@ async def test_bodies_together_take_no_more_than_their_budget() -> None:
     await body("three", 500)
 
 
-async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Settings) -> None:
-    async with limited(settings, answer_bytes=1024 * 1024) as here:
+async def test_a_response_beyond_the_budget_is_rejected_with_advice(settings: Settings) -> None:
+    async with limited(settings, response_bytes=1024 * 1024) as here:
         trip = await fill(here.store, 800, 1000)
         for _ in range(2):
             refused = await here.client.get(f"/v1/conversations/{trip}/state")
@@ -168,7 +168,7 @@ async def test_a_response_beyond_the_budget_is_refused_with_advice(settings: Set
 
 
 async def test_a_list_that_is_not_paged_counts_against_the_budget(settings: Settings) -> None:
-    async with limited(settings, answer_bytes=200_000) as here:
+    async with limited(settings, response_bytes=200_000) as here:
         members = [ConversationShared(user=f"{number} {'x' * 200}", access="read") for number in range(600)]
         few, many = uuid4(), uuid4()
         await here.store.append(few, [ConversationCreated(name=""), *members[:200]])
@@ -197,7 +197,7 @@ async def test_unknown_parameters_do_not_make_another_body(here: Served) -> None
         assert here.server_context.response_cache.made == made + 1, addresses
 
 
-async def test_while_others_write_a_list_is_made_only_once_at_a_time(here: Served) -> None:
+async def test_while_others_write_a_list_is_built_once_at_a_time(here: Served) -> None:
     """Each request has another change token; those that arrive while the list is made share the next."""
     trip = await fill(here.store, 3000, 100)
     made = here.server_context.response_cache.made
@@ -220,7 +220,7 @@ async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Set
                 late = await here.client.get("/v1/conversations")
             assert (late.status_code, late.json()["title"]) == (503, "Service Unavailable"), late.text
             assert "EVENTSTORE_REQUEST_SECONDS" in late.json()["detail"]
-            assert here.server_context.counters.number("http_refused", reason="slow request") == 1
+            assert here.server_context.counters.number("http_rejected", reason="slow request") == 1
             assert (await here.client.get("/v1/conversations")).status_code == 200
             said = await here.say(trip, "still here")
             assert (await stream.next()).id == said["position"]
@@ -246,7 +246,7 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monk
     assert taken < 8_000_000
 
     async def is_let_go() -> bool:
-        return here.server_context.counters.number("http_refused", reason="slow reader") == 1
+        return here.server_context.counters.number("http_rejected", reason="slow reader") == 1
 
     await until_async(is_let_go, "the server has given up")
     assert here.server_context.limits.requests.taken == 0
@@ -342,7 +342,7 @@ def some_events(random: Random, tasks: list[UUID], is_deleted: bool, number: int
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_list_made_out_of_the_one_before_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
+async def test_a_list_built_from_the_previous_one_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
     random = Random(seed)
     conversations: dict[UUID, list[UUID]] = {}
     deleted: set[UUID] = set()

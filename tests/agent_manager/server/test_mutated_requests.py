@@ -19,7 +19,7 @@ from support.ports import free_port
 from support.serving import Served, served
 from support.tokens import rsa_issuer
 
-from agent_manager.auth import Scope
+from agent_manager.auth import TokenScope
 from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database
@@ -85,7 +85,7 @@ async def begun(here: Served) -> Served:
 
 @given(data=st.data())
 @examples(250)
-async def test_no_mutation_of_a_request_is_an_error_of_the_server(begun: Served, data: st.DataObject) -> None:
+async def test_no_mutation_of_a_request_causes_a_server_error(begun: Served, data: st.DataObject) -> None:
     endpoint = data.draw(st.sampled_from([each for each in endpoints() if each.path != "/api_key/update"]))
     path = endpoint.path
     for name in ("{conversation}", "{user}", "{file_id}"):
@@ -117,7 +117,7 @@ def escaped(value: str | bytes) -> str:
     ),
 )
 @examples(60)
-async def test_a_cursor_that_somebody_made_up_is_refused_or_begins_elsewhere(
+async def test_a_made_up_cursor_is_rejected_or_starts_elsewhere(
     begun: Served, kind: str, order: str, place: list[Any]
 ) -> None:
     page = (await begun.client.get("/v1/conversations/trip/messages", params={"limit": 1})).json()["next"]
@@ -131,7 +131,7 @@ async def test_a_cursor_that_somebody_made_up_is_refused_or_begins_elsewhere(
 
 
 @pytest.mark.parametrize("path", ["/v1/log/stream", "/v1/conversations/trip/stream"])
-async def test_what_a_stream_cannot_begin_with_is_refused_before_it_begins(begun: Served, path: str) -> None:
+async def test_a_stream_with_invalid_parameters_is_rejected_before_it_starts(begun: Served, path: str) -> None:
     for said in HUGE:
         if said not in (str(2**63 - 1), str(2**31)):
             head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: ".encode() + said.encode() + b"\r\n"
@@ -143,9 +143,7 @@ async def test_what_a_stream_cannot_begin_with_is_refused_before_it_begins(begun
             assert status == 422, (asked, answer)
 
 
-async def test_keys_of_jwt_that_cannot_be_read_are_503_and_nobody_is_told_where_they_are(
-    store: EventStore, settings: Any
-) -> None:
+async def test_an_unreadable_jwks_causes_503_without_its_location(store: EventStore, settings: Any) -> None:
     jwks = f"http://127.0.0.1:{free_port()}/secret-place/jwks"
     away = settings.model_copy(update={"jwt_jwks": jwks})
     async with EventStore(away) as other, served(other, requires_tokens=True, works=False) as here:
@@ -157,6 +155,6 @@ async def test_keys_of_jwt_that_cannot_be_read_are_503_and_nobody_is_told_where_
         rpc = await here.client.post("/conversation/list", headers={"Authorization": f"Bearer {rsa_issuer().token()}"})
         assert (rpc.status_code, "secret-place" in rpc.text) == (503, False)
         people = People(other, here.url)
-        ana = await people.person("acme", "ana", *Scope)
+        ana = await people.person("acme", "ana", *TokenScope)
         assert (await ana.get("/v1/conversations")).status_code == 200, "static keys go on"
         await people.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gate import Gate, is_refused
+from support.authentication import OpenAuthenticator, is_rejected
 from support.ports import free_port
 from support.tokens import SECRET, Issuer, ec_issuer, ed_issuer, jwks, rsa_issuer
 
@@ -51,7 +51,7 @@ class Shelf:
         return await self.keys.find(key_id) is not None
 
 
-async def test_a_set_is_read_once_for_many_tokens() -> None:
+async def test_a_key_set_is_read_once_for_many_tokens() -> None:
     shelf = Shelf(rsa_issuer(), ec_issuer("second"))
     assert await asyncio.gather(*(shelf.has(name) for name in ["first", "second"] * 50)) == [True] * 100
     assert shelf.reads == 1
@@ -65,7 +65,7 @@ async def test_a_key_that_is_new_is_found_at_once() -> None:
     assert shelf.reads == 2
 
 
-async def test_a_flood_of_unknown_keys_has_it_read_once_a_minute() -> None:
+async def test_a_flood_of_unknown_keys_causes_one_read_a_minute() -> None:
     shelf = Shelf(rsa_issuer())
     assert not any(await asyncio.gather(*(shelf.has(f"unknown {number}") for number in range(100))))
     assert shelf.reads == 2
@@ -79,7 +79,7 @@ async def test_a_flood_of_unknown_keys_has_it_read_once_a_minute() -> None:
     assert await shelf.has("first")
 
 
-async def test_a_key_that_was_withdrawn_is_forgotten() -> None:
+async def test_a_withdrawn_key_is_no_longer_accepted() -> None:
     shelf = Shelf(rsa_issuer(), ec_issuer("second"))
     assert await shelf.has("second")
     shelf.text = jwks(rsa_issuer()).encode()
@@ -90,7 +90,7 @@ async def test_a_key_that_was_withdrawn_is_forgotten() -> None:
     assert await shelf.has("first")
 
 
-async def test_a_set_that_cannot_be_read_again_is_gone_by_for_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreadable_key_set_stays_in_use_for_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     shelf = Shelf(rsa_issuer())
     assert await shelf.has("first")
     shelf.is_away = True
@@ -105,7 +105,7 @@ async def test_a_set_that_cannot_be_read_again_is_gone_by_for_an_hour(caplog: py
     assert await shelf.has("first")
 
 
-async def test_a_set_that_cannot_be_read_is_asked_for_now_and_then() -> None:
+async def test_an_unreadable_key_set_is_retried_at_intervals() -> None:
     shelf = Shelf(rsa_issuer())
     shelf.is_away = True
     for _ in range(10):
@@ -118,7 +118,7 @@ async def test_a_set_that_cannot_be_read_is_asked_for_now_and_then() -> None:
 
 
 @pytest.mark.parametrize("broken", [b"", b"no json", b"[]", b"{}", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
-async def test_what_is_no_set_does_not_replace_one(broken: bytes) -> None:
+async def test_an_invalid_key_set_does_not_replace_a_valid_one(broken: bytes) -> None:
     shelf = Shelf(rsa_issuer())
     assert await shelf.has("first")
     shelf.text = broken
@@ -127,7 +127,7 @@ async def test_what_is_no_set_does_not_replace_one(broken: bytes) -> None:
     assert shelf.reads == 2
 
 
-async def test_a_token_that_names_no_key_fits_a_set_of_one() -> None:
+async def test_a_token_without_a_key_id_is_verified_by_the_only_key() -> None:
     assert await Shelf(rsa_issuer()).has(None)
     assert not await Shelf(rsa_issuer(), ec_issuer("second")).has(None)
 
@@ -147,7 +147,7 @@ UNUSABLE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", UNUSABLE.values(), ids=UNUSABLE)
-async def test_keys_that_are_of_no_use_are_left_out(change: dict[str, Any]) -> None:
+async def test_unusable_keys_are_ignored(change: dict[str, Any]) -> None:
     shelf = Shelf(ec_issuer("second"))
     keys = [rsa_issuer().jwk | change, "no key", None, ec_issuer("second").jwk]
     shelf.text = json.dumps({"keys": keys}).encode()
@@ -155,12 +155,12 @@ async def test_keys_that_are_of_no_use_are_left_out(change: dict[str, Any]) -> N
     assert await shelf.has("second")
 
 
-async def test_a_weak_key_is_left_out() -> None:
+async def test_a_weak_key_is_ignored() -> None:
     shelf = Shelf(rsa_issuer("weak", 1024), ed_issuer("second"))
     assert not await shelf.has("weak")
 
 
-async def test_a_key_is_used_for_the_algorithm_that_it_names() -> None:
+async def test_a_key_is_used_only_for_its_declared_algorithm() -> None:
     shelf = Shelf(rsa_issuer())
     shelf.text = json.dumps({"keys": [rsa_issuer().jwk | {"alg": "RS512"}]}).encode()
     found = await shelf.keys.find("first")
@@ -168,26 +168,26 @@ async def test_a_key_is_used_for_the_algorithm_that_it_names() -> None:
     assert found.algorithms == ("RS512",)
 
 
-async def test_tokens_are_checked_with_a_file(gate: Gate, tmp_path: Path) -> None:
+async def test_tokens_are_verified_with_a_jwks_file(open_authenticator: OpenAuthenticator, tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     file.write_text(jwks(rsa_issuer(), ec_issuer("second")))
-    authenticator = await gate(jwt_jwks=str(file))
+    authenticator = await open_authenticator(jwt_jwks=str(file))
     assert (await authenticator.identify(rsa_issuer().token())).user == "ana"
     assert (await authenticator.identify(ec_issuer("second").token())).user == "ana"
-    assert await is_refused(authenticator, rsa_issuer("third").token())
+    assert await is_rejected(authenticator, rsa_issuer("third").token())
     # Somebody else's key under a name that is known; and another kind of key than the name stands for.
-    assert await is_refused(authenticator, Issuer("RS256", rsa_issuer("third").key).token())
-    assert await is_refused(authenticator, Issuer("RS256", rsa_issuer().key, "second").token())
+    assert await is_rejected(authenticator, Issuer("RS256", rsa_issuer("third").key).token())
+    assert await is_rejected(authenticator, Issuer("RS256", rsa_issuer().key, "second").token())
 
 
-async def test_a_key_that_is_put_into_the_file_is_found(gate: Gate, tmp_path: Path) -> None:
+async def test_a_key_that_is_added_to_the_file_is_found(open_authenticator: OpenAuthenticator, tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     file.write_text(jwks(rsa_issuer()))
-    authenticator = await gate(jwt_jwks=str(file))
-    assert not await is_refused(authenticator, rsa_issuer().token())
+    authenticator = await open_authenticator(jwt_jwks=str(file))
+    assert not await is_rejected(authenticator, rsa_issuer().token())
     file.write_text(jwks(rsa_issuer("next")))
-    assert not await is_refused(authenticator, rsa_issuer("next").token())
-    assert await is_refused(authenticator, rsa_issuer().token(jti="not the one that is remembered"))
+    assert not await is_rejected(authenticator, rsa_issuer("next").token())
+    assert await is_rejected(authenticator, rsa_issuer().token(jti="not the one that is remembered"))
 
 
 class Site(ThreadingHTTPServer):
@@ -230,13 +230,13 @@ def site() -> Iterator[Site]:
         thread.join()
 
 
-async def test_tokens_are_checked_with_what_a_server_says(gate: Gate, site: Site) -> None:
+async def test_tokens_are_verified_with_a_jwks_url(open_authenticator: OpenAuthenticator, site: Site) -> None:
     site.body = jwks(rsa_issuer()).encode()
-    authenticator = await gate(jwt_jwks=site.url)
-    assert not await is_refused(authenticator, rsa_issuer().token())
+    authenticator = await open_authenticator(jwt_jwks=site.url)
+    assert not await is_rejected(authenticator, rsa_issuer().token())
     site.body = jwks(ec_issuer("next")).encode()
-    assert not await is_refused(authenticator, ec_issuer("next").token())
-    assert await is_refused(authenticator, rsa_issuer().token(jti="another"))
+    assert not await is_rejected(authenticator, ec_issuer("next").token())
+    assert await is_rejected(authenticator, rsa_issuer().token(jti="another"))
     assert site.asked == 2
 
 
@@ -249,36 +249,41 @@ async def test_tokens_are_checked_with_what_a_server_says(gate: Gate, site: Site
         (200, b" " * (MAX_FILE_BYTES + 1), "larger than"),
     ],
 )
-async def test_an_answer_that_is_no_set_lets_nobody_in(
-    gate: Gate, site: Site, caplog: pytest.LogCaptureFixture, status: int, body: bytes, said: str
+async def test_no_token_is_accepted_if_the_jwks_url_returns_no_key_set(
+    open_authenticator: OpenAuthenticator,
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    body: bytes,
+    said: str,
 ) -> None:
     site.status, site.body, site.location = status, body, site.url if status == 302 else ""
-    authenticator = await gate(jwt_jwks=site.url)
+    authenticator = await open_authenticator(jwt_jwks=site.url)
     with pytest.raises(KeysUnavailable, match="repeat the request later"):
         await authenticator.identify(rsa_issuer().token())
     assert said in caplog.text
     assert site.asked == 1
 
 
-async def test_static_keys_go_on_where_the_issuer_is_away(gate: Gate) -> None:
-    authenticator = await gate(jwt_jwks=f"http://user:hidden@127.0.0.1:{free_port()}/jwks?code=hidden")
+async def test_static_keys_work_while_the_jwks_is_unavailable(open_authenticator: OpenAuthenticator) -> None:
+    authenticator = await open_authenticator(jwt_jwks=f"http://user:hidden@127.0.0.1:{free_port()}/jwks?code=hidden")
     with pytest.raises(KeysUnavailable, match="cannot be read now") as error:
         await authenticator.identify(rsa_issuer().token())
     assert "hidden" not in str(error.value)
     assert "127.0.0.1" not in str(error.value)
-    assert await is_refused(authenticator, f"es_{'a' * 12}_{'A' * 43}")
+    assert await is_rejected(authenticator, f"es_{'a' * 12}_{'A' * 43}")
 
 
 @pytest.mark.parametrize(
     "given",
     ["http://keys.example/jwks", "ftp://keys.example/jwks", "file:///etc/passwd", "https://", "https://[x", "://"],
 )
-def test_a_url_that_is_not_safe_is_refused(given: str) -> None:
+def test_an_unsafe_jwks_url_is_rejected(given: str) -> None:
     with pytest.raises(SettingsError, match=r"EVENTSTORE_JWT_JWKS: is not an https URL"):
         key_set(given)
 
 
-def test_a_file_that_is_no_set_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_key_set_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"EVENTSTORE_JWT_JWKS: .*No such file"):
         key_set(str(tmp_path / "none.json"))
     (tmp_path / "jwks.json").write_text(SECRET)

@@ -1,4 +1,4 @@
-"""Lookups that every request may need: which conversation it names, and the change token of what it reads.
+"""The change tokens of what requests read, and reads that include what their tenant has written.
 
 A *change token* is a text that changes whenever the data that it stands for may have changed. It is read before the
 data: what is read may be newer than its token, never older. So a client whose token is still current has missed
@@ -7,21 +7,18 @@ nothing.
 A read must include what the tenant has written through this server. Workers apply new events to the read tables only a
 few times a second; a client that reads what it has just written would wait that long. So :class:`ReadYourWrites`
 applies the events itself, as one more worker would: rows and checkpoints change in one transaction, whichever process
-is first. It applies and awaits only the partitions of the
-conversations that the tenant wrote to. All events of a conversation are in one partition, which has its own checkpoint.
-So a checkpoint at or above the last position of each of these conversations says that the tables hold all that the
-tenant wrote, however far behind the other partitions are.
+is first. It applies and awaits only the partitions of the conversations that the tenant wrote to. All events of a
+conversation are in one partition, which has its own checkpoint. So a checkpoint at or above the last position of each
+of these conversations says that the tables hold all that the tenant wrote, however far behind the other partitions are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg.types.numeric import Int8
 from psycopg_pool import PoolTimeout
 
 from eventstore import Caller, EventStore
@@ -29,16 +26,13 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
-from eventstore.read import horizon, last_event
-from projections import Projection, Reader, named
+from projections import Projection, named
 from projections.apply import Applier
 from projections.projection import PARTITIONS
 from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
-from projections.reading import not_found
 
 READ_TABLES = ("conversations", "messages", "tasks", "actors")
 """The projections behind all reads but search and statistics, which are applied a little later."""
-HIGHEST_POSITION = 2**63 - 1
 MAX_APPLIERS = 4
 """Connections over which reads apply events."""
 BATCH_EVENTS = 500
@@ -52,62 +46,6 @@ _TABLES_CHANGE_TOKEN = query("agent_manager.server", "tables_change_token").repl
     "{position}", POSITION_OF_ALL_PARTITIONS
 )
 _LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
-_RESOLVE = query("agent_manager.server", "resolve")
-_VISIBLE_IDS = query("agent_manager.server", "visible_ids")
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedConversation:
-    """A conversation, its version, and whether it is deleted."""
-
-    id: UUID
-    version: int
-    is_deleted: bool
-
-
-async def resolve(
-    reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION
-) -> ResolvedConversation | None:
-    """Return the conversation that an id names, as it was at a position; None if there is none.
-
-    For a user, the look-up takes the same steps whether the conversation does not exist or is not visible to them.
-    """
-    caller = reader.caller
-    parameters = {
-        "tenant": caller.tenant,
-        "user": caller.user,
-        "ids": reader.candidates(conversation),
-        "position": Int8(position),
-    }
-    rows = await reader.store.log(caller).fetch(_RESOLVE, parameters)
-    return ResolvedConversation(*rows[0]) if rows else None
-
-
-async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConversation:
-    """Return the conversation that an id names.
-
-    Raises:
-        NotFound: There is none, or the caller may not see it.
-    """
-    resolved = await resolve(reader, conversation)
-    if resolved is None:
-        raise not_found(conversation)
-    return resolved
-
-
-async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
-    """Return the ids of the conversations that the reader's caller may see."""
-    caller = reader.caller
-    if caller.user is None or not conversations:
-        return set(conversations)
-    parameters = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
-    return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, parameters)}
-
-
-async def end_of_log(store: EventStore) -> int:
-    """Return the position of the last final event."""
-    log = store.log(store.caller())
-    return await last_event(log, await horizon(log))
 
 
 async def log_change_token(store: EventStore) -> str:

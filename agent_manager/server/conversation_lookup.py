@@ -1,0 +1,65 @@
+"""Which conversation a request names, and which ones its caller may see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg.types.numeric import Int8
+
+from eventstore.database.queries import query
+from projections import Reader
+from projections.reading import not_found
+
+HIGHEST_POSITION = 2**63 - 1
+_RESOLVE = query("agent_manager.server", "resolve")
+_VISIBLE_IDS = query("agent_manager.server", "visible_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConversation:
+    """A conversation, its version, and whether it is deleted."""
+
+    id: UUID
+    version: int
+    is_deleted: bool
+
+
+async def resolve(
+    reader: Reader, conversation: UUID | str, position: int = HIGHEST_POSITION
+) -> ResolvedConversation | None:
+    """Return the conversation that an id names, as it was at a position; None if there is none.
+
+    For a user, the look-up takes the same steps whether the conversation does not exist or is not visible to them.
+    """
+    caller = reader.caller
+    parameters = {
+        "tenant": caller.tenant,
+        "user": caller.user,
+        "ids": reader.candidates(conversation),
+        "position": Int8(position),
+    }
+    rows = await reader.store.log(caller).fetch(_RESOLVE, parameters)
+    return ResolvedConversation(*rows[0]) if rows else None
+
+
+async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConversation:
+    """Return the conversation that an id names.
+
+    Raises:
+        NotFound: There is none, or the caller may not see it.
+    """
+    resolved = await resolve(reader, conversation)
+    if resolved is None:
+        raise not_found(conversation)
+    return resolved
+
+
+async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UUID]:
+    """Return the ids of the conversations that the reader's caller may see."""
+    caller = reader.caller
+    if caller.user is None or not conversations:
+        return set(conversations)
+    parameters = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
+    return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, parameters)}

@@ -1,0 +1,44 @@
+-- name: resolve
+-- The first of the conversations that has events up to a position, its version at that position, and whether it was
+-- deleted then. For a user, only conversations of which they are a member: their membership is checked first, so that
+-- the query takes the same steps for a conversation that does not exist and for one that is not visible to them.
+SELECT i.id, latest.version,
+       coalesce((SELECT e.event_type = 'conversation.deleted'
+                   FROM events e
+                  WHERE e.tenant_id = %(tenant)s
+                    AND e.conversation_id = i.id
+                    AND e.position <= %(position)s
+                    AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                  ORDER BY e.version DESC
+                  LIMIT 1), false)
+  FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS i (id, number)
+ CROSS JOIN LATERAL (SELECT e.version
+                       FROM events e
+                      WHERE e.tenant_id = %(tenant)s
+                        AND e.conversation_id = i.id
+                        AND e.position <= %(position)s
+                      ORDER BY e.version DESC
+                      LIMIT 1) AS latest
+ WHERE %(user)s::text IS NULL
+    OR (SELECT true  -- not EXISTS: the planner might read all memberships of the user for it
+          FROM conversation_members m
+         WHERE m.tenant_id = %(tenant)s
+           AND m.conversation_id = i.id
+           AND m.user_id = %(user)s)
+ ORDER BY i.number
+ LIMIT 1
+
+-- name: members
+-- The users who may see a conversation, the owner first; no rows for callers who may not see it.
+SELECT m.user_id, m.access
+  FROM members_of(%(conversation)s) AS m
+ ORDER BY m.access <> 'own', m.user_id
+
+-- name: visible_ids
+-- The conversations of which the user is a member. The query takes the same steps for conversations that do not exist
+-- and for those of others.
+SELECT m.conversation_id
+  FROM conversation_members m
+ WHERE m.tenant_id = %(tenant)s
+   AND m.user_id = %(user)s
+   AND m.conversation_id = ANY (%(ids)s::uuid[])
