@@ -111,6 +111,12 @@ def agent_role(version: Version) -> str:
     return _AGENT[version]
 
 
+def agent_message(parts: list[Any], version: Version, message_id: str) -> Json:
+    """Return a message of an agent in a version."""
+    kind: Json = {"kind": "message"} if version == "0.3" else {}
+    return kind | {"messageId": message_id, "role": agent_role(version), "parts": parts}
+
+
 def version_of(value: Json) -> Version:
     """Return the version of a message, task or update; 0.3 if nothing distinguishes it."""
     if "kind" in value:

@@ -33,9 +33,9 @@ from agent_manager.agents.agent import (
 )
 from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
 from agent_manager.agents.updates import checked_update
-from agent_manager.conversation import Accepted, ConversationFold
+from agent_manager.conversation import Accepted, ConversationFold, Key
 from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, TaskUnknown
-from agent_manager.storage import Key, LeaseStatus, Log
+from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent
 from eventstore.append import MAX_EVENTS

@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, wraps
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -34,9 +34,10 @@ from pydantic import BaseModel
 from agent_manager.a2a import Json
 from agent_manager.agents.agent import Answer
 from agent_manager.answering import Answered, answer_once
-from agent_manager.conversation import Accepted
+from agent_manager.conversation import Accepted, ConversationView, Key
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
+from agent_manager.storage import Differences
 from agent_manager.wire_classes import choose_classes
 from eventstore.errors import InputError
 from eventstore.sync import Portal
@@ -55,6 +56,18 @@ _OBJECT_BYTES = 2048
 log = logging.getLogger(__name__)
 
 
+def _conversation_method(
+    method: Callable[Concatenate[Manager, P], Coroutine[Any, Any, ConversationView]],
+) -> Callable[Concatenate[ApplicationManager, P], Any]:
+    """Return a method that runs a method of the asynchronous manager; its result is the application's conversation."""
+
+    @wraps(method)
+    def call(manager: ApplicationManager, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return _awaitable(manager._classes.to_conversation(manager._call(method, *args, **kwargs)))
+
+    return call
+
+
 class ApplicationManager:
     """Conversations of an A2A application, for any thread, with or without an event loop.
 
@@ -65,11 +78,19 @@ class ApplicationManager:
         open_manager: returns the asynchronous manager that does the work; it is entered in the private loop.
         answer: the agent that answers messages; without one, messages get no reply.
         types: the module with the application's classes, see :func:`~agent_manager.wire_classes.choose_classes`.
+
+    Attributes:
+        differences: between PostgreSQL and memory; empty unless conversations are stored in both.
     """
 
     def __init__(
-        self, open_manager: Callable[[], AbstractAsyncContextManager[Manager]], answer: Answer | None, types: Any = None
+        self,
+        open_manager: Callable[[], AbstractAsyncContextManager[Manager]],
+        answer: Answer | None,
+        types: Any = None,
+        differences: Differences | None = None,
     ) -> None:
+        self.differences = differences or Differences()
         self._open_manager = open_manager
         self._answer = answer
         self._classes = choose_classes(types)
@@ -112,29 +133,16 @@ class ApplicationManager:
 
     # Conversations
 
-    def create_conversation(self, name: str = "") -> Any:
-        """Begin a conversation. May be awaited."""
-        return self._conversation(self._call(Manager.create_conversation, name))
+    create_conversation = _conversation_method(Manager.create_conversation)
+    rename_conversation = _conversation_method(Manager.rename_conversation)
+    archive_conversation = _conversation_method(Manager.archive_conversation)
+    reactivate_conversation = _conversation_method(Manager.reactivate_conversation)
+    delete_conversation = _conversation_method(Manager.delete_conversation)
 
     def get_conversation(self, conversation_id: str | None) -> Any:
         """Return a conversation, hidden or not; None if there is none."""
-        return self._conversation(self._call(Manager.get_conversation, conversation_id)) if conversation_id else None
-
-    def rename_conversation(self, conversation_id: str, name: str) -> Any:
-        """Rename a conversation. Raises NotFound."""
-        return self._conversation(self._call(Manager.rename_conversation, conversation_id, name))
-
-    def archive_conversation(self, conversation_id: str) -> Any:
-        """Archive a conversation: it is no longer active. Raises NotFound."""
-        return self._conversation(self._call(Manager.archive_conversation, conversation_id))
-
-    def reactivate_conversation(self, conversation_id: str) -> Any:
-        """Reactivate a conversation: it is active, and no longer hidden. Raises NotFound."""
-        return self._conversation(self._call(Manager.reactivate_conversation, conversation_id))
-
-    def delete_conversation(self, conversation_id: str) -> Any:
-        """Hide a conversation; nothing is lost. Raises NotFound."""
-        return self._conversation(self._call(Manager.delete_conversation, conversation_id))
+        view = self._call(Manager.get_conversation, conversation_id) if conversation_id else None
+        return None if view is None else _awaitable(self._classes.to_conversation(view))
 
     def list_conversations(self, *, include_archived: bool = True, include_deleted: bool = False) -> list[Any]:
         """Return conversations, in the order in which they began."""
@@ -166,11 +174,8 @@ class ApplicationManager:
         answered once. An error of the agent is stored and logged.
         """
         wire = self._classes.to_json(message)
-        ref = self._accepted.take(message, wire)
-        if ref is None:
-            accepted = await self._run(Manager.accept, wire)
-        else:
-            accepted = await self._run(Manager.stored, ref.conversation, ref.event_id, ref.position)
+        key = self._accepted.take(message, wire)
+        accepted = await (self._run(Manager.accept, wire) if key is None else self._run(Manager.stored, key))
         await self._answer_and_log(accepted)
 
     def send_message(self, conversation_id: str, message: Any) -> Any:
@@ -253,9 +258,6 @@ class ApplicationManager:
         return list(map(self._classes.to_card, self._call(Manager.agents)))
 
     # Private
-
-    def _conversation(self, view: Any) -> Any:
-        return None if view is None else _awaitable(self._classes.to_conversation(view))
 
     async def _answer_and_log(self, accepted: Accepted, alive: set[UUID] | None = None) -> None:
         answered = await self._answer_message(accepted, alive)
@@ -364,15 +366,6 @@ def _awaitable_class(kind: type) -> Any:
     return type(kind)(kind.__name__, (kind,), namespace)
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRef:
-    """The place of an accepted message in the log."""
-
-    conversation: UUID
-    event_id: UUID
-    position: int
-
-
 @dataclass(eq=False, slots=True)
 class _Entry:
     """An accepted message.
@@ -381,7 +374,7 @@ class _Entry:
         instance: held, so that no other instance gets its address; None after it is dropped.
     """
 
-    ref: MessageRef
+    key: Key
     digest: bytes
     size: int
     instance: Any
@@ -409,8 +402,7 @@ class AcceptedMessages:
     def add(self, message: Any, accepted: Accepted) -> None:
         """Add an accepted message and its instance."""
         digest, size = _digest(accepted.message)
-        ref = MessageRef(accepted.conversation, accepted.event_id, accepted.position)
-        entry = _Entry(ref, digest, size + _OBJECT_BYTES, message)
+        entry = _Entry(accepted.key, digest, size + _OBJECT_BYTES, message)
         with self._lock:
             self._unprocessed.setdefault(digest, deque()).append(entry)
             self._unprocessed_count += 1
@@ -421,7 +413,7 @@ class AcceptedMessages:
             while self._unprocessed_count > MAX_UNPROCESSED:
                 self._set_processed(next(iter(self._unprocessed.values()))[0])
 
-    def take(self, message: Any, wire: Json) -> MessageRef | None:
+    def take(self, message: Any, wire: Json) -> Key | None:
         """Return the accepted message for an instance that is to be processed; None if it was not accepted.
 
         An instance that was accepted several times stands for the oldest acceptance that is not processed yet; if all
@@ -433,13 +425,13 @@ class AcceptedMessages:
             same = self._by_instance.get(id(message), [])
             entry = next((each for each in same if not each.is_processed), None)
             if entry is None and (processed := [each for each in same if each.digest == digest]):
-                return processed[-1].ref
+                return processed[-1].key
             if entry is None and digest in self._unprocessed:
                 entry = self._unprocessed[digest][0]
             if entry is None:
                 return None
             self._set_processed(entry)
-            return entry.ref
+            return entry.key
 
     def _set_processed(self, entry: _Entry) -> None:
         entry.is_processed = True

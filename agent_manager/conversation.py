@@ -11,9 +11,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from agent_manager.a2a import OPEN, Json, apply_description, first_text, task_to_wire
+from agent_manager.a2a import (
+    OPEN,
+    Json,
+    Version,
+    agent_message,
+    apply_description,
+    first_text,
+    readable_state,
+    state_name,
+    task_to_wire,
+    text_part,
+    version_of,
+)
 from agent_manager.agents.recorder import RecordedTask, artifact_key
 from eventstore import (
     AgentRegistered,
@@ -46,6 +59,9 @@ ACTIVE = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.INPUT
 WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task whose agent waits for the user."""
 WORKING_TEXT = "Working..."
+
+Key: TypeAlias = tuple[UUID, UUID]
+"""A message: its conversation, and the id of its event, which is unique only within the conversation."""
 
 _EVENT_BYTES = 1500
 """Approximate size of an event's objects, apart from the text of its content."""
@@ -91,8 +107,6 @@ class Accepted:
         conversation: its id in the log and the tables.
         event_id: of the message's event.
         message: as stored; its ``taskId`` is that of the task which it continues.
-        message_id: as the client gave it; it need not be unique.
-        task_id: of the open task that the message continues, as the agent gave it.
         position: of the event.
     """
 
@@ -100,23 +114,23 @@ class Accepted:
     conversation: UUID
     event_id: UUID
     message: Json
-    message_id: str
-    task_id: str | None
     position: int
 
-    @classmethod
-    def of(cls, conversation_id: str, conversation: UUID, event_id: UUID, message: Json, position: int) -> Accepted:
-        """Return an accepted message, with its ids taken from its JSON."""
-        task_id = message.get("taskId")
-        return cls(
-            conversation_id,
-            conversation,
-            event_id,
-            message,
-            message.get("messageId") or "",
-            task_id if isinstance(task_id, str) and task_id else None,
-            position,
-        )
+    @property
+    def key(self) -> Key:
+        """The conversation and the event."""
+        return self.conversation, self.event_id
+
+    @property
+    def message_id(self) -> str:
+        """The id as the client gave it; it need not be unique."""
+        return self.message.get("messageId") or ""
+
+    @property
+    def task_id(self) -> str | None:
+        """The open task that the message continues, as the agent gave it."""
+        task_id = self.message.get("taskId")
+        return task_id if isinstance(task_id, str) and task_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,23 @@ class Pending:
     status: str
     since: datetime
     position: int
+
+
+class Summary(NamedTuple):
+    """The facts about a conversation that lists of events need.
+
+    Attributes:
+        version: of the conversation to which the facts apply.
+        given_id: as its client gave it.
+        a2a_version: of its first message; None if it has no messages.
+        tasks: the ids of its tasks as their agents gave them.
+    """
+
+    version: int
+    given_id: str
+    is_deleted: bool
+    a2a_version: Version | None
+    tasks: dict[UUID, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +372,21 @@ class ConversationFold:
         """Return the number of events that name a message as their cause: those of its answer."""
         return self._cause_counts[str(event_id)]
 
+    @property
+    def summary(self) -> Summary:
+        """The facts about the conversation that lists of events need."""
+        first = next(iter(self.messages.values()), None)
+        version = None if first is None else version_of(first)
+        tasks = {task_id: task.given_id for task_id, task in self.tasks.items()}
+        return Summary(self.version, self.given_id, self.is_deleted, version, tasks)
+
+    def pending(self, event_id: UUID) -> Pending:
+        """Return one of the conversation's requests as a message that awaits its answer."""
+        request, task = self.requests[event_id], self.task_of(event_id)
+        status = "" if task is None else task.status_text
+        message_id = request.message_id or ""
+        return Pending(self.given_id, self.id, event_id, message_id, status, request.sent_at, request.position)
+
     def recorded_task(self, given_id: str) -> RecordedTask | None:
         """Return the recorded state of the task that has an id from its agent; None if there is none."""
         return next((task.recorded for task in self.tasks.values() if task.given_id == given_id), None)
@@ -460,6 +506,33 @@ class TaskFold:
         task = task_to_wire(self.row)
         artifacts = {artifact_key(artifact): artifact for artifact in task.get("artifacts", [])}
         return RecordedTask(task["status"], self._extra, self._metadata, artifacts)
+
+
+def event_view(event: Event, conversation: Summary) -> EventView | None:
+    """Return an event as a message: the one that was sent, or one made of a status or artifact; None for others."""
+    match event.data:
+        case MessageAdded() as data:
+            content = sent_message(data)
+        case TaskStatusChanged(message=message) if message is not None:
+            content = message
+        case TaskStatusChanged() | TaskCreated() as data:
+            state = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
+            version = version_of({"status": {"state": state}})
+            text = str(readable_state(state_name(data.status, version) if state is None else state))
+            content = _agent_message(event, conversation, data.task_id, [text_part(text, version)], version)
+        case TaskArtifactAdded() | TaskArtifactExtended() as data:
+            has_kind = any(isinstance(part, dict) and "kind" in part for part in data.parts)
+            content = _agent_message(event, conversation, data.task_id, data.parts, "0.3" if has_kind else "1.0")
+        case _:
+            return None
+    return EventView(
+        str(event.id), event.actor, event.event_type, conversation.given_id, content, event.occurred_at, event.position
+    )
+
+
+def _agent_message(event: Event, conversation: Summary, task_id: UUID, parts: list[Any], version: Version) -> Json:
+    ids = {"contextId": conversation.given_id, "taskId": conversation.tasks[task_id]}
+    return agent_message(parts, version, str(event.id)) | ids
 
 
 def _chunk(data: TaskArtifactAdded | TaskArtifactExtended) -> Json:

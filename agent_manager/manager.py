@@ -19,21 +19,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple, Self, cast
+from typing import Self, cast
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
-from agent_manager.a2a import (
-    Json,
-    Version,
-    agent_role,
-    parts_text,
-    readable_state,
-    state_name,
-    task_to_wire,
-    text_part,
-    version_of,
-)
+from agent_manager.a2a import Json, parts_text, task_to_wire
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer, Context, TaskSnapshot
 from agent_manager.agents.recorder import Recording
@@ -46,10 +36,10 @@ from agent_manager.answering import (
     answer_once,
     answered_event,
 )
-from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Pending
+from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Key, Pending, event_view
 from agent_manager.conversation_cache import MAX_BYTES, ConversationCache
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
-from agent_manager.storage import ClosableLog, Key, LeaseStatus, Log, PendingRow
+from agent_manager.storage import ClosableLog, LeaseStatus, Log
 from agent_manager.writer import Writer, checked_id, checked_message
 from eventstore import (
     ConversationArchived,
@@ -57,17 +47,10 @@ from eventstore import (
     ConversationDeleted,
     ConversationReactivated,
     ConversationRenamed,
-    Event,
     EventData,
-    MessageAdded,
     MessageAnswered,
     NewEvent,
-    TaskArtifactAdded,
-    TaskArtifactExtended,
-    TaskCreated,
-    TaskStatusChanged,
     conversation_uuid,
-    sent_message,
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
@@ -231,14 +214,14 @@ class Manager:
 
     async def pending(self) -> list[Pending]:
         """Return the messages that await an answer, of all processes, oldest first; none of a deleted conversation."""
-        rows: defaultdict[UUID, list[PendingRow]] = defaultdict(list)
-        for row in await self._log.pending():
-            rows[row.conversation].append(row)
+        messages: defaultdict[UUID, list[UUID]] = defaultdict(list)
+        for conversation, event_id in await self._log.pending():
+            messages[conversation].append(event_id)
         pending = [
-            _pending(row, fold)
-            async for fold in self._cache.each(dict.fromkeys(rows))
+            fold.pending(event_id)
+            async for fold in self._cache.each(dict.fromkeys(messages))
             if not fold.is_deleted
-            for row in rows[fold.id]
+            for event_id in messages[fold.id]
         ]
         return sorted(pending, key=attrgetter("position"))
 
@@ -248,18 +231,19 @@ class Manager:
         Raises:
             NotFound: there is no such message.
         """
-        return await self.stored(pending.conversation, pending.event_id, pending.position)
+        return await self.stored((pending.conversation, pending.event_id))
 
-    async def stored(self, conversation: UUID, event_id: UUID, position: int) -> Accepted:
-        """Return an accepted message by its place in the log.
+    async def stored(self, key: Key) -> Accepted:
+        """Return an accepted message from the log.
 
         Raises:
             NotFound: there is no such message.
         """
+        conversation, event_id = key
         fold = await self._cache.get(conversation)
-        if fold is None or event_id not in fold.messages:
+        if fold is None or event_id not in fold.requests:
             raise NotFound(f"conversation {conversation} has no message {event_id}")
-        return Accepted.of(fold.given_id, fold.id, event_id, fold.messages[event_id], position)
+        return Accepted(fold.given_id, fold.id, event_id, fold.messages[event_id], fold.requests[event_id].position)
 
     async def answer_pending(self) -> list[tuple[Pending, str | None]]:
         """Answer all pending messages, oldest first; return each with the error of its answer, if any.
@@ -299,7 +283,7 @@ class Manager:
                 raise InputError(f"{name}: {value!r:.80} is not a number of 0 or more")
         events = await self._log.latest(after, limit)
         folds = self._cache.each({event.conversation_id: event.version for event in events})
-        summaries = {fold.id: summary(fold) async for fold in folds}
+        summaries = {fold.id: fold.summary async for fold in folds}
         views = [
             event_view(event, conversation)
             for event in events
@@ -342,7 +326,7 @@ class Manager:
             alive: collects lease holders that were seen to renew their leases. With it, a message that one of them
                 answers raises AnswerTaken; without it, this waits.
         """
-        lock = self._session_locks.setdefault((accepted.conversation, accepted.event_id), asyncio.Lock())
+        lock = self._session_locks.setdefault(accepted.key, asyncio.Lock())
         await lock.acquire()
         lease: Lease | None = None
 
@@ -368,7 +352,7 @@ class Manager:
 
     async def _answer(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
         """Answer a message in a task that concurrent callers share."""
-        key = accepted.conversation, accepted.event_id
+        key = accepted.key
         while True:
             task = self._answers.get(key)
             if task is None:
@@ -391,7 +375,7 @@ class Manager:
         before: LeaseStatus | None = None
         pause = _FIRST_PAUSE
         while True:
-            status = await self._leases.take((accepted.conversation, accepted.event_id))
+            status = await self._leases.take(accepted.key)
             if isinstance(status, Lease):
                 return status
             if status is None:
@@ -489,73 +473,4 @@ def _addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
     references = message.get("referenceTaskIds")
     if isinstance(references, list):
         message["referenceTaskIds"] = [task for task in references if isinstance(task, str) and task in tasks]
-    task_id = accepted.task_id if accepted.task_id in tasks else None
-    return replace(accepted, conversation_id=fold.given_id, task_id=task_id, message=message)
-
-
-def _pending(row: PendingRow, fold: ConversationFold) -> Pending:
-    task = fold.task_of(row.event_id)
-    status = "" if task is None else task.status_text
-    return Pending(fold.given_id, row.conversation, row.event_id, row.given_id or "", status, row.since, row.position)
-
-
-class Summary(NamedTuple):
-    """The facts about a conversation that lists of events need.
-
-    Attributes:
-        version: of the conversation to which the facts apply.
-        given_id: as its client gave it.
-        shape: the A2A version of its first message; None if it has no messages.
-        tasks: the ids of its tasks as their agents gave them.
-    """
-
-    version: int
-    given_id: str
-    is_deleted: bool
-    shape: Version | None
-    tasks: dict[UUID, str]
-
-
-def summary(fold: ConversationFold) -> Summary:
-    """Return the summary of a conversation."""
-    first = next(iter(fold.messages.values()), None)
-    return Summary(
-        fold.version,
-        fold.given_id,
-        fold.is_deleted,
-        None if first is None else version_of(first),
-        {task_id: task.given_id for task_id, task in fold.tasks.items()},
-    )
-
-
-def event_view(event: Event, conversation: Summary) -> EventView | None:
-    """Return an event as a message: the one that was sent, or one made of a status or artifact; None for others."""
-    match event.data:
-        case MessageAdded() as data:
-            content = sent_message(data)
-        case TaskStatusChanged(message=message) if message is not None:
-            content = message
-        case TaskStatusChanged() | TaskCreated() as data:
-            state = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
-            version: Version = version_of({"status": {"state": state}})
-            text = str(readable_state(state_name(data.status, version) if state is None else state))
-            content = _agent_message(event, conversation, data.task_id, [text_part(text, version)], version)
-        case TaskArtifactAdded() | TaskArtifactExtended() as data:
-            has_kind = any(isinstance(part, dict) and "kind" in part for part in data.parts)
-            content = _agent_message(event, conversation, data.task_id, data.parts, "0.3" if has_kind else "1.0")
-        case _:
-            return None
-    return EventView(
-        str(event.id), event.actor, event.event_type, conversation.given_id, content, event.occurred_at, event.position
-    )
-
-
-def _agent_message(event: Event, conversation: Summary, task_id: UUID, parts: list[Any], version: Version) -> Json:
-    message: Json = {
-        "role": agent_role(version),
-        "parts": parts,
-        "messageId": str(event.id),
-        "contextId": conversation.given_id,
-        "taskId": conversation.tasks[task_id],
-    }
-    return message | {"kind": "message"} if version == "0.3" else message
+    return replace(accepted, conversation_id=fold.given_id, message=message)

@@ -20,7 +20,7 @@ from agent_manager import default_classes
 from agent_manager.a2a import (
     Json,
     Version,
-    agent_role,
+    agent_message,
     invalid_part,
     message_in_version,
     minimal_card,
@@ -201,15 +201,14 @@ def repaired(message: Json, version: Version, message_id: str) -> Json:
         message_id: for a message without one.
     """
     given_id, role = message.get("messageId"), message.get("role")
-    result: Json = {
-        "role": role_in_version("user", version) if role in ("user", "ROLE_USER") else agent_role(version),
-        "messageId": given_id if isinstance(given_id, str) and given_id else message_id,
-        "parts": _valid_parts(message, version),
-    }
+    valid_id = given_id if isinstance(given_id, str) and given_id else message_id
+    result = agent_message(_valid_parts(message, version), version, valid_id)
+    if role in ("user", "ROLE_USER"):
+        result["role"] = role_in_version("user", version)
     result |= {name: message[name] for name in ("contextId", "taskId") if isinstance(message.get(name), str)}
     if isinstance(message.get("metadata"), dict):
         result["metadata"] = message["metadata"]
-    return result | {"kind": "message"} if version == "0.3" else result
+    return result
 
 
 def _valid_parts(message: Json, version: Version) -> list[Json]:

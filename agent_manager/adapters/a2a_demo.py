@@ -37,8 +37,7 @@ from agent_manager.adapters.a2a_demo_messages import (
     with_file_addresses,
 )
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.conversation import ConversationFold, ConversationView
-from agent_manager.manager import Summary, event_view
+from agent_manager.conversation import ConversationFold, ConversationView, Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.idempotency import StoredResponse
@@ -379,7 +378,7 @@ async def _try_conversations(
             summary = unchanged[conversation_id].summary
         else:  # not visible any more
             continue
-        a2a_version = a2a_version or (None if summary.is_deleted else summary.shape)
+        a2a_version = a2a_version or (None if summary.is_deleted else summary.a2a_version)
         start = end = out.size
         if not summary.is_deleted:
             await out.write(separator)
@@ -392,7 +391,7 @@ async def _try_conversations(
                 await out.copy(body, unchanged[conversation_id].start, unchanged[conversation_id].end)
             end = out.size
         listed[conversation_id] = _ListedConversation(summary, start, end)
-        if is_guess and a2a_version == "1.0" and summary.shape == "0.3" and not summary.is_deleted:
+        if is_guess and a2a_version == "1.0" and summary.a2a_version == "0.3" and not summary.is_deleted:
             break
     await out.write(b"]")
     return _ConversationsIndex(a2a_version or "0.3", listed)

@@ -30,8 +30,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.a2a import Json, Version, agent_role, invalid_member, message_in_version, text_part, version_of
-from agent_manager.conversation import ConversationFold, ConversationView
-from agent_manager.manager import Manager, Summary, summary
+from agent_manager.conversation import ConversationFold, ConversationView, Summary
+from agent_manager.manager import Manager
 from agent_manager.server.lookups import visible_ids
 from agent_manager.wire_classes import repaired
 from eventstore import MessageAdded, sent_message
@@ -109,7 +109,7 @@ def requested_version(request: Request) -> Version | None:
 
 def version_of_list(conversations: Iterable[Summary]) -> Version:
     """Return the A2A version of a list of conversations: 1.0 if all of them are in it, otherwise 0.3."""
-    versions = {each.shape for each in conversations if each.shape is not None and not each.is_deleted}
+    versions = {each.a2a_version for each in conversations if each.a2a_version is not None and not each.is_deleted}
     return "1.0" if versions == {"1.0"} else "0.3"
 
 
@@ -288,7 +288,7 @@ class SummaryCache:
 
     def add(self, tenant: str, fold: ConversationFold) -> Summary:
         """Cache and return the summary of a conversation."""
-        made = summary(fold)
+        made = fold.summary
         if _entries(made) <= self._summaries.maxsize:
             self._summaries[tenant, fold.id] = made
         return made

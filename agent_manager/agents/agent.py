@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
-from agent_manager.a2a import OPEN, Json, Version, agent_role, append_chunk, status_of, version_of
+from agent_manager.a2a import OPEN, Json, Version, agent_message, append_chunk, status_of, version_of
 
 T = TypeVar("T")
 
@@ -202,8 +202,7 @@ class TaskTracker:
         parts = self._artifact_parts()
         if self.task_id is None or not parts:
             return None
-        reply: Json = {"kind": "message"} if self._version == "0.3" else {}
-        reply |= {"messageId": str(uuid4()), "role": agent_role(self._version), "parts": parts}
+        reply = agent_message(parts, self._version, str(uuid4()))
         if self._context_id is not None:
             reply["contextId"] = self._context_id
         return reply | {"taskId": self.task_id}

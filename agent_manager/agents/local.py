@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from agent_manager.a2a import Json, agent_role, text_part, version_of
+from agent_manager.a2a import Json, agent_message, text_part, version_of
 from agent_manager.agents.agent import (
     ArtifactUpdate,
     Context,
@@ -102,9 +102,7 @@ def _update(value: AgentResult, message: Json, context: Context) -> Update:
 
 def _reply(message: Json, context: Context, parts: list[Any]) -> Json:
     """Return a message of the agent with these parts, in the A2A version of the message that it answers."""
-    version = version_of(message)
-    reply: Json = {"kind": "message"} if version == "0.3" else {}
-    reply |= {"messageId": str(uuid4()), "role": agent_role(version), "parts": parts}
+    reply = agent_message(parts, version_of(message), str(uuid4()))
     context_id = message.get("contextId") or context.conversation_id
     return reply | ({"contextId": context_id} if context_id else {})
 

@@ -20,10 +20,10 @@ from support.waiting import until
 
 from agent_manager import default_classes
 from agent_manager.agents.agent import Context
-from agent_manager.application import INSTANCE_BYTES, AcceptedMessages, ApplicationManager, MessageRef
+from agent_manager.application import INSTANCE_BYTES, AcceptedMessages, ApplicationManager
 from agent_manager.conversation import Accepted
 from agent_manager.errors import AnswerFailed, ManagerClosed
-from agent_manager.factory import DualWriteManager, MemoryManager, PostgreSQLManager, application_manager
+from agent_manager.factory import application_manager
 from eventstore import Settings
 from eventstore.errors import InputError, SettingsError, StoreClosed
 
@@ -36,19 +36,14 @@ def message(text: str, message_id: str = "m", context_id: str | None = None) -> 
     return default_classes.Message(**user_message(text, message_id, context_id))
 
 
-@pytest.fixture(params=["memory", "postgres", "both", "both, from memory"])
+@pytest.fixture(params=["memory", "postgres", "both", "both, memory"])
 def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., ApplicationManager]:
     """A function that returns managers of one kind, on the same database if there is one."""
 
     def made(answer: Any = agent) -> ApplicationManager:
-        match request.param:
-            case "memory":
-                return MemoryManager(answer=answer, types=OWN)
-            case "postgres":
-                return PostgreSQLManager(settings, answer=answer, types=OWN)
-            case "both":
-                return DualWriteManager(settings, answer=answer, types=OWN)
-        return DualWriteManager(settings, read_from="memory", answer=answer, types=OWN)
+        storage, _, read_from = request.param.partition(", ")
+        chosen = settings.model_copy(update={"read_from": read_from}) if read_from else settings
+        return application_manager(chosen, storage=storage, answer=answer, types=OWN)
 
     return made
 
@@ -57,8 +52,7 @@ def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., Ap
 def manager(make: Callable[..., ApplicationManager]) -> Iterator[ApplicationManager]:
     with make() as manager:
         yield manager
-        if isinstance(manager, DualWriteManager):
-            assert manager.differences.count == 0, manager.differences
+        assert manager.differences.count == 0, manager.differences
 
 
 def test_the_calls_of_application_servers(manager: ApplicationManager) -> None:
@@ -221,11 +215,11 @@ def test_after_a_restart_pending_messages_are_logged_and_answered(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     card = {"name": "a", "url": "http://a"}
-    with PostgreSQLManager(settings, types=OWN) as before:
+    with application_manager(settings, types=OWN) as before:
         before.sanitize_message(message("hello", "m1", "c"))
         before.register_agent(card)  # type: ignore[arg-type]
     assert "await an answer" not in caplog.text
-    with PostgreSQLManager(settings, answer=agent, types=OWN) as manager:
+    with application_manager(settings, answer=agent, types=OWN) as manager:
         assert "1 message(s) await an answer" in caplog.text
         assert manager.get_pending_messages() == [("m1", "")]
         assert asyncio.run(manager.answer_pending()) == 1
@@ -239,18 +233,17 @@ def test_one_setting_chooses_the_storage(settings: Settings, monkeypatch: pytest
     url = settings.database_url
     assert url is not None
     monkeypatch.setenv("DATABASE_URL", url.get_secret_value())
-    for word, kind in (("memory", MemoryManager), ("postgres", PostgreSQLManager), ("both", DualWriteManager)):
-        monkeypatch.setenv("EVENTSTORE_STORAGE", word)
+    for storage, existing in (("memory", 0), ("postgres", 0), ("both", 1), ("memory", 0)):
+        monkeypatch.setenv("EVENTSTORE_STORAGE", storage)
         with application_manager(answer="echo", types=OWN) as manager:
-            assert type(manager) is kind
+            assert len(manager.conversations) == existing
             assert text_of(manager.send_message("c", message("hello")).model_dump()) == "hello"
+            assert bool(manager.differences.compared) is (storage == "both")
     monkeypatch.setenv("EVENTSTORE_STORAGE", "disk")
     with pytest.raises(SettingsError, match="EVENTSTORE_STORAGE"):
         application_manager()
     with pytest.raises(SettingsError, match=r"storage: 'disk' is unknown"):
         application_manager(settings, storage="disk")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"read_from: 'disk' is unknown"):
-        DualWriteManager(settings, read_from="disk").initialize()  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="a int is given"):
         application_manager(5)  # type: ignore[arg-type]
 
@@ -278,7 +271,7 @@ def test_another_message_in_the_same_instance_is_stored(manager: ApplicationMana
 
 @pytest.mark.parametrize("changes", [lambda m: m, lambda m: m.model_copy(deep=True)], ids=["instance", "copy"])
 def test_an_accepted_message_is_found_however_many_came_after_it(changes: Any) -> None:
-    with MemoryManager(answer=agent, types=OWN) as manager:
+    with application_manager(storage="memory", answer=agent, types=OWN) as manager:
         first = manager.sanitize_message(message("first", "m1", "c"))
         for number in range(20):  # 20 MB
             manager.sanitize_message(message(f"{number}" + "x" * 1_000_000, "m", "large"))
@@ -291,13 +284,13 @@ def test_accepted_messages_are_not_held_in_memory() -> None:
     instances = []
     for number in range(30):
         given = message(f"{number}" + "x" * 1_000_000, f"m{number}")
-        stored = Accepted("c", UUID(int=1), UUID(int=number), given.model_dump(by_alias=True), "m", None, number)
+        stored = Accepted("c", UUID(int=1), UUID(int=number), given.model_dump(by_alias=True), number)
         accepted.add(given, stored)
         instances.append(weakref.ref(given))
     del given, stored
     assert sum(one() is not None for one in instances) <= INSTANCE_BYTES // 1_000_000
     again = message("0" + "x" * 1_000_000, "m0").model_dump(by_alias=True)
-    assert accepted.take(object(), again) == MessageRef(UUID(int=1), UUID(int=0), 0)
+    assert accepted.take(object(), again) == (UUID(int=1), UUID(int=0))
     assert accepted.take(object(), again) is None
 
 
@@ -310,7 +303,7 @@ def test_accepted_messages_behave_like_a_model(steps: list[tuple[int, str]]) -> 
     for number, (one, step) in enumerate(steps):
         sent = instances[one].model_dump(by_alias=True)
         if step == "accept":
-            accepted.add(instances[one], Accepted("c", UUID(int=1), UUID(int=number), sent, "m", None, number))
+            accepted.add(instances[one], Accepted("c", UUID(int=1), UUID(int=number), sent, number))
             waiting.append((one, number))
             latest[one] = number
             continue
@@ -321,12 +314,12 @@ def test_accepted_messages_behave_like_a_model(steps: list[tuple[int, str]]) -> 
         if found is not None:
             waiting.remove(found)
         expected = found[1] if found else latest.get(one) if step == "process" else None
-        ref = accepted.take(given, sent)
-        assert (None if ref is None else ref.position) == expected
+        key = accepted.take(given, sent)
+        assert (None if key is None else key[1].int) == expected
 
 
 def test_a_closed_manager_rejects_every_call_until_it_is_reopened(settings: Settings) -> None:
-    manager = PostgreSQLManager(settings, types=OWN)
+    manager = application_manager(settings, types=OWN)
     conversation = manager.create_conversation("Trip")
     manager.close()
     manager.close()

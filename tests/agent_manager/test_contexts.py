@@ -16,9 +16,9 @@ from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapsho
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
 from agent_manager.application import ApplicationManager
-from agent_manager.factory import AsyncManager, DualWriteManager, MemoryManager, PostgreSQLManager
+from agent_manager.factory import AsyncManager, application_manager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
+from agent_manager.storage import MemoryLog
 from eventstore import EventStore, MessageAdded, NewEvent, Settings, TaskCreated, conversation_uuid
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
@@ -39,7 +39,7 @@ async def test_messages_without_a_context_reach_the_agent_in_the_same_context(st
 
 
 def test_the_manager_of_applications_sends_no_ids_of_other_conversations() -> None:
-    with official_agent() as (url, recorded), MemoryManager(answer=remote(url)) as manager:
+    with official_agent() as (url, recorded), application_manager(storage="memory", answer=remote(url)) as manager:
         manager.send_message("a", user_message("hello"))
         manager.send_message("b", user_message("hello", "m1", context_id="a"))
         manager.send_message("b", user_message("hello", "m2"))
@@ -160,9 +160,9 @@ def test_no_manager_of_applications_sends_an_agent_the_ids_of_another_conversati
     heard = Heard()
     answer = from_callable(heard)
     made: dict[str, Callable[[], ApplicationManager]] = {
-        "memory": lambda: MemoryManager(answer=answer, types=OWN),
-        "postgres": lambda: PostgreSQLManager(settings, answer=answer, types=OWN),
-        "both": lambda: DualWriteManager(settings, answer=answer, types=OWN),
+        "memory": lambda: application_manager(storage="memory", answer=answer, types=OWN),
+        "postgres": lambda: application_manager(settings, answer=answer, types=OWN),
+        "both": lambda: application_manager(settings, storage="both", answer=answer, types=OWN),
     }
     with made[kind]() as manager:
         manager.send_message("victim", user_message("victim"))

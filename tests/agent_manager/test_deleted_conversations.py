@@ -12,8 +12,7 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.errors import AnswerFailed
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import Log, ServerLog
+from agent_manager.storage import Log, MemoryLog, ServerLog
 from eventstore import EventStore, MessageAnswered
 from eventstore.errors import ConversationIsDeleted
 

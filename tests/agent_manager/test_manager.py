@@ -18,8 +18,7 @@ from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manag
 from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator

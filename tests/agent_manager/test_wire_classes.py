@@ -15,7 +15,7 @@ from support.agents import agent, text_of, user_message
 from support.environment import child_environment
 
 from agent_manager import default_classes
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 from agent_manager.wire_classes import choose_classes, is_protobuf
 from eventstore.errors import InputError
 
@@ -51,7 +51,7 @@ def test_messages_of_a2a_sdk_are_read_back_equal(text: str, data: dict[str, Any]
     }
     message = shape.to_message(old)
     assert isinstance(message, types.Message)
-    with MemoryManager(types=types, answer=agent) as manager:
+    with application_manager(storage="memory", types=types, answer=agent) as manager:
         stored = manager.sanitize_message(message)
         assert stored is message
         [kept] = manager.get_messages("c")
@@ -62,7 +62,7 @@ def test_messages_of_a2a_sdk_are_read_back_equal(text: str, data: dict[str, Any]
 
 
 def test_values_that_fit_no_class_do_not_fail_lists() -> None:
-    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+    with application_manager(storage="memory", types=SimpleNamespace(), answer=agent) as manager:
         manager.save_message({"role": "user", "parts": "a text"}, "c")
         manager.save_message(user_message("hello"), "c")
         manager.register_agent({"name": 5, "url": "http://a"})  # type: ignore[arg-type]
@@ -75,12 +75,12 @@ def test_values_that_fit_no_class_do_not_fail_lists() -> None:
 NEVER_IMPORTED = """
 import sys
 from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 from agent_manager import default_classes
 
-before = MemoryManager()
+before = application_manager(storage="memory")
 sdk_module("a2a.client")
-for manager in (before, MemoryManager()):
+for manager in (before, application_manager(storage="memory")):
     conversation = manager.create_conversation()
     manager.save_message({"role": "user", "parts": [{"text": "a"}]}, conversation.conversation_id)
     [message] = manager.get_messages(conversation.conversation_id)
@@ -90,13 +90,13 @@ assert "a2a.types" in sys.modules
 """
 IMPORTED_AFTERWARDS = """
 from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 
-before = MemoryManager()
+before = application_manager(storage="memory")
 from a2a.types import Message
 from agent_manager import default_classes
 sdk_module("a2a.client")
-for manager, kind in ((before, default_classes.Message), (MemoryManager(), Message)):
+for manager, kind in ((before, default_classes.Message), (application_manager(storage="memory"), Message)):
     manager.save_message({"role": "user", "messageId": "m", "parts": [{"text": "a"}]}, "c")
     [message] = manager.get_messages("c")
     assert type(message) is kind, type(message)
@@ -122,7 +122,7 @@ def test_messages_of_the_other_version_are_converted() -> None:
 
 def test_tasks_and_cards_are_instances_of_the_applications_classes() -> None:
     types = a2a_sdk()
-    with MemoryManager(types=types, answer=agent) as manager:
+    with application_manager(storage="memory", types=types, answer=agent) as manager:
         message = choose_classes(types).to_message(user_message("task T", "m1", "c"))
         asyncio.run(manager.process_message(manager.sanitize_message(message)))
         [task] = manager.tasks
@@ -164,7 +164,7 @@ def test_a_card_is_read_by_the_classes_of_either_version(card: dict[str, Any]) -
 
 def test_an_application_without_classes_gets_the_defaults() -> None:
     assert choose_classes(SimpleNamespace()).message is default_classes.Message
-    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+    with application_manager(storage="memory", types=SimpleNamespace(), answer=agent) as manager:
         given = user_message("hello", "m1", "c") | {"of-tomorrow": [1, None]}
         stored = manager.sanitize_message(given)
         assert stored is given

@@ -19,8 +19,7 @@ from agent_manager.agents.recorder import NOTE, Recording, split_event, storable
 from agent_manager.conversation import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import appended_event
+from agent_manager.storage import MemoryLog, appended_event
 from eventstore import Appended, EventStore, NewEvent, TaskCreated
 from eventstore.json_text import to_json
 from projections import Reader, catch_up

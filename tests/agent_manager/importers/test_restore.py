@@ -10,7 +10,7 @@ import pytest
 from support import demoapp
 from support.demoapp import AgentCard, Manager
 
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 from agent_manager.importers import migrate_from, restore_into
 from agent_manager.importers.a2a_demo import ManagerSource
 from agent_manager.importers.backup import BackupDamaged, new_backup_path, write_backup
@@ -51,7 +51,7 @@ async def test_the_environment_names_the_file(manager: Manager, backups: Path, m
 
 async def test_everything_is_restored_into_our_own_manager(manager: Manager, backups: Path) -> None:
     path = await saved(manager, backups)
-    with MemoryManager(types=demoapp) as ours:
+    with application_manager(storage="memory", types=demoapp) as ours:
         assert restore_into(ours, path).messages == 10
         assert [one.conversation_id for one in ours.conversations] == ["first", "second"]
         assert ours.conversations[0].messages == manager.conversations[0].messages
@@ -62,7 +62,7 @@ async def test_everything_is_restored_into_our_own_manager(manager: Manager, bac
 
 
 def test_our_own_manager_can_be_migrated(settings: Settings, backups: Path) -> None:
-    with MemoryManager(types=demoapp) as ours:
+    with application_manager(storage="memory", types=demoapp) as ours:
         conversation = ours.create_conversation("Trip")
         ours.save_message({"role": "user", "parts": [{"text": "hi"}], "messageId": "m"}, conversation.conversation_id)
         report = migrate_from(ours, settings=settings, backups=backups)
