@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -32,8 +32,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from agent_manager.a2a import Json
-from agent_manager.agents.agent import Answer
-from agent_manager.answering import Answered, answer_once
+from agent_manager.answering import Answered
 from agent_manager.conversation import Accepted, ConversationView, Key
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
@@ -76,7 +75,6 @@ class ApplicationManager:
 
     Args:
         open_manager: returns the asynchronous manager that does the work; it is entered in the private loop.
-        answer: the agent that answers messages; without one, messages get no reply.
         types: the module with the application's classes, see :func:`~agent_manager.wire_classes.choose_classes`.
 
     Attributes:
@@ -86,13 +84,11 @@ class ApplicationManager:
     def __init__(
         self,
         open_manager: Callable[[], AbstractAsyncContextManager[Manager]],
-        answer: Answer | None,
         types: Any = None,
         differences: Differences | None = None,
     ) -> None:
         self.differences = differences or Differences()
         self._open_manager = open_manager
-        self._answer = answer
         self._classes = choose_classes(types)
         self._portal: Portal | None = None
         self._context: AbstractAsyncContextManager[Manager] | None = None
@@ -266,8 +262,7 @@ class ApplicationManager:
 
     async def _answer_message(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
         portal, manager = await self._opened()
-        begin, reply = partial(manager.begin, accepted, alive), partial(manager.reply_to, accepted)
-        return await answer_once(self._answer, begin, reply, portal.run)
+        return await manager.answers.answer_once(manager.agent, accepted, alive, portal.run)
 
     def _call(
         self, method: Callable[Concatenate[Manager, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs

@@ -17,6 +17,7 @@ from agent_manager.agents.agent import Answer
 from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.local import CallableAgent, from_callable
 from agent_manager.agents.remote import RemoteAgent
+from agent_manager.answering import Answers
 from agent_manager.application import ApplicationManager
 from agent_manager.conversation_cache import MAX_BYTES, VisibleConversations, VisibleIds
 from agent_manager.manager import Manager
@@ -59,7 +60,7 @@ def application_manager(
     agent = _agent(answer, settings)
     differences = Differences()
     open_manager = partial(_open_manager, settings, storage, agent, differences)
-    manager = ApplicationManager(open_manager, agent, types, differences)
+    manager = ApplicationManager(open_manager, types, differences)
     manager.initialize()
     return manager
 
@@ -163,7 +164,8 @@ class AsyncManager(Manager):
         manager._log = log = self._server.acting_for(user, actor, count)
         manager._cache = cache = self._cache if user is None else VisibleConversations(self._cache, visible_ids)
         manager._writer = Writer(log, cache)
-        manager._registry = AgentRegistry(log, self._cache)
+        manager._registry = registry = AgentRegistry(log, self._cache)
+        manager.answers = Answers(log, cache, manager._writer, registry)
         return manager
 
     def count_with(self, count: Callable[[int], None]) -> None:

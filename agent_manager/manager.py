@@ -1,45 +1,22 @@
-"""The asynchronous manager: conversations, messages, tasks and agents as plain A2A JSON, in any storage.
-
-An agent keeps its memory by ``contextId`` and ``taskId``, and serves every client that names them. Both are part of a
-message, so its author could name another conversation and receive answers out of that one, in spite of every check of
-the store. So a message is stored as it was written, but the ids in what the agent receives are set here
-(:func:`_addressed`).
-
-Every message names the conversation as its ``contextId``: without one, an agent begins a new context. An agent that
-named its own context receives that instead, see :meth:`agent_manager.agents.agent.Context.addressed_to`. A message
-without ``messageId``, which A2A requires, is sent with the id of its event.
-"""
+"""The asynchronous manager: conversations, messages, tasks and agents as plain A2A JSON, in any storage."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Self, cast
 from uuid import UUID, uuid4
-from weakref import WeakValueDictionary
 
-from agent_manager.a2a import Json, parts_text, task_to_wire
+from agent_manager.a2a import Json
 from agent_manager.agent_registry import AgentRegistry
-from agent_manager.agents.agent import Answer, Context, TaskSnapshot
-from agent_manager.agents.recorder import Recording
-from agent_manager.answering import (
-    Answered,
-    AnswerSession,
-    InterruptedAnswer,
-    Lease,
-    Leases,
-    answer_once,
-    answered_event,
-)
+from agent_manager.agents.agent import Answer
+from agent_manager.answering import Answers
 from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Key, Pending, event_view
 from agent_manager.conversation_cache import MAX_BYTES, ConversationCache
-from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
-from agent_manager.storage import ClosableLog, LeaseStatus, Log
+from agent_manager.errors import AnswerFailed, AnswerTaken
+from agent_manager.storage import ClosableLog, Log
 from agent_manager.writer import Writer, checked_id, checked_message
 from eventstore import (
     ConversationArchived,
@@ -48,16 +25,11 @@ from eventstore import (
     ConversationReactivated,
     ConversationRenamed,
     EventData,
-    MessageAnswered,
     NewEvent,
     conversation_uuid,
 )
-from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between checks of a message that another process is answering."""
 
 
 class Manager:
@@ -72,6 +44,9 @@ class Manager:
         log: the storage.
         answer: the agent that answers messages; without one, messages get no reply.
         fold_bytes: approximate size of the contents of cached conversations.
+
+    Attributes:
+        answers: the answers to the messages.
     """
 
     def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
@@ -82,17 +57,14 @@ class Manager:
         self._cache = ConversationCache(log, fold_bytes)
         self._writer = Writer(log, self._cache)
         self._registry = AgentRegistry(log, self._cache)
-        self._leases = Leases(log)
-        self._answers: dict[Key, asyncio.Task[Answered]] = {}
-        self._session_locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self.answers = Answers(log, self._cache, self._writer, self._registry)
 
     async def __aenter__(self) -> Self:
         self._closable.is_closed = False
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await cancel_and_wait(list(self._answers.values()))  # those messages stay pending
-        await self._leases.close()
+        await self.answers.close()
         self._closable.is_closed = True
 
     # Conversations
@@ -199,7 +171,7 @@ class Manager:
             InputError: the message cannot be stored.
             AnswerFailed: the agent failed.
         """
-        answered = await self._answer(await self.accept(message, conversation_id))
+        answered = await self.answers.answer_shared(self.agent, await self.accept(message, conversation_id))
         if answered.error is not None:
             raise AnswerFailed(answered.error)
         return answered.reply
@@ -210,7 +182,7 @@ class Manager:
         An error of the agent is stored as the outcome. A message that is answered already is not answered again; one
         that is being answered is waited for.
         """
-        return (await self._answer(accepted)).reply
+        return (await self.answers.answer_shared(self.agent, accepted)).reply
 
     async def pending(self) -> list[Pending]:
         """Return the messages that await an answer, of all processes, oldest first; none of a deleted conversation."""
@@ -254,12 +226,13 @@ class Manager:
         answered: list[tuple[Pending, str | None]] = []
         for pending in await self.pending():
             with suppress(AnswerTaken):
-                answered.append((pending, (await self._answer(await self.accepted(pending), alive)).error))
+                accepted = await self.accepted(pending)
+                answered.append((pending, (await self.answers.answer_shared(self.agent, accepted, alive)).error))
         return answered
 
     async def abandon(self, pending: Pending) -> None:
         """End the waiting of a pending message without an answer."""
-        await self._abandon(pending.conversation, pending.event_id, None)
+        await self.answers.abandon(pending.conversation, pending.event_id, None)
 
     # Tasks, events, agents
 
@@ -315,140 +288,10 @@ class Manager:
         """Return the cards of the registered agents, in the order in which they were registered."""
         return await self._registry.cards()
 
-    # Answers
-
-    async def begin(self, accepted: Accepted, alive: set[UUID] | None = None) -> AnswerSession | None:
-        """Begin to store an answer, when no other process answers; return None if it is stored already.
-
-        Release the session afterwards.
-
-        Args:
-            alive: collects lease holders that were seen to renew their leases. With it, a message that one of them
-                answers raises AnswerTaken; without it, this waits.
-        """
-        lock = self._session_locks.setdefault(accepted.key, asyncio.Lock())
-        await lock.acquire()
-        lease: Lease | None = None
-
-        def release() -> None:
-            if lease is not None:
-                self._leases.release(lease)
-            lock.release()
-
-        try:
-            lease = await self._take_lease(accepted, alive)
-            session = None if lease is None else await self._session(accepted, lease, release)
-        except BaseException:
-            release()
-            raise
-        if session is None:
-            release()
-        return session
-
-    async def reply_to(self, accepted: Accepted) -> Json | None:
-        """Return the last message of the stored answer."""
-        fold = await self._cache.get(accepted.conversation)
-        return None if fold is None else fold.reply_to(accepted.event_id)
-
-    async def _answer(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
-        """Answer a message in a task that concurrent callers share."""
-        key = accepted.key
-        while True:
-            task = self._answers.get(key)
-            if task is None:
-                begin, reply = partial(self.begin, accepted, alive), partial(self.reply_to, accepted)
-                task = self._answers[key] = asyncio.create_task(answer_once(self.agent, begin, reply))
-                task.add_done_callback(lambda _: self._answers.pop(key, None))
-            try:
-                return await asyncio.shield(task)  # a cancelled caller does not cancel the answer for the others
-            except AnswerTaken:
-                if alive is not None:
-                    raise  # else the task was that of answer_pending, which does not wait
-            except asyncio.CancelledError:
-                current = asyncio.current_task()
-                if task.cancelled() and (current is None or not current.cancelling()):
-                    raise ManagerClosed from None  # the answer was cancelled, not this caller
-                raise
-
-    async def _take_lease(self, accepted: Accepted, alive: set[UUID] | None) -> Lease | None:
-        """Take the lease of a message when no other process has it; return None if it is answered meanwhile."""
-        before: LeaseStatus | None = None
-        pause = _FIRST_PAUSE
-        while True:
-            status = await self._leases.take(accepted.key)
-            if isinstance(status, Lease):
-                return status
-            if status is None:
-                continue
-            if accepted.event_id in (await self._fold_at(accepted, status.version)).outcomes:
-                return None
-            if alive is not None:
-                if before is not None and (before.holder, before.expires_at) != (status.holder, status.expires_at):
-                    alive.add(status.holder)
-                if status.holder in alive or status.expires_at is None:
-                    raise AnswerTaken(f"another process is answering message {accepted.event_id}")
-            before = status
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    async def _session(self, accepted: Accepted, lease: Lease, on_release: Callable[[], None]) -> AnswerSession | None:
-        fold = await self._fold_at(accepted, lease.version)
-        if accepted.event_id in fold.outcomes:
-            return None
-        if fold.is_deleted:  # no agent is called for an answer that cannot be stored
-            error = str(ConversationIsDeleted(accepted.conversation))
-            await self._abandon(accepted.conversation, accepted.event_id, error)
-            return None
-        recording = Recording(
-            self.tenant,
-            accepted.conversation,
-            answer=self.agent,
-            description=parts_text(accepted.message.get("parts")),
-            known_task=fold.recorded_task,
-            causation_id=str(accepted.event_id),
-        )
-        interrupted: InterruptedAnswer | None = None
-        if fold.caused_by(accepted.event_id):
-            task = fold.task_of(accepted.event_id)
-            wire = None if task is None else task_to_wire(task.row)
-            interrupted = InterruptedAnswer(fold.reply_to(accepted.event_id), wire)
-            if wire is not None:
-                recording.events_of(TaskSnapshot(wire))  # stored already; later updates are compared with it
-        addressed = _addressed(accepted, fold)
-        context = await self._context(addressed)
-        return AnswerSession(self._writer, lease, addressed, context, recording, fold, interrupted, on_release)
-
-    async def _context(self, accepted: Accepted) -> Context:
-        async def history() -> list[Json]:
-            fold = await self._cache.get(accepted.conversation)
-            return [] if fold is None else list(fold.messages.values())
-
-        fold = self._cache.kept(accepted.conversation) or await self._existing(accepted.conversation_id)
-        named = fold.contexts_of(accepted.task_id)
-        uuids = {context: conversation_uuid(self.tenant, context) for context in named.values()}
-        # No agent continues in the context of another conversation.
-        others = await self._cache.all_of({uuid: None for uuid in uuids.values() if uuid != fold.id})
-        contexts = {actor: c for actor, c in named.items() if uuids[c] != fold.id and uuids[c] not in others}
-        agents = await self._registry.recent_cards()
-        return Context(self.tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts)
-
-    async def _abandon(self, conversation: UUID, event_id: UUID, error: str | None) -> None:
-        answered = MessageAnswered(message_id=event_id, outcome="abandoned", error=error)
-        await self._writer.append_once(conversation, answered_event(answered))
-
     # Folds
 
     async def _fold(self, conversation_id: str) -> ConversationFold | None:
         return await self._cache.get(conversation_uuid(self.tenant, conversation_id))
-
-    async def _fold_at(self, accepted: Accepted, version: int) -> ConversationFold:
-        """Return the conversation of a message at a version or later."""
-        fold = self._cache.kept(accepted.conversation)
-        if fold is None or fold.version < version or accepted.event_id not in fold.messages:
-            fold = await self._cache.get(accepted.conversation)
-        if fold is None:
-            raise NotFound(f"there is no conversation {accepted.conversation}")
-        return fold
 
     async def _existing(self, conversation_id: str) -> ConversationFold:
         fold = await self._fold(conversation_id)
@@ -460,17 +303,3 @@ class Manager:
         fold = await self._existing(conversation_id)
         await self._log.append(fold.id, [NewEvent(event, actor="user")])
         return (await self._existing(conversation_id)).view
-
-
-def _addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
-    """Return a message as its agent receives it: it refers to its own conversation and tasks, and to no others."""
-    tasks = {task.given_id for task in fold.tasks.values()}
-    message = accepted.message | {"contextId": fold.given_id}
-    if not message.get("messageId"):
-        message["messageId"] = str(accepted.event_id)
-    if message.get("taskId") not in tasks:
-        message.pop("taskId", None)
-    references = message.get("referenceTaskIds")
-    if isinstance(references, list):
-        message["referenceTaskIds"] = [task for task in references if isinstance(task, str) and task in tasks]
-    return replace(accepted, conversation_id=fold.given_id, message=message)
