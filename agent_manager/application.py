@@ -37,7 +37,7 @@ from agent_manager.conversation import Accepted, ConversationView, Key
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
 from agent_manager.storage import Differences
-from agent_manager.wire_classes import choose_classes
+from agent_manager.wire_classes import choose_classes, to_wire
 from eventstore.errors import InputError
 from eventstore.sync import Portal
 
@@ -158,7 +158,7 @@ class ApplicationManager:
         Raises:
             InputError: the message cannot be stored.
         """
-        accepted = self._call(Manager.accept, self._classes.to_json(message))
+        accepted = self._call(Manager.accept, to_wire(message))
         attached = self._classes.attach(message, accepted.message)
         self._accepted.add(attached, accepted)
         return attached
@@ -169,7 +169,7 @@ class ApplicationManager:
         It may be called in any thread and event loop; agents run in that loop. A message that was accepted once is
         answered once. An error of the agent is stored and logged.
         """
-        wire = self._classes.to_json(message)
+        wire = to_wire(message)
         key = self._accepted.take(message, wire)
         accepted = await (self._run(Manager.accept, wire) if key is None else self._run(Manager.stored, key))
         await self._answer_and_log(accepted)
@@ -188,7 +188,7 @@ class ApplicationManager:
                 "send_message would block the event loop that runs in this thread for as long as the agent takes: "
                 "await send_message of async_manager(), or asyncio.to_thread(manager.send_message, …)"
             )
-        accepted = self._call(Manager.accept, self._classes.to_json(message), conversation_id)
+        accepted = self._call(Manager.accept, to_wire(message), conversation_id)
         # In another thread, because asyncio.run unsets the event loop of the thread that it runs in.
         with ThreadPoolExecutor(1) as thread:
             answered = thread.submit(lambda: asyncio.run(self._answer_message(accepted))).result()
@@ -198,7 +198,7 @@ class ApplicationManager:
 
     def save_message(self, message: Any, conversation_id: str | None = None) -> Any:
         """Store a message that awaits no answer; return it as it is stored. May be awaited."""
-        stored = self._call(Manager.save_message, self._classes.to_json(message), conversation_id)
+        stored = self._call(Manager.save_message, to_wire(message), conversation_id)
         return _awaitable(self._classes.to_message(stored))
 
     def get_messages(self, conversation_id: str) -> list[Any]:

@@ -76,10 +76,6 @@ class WireClasses:
     event: Any
     version: Version | None
 
-    def to_json(self, message: Any) -> Json:
-        """Return a message as wire JSON."""
-        return to_wire(message)
-
     def to_message(self, message: Json, message_id: str = "") -> Any:
         """Return a message as an instance, converted from the other version if necessary.
 

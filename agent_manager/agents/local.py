@@ -26,18 +26,6 @@ AgentResult: TypeAlias = Update | Json | str | None
 Function: TypeAlias = Callable[..., Awaitable[AgentResult] | AsyncIterator[AgentResult]]
 
 
-def from_callable(function: Function) -> CallableAgent:
-    """Return an agent that calls a function: ``async def f(message)`` or ``async def f(message, context)``.
-
-    The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
-    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing.
-
-    Raises:
-        InputError: the argument is not a function.
-    """
-    return CallableAgent(function)
-
-
 def echo() -> CallableAgent:
     """Return an agent that replies with the parts of the message."""
     return CallableAgent(_echo, "echo")
@@ -51,10 +39,16 @@ async def _echo(message: Json, context: Context) -> Json:
 
 
 class CallableAgent:
-    """An agent that calls a function, see :func:`from_callable`.
+    """An agent that calls a function: ``async def f(message)`` or ``async def f(message, context)``.
 
-    Attributes:
-        name: of the function.
+    The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
+    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing.
+
+    Args:
+        name: by default that of the function.
+
+    Raises:
+        InputError: the argument is not a function.
     """
 
     def __init__(self, function: Function, name: str | None = None) -> None:
@@ -87,6 +81,10 @@ class CallableAgent:
                 yield _update(value, message, context)
         else:
             raise InvalidUpdate(f"{self.name} returned a {type(result).__name__} at once: make it 'async def'")
+
+
+from_callable = CallableAgent
+"""A function that returns a :class:`CallableAgent`."""
 
 
 def _update(value: AgentResult, message: Json, context: Context) -> Update:
