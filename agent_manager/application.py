@@ -90,9 +90,8 @@ class ApplicationManager:
         self.differences = differences or Differences()
         self._open_manager = open_manager
         self._classes = choose_classes(types)
-        self._portal: Portal | None = None
+        self._connection: tuple[Portal, Manager] | None = None
         self._context: AbstractAsyncContextManager[Manager] | None = None
-        self._manager: Manager | None = None
         self._lock = Lock()
         self._is_closed = False
         self._accepted = AcceptedMessages()
@@ -118,14 +117,14 @@ class ApplicationManager:
     def close(self) -> None:
         """Disconnect. Messages that are being answered stay pending; later calls raise ManagerClosed."""
         with self._lock:
-            portal, context = self._portal, self._context
-            self._portal = self._context = self._manager = None
+            connection, context = self._connection, self._context
+            self._connection = self._context = None
             self._is_closed = True
-        if portal is not None and context is not None and not portal.is_closed:
+        if connection is not None and context is not None and not connection[0].is_closed:
             try:
-                portal.call(context.__aexit__(None, None, None))
+                connection[0].call(context.__aexit__(None, None, None))
             finally:
-                portal.close()
+                connection[0].close()
 
     # Conversations
 
@@ -183,7 +182,11 @@ class ApplicationManager:
             InputError: the message cannot be stored, or an event loop runs in this thread. Nothing was stored.
             AnswerFailed: the agent failed.
         """
-        if _has_running_loop():
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
             raise InputError(
                 "send_message would block the event loop that runs in this thread for as long as the agent takes: "
                 "await send_message of async_manager(), or asyncio.to_thread(manager.send_message, …)"
@@ -191,7 +194,7 @@ class ApplicationManager:
         accepted = self._call(Manager.accept, to_wire(message), conversation_id)
         # In another thread, because asyncio.run unsets the event loop of the thread that it runs in.
         with ThreadPoolExecutor(1) as thread:
-            answered = thread.submit(lambda: asyncio.run(self._answer_message(accepted))).result()
+            answered = thread.submit(lambda: asyncio.run(self._answer(accepted))).result()
         if answered.error is not None:
             raise AnswerFailed(answered.error)
         return None if answered.reply is None else self._classes.to_message(answered.reply)
@@ -256,18 +259,18 @@ class ApplicationManager:
     # Private
 
     async def _answer_and_log(self, accepted: Accepted, alive: set[UUID] | None = None) -> None:
-        answered = await self._answer_message(accepted, alive)
+        answered = await self._answer(accepted, alive)
         if answered.error is not None:
             log.warning("message %s was not answered: %s", accepted.message_id, answered.error)
 
-    async def _answer_message(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
+    async def _answer(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
         portal, manager = await self._opened()
         return await manager.answers.answer_once(manager.agent, accepted, alive, portal.run)
 
     def _call(
         self, method: Callable[Concatenate[Manager, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        portal, manager = self._connected or self._open(reopen=False)
+        portal, manager = self._connection or self._open(reopen=False)
         return portal.call(method(manager, *args, **kwargs))
 
     async def _run(
@@ -278,42 +281,33 @@ class ApplicationManager:
 
     async def _opened(self) -> tuple[Portal, Manager]:
         # In a thread, because connecting, and waiting for the lock, would block the caller's event loop.
-        connected = self._connected
-        return connected if connected is not None else await asyncio.to_thread(self._open, reopen=False)
-
-    @property
-    def _connected(self) -> tuple[Portal, Manager] | None:
-        portal, manager = self._portal, self._manager
-        return None if portal is None or manager is None else (portal, manager)
+        connection = self._connection
+        return connection if connection is not None else await asyncio.to_thread(self._open, reopen=False)
 
     def _open(self, *, reopen: bool) -> tuple[Portal, Manager]:
         with self._lock:
             if self._is_closed and not reopen:
                 raise ManagerClosed
-            if self._manager is None or self._portal is None or self._portal.is_closed:  # closed in a forked process
-                portal = Portal()
-                context = self._open_manager()
-                try:
-                    self._manager = portal.call(context.__aenter__())
-                except BaseException:
-                    portal.close()
-                    raise
-                self._portal, self._context, self._is_closed = portal, context, False
-                pending = portal.call(self._manager.pending())
-                if pending:
-                    log.warning(
-                        "%d message(s) await an answer from an earlier process: answer_pending() answers them",
-                        len(pending),
-                    )
-            return self._portal, self._manager
+            if self._connection is not None and not self._connection[0].is_closed:  # else closed in a forked process
+                return self._connection
+            portal, context = Portal(), self._open_manager()
+            try:
+                manager = portal.call(context.__aenter__())
+            except BaseException:
+                portal.close()
+                raise
+            self._connection = connection = portal, manager
+            self._context, self._is_closed = context, False
+            if pending := len(portal.call(manager.pending())):
+                log.warning(
+                    "%d message(s) await an answer from an earlier process: answer_pending() answers them", pending
+                )
+            return connection
 
 
-def _has_running_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _await(value: T) -> Generator[Any, None, T]:
+    yield from ()
+    return value
 
 
 class Done:
@@ -321,16 +315,13 @@ class Done:
 
     def __await__(self) -> Generator[Any, None, None]:
         """Return None."""
-        yield from ()
+        return _await(None)
 
 
 class AwaitableList(list[T]):
     """A list that may be awaited."""
 
-    def __await__(self) -> Generator[Any, None, list[T]]:
-        """Return the list."""
-        yield from ()
-        return self
+    __await__ = _await
 
 
 def _awaitable(value: T) -> T:
@@ -345,17 +336,13 @@ def _awaitable_class(kind: type) -> Any:
     if hasattr(kind, "__await__"):
         return kind
 
-    def await_(self: Any) -> Generator[Any, None, Any]:
-        yield from ()
-        return self
-
     def equals(self: Any, other: object) -> Any:
         if not (isinstance(other, kind) and isinstance(other, BaseModel)):
             return NotImplemented
         return vars(self) == vars(other) and self.model_extra == other.model_extra
 
     namespace = {
-        "__await__": await_, "__eq__": equals, "__hash__": None, "__module__": kind.__module__,
+        "__await__": _await, "__eq__": equals, "__hash__": None, "__module__": kind.__module__,
         "__qualname__": kind.__qualname__, "__doc__": kind.__doc__,
     }  # fmt: skip
     return type(kind)(kind.__name__, (kind,), namespace)

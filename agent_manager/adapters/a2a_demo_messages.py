@@ -30,6 +30,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.a2a import Json, Version, agent_role, invalid_member, message_in_version, text_part, version_of
+from agent_manager.agents.updates import renamed
 from agent_manager.conversation import ConversationFold, ConversationView, Summary
 from agent_manager.manager import Manager
 from agent_manager.server.lookups import visible_ids
@@ -60,7 +61,7 @@ def read_message(params: Any) -> Json:
     """
     if not isinstance(params, dict):
         raise InvalidEvent("params", "is not a message: send an object with messageId, role and parts")
-    message = _renamed(params, _MESSAGE_NAMES)
+    message = renamed(params, _MESSAGE_NAMES)
     for name in ("messageId", "contextId", "taskId"):
         if not isinstance(message.get(name), str) and (name == "messageId" or message.get(name) is not None):
             raise InvalidEvent(f"params.{name}", "is missing, or not a string")
@@ -77,15 +78,10 @@ def read_message(params: Any) -> Json:
 
 
 def _read_part(part: Json) -> Json:
-    renamed = _renamed(part, _PART_NAMES)
-    if isinstance(renamed.get("file"), dict):
-        renamed["file"] = _renamed(renamed["file"], _FILE_NAMES)
-    return renamed
-
-
-def _renamed(value: Json, names: dict[str, str]) -> Json:
-    """Return the members in their order under A2A's names; a member that has both names keeps both."""
-    return {names[name] if name in names and names[name] not in value else name: each for name, each in value.items()}
+    read = renamed(part, _PART_NAMES)
+    if isinstance(read.get("file"), dict):
+        read["file"] = renamed(read["file"], _FILE_NAMES)
+    return read
 
 
 # Listing messages
