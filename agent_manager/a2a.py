@@ -416,11 +416,11 @@ def artifact_event(
 def assemble_artifacts(chunks: Iterable[Json]) -> list[Json]:
     """Return the wire artifacts that a task's chunks add up to, in the order in which they began.
 
-    A chunk that begins an artifact replaces an earlier one of the same id. A chunk that continues an artifact of which
-    there is no beginning begins it: the first chunks may not have been received.
+    A chunk that begins an artifact replaces an earlier one of the same id. A chunk that continues an unknown artifact
+    begins it: the first chunks may not have been received.
 
     Args:
-        chunks: as in :attr:`projections.Task.artifacts`, oldest first.
+        chunks: the chunks of :attr:`projections.Task.artifacts`, oldest first.
     """
     artifacts: dict[str, Json] = {}
     for chunk in chunks:
@@ -492,9 +492,9 @@ def task_to_wire(row: Task, version: Version | None = None, *, context_id: str |
     """Return a task as its agent sent it, with all later changes.
 
     Args:
-        row: of the table ``tasks``.
-        version: of the JSON; None for that of each value's sender.
-        context_id: the conversation's id as its client gave it, for a task whose agent named no context.
+        row: a row of the table ``tasks``.
+        version: the version of the JSON; None for the version that each value was sent in.
+        context_id: the id that the client chose for the conversation, for a task whose agent sent no context.
     """
     extra, status_extra = row.extra or {}, row.status_extra or {}
     status: Json = {"state": readable_state(status_extra.get("state", state_name(row.status, "0.3")))}

@@ -82,7 +82,7 @@ def checked_conversation(tenant: str, text: str) -> UUID:
     """
     uuid = conversation_uuid(tenant, checked_id(text))
     if uuid == conversation_uuid(tenant, AGENTS):
-        raise InputError(f"conversation {printable(text)!r}: is where agents are registered: choose another id")
+        raise InputError(f"conversation {printable(text)!r}: the id is reserved for registered agents: choose another")
     return uuid
 
 

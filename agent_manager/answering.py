@@ -252,7 +252,7 @@ class Answers:
         if fold is None or fold.version < version or accepted.event_id not in fold.messages:
             fold = await self._cache.get(accepted.conversation)
         if fold is None:
-            raise NotFound(f"there is no conversation {accepted.conversation}")
+            raise NotFound(f"conversation {accepted.conversation} does not exist")
         return fold
 
 
@@ -313,7 +313,7 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
 async def _updates(agent: Answer, session: AnswerSession, run: RunCoroutine) -> AsyncGenerator[Update, None]:
     """Yield an agent's updates; after an interrupted answer, those that are missing.
 
-    An agent that can resume is asked for the task that it was working on. Any other agent receives the message again,
+    An agent that can resume continues the task that it was working on. Any other agent receives the message again,
     unless it has answered: a function that would have yielded more after its first message is not called twice.
     """
     task, resume = session.task, resumption(agent)
@@ -475,7 +475,7 @@ class Lease:
 
     Attributes:
         key: the message.
-        version: of its conversation when the lease was taken.
+        version: the version of its conversation when the lease was taken.
         is_lost: whether another holder has taken it since.
     """
 

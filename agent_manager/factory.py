@@ -123,7 +123,7 @@ class AsyncManager(Manager):
 
     Args:
         store: an open store.
-        tenant: by default that of the store.
+        tenant: the tenant; by default the store's.
         answer: the agent that answers messages; without one, messages get no reply.
         runs_worker: whether to update the read tables meanwhile; ``eventstore up`` does so already.
         fold_bytes: approximate size of the contents of cached conversations.
@@ -154,7 +154,7 @@ class AsyncManager(Manager):
 
         Args:
             user: None for the whole tenant.
-            actor: of all appended events; empty for the manager's own choice.
+            actor: the actor of all appended events; empty for the manager's own choice.
             visible_ids: returns which conversations the user may see; not called for the whole tenant.
             count: called with the number of events of each append.
         """

@@ -148,7 +148,7 @@ class Manager:
         """Store a message that awaits an answer. It is durable when this returns.
 
         The message is added to ``conversation_id``, else to the conversation of its ``contextId``, else to a new one,
-        whose id it then contains. If the conversation has an open task, the message continues it.
+        and then contains the id of that one. If the conversation has an open task, the message continues it.
 
         A message that the client has sent before, with the same ``messageId`` and body, is not stored again: the one
         accepted then is returned.
@@ -275,7 +275,7 @@ class Manager:
             allow_private: fetch a card also from an address that is not global: private, loopback, link-local.
 
         Raises:
-            InputError: the URL is not valid, or the card names none.
+            InputError: the URL is not valid, or the card has none.
             AgentUnreachable: the card could not be fetched.
         """
         return await self._registry.register(url_or_card, allow_private=allow_private)

@@ -86,9 +86,9 @@ class LeaseStatus:
     """The status of a message's lease.
 
     Attributes:
-        holder: who has the lease.
-        expires_at: when it ends unless it is renewed; None for one that does not expire.
-        version: of the conversation after the lease was taken.
+        holder: the id of the manager that has the lease.
+        expires_at: the time when it ends unless it is renewed; None for a lease that does not expire.
+        version: the version of the conversation after the lease was taken.
     """
 
     holder: UUID
@@ -100,8 +100,8 @@ class Log(Protocol):
     """The log of one tenant.
 
     Attributes:
-        user: on whose behalf events are appended; empty for the whole tenant.
-        actor: of all appended events; empty to keep each event's own.
+        user: the user whose permissions apply; empty for the whole tenant.
+        actor: the actor of all appended events; empty to keep each event's own.
     """
 
     tenant: str
@@ -132,7 +132,7 @@ class Log(Protocol):
         """Return the position up to which the log is final."""
 
     async def lease_answers(self, keys: Collection[Key], holder: UUID, seconds: float) -> dict[Key, LeaseStatus]:
-        """Take the leases of messages that nobody else holds; return the status of all."""
+        """Take the leases of messages that no other holder has; return the status of all."""
 
     async def renew_leases(self, keys: Collection[Key], holder: UUID, seconds: float) -> set[Key]:
         """Renew leases; return those that the holder still has."""
@@ -142,7 +142,7 @@ class Log(Protocol):
 
 
 class ClosableLog:
-    """A log all of whose methods raise :class:`ManagerClosed` while it is closed."""
+    """A log whose methods raise :class:`ManagerClosed` while it is closed."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

@@ -66,7 +66,7 @@ class WireClasses:
     Attributes:
         message, task, card: A2A's, of one of its versions.
         conversation, event: the application's, built from keywords.
-        version: of A2A that the classes read; None if they read both.
+        version: the version of A2A that the classes read; None if they read both.
     """
 
     message: type
@@ -80,7 +80,7 @@ class WireClasses:
         """Return a message as an instance, converted from the other version if necessary.
 
         Args:
-            message_id: for a message without one.
+            message_id: the id of a message that has none.
         """
         try:
             if self.version is None:
@@ -194,7 +194,7 @@ def repaired(message: Json, version: Version, message_id: str) -> Json:
     """Return a message that is not valid in A2A, such as one of an imported chat, as the nearest one that is.
 
     Args:
-        message_id: for a message without one.
+        message_id: the id of a message that has none.
     """
     given_id, role = message.get("messageId"), message.get("role")
     valid_id = given_id if isinstance(given_id, str) and given_id else message_id

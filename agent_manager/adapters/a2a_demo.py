@@ -275,7 +275,7 @@ def _failure(
 
 
 def _frame(request: Request) -> Frame:
-    """Return what stands before and after a result."""
+    """Return the JSON-RPC envelope: the bytes before and after a result."""
     call_id = json.dumps(_call_id(request)).encode()
     return Frame(b'{"jsonrpc":"2.0","id":' + call_id + b',"result":', b',"error":null}')
 

@@ -45,7 +45,7 @@ class CallableAgent:
     or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing.
 
     Args:
-        name: by default that of the function.
+        name: the agent's name; by default the function's.
 
     Raises:
         InputError: the argument is not a function.

@@ -57,9 +57,9 @@ class RecordedTask:
     """The recorded state of a task, as far as it is known: only what differs from it is recorded.
 
     Attributes:
-        status: as it was sent; None if it is not known.
+        status: the status as it was sent; None if it is not known.
         extra: further members of the task, such as its history.
-        artifacts: as they were sent, by their ids.
+        artifacts: the artifacts as they were sent, by their ids.
     """
 
     status: Json | None = None
@@ -72,12 +72,12 @@ class Recording:
     """The recording of one answer.
 
     Args:
-        tenant: of the conversation.
-        conversation_id: of the message that is answered, whatever ``contextId`` the agent sends.
+        tenant: the tenant of the conversation.
+        conversation_id: the conversation of the message that is answered, whatever ``contextId`` the agent sends.
         answer: the agent; its ``name``, if it has one, becomes the actor of the events.
-        description: of new tasks, usually the text of the message.
+        description: the description of new tasks, usually the text of the message.
         known_task: returns the recorded state of a task by the id that the agent gave it; None for a new task.
-        causation_id: of the events, usually the id of the message's event.
+        causation_id: the cause of the events, usually the id of the message's event.
     """
 
     def __init__(
@@ -366,7 +366,7 @@ def split_event(event: NewEvent, limit: int) -> list[NewEvent]:
     """Return events that together store an event whose content exceeds the limit, as far as possible.
 
     Args:
-        limit: of the size of an event's content as JSON, in bytes.
+        limit: the largest size of an event's content as JSON, in bytes.
     """
     if _size(event.data.to_content()) <= limit:
         return [event]

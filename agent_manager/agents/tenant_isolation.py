@@ -30,7 +30,7 @@ class TenantIsolatedAgent:
     """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again.
 
     Attributes:
-        name: of the agent.
+        name: the name of the agent.
     """
 
     def __init__(self, answer: Answer) -> None:
