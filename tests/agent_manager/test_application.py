@@ -40,12 +40,12 @@ def message(text: str, message_id: str = "m", context_id: str | None = None) -> 
 def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., ApplicationManager]:
     """A function that returns managers of one kind, on the same database if there is one."""
 
-    def made(answer: Any = agent) -> ApplicationManager:
+    def open_manager(answer: Any = agent) -> ApplicationManager:
         storage, _, read_from = request.param.partition(", ")
         chosen = settings.model_copy(update={"read_from": read_from}) if read_from else settings
         return application_manager(chosen, storage=storage, answer=answer, types=OWN)
 
-    return made
+    return open_manager
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_calls_of_application_servers(manager: ApplicationManager) -> None:
         return [conversation.conversation_id, *listed]
 
     conversation_id, conversations, tasks, events, agents = asyncio.run(server())
-    assert [(one.conversation_id, one.name, one.task_ids) for one in conversations] == [
+    assert [(each.conversation_id, each.name, each.task_ids) for each in conversations] == [
         (conversation_id, "task T", ["T"])
     ]
     assert [task.id for task in tasks] == ["T"]
@@ -101,17 +101,17 @@ def test_the_interface_of_the_plan(manager: ApplicationManager) -> None:
     conversation = manager.create_conversation("Other")
     reply = manager.send_message(conversation.conversation_id, message("task T", "m1"))
     assert text_of(reply.model_dump()) == "one two"
-    assert [text_of(one.model_dump()) for one in manager.get_messages(conversation.conversation_id)] == [
+    assert [text_of(each.model_dump()) for each in manager.get_messages(conversation.conversation_id)] == [
         "task T",
         "one two",
     ]
-    assert [one.name for one in manager.list_conversations()] == ["Trip", "Other"]
+    assert [each.name for each in manager.list_conversations()] == ["Trip", "Other"]
     manager.rename_conversation(conversation.conversation_id, "New")
     manager.archive_conversation(conversation.conversation_id)
-    assert [one.name for one in manager.list_conversations(include_archived=False)] == ["Trip"]
+    assert [each.name for each in manager.list_conversations(include_archived=False)] == ["Trip"]
     manager.reactivate_conversation(conversation.conversation_id)
     assert manager.delete_conversation(conversation.conversation_id).name == "New"
-    assert [one.name for one in manager.conversations] == ["Trip"]
+    assert [each.name for each in manager.conversations] == ["Trip"]
 
 
 def test_a_message_gets_the_open_task_of_its_conversation(manager: ApplicationManager) -> None:
@@ -127,9 +127,9 @@ def test_a_message_accepted_once_is_answered_once_and_a_copy_of_it_too(manager: 
     accepted = manager.sanitize_message(message("hello", "m1", "c"))
     copy = accepted.model_copy()
     manager.sanitize_message(message("hello", "m1", "c"))
-    for one in (accepted, accepted, copy, accepted):
-        asyncio.run(manager.process_message(one))
-    assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["hello", "echo: hello"]
+    for each in (accepted, accepted, copy, accepted):
+        asyncio.run(manager.process_message(each))
+    assert [text_of(each.model_dump()) for each in manager.get_messages("c")] == ["hello", "echo: hello"]
     asyncio.run(manager.process_message(message("hello", "m1", "c")))  # not accepted before: a client's repetition
     assert len(manager.get_messages("c")) == 2
     asyncio.run(manager.process_message(message("another", "m1", "c")))
@@ -159,7 +159,7 @@ def test_an_agent_that_blocks_its_thread_blocks_no_other_call(make: Callable[...
         thread.start()
         until(lambda: [task.id for task in manager.tasks] == ["T"], "its task is listed")
         assert manager.sanitize_message(message("hello", "m2", "d")).context_id == "d"
-        assert [one[0] for one in manager.get_pending_messages()] == ["m1", "m2"]
+        assert [each[0] for each in manager.get_pending_messages()] == ["m1", "m2"]
         go_on.set()
         thread.join()
         assert manager.get_pending_messages() == [("m2", "")]
@@ -170,8 +170,8 @@ def test_an_agent_may_call_the_manager(make: Callable[..., ApplicationManager]) 
 
     async def asking(given: dict[str, Any], context: Context) -> Any:
         known = managers[0].get_messages(context.conversation_id)
-        assert [one.to_wire() if hasattr(one, "to_wire") else one.message_id for one in known] == ["m1"]
-        assert [one["messageId"] for one in await context.history()] == ["m1"]
+        assert [each.to_wire() if hasattr(each, "to_wire") else each.message_id for each in known] == ["m1"]
+        assert [each["messageId"] for each in await context.history()] == ["m1"]
         async for update in agent(given, context):
             yield update
 
@@ -189,7 +189,7 @@ def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager:
         async def own_loop() -> None:
             accepted = manager.sanitize_message(message(f"{number}", f"m{number}", conversation))
             await manager.process_message(accepted)
-            assert any(one.message_id == f"m{number}" for one in manager.get_messages(conversation))
+            assert any(each.message_id == f"m{number}" for each in manager.get_messages(conversation))
 
         asyncio.run(own_loop())
 
@@ -198,9 +198,9 @@ def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager:
             done.result()
     assert manager.get_pending_messages() == []
     for place, conversation in enumerate(manager.conversations):
-        said = [text_of(one.model_dump()) for one in conversation.messages]
+        texts = [text_of(each.model_dump()) for each in conversation.messages]
         numbers = [str(number) for number in range(place, 300, 20)]
-        assert sorted(said) == sorted([*numbers, *(f"echo: {number}" for number in numbers)])
+        assert sorted(texts) == sorted([*numbers, *(f"echo: {number}" for number in numbers)])
 
 
 def test_an_invalid_message_is_rejected_on_acceptance(manager: ApplicationManager) -> None:
@@ -224,7 +224,7 @@ def test_after_a_restart_pending_messages_are_logged_and_answered(
         assert manager.get_pending_messages() == [("m1", "")]
         assert asyncio.run(manager.answer_pending()) == 1
         assert manager.get_pending_messages() == []
-        assert [one.url for one in manager.agents] == ["http://a"]
+        assert [each.url for each in manager.agents] == ["http://a"]
         manager.unregister_agent("http://a/")
         assert manager.agents == []
 
@@ -253,8 +253,8 @@ def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: Applicat
     manager.send_message("c", sent)
     asyncio.run(manager.process_message(sent))
     asyncio.run(manager.process_message(sent.model_copy()))
-    said = [text_of(one.model_dump()) for one in manager.get_messages("c")]
-    assert said == ["hello", "echo: hello"] * 3
+    texts = [text_of(each.model_dump()) for each in manager.get_messages("c")]
+    assert texts == ["hello", "echo: hello"] * 3
     assert manager.get_pending_messages() == []
 
 
@@ -265,8 +265,8 @@ def test_another_message_in_the_same_instance_is_stored(manager: ApplicationMana
     asyncio.run(manager.process_message(given))
     given.parts = [{"kind": "text", "text": "two"}]
     asyncio.run(manager.process_message(given))
-    said = [text_of(one.model_dump()) for one in manager.get_messages("c")]
-    assert said == ["one", "echo: one", "two", "echo: two"]
+    texts = [text_of(each.model_dump()) for each in manager.get_messages("c")]
+    assert texts == ["one", "echo: one", "two", "echo: two"]
 
 
 @pytest.mark.parametrize("changes", [lambda m: m, lambda m: m.model_copy(deep=True)], ids=["instance", "copy"])
@@ -276,7 +276,7 @@ def test_an_accepted_message_is_found_however_many_came_after_it(changes: Any) -
         for number in range(20):  # 20 MB
             manager.sanitize_message(message(f"{number}" + "x" * 1_000_000, "m", "large"))
         asyncio.run(manager.process_message(changes(first)))
-        assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["first", "echo: first"]
+        assert [text_of(each.model_dump()) for each in manager.get_messages("c")] == ["first", "echo: first"]
 
 
 def test_accepted_messages_are_not_held_in_memory() -> None:
@@ -288,7 +288,7 @@ def test_accepted_messages_are_not_held_in_memory() -> None:
         accepted.add(given, stored)
         instances.append(weakref.ref(given))
     del given, stored
-    assert sum(one() is not None for one in instances) <= INSTANCE_BYTES // 1_000_000
+    assert sum(each() is not None for each in instances) <= INSTANCE_BYTES // 1_000_000
     again = message("0" + "x" * 1_000_000, "m0").model_dump(by_alias=True)
     assert accepted.take(object(), again) == (UUID(int=1), UUID(int=0))
     assert accepted.take(object(), again) is None
@@ -300,20 +300,22 @@ def test_accepted_messages_behave_like_a_model(steps: list[tuple[int, str]]) -> 
     accepted = AcceptedMessages()
     waiting: list[tuple[int, int]] = []  # instance, number
     latest: dict[int, int] = {}
-    for number, (one, step) in enumerate(steps):
-        sent = instances[one].model_dump(by_alias=True)
+    for number, (index, step) in enumerate(steps):
+        sent = instances[index].model_dump(by_alias=True)
         if step == "accept":
-            accepted.add(instances[one], Accepted("c", UUID(int=1), UUID(int=number), sent, number))
-            waiting.append((one, number))
-            latest[one] = number
+            accepted.add(instances[index], Accepted("c", UUID(int=1), UUID(int=number), sent, number))
+            waiting.append((index, number))
+            latest[index] = number
             continue
-        given = instances[one] if step == "process" else instances[one].model_copy()
-        own_ones = [entry for entry in waiting if entry[0] == one and step == "process"]
-        equal = [] if step == "process" and one in latest else [entry for entry in waiting if entry[0] // 2 == one // 2]
-        found = next(iter(own_ones or equal), None)
+        given = instances[index] if step == "process" else instances[index].model_copy()
+        own = [entry for entry in waiting if entry[0] == index and step == "process"]
+        equal = (
+            [] if step == "process" and index in latest else [entry for entry in waiting if entry[0] // 2 == index // 2]
+        )
+        found = next(iter(own or equal), None)
         if found is not None:
             waiting.remove(found)
-        expected = found[1] if found else latest.get(one) if step == "process" else None
+        expected = found[1] if found else latest.get(index) if step == "process" else None
         key = accepted.take(given, sent)
         assert (None if key is None else key[1].int) == expected
 
@@ -361,5 +363,5 @@ def test_a_forked_process_opens_the_manager_again(settings: Settings) -> None:
         process.start()
         process.join(30)
         assert process.exitcode == 0
-    assert [one.name for one in manager.conversations] == ["parent", "child"]
+    assert [each.name for each in manager.conversations] == ["parent", "child"]
     manager.close()

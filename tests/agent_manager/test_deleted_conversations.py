@@ -39,7 +39,7 @@ async def test_every_append_is_rejected_and_every_list_hides_it(log: Log) -> Non
     ):
         with pytest.raises(ConversationIsDeleted, match="reactivate"):
             await write()
-    assert [one.conversation_id for one in await manager.conversations()] == ["other"]
+    assert [each.conversation_id for each in await manager.conversations()] == ["other"]
     assert (await manager.pending(), await manager.tasks(), await manager.events()) == ([], [], [])
     shown = await manager.get_conversation("c")
     assert shown is not None
@@ -67,7 +67,7 @@ async def test_a_running_answer_ends_when_the_conversation_is_deleted(log: Log) 
     deleted.set()
     with pytest.raises(AnswerFailed, match="is deleted"):
         await answering
-    assert [text_of(one) for one in await manager.messages("c")] == ["hello", "first"]
+    assert [text_of(each) for each in await manager.messages("c")] == ["hello", "first"]
     await manager.reactivate_conversation("c")
     assert await manager.pending() == []
 

@@ -126,8 +126,8 @@ async def test_a_copy_equals_its_source() -> None:
     await copy_log(source, target)
     copied = Manager(target)
     assert await copied.tasks() == await manager.tasks()
-    assert [(one.messages, one.created_at) for one in await copied.conversations()] == [
-        (one.messages, one.created_at) for one in await manager.conversations()
+    assert [(each.messages, each.created_at) for each in await copied.conversations()] == [
+        (each.messages, each.created_at) for each in await manager.conversations()
     ]
 
 

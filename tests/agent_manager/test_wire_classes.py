@@ -66,8 +66,8 @@ def test_values_that_fit_no_class_do_not_fail_lists() -> None:
         manager.save_message({"role": "user", "parts": "a text"}, "c")
         manager.save_message(user_message("hello"), "c")
         manager.register_agent({"name": 5, "url": "http://a"})  # type: ignore[arg-type]
-        assert [one.parts[0]["text"] for one in manager.get_messages("c")] == ["a text", "hello"]
-        assert [one.conversation_id for one in manager.conversations] == ["c"]
+        assert [each.parts[0]["text"] for each in manager.get_messages("c")] == ["a text", "hello"]
+        assert [each.conversation_id for each in manager.conversations] == ["c"]
         assert len(manager.events) == 2
         assert len(manager.agents) == 1
 
