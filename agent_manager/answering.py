@@ -100,8 +100,8 @@ class Answered:
     """The end of an answer.
 
     Attributes:
-        reply: its last message.
-        error: why it failed; None if it did not.
+        reply: the last message.
+        error: the reason of a failure; None if the answer did not fail.
     """
 
     reply: Json | None

@@ -16,6 +16,7 @@ long as the agent takes, refuses to be called there. Asynchronous code uses
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 from collections import OrderedDict, deque
@@ -64,6 +65,7 @@ def _conversation_method(
     def call(manager: ApplicationManager, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         return _awaitable(manager._classes.to_conversation(manager._call(method, *args, **kwargs)))
 
+    call.__signature__ = inspect.signature(method).replace(return_annotation="Any")  # type: ignore[attr-defined]
     return call
 
 
@@ -78,7 +80,7 @@ class ApplicationManager:
         types: the module with the application's classes, see :func:`~agent_manager.wire_classes.choose_classes`.
 
     Attributes:
-        differences: between PostgreSQL and memory; empty unless conversations are stored in both.
+        differences: the differences between PostgreSQL and memory, if conversations are stored in both.
     """
 
     def __init__(
