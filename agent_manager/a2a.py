@@ -27,17 +27,20 @@ RESERVED = "eventstore:"
 
 # States and roles, and which version a value has
 
-STATE_NAMES: dict[TaskStatus, dict[Version, str]] = {
-    TaskStatus.PENDING: {"0.3": "submitted", "1.0": "TASK_STATE_SUBMITTED"},
-    TaskStatus.IN_PROGRESS: {"0.3": "working", "1.0": "TASK_STATE_WORKING"},
-    TaskStatus.COMPLETED: {"0.3": "completed", "1.0": "TASK_STATE_COMPLETED"},
-    TaskStatus.INPUT_REQUIRED: {"0.3": "input-required", "1.0": "TASK_STATE_INPUT_REQUIRED"},
-    TaskStatus.AUTH_REQUIRED: {"0.3": "auth-required", "1.0": "TASK_STATE_AUTH_REQUIRED"},
-    TaskStatus.CANCELED: {"0.3": "canceled", "1.0": "TASK_STATE_CANCELED"},
-    TaskStatus.FAILED: {"0.3": "failed", "1.0": "TASK_STATE_FAILED"},
-    TaskStatus.REJECTED: {"0.3": "rejected", "1.0": "TASK_STATE_REJECTED"},
-    TaskStatus.UNKNOWN: {"0.3": "unknown", "1.0": "TASK_STATE_UNSPECIFIED"},
-}
+_STATES = (
+    (TaskStatus.UNKNOWN, "unknown", "TASK_STATE_UNSPECIFIED"),
+    (TaskStatus.PENDING, "submitted", "TASK_STATE_SUBMITTED"),
+    (TaskStatus.IN_PROGRESS, "working", "TASK_STATE_WORKING"),
+    (TaskStatus.COMPLETED, "completed", "TASK_STATE_COMPLETED"),
+    (TaskStatus.FAILED, "failed", "TASK_STATE_FAILED"),
+    (TaskStatus.CANCELED, "canceled", "TASK_STATE_CANCELED"),
+    (TaskStatus.INPUT_REQUIRED, "input-required", "TASK_STATE_INPUT_REQUIRED"),
+    (TaskStatus.REJECTED, "rejected", "TASK_STATE_REJECTED"),
+    (TaskStatus.AUTH_REQUIRED, "auth-required", "TASK_STATE_AUTH_REQUIRED"),
+)
+"""Task states in the order of protobuf's numbers, which JSON of protobuf may contain: the same in 0.3 and 1.x."""
+
+STATE_NAMES: dict[TaskStatus, dict[Version, str]] = {status: {"0.3": v03, "1.0": v1} for status, v03, v1 in _STATES}
 """Names of the task states in each version."""
 
 FINAL = frozenset((TaskStatus.COMPLETED, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REJECTED))
@@ -46,20 +49,16 @@ FINAL = frozenset((TaskStatus.COMPLETED, TaskStatus.CANCELED, TaskStatus.FAILED,
 OPEN = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS))
 """States in which the agent continues without further input."""
 
-_STATUSES = {name: status for status, names in STATE_NAMES.items() for name in names.values()}
+
+def _letters(state: str) -> str:
+    return state.upper().replace("_", "").replace("-", "").replace(" ", "").removeprefix("TASKSTATE")
+
+
+_STATE_NAMES = frozenset(name for _, *names in _STATES for name in names)
 _SPELLINGS = {
-    "SUBMITTED": TaskStatus.PENDING, "PENDING": TaskStatus.PENDING, "1": TaskStatus.PENDING,
-    "WORKING": TaskStatus.IN_PROGRESS, "INPROGRESS": TaskStatus.IN_PROGRESS, "2": TaskStatus.IN_PROGRESS,
-    "COMPLETED": TaskStatus.COMPLETED, "3": TaskStatus.COMPLETED,
-    "FAILED": TaskStatus.FAILED, "4": TaskStatus.FAILED,
-    "CANCELED": TaskStatus.CANCELED, "CANCELLED": TaskStatus.CANCELED, "5": TaskStatus.CANCELED,
-    "INPUTREQUIRED": TaskStatus.INPUT_REQUIRED, "6": TaskStatus.INPUT_REQUIRED,
-    "REJECTED": TaskStatus.REJECTED, "7": TaskStatus.REJECTED,
-    "AUTHREQUIRED": TaskStatus.AUTH_REQUIRED, "8": TaskStatus.AUTH_REQUIRED,
-    "UNKNOWN": TaskStatus.UNKNOWN, "UNSPECIFIED": TaskStatus.UNKNOWN, "0": TaskStatus.UNKNOWN,
-}  # fmt: skip
-"""Other spellings of the states, in capitals and without separators. JSON of protobuf may contain the enum's numbers,
-which are the same in 0.3 and 1.x. The enum of 0.3 spells ``TASK_STATE_CANCELLED``."""
+    _letters(name): status for number, (status, *names) in enumerate(_STATES) for name in (status, *names, str(number))
+} | {"CANCELLED": TaskStatus.CANCELED}
+"""States by their letters, or their number. The enum of 0.3 spells ``TASK_STATE_CANCELLED``."""
 _USER: dict[Version, str] = {"0.3": "user", "1.0": "ROLE_USER"}
 _AGENT: dict[Version, str] = {"0.3": "agent", "1.0": "ROLE_AGENT"}
 _ROLES = {name: names for names in (_USER, _AGENT) for name in names.values()}
@@ -67,14 +66,9 @@ _ROLES = {name: names for names in (_USER, _AGENT) for name in names.values()}
 
 def known_status(state: Any) -> TaskStatus | None:
     """Return the stored status for a state in any spelling; None if the value is not a state of A2A."""
-    if isinstance(state, bool) or not isinstance(state, str | int):
+    if isinstance(state, bool) or not isinstance(state, str | int) or not str(state)[:1].isalnum():
         return None
-    if isinstance(state, int):
-        return _SPELLINGS.get(str(state))
-    if state in _STATUSES:
-        return _STATUSES[state]
-    letters = state.upper().replace("_", "").replace("-", "").replace(" ", "")
-    return _SPELLINGS.get(letters.removeprefix("TASKSTATE")) if state[:1].isalnum() else None
+    return _SPELLINGS.get(_letters(str(state)))
 
 
 def status_of(state: Any) -> TaskStatus:
@@ -95,7 +89,7 @@ def state_in_version(state: Any, version: Version) -> Any:
 
 def readable_state(state: Any) -> Any:
     """Return a state under a name that clients know: unchanged if it is a name of either version."""
-    if isinstance(state, str) and state in _STATUSES:
+    if isinstance(state, str) and state in _STATE_NAMES:
         return state
     is_protobuf = isinstance(state, int) or str(state).upper().startswith("TASK")
     return state_in_version(state, "1.0" if is_protobuf else "0.3")
@@ -109,6 +103,12 @@ def role_in_version(role: Any, version: Version) -> Any:
 def agent_role(version: Version) -> str:
     """Return the agent's role in a version."""
     return _AGENT[version]
+
+
+def agent_message(parts: list[Any], version: Version, message_id: str) -> Json:
+    """Return a message of an agent in a version."""
+    kind: Json = {"kind": "message"} if version == "0.3" else {}
+    return kind | {"messageId": message_id, "role": agent_role(version), "parts": parts}
 
 
 def version_of(value: Json) -> Version:
@@ -416,11 +416,11 @@ def artifact_event(
 def assemble_artifacts(chunks: Iterable[Json]) -> list[Json]:
     """Return the wire artifacts that a task's chunks add up to, in the order in which they began.
 
-    A chunk that begins an artifact replaces an earlier one of the same id. A chunk that continues an artifact of which
-    there is no beginning begins it: the first chunks may not have been received.
+    A chunk that begins an artifact replaces an earlier one of the same id. A chunk that continues an unknown artifact
+    begins it: the first chunks may not have been received.
 
     Args:
-        chunks: as in :attr:`projections.Task.artifacts`, oldest first.
+        chunks: the chunks of :attr:`projections.Task.artifacts`, oldest first.
     """
     artifacts: dict[str, Json] = {}
     for chunk in chunks:
@@ -492,9 +492,9 @@ def task_to_wire(row: Task, version: Version | None = None, *, context_id: str |
     """Return a task as its agent sent it, with all later changes.
 
     Args:
-        row: of the table ``tasks``.
-        version: of the JSON; None for that of each value's sender.
-        context_id: the conversation's id as its client gave it, for a task whose agent named no context.
+        row: a row of the table ``tasks``.
+        version: the version of the JSON; None for the version that each value was sent in.
+        context_id: the id that the client chose for the conversation, for a task whose agent sent no context.
     """
     extra, status_extra = row.extra or {}, row.status_extra or {}
     status: Json = {"state": readable_state(status_extra.get("state", state_name(row.status, "0.3")))}

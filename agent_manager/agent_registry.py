@@ -30,14 +30,28 @@ class AgentRegistry:
 
     async def register(self, url_or_card: str | Json, *, allow_private: bool) -> Json:
         """See :meth:`agent_manager.manager.Manager.register_agent`."""
-        url, card = await _url_and_card(url_or_card, allow_private=allow_private)
+        if isinstance(url_or_card, str):
+            url, card = url_or_card, await fetch_card(url_or_card, allow_private=allow_private)
+        elif isinstance(url_or_card, dict):
+            card = url_or_card
+            if not (url := url_of(card) or ""):
+                raise InputError("the card has no url, nor a url in supportedInterfaces: register the agent by its URL")
+        else:
+            kind = type(url_or_card).__name__
+            raise InputError(f"an agent is registered by a URL or a card as a dict, not by a {kind}")
         if (await self._agents()).get(url) != card:
             await self._append(AgentRegistered(url=url, card=card))
         return card
 
     async def unregister(self, url: str) -> None:
-        """See :meth:`agent_manager.manager.Manager.unregister_agent`."""
-        await self._append(AgentUnregistered(url=_registered_url(url, await self._agents())))
+        """Remove a registration by its URL, or by the URL that its card contains. Raises NotFound."""
+        if not isinstance(url, str):
+            raise InputError(f"an agent's URL is a {type(url).__name__}: give a text")
+        for registered, card in (await self._agents()).items():
+            if url.rstrip("/") in (registered.rstrip("/"), (url_of(card) or "").rstrip("/")):
+                await self._append(AgentUnregistered(url=registered))
+                return
+        raise NotFound(f"no agent is registered under {printable(url)!r}")
 
     async def cards(self) -> list[Json]:
         """Return the cards, in the order in which they were first registered."""
@@ -68,35 +82,14 @@ def checked_conversation(tenant: str, text: str) -> UUID:
     """
     uuid = conversation_uuid(tenant, checked_id(text))
     if uuid == conversation_uuid(tenant, AGENTS):
-        raise InputError(f"conversation {printable(text)!r}: is where agents are registered: choose another id")
+        raise InputError(f"conversation {printable(text)!r}: the id is reserved for registered agents: choose another")
     return uuid
 
 
 def url_of(card: Json) -> str | None:
-    """Return the URL that a card names: ``url`` in A2A 0.3, that of the first interface in 1.x."""
+    """Return the URL in a card: ``url`` in A2A 0.3, that of the first interface in 1.x."""
     interfaces = card.get("supportedInterfaces")
     for each in (card, *(interfaces if isinstance(interfaces, list) else [])):
         if isinstance(each, dict) and isinstance(url := each.get("url"), str) and url:
             return url
     return None
-
-
-async def _url_and_card(url_or_card: str | Json, *, allow_private: bool) -> tuple[str, Json]:
-    if isinstance(url_or_card, str):
-        return url_or_card, await fetch_card(url_or_card, allow_private=allow_private)
-    if not isinstance(url_or_card, dict):
-        raise InputError(f"an agent is registered by a URL or a card as a dict, not by a {type(url_or_card).__name__}")
-    url = url_of(url_or_card)
-    if url is None:
-        raise InputError("the card names no url, nor a url in supportedInterfaces: register the agent by its URL")
-    return url, url_or_card
-
-
-def _registered_url(url: str, agents: dict[str, Json]) -> str:
-    """Return the URL of a registration, found by that URL or by the one that its card names."""
-    if not isinstance(url, str):
-        raise InputError(f"an agent's URL is a {type(url).__name__}: give a text")
-    for registered, card in agents.items():
-        if url.rstrip("/") in (registered.rstrip("/"), (url_of(card) or "").rstrip("/")):
-            return registered
-    raise NotFound(f"no agent is registered under {printable(url)!r}")

@@ -6,6 +6,15 @@ messages. The server's clock decides.
 
 A lease prevents two processes from calling an agent at the same time. It cannot prevent a suspended process from
 writing after its lease has expired; :class:`AnswerSession` does.
+
+An agent keeps its memory by ``contextId`` and ``taskId``, and serves every client that names them. Both are part of a
+message, so its author could name another conversation and receive answers out of that one, in spite of every check of
+the store. So a message is stored as it was written, but the ids in what the agent receives are set here
+(:func:`_addressed`).
+
+Every message names the conversation as its ``contextId``: without one, an agent begins a new context. An agent that
+named its own context receives that instead, see :meth:`agent_manager.agents.agent.Context.addressed_to`. A message
+without ``messageId``, which A2A requires, is sent with the id of its event.
 """
 
 from __future__ import annotations
@@ -16,9 +25,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
-from agent_manager.a2a import OPEN, Json, status_of
+from agent_manager.a2a import Json, parts_text, task_to_wire
+from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import (
     Answer,
     ArtifactUpdate,
@@ -33,11 +44,12 @@ from agent_manager.agents.agent import (
 )
 from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
 from agent_manager.agents.updates import checked_update
-from agent_manager.conversation import Accepted, ConversationFold
-from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, TaskUnknown
-from agent_manager.storage import Key, LeaseStatus, Log
+from agent_manager.conversation import Accepted, ConversationFold, Key
+from agent_manager.conversation_cache import ConversationCache
+from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
+from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
-from eventstore import MessageAnswered, Metadata, NewEvent
+from eventstore import MessageAnswered, Metadata, NewEvent, conversation_uuid
 from eventstore.append import MAX_EVENTS
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import (
@@ -46,6 +58,7 @@ from eventstore.errors import (
     EventTooLarge,
     InputError,
     InvalidEvent,
+    NotFound,
     StoreClosed,
     printable,
 )
@@ -60,6 +73,9 @@ LEASE_SECONDS = 10.0
 """Time after which other processes take over the messages of a process that ended or was suspended."""
 RENEW_SECONDS = 3.0
 """Time between renewals: two of them may fail before a lease expires."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between checks of a message that another process is answering."""
 
 _INTERRUPTED = "the answer was interrupted, and the message was answered again"
 
@@ -84,40 +100,174 @@ class Answered:
     """The end of an answer.
 
     Attributes:
-        reply: its last message.
-        error: why it failed; None if it did not.
+        reply: the last message.
+        error: the reason of a failure; None if the answer did not fail.
     """
 
     reply: Json | None
     error: str | None = None
 
 
-async def answer_once(
-    agent: Answer | None,
-    begin: Callable[[], Coroutine[Any, Any, AnswerSession | None]],
-    reply: Callable[[], Coroutine[Any, Any, Json | None]],
-    run: RunCoroutine = run_here,
-) -> Answered:
-    """Answer a message by this process or wait until another one has, and return the end of the answer.
+class Answers:
+    """The answers to the messages of one manager: each message has one session at a time, in all processes."""
 
-    The agent runs in the current event loop.
+    def __init__(self, log: Log, cache: ConversationCache, writer: Writer, registry: AgentRegistry) -> None:
+        self._cache = cache
+        self._writer = writer
+        self._registry = registry
+        self._leases = Leases(log)
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self._shared: dict[Key, asyncio.Task[Answered]] = {}
 
-    Args:
-        begin: begins a session that stores the answer; returns None if the answer is stored already.
-        reply: returns the last message of the stored answer.
-        run: runs coroutines of the manager.
-    """
-    while True:
-        session = await run(begin())
-        if session is None:
-            return Answered(await run(reply()))
+    async def close(self) -> None:
+        """Stop answering and release all leases; the messages stay pending."""
+        await cancel_and_wait(list(self._shared.values()))
+        await self._leases.close()
+
+    async def answer_shared(self, agent: Answer | None, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
+        """Answer a message, see :meth:`answer_once`, in a task that concurrent callers share."""
+        key = accepted.key
+        while True:
+            task = self._shared.get(key)
+            if task is None:
+                task = self._shared[key] = asyncio.create_task(self.answer_once(agent, accepted, alive))
+                task.add_done_callback(lambda _: self._shared.pop(key, None))
+            try:
+                return await asyncio.shield(task)  # a cancelled caller does not cancel the answer for the others
+            except AnswerTaken:
+                if alive is not None:
+                    raise  # else the task was that of answer_pending, which does not wait
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if task.cancelled() and (current is None or not current.cancelling()):
+                    raise ManagerClosed from None  # the answer was cancelled, not this caller
+                raise
+
+    async def answer_once(
+        self, agent: Answer | None, accepted: Accepted, alive: set[UUID] | None = None, run: RunCoroutine = run_here
+    ) -> Answered:
+        """Answer a message, or wait until another process has; return the end of the answer.
+
+        The agent runs in the current event loop.
+
+        Args:
+            agent: without one, there is no reply.
+            alive: collects lease holders that were seen to renew their leases. With it, a message that one of them
+                answers raises AnswerTaken; without it, this waits.
+            run: runs coroutines in the event loop of the manager.
+        """
+        while True:
+            session = await run(self._begin(agent, accepted, alive))
+            if session is None:
+                return Answered(await run(self._reply_to(accepted)))
+            try:
+                return await _call_agent(agent, session, run)
+            except AnswerTaken:
+                continue
+            finally:
+                with suppress(StoreClosed):  # closing a manager releases its leases
+                    await run(session.release())
+
+    async def abandon(self, conversation: UUID, event_id: UUID, error: str | None) -> None:
+        """End the waiting of a message without an answer."""
+        answered = MessageAnswered(message_id=event_id, outcome="abandoned", error=error)
+        await self._writer.append_once(conversation, _answered_event(answered))
+
+    async def _begin(self, agent: Answer | None, accepted: Accepted, alive: set[UUID] | None) -> AnswerSession | None:
+        """Begin to store an answer, when no other process answers; return None if it is stored already."""
+        lock = self._locks.setdefault(accepted.key, asyncio.Lock())
+        await lock.acquire()
+        lease: Lease | None = None
+
+        def release() -> None:
+            if lease is not None:
+                self._leases.release(lease)
+            lock.release()
+
         try:
-            return await _call_agent(agent, session, run)
-        except AnswerTaken:
-            continue
-        finally:
-            with suppress(StoreClosed):  # closing a manager releases its leases
-                await run(session.release())
+            lease = await self._take_lease(accepted, alive)
+            session = None if lease is None else await self._session(agent, accepted, lease, release)
+        except BaseException:
+            release()
+            raise
+        if session is None:
+            release()
+        return session
+
+    async def _take_lease(self, accepted: Accepted, alive: set[UUID] | None) -> Lease | None:
+        """Take the lease of a message when no other process has it; return None if it is answered meanwhile."""
+        before: LeaseStatus | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            status = await self._leases.take(accepted.key)
+            if isinstance(status, Lease):
+                return status
+            if status is None:
+                continue
+            if accepted.event_id in (await self._fold_at(accepted, status.version)).outcomes:
+                return None
+            if alive is not None:
+                if before is not None and (before.holder, before.expires_at) != (status.holder, status.expires_at):
+                    alive.add(status.holder)
+                if status.holder in alive or status.expires_at is None:
+                    raise AnswerTaken(f"another process is answering message {accepted.event_id}")
+            before = status
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _session(
+        self, agent: Answer | None, accepted: Accepted, lease: Lease, on_release: Callable[[], None]
+    ) -> AnswerSession | None:
+        fold = await self._fold_at(accepted, lease.version)
+        if accepted.event_id in fold.outcomes:
+            return None
+        if fold.is_deleted:  # no agent is called for an answer that cannot be stored
+            await self.abandon(*accepted.key, str(ConversationIsDeleted(accepted.conversation)))
+            return None
+        session = AnswerSession(self._writer, agent, lease, accepted, fold, on_release)
+        session.context = await self._context(session.accepted, fold)
+        return session
+
+    async def _context(self, accepted: Accepted, fold: ConversationFold) -> Context:
+        async def history() -> list[Json]:
+            fold = await self._cache.get(accepted.conversation)
+            return [] if fold is None else list(fold.messages.values())
+
+        tenant = self._writer.tenant
+        named = fold.contexts_of(accepted.task_id)
+        uuids = {context: conversation_uuid(tenant, context) for context in named.values()}
+        # No agent continues in the context of another conversation.
+        others = await self._cache.all_of({uuid: None for uuid in uuids.values() if uuid != fold.id})
+        contexts = {actor: c for actor, c in named.items() if uuids[c] != fold.id and uuids[c] not in others}
+        agents = await self._registry.recent_cards()
+        return Context(tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts)
+
+    async def _reply_to(self, accepted: Accepted) -> Json | None:
+        fold = await self._cache.get(accepted.conversation)
+        return None if fold is None else fold.reply_to(accepted.event_id)
+
+    async def _fold_at(self, accepted: Accepted, version: int) -> ConversationFold:
+        """Return the conversation of a message at a version or later."""
+        fold = self._cache.kept(accepted.conversation)
+        if fold is None or fold.version < version or accepted.event_id not in fold.messages:
+            fold = await self._cache.get(accepted.conversation)
+        if fold is None:
+            raise NotFound(f"conversation {accepted.conversation} does not exist")
+        return fold
+
+
+def _addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
+    """Return a message as its agent receives it: it refers to its own conversation and tasks, and to no others."""
+    tasks = {task.given_id for task in fold.tasks.values()}
+    message = accepted.message | {"contextId": fold.given_id}
+    if not message.get("messageId"):
+        message["messageId"] = str(accepted.event_id)
+    if message.get("taskId") not in tasks:
+        message.pop("taskId", None)
+    references = message.get("referenceTaskIds")
+    if isinstance(references, list):
+        message["referenceTaskIds"] = [task for task in references if isinstance(task, str) and task in tasks]
+    return replace(accepted, conversation_id=fold.given_id, message=message)
 
 
 async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoroutine) -> Answered:
@@ -129,7 +279,7 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
         AnswerTaken: another process is answering, or has answered.
         EventStoreError: the store failed; the message stays pending.
     """
-    reply: Json | None = session.interrupted.reply if session.interrupted is not None else None
+    reply = session.reply
     error: str | None = None
     outcome: Outcome = "failed"
     try:
@@ -163,27 +313,27 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
 async def _updates(agent: Answer, session: AnswerSession, run: RunCoroutine) -> AsyncGenerator[Update, None]:
     """Yield an agent's updates; after an interrupted answer, those that are missing.
 
-    An agent that can resume is asked for the task that it was working on. Any other agent receives the message again,
+    An agent that can resume continues the task that it was working on. Any other agent receives the message again,
     unless it has answered: a function that would have yielded more after its first message is not called twice.
     """
-    interrupted, resume = session.interrupted, resumption(agent)
+    task, resume = session.task, resumption(agent)
     context = replace(session.context, history=lambda: run(session.context.history()))
-    if interrupted is not None:
-        task = interrupted.task
-        if task is not None and resume is not None and (interrupted.is_open or interrupted.reply is None):
-            try:
-                async with closing(resume(task["id"], context)) as updates:
-                    async for update in updates:
-                        if interrupted.reply is None or not isinstance(update, Reply):
-                            yield update
-            except TaskUnknown:
-                pass  # raised before any update
-            else:
-                return
-        if interrupted.is_complete:
-            if interrupted.reply is None and (message := interrupted.final_message()) is not None:
-                yield Reply(message)
+    if resume is not None and task.task_id is not None and (task.is_open or session.reply is None):
+        try:
+            async with closing(resume(task.task_id, context)) as updates:
+                async for update in updates:
+                    if session.reply is None or not isinstance(update, Reply):
+                        yield update
+        except TaskUnknown:
+            pass  # raised before any update
+        else:
             return
+    if session.reply is not None:
+        return
+    if task.task_id is not None and not task.is_open:  # the agent has ended its work without a reply
+        if (message := task.final_message()) is not None:
+            yield Reply(message)
+        return
     async with closing(agent(session.accepted.message, context)) as updates:
         async for update in updates:
             yield update
@@ -206,37 +356,6 @@ async def _store(session: AnswerSession, update: Update, run: RunCoroutine) -> N
         raise _StoreFailed(error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptedAnswer:
-    """The stored part of an answer that was interrupted, such as by the end of its process.
-
-    Attributes:
-        reply: the last message of the answer.
-        task: the last task that the agent worked on, as wire JSON.
-    """
-
-    reply: Json | None
-    task: Json | None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the agent may still be working on the task."""
-        status = {} if self.task is None else self.task["status"]  # agents may send any value
-        return isinstance(status, dict) and status_of(status.get("state")) in OPEN
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the agent has answered: by a message, or by ending its work on the task."""
-        return self.reply is not None or (self.task is not None and not self.is_open)
-
-    def final_message(self) -> Json | None:
-        """Return a message that can replace the missing reply."""
-        tracker = TaskTracker()
-        if self.task is not None:
-            tracker.apply(TaskSnapshot(self.task))
-        return tracker.final_message()
-
-
 class AnswerSession:
     """The storing of one answer in the conversation of its message.
 
@@ -253,29 +372,40 @@ class AnswerSession:
     Attributes:
         accepted: the message as it is sent to the agent.
         context: the context that the agent receives.
-        interrupted: an earlier answer that was interrupted; None for a message that no agent has answered yet.
+        reply: the last message of an answer that was interrupted, such as by the end of its process.
+        task: the last task of that answer.
     """
 
     def __init__(
         self,
         writer: Writer,
+        agent: Answer | None,
         lease: Lease,
         accepted: Accepted,
-        context: Context,
-        recording: Recording,
         fold: ConversationFold,
-        interrupted: InterruptedAnswer | None,
         on_release: Callable[[], None],
     ) -> None:
-        self.accepted = accepted
-        self.context = context
-        self.interrupted = interrupted
+        self.accepted = _addressed(accepted, fold)
+        self.context = Context()
+        self.reply = fold.reply_to(accepted.event_id)
+        self.task = TaskTracker()
         self._writer = writer
         self._lease = lease
-        self._recording = recording
         self._on_release = on_release
         self._known_events = fold.caused_by(accepted.event_id)
         self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
+        self._recording = Recording(
+            writer.tenant,
+            accepted.conversation,
+            answer=agent,
+            description=parts_text(accepted.message.get("parts")),
+            known_task=fold.recorded_task,
+            causation_id=str(accepted.event_id),
+        )
+        if (task := fold.task_of(accepted.event_id)) is not None:
+            snapshot = TaskSnapshot(task_to_wire(task.row))
+            self.task.apply(snapshot)
+            self._recording.events_of(snapshot)  # stored already; later updates are compared with it
 
     async def record(self, update: Update) -> None:
         """Store an update, durably.
@@ -315,7 +445,7 @@ class AnswerSession:
             reason = {"error": error or _INTERRUPTED}
             failed = TaskStatusChanged(task_id=each, status=TaskStatus.FAILED, metadata=reason)
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
-        answered = answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
+        answered = _answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
         try:
             await self._append([*events, answered])
         except ConversationIsDeleted:  # its tasks stay as they are
@@ -335,7 +465,7 @@ class AnswerSession:
             raise AnswerTaken(f"another process answers message {message}, or has answered it")
 
 
-def answered_event(answered: MessageAnswered) -> NewEvent:
+def _answered_event(answered: MessageAnswered) -> NewEvent:
     """Return the event that ends the waiting of a message. Its id is derived, so it can be stored only once."""
     return NewEvent(answered, derived_uuid("answered", str(answered.message_id)), "system")
 
@@ -345,7 +475,7 @@ class Lease:
 
     Attributes:
         key: the message.
-        version: of its conversation when the lease was taken.
+        version: the version of its conversation when the lease was taken.
         is_lost: whether another holder has taken it since.
     """
 

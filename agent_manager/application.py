@@ -16,6 +16,7 @@ long as the agent takes, refuses to be called there. Asynchronous code uses
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 from collections import OrderedDict, deque
@@ -23,7 +24,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, wraps
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -32,12 +33,12 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from agent_manager.a2a import Json
-from agent_manager.agents.agent import Answer
-from agent_manager.answering import Answered, answer_once
-from agent_manager.conversation import Accepted
+from agent_manager.answering import Answered
+from agent_manager.conversation import Accepted, ConversationView, Key
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
-from agent_manager.wire_classes import choose_classes
+from agent_manager.storage import Differences
+from agent_manager.wire_classes import choose_classes, to_wire
 from eventstore.errors import InputError
 from eventstore.sync import Portal
 
@@ -55,6 +56,19 @@ _OBJECT_BYTES = 2048
 log = logging.getLogger(__name__)
 
 
+def _conversation_method(
+    method: Callable[Concatenate[Manager, P], Coroutine[Any, Any, ConversationView]],
+) -> Callable[Concatenate[ApplicationManager, P], Any]:
+    """Return a method that runs a method of the asynchronous manager; its result is the application's conversation."""
+
+    @wraps(method)
+    def call(manager: ApplicationManager, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return _awaitable(manager._classes.to_conversation(manager._call(method, *args, **kwargs)))
+
+    call.__signature__ = inspect.signature(method).replace(return_annotation="Any")  # type: ignore[attr-defined]
+    return call
+
+
 class ApplicationManager:
     """Conversations of an A2A application, for any thread, with or without an event loop.
 
@@ -63,19 +77,23 @@ class ApplicationManager:
 
     Args:
         open_manager: returns the asynchronous manager that does the work; it is entered in the private loop.
-        answer: the agent that answers messages; without one, messages get no reply.
         types: the module with the application's classes, see :func:`~agent_manager.wire_classes.choose_classes`.
+
+    Attributes:
+        differences: the differences between PostgreSQL and memory, if conversations are stored in both.
     """
 
     def __init__(
-        self, open_manager: Callable[[], AbstractAsyncContextManager[Manager]], answer: Answer | None, types: Any = None
+        self,
+        open_manager: Callable[[], AbstractAsyncContextManager[Manager]],
+        types: Any = None,
+        differences: Differences | None = None,
     ) -> None:
+        self.differences = differences or Differences()
         self._open_manager = open_manager
-        self._answer = answer
         self._classes = choose_classes(types)
-        self._portal: Portal | None = None
+        self._connection: tuple[Portal, Manager] | None = None
         self._context: AbstractAsyncContextManager[Manager] | None = None
-        self._manager: Manager | None = None
         self._lock = Lock()
         self._is_closed = False
         self._accepted = AcceptedMessages()
@@ -101,40 +119,27 @@ class ApplicationManager:
     def close(self) -> None:
         """Disconnect. Messages that are being answered stay pending; later calls raise ManagerClosed."""
         with self._lock:
-            portal, context = self._portal, self._context
-            self._portal = self._context = self._manager = None
+            connection, context = self._connection, self._context
+            self._connection = self._context = None
             self._is_closed = True
-        if portal is not None and context is not None and not portal.is_closed:
+        if connection is not None and context is not None and not connection[0].is_closed:
             try:
-                portal.call(context.__aexit__(None, None, None))
+                connection[0].call(context.__aexit__(None, None, None))
             finally:
-                portal.close()
+                connection[0].close()
 
     # Conversations
 
-    def create_conversation(self, name: str = "") -> Any:
-        """Begin a conversation. May be awaited."""
-        return self._conversation(self._call(Manager.create_conversation, name))
+    create_conversation = _conversation_method(Manager.create_conversation)
+    rename_conversation = _conversation_method(Manager.rename_conversation)
+    archive_conversation = _conversation_method(Manager.archive_conversation)
+    reactivate_conversation = _conversation_method(Manager.reactivate_conversation)
+    delete_conversation = _conversation_method(Manager.delete_conversation)
 
     def get_conversation(self, conversation_id: str | None) -> Any:
         """Return a conversation, hidden or not; None if there is none."""
-        return self._conversation(self._call(Manager.get_conversation, conversation_id)) if conversation_id else None
-
-    def rename_conversation(self, conversation_id: str, name: str) -> Any:
-        """Rename a conversation. Raises NotFound."""
-        return self._conversation(self._call(Manager.rename_conversation, conversation_id, name))
-
-    def archive_conversation(self, conversation_id: str) -> Any:
-        """Archive a conversation: it is no longer active. Raises NotFound."""
-        return self._conversation(self._call(Manager.archive_conversation, conversation_id))
-
-    def reactivate_conversation(self, conversation_id: str) -> Any:
-        """Reactivate a conversation: it is active, and no longer hidden. Raises NotFound."""
-        return self._conversation(self._call(Manager.reactivate_conversation, conversation_id))
-
-    def delete_conversation(self, conversation_id: str) -> Any:
-        """Hide a conversation; nothing is lost. Raises NotFound."""
-        return self._conversation(self._call(Manager.delete_conversation, conversation_id))
+        view = self._call(Manager.get_conversation, conversation_id) if conversation_id else None
+        return None if view is None else _awaitable(self._classes.to_conversation(view))
 
     def list_conversations(self, *, include_archived: bool = True, include_deleted: bool = False) -> list[Any]:
         """Return conversations, in the order in which they began."""
@@ -154,7 +159,7 @@ class ApplicationManager:
         Raises:
             InputError: the message cannot be stored.
         """
-        accepted = self._call(Manager.accept, self._classes.to_json(message))
+        accepted = self._call(Manager.accept, to_wire(message))
         attached = self._classes.attach(message, accepted.message)
         self._accepted.add(attached, accepted)
         return attached
@@ -165,12 +170,9 @@ class ApplicationManager:
         It may be called in any thread and event loop; agents run in that loop. A message that was accepted once is
         answered once. An error of the agent is stored and logged.
         """
-        wire = self._classes.to_json(message)
-        ref = self._accepted.take(message, wire)
-        if ref is None:
-            accepted = await self._run(Manager.accept, wire)
-        else:
-            accepted = await self._run(Manager.stored, ref.conversation, ref.event_id, ref.position)
+        wire = to_wire(message)
+        key = self._accepted.take(message, wire)
+        accepted = await (self._run(Manager.accept, wire) if key is None else self._run(Manager.stored, key))
         await self._answer_and_log(accepted)
 
     def send_message(self, conversation_id: str, message: Any) -> Any:
@@ -182,22 +184,26 @@ class ApplicationManager:
             InputError: the message cannot be stored, or an event loop runs in this thread. Nothing was stored.
             AnswerFailed: the agent failed.
         """
-        if _has_running_loop():
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
             raise InputError(
                 "send_message would block the event loop that runs in this thread for as long as the agent takes: "
                 "await send_message of async_manager(), or asyncio.to_thread(manager.send_message, …)"
             )
-        accepted = self._call(Manager.accept, self._classes.to_json(message), conversation_id)
+        accepted = self._call(Manager.accept, to_wire(message), conversation_id)
         # In another thread, because asyncio.run unsets the event loop of the thread that it runs in.
         with ThreadPoolExecutor(1) as thread:
-            answered = thread.submit(lambda: asyncio.run(self._answer_message(accepted))).result()
+            answered = thread.submit(lambda: asyncio.run(self._answer(accepted))).result()
         if answered.error is not None:
             raise AnswerFailed(answered.error)
         return None if answered.reply is None else self._classes.to_message(answered.reply)
 
     def save_message(self, message: Any, conversation_id: str | None = None) -> Any:
         """Store a message that awaits no answer; return it as it is stored. May be awaited."""
-        stored = self._call(Manager.save_message, self._classes.to_json(message), conversation_id)
+        stored = self._call(Manager.save_message, to_wire(message), conversation_id)
         return _awaitable(self._classes.to_message(stored))
 
     def get_messages(self, conversation_id: str) -> list[Any]:
@@ -254,23 +260,19 @@ class ApplicationManager:
 
     # Private
 
-    def _conversation(self, view: Any) -> Any:
-        return None if view is None else _awaitable(self._classes.to_conversation(view))
-
     async def _answer_and_log(self, accepted: Accepted, alive: set[UUID] | None = None) -> None:
-        answered = await self._answer_message(accepted, alive)
+        answered = await self._answer(accepted, alive)
         if answered.error is not None:
             log.warning("message %s was not answered: %s", accepted.message_id, answered.error)
 
-    async def _answer_message(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
+    async def _answer(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
         portal, manager = await self._opened()
-        begin, reply = partial(manager.begin, accepted, alive), partial(manager.reply_to, accepted)
-        return await answer_once(self._answer, begin, reply, portal.run)
+        return await manager.answers.answer_once(manager.agent, accepted, alive, portal.run)
 
     def _call(
         self, method: Callable[Concatenate[Manager, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        portal, manager = self._connected or self._open(reopen=False)
+        portal, manager = self._connection or self._open(reopen=False)
         return portal.call(method(manager, *args, **kwargs))
 
     async def _run(
@@ -281,42 +283,33 @@ class ApplicationManager:
 
     async def _opened(self) -> tuple[Portal, Manager]:
         # In a thread, because connecting, and waiting for the lock, would block the caller's event loop.
-        connected = self._connected
-        return connected if connected is not None else await asyncio.to_thread(self._open, reopen=False)
-
-    @property
-    def _connected(self) -> tuple[Portal, Manager] | None:
-        portal, manager = self._portal, self._manager
-        return None if portal is None or manager is None else (portal, manager)
+        connection = self._connection
+        return connection if connection is not None else await asyncio.to_thread(self._open, reopen=False)
 
     def _open(self, *, reopen: bool) -> tuple[Portal, Manager]:
         with self._lock:
             if self._is_closed and not reopen:
                 raise ManagerClosed
-            if self._manager is None or self._portal is None or self._portal.is_closed:  # closed in a forked process
-                portal = Portal()
-                context = self._open_manager()
-                try:
-                    self._manager = portal.call(context.__aenter__())
-                except BaseException:
-                    portal.close()
-                    raise
-                self._portal, self._context, self._is_closed = portal, context, False
-                pending = portal.call(self._manager.pending())
-                if pending:
-                    log.warning(
-                        "%d message(s) await an answer from an earlier process: answer_pending() answers them",
-                        len(pending),
-                    )
-            return self._portal, self._manager
+            if self._connection is not None and not self._connection[0].is_closed:  # else closed in a forked process
+                return self._connection
+            portal, context = Portal(), self._open_manager()
+            try:
+                manager = portal.call(context.__aenter__())
+            except BaseException:
+                portal.close()
+                raise
+            self._connection = connection = portal, manager
+            self._context, self._is_closed = context, False
+            if pending := len(portal.call(manager.pending())):
+                log.warning(
+                    "%d message(s) await an answer from an earlier process: answer_pending() answers them", pending
+                )
+            return connection
 
 
-def _has_running_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _await(value: T) -> Generator[Any, None, T]:
+    yield from ()
+    return value
 
 
 class Done:
@@ -324,16 +317,13 @@ class Done:
 
     def __await__(self) -> Generator[Any, None, None]:
         """Return None."""
-        yield from ()
+        return _await(None)
 
 
 class AwaitableList(list[T]):
     """A list that may be awaited."""
 
-    def __await__(self) -> Generator[Any, None, list[T]]:
-        """Return the list."""
-        yield from ()
-        return self
+    __await__ = _await
 
 
 def _awaitable(value: T) -> T:
@@ -348,29 +338,16 @@ def _awaitable_class(kind: type) -> Any:
     if hasattr(kind, "__await__"):
         return kind
 
-    def await_(self: Any) -> Generator[Any, None, Any]:
-        yield from ()
-        return self
-
     def equals(self: Any, other: object) -> Any:
         if not (isinstance(other, kind) and isinstance(other, BaseModel)):
             return NotImplemented
         return vars(self) == vars(other) and self.model_extra == other.model_extra
 
     namespace = {
-        "__await__": await_, "__eq__": equals, "__hash__": None, "__module__": kind.__module__,
+        "__await__": _await, "__eq__": equals, "__hash__": None, "__module__": kind.__module__,
         "__qualname__": kind.__qualname__, "__doc__": kind.__doc__,
     }  # fmt: skip
     return type(kind)(kind.__name__, (kind,), namespace)
-
-
-@dataclass(frozen=True, slots=True)
-class MessageRef:
-    """The place of an accepted message in the log."""
-
-    conversation: UUID
-    event_id: UUID
-    position: int
 
 
 @dataclass(eq=False, slots=True)
@@ -381,7 +358,7 @@ class _Entry:
         instance: held, so that no other instance gets its address; None after it is dropped.
     """
 
-    ref: MessageRef
+    key: Key
     digest: bytes
     size: int
     instance: Any
@@ -409,8 +386,7 @@ class AcceptedMessages:
     def add(self, message: Any, accepted: Accepted) -> None:
         """Add an accepted message and its instance."""
         digest, size = _digest(accepted.message)
-        ref = MessageRef(accepted.conversation, accepted.event_id, accepted.position)
-        entry = _Entry(ref, digest, size + _OBJECT_BYTES, message)
+        entry = _Entry(accepted.key, digest, size + _OBJECT_BYTES, message)
         with self._lock:
             self._unprocessed.setdefault(digest, deque()).append(entry)
             self._unprocessed_count += 1
@@ -421,7 +397,7 @@ class AcceptedMessages:
             while self._unprocessed_count > MAX_UNPROCESSED:
                 self._set_processed(next(iter(self._unprocessed.values()))[0])
 
-    def take(self, message: Any, wire: Json) -> MessageRef | None:
+    def take(self, message: Any, wire: Json) -> Key | None:
         """Return the accepted message for an instance that is to be processed; None if it was not accepted.
 
         An instance that was accepted several times stands for the oldest acceptance that is not processed yet; if all
@@ -433,13 +409,13 @@ class AcceptedMessages:
             same = self._by_instance.get(id(message), [])
             entry = next((each for each in same if not each.is_processed), None)
             if entry is None and (processed := [each for each in same if each.digest == digest]):
-                return processed[-1].ref
+                return processed[-1].key
             if entry is None and digest in self._unprocessed:
                 entry = self._unprocessed[digest][0]
             if entry is None:
                 return None
             self._set_processed(entry)
-            return entry.ref
+            return entry.key
 
     def _set_processed(self, entry: _Entry) -> None:
         entry.is_processed = True

@@ -11,9 +11,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from agent_manager.a2a import OPEN, Json, apply_description, first_text, task_to_wire
+from agent_manager.a2a import (
+    OPEN,
+    Json,
+    Version,
+    agent_message,
+    apply_description,
+    first_text,
+    readable_state,
+    state_name,
+    task_to_wire,
+    text_part,
+    version_of,
+)
 from agent_manager.agents.recorder import RecordedTask, artifact_key
 from eventstore import (
     AgentRegistered,
@@ -47,6 +60,9 @@ WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task whose agent waits for the user."""
 WORKING_TEXT = "Working..."
 
+Key: TypeAlias = tuple[UUID, UUID]
+"""A message: its conversation, and the id of its event, which is unique only within the conversation."""
+
 _EVENT_BYTES = 1500
 """Approximate size of an event's objects, apart from the text of its content."""
 _NAME_LENGTH = 255
@@ -57,15 +73,15 @@ class ConversationView:
     """A conversation with its messages. The messages are shared: do not modify them.
 
     Attributes:
-        conversation_id: as the client gave it.
-        id: in the log and the tables.
+        conversation_id: the id that the client chose.
+        id: the id in the log and the tables.
         is_active: False after it was archived.
         is_deleted: whether lists hide it.
-        name: as set, else the first line of its first message, at most 255 characters.
-        task_ids: of its tasks, as their agents gave them, in the order in which they began.
-        messages: as they were sent, oldest first.
-        event_ids: of the messages' events.
-        version: of its last event.
+        name: the name that was set, else the first line of the first message, at most 255 characters.
+        task_ids: the ids that agents chose for its tasks, in the order in which the tasks began.
+        messages: the messages as they were sent, oldest first.
+        event_ids: the ids of the messages' events.
+        version: the version of its last event.
         created_at, updated_at: the times of its first and its latest event.
     """
 
@@ -87,36 +103,34 @@ class Accepted:
     """A message that is durable and awaits its answer.
 
     Attributes:
-        conversation_id: as the client gave it, or a new one if the message named none.
-        conversation: its id in the log and the tables.
-        event_id: of the message's event.
-        message: as stored; its ``taskId`` is that of the task which it continues.
-        message_id: as the client gave it; it need not be unique.
-        task_id: of the open task that the message continues, as the agent gave it.
-        position: of the event.
+        conversation_id: the id that the client chose, or a new one if the message has none.
+        conversation: the conversation's id in the log and the tables.
+        event_id: the id of the message's event.
+        message: the message as it is stored; its ``taskId`` names the task that it continues.
+        position: the position of the event.
     """
 
     conversation_id: str
     conversation: UUID
     event_id: UUID
     message: Json
-    message_id: str
-    task_id: str | None
     position: int
 
-    @classmethod
-    def of(cls, conversation_id: str, conversation: UUID, event_id: UUID, message: Json, position: int) -> Accepted:
-        """Return an accepted message, with its ids taken from its JSON."""
-        task_id = message.get("taskId")
-        return cls(
-            conversation_id,
-            conversation,
-            event_id,
-            message,
-            message.get("messageId") or "",
-            task_id if isinstance(task_id, str) and task_id else None,
-            position,
-        )
+    @property
+    def key(self) -> Key:
+        """The conversation and the event."""
+        return self.conversation, self.event_id
+
+    @property
+    def message_id(self) -> str:
+        """The id that the client chose; it need not be unique."""
+        return self.message.get("messageId") or ""
+
+    @property
+    def task_id(self) -> str | None:
+        """The id, chosen by the agent, of the open task that the message continues."""
+        task_id = self.message.get("taskId")
+        return task_id if isinstance(task_id, str) and task_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +139,7 @@ class Pending:
 
     Attributes:
         status: the latest status text of the task that the agent works on; empty if there is none.
-        since: when the message was accepted.
+        since: the time when the message was accepted.
     """
 
     conversation_id: str
@@ -137,16 +151,33 @@ class Pending:
     position: int
 
 
+class Summary(NamedTuple):
+    """The facts about a conversation that lists of events need.
+
+    Attributes:
+        version: the version of the conversation to which the facts apply.
+        given_id: the id that the client chose.
+        a2a_version: the A2A version of its first message; None if it has no messages.
+        tasks: the ids that agents chose for its tasks, by the tasks' own ids.
+    """
+
+    version: int
+    given_id: str
+    is_deleted: bool
+    a2a_version: Version | None
+    tasks: dict[UUID, str]
+
+
 @dataclass(frozen=True, slots=True)
 class EventView:
     """An event as a message that represents it.
 
     Attributes:
-        id: of the event in the log.
-        actor: who caused the event.
-        event_type: in the log.
+        id: the id of the event in the log.
+        actor: the user, agent or system that caused the event.
+        event_type: the type of the event in the log.
         content: the message that was sent, or one made of an agent's status or artifact.
-        timestamp: when the event happened.
+        timestamp: the time when the event happened.
     """
 
     id: str
@@ -163,9 +194,9 @@ class Request:
     """A message that a client sent to be answered.
 
     Attributes:
-        message_id: as the client gave it.
-        sent_at: when the event happened.
-        position: of the event.
+        message_id: the id that the client chose.
+        sent_at: the time when the event happened.
+        position: the position of the event.
     """
 
     actor: str
@@ -178,16 +209,16 @@ class ConversationFold:
     """The state of a conversation after its events.
 
     Attributes:
-        given_id: the conversation's id as its client gave it.
-        version: of its last event.
-        name: as set by the latest event that sets it; :attr:`view` replaces an empty one.
-        metadata: as set by the latest event that sets it.
-        tasks: by their ids, in the order in which they began.
-        agents: cards of registered agents, by URL.
-        messages: as they were sent, by the ids of their events.
+        given_id: the id that the client chose.
+        version: the version of its last event.
+        name: the name that the latest event set; :attr:`view` replaces an empty one.
+        metadata: the metadata that the latest event set.
+        tasks: the tasks by their ids, in the order in which they began.
+        agents: the cards of registered agents, by URL.
+        messages: the messages as they were sent, by the ids of their events.
         requests: the messages that clients sent to be answered, by the ids of their events.
-        outcomes: of answers, by the ids of the messages' events.
-        bytes: approximate size in memory.
+        outcomes: the outcomes of answers, by the ids of the messages' events.
+        bytes: the approximate size in memory.
     """
 
     def __init__(self, conversation_id: UUID) -> None:
@@ -306,7 +337,7 @@ class ConversationFold:
 
     @property
     def open_task(self) -> str | None:
-        """The id, as its agent gave it, of the task that the next message continues.
+        """The id, chosen by its agent, of the task that the next message continues.
 
         It is the task of the last message if that is open, else the latest task if it waits for the user: agents need
         not name the task in the message that asks for input.
@@ -341,15 +372,30 @@ class ConversationFold:
         """Return the number of events that name a message as their cause: those of its answer."""
         return self._cause_counts[str(event_id)]
 
+    @property
+    def summary(self) -> Summary:
+        """The facts about the conversation that lists of events need."""
+        first = next(iter(self.messages.values()), None)
+        version = None if first is None else version_of(first)
+        tasks = {task_id: task.given_id for task_id, task in self.tasks.items()}
+        return Summary(self.version, self.given_id, self.is_deleted, version, tasks)
+
+    def pending(self, event_id: UUID) -> Pending:
+        """Return one of the conversation's requests as a message that awaits its answer."""
+        request, task = self.requests[event_id], self.task_of(event_id)
+        status = "" if task is None else task.status_text
+        message_id = request.message_id or ""
+        return Pending(self.given_id, self.id, event_id, message_id, status, request.sent_at, request.position)
+
     def recorded_task(self, given_id: str) -> RecordedTask | None:
-        """Return the recorded state of the task that has an id from its agent; None if there is none."""
+        """Return the recorded state of a task by the id that its agent chose; None if there is none."""
         return next((task.recorded for task in self.tasks.values() if task.given_id == given_id), None)
 
     def contexts_of(self, task_id: str | None) -> dict[str, str]:
         """Return, by actor, the latest ``contextId`` of a task or, if there is no such task, of the conversation.
 
-        An agent is sent only the ``contextId`` that it named itself. Otherwise anybody who may write to this
-        conversation could direct it to the context of another one.
+        An agent receives only the ``contextId`` that it chose itself. Otherwise a writer of this conversation could
+        direct it to the context of another one.
         """
         of_task = (task.contexts for task in self.tasks.values() if task.given_id == task_id)
         return self._contexts | next(of_task, {})
@@ -359,12 +405,12 @@ class TaskFold:
     """The state of a task after its events.
 
     Attributes:
-        given_id: the task's id as its agent gave it.
-        position: of its first event.
-        version: of its last event in the conversation.
+        given_id: the id that the agent chose.
+        position: the position of its first event.
+        version: the version of its last event in the conversation.
         contexts: the latest ``contextId`` by actor.
-        description: the task's subject, such as the text of the message that it answers.
-        causation_id: of its first event: the event of the message whose answer began it; None if it was imported.
+        description: the subject, such as the text of the message that the task answers.
+        causation_id: the event of the message whose answer began the task; None if it was imported.
     """
 
     def __init__(self, task_id: UUID, first: Event) -> None:
@@ -444,8 +490,8 @@ class TaskFold:
         """Return the task as A2A JSON.
 
         Args:
-            messages: of its conversation that belong to it. They and the earlier status messages are the task's
-                history, if the agent sent none and the task is not imported.
+            messages: the messages of the conversation that belong to the task. They and the earlier status messages
+                are its history, if the agent sent none and the task is not imported.
         """
         task = task_to_wire(self.row)
         if self.causation_id is None or "history" in task:
@@ -460,6 +506,33 @@ class TaskFold:
         task = task_to_wire(self.row)
         artifacts = {artifact_key(artifact): artifact for artifact in task.get("artifacts", [])}
         return RecordedTask(task["status"], self._extra, self._metadata, artifacts)
+
+
+def event_view(event: Event, conversation: Summary) -> EventView | None:
+    """Return an event as a message: the one that was sent, or one made of a status or artifact; None for others."""
+    match event.data:
+        case MessageAdded() as data:
+            content = sent_message(data)
+        case TaskStatusChanged(message=message) if message is not None:
+            content = message
+        case TaskStatusChanged() | TaskCreated() as data:
+            state = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
+            version = version_of({"status": {"state": state}})
+            text = str(readable_state(state_name(data.status, version) if state is None else state))
+            content = _agent_message(event, conversation, data.task_id, [text_part(text, version)], version)
+        case TaskArtifactAdded() | TaskArtifactExtended() as data:
+            has_kind = any(isinstance(part, dict) and "kind" in part for part in data.parts)
+            content = _agent_message(event, conversation, data.task_id, data.parts, "0.3" if has_kind else "1.0")
+        case _:
+            return None
+    return EventView(
+        str(event.id), event.actor, event.event_type, conversation.given_id, content, event.occurred_at, event.position
+    )
+
+
+def _agent_message(event: Event, conversation: Summary, task_id: UUID, parts: list[Any], version: Version) -> Json:
+    ids = {"contextId": conversation.given_id, "taskId": conversation.tasks[task_id]}
+    return agent_message(parts, version, str(event.id)) | ids
 
 
 def _chunk(data: TaskArtifactAdded | TaskArtifactExtended) -> Json:

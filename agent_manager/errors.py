@@ -61,7 +61,7 @@ class AgentRefused(AgentError):
     """The agent answered with an error.
 
     Attributes:
-        code: of JSON-RPC, or the HTTP status; None if the agent gave none.
+        code: the code of the JSON-RPC error, or the HTTP status; None if the agent sent neither.
     """
 
     def __init__(self, text: str, code: int | None = None) -> None:
@@ -70,7 +70,7 @@ class AgentRefused(AgentError):
 
 
 class TaskUnknown(AgentRefused):
-    """The agent does not know the task that it was asked about."""
+    """The agent does not know the task."""
 
 
 class InvalidUpdate(AgentError):

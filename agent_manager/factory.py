@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import copy
+from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
 from agent_manager.agent_registry import AGENTS, AgentRegistry
@@ -16,12 +17,11 @@ from agent_manager.agents.agent import Answer
 from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.local import CallableAgent, from_callable
 from agent_manager.agents.remote import RemoteAgent
+from agent_manager.answering import Answers
 from agent_manager.application import ApplicationManager
 from agent_manager.conversation_cache import MAX_BYTES, VisibleConversations, VisibleIds
-from agent_manager.dual_write import Differences, DualWriteLog, copy_log
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import AppendedPositions, ServerLog, UserLog
+from agent_manager.storage import AppendedPositions, Differences, DualWriteLog, MemoryLog, ServerLog, copy_log
 from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
@@ -58,16 +58,9 @@ def application_manager(
     """
     settings = _settings_of(settings)
     agent = _agent(answer, settings)
-    manager: ApplicationManager
-    match storage or settings.storage:
-        case "memory":
-            manager = MemoryManager(tenant=settings.tenant, answer=agent, types=types)
-        case "both":
-            manager = DualWriteManager(settings, answer=agent, types=types)
-        case "postgres":
-            manager = PostgreSQLManager(settings, answer=agent, types=types)
-        case other:
-            raise _unknown_storage(other)
+    differences = Differences()
+    open_manager = partial(_open_manager, settings, storage, agent, differences)
+    manager = ApplicationManager(open_manager, types, differences)
     manager.initialize()
     return manager
 
@@ -94,20 +87,7 @@ def async_manager(
         ServerError, SchemaError: on entering; there is no server, or its schema does not fit.
     """
     settings = _settings_of(settings)
-    agent = _agent(answer, settings)
-    match storage or settings.storage:
-        case "memory":
-            return Manager(MemoryLog(settings.tenant), agent)
-        case "both":
-            return _dual_write_manager(settings, agent, Differences())
-        case "postgres":
-            return _postgresql_manager(settings, agent)
-        case other:
-            raise _unknown_storage(other)
-
-
-def _unknown_storage(storage: object) -> SettingsError:
-    return SettingsError(f"storage: {storage!r:.80} is unknown: expected 'memory', 'postgres' or 'both'")
+    return _open_manager(settings, storage, _agent(answer, settings), Differences())
 
 
 def _settings_of(settings: Settings | str | None) -> Settings:
@@ -124,64 +104,18 @@ def _agent(answer: Callable[..., Any] | str | None, settings: Settings) -> Answe
     return agent_from_spec(answer) if isinstance(answer, str) else from_callable(answer)
 
 
-class MemoryManager(ApplicationManager):
-    """A synchronous manager in memory; its conversations are lost when the process ends."""
-
-    def __init__(self, *, tenant: str = "default", answer: Answer | None = None, types: Any = None) -> None:
-        super().__init__(lambda: Manager(MemoryLog(tenant), answer), answer, types)
-
-
-class PostgreSQLManager(ApplicationManager):
-    """A synchronous manager on PostgreSQL.
-
-    Args:
-        settings: the settings, or the URL of the server. By default from the environment and ``.env``.
-        runs_worker: whether to update the read tables meanwhile; ``eventstore up`` does so already.
-    """
-
-    def __init__(
-        self,
-        settings: Settings | str | None = None,
-        *,
-        answer: Answer | None = None,
-        types: Any = None,
-        runs_worker: bool = True,
-    ) -> None:
-        settings = _settings_of(settings)
-        super().__init__(lambda: _postgresql_manager(settings, answer, runs_worker=runs_worker), answer, types)
-
-
-class DualWriteManager(ApplicationManager):
-    """A synchronous manager that writes to PostgreSQL and memory, reads from one of them, and compares them.
-
-    On opening, the contents of PostgreSQL are copied into memory.
-
-    Args:
-        settings: as for :class:`PostgreSQLManager`.
-        read_from: ``memory`` or ``postgres``; by default that of the settings (``EVENTSTORE_READ_FROM``).
-
-    Attributes:
-        differences: the results of the comparisons.
-    """
-
-    def __init__(
-        self,
-        settings: Settings | str | None = None,
-        *,
-        read_from: Literal["memory", "postgres"] | None = None,
-        answer: Answer | None = None,
-        types: Any = None,
-        runs_worker: bool = True,
-    ) -> None:
-        settings = _settings_of(settings)
-        self.differences = Differences()
-        super().__init__(
-            lambda: _dual_write_manager(
-                settings, answer, self.differences, read_from=read_from, runs_worker=runs_worker
-            ),
-            answer,
-            types,
-        )
+def _open_manager(
+    settings: Settings, storage: Storage | None, agent: Answer | None, differences: Differences
+) -> AbstractAsyncContextManager[Manager]:
+    match storage or settings.storage:
+        case "memory":
+            return Manager(MemoryLog(settings.tenant), agent)
+        case "both":
+            return _dual_write_manager(settings, agent, differences)
+        case "postgres":
+            return _postgresql_manager(settings, agent)
+        case other:
+            raise SettingsError(f"storage: {other!r:.80} is unknown: expected 'memory', 'postgres' or 'both'")
 
 
 class AsyncManager(Manager):
@@ -189,7 +123,7 @@ class AsyncManager(Manager):
 
     Args:
         store: an open store.
-        tenant: by default that of the store.
+        tenant: the tenant; by default the store's.
         answer: the agent that answers messages; without one, messages get no reply.
         runs_worker: whether to update the read tables meanwhile; ``eventstore up`` does so already.
         fold_bytes: approximate size of the contents of cached conversations.
@@ -220,17 +154,18 @@ class AsyncManager(Manager):
 
         Args:
             user: None for the whole tenant.
-            actor: of all appended events; empty for the manager's own choice.
+            actor: the actor of all appended events; empty for the manager's own choice.
             visible_ids: returns which conversations the user may see; not called for the whole tenant.
             count: called with the number of events of each append.
         """
         if user is None and not actor:
             return self
         manager = copy(self)
-        manager._log = log = UserLog(self._server, user, actor, count)
+        manager._log = log = self._server.acting_for(user, actor, count)
         manager._cache = cache = self._cache if user is None else VisibleConversations(self._cache, visible_ids)
         manager._writer = Writer(log, cache)
-        manager._registry = AgentRegistry(log, self._cache)
+        manager._registry = registry = AgentRegistry(log, self._cache)
+        manager.answers = Answers(log, cache, manager._writer, registry)
         return manager
 
     def count_with(self, count: Callable[[int], None]) -> None:
@@ -243,7 +178,8 @@ class AsyncManager(Manager):
         return self._server.written
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(_running_worker(self.store, runs_worker=self._runs_worker))
+        if self._runs_worker:
+            await self._stack.enter_async_context(_running_worker(self.store))
         return await super().__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
@@ -252,33 +188,21 @@ class AsyncManager(Manager):
 
 
 @asynccontextmanager
-async def _postgresql_manager(
-    settings: Settings, answer: Answer | None, *, runs_worker: bool = True
-) -> AsyncIterator[AsyncManager]:
-    async with (
-        EventStore(settings) as store,
-        AsyncManager(store, answer=answer, runs_worker=runs_worker) as manager,
-    ):
+async def _postgresql_manager(settings: Settings, answer: Answer | None) -> AsyncIterator[AsyncManager]:
+    async with EventStore(settings) as store, AsyncManager(store, answer=answer) as manager:
         yield manager
 
 
 @asynccontextmanager
 async def _dual_write_manager(
-    settings: Settings,
-    answer: Answer | None,
-    differences: Differences,
-    *,
-    read_from: Literal["memory", "postgres"] | None = None,
-    runs_worker: bool = True,
+    settings: Settings, answer: Answer | None, differences: Differences
 ) -> AsyncIterator[Manager]:
-    main = read_from or settings.read_from
-    if main not in ("memory", "postgres"):
-        raise SettingsError(f"read_from: {main!r:.80} is unknown: expected 'memory' or 'postgres'")
-    async with EventStore(settings) as store, _running_worker(store, runs_worker=runs_worker):
+    """Open a manager that writes to PostgreSQL and memory; the contents of PostgreSQL are copied into memory first."""
+    async with EventStore(settings) as store, _running_worker(store):
         server, memory = ServerLog(store), MemoryLog(store.tenant, settings.max_content_bytes)
         await copy_log(server, memory, [conversation_uuid(store.tenant, AGENTS)])
-        main_log, other_log = (memory, server) if main == "memory" else (server, memory)
-        log = DualWriteLog(main_log, other_log, differences)
+        main, other = (memory, server) if settings.read_from == "memory" else (server, memory)
+        log = DualWriteLog(main, other, differences)
         try:
             async with Manager(log, answer) as manager:
                 yield manager
@@ -287,10 +211,7 @@ async def _dual_write_manager(
 
 
 @asynccontextmanager
-async def _running_worker(store: EventStore, *, runs_worker: bool) -> AsyncIterator[None]:
-    if not runs_worker:
-        yield
-        return
+async def _running_worker(store: EventStore) -> AsyncIterator[None]:
     worker = asyncio.create_task(Worker(store, load(store.settings.projections)).run())
     try:
         yield

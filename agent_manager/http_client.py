@@ -4,7 +4,7 @@ The server of a response chooses its encoding: a body of two kilobytes, compress
 decodes each received piece as a whole. Here pieces are decoded at most ``_PIECE_BYTES`` at a time, and the bytes of
 every stage of the encoding are counted.
 
-Whoever can make a server fetch a URL uses the server's place in its network (server-side request forgery). So a host
+A client that can make a server fetch a URL uses the server's place in its network (server-side request forgery). A host
 name is resolved once, each of its addresses is checked, and the connection is made to a checked address: a second
 look-up could return another one (DNS rebinding). Redirects pass the same check.
 """

@@ -1,55 +1,22 @@
-"""The asynchronous manager: conversations, messages, tasks and agents as plain A2A JSON, in any storage.
-
-An agent keeps its memory by ``contextId`` and ``taskId``, and serves every client that names them. Both are part of a
-message, so its author could name another conversation and receive answers out of that one, in spite of every check of
-the store. So a message is stored as it was written, but the ids in what the agent receives are set here
-(:func:`_addressed`).
-
-Every message names the conversation as its ``contextId``: without one, an agent begins a new context. An agent that
-named its own context receives that instead, see :meth:`agent_manager.agents.agent.Context.addressed_to`. A message
-without ``messageId``, which A2A requires, is sent with the id of its event.
-"""
+"""The asynchronous manager: conversations, messages, tasks and agents as plain A2A JSON, in any storage."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple, Self, cast
+from typing import Self, cast
 from uuid import UUID, uuid4
-from weakref import WeakValueDictionary
 
-from agent_manager.a2a import (
-    Json,
-    Version,
-    agent_role,
-    parts_text,
-    readable_state,
-    state_name,
-    task_to_wire,
-    text_part,
-    version_of,
-)
+from agent_manager.a2a import Json
 from agent_manager.agent_registry import AgentRegistry
-from agent_manager.agents.agent import Answer, Context, TaskSnapshot
-from agent_manager.agents.recorder import Recording
-from agent_manager.answering import (
-    Answered,
-    AnswerSession,
-    InterruptedAnswer,
-    Lease,
-    Leases,
-    answer_once,
-    answered_event,
-)
-from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Pending
+from agent_manager.agents.agent import Answer
+from agent_manager.answering import Answers
+from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Key, Pending, event_view
 from agent_manager.conversation_cache import MAX_BYTES, ConversationCache
-from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
-from agent_manager.storage import ClosableLog, Key, LeaseStatus, Log, PendingRow
+from agent_manager.errors import AnswerFailed, AnswerTaken
+from agent_manager.storage import ClosableLog, Log
 from agent_manager.writer import Writer, checked_id, checked_message
 from eventstore import (
     ConversationArchived,
@@ -57,24 +24,12 @@ from eventstore import (
     ConversationDeleted,
     ConversationReactivated,
     ConversationRenamed,
-    Event,
     EventData,
-    MessageAdded,
-    MessageAnswered,
     NewEvent,
-    TaskArtifactAdded,
-    TaskArtifactExtended,
-    TaskCreated,
-    TaskStatusChanged,
     conversation_uuid,
-    sent_message,
 )
-from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between checks of a message that another process is answering."""
 
 
 class Manager:
@@ -89,6 +44,9 @@ class Manager:
         log: the storage.
         answer: the agent that answers messages; without one, messages get no reply.
         fold_bytes: approximate size of the contents of cached conversations.
+
+    Attributes:
+        answers: the answers to the messages.
     """
 
     def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
@@ -99,17 +57,14 @@ class Manager:
         self._cache = ConversationCache(log, fold_bytes)
         self._writer = Writer(log, self._cache)
         self._registry = AgentRegistry(log, self._cache)
-        self._leases = Leases(log)
-        self._answers: dict[Key, asyncio.Task[Answered]] = {}
-        self._session_locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self.answers = Answers(log, self._cache, self._writer, self._registry)
 
     async def __aenter__(self) -> Self:
         self._closable.is_closed = False
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await cancel_and_wait(list(self._answers.values()))  # those messages stay pending
-        await self._leases.close()
+        await self.answers.close()
         self._closable.is_closed = True
 
     # Conversations
@@ -193,7 +148,7 @@ class Manager:
         """Store a message that awaits an answer. It is durable when this returns.
 
         The message is added to ``conversation_id``, else to the conversation of its ``contextId``, else to a new one,
-        whose id it then contains. If the conversation has an open task, the message continues it.
+        and then contains the id of that one. If the conversation has an open task, the message continues it.
 
         A message that the client has sent before, with the same ``messageId`` and body, is not stored again: the one
         accepted then is returned.
@@ -216,7 +171,7 @@ class Manager:
             InputError: the message cannot be stored.
             AnswerFailed: the agent failed.
         """
-        answered = await self._answer(await self.accept(message, conversation_id))
+        answered = await self.answers.answer_shared(self.agent, await self.accept(message, conversation_id))
         if answered.error is not None:
             raise AnswerFailed(answered.error)
         return answered.reply
@@ -227,18 +182,18 @@ class Manager:
         An error of the agent is stored as the outcome. A message that is answered already is not answered again; one
         that is being answered is waited for.
         """
-        return (await self._answer(accepted)).reply
+        return (await self.answers.answer_shared(self.agent, accepted)).reply
 
     async def pending(self) -> list[Pending]:
         """Return the messages that await an answer, of all processes, oldest first; none of a deleted conversation."""
-        rows: defaultdict[UUID, list[PendingRow]] = defaultdict(list)
-        for row in await self._log.pending():
-            rows[row.conversation].append(row)
+        messages: defaultdict[UUID, list[UUID]] = defaultdict(list)
+        for conversation, event_id in await self._log.pending():
+            messages[conversation].append(event_id)
         pending = [
-            _pending(row, fold)
-            async for fold in self._cache.each(dict.fromkeys(rows))
+            fold.pending(event_id)
+            async for fold in self._cache.each(dict.fromkeys(messages))
             if not fold.is_deleted
-            for row in rows[fold.id]
+            for event_id in messages[fold.id]
         ]
         return sorted(pending, key=attrgetter("position"))
 
@@ -248,18 +203,19 @@ class Manager:
         Raises:
             NotFound: there is no such message.
         """
-        return await self.stored(pending.conversation, pending.event_id, pending.position)
+        return await self.stored((pending.conversation, pending.event_id))
 
-    async def stored(self, conversation: UUID, event_id: UUID, position: int) -> Accepted:
-        """Return an accepted message by its place in the log.
+    async def stored(self, key: Key) -> Accepted:
+        """Return an accepted message from the log.
 
         Raises:
             NotFound: there is no such message.
         """
+        conversation, event_id = key
         fold = await self._cache.get(conversation)
-        if fold is None or event_id not in fold.messages:
+        if fold is None or event_id not in fold.requests:
             raise NotFound(f"conversation {conversation} has no message {event_id}")
-        return Accepted.of(fold.given_id, fold.id, event_id, fold.messages[event_id], position)
+        return Accepted(fold.given_id, fold.id, event_id, fold.messages[event_id], fold.requests[event_id].position)
 
     async def answer_pending(self) -> list[tuple[Pending, str | None]]:
         """Answer all pending messages, oldest first; return each with the error of its answer, if any.
@@ -270,12 +226,13 @@ class Manager:
         answered: list[tuple[Pending, str | None]] = []
         for pending in await self.pending():
             with suppress(AnswerTaken):
-                answered.append((pending, (await self._answer(await self.accepted(pending), alive)).error))
+                accepted = await self.accepted(pending)
+                answered.append((pending, (await self.answers.answer_shared(self.agent, accepted, alive)).error))
         return answered
 
     async def abandon(self, pending: Pending) -> None:
         """End the waiting of a pending message without an answer."""
-        await self._abandon(pending.conversation, pending.event_id, None)
+        await self.answers.abandon(pending.conversation, pending.event_id, None)
 
     # Tasks, events, agents
 
@@ -299,7 +256,7 @@ class Manager:
                 raise InputError(f"{name}: {value!r:.80} is not a number of 0 or more")
         events = await self._log.latest(after, limit)
         folds = self._cache.each({event.conversation_id: event.version for event in events})
-        summaries = {fold.id: summary(fold) async for fold in folds}
+        summaries = {fold.id: fold.summary async for fold in folds}
         views = [
             event_view(event, conversation)
             for event in events
@@ -318,7 +275,7 @@ class Manager:
             allow_private: fetch a card also from an address that is not global: private, loopback, link-local.
 
         Raises:
-            InputError: the URL is not valid, or the card names none.
+            InputError: the URL is not valid, or the card has none.
             AgentUnreachable: the card could not be fetched.
         """
         return await self._registry.register(url_or_card, allow_private=allow_private)
@@ -331,140 +288,10 @@ class Manager:
         """Return the cards of the registered agents, in the order in which they were registered."""
         return await self._registry.cards()
 
-    # Answers
-
-    async def begin(self, accepted: Accepted, alive: set[UUID] | None = None) -> AnswerSession | None:
-        """Begin to store an answer, when no other process answers; return None if it is stored already.
-
-        Release the session afterwards.
-
-        Args:
-            alive: collects lease holders that were seen to renew their leases. With it, a message that one of them
-                answers raises AnswerTaken; without it, this waits.
-        """
-        lock = self._session_locks.setdefault((accepted.conversation, accepted.event_id), asyncio.Lock())
-        await lock.acquire()
-        lease: Lease | None = None
-
-        def release() -> None:
-            if lease is not None:
-                self._leases.release(lease)
-            lock.release()
-
-        try:
-            lease = await self._take_lease(accepted, alive)
-            session = None if lease is None else await self._session(accepted, lease, release)
-        except BaseException:
-            release()
-            raise
-        if session is None:
-            release()
-        return session
-
-    async def reply_to(self, accepted: Accepted) -> Json | None:
-        """Return the last message of the stored answer."""
-        fold = await self._cache.get(accepted.conversation)
-        return None if fold is None else fold.reply_to(accepted.event_id)
-
-    async def _answer(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
-        """Answer a message in a task that concurrent callers share."""
-        key = accepted.conversation, accepted.event_id
-        while True:
-            task = self._answers.get(key)
-            if task is None:
-                begin, reply = partial(self.begin, accepted, alive), partial(self.reply_to, accepted)
-                task = self._answers[key] = asyncio.create_task(answer_once(self.agent, begin, reply))
-                task.add_done_callback(lambda _: self._answers.pop(key, None))
-            try:
-                return await asyncio.shield(task)  # a cancelled caller does not cancel the answer for the others
-            except AnswerTaken:
-                if alive is not None:
-                    raise  # else the task was that of answer_pending, which does not wait
-            except asyncio.CancelledError:
-                current = asyncio.current_task()
-                if task.cancelled() and (current is None or not current.cancelling()):
-                    raise ManagerClosed from None  # the answer was cancelled, not this caller
-                raise
-
-    async def _take_lease(self, accepted: Accepted, alive: set[UUID] | None) -> Lease | None:
-        """Take the lease of a message when no other process has it; return None if it is answered meanwhile."""
-        before: LeaseStatus | None = None
-        pause = _FIRST_PAUSE
-        while True:
-            status = await self._leases.take((accepted.conversation, accepted.event_id))
-            if isinstance(status, Lease):
-                return status
-            if status is None:
-                continue
-            if accepted.event_id in (await self._fold_at(accepted, status.version)).outcomes:
-                return None
-            if alive is not None:
-                if before is not None and (before.holder, before.expires_at) != (status.holder, status.expires_at):
-                    alive.add(status.holder)
-                if status.holder in alive or status.expires_at is None:
-                    raise AnswerTaken(f"another process is answering message {accepted.event_id}")
-            before = status
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    async def _session(self, accepted: Accepted, lease: Lease, on_release: Callable[[], None]) -> AnswerSession | None:
-        fold = await self._fold_at(accepted, lease.version)
-        if accepted.event_id in fold.outcomes:
-            return None
-        if fold.is_deleted:  # no agent is called for an answer that cannot be stored
-            error = str(ConversationIsDeleted(accepted.conversation))
-            await self._abandon(accepted.conversation, accepted.event_id, error)
-            return None
-        recording = Recording(
-            self.tenant,
-            accepted.conversation,
-            answer=self.agent,
-            description=parts_text(accepted.message.get("parts")),
-            known_task=fold.recorded_task,
-            causation_id=str(accepted.event_id),
-        )
-        interrupted: InterruptedAnswer | None = None
-        if fold.caused_by(accepted.event_id):
-            task = fold.task_of(accepted.event_id)
-            wire = None if task is None else task_to_wire(task.row)
-            interrupted = InterruptedAnswer(fold.reply_to(accepted.event_id), wire)
-            if wire is not None:
-                recording.events_of(TaskSnapshot(wire))  # stored already; later updates are compared with it
-        addressed = _addressed(accepted, fold)
-        context = await self._context(addressed)
-        return AnswerSession(self._writer, lease, addressed, context, recording, fold, interrupted, on_release)
-
-    async def _context(self, accepted: Accepted) -> Context:
-        async def history() -> list[Json]:
-            fold = await self._cache.get(accepted.conversation)
-            return [] if fold is None else list(fold.messages.values())
-
-        fold = self._cache.kept(accepted.conversation) or await self._existing(accepted.conversation_id)
-        named = fold.contexts_of(accepted.task_id)
-        uuids = {context: conversation_uuid(self.tenant, context) for context in named.values()}
-        # No agent continues in the context of another conversation.
-        others = await self._cache.all_of({uuid: None for uuid in uuids.values() if uuid != fold.id})
-        contexts = {actor: c for actor, c in named.items() if uuids[c] != fold.id and uuids[c] not in others}
-        agents = await self._registry.recent_cards()
-        return Context(self.tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts)
-
-    async def _abandon(self, conversation: UUID, event_id: UUID, error: str | None) -> None:
-        answered = MessageAnswered(message_id=event_id, outcome="abandoned", error=error)
-        await self._writer.append_once(conversation, answered_event(answered))
-
     # Folds
 
     async def _fold(self, conversation_id: str) -> ConversationFold | None:
         return await self._cache.get(conversation_uuid(self.tenant, conversation_id))
-
-    async def _fold_at(self, accepted: Accepted, version: int) -> ConversationFold:
-        """Return the conversation of a message at a version or later."""
-        fold = self._cache.kept(accepted.conversation)
-        if fold is None or fold.version < version or accepted.event_id not in fold.messages:
-            fold = await self._cache.get(accepted.conversation)
-        if fold is None:
-            raise NotFound(f"there is no conversation {accepted.conversation}")
-        return fold
 
     async def _existing(self, conversation_id: str) -> ConversationFold:
         fold = await self._fold(conversation_id)
@@ -476,86 +303,3 @@ class Manager:
         fold = await self._existing(conversation_id)
         await self._log.append(fold.id, [NewEvent(event, actor="user")])
         return (await self._existing(conversation_id)).view
-
-
-def _addressed(accepted: Accepted, fold: ConversationFold) -> Accepted:
-    """Return a message as its agent receives it: it refers to its own conversation and tasks, and to no others."""
-    tasks = {task.given_id for task in fold.tasks.values()}
-    message = accepted.message | {"contextId": fold.given_id}
-    if not message.get("messageId"):
-        message["messageId"] = str(accepted.event_id)
-    if message.get("taskId") not in tasks:
-        message.pop("taskId", None)
-    references = message.get("referenceTaskIds")
-    if isinstance(references, list):
-        message["referenceTaskIds"] = [task for task in references if isinstance(task, str) and task in tasks]
-    task_id = accepted.task_id if accepted.task_id in tasks else None
-    return replace(accepted, conversation_id=fold.given_id, task_id=task_id, message=message)
-
-
-def _pending(row: PendingRow, fold: ConversationFold) -> Pending:
-    task = fold.task_of(row.event_id)
-    status = "" if task is None else task.status_text
-    return Pending(fold.given_id, row.conversation, row.event_id, row.given_id or "", status, row.since, row.position)
-
-
-class Summary(NamedTuple):
-    """The facts about a conversation that lists of events need.
-
-    Attributes:
-        version: of the conversation to which the facts apply.
-        given_id: as its client gave it.
-        shape: the A2A version of its first message; None if it has no messages.
-        tasks: the ids of its tasks as their agents gave them.
-    """
-
-    version: int
-    given_id: str
-    is_deleted: bool
-    shape: Version | None
-    tasks: dict[UUID, str]
-
-
-def summary(fold: ConversationFold) -> Summary:
-    """Return the summary of a conversation."""
-    first = next(iter(fold.messages.values()), None)
-    return Summary(
-        fold.version,
-        fold.given_id,
-        fold.is_deleted,
-        None if first is None else version_of(first),
-        {task_id: task.given_id for task_id, task in fold.tasks.items()},
-    )
-
-
-def event_view(event: Event, conversation: Summary) -> EventView | None:
-    """Return an event as a message: the one that was sent, or one made of a status or artifact; None for others."""
-    match event.data:
-        case MessageAdded() as data:
-            content = sent_message(data)
-        case TaskStatusChanged(message=message) if message is not None:
-            content = message
-        case TaskStatusChanged() | TaskCreated() as data:
-            state = (data.extra or {}).get("state") if isinstance(data, TaskStatusChanged) else None
-            version: Version = version_of({"status": {"state": state}})
-            text = str(readable_state(state_name(data.status, version) if state is None else state))
-            content = _agent_message(event, conversation, data.task_id, [text_part(text, version)], version)
-        case TaskArtifactAdded() | TaskArtifactExtended() as data:
-            has_kind = any(isinstance(part, dict) and "kind" in part for part in data.parts)
-            content = _agent_message(event, conversation, data.task_id, data.parts, "0.3" if has_kind else "1.0")
-        case _:
-            return None
-    return EventView(
-        str(event.id), event.actor, event.event_type, conversation.given_id, content, event.occurred_at, event.position
-    )
-
-
-def _agent_message(event: Event, conversation: Summary, task_id: UUID, parts: list[Any], version: Version) -> Json:
-    message: Json = {
-        "role": agent_role(version),
-        "parts": parts,
-        "messageId": str(event.id),
-        "contextId": conversation.given_id,
-        "taskId": conversation.tasks[task_id],
-    }
-    return message | {"kind": "message"} if version == "0.3" else message

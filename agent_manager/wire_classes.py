@@ -20,7 +20,7 @@ from agent_manager import default_classes
 from agent_manager.a2a import (
     Json,
     Version,
-    agent_role,
+    agent_message,
     invalid_part,
     message_in_version,
     minimal_card,
@@ -66,7 +66,7 @@ class WireClasses:
     Attributes:
         message, task, card: A2A's, of one of its versions.
         conversation, event: the application's, built from keywords.
-        version: of A2A that the classes read; None if they read both.
+        version: the version of A2A that the classes read; None if they read both.
     """
 
     message: type
@@ -76,15 +76,11 @@ class WireClasses:
     event: Any
     version: Version | None
 
-    def to_json(self, message: Any) -> Json:
-        """Return a message as wire JSON."""
-        return to_wire(message)
-
     def to_message(self, message: Json, message_id: str = "") -> Any:
         """Return a message as an instance, converted from the other version if necessary.
 
         Args:
-            message_id: for a message without one.
+            message_id: the id of a message that has none.
         """
         try:
             if self.version is None:
@@ -198,18 +194,17 @@ def repaired(message: Json, version: Version, message_id: str) -> Json:
     """Return a message that is not valid in A2A, such as one of an imported chat, as the nearest one that is.
 
     Args:
-        message_id: for a message without one.
+        message_id: the id of a message that has none.
     """
     given_id, role = message.get("messageId"), message.get("role")
-    result: Json = {
-        "role": role_in_version("user", version) if role in ("user", "ROLE_USER") else agent_role(version),
-        "messageId": given_id if isinstance(given_id, str) and given_id else message_id,
-        "parts": _valid_parts(message, version),
-    }
+    valid_id = given_id if isinstance(given_id, str) and given_id else message_id
+    result = agent_message(_valid_parts(message, version), version, valid_id)
+    if role in ("user", "ROLE_USER"):
+        result["role"] = role_in_version("user", version)
     result |= {name: message[name] for name in ("contextId", "taskId") if isinstance(message.get(name), str)}
     if isinstance(message.get("metadata"), dict):
         result["metadata"] = message["metadata"]
-    return result | {"kind": "message"} if version == "0.3" else result
+    return result
 
 
 def _valid_parts(message: Json, version: Version) -> list[Json]:

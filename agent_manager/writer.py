@@ -103,7 +103,7 @@ class Writer:
         if result is not None:
             known, position = result.events[-1].event_id, result.events[-1].position
         assert known is not None
-        return Accepted.of(given_id, conversation, known, stored, position)
+        return Accepted(given_id, conversation, known, stored, position)
 
     async def add_answer(
         self, conversation_id: UUID, events: Sequence[NewEvent], check: Callable[[ConversationFold], None]

@@ -15,7 +15,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -37,8 +37,7 @@ from agent_manager.adapters.a2a_demo_messages import (
     with_file_addresses,
 )
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.conversation import ConversationFold, ConversationView
-from agent_manager.manager import Summary, event_view
+from agent_manager.conversation import ConversationFold, ConversationView, Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import resolve
@@ -50,6 +49,8 @@ from agent_manager.server.routes.openapi import NOT_MODIFIED, Responses, errors
 from agent_manager.storage import LISTED
 from eventstore import Event, MessageAdded, sent_message
 from eventstore.errors import EventStoreError, InputError, printable
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 PARSE_ERROR, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32602, -32603
 _CODES = {400: PARSE_ERROR, 413: INVALID_PARAMS, 422: INVALID_PARAMS, 404: INVALID_PARAMS, 409: INVALID_PARAMS}
@@ -79,6 +80,8 @@ plain = APIRouter(tags=["demo"], route_class=AuthorizedRoute)
 _OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
 _NULLABLE_OBJECT: Json = {"type": ["object", "null"]}
+_OBJECTS: Json = {"type": "array", "items": _OBJECT}
+_PAIRS: Json = {"type": "array", "items": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}}
 _FILE: Responses = {200: {"content": {"*/*": {}}, "description": "The bytes of the file."}}
 
 
@@ -89,29 +92,27 @@ def _json(members: Json, *required: str) -> Json:
     return {"application/json": {"schema": schema | ({"required": list(required)} if required else {})}}
 
 
-def _call(params: Json | None) -> Json:
-    """Return the OpenAPI description of a call with parameters, or without."""
-    members = {"method": _TEXT} if params is None else {"method": _TEXT, "params": params}
-    required = () if params is None else ("params",)
-    return {"requestBody": {"content": _json(members, *required), "required": params is not None}}
+def _call(path: str, data: Data, params: Json | None, result: Json) -> Callable[[F], F]:
+    """Return the decorator of a JSON-RPC call.
 
-
-def _returns(result: Json) -> Responses:
-    """Return the OpenAPI description of the responses to a call."""
+    Args:
+        params, result: OpenAPI descriptions of the parameters, None if there are none, and of the result.
+    """
+    members, required = {"method": _TEXT}, () if params is None else ("params",)
+    content = _json(members if params is None else members | {"params": params}, *required)
     success = {"description": "The result.", "content": _json({"result": result, "error": _NULLABLE_OBJECT}, "result")}
     error_members = {"code": {"type": "integer"}, "message": _TEXT, "data": _NULLABLE_OBJECT}
     error = {"type": "object", "properties": error_members, "required": ["code", "message"]}
-    failure = _json({"result": {"type": "null"}, "error": error}, "error")
-    return {200: success} | {
-        status: response | {"content": failure} for status, response in errors(409, 413, 502).items()
-    }
+    failure = {"content": _json({"result": {"type": "null"}, "error": error}, "error")}
+    failures = {status: response | failure for status, response in errors(409, 413, 502).items()}
+    return router.post(
+        path,
+        openapi_extra={"requestBody": {"content": content, "required": params is not None}} | needs(data),
+        responses={200: success} | failures | (NOT_MODIFIED if result["type"] == "array" else {}),
+    )
 
 
-def _returns_list(item: Json) -> Responses:
-    return _returns({"type": "array", "items": item}) | NOT_MODIFIED
-
-
-@router.post("/conversation/create", openapi_extra=_call(None) | needs(Data.CONVERSATION), responses=_returns(_OBJECT))
+@_call("/conversation/create", Data.CONVERSATION, None, _OBJECT)
 async def create_conversation(context: CurrentContext, request: Request) -> Response:
     """Create a conversation."""
     await _read_call(request)
@@ -119,13 +120,13 @@ async def create_conversation(context: CurrentContext, request: Request) -> Resp
     return _success(request, _conversation_head(view) | {"messages": messages_of(view, "0.3")})
 
 
-@router.post("/conversation/list", openapi_extra=_call(None) | needs(Data.CONTENT), responses=_returns_list(_OBJECT))
+@_call("/conversation/list", Data.CONTENT, None, _OBJECTS)
 async def list_conversations(context: CurrentContext, request: Request) -> Response:
     """List all conversations with their messages, oldest first, without the deleted ones."""
     return await _list(context, request, _write_conversations)
 
 
-@router.post("/message/send", openapi_extra=_call(_OBJECT) | needs(Data.CONVERSATION), responses=_returns(_OBJECT))
+@_call("/message/send", Data.CONVERSATION, _OBJECT, _OBJECT)
 async def send_message(context: CurrentContext, request: Request) -> Response:
     """Store a message; the agent answers it after the response."""
     call = await _read_call(request)
@@ -137,7 +138,7 @@ async def send_message(context: CurrentContext, request: Request) -> Response:
     return _success(request, {"message_id": accepted.message_id, "context_id": accepted.conversation_id})
 
 
-@router.post("/message/list", openapi_extra=_call(_TEXT) | needs(Data.CONTENT), responses=_returns_list(_OBJECT))
+@_call("/message/list", Data.CONTENT, _TEXT, _OBJECTS)
 async def list_messages(context: CurrentContext, request: Request) -> Response:
     """List the messages of a conversation, with addresses for their files; none if it does not exist or is deleted."""
     call = await _read_call(request)
@@ -158,11 +159,7 @@ async def list_messages(context: CurrentContext, request: Request) -> Response:
     )
 
 
-@router.post(
-    "/message/pending",
-    openapi_extra=_call(None) | needs(Data.CONTENT),
-    responses=_returns_list({"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}),
-)
+@_call("/message/pending", Data.CONTENT, None, _PAIRS)
 async def pending_messages(context: CurrentContext, request: Request) -> Response:
     """List the messages that await an answer: the id, and the status."""
 
@@ -172,23 +169,19 @@ async def pending_messages(context: CurrentContext, request: Request) -> Respons
     return await _list(context, request, write)
 
 
-@router.post("/events/get", openapi_extra=_call(None) | needs(Data.CONTENT), responses=_returns_list(_OBJECT))
+@_call("/events/get", Data.CONTENT, None, _OBJECTS)
 async def get_events(context: CurrentContext, request: Request) -> Response:
     """List the events, oldest first."""
     return await _list(context, request, _write_events)
 
 
-@router.post("/task/list", openapi_extra=_call(None) | needs(Data.CONTENT), responses=_returns_list(_OBJECT))
+@_call("/task/list", Data.CONTENT, None, _OBJECTS)
 async def list_tasks(context: CurrentContext, request: Request) -> Response:
     """List all tasks, oldest first."""
     return await _list(context, request, _write_tasks)
 
 
-@router.post(
-    "/agent/register",
-    openapi_extra=_call(_TEXT) | needs(Data.REGISTRY),
-    responses=_returns({"type": ["string", "null"]}),
-)
+@_call("/agent/register", Data.REGISTRY, _TEXT, {"type": ["string", "null"]})
 async def register_agent(context: CurrentContext, request: Request) -> Response:
     """Register the agent whose card is at a URL."""
     call = await _read_call(request)
@@ -199,7 +192,7 @@ async def register_agent(context: CurrentContext, request: Request) -> Response:
     return _success(request, None)
 
 
-@router.post("/agent/list", openapi_extra=_call(None) | needs(Data.CONTENT), responses=_returns_list(_OBJECT))
+@_call("/agent/list", Data.CONTENT, None, _OBJECTS)
 async def list_agents(context: CurrentContext, request: Request) -> Response:
     """List the cards of the registered agents."""
 
@@ -271,7 +264,7 @@ def _error_response(scope: Scope, error: Rejected | EventStoreError) -> Response
 
 
 def _frame(request: Request) -> Frame:
-    """Return what stands before and after a result."""
+    """Return the JSON-RPC envelope: the bytes before and after a result."""
     call_id = json.dumps(_call_id(request)).encode()
     return Frame(b'{"jsonrpc":"2.0","id":' + call_id + b',"result":', b',"error":null}')
 
@@ -366,7 +359,7 @@ async def _try_conversations(
             summary = unchanged[conversation_id].summary
         else:  # not visible any more
             continue
-        a2a_version = a2a_version or (None if summary.is_deleted else summary.shape)
+        a2a_version = a2a_version or (None if summary.is_deleted else summary.a2a_version)
         start = end = out.size
         if not summary.is_deleted:
             await out.write(separator)
@@ -379,7 +372,7 @@ async def _try_conversations(
                 await out.copy(body, unchanged[conversation_id].start, unchanged[conversation_id].end)
             end = out.size
         listed[conversation_id] = _ListedConversation(summary, start, end)
-        if is_guess and a2a_version == "1.0" and summary.shape == "0.3" and not summary.is_deleted:
+        if is_guess and a2a_version == "1.0" and summary.a2a_version == "0.3" and not summary.is_deleted:
             break
     await out.write(b"]")
     return _ConversationsIndex(a2a_version or "0.3", listed)

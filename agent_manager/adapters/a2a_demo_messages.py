@@ -30,8 +30,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.a2a import Json, Version, agent_role, invalid_member, message_in_version, text_part, version_of
-from agent_manager.conversation import ConversationFold, ConversationView
-from agent_manager.manager import Manager, Summary, summary
+from agent_manager.agents.updates import renamed
+from agent_manager.conversation import ConversationFold, ConversationView, Summary
+from agent_manager.manager import Manager
 from agent_manager.server.conversation_lookup import visible_ids
 from agent_manager.wire_classes import repaired
 from eventstore import MessageAdded, sent_message
@@ -60,7 +61,7 @@ def read_message(params: Any) -> Json:
     """
     if not isinstance(params, dict):
         raise InvalidEvent("params", "is not a message: send an object with messageId, role and parts")
-    message = _renamed(params, _MESSAGE_NAMES)
+    message = renamed(params, _MESSAGE_NAMES)
     for name in ("messageId", "contextId", "taskId"):
         if not isinstance(message.get(name), str) and (name == "messageId" or message.get(name) is not None):
             raise InvalidEvent(f"params.{name}", "is missing, or not a string")
@@ -77,15 +78,10 @@ def read_message(params: Any) -> Json:
 
 
 def _read_part(part: Json) -> Json:
-    renamed = _renamed(part, _PART_NAMES)
-    if isinstance(renamed.get("file"), dict):
-        renamed["file"] = _renamed(renamed["file"], _FILE_NAMES)
-    return renamed
-
-
-def _renamed(value: Json, names: dict[str, str]) -> Json:
-    """Return the members in their order under A2A's names; a member that has both names keeps both."""
-    return {names[name] if name in names and names[name] not in value else name: each for name, each in value.items()}
+    read = renamed(part, _PART_NAMES)
+    if isinstance(read.get("file"), dict):
+        read["file"] = renamed(read["file"], _FILE_NAMES)
+    return read
 
 
 # Listing messages
@@ -109,7 +105,7 @@ def requested_version(request: Request) -> Version | None:
 
 def version_of_list(conversations: Iterable[Summary]) -> Version:
     """Return the A2A version of a list of conversations: 1.0 if all of them are in it, otherwise 0.3."""
-    versions = {each.shape for each in conversations if each.shape is not None and not each.is_deleted}
+    versions = {each.a2a_version for each in conversations if each.a2a_version is not None and not each.is_deleted}
     return "1.0" if versions == {"1.0"} else "0.3"
 
 
@@ -288,7 +284,7 @@ class SummaryCache:
 
     def add(self, tenant: str, fold: ConversationFold) -> Summary:
         """Cache and return the summary of a conversation."""
-        made = summary(fold)
+        made = fold.summary
         if _entries(made) <= self._summaries.maxsize:
             self._summaries[tenant, fold.id] = made
         return made

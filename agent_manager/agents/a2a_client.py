@@ -13,7 +13,7 @@ from copy import deepcopy
 from importlib import import_module, metadata
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agent_manager.a2a import Json, message_in_version
 from agent_manager.errors import (
@@ -41,23 +41,7 @@ _import_lock = Lock()
 _imported_here: set[str] = set()
 
 
-class SdkClient(Protocol):
-    """A client of one agent."""
-
-    def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
-        """Send a message of either A2A version and yield the updates, as wire JSON, as they arrive."""
-        ...
-
-    async def task(self, task_id: str) -> Json:
-        """Return the current state of a task."""
-        ...
-
-    def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
-        """Yield further updates of a task that the agent is working on."""
-        ...
-
-
-def open_client(card: Json, http: httpx.AsyncClient) -> SdkClient:
+def open_client(card: Json, http: httpx.AsyncClient) -> ClientV03 | ClientV1:
     """Return a client of the agent that a card describes.
 
     Raises:
@@ -69,11 +53,11 @@ def open_client(card: Json, http: httpx.AsyncClient) -> SdkClient:
         raise AgentUnsupported(
             "talking to a remote agent takes a2a-sdk: pip install 'flowagents-eventstore[a2a]'"
         ) from None
-    return _ClientV03(card, http) if version.startswith("0.") else _ClientV1(card, http)
+    return ClientV03(card, http) if version.startswith("0.") else ClientV1(card, http)
 
 
-class _ClientV03:
-    """An :class:`SdkClient` on the transports of a2a-sdk 0.3, which yield each update as it came.
+class ClientV03:
+    """A client of one agent, on the transports of a2a-sdk 0.3, which yield each update as it came.
 
     The SDK's own client merges updates into one task and fails on an agent that sends two.
     """
@@ -84,6 +68,7 @@ class _ClientV03:
         self._transport = getattr(sdk_module(f"a2a.client.transports.{module}"), transport)(http, url=url)
 
     async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
+        """Send a message of either A2A version and yield the updates, as wire JSON, as they arrive."""
         types = self._types
         params = types.MessageSendParams(
             message=types.Message.model_validate(message_in_version(message, "0.3")),
@@ -96,9 +81,11 @@ class _ClientV03:
             yield self._json(update)
 
     async def task(self, task_id: str) -> Json:
+        """Return the current state of a task."""
         return self._json(await self._transport.get_task(self._types.TaskQueryParams(id=task_id)))
 
     async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
+        """Yield further updates of a task that the agent is working on."""
         async for update in self._transport.resubscribe(self._types.TaskIdParams(id=task_id)):
             yield self._json(update)
 
@@ -127,8 +114,8 @@ def _interface(card: Json) -> tuple[str, str, str]:
     raise _no_interface(card.get("name"), newer)
 
 
-class _ClientV1:
-    """An :class:`SdkClient` on the client of a2a-sdk 1.x, which talks to agents of 0.3 too."""
+class ClientV1:
+    """A client of one agent, on the client of a2a-sdk 1.x, which talks to agents of 0.3 too: see :class:`ClientV03`."""
 
     def __init__(self, card: Json, http: httpx.AsyncClient) -> None:
         self._types = sdk_module(TYPES)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
-from agent_manager.a2a import OPEN, Json, Version, agent_role, append_chunk, status_of, version_of
+from agent_manager.a2a import OPEN, Json, Version, agent_message, append_chunk, status_of, version_of
 
 T = TypeVar("T")
 
@@ -85,11 +85,11 @@ class Context:
     """The information that an agent receives beside the message.
 
     Attributes:
-        conversation_id: as the client gave it.
-        task_id: of the open task that the message continues, as the agent gave it.
+        conversation_id: the id that the client chose.
+        task_id: the id, chosen by the agent, of the open task that the message continues.
         agents: the cards of the registered agents.
         history: returns the conversation's messages, oldest first; the message to answer is the last.
-        contexts: by agent name, the ``contextId`` that the agent chose for this conversation.
+        contexts: the ``contextId`` that each agent chose for this conversation, by the agent's name.
     """
 
     tenant: str = "default"
@@ -156,7 +156,7 @@ class TaskTracker:
     """The task that an agent mentioned last, as far as its updates describe it.
 
     Attributes:
-        task_id: as the agent gave it; None before the first update of a task.
+        task_id: the id that the agent chose; None before the first update of a task.
         has_ended: whether the agent declared that no update follows.
     """
 
@@ -202,8 +202,7 @@ class TaskTracker:
         parts = self._artifact_parts()
         if self.task_id is None or not parts:
             return None
-        reply: Json = {"kind": "message"} if self._version == "0.3" else {}
-        reply |= {"messageId": str(uuid4()), "role": agent_role(self._version), "parts": parts}
+        reply = agent_message(parts, self._version, str(uuid4()))
         if self._context_id is not None:
             reply["contextId"] = self._context_id
         return reply | {"taskId": self.task_id}

@@ -36,10 +36,10 @@ _MAX_PORT = 65535
 async def fetch_card(
     url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None, allow_private: bool = True
 ) -> Json:
-    """Return the card of the agent at a URL as the agent serves it; with ``url`` set if the card names none.
+    """Return the card of the agent at a URL as the agent serves it; with ``url`` added if the card has none.
 
     Args:
-        url: of the agent, or of the card itself (it ends in ``.json``).
+        url: the URL of the agent, or of the card itself (it ends in ``.json``).
         seconds: time limit for the whole call.
         allow_private: fetch it also from an address that is not global, if no client is given.
 
@@ -152,5 +152,5 @@ async def _card(url: str, http: httpx.AsyncClient) -> Json:
     if not isinstance(card, dict):
         raise InvalidAgentCard(f"{shown}: the agent card is a {type(card).__name__}, expected an object")
     if not isinstance(card.get("name"), str):
-        raise InvalidAgentCard(f"{shown}: the agent card names no agent: its name is {card.get('name')!r:.80}")
+        raise InvalidAgentCard(f"{shown}: the agent card is not valid: its name is {card.get('name')!r:.80}")
     return card

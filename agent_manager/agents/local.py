@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from agent_manager.a2a import Json, agent_role, text_part, version_of
+from agent_manager.a2a import Json, agent_message, text_part, version_of
 from agent_manager.agents.agent import (
     ArtifactUpdate,
     Context,
@@ -26,18 +26,6 @@ AgentResult: TypeAlias = Update | Json | str | None
 Function: TypeAlias = Callable[..., Awaitable[AgentResult] | AsyncIterator[AgentResult]]
 
 
-def from_callable(function: Function) -> CallableAgent:
-    """Return an agent that calls a function: ``async def f(message)`` or ``async def f(message, context)``.
-
-    The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
-    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing.
-
-    Raises:
-        InputError: the argument is not a function.
-    """
-    return CallableAgent(function)
-
-
 def echo() -> CallableAgent:
     """Return an agent that replies with the parts of the message."""
     return CallableAgent(_echo, "echo")
@@ -51,10 +39,16 @@ async def _echo(message: Json, context: Context) -> Json:
 
 
 class CallableAgent:
-    """An agent that calls a function, see :func:`from_callable`.
+    """An agent that calls a function: ``async def f(message)`` or ``async def f(message, context)``.
 
-    Attributes:
-        name: of the function.
+    The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
+    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing.
+
+    Args:
+        name: the agent's name; by default the function's.
+
+    Raises:
+        InputError: the argument is not a function.
     """
 
     def __init__(self, function: Function, name: str | None = None) -> None:
@@ -89,6 +83,10 @@ class CallableAgent:
             raise InvalidUpdate(f"{self.name} returned a {type(result).__name__} at once: make it 'async def'")
 
 
+from_callable = CallableAgent
+"""A function that returns a :class:`CallableAgent`."""
+
+
 def _update(value: AgentResult, message: Json, context: Context) -> Update:
     if isinstance(value, Reply | TaskSnapshot | StatusUpdate | ArtifactUpdate):
         return checked_update(value)
@@ -102,9 +100,7 @@ def _update(value: AgentResult, message: Json, context: Context) -> Update:
 
 def _reply(message: Json, context: Context, parts: list[Any]) -> Json:
     """Return a message of the agent with these parts, in the A2A version of the message that it answers."""
-    version = version_of(message)
-    reply: Json = {"kind": "message"} if version == "0.3" else {}
-    reply |= {"messageId": str(uuid4()), "role": agent_role(version), "parts": parts}
+    reply = agent_message(parts, version_of(message), str(uuid4()))
     context_id = message.get("contextId") or context.conversation_id
     return reply | ({"contextId": context_id} if context_id else {})
 

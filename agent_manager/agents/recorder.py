@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -57,9 +57,9 @@ class RecordedTask:
     """The recorded state of a task, as far as it is known: only what differs from it is recorded.
 
     Attributes:
-        status: as it was sent; None if it is not known.
+        status: the status as it was sent; None if it is not known.
         extra: further members of the task, such as its history.
-        artifacts: as they were sent, by their ids.
+        artifacts: the artifacts as they were sent, by their ids.
     """
 
     status: Json | None = None
@@ -68,36 +68,28 @@ class RecordedTask:
     artifacts: dict[str, Json] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Recording:
     """The recording of one answer.
 
-    Args:
-        tenant: of the conversation.
-        conversation_id: of the message that is answered, whatever ``contextId`` the agent sends.
+    Attributes:
+        tenant: the tenant of the conversation.
+        conversation_id: the conversation of the message that is answered, whatever ``contextId`` the agent sends.
         answer: the agent; its ``name``, if it has one, becomes the actor of the events.
-        description: of new tasks, usually the text of the message.
-        known_task: returns the recorded state of a task by the id that the agent gave it; None for a new task.
-        causation_id: of the events, usually the id of the message's event.
+        description: the description of new tasks, usually the text of the message.
+        known_task: returns the recorded state of a task by the id that the agent chose; None for a new task.
+        causation_id: the cause of the events, usually the id of the message's event.
     """
 
-    def __init__(
-        self,
-        tenant: str,
-        conversation_id: UUID,
-        *,
-        answer: Answer | None = None,
-        description: str = "",
-        known_task: Callable[[str], RecordedTask | None] | None = None,
-        causation_id: str | None = None,
-    ) -> None:
-        self._tenant = tenant
-        self._conversation_id = conversation_id
-        self._answer = answer
-        self._description = description
-        self._known_task = known_task
-        self._tasks: dict[str, RecordedTask] = {}
-        self._metadata = Metadata(causation_id=causation_id)
-        self._latest_task: str | None = None
+    tenant: str
+    conversation_id: UUID
+    _: KW_ONLY
+    answer: Answer | None = None
+    description: str = ""
+    known_task: Callable[[str], RecordedTask | None] | None = None
+    causation_id: str | None = None
+    _tasks: dict[str, RecordedTask] = field(default_factory=dict, init=False)
+    _latest_task: str | None = field(default=None, init=False)
 
     @property
     def task_id(self) -> UUID | None:
@@ -194,13 +186,10 @@ class Recording:
         sent = artifact if isinstance(artifact, dict) else {"value": artifact}
         artifacts, key, task_id = self._tasks[given_id].artifacts, artifact_key(sent), self._task_uuid(given_id)
         known = artifacts.get(key)
-        if known is None:
-            artifacts[key] = sent
-            return [artifact_event(task_id, sent, append=False, last_chunk=is_complete)]
-        if known == sent or merge_texts(known) == merge_texts(sent):
+        if known is not None and (known == sent or merge_texts(known) == merge_texts(sent)):
             return []
-        delta = artifact_delta(known, sent) or artifact_delta(merge_texts(known), merge_texts(sent))
-        if delta is None:
+        delta = known and (artifact_delta(known, sent) or artifact_delta(merge_texts(known), merge_texts(sent)))
+        if known is None or not delta:
             artifacts[key] = sent
             return [artifact_event(task_id, sent, append=False, last_chunk=is_complete)]
         chunk, continues = delta
@@ -221,7 +210,7 @@ class Recording:
             recorded = self._tasks[given_id] = RecordedTask()
             events.append(
                 TaskCreated(
-                    task_id=task_id, description=self._description, status=status_of(status.get("state")),
+                    task_id=task_id, description=self.description, status=status_of(status.get("state")),
                     given_id=given_id if str(task_id) != given_id else None, extra=extra, metadata=metadata,
                 )
             )  # fmt: skip
@@ -254,18 +243,18 @@ class Recording:
     def _recorded(self, given_id: str) -> RecordedTask | None:
         """Return the recorded state of a task, and make it the latest."""
         self._latest_task = given_id
-        if given_id not in self._tasks and self._known_task is not None:
-            known = self._known_task(given_id)
+        if given_id not in self._tasks and self.known_task is not None:
+            known = self.known_task(given_id)
             if known is not None:
                 self._tasks[given_id] = known
         return self._tasks.get(given_id)
 
     def _task_uuid(self, given_id: str) -> UUID:
-        return task_uuid(self._tenant, self._conversation_id, given_id)
+        return task_uuid(self.tenant, self.conversation_id, given_id)
 
     def _event(self, data: EventData) -> NewEvent:
-        actor = storable_text(str(getattr(self._answer, "name", None) or DEFAULT_ACTOR))[:255]
-        return NewEvent(data, actor=actor, metadata=self._metadata)
+        actor = storable_text(str(getattr(self.answer, "name", None) or DEFAULT_ACTOR))[:255]
+        return NewEvent(data, actor=actor, metadata=Metadata(causation_id=self.causation_id))
 
 
 def _changes(task_id: UUID, recorded: RecordedTask, extra: Json | None, metadata: Json | None) -> list[EventData]:
@@ -366,7 +355,7 @@ def split_event(event: NewEvent, limit: int) -> list[NewEvent]:
     """Return events that together store an event whose content exceeds the limit, as far as possible.
 
     Args:
-        limit: of the size of an event's content as JSON, in bytes.
+        limit: the largest size of an event's content as JSON, in bytes.
     """
     if _size(event.data.to_content()) <= limit:
         return [event]
@@ -390,16 +379,7 @@ def _split(data: EventData, limit: int) -> list[EventData]:
 def _split_artifact(data: TaskArtifactAdded | TaskArtifactExtended, limit: int) -> list[EventData]:
     head = cast("TaskArtifactAdded", _shortened(data.model_copy(update={"parts": []}), limit // 2))
     available = limit - _size(head.to_content())
-    chunks: list[tuple[list[Any], bool]] = [([], False)]
-    remaining = available
-    for part, continues in _split_parts(data.parts, available):
-        size = _size(part) + 1
-        if (size > remaining and chunks[-1][0]) or continues:
-            chunks.append(([], continues))
-            remaining = available
-        chunks[-1][0].append(part)
-        remaining -= size
-    (parts, _), *rest = chunks
+    (parts, _), *rest = _chunks(_split_parts(data.parts, available), available)
     events: list[EventData] = [head.model_copy(update={"parts": parts, "last_chunk": data.last_chunk and not rest})]
     for number, (parts, continues) in enumerate(rest, 1):
         events.append(
@@ -424,17 +404,24 @@ def _split_parts(parts: list[Any], available: int) -> Iterable[tuple[Any, bool]]
 
 
 def _split_history(first: EventData, task_id: UUID, history: list[Any], limit: int) -> list[EventData]:
-    chunks: list[list[Any]] = [[]]
-    available = remaining = limit - _size(TaskDescribed(task_id=task_id, history=[]).to_content())
-    for message in history:
-        kept = _shortened_object(message, available - 1) if isinstance(message, dict) else message
-        size = _size(kept) + 1
-        if size > remaining and chunks[-1]:
-            chunks.append([])
+    available = limit - _size(TaskDescribed(task_id=task_id, history=[]).to_content())
+    messages = (_shortened_object(each, available - 1) if isinstance(each, dict) else each for each in history)
+    chunks = _chunks(((message, False) for message in messages), available)
+    return [first, *(TaskDescribed(task_id=task_id, history=chunk) for chunk, _ in chunks)]
+
+
+def _chunks(items: Iterable[tuple[Any, bool]], available: int) -> list[tuple[list[Any], bool]]:
+    """Return lists of items that fit. An item that continues the one before begins a list, which is marked."""
+    chunks: list[tuple[list[Any], bool]] = [([], False)]
+    remaining = available
+    for item, continues in items:
+        size = _size(item) + 1
+        if (size > remaining and chunks[-1][0]) or continues:
+            chunks.append(([], continues))
             remaining = available
-        chunks[-1].append(kept)
+        chunks[-1][0].append(item)
         remaining -= size
-    return [first, *(TaskDescribed(task_id=task_id, history=chunk) for chunk in chunks)]
+    return chunks
 
 
 def _shortened(data: EventData, limit: int) -> EventData:

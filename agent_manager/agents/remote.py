@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from agent_manager.a2a import Json
-from agent_manager.agents.a2a_client import TASK_NOT_FOUND, SdkClient, agent_error, agent_errors, open_client
+from agent_manager.agents.a2a_client import TASK_NOT_FOUND, ClientV03, ClientV1, agent_error, agent_errors, open_client
 from agent_manager.agents.agent import Context, TaskTracker, Update, with_final_reply
 from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
 from agent_manager.agents.updates import update_from_wire
@@ -33,15 +33,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between requests for the state of an open task."""
 
 
-def remote(
-    agent: str | Json,
-    *,
-    silence: float = SILENCE_SECONDS,
-    total: float = TOTAL_SECONDS,
-    card_seconds: float = CARD_SECONDS,
-    allow_private: bool = True,
-) -> RemoteAgent:
-    """Return the agent at a URL, or the one that a card describes.
+class RemoteAgent:
+    """The agent at a URL, or the one that a card describes. Answering raises an :class:`AgentError` if it fails.
 
     Args:
         silence: time limit for each update, in seconds.
@@ -52,14 +45,15 @@ def remote(
     Raises:
         InvalidAgentUrl: the URL is not valid.
     """
-    return RemoteAgent(agent, silence=silence, total=total, card_seconds=card_seconds, allow_private=allow_private)
-
-
-class RemoteAgent:
-    """A remote agent, see :func:`remote`. Answering raises an :class:`AgentError` if the agent fails."""
 
     def __init__(
-        self, agent: str | Json, *, silence: float, total: float, card_seconds: float, allow_private: bool
+        self,
+        agent: str | Json,
+        *,
+        silence: float = SILENCE_SECONDS,
+        total: float = TOTAL_SECONDS,
+        card_seconds: float = CARD_SECONDS,
+        allow_private: bool = True,
     ) -> None:
         self._url = agent_url(agent) if isinstance(agent, str) else None
         self._card = None if isinstance(agent, str) else agent
@@ -178,6 +172,9 @@ class RemoteAgent:
         return _Exchange(open_client(self._card, http), is_streaming, invalid)
 
 
+remote = RemoteAgent
+"""A function that returns a :class:`RemoteAgent`."""
+
 _Run: TypeAlias = "Callable[[httpx.AsyncClient, list[InvalidUpdate]], AsyncGenerator[Update, None]]"
 
 
@@ -190,7 +187,7 @@ class _Exchange:
         task: the task that the updates are about.
     """
 
-    client: SdkClient
+    client: ClientV03 | ClientV1
     is_streaming: bool
     invalid: list[InvalidUpdate]
     task: TaskTracker = field(default_factory=TaskTracker)

@@ -7,7 +7,7 @@ each other's memory. So the agent receives ids that are unique across tenants, a
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from agent_manager.a2a import RESERVED, Json
@@ -15,10 +15,8 @@ from agent_manager.agents.agent import (
     Answer,
     ArtifactUpdate,
     Context,
-    Reply,
     Resume,
     StatusUpdate,
-    TaskSnapshot,
     Update,
     closing,
     resumption,
@@ -30,7 +28,7 @@ class TenantIsolatedAgent:
     """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again.
 
     Attributes:
-        name: of the agent.
+        name: the name of the agent.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -79,16 +77,10 @@ class _ContextIds:
                 yield self._restored(update)
 
     def _restored(self, update: Update) -> Update:
-        match update:
-            case Reply(message):
-                return Reply(self._restored_json(message))
-            case TaskSnapshot(task):
-                return TaskSnapshot(self._restored_json(task))
-        context_id = None if update.context_id is None else self._own.get(update.context_id, update.context_id)
-        if isinstance(update, StatusUpdate):
-            return replace(update, context_id=context_id, status=self._restored_json(update.status))
-        assert isinstance(update, ArtifactUpdate)
-        return replace(update, context_id=context_id)
+        members = {each.name: self._restored_json(getattr(update, each.name)) for each in fields(update)}
+        if isinstance(update, StatusUpdate | ArtifactUpdate) and update.context_id is not None:
+            members["context_id"] = self._own.get(update.context_id, update.context_id)
+        return replace(update, **members)
 
     def _restored_json(self, value: Any) -> Any:
         if isinstance(value, dict):

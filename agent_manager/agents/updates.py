@@ -75,26 +75,23 @@ def checked_update(update: Update) -> Update:
     Raises:
         InvalidUpdate: a member has a value that it cannot have; names the member.
     """
-    checked: StatusUpdate | ArtifactUpdate
     match update:
         case Reply(message):
-            return Reply(_message(_object(message, "message", "message"), required=True))
+            return Reply(_message(message, required=True))
         case TaskSnapshot(task):
-            return TaskSnapshot(_task(_object(task, "task", "task")))
+            return TaskSnapshot(_task(task))
         case StatusUpdate():
-            kind = "status-update"
-            checked = replace(update, status=_status(_object(update.status, "status", kind), kind))
+            kind, update = "status-update", replace(update, status=_status(update.status, "status-update"))
         case ArtifactUpdate():
-            kind = "artifact-update"
-            checked = replace(update, artifact=_artifact(_object(update.artifact, "artifact", kind)))
+            kind, update = "artifact-update", replace(update, artifact=_artifact(update.artifact))
         case _:
             raise InvalidUpdate(f"the agent sent a {type(update).__name__}, expected an update")
-    _text(checked.task_id, "taskId", kind)
-    if checked.context_id is not None:
-        _text(checked.context_id, "contextId", kind)
-    if checked.metadata is not None:
-        _object(checked.metadata, "metadata", kind)
-    return checked
+    _text(update.task_id, "taskId", kind)
+    if update.context_id is not None:
+        _text(update.context_id, "contextId", kind)
+    if update.metadata is not None:
+        _object(update.metadata, "metadata", kind)
+    return update
 
 
 def normalize_response(response: httpx.Response, invalid: list[InvalidUpdate]) -> None:
@@ -178,17 +175,15 @@ def _normalized_result(wire: Json) -> Json:
 
 
 def _normalized_update(kind: str, given: Json, version: Version) -> Json:
-    wire = _renamed(given)
+    wire = renamed(given)
     match kind:
         case "message":
             return message_in_version(_message(wire), version)
         case "task":
             return task_in_version(_task(wire), version)
         case "status-update":
-            status = _status(_object(wire.get("status"), "status", kind), kind)
-            return wire | {"status": status_in_version(status, version)}
-    artifact = _artifact(_object(wire.get("artifact"), "artifact", kind))
-    return wire | {"artifact": artifact_in_version(artifact, version)}
+            return wire | {"status": status_in_version(_status(wire.get("status"), kind), version)}
+    return wire | {"artifact": artifact_in_version(_artifact(wire.get("artifact")), version)}
 
 
 def _envelope(wire: Json) -> tuple[str, str, Json] | None:
@@ -236,49 +231,45 @@ def _kind(wire: Any) -> str:
 
 
 def _update(kind: str, given: Json) -> Update:
-    wire = _renamed(given)
+    wire = renamed(given)
+    task_id: Any = wire.get("taskId")  # checked_update checks all values
+    content: Any = wire.get("status" if kind == "status-update" else "artifact")
     match kind:
         case "message":
             return checked_update(Reply(wire))
         case "task":
             return checked_update(TaskSnapshot(wire))
         case "status-update":
-            return checked_update(
-                StatusUpdate(
-                    wire.get("taskId"),  # type: ignore[arg-type]  # checked_update checks it
-                    wire.get("contextId"),
-                    wire.get("status"),  # type: ignore[arg-type]
-                    bool(wire.get("final", False)),
-                    wire.get("metadata"),
-                    _rest(wire, _STATUS_MEMBERS),
-                )
-            )
+            extra, is_final = _rest(wire, _STATUS_MEMBERS), bool(wire.get("final", False))
+            update = StatusUpdate(task_id, wire.get("contextId"), content, is_final, wire.get("metadata"), extra)
+            return checked_update(update)
+    extra, last_chunk = _rest(wire, _ARTIFACT_MEMBERS), wire.get("lastChunk")
     return checked_update(
         ArtifactUpdate(
-            wire.get("taskId"),  # type: ignore[arg-type]
+            task_id,
             wire.get("contextId"),
-            wire.get("artifact"),  # type: ignore[arg-type]
+            content,
             bool(wire.get("append", False)),
-            None if wire.get("lastChunk") is None else bool(wire["lastChunk"]),
+            None if last_chunk is None else bool(last_chunk),
             wire.get("metadata"),
-            _rest(wire, _ARTIFACT_MEMBERS),
+            extra,
         )
     )
 
 
-def _task(given: Json) -> Json:
-    task = _renamed(given)
+def _task(given: Any) -> Json:
+    task = renamed(_object(given, "task", "task"))
     _text(task.get("id"), "id", "task")
     if "status" in task:
-        task["status"] = _status(_object(task["status"], "status", "task"), "task")
+        task["status"] = _status(task["status"], "task")
     for name, read in (("history", _message), ("artifacts", _artifact)):
         if isinstance(task.get(name), list):
             task[name] = [read(item) if isinstance(item, dict) else item for item in task[name]]
     return task
 
 
-def _status(given: Json, kind: str) -> Json:
-    status = dict(given)
+def _status(given: Any, kind: str) -> Json:
+    status = dict(_object(given, "status", kind))
     if "state" in status and known_status(status["state"]) is None:
         names = ", ".join(names["0.3"] for names in STATE_NAMES.values())
         raise InvalidUpdate(
@@ -289,8 +280,8 @@ def _status(given: Json, kind: str) -> Json:
     return status
 
 
-def _message(given: Json, *, required: bool = False) -> Json:
-    message = _renamed(given)
+def _message(given: Any, *, required: bool = False) -> Json:
+    message = renamed(_object(given, "message", "message"))
     role = message.get("role")
     if type(role) is int:
         message["role"] = _ROLES.get(role, role)
@@ -300,8 +291,8 @@ def _message(given: Json, *, required: bool = False) -> Json:
     return message
 
 
-def _artifact(given: Json) -> Json:
-    return _with_parts(_renamed(given))
+def _artifact(given: Any) -> Json:
+    return _with_parts(renamed(_object(given, "artifact", "artifact-update")))
 
 
 def _with_parts(value: Json) -> Json:
@@ -321,12 +312,12 @@ def _with_parts(value: Json) -> Json:
 def _part(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
-    part = _renamed(given)
+    part = renamed(given)
     if "kind" not in part and isinstance(file := part.get("file"), dict):
         del part["file"]
         if file.keys() & {"bytes", "uri"}:
             return {"kind": "file", "file": file, **part}
-        return _renamed(file, _PROTOBUF_V03_FILE_FIELDS) | part
+        return renamed(file, _PROTOBUF_V03_FILE_FIELDS) | part
     return part
 
 
@@ -336,8 +327,8 @@ def _without_data_wrapper(part: Any) -> Any:
     return part | {"data": data["data"]} if isinstance(data, dict) and data.keys() == {"data"} else part
 
 
-def _renamed(value: Json, names: Mapping[str, str] = _FIELDS) -> Json:
-    """Return an object with protobuf's field names replaced by JSON's; a member that has both stays under both."""
+def renamed(value: Json, names: Mapping[str, str] = _FIELDS) -> Json:
+    """Return an object with names of fields replaced by A2A's, in order; a member that has both stays under both."""
     return {names[name] if name in names and names[name] not in value else name: item for name, item in value.items()}
 
 

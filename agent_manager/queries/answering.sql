@@ -14,7 +14,7 @@ SELECT r.conversation_id, r.message_id
 
 -- name: pending
 -- Messages in the table that await an answer.
-SELECT p.conversation_id, p.id, p.given_id, p.created_at, p.position
+SELECT p.conversation_id, p.id
   FROM pending_messages p
  WHERE p.tenant_id = %(tenant)s
 
@@ -22,7 +22,6 @@ SELECT p.conversation_id, p.id, p.given_id, p.created_at, p.position
 -- Messages after the tables that await an answer, and the messages that are answered there: the last column tells which.
 SELECT e.conversation_id,
        CASE WHEN e.event_type = 'message.added' THEN e.id ELSE (e.content ->> 'message_id')::uuid END,
-       e.content ->> 'given_id', occurred_at(e.metadata, e.timestamp), e.position,
        e.event_type = 'message.answered'
   FROM (SELECT e.*
           FROM events e

@@ -20,10 +20,10 @@ from support.waiting import until
 
 from agent_manager import default_classes
 from agent_manager.agents.agent import Context
-from agent_manager.application import INSTANCE_BYTES, AcceptedMessages, ApplicationManager, MessageRef
+from agent_manager.application import INSTANCE_BYTES, AcceptedMessages, ApplicationManager
 from agent_manager.conversation import Accepted
 from agent_manager.errors import AnswerFailed, ManagerClosed
-from agent_manager.factory import DualWriteManager, MemoryManager, PostgreSQLManager, application_manager
+from agent_manager.factory import application_manager
 from eventstore import Settings
 from eventstore.errors import InputError, SettingsError, StoreClosed
 
@@ -36,29 +36,23 @@ def message(text: str, message_id: str = "m", context_id: str | None = None) -> 
     return default_classes.Message(**user_message(text, message_id, context_id))
 
 
-@pytest.fixture(params=["memory", "postgres", "both", "both, from memory"])
+@pytest.fixture(params=["memory", "postgres", "both", "both, memory"])
 def make(request: pytest.FixtureRequest, settings: Settings) -> Callable[..., ApplicationManager]:
     """A function that returns managers of one kind, on the same database if there is one."""
 
-    def made(answer: Any = agent) -> ApplicationManager:
-        match request.param:
-            case "memory":
-                return MemoryManager(answer=answer, types=OWN)
-            case "postgres":
-                return PostgreSQLManager(settings, answer=answer, types=OWN)
-            case "both":
-                return DualWriteManager(settings, answer=answer, types=OWN)
-        return DualWriteManager(settings, read_from="memory", answer=answer, types=OWN)
+    def open_manager(answer: Any = agent) -> ApplicationManager:
+        storage, _, read_from = request.param.partition(", ")
+        chosen = settings.model_copy(update={"read_from": read_from}) if read_from else settings
+        return application_manager(chosen, storage=storage, answer=answer, types=OWN)
 
-    return made
+    return open_manager
 
 
 @pytest.fixture
 def manager(make: Callable[..., ApplicationManager]) -> Iterator[ApplicationManager]:
     with make() as manager:
         yield manager
-        if isinstance(manager, DualWriteManager):
-            assert manager.differences.count == 0, manager.differences
+        assert manager.differences.count == 0, manager.differences
 
 
 def test_the_calls_of_application_servers(manager: ApplicationManager) -> None:
@@ -78,7 +72,7 @@ def test_the_calls_of_application_servers(manager: ApplicationManager) -> None:
         return [conversation.conversation_id, *listed]
 
     conversation_id, conversations, tasks, events, agents = asyncio.run(server())
-    assert [(one.conversation_id, one.name, one.task_ids) for one in conversations] == [
+    assert [(each.conversation_id, each.name, each.task_ids) for each in conversations] == [
         (conversation_id, "task T", ["T"])
     ]
     assert [task.id for task in tasks] == ["T"]
@@ -107,17 +101,17 @@ def test_the_interface_of_the_plan(manager: ApplicationManager) -> None:
     conversation = manager.create_conversation("Other")
     reply = manager.send_message(conversation.conversation_id, message("task T", "m1"))
     assert text_of(reply.model_dump()) == "one two"
-    assert [text_of(one.model_dump()) for one in manager.get_messages(conversation.conversation_id)] == [
+    assert [text_of(each.model_dump()) for each in manager.get_messages(conversation.conversation_id)] == [
         "task T",
         "one two",
     ]
-    assert [one.name for one in manager.list_conversations()] == ["Trip", "Other"]
+    assert [each.name for each in manager.list_conversations()] == ["Trip", "Other"]
     manager.rename_conversation(conversation.conversation_id, "New")
     manager.archive_conversation(conversation.conversation_id)
-    assert [one.name for one in manager.list_conversations(include_archived=False)] == ["Trip"]
+    assert [each.name for each in manager.list_conversations(include_archived=False)] == ["Trip"]
     manager.reactivate_conversation(conversation.conversation_id)
     assert manager.delete_conversation(conversation.conversation_id).name == "New"
-    assert [one.name for one in manager.conversations] == ["Trip"]
+    assert [each.name for each in manager.conversations] == ["Trip"]
 
 
 def test_a_message_gets_the_open_task_of_its_conversation(manager: ApplicationManager) -> None:
@@ -133,9 +127,9 @@ def test_a_message_accepted_once_is_answered_once_and_a_copy_of_it_too(manager: 
     accepted = manager.sanitize_message(message("hello", "m1", "c"))
     copy = accepted.model_copy()
     manager.sanitize_message(message("hello", "m1", "c"))
-    for one in (accepted, accepted, copy, accepted):
-        asyncio.run(manager.process_message(one))
-    assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["hello", "echo: hello"]
+    for each in (accepted, accepted, copy, accepted):
+        asyncio.run(manager.process_message(each))
+    assert [text_of(each.model_dump()) for each in manager.get_messages("c")] == ["hello", "echo: hello"]
     asyncio.run(manager.process_message(message("hello", "m1", "c")))  # not accepted before: a client's repetition
     assert len(manager.get_messages("c")) == 2
     asyncio.run(manager.process_message(message("another", "m1", "c")))
@@ -165,7 +159,7 @@ def test_an_agent_that_blocks_its_thread_blocks_no_other_call(make: Callable[...
         thread.start()
         until(lambda: [task.id for task in manager.tasks] == ["T"], "its task is listed")
         assert manager.sanitize_message(message("hello", "m2", "d")).context_id == "d"
-        assert [one[0] for one in manager.get_pending_messages()] == ["m1", "m2"]
+        assert [each[0] for each in manager.get_pending_messages()] == ["m1", "m2"]
         go_on.set()
         thread.join()
         assert manager.get_pending_messages() == [("m2", "")]
@@ -176,8 +170,8 @@ def test_an_agent_may_call_the_manager(make: Callable[..., ApplicationManager]) 
 
     async def asking(given: dict[str, Any], context: Context) -> Any:
         known = managers[0].get_messages(context.conversation_id)
-        assert [one.to_wire() if hasattr(one, "to_wire") else one.message_id for one in known] == ["m1"]
-        assert [one["messageId"] for one in await context.history()] == ["m1"]
+        assert [each.to_wire() if hasattr(each, "to_wire") else each.message_id for each in known] == ["m1"]
+        assert [each["messageId"] for each in await context.history()] == ["m1"]
         async for update in agent(given, context):
             yield update
 
@@ -195,7 +189,7 @@ def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager:
         async def own_loop() -> None:
             accepted = manager.sanitize_message(message(f"{number}", f"m{number}", conversation))
             await manager.process_message(accepted)
-            assert any(one.message_id == f"m{number}" for one in manager.get_messages(conversation))
+            assert any(each.message_id == f"m{number}" for each in manager.get_messages(conversation))
 
         asyncio.run(own_loop())
 
@@ -204,9 +198,9 @@ def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager:
             done.result()
     assert manager.get_pending_messages() == []
     for place, conversation in enumerate(manager.conversations):
-        said = [text_of(one.model_dump()) for one in conversation.messages]
+        texts = [text_of(each.model_dump()) for each in conversation.messages]
         numbers = [str(number) for number in range(place, 300, 20)]
-        assert sorted(said) == sorted([*numbers, *(f"echo: {number}" for number in numbers)])
+        assert sorted(texts) == sorted([*numbers, *(f"echo: {number}" for number in numbers)])
 
 
 def test_an_invalid_message_is_rejected_on_acceptance(manager: ApplicationManager) -> None:
@@ -221,16 +215,16 @@ def test_after_a_restart_pending_messages_are_logged_and_answered(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     card = {"name": "a", "url": "http://a"}
-    with PostgreSQLManager(settings, types=OWN) as before:
+    with application_manager(settings, types=OWN) as before:
         before.sanitize_message(message("hello", "m1", "c"))
         before.register_agent(card)  # type: ignore[arg-type]
     assert "await an answer" not in caplog.text
-    with PostgreSQLManager(settings, answer=agent, types=OWN) as manager:
+    with application_manager(settings, answer=agent, types=OWN) as manager:
         assert "1 message(s) await an answer" in caplog.text
         assert manager.get_pending_messages() == [("m1", "")]
         assert asyncio.run(manager.answer_pending()) == 1
         assert manager.get_pending_messages() == []
-        assert [one.url for one in manager.agents] == ["http://a"]
+        assert [each.url for each in manager.agents] == ["http://a"]
         manager.unregister_agent("http://a/")
         assert manager.agents == []
 
@@ -239,18 +233,17 @@ def test_one_setting_chooses_the_storage(settings: Settings, monkeypatch: pytest
     url = settings.database_url
     assert url is not None
     monkeypatch.setenv("DATABASE_URL", url.get_secret_value())
-    for word, kind in (("memory", MemoryManager), ("postgres", PostgreSQLManager), ("both", DualWriteManager)):
-        monkeypatch.setenv("EVENTSTORE_STORAGE", word)
+    for storage, existing in (("memory", 0), ("postgres", 0), ("both", 1), ("memory", 0)):
+        monkeypatch.setenv("EVENTSTORE_STORAGE", storage)
         with application_manager(answer="echo", types=OWN) as manager:
-            assert type(manager) is kind
+            assert len(manager.conversations) == existing
             assert text_of(manager.send_message("c", message("hello")).model_dump()) == "hello"
+            assert bool(manager.differences.compared) is (storage == "both")
     monkeypatch.setenv("EVENTSTORE_STORAGE", "disk")
     with pytest.raises(SettingsError, match="EVENTSTORE_STORAGE"):
         application_manager()
     with pytest.raises(SettingsError, match=r"storage: 'disk' is unknown"):
         application_manager(settings, storage="disk")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"read_from: 'disk' is unknown"):
-        DualWriteManager(settings, read_from="disk").initialize()  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="a int is given"):
         application_manager(5)  # type: ignore[arg-type]
 
@@ -260,8 +253,8 @@ def test_a_message_equal_to_one_that_was_sent_is_a_further_one(manager: Applicat
     manager.send_message("c", sent)
     asyncio.run(manager.process_message(sent))
     asyncio.run(manager.process_message(sent.model_copy()))
-    said = [text_of(one.model_dump()) for one in manager.get_messages("c")]
-    assert said == ["hello", "echo: hello"] * 3
+    texts = [text_of(each.model_dump()) for each in manager.get_messages("c")]
+    assert texts == ["hello", "echo: hello"] * 3
     assert manager.get_pending_messages() == []
 
 
@@ -272,18 +265,18 @@ def test_another_message_in_the_same_instance_is_stored(manager: ApplicationMana
     asyncio.run(manager.process_message(given))
     given.parts = [{"kind": "text", "text": "two"}]
     asyncio.run(manager.process_message(given))
-    said = [text_of(one.model_dump()) for one in manager.get_messages("c")]
-    assert said == ["one", "echo: one", "two", "echo: two"]
+    texts = [text_of(each.model_dump()) for each in manager.get_messages("c")]
+    assert texts == ["one", "echo: one", "two", "echo: two"]
 
 
 @pytest.mark.parametrize("changes", [lambda m: m, lambda m: m.model_copy(deep=True)], ids=["instance", "copy"])
 def test_an_accepted_message_is_found_however_many_came_after_it(changes: Any) -> None:
-    with MemoryManager(answer=agent, types=OWN) as manager:
+    with application_manager(storage="memory", answer=agent, types=OWN) as manager:
         first = manager.sanitize_message(message("first", "m1", "c"))
         for number in range(20):  # 20 MB
             manager.sanitize_message(message(f"{number}" + "x" * 1_000_000, "m", "large"))
         asyncio.run(manager.process_message(changes(first)))
-        assert [text_of(one.model_dump()) for one in manager.get_messages("c")] == ["first", "echo: first"]
+        assert [text_of(each.model_dump()) for each in manager.get_messages("c")] == ["first", "echo: first"]
 
 
 def test_accepted_messages_are_not_held_in_memory() -> None:
@@ -291,13 +284,13 @@ def test_accepted_messages_are_not_held_in_memory() -> None:
     instances = []
     for number in range(30):
         given = message(f"{number}" + "x" * 1_000_000, f"m{number}")
-        stored = Accepted("c", UUID(int=1), UUID(int=number), given.model_dump(by_alias=True), "m", None, number)
+        stored = Accepted("c", UUID(int=1), UUID(int=number), given.model_dump(by_alias=True), number)
         accepted.add(given, stored)
         instances.append(weakref.ref(given))
     del given, stored
-    assert sum(one() is not None for one in instances) <= INSTANCE_BYTES // 1_000_000
+    assert sum(each() is not None for each in instances) <= INSTANCE_BYTES // 1_000_000
     again = message("0" + "x" * 1_000_000, "m0").model_dump(by_alias=True)
-    assert accepted.take(object(), again) == MessageRef(UUID(int=1), UUID(int=0), 0)
+    assert accepted.take(object(), again) == (UUID(int=1), UUID(int=0))
     assert accepted.take(object(), again) is None
 
 
@@ -307,26 +300,28 @@ def test_accepted_messages_behave_like_a_model(steps: list[tuple[int, str]]) -> 
     accepted = AcceptedMessages()
     waiting: list[tuple[int, int]] = []  # instance, number
     latest: dict[int, int] = {}
-    for number, (one, step) in enumerate(steps):
-        sent = instances[one].model_dump(by_alias=True)
+    for number, (index, step) in enumerate(steps):
+        sent = instances[index].model_dump(by_alias=True)
         if step == "accept":
-            accepted.add(instances[one], Accepted("c", UUID(int=1), UUID(int=number), sent, "m", None, number))
-            waiting.append((one, number))
-            latest[one] = number
+            accepted.add(instances[index], Accepted("c", UUID(int=1), UUID(int=number), sent, number))
+            waiting.append((index, number))
+            latest[index] = number
             continue
-        given = instances[one] if step == "process" else instances[one].model_copy()
-        own_ones = [entry for entry in waiting if entry[0] == one and step == "process"]
-        equal = [] if step == "process" and one in latest else [entry for entry in waiting if entry[0] // 2 == one // 2]
-        found = next(iter(own_ones or equal), None)
+        given = instances[index] if step == "process" else instances[index].model_copy()
+        own = [entry for entry in waiting if entry[0] == index and step == "process"]
+        equal = (
+            [] if step == "process" and index in latest else [entry for entry in waiting if entry[0] // 2 == index // 2]
+        )
+        found = next(iter(own or equal), None)
         if found is not None:
             waiting.remove(found)
-        expected = found[1] if found else latest.get(one) if step == "process" else None
-        ref = accepted.take(given, sent)
-        assert (None if ref is None else ref.position) == expected
+        expected = found[1] if found else latest.get(index) if step == "process" else None
+        key = accepted.take(given, sent)
+        assert (None if key is None else key[1].int) == expected
 
 
 def test_a_closed_manager_rejects_every_call_until_it_is_reopened(settings: Settings) -> None:
-    manager = PostgreSQLManager(settings, types=OWN)
+    manager = application_manager(settings, types=OWN)
     conversation = manager.create_conversation("Trip")
     manager.close()
     manager.close()
@@ -368,5 +363,5 @@ def test_a_forked_process_opens_the_manager_again(settings: Settings) -> None:
         process.start()
         process.join(30)
         assert process.exitcode == 0
-    assert [one.name for one in manager.conversations] == ["parent", "child"]
+    assert [each.name for each in manager.conversations] == ["parent", "child"]
     manager.close()

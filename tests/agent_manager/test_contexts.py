@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -15,10 +15,9 @@ from agent_manager import default_classes
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
-from agent_manager.application import ApplicationManager
-from agent_manager.factory import AsyncManager, DualWriteManager, MemoryManager, PostgreSQLManager
+from agent_manager.factory import AsyncManager, application_manager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
+from agent_manager.storage import MemoryLog
 from eventstore import EventStore, MessageAdded, NewEvent, Settings, TaskCreated, conversation_uuid
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
@@ -39,7 +38,7 @@ async def test_messages_without_a_context_reach_the_agent_in_the_same_context(st
 
 
 def test_the_manager_of_applications_sends_no_ids_of_other_conversations() -> None:
-    with official_agent() as (url, recorded), MemoryManager(answer=remote(url)) as manager:
+    with official_agent() as (url, recorded), application_manager(storage="memory", answer=remote(url)) as manager:
         manager.send_message("a", user_message("hello"))
         manager.send_message("b", user_message("hello", "m1", context_id="a"))
         manager.send_message("b", user_message("hello", "m2"))
@@ -78,10 +77,10 @@ async def test_a_waiting_task_is_continued_even_if_its_status_message_names_no_t
 @pytest.mark.parametrize("state", ["input-required", "auth-required", "TASK_STATE_AUTH_REQUIRED"])
 @pytest.mark.any_server
 async def test_only_the_task_that_changed_last_is_continued(state: str) -> None:
-    heard: list[str | None] = []
+    received: list[str | None] = []
 
     async def agent(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
-        heard.append(message.get("taskId"))
+        received.append(message.get("taskId"))
         word = text_of(message)
         yield TaskSnapshot({"id": word, "status": {"state": state if word.startswith("ask") else "completed"}})
         yield Reply({"role": "agent", "parts": [{"kind": "text", "text": "?"}]})
@@ -91,15 +90,15 @@ async def test_only_the_task_that_changed_last_is_continued(state: str) -> None:
         await manager.send_message("c", user_message(text))
     await manager.send_message("c", user_message("ask 4", taskId="ask 2"))
     await manager.send_message("c", user_message("end"))
-    assert heard == [None, "ask 1", None, "ask 2", "ask 2", "ask 4"]
+    assert received == [None, "ask 1", None, "ask 2", "ask 2", "ask 4"]
 
 
 @pytest.mark.any_server
 async def test_only_the_agent_itself_changes_its_context() -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def agent(message: dict[str, Any]) -> StatusUpdate | None:
-        heard.append(message["contextId"])
+        received.append(message["contextId"])
         return StatusUpdate("t", "victim", {"state": "completed"}) if text_of(message) == "lie" else None
 
     log = MemoryLog()
@@ -114,7 +113,7 @@ async def test_only_the_agent_itself_changes_its_context() -> None:
     await manager.send_message("c", user_message("lie"))
     await log.append(conversation_uuid("default", "c"), forged)
     await manager.send_message("c", user_message("hello"))
-    assert heard == ["victim", "c", "c"]
+    assert received == ["victim", "c", "c"]
 
 
 async def test_a_message_without_an_id_reaches_an_agent_with_one() -> None:
@@ -132,7 +131,7 @@ FORGED = {"taskId": "task of the victim", "referenceTaskIds": ["task of the vict
 """A message that names a task of another conversation, in any context."""
 
 
-class Heard:
+class RecordingAgent:
     """An agent that begins a task for each message, and keeps the messages."""
 
     def __init__(self) -> None:
@@ -153,36 +152,30 @@ class Heard:
         assert self.contexts == [("victim", None), ("c", None), ("c", None)]
 
 
-@pytest.mark.parametrize("kind", ["memory", "postgres", "both"])
+@pytest.mark.parametrize("storage", ["memory", "postgres", "both"])
 def test_no_manager_of_applications_sends_an_agent_the_ids_of_another_conversation(
-    settings: Settings, kind: str
+    settings: Settings, storage: Any
 ) -> None:
-    heard = Heard()
-    answer = from_callable(heard)
-    made: dict[str, Callable[[], ApplicationManager]] = {
-        "memory": lambda: MemoryManager(answer=answer, types=OWN),
-        "postgres": lambda: PostgreSQLManager(settings, answer=answer, types=OWN),
-        "both": lambda: DualWriteManager(settings, answer=answer, types=OWN),
-    }
-    with made[kind]() as manager:
+    agent = RecordingAgent()
+    with application_manager(settings, storage=storage, answer=from_callable(agent), types=OWN) as manager:
         manager.send_message("victim", user_message("victim"))
         manager.send_message("c", user_message("eve", "m2", "victim", **FORGED))
         manager.save_message(user_message("first", "m0", "c"))
         forged = manager.sanitize_message(user_message("eve", "m3", "c", **FORGED))
         asyncio.run(manager.process_message(forged))
-    heard.check()
+    agent.check()
 
 
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
 async def test_neither_asynchronous_manager_sends_an_agent_the_ids_of_another_conversation(
     store: EventStore, kind: str
 ) -> None:
-    heard = Heard()
-    answer = from_callable(heard)
+    agent = RecordingAgent()
+    answer = from_callable(agent)
     manager = AsyncManager(store, answer=answer) if kind == "postgres" else Manager(MemoryLog(), answer)
     async with manager:
         await manager.send_message("victim", user_message("victim"))
         await manager.send_message("c", user_message("eve", "m2", "victim", **FORGED))
         await manager.accept(user_message("eve", "m3", "c", **FORGED))
         assert [error for _, error in await manager.answer_pending()] == [None]
-    heard.check()
+    agent.check()

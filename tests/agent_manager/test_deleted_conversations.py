@@ -12,8 +12,7 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.errors import AnswerFailed
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import Log, ServerLog
+from agent_manager.storage import Log, MemoryLog, ServerLog
 from eventstore import EventStore, MessageAnswered
 from eventstore.errors import ConversationIsDeleted
 
@@ -40,7 +39,7 @@ async def test_every_append_is_rejected_and_every_list_hides_it(log: Log) -> Non
     ):
         with pytest.raises(ConversationIsDeleted, match="reactivate"):
             await write()
-    assert [one.conversation_id for one in await manager.conversations()] == ["other"]
+    assert [each.conversation_id for each in await manager.conversations()] == ["other"]
     assert (await manager.pending(), await manager.tasks(), await manager.events()) == ([], [], [])
     shown = await manager.get_conversation("c")
     assert shown is not None
@@ -68,7 +67,7 @@ async def test_a_running_answer_ends_when_the_conversation_is_deleted(log: Log) 
     deleted.set()
     with pytest.raises(AnswerFailed, match="is deleted"):
         await answering
-    assert [text_of(one) for one in await manager.messages("c")] == ["hello", "first"]
+    assert [text_of(each) for each in await manager.messages("c")] == ["hello", "first"]
     await manager.reactivate_conversation("c")
     assert await manager.pending() == []
 

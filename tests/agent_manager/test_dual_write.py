@@ -12,11 +12,9 @@ import pytest
 from support.agents import agent, user_message
 
 from agent_manager import default_classes
-from agent_manager.dual_write import Differences, DualWriteLog, copy_log
-from agent_manager.factory import DualWriteManager, PostgreSQLManager
+from agent_manager.factory import application_manager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import Differences, DualWriteLog, MemoryLog, ServerLog, copy_log
 from eventstore import ANY, AppendResult, ConversationCreated, Event, EventStore, ExpectedVersion, NewEvent, Settings
 from eventstore.errors import ServerUnreachable
 
@@ -42,11 +40,13 @@ class Failing(MemoryLog):
 
 @pytest.mark.parametrize("side", ["memory", "postgres"])
 def test_an_append_of_another_process_is_a_difference(settings: Settings, side: Any) -> None:
-    with DualWriteManager(settings, read_from=side, answer=agent, types=OWN) as both:
+    with application_manager(
+        settings.model_copy(update={"read_from": side}), storage="both", answer=agent, types=OWN
+    ) as both:
         both.send_message("c", message("hello", "m1", "c"))
         assert both.get_messages("c")
         assert both.differences.count == 0
-        with PostgreSQLManager(settings, types=OWN) as other:
+        with application_manager(settings, types=OWN) as other:
             other.save_message(message("from elsewhere", "m2", "c"))
             other.sanitize_message(message("from elsewhere", "m3", "d"))
         assert len(both.get_messages("c")) == (2 if side == "memory" else 3)
@@ -61,13 +61,13 @@ def test_an_append_of_another_process_is_a_difference(settings: Settings, side: 
 
 
 def test_existing_conversations_are_in_both_logs(settings: Settings) -> None:
-    with PostgreSQLManager(settings, answer=agent, types=OWN) as before:
+    with application_manager(settings, answer=agent, types=OWN) as before:
         for text in ("task T", "hello", "ask U"):
             before.send_message("c", message(text, text))
         before.register_agent({"url": "http://a"})  # type: ignore[arg-type]
         before.sanitize_message(message("waits", "w", "d"))
         shown = [before.conversations, before.tasks, before.get_pending_messages(), before.agents, before.events]
-    with DualWriteManager(settings, read_from="memory", types=OWN) as both:
+    with application_manager(settings.model_copy(update={"read_from": "memory"}), storage="both", types=OWN) as both:
         assert [both.conversations, both.tasks, both.get_pending_messages(), both.agents, both.events] == shown
         both.save_message(message("more", "more", "c"))
         assert both.differences.count == 0, both.differences
@@ -126,8 +126,8 @@ async def test_a_copy_equals_its_source() -> None:
     await copy_log(source, target)
     copied = Manager(target)
     assert await copied.tasks() == await manager.tasks()
-    assert [(one.messages, one.created_at) for one in await copied.conversations()] == [
-        (one.messages, one.created_at) for one in await manager.conversations()
+    assert [(each.messages, each.created_at) for each in await copied.conversations()] == [
+        (each.messages, each.created_at) for each in await manager.conversations()
     ]
 
 

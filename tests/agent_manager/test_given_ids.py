@@ -27,14 +27,14 @@ async def test_every_fold_takes_the_first_id_that_is_the_conversations_own(
     log = [event async for event in store.read_log()]
     assert stored(database_url, [store.tenant]) == fold(log)
     reader, server = Reader(store), ServerLog(store)
-    for one, given_id in ((conversation, "own"), (unnamed, None)):
-        assert (await reader.conversation(one)).given_id == given_id
-        folded = ConversationFold(one)
+    for conversation_id, given_id in ((conversation, "own"), (unnamed, None)):
+        assert (await reader.conversation(conversation_id)).given_id == given_id
+        folded = ConversationFold(conversation_id)
         for event in log:
-            if event.conversation_id == one:
+            if event.conversation_id == conversation_id:
                 folded.apply(event)
-        migrated = await read_stored(server, one)
-        assert {folded.given_id, migrated.conversation.id} == {given_id or str(one)}
+        migrated = await read_stored(server, conversation_id)
+        assert {folded.given_id, migrated.conversation.id} == {given_id or str(conversation_id)}
 
 
 async def test_every_fold_takes_the_first_id_of_a_task(store: EventStore, database_url: str) -> None:

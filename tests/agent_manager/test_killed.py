@@ -19,7 +19,7 @@ MESSAGES = 40
 
 PROCESS = """
 import asyncio, sys, threading
-from agent_manager.factory import PostgreSQLManager
+from agent_manager.factory import application_manager
 from agent_manager.default_classes import Message
 from support.agents import agent, user_message
 
@@ -29,7 +29,7 @@ async def stalls(message, context):
     async for update in agent(message, context):
         yield update
 
-manager = PostgreSQLManager(answer=stalls)
+manager = application_manager(answer=stalls)
 for number in range(MESSAGES):
     given = Message(**user_message(f"{number}", f"{number}", f"c{number % 4}"))
     accepted = manager.sanitize_message(given)

@@ -22,9 +22,9 @@ from support.waiting import until
 
 from agent_manager import AsyncManager
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
+from agent_manager.conversation import Key
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import Key, LeaseStatus, ServerLog
+from agent_manager.storage import LeaseStatus, MemoryLog, ServerLog
 from eventstore import EventStore
 
 SECONDS = 1.5
@@ -94,16 +94,16 @@ Children = Callable[..., Child]
 @pytest.fixture
 def child(tmp_path: Path, database_url: str) -> Iterator[Children]:
     """A function that starts processes, which end with the test."""
-    made: list[Child] = []
+    children: list[Child] = []
 
     def make(name: str, **options: Any) -> Child:
-        made.append(Child(name, tmp_path, database_url, **options))
-        return made[-1]
+        children.append(Child(name, tmp_path, database_url, **options))
+        return children[-1]
 
     yield make
-    for one in made:
-        one.process.kill()
-        one.process.communicate()
+    for each in children:
+        each.process.kill()
+        each.process.communicate()
 
 
 async def replies(store: EventStore) -> list[str]:
@@ -138,13 +138,13 @@ async def test_messages_of_a_killed_process_are_taken_over_once(
     await manager.accept(user_message("hello", "m0", "c"))
     first = child("first", works_on_a_task=works_on_a_task)
     await asyncio.to_thread(first.wait_for, "working" if works_on_a_task else "asked m0")
-    others = [child(name, works_on_a_task=works_on_a_task) for name in ("second", "third")]
-    for other in others:
-        await asyncio.to_thread(other.wait_for, "open")
-        other.go_on()
+    processes = [child(name, works_on_a_task=works_on_a_task) for name in ("second", "third")]
+    for process in processes:
+        await asyncio.to_thread(process.wait_for, "open")
+        process.go_on()
     first.process.kill()
-    for other in others:
-        await asyncio.to_thread(other.process.wait, 60)
+    for process in processes:
+        await asyncio.to_thread(process.process.wait, 60)
     assert await replies(store) in (["by second"], ["by third"])
     assert await manager.pending() == []
     states = {task["id"]: task["status"]["state"] for task in await manager.tasks()}
@@ -197,14 +197,14 @@ def test_even_without_leases_one_answer_is_stored(steps: list[list[int]]) -> Non
 
         managers = [manager(name) for name in range(len(steps))]
         accepted = await managers[0].accept(user_message("hello", "m", "c"))
-        replies = await asyncio.gather(*(one.answer(accepted) for one in managers))
-        said = [m for m in await managers[0].messages("c") if m["role"] == "agent"]
-        assert len(said) == 1
-        assert replies == said * len(steps)
+        replies = await asyncio.gather(*(each.answer(accepted) for each in managers))
+        stored = [m for m in await managers[0].messages("c") if m["role"] == "agent"]
+        assert len(stored) == 1
+        assert replies == stored * len(steps)
         answered = [e for e in await log.events_of({accepted.conversation: 0}) if e.event_type == "message.answered"]
         assert len(answered) == 1
-        for one in managers:
-            await one.__aexit__()
+        for each in managers:
+            await each.__aexit__()
 
     asyncio.run(answering())
 
@@ -223,22 +223,22 @@ async def test_a_lease_that_cannot_be_renewed_expires_and_one_that_is_renewed_do
     store: EventStore,
 ) -> None:
     log = ServerLog(store)
-    key, one, other = (uuid4(), uuid4()), uuid4(), uuid4()
+    key, first, second = (uuid4(), uuid4()), uuid4(), uuid4()
 
     async def holder(wanted_by: UUID, log: ServerLog = log) -> UUID:
         leased = await log.lease_answers([key, (uuid4(), uuid4())], wanted_by, 60)
         return leased[key].holder
 
-    assert await holder(one) == await holder(other) == one
-    assert await log.renew_leases([key], other, 60) == set()
-    assert await log.renew_leases([key], one, 0) == {key}
-    assert await holder(other) == other
-    assert await log.renew_leases([key], one, 60) == set()
-    await log.release_answers([key], one)
-    assert await holder(one) == other
-    await log.release_answers([key], other)
-    assert await holder(one) == one
-    assert await holder(other, ServerLog(store, "another tenant")) == other
+    assert await holder(first) == await holder(second) == first
+    assert await log.renew_leases([key], second, 60) == set()
+    assert await log.renew_leases([key], first, 0) == {key}
+    assert await holder(second) == second
+    assert await log.renew_leases([key], first, 60) == set()
+    await log.release_answers([key], first)
+    assert await holder(first) == second
+    await log.release_answers([key], second)
+    assert await holder(first) == first
+    assert await holder(second, ServerLog(store, "another tenant")) == second
 
 
 async def test_leases_taken_renewed_and_released_by_many_at_once_never_deadlock(store: EventStore) -> None:

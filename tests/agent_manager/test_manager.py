@@ -18,8 +18,7 @@ from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manag
 from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
@@ -43,7 +42,7 @@ async def test_a_conversation_is_named_by_its_first_message_until_it_is_renamed(
     assert (await manager.rename_conversation(began.conversation_id, "Trip")).name == "Trip"
     long = await manager.send_message("long", user_message("x" * 300))
     assert long is not None
-    assert [one.name for one in await manager.conversations()] == ["Trip", "x" * 255]
+    assert [each.name for each in await manager.conversations()] == ["Trip", "x" * 255]
 
 
 async def test_conversations_are_archived_deleted_and_reactivated(manager: AsyncManager) -> None:
@@ -51,9 +50,9 @@ async def test_conversations_are_archived_deleted_and_reactivated(manager: Async
         await manager.create_conversation(name, name)
     assert not (await manager.archive_conversation("a")).is_active
     assert (await manager.delete_conversation("b")).is_deleted
-    assert [one.name for one in await manager.conversations()] == ["a", "c"]
-    assert [one.name for one in await manager.conversations(include_archived=False)] == ["c"]
-    assert [one.name for one in await manager.conversations(include_deleted=True)] == ["a", "b", "c"]
+    assert [each.name for each in await manager.conversations()] == ["a", "c"]
+    assert [each.name for each in await manager.conversations(include_archived=False)] == ["c"]
+    assert [each.name for each in await manager.conversations(include_deleted=True)] == ["a", "b", "c"]
     hidden = await manager.get_conversation("b")
     assert hidden is not None
     back = await manager.reactivate_conversation("b")
@@ -70,7 +69,7 @@ async def test_an_unknown_context_begins_a_conversation(manager: AsyncManager) -
     assert accepted.conversation_id == "any text at all"
     without = await manager.accept(user_message("hello"))
     assert without.message["contextId"] == without.conversation_id
-    assert [one.conversation_id for one in await manager.conversations()] == [
+    assert [each.conversation_id for each in await manager.conversations()] == [
         "any text at all",
         without.conversation_id,
     ]
@@ -79,17 +78,19 @@ async def test_an_unknown_context_begins_a_conversation(manager: AsyncManager) -
 async def test_a_repeated_message_id_with_another_body_is_another_message(manager: AsyncManager) -> None:
     bodies = [user_message(f"{number}", "00000000-0000-4000-8000-000000000001", "c") for number in range(5)]
     accepted = [await manager.accept(body) for body in bodies]
-    assert len({one.event_id for one in accepted}) == 5
+    assert len({each.event_id for each in accepted}) == 5
     assert str(accepted[0].event_id) == bodies[0]["messageId"]
     assert await manager.messages("c") == bodies
     assert len(await manager.pending()) == 5
-    assert [(await manager.accept(body)).event_id for body in bodies] == [one.event_id for one in accepted]
+    assert [(await manager.accept(body)).event_id for body in bodies] == [each.event_id for each in accepted]
     assert await manager.messages("c") == bodies
 
 
 async def test_a_message_is_pending_from_acceptance_to_answer(manager: AsyncManager) -> None:
     accepted = await manager.accept(user_message("hello", "m1", "c"))
-    assert [(one.conversation_id, one.message_id, one.status) for one in await manager.pending()] == [("c", "m1", "")]
+    assert [(each.conversation_id, each.message_id, each.status) for each in await manager.pending()] == [
+        ("c", "m1", "")
+    ]
     await manager.answer(accepted)
     assert await manager.pending() == []
     assert await texts(manager, "c") == ["hello", "echo: hello"]
@@ -107,11 +108,11 @@ async def test_of_two_processes_that_answer_a_message_one_stores_the_outcome(
     manager: AsyncManager, store: EventStore
 ) -> None:
     accepted = await manager.accept(user_message("hello", "m1", "c"))
-    other = Manager(ServerLog(store), agent)
-    await asyncio.gather(manager.answer(accepted), other.answer(accepted))
+    second = Manager(ServerLog(store), agent)
+    await asyncio.gather(manager.answer(accepted), second.answer(accepted))
     answered = [event async for event in store.read(accepted.conversation, types=["message.answered"])]
     assert len(answered) == 1
-    assert await manager.pending() == await other.pending() == []
+    assert await manager.pending() == await second.pending() == []
 
 
 async def test_a_message_and_the_task_of_its_answer_refer_to_each_other(manager: AsyncManager) -> None:
@@ -214,16 +215,16 @@ async def test_updates_of_a_working_agent_are_visible_at_once(store: EventStore)
 
 async def test_another_manager_sees_everything_at_once_without_any_worker(store: EventStore) -> None:
     async with (
-        AsyncManager(store, answer=agent, runs_worker=False) as one,
-        AsyncManager(store, runs_worker=False) as other,
+        AsyncManager(store, answer=agent, runs_worker=False) as first,
+        AsyncManager(store, runs_worker=False) as second,
     ):
         for text in ("task T1", "hello", "ask T2"):
-            await one.send_message("c", user_message(text, text, "c"))
-        await one.accept(user_message("waits", "m9", "d"))
-        assert await other.conversations() == await one.conversations()
-        assert await other.tasks() == await one.tasks()
-        assert await other.events() == await one.events()
-        assert [row.message_id for row in await other.pending()] == ["m9"]
+            await first.send_message("c", user_message(text, text, "c"))
+        await first.accept(user_message("waits", "m9", "d"))
+        assert await second.conversations() == await first.conversations()
+        assert await second.tasks() == await first.tasks()
+        assert await second.events() == await first.events()
+        assert [row.message_id for row in await second.pending()] == ["m9"]
 
 
 async def test_registered_agents_are_stored_in_an_unlisted_conversation(
@@ -354,7 +355,7 @@ async def test_the_position_changes_with_every_change_and_only_then(manager: Asy
 async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager: AsyncManager) -> None:
     many = [user_message(f"{number}", "same", "c") for number in range(60)]
     accepted = await asyncio.gather(*map(manager.accept, many))
-    assert len({one.event_id for one in accepted}) == 60
+    assert len({each.event_id for each in accepted}) == 60
     assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(60)]
 
 

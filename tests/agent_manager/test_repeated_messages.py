@@ -14,8 +14,7 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
@@ -51,7 +50,7 @@ async def test_a_repetition_gets_the_same_reply(manager: AsyncManager, store: Ev
         replies.append(await again.answer(accepted))
     assert replies == [replies[0]] * 3
     assert ASKED == {"hello": 1}
-    assert [text_of(one) for one in await manager.messages(first.conversation_id)] == ["hello", "1. reply to hello"]
+    assert [text_of(each) for each in await manager.messages(first.conversation_id)] == ["hello", "1. reply to hello"]
 
 
 @pytest.mark.parametrize("context", ["c", None], ids=["in a conversation", "without one"])
@@ -73,13 +72,13 @@ async def test_many_writers_store_each_message_once(settings: Settings, manager:
     async def send_all(first: int) -> list[UUID]:
         async with EventStore(settings) as store, AsyncManager(store, runs_worker=False) as other:
             accepted = await asyncio.gather(*(other.accept(dict(m)) for m in messages[first:] + messages[:first]))
-            return [one.event_id for one in accepted[20 - first :] + accepted[: 20 - first]]
+            return [each.event_id for each in accepted[20 - first :] + accepted[: 20 - first]]
 
     sending = [asyncio.create_task(send_all(first)) for first in (0, 5, 10, 15)]
     mine = [await manager.accept(dict(message)) for message in messages]
-    await asyncio.gather(*(manager.answer(one) for one in mine))
-    assert await asyncio.gather(*sending) == [[one.event_id for one in mine]] * 4
-    texts = Counter(text_of(one) for one in await manager.messages("c"))
+    await asyncio.gather(*(manager.answer(each) for each in mine))
+    assert await asyncio.gather(*sending) == [[each.event_id for each in mine]] * 4
+    texts = Counter(text_of(each) for each in await manager.messages("c"))
     assert texts == Counter([text_of(m) for m in messages] + [f"1. reply to {text_of(m)}" for m in messages])
 
 
@@ -103,11 +102,11 @@ async def test_a_message_that_differs_is_a_further_message(manager: AsyncManager
     ]
     await manager.save_message(dict(message), "c")  # an application's own, such as a reply
     await manager.save_message(dict(message), "c")
-    assert len({one.event_id for one in accepted}) == 6
+    assert len({each.event_id for each in accepted}) == 6
     assert len(await manager.messages("c")) == 8
     assert (await others[1].accept(dict(message))).event_id == accepted[5].event_id
-    without = [await one.accept(user_message("hello", "m1")) for one in (manager, *others)]
-    assert len({one.conversation for one in without}) == 3
+    without = [await each.accept(user_message("hello", "m1")) for each in (manager, *others)]
+    assert len({each.conversation for each in without}) == 3
 
 
 async def test_a_repetition_after_deletion_returns_the_same_reply(manager: AsyncManager) -> None:
@@ -125,5 +124,5 @@ async def test_true_and_1_are_different_contents(store: EventStore, kind: str) -
     message = user_message("hello", "m1", "c")
     for value in (1, 1.0, True):
         await manager.accept(message | {"metadata": {"x": value}})
-    assert [one["metadata"]["x"] for one in await manager.messages("c")] == [1, True]
+    assert [each["metadata"]["x"] for each in await manager.messages("c")] == [1, True]
     assert (await manager.messages("c"))[1]["metadata"]["x"] is True

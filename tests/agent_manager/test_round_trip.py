@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import Settings, SyncEventStore
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=20)
@@ -50,17 +49,17 @@ NEW = st.fixed_dictionaries(
     optional=MORE,
 )
 # A message that is sent again is stored once, in the order of the first: see test_repeated_messages.py.
-LISTS = st.one_of(st.lists(one, min_size=1, max_size=4, unique_by=itemgetter("messageId")) for one in (OLD, NEW))
+LISTS = st.one_of(st.lists(each, min_size=1, max_size=4, unique_by=itemgetter("messageId")) for each in (OLD, NEW))
 _TENANTS = count(1)
 
 
-def same(one: Any, other: Any) -> bool:
+def same(left: Any, right: Any) -> bool:
     """Return whether two values are equal as JSON, including the order of members."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return list(left) == list(right) and all(same(left[name], right[name]) for name in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
 def test_every_message_is_read_as_it_was_sent(settings: Settings) -> None:
@@ -77,7 +76,7 @@ def test_every_message_is_read_as_it_was_sent(settings: Settings) -> None:
                 known = [message for view in await manager.conversations() for message in view.messages]
                 for message, stored in zip(messages, saved, strict=True):
                     assert same(stored, message | {"contextId": stored["contextId"]})
-                    assert any(same(stored, one) for one in known)
+                    assert any(same(stored, each) for each in known)
             fresh = await Manager(log).messages("c")
             assert same(fresh[: len(messages)], messages)
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from support.agents import agent, text_of, user_message
 
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
@@ -150,16 +149,16 @@ class Model:
         self.conversations[message["contextId"]]["said"] += reply
 
     def agrees(self, seen: dict[str, Any]) -> None:
-        said = {one[0]: list(map(text_of, one[5])) for one in seen["conversations"]}
+        said = {each[0]: list(map(text_of, each[5])) for each in seen["conversations"]}
         assert said == {name: one["said"] for name, one in self.conversations.items()}
-        assert {one[0]: (one[1], one[2]) for one in seen["conversations"]} == {
+        assert {each[0]: (each[1], each[2]) for each in seen["conversations"]} == {
             name: (one["active"], one["deleted"]) for name, one in self.conversations.items()
         }
-        assert {one[0]: one[3] for one in seen["conversations"]} == {
+        assert {each[0]: each[3] for each in seen["conversations"]} == {
             name: one["name"] or next((text for text in one["said"][:1]), "")
             for name, one in self.conversations.items()
         }
-        assert [(one[0], one[1]) for one in seen["pending"]] == [
+        assert [(each[0], each[1]) for each in seen["pending"]] == [
             (message["contextId"], message["messageId"]) for message in self._listed()
         ]
 

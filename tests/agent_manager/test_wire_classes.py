@@ -15,8 +15,8 @@ from support.agents import agent, text_of, user_message
 from support.environment import child_environment
 
 from agent_manager import default_classes
-from agent_manager.factory import MemoryManager
-from agent_manager.wire_classes import choose_classes, is_protobuf
+from agent_manager.factory import application_manager
+from agent_manager.wire_classes import choose_classes, is_protobuf, to_wire
 from eventstore.errors import InputError
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=10)
@@ -39,7 +39,7 @@ def a2a_sdk() -> Any:
 @given(text=TEXT, data=OBJECTS, metadata=OBJECTS)
 def test_messages_of_a2a_sdk_are_read_back_equal(text: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
     types = a2a_sdk()
-    shape = choose_classes(types)
+    classes = choose_classes(types)
     old = OLD | {
         "metadata": metadata,
         "parts": [
@@ -49,25 +49,25 @@ def test_messages_of_a2a_sdk_are_read_back_equal(text: str, data: dict[str, Any]
             {"kind": "file", "file": {"uri": "http://a/b"}},
         ],
     }
-    message = shape.to_message(old)
+    message = classes.to_message(old)
     assert isinstance(message, types.Message)
-    with MemoryManager(types=types, answer=agent) as manager:
+    with application_manager(storage="memory", types=types, answer=agent) as manager:
         stored = manager.sanitize_message(message)
         assert stored is message
         [kept] = manager.get_messages("c")
         assert kept == message
-        assert shape.to_json(kept) == shape.to_json(message)
+        assert to_wire(kept) == to_wire(message)
     if not is_protobuf(types.Message):
-        assert shape.to_json(message) == old
+        assert to_wire(message) == old
 
 
 def test_values_that_fit_no_class_do_not_fail_lists() -> None:
-    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+    with application_manager(storage="memory", types=SimpleNamespace(), answer=agent) as manager:
         manager.save_message({"role": "user", "parts": "a text"}, "c")
         manager.save_message(user_message("hello"), "c")
         manager.register_agent({"name": 5, "url": "http://a"})  # type: ignore[arg-type]
-        assert [one.parts[0]["text"] for one in manager.get_messages("c")] == ["a text", "hello"]
-        assert [one.conversation_id for one in manager.conversations] == ["c"]
+        assert [each.parts[0]["text"] for each in manager.get_messages("c")] == ["a text", "hello"]
+        assert [each.conversation_id for each in manager.conversations] == ["c"]
         assert len(manager.events) == 2
         assert len(manager.agents) == 1
 
@@ -75,12 +75,12 @@ def test_values_that_fit_no_class_do_not_fail_lists() -> None:
 NEVER_IMPORTED = """
 import sys
 from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 from agent_manager import default_classes
 
-before = MemoryManager()
+before = application_manager(storage="memory")
 sdk_module("a2a.client")
-for manager in (before, MemoryManager()):
+for manager in (before, application_manager(storage="memory")):
     conversation = manager.create_conversation()
     manager.save_message({"role": "user", "parts": [{"text": "a"}]}, conversation.conversation_id)
     [message] = manager.get_messages(conversation.conversation_id)
@@ -90,13 +90,13 @@ assert "a2a.types" in sys.modules
 """
 IMPORTED_AFTERWARDS = """
 from agent_manager.agents.a2a_client import sdk_module
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 
-before = MemoryManager()
+before = application_manager(storage="memory")
 from a2a.types import Message
 from agent_manager import default_classes
 sdk_module("a2a.client")
-for manager, kind in ((before, default_classes.Message), (MemoryManager(), Message)):
+for manager, kind in ((before, default_classes.Message), (application_manager(storage="memory"), Message)):
     manager.save_message({"role": "user", "messageId": "m", "parts": [{"text": "a"}]}, "c")
     [message] = manager.get_messages("c")
     assert type(message) is kind, type(message)
@@ -112,17 +112,17 @@ def test_classes_are_chosen_once_per_manager_by_the_applications_imports(program
 
 def test_messages_of_the_other_version_are_converted() -> None:
     types = a2a_sdk()
-    shape = choose_classes(types)
+    classes = choose_classes(types)
     new = {"role": "ROLE_USER", "messageId": "m", "contextId": "c", "parts": [{"text": "a"}, {"data": {"b": 1}}]}
     old = user_message("a", "m", "c") | {"parts": [{"kind": "text", "text": "a"}, {"kind": "data", "data": {"b": 1}}]}
-    assert shape.to_message(new) == shape.to_message(old)
+    assert classes.to_message(new) == classes.to_message(old)
     task = {"id": "t", "contextId": "c", "kind": "task", "status": {"state": "input-required"}, "history": [old]}
-    assert shape.to_task(task).id == "t"
+    assert classes.to_task(task).id == "t"
 
 
 def test_tasks_and_cards_are_instances_of_the_applications_classes() -> None:
     types = a2a_sdk()
-    with MemoryManager(types=types, answer=agent) as manager:
+    with application_manager(storage="memory", types=types, answer=agent) as manager:
         message = choose_classes(types).to_message(user_message("task T", "m1", "c"))
         asyncio.run(manager.process_message(manager.sanitize_message(message)))
         [task] = manager.tasks
@@ -133,17 +133,17 @@ def test_tasks_and_cards_are_instances_of_the_applications_classes() -> None:
 
 def test_a_message_that_is_not_valid_in_a2a_is_returned_as_the_nearest_valid_one() -> None:
     types = a2a_sdk()
-    shape = choose_classes(types)
+    classes = choose_classes(types)
     chat = {"role": "assistant", "content": None, "tool_calls": [{"id": "call"}]}
     for sent in (chat, {"role": "tool", "content": "42"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}):
-        assert shape.to_message(sent, "id").message_id == "id"
+        assert classes.to_message(sent, "id").message_id == "id"
 
 
 def test_an_invalid_message_does_not_fail_the_list() -> None:
-    shape = choose_classes(a2a_sdk())
+    classes = choose_classes(a2a_sdk())
     for wrong in ({"parts": [{"text": 5}]}, {"metadata": "x"}, {"parts": [{"kind": "song"}]}, {"extensions": 5}):
         sent = {"role": "ROLE_AGENT", "messageId": "m", "parts": [{"text": "a"}]} | wrong
-        assert shape.to_message(sent).message_id == "m"
+        assert classes.to_message(sent).message_id == "m"
 
 
 @pytest.mark.parametrize(
@@ -164,13 +164,13 @@ def test_a_card_is_read_by_the_classes_of_either_version(card: dict[str, Any]) -
 
 def test_an_application_without_classes_gets_the_defaults() -> None:
     assert choose_classes(SimpleNamespace()).message is default_classes.Message
-    with MemoryManager(types=SimpleNamespace(), answer=agent) as manager:
+    with application_manager(storage="memory", types=SimpleNamespace(), answer=agent) as manager:
         given = user_message("hello", "m1", "c") | {"of-tomorrow": [1, None]}
         stored = manager.sanitize_message(given)
         assert stored is given
         asyncio.run(manager.process_message(stored))
         first, reply = manager.get_messages("c")
-        assert choose_classes(SimpleNamespace()).to_json(first) == given
+        assert to_wire(first) == given
         assert text_of(reply.model_dump()) == "echo: hello"
         with pytest.raises(InputError, match="is not a message"):
             manager.sanitize_message("hello")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.agents import agent
 from support.examples import examples
 
-from agent_manager import AsyncManager, default_classes
-from agent_manager.factory import MemoryManager
+from agent_manager import ApplicationManager, AsyncManager, default_classes
+from agent_manager.factory import application_manager
 from eventstore import EventStore, Settings
 from eventstore.errors import EventStoreError
 from eventstore.sync import Portal
@@ -55,14 +55,14 @@ ASYNCHRONOUS = (
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[MemoryManager]:
-    with MemoryManager(answer=agent) as manager:
+def memory() -> Iterator[ApplicationManager]:
+    with application_manager(storage="memory", answer=agent) as manager:
         yield manager
 
 
 @examples(300)
 @given(name=st.sampled_from(SYNCHRONOUS), arguments=st.lists(ARGUMENTS, min_size=1, max_size=2))
-def test_the_synchronous_manager(memory: MemoryManager, name: str, arguments: list[Any]) -> None:
+def test_the_synchronous_manager(memory: ApplicationManager, name: str, arguments: list[Any]) -> None:
     call = getattr(memory, name)
     with suppress(EventStoreError):
         result = call(*_fitting(name, arguments))

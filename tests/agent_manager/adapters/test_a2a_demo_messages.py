@@ -110,7 +110,7 @@ async def test_a_conversation_of_the_newer_version_costs_an_older_client_no_list
         assert (await here.client.post("/message/send", json={"params": message})).status_code == 200
     for path in ("/conversation/list", "/events/get"):
         told = (await here.client.post(path)).json()["result"]
-        messages = [message for one in told for message in one.get("messages", [one.get("content")])]
+        messages = [message for each in told for message in each.get("messages", [each.get("content")])]
         assert messages == [OLD | {"contextId": "new"}, OLD | {"contextId": "old"}]
     listed = (await here.client.post("/message/list", json={"params": "new"})).json()["result"]
     assert listed == [NEW | {"contextId": "new"}]

@@ -22,8 +22,7 @@ from agent_manager.conversation_cache import ConversationCache
 from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import ServerLog
+from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import EventStore, NewEvent, conversation_uuid
 from eventstore.json_text import to_json
 from eventstore.message_format import sent_message

@@ -19,8 +19,7 @@ from agent_manager.agents.recorder import NOTE, Recording, split_event, storable
 from agent_manager.conversation import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.memory_storage import MemoryLog
-from agent_manager.storage import appended_event
+from agent_manager.storage import MemoryLog, appended_event
 from eventstore import Appended, EventStore, NewEvent, TaskCreated
 from eventstore.json_text import to_json
 from projections import Reader, catch_up
@@ -200,10 +199,10 @@ def test_events_fit_the_limit_and_divided_ones_lose_nothing(update: Update) -> N
     for event in Recording("default", conversation).events_of(update):
         made = split_event(event, LIMIT)
         small &= len(made) == 1 and made[0] == event
-        for one in made:
-            assert len(to_json(one.data.to_content(), "content")) <= LIMIT
+        for each in made:
+            assert len(to_json(each.data.to_content(), "content")) <= LIMIT
             version += 1
-            fold.apply(kept(one, conversation, version))
+            fold.apply(kept(each, conversation, version))
     if isinstance(update, Reply):
         [message] = fold.messages.values()
         assert (message == update.message) or not small

@@ -11,7 +11,7 @@ import pytest
 from support import demoapp
 from support.demoapp import AgentCard, Manager
 
-from agent_manager.factory import MemoryManager
+from agent_manager.factory import application_manager
 from agent_manager.importers import migrate_from, restore_into
 from agent_manager.importers.a2a_demo import ManagerSource
 from agent_manager.importers.backup import BackupDamaged, new_backup_path, write_backup
@@ -52,7 +52,7 @@ async def test_the_environment_names_the_file(manager: Manager, backups: Path, m
 
 async def test_everything_is_restored_into_the_librarys_own_manager(manager: Manager, backups: Path) -> None:
     path = await backup_path(manager, backups)
-    with MemoryManager(types=demoapp) as own:
+    with application_manager(storage="memory", types=demoapp) as own:
         assert restore_into(own, path).messages == 10
         assert [conversation.conversation_id for conversation in own.conversations] == ["first", "second"]
         assert own.conversations[0].messages == manager.conversations[0].messages
@@ -63,7 +63,7 @@ async def test_everything_is_restored_into_the_librarys_own_manager(manager: Man
 
 
 def test_the_librarys_own_manager_can_be_migrated(settings: Settings, backups: Path) -> None:
-    with MemoryManager(types=demoapp) as own:
+    with application_manager(storage="memory", types=demoapp) as own:
         conversation = own.create_conversation("Trip")
         own.save_message({"role": "user", "parts": [{"text": "hi"}], "messageId": "m"}, conversation.conversation_id)
         report = migrate_from(own, settings=settings, backups=backups)
