@@ -42,7 +42,7 @@ from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, printable, translated
-from projections.projection import PARTITIONS, PROJECTIONS, Projection, StoredProjection, UnprocessableEvent
+from projections.projection import PARTITIONS, PROJECTIONS, Projection, UnprocessableEvent
 
 BATCH_SIZE = 10_000
 """Events in one transaction at most."""
@@ -116,7 +116,7 @@ class Applier:
         parameters = {
             "projection": projection.name,
             "stage": stage,
-            "source": projection.source,
+            "definition_hash": projection.definition_hash,
             "text": projection.text,
             "tables": list(projection.tables),
         }
@@ -124,12 +124,12 @@ class Applier:
             rows = await (await self.connection.execute(_REGISTER, parameters)).fetchall()
         if not rows:  # another session is storing it at this moment
             return await self.register(projection, stage)
-        source, text, tables = rows[0]
-        if source == projection.source:
+        definition_hash, text, tables = rows[0]
+        if definition_hash == projection.definition_hash:
             return projection
         if text is None:
             return None
-        return StoredProjection(projection.name, tuple(tables), text, stored_source=source)
+        return Projection(projection.name, tuple(tables), text, stored_hash=definition_hash)
 
     async def apply(
         self,
@@ -158,7 +158,7 @@ class Applier:
         batch = {
             "projection": projection.name,
             "stage": stage,
-            "source": projection.source,
+            "definition_hash": projection.definition_hash,
             "partitions": list(partitions),
             "size": size or self._batch_size,
             "until": until,
@@ -205,7 +205,7 @@ class Applier:
         """
         parameters = {
             "projections": [projection.name for projection in projections],
-            "sources": [projection.source for projection in projections],
+            "definition_hashes": [projection.definition_hash for projection in projections],
             "partitions": list(partitions),
             "size": size,
         }

@@ -62,7 +62,7 @@ class PythonProjection(Projection):
         return True
 
     @cached_property
-    def source(self) -> str:
+    def definition_hash(self) -> str:
         """SHA-256 of the module that defines the function."""
         assert self.function is not None
         try:

@@ -32,6 +32,7 @@ class Projection:
         setup: statements that create its tables, unless the migrations do.
         is_low_priority: whether a worker applies it on a connection of its own, so that no other waits for it.
         is_awaited: whether a worker applies it before the others, because callers wait for its rows.
+        stored_hash: of a definition that is not the one of this version, and stored until its tables are rebuilt.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Projection:
     setup: str = ""
     is_low_priority: bool = False
     is_awaited: bool = False
+    stored_hash: str = ""
 
     @cached_property
     def text(self) -> str | None:
@@ -49,9 +51,9 @@ class Projection:
         return files("projections").joinpath(f"{self.name}.sql").read_text(encoding="utf-8")
 
     @cached_property
-    def source(self) -> str:
+    def definition_hash(self) -> str:
         """SHA-256 of the definition, in hexadecimal."""
-        return hashlib.sha256((self.text or "").encode()).hexdigest()
+        return self.stored_hash or hashlib.sha256((self.text or "").encode()).hexdigest()
 
     @property
     def is_built_in(self) -> bool:
@@ -71,18 +73,6 @@ class Projection:
     async def fold(self, connection: Connection) -> None:
         """Apply the events that the relation ``batch`` of the connection shows."""
         await connection.execute((self.text or "").encode())
-
-
-@dataclass(frozen=True)
-class StoredProjection(Projection):
-    """The definition that tables were made by, if it is not the one of this version; stored until they are rebuilt."""
-
-    stored_source: str = ""
-
-    @cached_property
-    def source(self) -> str:
-        """SHA-256 of the definition, as it is stored."""
-        return self.stored_source
 
 
 PROJECTIONS: tuple[Projection, ...] = (

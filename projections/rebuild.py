@@ -129,10 +129,10 @@ class _Rebuild:
             await self._appliers[0].register(projection)
             staging = await StagingTables.open(self._store, projection)
             try:
-                sources = await staging.sources()
-                if sources.get("next") != projection.source:
+                hashes = await staging.definition_hashes()
+                if hashes.get("next") != projection.definition_hash:
                     await staging.create()
-                is_new = sources.get("live") != projection.source
+                is_new = hashes.get("live") != projection.definition_hash
                 await self._fill()
                 self._report("indexes")
                 await staging.add_indexes(lambda name: self._report(f"index {name}"))
@@ -209,7 +209,7 @@ async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTION
         applier = await Applier.open(store)
         staging = await StagingTables.open(store, projection)
         try:
-            if "previous" not in await staging.sources():
+            if "previous" not in await staging.definition_hashes():
                 raise RebuildError(f"projection {projection.name} has no previous tables: nothing was rebuilt")
             made_by = await applier.register(projection, "previous")
             if made_by is None:
@@ -241,7 +241,7 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
     """
     given = {
         "projections": [projection.name for projection in projections],
-        "sources": [projection.source for projection in projections],
+        "definition_hashes": [projection.definition_hash for projection in projections],
     }
     pause, logged = RETRY_FIRST_SECONDS, ""
     while True:
@@ -318,14 +318,14 @@ class StagingTables:
         """Close the connection."""
         await self.connection.close()
 
-    async def sources(self) -> dict[str, str]:
+    async def definition_hashes(self) -> dict[str, str]:
         """Return the hash of the definition that the tables of each stage are made by."""
         with translated():
             return dict(await (await self.connection.execute(_STAGES, self._names)).fetchall())
 
     async def create(self) -> None:
         """Create the tables of the stage ``next``, empty, in place of those of an unfinished rebuild."""
-        definition = {"source": self._projection.source, "text": self._projection.text}
+        definition = {"definition_hash": self._projection.definition_hash, "text": self._projection.text}
         with translated():
             async with self.connection.transaction():
                 await self.connection.execute(_DROP_STAGE, self._names | {"stage": "next"})

@@ -106,7 +106,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
     """Return the status. It counts the events, which takes time on a large log."""
     pool = store.connections.projector  # sees the events of all tenants
     [(events, last_position, conversations, size, version, queue_usage)] = await pool.fetch(_STATUS_LOG)
-    sources = {projection.name: projection.source for projection in projections}
+    hashes = {projection.name: projection.definition_hash for projection in projections}
     rows = await pool.fetch(_STATUS_PROJECTIONS)
     return Status(
         database_url=store.server.public_url,
@@ -118,8 +118,8 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         horizon=await horizon(pool),
         bytes=size,
         projections=[
-            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source, parked)
-            for name, position, updated_at, source, lag_events, lag_seconds, parked in rows
+            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked)
+            for name, position, updated_at, made_by, lag_events, lag_seconds, parked in rows
         ],
         workers=[WorkerStatus(*row) for row in await pool.fetch(_STATUS_WORKERS)],
         appends_in_flight=await _appends_in_flight(store),

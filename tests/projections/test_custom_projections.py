@@ -98,7 +98,7 @@ async def test_the_documented_function_works(
 async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(store: EventStore, owner: Sync) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="one")])
     await catch_up(store, [lengths])
-    owner.execute("UPDATE projection_texts SET source = 'of an older version' WHERE projection = 'lengths'")
+    owner.execute("UPDATE projection_texts SET definition_hash = 'of an older version' WHERE projection = 'lengths'")
     await store.append(uuid4(), [MessageAdded(role="user", content="two")])
     await catch_up(store, [lengths])
     assert owner.execute("SELECT count(*) FROM lengths").fetchone() == (1,)
@@ -140,8 +140,8 @@ async def test_a_setup_that_makes_no_table_is_refused(store: EventStore, tmp_pat
 
 
 def test_the_version_of_a_function_is_that_of_its_module() -> None:
-    assert len(lengths.source) == 64
+    assert len(lengths.definition_hash) == 64
     made: dict[str, Any] = {"__name__": "typed_somewhere"}
     exec("async def fold(connection, events): ...", made)
     with pytest.raises(SettingsError, match="put it into a module"):
-        _ = replace(lengths, function=made["fold"]).source
+        _ = replace(lengths, function=made["fold"]).definition_hash

@@ -306,4 +306,4 @@ async def test_whatever_is_poison_the_table_holds_what_stands_before_it(
 
 
 def test_the_text_of_the_projection_is_its_version() -> None:
-    assert Projection("messages", ("messages",), "SELECT 1").source != MESSAGES.source
+    assert Projection("messages", ("messages",), "SELECT 1").definition_hash != MESSAGES.definition_hash

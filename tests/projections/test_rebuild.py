@@ -303,8 +303,10 @@ async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_t
     async with working(filled, loud):
 
         def is_renewed() -> bool:
-            row = owner.execute("SELECT source FROM projection_texts WHERE projection = 'messages' AND stage = 'live'")
-            return row.fetchone() == (loud[0].source,) and all(
+            hashes = owner.execute(
+                "SELECT definition_hash FROM projection_texts WHERE projection = 'messages' AND stage = 'live'"
+            )
+            return hashes.fetchone() == (loud[0].definition_hash,) and all(
                 "/" in text or text.isupper() for text in contents(owner)
             )
 
