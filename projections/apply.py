@@ -419,7 +419,7 @@ class Retried:
     parked: int
 
 
-async def parked(
+async def read_parked(
     store: EventStore, projections: Sequence[Projection] = PROJECTIONS, *, tenant: str | None = None
 ) -> list[Parked]:
     """Return the conversations that are parked in the live tables, the oldest first.
@@ -432,7 +432,7 @@ async def parked(
     return [Parked(*row) for row in rows]
 
 
-async def retry(
+async def retry_parked(
     store: EventStore, projections: Sequence[Projection] = PROJECTIONS, *, tenant: str | None = None
 ) -> Retried:
     """Apply the events of parked conversations, in order, up to where the projection has applied their partitions.
@@ -443,7 +443,7 @@ async def retry(
     applier = await Applier.open(store, view=_BATCH_OF_ONE_VIEW)
     try:
         for projection in projections:
-            conversations = await parked(store, [projection], tenant=tenant)
+            conversations = await read_parked(store, [projection], tenant=tenant)
             made_by = await applier.register(projection) if conversations else None
             for conversation in conversations:
                 if made_by is not None and await _retry(applier.connection, made_by, conversation):

@@ -127,7 +127,7 @@ def from_file(path: Path) -> Projection:
     return Projection(name, tables, sections["batch"], sections.get("setup", ""))
 
 
-def load(setting: str) -> tuple[Projection, ...]:
+def load_projections(setting: str) -> tuple[Projection, ...]:
     """Return the built-in projections and those of a setting: ``.sql`` files and ``module:name``, comma-separated.
 
     Raises:
@@ -165,7 +165,7 @@ def _check_names(*names: str) -> None:
             )
 
 
-async def prepare(store: EventStore, projections: Sequence[Projection]) -> None:
+async def create_tables(store: EventStore, projections: Sequence[Projection]) -> None:
     """Create the missing tables of projections that have a setup, under the role of the login.
 
     Raises:

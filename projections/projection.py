@@ -97,7 +97,7 @@ PROJECTIONS: tuple[Projection, ...] = (
 """All built-in projections."""
 
 
-def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
+def get_projections(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
     """Return the projections with these names; all of them if no name is given.
 
     Raises:

@@ -35,8 +35,8 @@ from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import ALL_PARTITIONS, Applier, Stage
-from projections.compare import Difference, compare_stages
-from projections.custom_projections import prepare
+from projections.compare import TableDifference, compare_stages
+from projections.custom_projections import create_tables
 from projections.projection import PROJECTIONS, Projection
 from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
@@ -74,7 +74,7 @@ class Rebuilt:
     projection: str
     position: int
     is_new: bool
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[TableDifference] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -122,7 +122,7 @@ class _Rebuild:
         """Fill, compare and swap."""
         began = monotonic()
         projection = self._projection
-        await prepare(self._store, [projection])
+        await create_tables(self._store, [projection])
         try:
             for _ in range(self._jobs):
                 self._appliers.append(await Applier.open(self._store, projection.largest_batch))
@@ -190,7 +190,7 @@ class _Rebuild:
         self._on_progress(RebuildProgress(self._projection.name, doing, self._position, self._goal))
 
 
-def _differences_message(projection: Projection, differences: Sequence[Difference]) -> str:
+def _differences_message(projection: Projection, differences: Sequence[TableDifference]) -> str:
     more = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
     return (
         f"the new tables of {projection.name} differ from the live ones though the projection is the same: "
@@ -199,7 +199,7 @@ def _differences_message(projection: Projection, differences: Sequence[Differenc
     )
 
 
-async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
+async def undo_rebuild(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
     """Restore the tables that the last rebuild has replaced, caught up by the text that they were made by.
 
     Raises:

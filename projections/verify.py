@@ -21,7 +21,7 @@ from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
 from eventstore.schema_check import check_schema
 from projections.apply import ALL_PARTITIONS, Applier
-from projections.compare import Difference, compare_tables
+from projections.compare import TableDifference, compare_tables
 from projections.projection import PROJECTIONS, Projection
 
 MOST_ROWS = 20
@@ -40,7 +40,7 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DifferingRow:
     """A row that is only in the read table, or only in what the log gives.
 
     Attributes:
@@ -67,8 +67,8 @@ class Verified:
     projection: str
     position: int
     events: int
-    differences: list[Difference] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    differences: list[TableDifference] = field(default_factory=list)
+    rows: list[DifferingRow] = field(default_factory=list)
 
 
 async def verify(
@@ -116,7 +116,7 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
                 if differences:
                     text = _DIFFERING_ROWS.format(live=live, other=scratch)
                     rows = await (await connection.execute(text, {"limit": MOST_ROWS})).fetchall()
-                    verified.rows.extend(Row(table, *values) for values in rows)
+                    verified.rows.extend(DifferingRow(table, *values) for values in rows)
             await connection.execute("ROLLBACK")
         return verified
     finally:
@@ -183,9 +183,11 @@ async def verify_members(store: EventStore) -> Verified:
         for side, access in (("expected", expected), ("rows", found)):
             if access is not None:
                 count[side] += 1
-                rows.append(Row(_MEMBERS_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})"))
+                rows.append(
+                    DifferingRow(_MEMBERS_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})")
+                )
     differences = [
-        Difference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
+        TableDifference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
         for (tenant, conversation), count in counts.items()
     ]
     return Verified(MEMBERS, position, 0, differences, rows)

@@ -25,7 +25,7 @@ from eventstore import (
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, NotCaughtUp, NotFound
-from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
+from projections import ConversationCache, Reader, Worker, catch_up, get_projections, rebuild, retry_parked
 
 pytestmark = pytest.mark.shared_database
 
@@ -101,7 +101,7 @@ async def test_a_hit_is_one_statement(store: EventStore, trip: UUID) -> None:
 async def test_it_waits_for_a_projection_that_is_behind_the_others(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
     await store.append(trip, [said("2")])
-    await catch_up(store, named(["conversations"]))
+    await catch_up(store, get_projections(["conversations"]))
     with pytest.raises(NotCaughtUp):
         await ConversationCache(Reader(store, timeout=0.05)).conversation(trip)
     reading = asyncio.create_task(cache.conversation(trip))
@@ -113,7 +113,7 @@ async def test_it_waits_for_a_projection_that_is_behind_the_others(store: EventS
 async def test_messages_that_are_ahead_of_the_conversation_are_left_out(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
     await store.append(trip, [said("2")])
-    await catch_up(store, named(["messages"]))
+    await catch_up(store, get_projections(["messages"]))
     state = await cache.conversation(trip)
     assert (state.version, [message.content for message in state.messages]) == (3, ["1"])
     await catch_up(store)
@@ -136,7 +136,7 @@ async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, tri
     cache = ConversationCache(Reader(store))
     before = await cache.conversation(trip)
     for names in (["messages"], ["tasks"], ["conversations"]):
-        await rebuild(store, named(names))
+        await rebuild(store, get_projections(names))
         after = await cache.conversation(trip)
         assert after == before
         assert after is not before
@@ -153,7 +153,7 @@ async def test_what_was_parked_is_read_once_it_is_applied(store: EventStore, dat
         cache = ConversationCache(Reader(store))
         assert (await cache.conversation(conversation)).messages == ()
         owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
-    assert (await retry(store)).applied == 1
+    assert (await retry_parked(store)).applied == 1
     [message] = (await cache.conversation(conversation)).messages
     assert message.content == "poison"
 

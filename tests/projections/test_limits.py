@@ -32,7 +32,7 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
 )
-from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, parked, rebuild, wait_for
+from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, read_parked, rebuild, wait_for
 from projections.apply import ALL_PARTITIONS, Applier
 
 TASKS = [UUID(int=n, version=4) for n in (1, 2)]
@@ -169,7 +169,7 @@ async def test_no_built_in_event_fails_in_a_projection(
     else:
         await catch_up(store)
     await wait_for(store, appended.position, timeout=0)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     # What is stored can be read and searched.
     reader = Reader(store, tenant)
     await reader.conversations(limit=10)
@@ -198,8 +198,8 @@ async def test_a_rebuild_takes_them_too(store: EventStore) -> None:
     enormous = TaskArtifactAdded(task_id=uuid4(), artifact_id="enormous", parts=[{"text": "bottom " * 2_000_000}])
     await store.append(uuid4(), [enormous])
     await catch_up(store)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     await rebuild(store)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     assert len((await Search(store).page("bottom")).hits) > 0
     await Statistics(store).sizes()

@@ -18,12 +18,23 @@ from support.waiting import until_async
 from eventstore import EventStore, MessageAdded
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError, NotCaughtUp
-from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
+from projections import (
+    Projection,
+    Reader,
+    Worker,
+    catch_up,
+    get_projections,
+    read_parked,
+    rebuild,
+    retry_parked,
+    verify,
+    wait_for,
+)
 from projections.apply import Applier
 
 Sync = psycopg.Connection[tuple[object, ...]]
-[MESSAGES] = named(["messages"])
-BOTH = named(["conversations", "messages"])
+[MESSAGES] = get_projections(["messages"])
+BOTH = get_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -61,7 +72,7 @@ async def test_a_poison_event_parks_its_conversation_and_nothing_else(
     assert await texts(store, sick) == ["first"]
     assert await texts(store, well) == ["fine"]
     assert (await Reader(store).conversation(sick)).message_count == 3  # another projection goes on
-    [one] = await parked(store)
+    [one] = await read_parked(store)
     assert (one.projection, one.conversation_id, one.version, one.event_type) == ("messages", sick, 2, "message.added")
     assert (one.sqlstate, one.tries) == ("23514", 1)
     assert "no_poison" in one.error
@@ -78,15 +89,15 @@ async def test_retrying_applies_what_was_parked_in_its_order(store: EventStore, 
     sick = uuid4()
     await store.append(sick, [message("a"), message("poison"), message("b"), message("c")])
     await catch_up(store)
-    failed = await retry(store)
+    failed = await retry_parked(store)
     assert (failed.applied, failed.parked) == (0, 1)
-    [again] = await parked(store)
+    [again] = await read_parked(store)
     assert again.tries == 2
     mend(owner)
-    done = await retry(store)
+    done = await retry_parked(store)
     assert (done.applied, done.parked) == (1, 0)
     assert await texts(store, sick) == ["a", "poison", "b", "c"]
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     assert not any(found.differences for found in await verify(store))
 
 
@@ -98,10 +109,10 @@ async def test_a_retry_that_fails_further_on_stays_parked_there(
     await catch_up(store)
     mend(owner)
     owner.execute("ALTER TABLE messages ADD CONSTRAINT no_venom CHECK (content <> 'venom')")
-    done = await retry(store)
+    done = await retry_parked(store)
     assert (done.applied, done.parked) == (0, 1)
     assert await texts(store, sick) == ["poison", "b"]
-    [one] = await parked(store)
+    [one] = await read_parked(store)
     assert (one.version, one.tries) == (3, 2)
 
 
@@ -114,7 +125,7 @@ async def test_what_is_checked_at_the_end_of_a_transaction_parks_too(store: Even
     await store.append(first, [message("same")])
     await store.append(second, [message("same")])
     await catch_up(store, [once])
-    [one] = await parked(store, [once])
+    [one] = await read_parked(store, [once])
     assert (one.conversation_id, one.sqlstate) == (second, "23505")
 
 
@@ -127,8 +138,8 @@ async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore,
     task = asyncio.create_task(Worker(store).run())
     try:
         # One projection that cannot go on does not stop the others.
-        await wait_for(store, result.position + 1, projections=named(["conversations", "tasks"]))
-        assert await parked(store) == []
+        await wait_for(store, result.position + 1, projections=get_projections(["conversations", "tasks"]))
+        assert await read_parked(store) == []
         owner.execute("GRANT INSERT ON messages TO eventstore_projector")
         await wait_for(store, result.position + 1, timeout=30)
     finally:
@@ -168,7 +179,7 @@ async def test_whatever_the_sqlstate_no_conversation_holds_up_another(store: Eve
         await store.append(sick, [message("a"), message(state), message("c")], tenant=state)
         last = await store.append(well, [message("b")])
         await catch_up(store, [raising])
-        [one] = await parked(store, [raising], tenant=state)
+        [one] = await read_parked(store, [raising], tenant=state)
         assert (one.conversation_id, one.version, one.sqlstate) == (sick, 2, state)
         await wait_for(store, last.position, projections=[raising], timeout=0)
     rows = await store.connections.projector.fetch("SELECT said, count(*) FROM echoes GROUP BY said ORDER BY said")
@@ -179,7 +190,7 @@ async def test_an_event_that_fails_alone_in_the_log_parks_too(store: EventStore,
     for state in ALWAYS:
         await store.append(uuid4(), [message(state)])
         await catch_up(store, [raising])
-    assert sorted(one.sqlstate for one in await parked(store, [raising])) == sorted(ALWAYS)
+    assert sorted(one.sqlstate for one in await read_parked(store, [raising])) == sorted(ALWAYS)
 
 
 async def test_what_may_be_missing_for_all_parks_once_others_succeed(store: EventStore, raising: Projection) -> None:
@@ -188,10 +199,10 @@ async def test_what_may_be_missing_for_all_parks_once_others_succeed(store: Even
         await store.append(sick, [message(state)])
         with pytest.raises(EventStoreError):
             await catch_up(store, [raising])
-        assert not await parked(store, [raising], tenant="default")
+        assert not await read_parked(store, [raising], tenant="default")
         await store.append(uuid4(), [message("well")])
         await catch_up(store, [raising])
-        assert [one.conversation_id for one in await parked(store, [raising])] == [sick]
+        assert [one.conversation_id for one in await read_parked(store, [raising])] == [sick]
         await store.connections.projector.fetch("DELETE FROM parked RETURNING 1")
 
 
@@ -201,7 +212,7 @@ async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising:
         last = (await store.append(uuid4(), [message("fine"), message(state)])).position
         with pytest.raises(EventStoreError):
             await catch_up(store, [raising])
-    assert await parked(store, [raising]) == []
+    assert await read_parked(store, [raising]) == []
     with pytest.raises(NotCaughtUp):
         await wait_for(store, last, projections=[raising], timeout=0)
 
@@ -218,7 +229,7 @@ async def test_a_worker_parks_what_always_meets_the_state_of_the_server_if_other
         await wait_for(store, last.position, projections=[raising], timeout=60)
     finally:
         await cancel_and_wait([task])
-    assert {one.sqlstate: one.conversation_id for one in await parked(store, [raising])} == sick
+    assert {one.sqlstate: one.conversation_id for one in await read_parked(store, [raising])} == sick
 
 
 async def test_a_projection_that_fails_neither_stops_the_others_nor_denies_what_was_appended(
@@ -238,7 +249,7 @@ async def test_if_everything_fails_nothing_is_parked(store: EventStore, raising:
         await store.append(uuid4(), [message("XX000")])
     with pytest.raises(EventStoreError, match="poisoned"):
         await catch_up(store, [raising])
-    assert await parked(store, [raising]) == []
+    assert await read_parked(store, [raising]) == []
 
 
 async def test_a_rebuild_digests_what_was_parked_once_the_cause_is_mended(
@@ -250,7 +261,7 @@ async def test_a_rebuild_digests_what_was_parked_once_the_cause_is_mended(
     mend(owner)
     await rebuild(store, [MESSAGES])
     assert await texts(store, sick) == ["a", "poison", "b"]
-    assert await parked(store) == []
+    assert await read_parked(store) == []
 
 
 async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore, owner: Sync, squeamish: None) -> None:
@@ -264,7 +275,7 @@ async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore
         await wait_for(store, result.position, timeout=60)
 
         async def all_parked() -> bool:
-            return len(await parked(store)) == 5
+            return len(await read_parked(store)) == 5
 
         await until_async(all_parked, "five are parked")
     finally:
@@ -301,7 +312,7 @@ async def test_whatever_is_poison_the_table_holds_what_stands_before_it(
             await applier.catch_up(projection)
     finally:
         await applier.close()
-    assert {one.conversation_id for one in await parked(store)} & set(conversations) == sick
+    assert {one.conversation_id for one in await read_parked(store)} & set(conversations) == sick
     assert {conversation: await texts(store, conversation) for conversation in conversations} == expected
 
 

@@ -24,7 +24,7 @@ from eventstore import (
     TaskCreated,
 )
 from eventstore.errors import InputError
-from projections import Search, catch_up, parked, wait_for
+from projections import Search, catch_up, read_parked, wait_for
 
 pytestmark = pytest.mark.shared_database
 
@@ -245,7 +245,7 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
         )
     other = await store.append(uuid4(), [MessageAdded(role="user", content="somebody else's lighthouse")])
     await catch_up(store, SEARCH)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     await wait_for(store, other.position, projections=SEARCH, timeout=0)
     assert len(await found(store, "lighthouse")) == 1
     search = Search(store, "ü" * 255)
