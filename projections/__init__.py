@@ -1,12 +1,13 @@
 """The read side: projections from the log to read tables, the worker that maintains the tables, and reading them."""
 
-from projections.apply import Parked, Retried, read_parked, retry_parked
+from projections.apply import catch_up
 from projections.cache import ConversationCache
 from projections.compare import TableDifference
 from projections.conversation_snapshot import ConversationState
 from projections.custom_projections import PythonProjection, load_projections, projection
 from projections.inline import InlineAppender
 from projections.pages import Page, every
+from projections.parked import Parked, Retried, read_parked, retry_parked
 from projections.projection import PROJECTIONS, Projection, get_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
@@ -16,7 +17,7 @@ from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
 from projections.status import Status, read_status
 from projections.verify import Verified, verify
-from projections.worker import Worker, catch_up
+from projections.worker import Worker
 
 __all__ = [
     "PROJECTIONS",

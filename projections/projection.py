@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from typing import Literal
 
 from eventstore.database.connection import Connection
 from eventstore.errors import NotFound
 
 PARTITIONS = 16
 """Number of parts that the conversations are divided into (``partition_of``), each with checkpoints of its own."""
+ALL_PARTITIONS = tuple(range(PARTITIONS))
+
+Stage = Literal["live", "next", "previous"]
+"""Read tables in use, those that a rebuild fills, and those that the last rebuild has replaced."""
 
 
 class UnprocessableEvent(Exception):

@@ -21,7 +21,7 @@ from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotCaughtUp
 from eventstore.read import RawRows
-from projections.projection import PARTITIONS, PROJECTIONS, Projection, get_projections
+from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, get_projections
 
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
@@ -38,7 +38,7 @@ _POLL_SECONDS = 0.01
 async def applied_position(
     store: EventStore,
     projections: Sequence[Projection] = PROJECTIONS,
-    partitions: Sequence[int] = tuple(range(PARTITIONS)),
+    partitions: Sequence[int] = ALL_PARTITIONS,
 ) -> int:
     """Return the position up to which all of the projections have applied the log, in all of the partitions."""
     given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}

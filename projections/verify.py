@@ -20,9 +20,9 @@ from eventstore.database.queries import query
 from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
 from eventstore.schema_check import check_schema
-from projections.apply import ALL_PARTITIONS, Applier
+from projections.apply import Applier
 from projections.compare import TableDifference, compare_tables
-from projections.projection import PROJECTIONS, Projection
+from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection
 
 MOST_ROWS = 20
 """Differing rows that are named of each table and side."""

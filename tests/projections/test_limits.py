@@ -33,7 +33,8 @@ from eventstore import (
     TaskStatusChanged,
 )
 from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, read_parked, rebuild, wait_for
-from projections.apply import ALL_PARTITIONS, Applier
+from projections.apply import Applier
+from projections.projection import ALL_PARTITIONS
 
 TASKS = [UUID(int=n, version=4) for n in (1, 2)]
 WIDE = "\U0001f600\U00020000\U00020001é"

@@ -33,7 +33,8 @@ from eventstore import (
 )
 from eventstore.errors import InputError
 from projections import PROJECTIONS, Reader, applied_position, catch_up, get_projections, rebuild
-from projections.apply import ALL_PARTITIONS, Applier
+from projections.apply import Applier
+from projections.projection import ALL_PARTITIONS
 
 pytestmark = pytest.mark.usefixtures("events_after_deletions")
 
@@ -57,7 +58,7 @@ async def apply_one(store: EventStore, name: str, size: int) -> None:
     try:
         [projection] = get_projections([name])
         await applier.register(projection)
-        await applier.apply(projection)
+        await applier.apply_batch(projection)
     finally:
         await applier.close()
 
@@ -101,7 +102,7 @@ async def test_the_tables_are_a_fold_of_the_log(
 
     applier = await Applier.open(store, size)
     for projection in PROJECTIONS:
-        await applier.catch_up(projection)
+        await applier.apply_all(projection)
     await applier.close()
     assert stored(database_url, tenants) == fold(log)
 

@@ -12,7 +12,8 @@ from support.scoped_queries import connected_as
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
 from projections import Reader, catch_up, get_projections, rebuild
-from projections.apply import ALL_PARTITIONS, Applied, Applier
+from projections.apply import Applied, Applier
+from projections.projection import ALL_PARTITIONS
 
 BOTH = get_projections(["conversations", "messages"])
 
@@ -52,7 +53,7 @@ async def test_a_batch_covers_at_most_the_given_number_of_events(store: EventSto
 async def test_each_projection_is_applied_from_its_own_position(store: EventStore, applier: Applier) -> None:
     conversation = uuid4()
     await store.append(conversation, [message() for _ in range(3)])
-    await applier.apply(BOTH[1], size=2)
+    await applier.apply_batch(BOTH[1], size=2)
     assert [applied.events for applied in await applier.apply_small_batches(BOTH, ALL_PARTITIONS)] == [3, 1]
     assert await counted(store, conversation) == (3, 3)
 

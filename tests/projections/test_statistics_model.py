@@ -105,7 +105,7 @@ async def apply(store: EventStore, size: int, times: int | None) -> None:
     applier = await Applier.open(store, size)
     try:
         await applier.register(STATISTICS)
-        while times != 0 and await applier.apply(STATISTICS) is not None:
+        while times != 0 and await applier.apply_batch(STATISTICS) is not None:
             times = None if times is None else times - 1
     finally:
         await applier.close()

@@ -216,7 +216,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
             holder.execute("SELECT FROM checkpoints WHERE partition = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)
-            applying = asyncio.create_task(applier.apply(messages))
+            applying = asyncio.create_task(applier.apply_batch(messages))
             await waiting(2)
         ended = await asyncio.gather(rebuilding, applying, return_exceptions=True)
     finally:
