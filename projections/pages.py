@@ -26,10 +26,8 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
-from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, InvalidCursor, printable
-from projections.read_your_writes import fetch_at_least
 from projections.rows import Conversation, LazyRow, Message, Task
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -83,67 +81,43 @@ async def every(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwarg
 
 
 async def read_page(
-    store: EventStore,
-    caller: Caller,
-    listing: Listing[Row],
-    filters: Mapping[str, Any],
+    read: Callable[[Sequence[Any] | None, int | None], AsyncIterator[Item]],
+    cursor_format: CursorFormat,
     *,
-    newest_first: bool,
     limit: int | None,
     after: str | None,
-    at_least: int | None,
-    timeout: float,
-) -> Page[Row]:
-    """Read a page in one statement, unless it has many rows or has to wait for the projections.
+    size_of: Callable[[Item], int],
+    place_of: Callable[[Item], Sequence[Any]],
+) -> Page[Item]:
+    """Return the page of a list that begins beyond a cursor.
 
     It ends before its limit if its rows take more than :data:`PAGE_BYTES`.
 
     Args:
-        filters: a filter that is None does not apply.
+        read: yields the rows beyond a place in the order, at most so many.
         limit: rows at most; None reads the list to its end.
         after: the cursor of the page before.
-        at_least: the position that the projections must have applied.
+        size_of, place_of: return how much memory a row takes, and its place in the order.
 
     Raises:
         InvalidCursor: ``after`` is not a cursor of this list.
         InputError: the limit is not a number of rows.
-        NotCaughtUp: the projections have not applied ``at_least`` within ``timeout`` seconds.
     """
-    check_limit(limit)
-    check_flag(newest_first, "newest_first")
-    cursor_format = CursorFormat(listing.kind, order_name(newest_first), filters, listing.types)
-    place = cursor_format.decode(after) if after is not None else None
+    if limit is not None and (not isinstance(limit, int) or not 0 <= limit < 2**62):
+        raise InputError(f"limit: {limit!r} is not a number of rows: give one from 0, or None for all")
+    place = None if after is None else cursor_format.decode(after)
     if limit == 0:
         return Page([], after)
-
-    async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
-        return await fetch_at_least(store, caller, text, given, listing.projections, at_least, timeout)
-
-    rows = read_rows(
-        fetch, listing, filters, place, newest_first=newest_first, limit=None if limit is None else limit + 1
-    )
-    page, has_more = await take_page(rows, limit, row_bytes)
-    cursor = cursor_format.encode(listing.place_of(page[-1])) if has_more else None
-    return Page(map(listing.row_type.from_row, page), cursor)
-
-
-async def take_page(
-    items: AsyncIterator[Item], limit: int | None, size_of: Callable[[Item], int]
-) -> tuple[list[Item], bool]:
-    """Return the items of a page, and whether there are more.
-
-    Args:
-        limit: of the items in the page, which also ends if they take more than :data:`PAGE_BYTES`; None takes all.
-    """
-    page: list[Item] = []
+    page = Page[Item]()
     size = 0
-    async for item in items:
-        page.append(item)
-        size += size_of(item)
+    async for row in read(place, None if limit is None else limit + 1):
+        page.append(row)
+        size += size_of(row)
         if limit is not None and (len(page) > limit or size > PAGE_BYTES):
             del page[limit:]
-            return page, True
-    return page, False
+            page.next = cursor_format.encode(place_of(page[-1]))
+            break
+    return page
 
 
 async def read_rows(
@@ -181,27 +155,8 @@ def row_bytes(row: TupleRow) -> int:
     return OBJECT_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
 
 
-def order_name(newest_first: bool) -> str:
-    """Return the name of an order, as cursors have it."""
-    return "newest first" if newest_first else "oldest first"
-
-
-def check_limit(limit: object) -> None:
-    """Refuse a limit that is not a number of rows.
-
-    Raises:
-        InputError: it is not.
-    """
-    if limit is not None and (not isinstance(limit, int) or not 0 <= limit < 2**62):
-        raise InputError(f"limit: {limit!r} is not a number of rows: give one from 0, or None for all")
-
-
 def check_flag(value: object, name: str) -> None:
-    """Refuse a value that is neither True nor False.
-
-    Raises:
-        InputError: it is something else.
-    """
+    """Raise an InputError if a value is neither True nor False."""
     if not isinstance(value, bool):
         raise InputError(f"{name}: {value!r:.80} is neither True nor False")
 
@@ -409,15 +364,23 @@ class CursorFormat:
 
     Attributes:
         kind: of the list, in words.
-        order: in words.
+        newest_first: the order.
         filters: everything else that decides which rows are in the list.
         types: of the values that make a place in the order: ``datetime``, ``UUID`` or ``int``.
     """
 
     kind: str
-    order: str
+    newest_first: bool
     filters: Mapping[str, Any]
     types: Sequence[type]
+
+    def __post_init__(self) -> None:
+        check_flag(self.newest_first, "newest_first")
+
+    @property
+    def order(self) -> str:
+        """The order in words."""
+        return "newest first" if self.newest_first else "oldest first"
 
     def encode(self, place: Sequence[Any]) -> str:
         """Return the cursor of the rows beyond a place."""

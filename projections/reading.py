@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 from uuid import UUID
+
+from psycopg.rows import TupleRow
 
 from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStatus, conversation_uuid
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter
-from projections.audit import read_audit_trail
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, snapshot_as_of
 from projections.pages import (
     ALL_MESSAGES,
@@ -22,12 +23,15 @@ from projections.pages import (
     ALL_TASKS_IN_STATUS,
     MESSAGES,
     TASKS,
+    CursorFormat,
     Listing,
     Page,
     Row,
     check_flag,
     conversations,
     read_page,
+    read_rows,
+    row_bytes,
 )
 from projections.read_your_writes import fetch_at_least
 from projections.rows import Conversation, Message, Task
@@ -121,9 +125,7 @@ class Reader:
             NotFound: it does not exist.
         """
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
-        rows = await fetch_at_least(
-            self.store, self.caller, _CONVERSATION, given, ("conversations",), at_least, self.timeout
-        )
+        rows = await self._fetch(_CONVERSATION, given, projections=("conversations",), at_least=at_least)
         if not rows:
             raise not_found(conversation)
         return Conversation.from_row(rows[0])
@@ -215,14 +217,26 @@ class Reader:
             types, actor: only events of these types, of this actor.
             since, until: of ``timestamp``, when the event was appended.
         """
-        return await read_audit_trail(
-            self.store,
-            self.caller,
-            None if conversation_id is None else parse_uuid(conversation_id, "conversation_id"),
-            Filter(types, actor, since, until),
-            newest_first=newest_first,
+        target = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
+        conditions = Filter(types, actor, since, until).parameters()
+        column = "position" if target is None else "version"
+
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[Event]:
+            options = {**conditions, "tenant": self.tenant, "user": self.caller.user}
+            if place is not None:
+                options |= {f"until_{column}": place[0] - 1} if newest_first else {"after": place[0]}
+            read_events = self.store.read_log if target is None else partial(self.store.read, target)
+            return read_events(**options, backwards=newest_first, limit=wanted)
+
+        kind = "the trail of all conversations" if target is None else "the trail of a conversation"
+        filters = {"tenant": self.tenant, "conversation_id": target, **conditions}
+        return await read_page(
+            read,
+            CursorFormat(kind, newest_first, filters, (int,)),
             limit=limit,
             after=after,
+            size_of=lambda event: event.size,
+            place_of=lambda event: [getattr(event, column)],
         )
 
     async def conversation_at(
@@ -276,26 +290,40 @@ class Reader:
         except ValueError:
             return [by_given_id]
 
-    def _page(
+    async def _page(
         self,
         listing: Listing[Row],
-        filters: dict[str, Any],
+        conditions: dict[str, Any],
         newest_first: bool,
         limit: int | None,
         after: str | None,
         at_least: int | None,
-    ) -> Awaitable[Page[Row]]:
-        return read_page(
-            self.store,
-            self.caller,
-            listing,
-            {"tenant": self.tenant, **filters},
-            newest_first=newest_first,
+    ) -> Page[Row]:
+        """Read a page in one statement, unless it has many rows or has to wait for the projections.
+
+        Args:
+            conditions: one that is None does not apply.
+        """
+        filters = {"tenant": self.tenant, **conditions}
+
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[TupleRow]:
+            fetch = partial(self._fetch, projections=listing.projections, at_least=at_least)
+            return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
+
+        rows = await read_page(
+            read,
+            CursorFormat(listing.kind, newest_first, filters, listing.types),
             limit=limit,
             after=after,
-            at_least=at_least,
-            timeout=self.timeout,
+            size_of=row_bytes,
+            place_of=listing.place_of,
         )
+        return Page(map(listing.row_type.from_row, rows), rows.next)
+
+    async def _fetch(
+        self, text: str, given: dict[str, Any], *, projections: Sequence[str], at_least: int | None
+    ) -> list[TupleRow]:
+        return await fetch_at_least(self.store, self.caller, text, given, projections, at_least, self.timeout)
 
 
 def not_found(conversation: UUID | str) -> NotFound:
@@ -324,11 +352,7 @@ def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> C
 
 
 def check_choice(value: str | None, name: str, choices: Iterable[str | None]) -> None:
-    """Refuse a value that is not among the choices.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an InputError if a value is not among the choices."""
     if value not in (known := tuple(choices)):
         raise InputError(f"{name}: {value!r} is unknown: choose among {', '.join(filter(None, known))}")
 

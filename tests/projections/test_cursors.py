@@ -17,7 +17,7 @@ from projections.pages import CursorFormat
 TYPES = (datetime, UUID, int)
 times = st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC))
 places = st.tuples(times, st.uuids(), st.integers(0, 2**63 - 1))
-MESSAGES = CursorFormat("messages", "newest first", {"tenant": "default", "role": None}, TYPES)
+MESSAGES = CursorFormat("messages", True, {"tenant": "default", "role": None}, TYPES)
 CURSOR = MESSAGES.encode((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=7), 7))
 
 
@@ -60,14 +60,14 @@ def test_one_that_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (CursorFormat("tasks", "newest first", MESSAGES.filters, TYPES), "is one of messages, not of tasks"),
+        (CursorFormat("tasks", True, MESSAGES.filters, TYPES), "is one of messages, not of tasks"),
         (
-            CursorFormat("messages", "oldest first", MESSAGES.filters, TYPES),
+            CursorFormat("messages", False, MESSAGES.filters, TYPES),
             "has the newest first, not the oldest first",
         ),
-        (CursorFormat("messages", "newest first", {"tenant": "other"}, TYPES), "another tenant or with other filters"),
-        (CursorFormat("messages", "newest first", {"tenant": "default", "role": "user"}, TYPES), "other filters"),
-        (CursorFormat("messages", "newest first", MESSAGES.filters, (int,)), "damaged"),
+        (CursorFormat("messages", True, {"tenant": "other"}, TYPES), "another tenant or with other filters"),
+        (CursorFormat("messages", True, {"tenant": "default", "role": "user"}, TYPES), "other filters"),
+        (CursorFormat("messages", True, MESSAGES.filters, (int,)), "damaged"),
     ],
 )
 def test_one_made_for_something_else_is_refused(other: CursorFormat, reason: str) -> None:
@@ -78,10 +78,10 @@ def test_one_made_for_something_else_is_refused(other: CursorFormat, reason: str
 def test_a_time_is_the_same_in_any_zone() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     there = moment.astimezone(timezone(timedelta(hours=3)))
-    first, other = (CursorFormat("tasks", "oldest first", {"since": since}, (int,)) for since in (moment, there))
+    first, other = (CursorFormat("tasks", False, {"since": since}, (int,)) for since in (moment, there))
     assert other.decode(first.encode((3,))) == (3,)
 
 
 def test_a_filter_that_is_not_given_is_none() -> None:
-    other = CursorFormat("messages", "newest first", {"tenant": "default"}, TYPES)
+    other = CursorFormat("messages", True, {"tenant": "default"}, TYPES)
     assert other.decode(CURSOR) == MESSAGES.decode(CURSOR)
