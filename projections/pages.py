@@ -28,7 +28,7 @@ from psycopg.types.numeric import Int8
 
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, InvalidCursor, printable
-from projections.rows import Conversation, LazyRow, Message, Task
+from projections.rows import Conversation, Message, ReadTableRow, Task
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page whose rows take more ends before its limit."""
@@ -41,7 +41,7 @@ _CHUNK_BYTES = 2 * 1024 * 1024
 OBJECT_BYTES = 1000
 """About how much the objects of a row take, besides its texts and JSON."""
 
-Row = TypeVar("Row", bound=LazyRow)
+Row = TypeVar("Row", bound=ReadTableRow)
 Item = TypeVar("Item")
 P = ParamSpec("P")
 
