@@ -23,7 +23,7 @@ from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, RetryableError, ServerError, ServerUnreachable
 from eventstore.json_text import load, to_json
 from eventstore.read import RawRows, horizon
-from projections.read_your_writes import fetch_with_position
+from projections.read_your_writes import fetch_at_least
 from projections.reading import caller_of
 
 PAGE = 1000
@@ -308,7 +308,7 @@ class ServerLog:
         """Return rows of the tables, and the position up to which the tables contain the tenant's events."""
         text, parameters = query("agent_manager", name), {"tenant": self.tenant}
         at_least = max(0, self.written.position - TAIL)
-        return await fetch_with_position(self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS)
+        return await fetch_at_least(self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS)
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
         """Return rows of the log after a position."""

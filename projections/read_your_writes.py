@@ -97,36 +97,20 @@ async def fetch_at_least(
     text: str,
     given: dict[str, Any],
     projections: Sequence[str],
-    at_least: int | None,
+    at_least: int,
     timeout: float,
-) -> list[TupleRow]:
+) -> tuple[list[TupleRow], int]:
     """Return the rows of a statement once they hold what the caller's tenant appended up to a position.
 
     It takes one statement if they do already.
 
-    Args:
-        at_least: the position; None does not wait.
+    Returns:
+        The rows, and the position up to which they hold the tenant's events.
 
     Raises:
         InputError: ``at_least`` is not a position.
         NotCaughtUp: the projections have not applied it within ``timeout`` seconds.
     """
-    if at_least is None:
-        return await store.tables(caller).fetch(text, given, cursor=RawRows)
-    rows, _ = await fetch_with_position(store, caller, text, given, projections, at_least, timeout)
-    return rows
-
-
-async def fetch_with_position(
-    store: EventStore,
-    caller: Caller,
-    text: str,
-    given: dict[str, Any],
-    projections: Sequence[str],
-    at_least: int,
-    timeout: float,
-) -> tuple[list[TupleRow], int]:
-    """Return the rows of :func:`fetch_at_least`, and the position up to which they hold the tenant's events."""
     if not isinstance(at_least, int) or not 0 <= at_least < 2**63:
         raise InputError(f"at_least: {at_least!r} is not a position: give that of an append's result")
     text = at_least_text(text)

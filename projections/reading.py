@@ -15,7 +15,7 @@ from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStat
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
-from eventstore.read import Filter
+from eventstore.read import Filter, RawRows
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, snapshot_as_of
 from projections.pages import (
     ALL_MESSAGES,
@@ -125,7 +125,7 @@ class Reader:
             NotFound: it does not exist.
         """
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
-        rows = await self._fetch(_CONVERSATION, given, projections=("conversations",), at_least=at_least)
+        rows = await fetch_current(self, _CONVERSATION, given, projections=("conversations",), at_least=at_least)
         if not rows:
             raise not_found(conversation)
         return Conversation.from_row(rows[0])
@@ -307,7 +307,7 @@ class Reader:
         filters = {"tenant": self.tenant, **conditions}
 
         def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[TupleRow]:
-            fetch = partial(self._fetch, projections=listing.projections, at_least=at_least)
+            fetch = partial(fetch_current, self, projections=listing.projections, at_least=at_least)
             return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
 
         rows = await read_page(
@@ -320,10 +320,19 @@ class Reader:
         )
         return Page(map(listing.row_type.from_row, rows), rows.next)
 
-    async def _fetch(
-        self, text: str, given: dict[str, Any], *, projections: Sequence[str], at_least: int | None
-    ) -> list[TupleRow]:
-        return await fetch_at_least(self.store, self.caller, text, given, projections, at_least, self.timeout)
+
+async def fetch_current(
+    reader: Reader, text: str, given: dict[str, Any], projections: Sequence[str], at_least: int | None
+) -> list[TupleRow]:
+    """Return the rows of a statement, JSON as bytes, once they hold what was appended up to a position.
+
+    Raises:
+        NotCaughtUp: the projections have not applied ``at_least`` within the reader's timeout.
+    """
+    if at_least is None:
+        return await reader.store.tables(reader.caller).fetch(text, given, cursor=RawRows)
+    rows, _ = await fetch_at_least(reader.store, reader.caller, text, given, projections, at_least, reader.timeout)
+    return rows
 
 
 def not_found(conversation: UUID | str) -> NotFound:

@@ -90,8 +90,7 @@ async def verify(
 
 
 async def _verify(store: EventStore, projection: Projection, on_progress: OnProgress) -> Verified:
-    applier = await Applier.open(store, view="SELECT")
-    try:
+    async with await Applier.open(store, view=_BATCH_VIEW) as applier:
         made_by = await applier.register(projection)
         if made_by is None:
             raise RebuildError(
@@ -101,7 +100,6 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
         with translated():
             for table in made_by.tables:
                 await connection.execute(_CREATE_SCRATCH.format(table=sql.Identifier(table)))
-            await connection.execute(_BATCH_VIEW.encode())
             replay = _Replay(connection, made_by, on_progress)
             await replay.run()  # most of it, before the snapshot
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -119,50 +117,48 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
                     verified.rows.extend(DifferingRow(table, *values) for values in rows)
             await connection.execute("ROLLBACK")
         return verified
-    finally:
-        await applier.close()
 
 
+@dataclass
 class _Replay:
-    """Fills the temporary tables, partition by partition, up to the positions of the live ones."""
+    """The log, applied to the temporary tables partition by partition, up to the positions of the live ones."""
 
-    def __init__(self, connection: Connection, projection: Projection, on_progress: OnProgress) -> None:
-        self._connection = connection
-        self._projection = projection
-        self._on_progress = on_progress
-        self._positions = dict.fromkeys(ALL_PARTITIONS, 0)
-        self.position = self.events = 0
+    connection: Connection
+    projection: Projection
+    on_progress: OnProgress
+    positions: dict[int, int] = field(default_factory=lambda: dict.fromkeys(ALL_PARTITIONS, 0))
+    position: int = 0
+    events: int = 0
 
     async def run(self) -> None:
         """Replay the log up to the present positions of the live tables."""
-        names = {"projection": self._projection.name}
-        targets: dict[int, int] = dict(await (await self._connection.execute(_TARGETS, names)).fetchall())
+        names = {"projection": self.projection.name}
+        targets: dict[int, int] = dict(await (await self.connection.execute(_TARGETS, names)).fetchall())
         self.position = max(targets.values(), default=0)
         by_range: dict[tuple[int, int], list[int]] = {}
         for partition in ALL_PARTITIONS:
-            by_range.setdefault((self._positions[partition], targets.get(partition, 0)), []).append(partition)
+            by_range.setdefault((self.positions[partition], targets.get(partition, 0)), []).append(partition)
         for (lower, target), partitions in sorted(by_range.items()):
             await self._apply(partitions, lower, target)
+            self.positions |= dict.fromkeys(partitions, target)
 
     async def _apply(self, partitions: list[int], lower: int, target: int) -> None:
         while lower < target:
-            limits = {"lower": lower, "target": target, "size": self._projection.largest_batch}
-            row = await (await self._connection.execute(_NEXT_POSITION, limits)).fetchone()
+            limits = {"lower": lower, "target": target, "size": self.projection.largest_batch}
+            row = await (await self.connection.execute(_NEXT_POSITION, limits)).fetchone()
             upper, events = row if row and row[0] is not None else (target, 0)
-            async with self._connection.transaction():
-                parameters = {
-                    "projection": self._projection.name,
-                    "partitions": partitions,
-                    "lower": str(lower),
-                    "upper": str(upper),
-                }
-                await self._connection.execute(_REPLAY_RANGE, parameters)
-                await self._projection.fold(self._connection)
+            replayed = {
+                "projection": self.projection.name,
+                "partitions": partitions,
+                "lower": str(lower),
+                "upper": str(upper),
+            }
+            async with self.connection.transaction():
+                await self.connection.execute(_REPLAY_RANGE, replayed)
+                await self.projection.fold(self.connection)
             self.events += events
             lower = upper
-            self._on_progress(self._projection.name, lower, target)
-        for partition in partitions:
-            self._positions[partition] = target
+            self.on_progress(self.projection.name, lower, target)
 
 
 # The members of conversations: written by appends, not by a projection, and derived from the log like a read table
