@@ -211,20 +211,11 @@ class Listing(Generic[Row]):
         self, filters: Mapping[str, Any], place: Sequence[Any] | None, *, newest_first: bool, limit: int
     ) -> tuple[str, dict[str, Any]]:
         """Return the statement for the rows beyond a place, planned for just these filters, and its parameters."""
-        edges = self._edges(filters, place, newest_first=newest_first)
-        conditions = {name: _typed(filters[name]) for name in self._conditions if filters.get(name) is not None}
-        comparisons = tuple((name, comparison) for name, (comparison, _) in edges.items())
-        parameters = conditions | {name: filters[name] for name in self.fixed} | {"limit": Int8(limit)}
-        for name, (_, values) in edges.items():
-            parameters |= {f"{name}_{number}": _typed(value) for number, value in enumerate(values)}
-        return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
-
-    def _edges(
-        self, filters: Mapping[str, Any], place: Sequence[Any] | None, *, newest_first: bool
-    ) -> dict[str, tuple[str, Sequence[Any]]]:
-        """Return how the low and the high end of the list compare with the rows, and the places where they are."""
+        # How the low and the high end of the list compare with the rows, and the places where they are.
         edges: dict[str, tuple[str, Sequence[Any]]] = {}
-        if self._is_in_time:
+        by_index = set(self.fixed)
+        if self.types[0] is datetime:  # a range of time is a range of the order
+            by_index |= {"since", "until"}
             lowest = [_LOWEST[column_type] for column_type in self.types[1:]]
             if filters.get("since") is not None:
                 edges["low"] = ">=", [filters["since"], *lowest]
@@ -232,23 +223,17 @@ class Listing(Generic[Row]):
                 edges["high"] = "<", [filters["until"], *lowest]
         if place is not None:
             edges["high" if newest_first else "low"] = "<" if newest_first else ">", place
-        return edges
-
-    @property
-    def _is_in_time(self) -> bool:
-        """Whether a range of time is a range of the order."""
-        return self.types[0] is datetime
+        conditions = {name: _typed(filters[name]) for name in self.filters - by_index if filters.get(name) is not None}
+        comparisons = tuple((name, comparison) for name, (comparison, _) in edges.items())
+        parameters = conditions | {name: filters[name] for name in self.fixed} | {"limit": Int8(limit)}
+        for name, (_, values) in edges.items():
+            parameters |= {f"{name}_{number}": _typed(value) for number, value in enumerate(values)}
+        return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
 
     @cached_property
     def filters(self) -> frozenset[str]:
         """The parameters of the statement, each in a line that is left out without it."""
         return frozenset(re.findall(r"%\((\w+)\)s", query("projections", self.query))) - {"limit"}
-
-    @cached_property
-    def _conditions(self) -> frozenset[str]:
-        """The filters that do not restrict the range of the index."""
-        by_index = {*self.fixed, *(("since", "until") if self._is_in_time else ())}
-        return self.filters - by_index
 
 
 _LOWEST: dict[type, Any] = {UUID: UUID(int=0), int: 0}
@@ -277,12 +262,7 @@ def _typed(value: Any) -> Any:
     return Int8(value) if type(value) is int else value
 
 
-def conversations(by: str, *, of_actor: bool) -> Listing[Conversation]:
-    """Return the list of conversations by the time when they were ``updated`` or ``created``."""
-    return _CONVERSATIONS_OF_ACTOR[by] if of_actor else _CONVERSATIONS[by]
-
-
-_CONVERSATIONS = {
+CONVERSATIONS = {
     by: Listing(
         f"conversations by {by}_at",
         "conversations",
@@ -293,7 +273,7 @@ _CONVERSATIONS = {
     )
     for by, index in (("created", 3), ("updated", 4))
 }
-_CONVERSATIONS_OF_ACTOR = {
+CONVERSATIONS_OF_ACTOR = {
     by: Listing(
         f"conversations of an actor by {by}_at",
         "conversations_of_actor",
@@ -322,13 +302,14 @@ ALL_MESSAGES = Listing(
     ("messages", "conversations"),
 )
 
-_CREATED_AT, _TASK_ID = Column("t.created_at", 4, datetime), Column("t.id", 0, UUID)
-_ALL_TASKS_ORDER = (_CREATED_AT, Column("t.conversation_id", 1, UUID), _TASK_ID)
+_ALL_TASKS_ORDER = (
+    Column("t.created_at", 4, datetime), Column("t.conversation_id", 1, UUID), Column("t.id", 0, UUID)
+)  # fmt: skip
 TASKS = Listing(
     "tasks of a conversation",
     "tasks",
     {"tenant": "t.tenant_id", "conversation_id": "t.conversation_id"},
-    (_CREATED_AT, _TASK_ID),
+    (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID)),
     Task,
     ("tasks",),
 )
@@ -394,7 +375,19 @@ class CursorFormat:
         Raises:
             InvalidCursor: it is damaged, or was made for something else.
         """
-        kind, order, filters_hash, *place = _members(cursor)
+        if not isinstance(cursor, str):
+            raise InvalidCursor(f"a {type(cursor).__name__} is not a cursor: give the next of a page, as it was")
+        damaged = InvalidCursor(
+            f"the cursor {printable(cursor, 60)!r} is damaged: give the next of a page, whole and unchanged"
+        )
+        try:
+            decoded = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+            body = decoded[_CHECKSUM_BYTES:]
+            if decoded[:_CHECKSUM_BYTES] != _checksum(body):
+                raise damaged
+            kind, order, filters_hash, *place = json.loads(body.decode())
+        except (ValueError, TypeError):  # ValueError also for Base64
+            raise damaged from None
         if kind != self.kind:
             raise InvalidCursor(f"the cursor is one of {kind}, not of {self.kind}: begin this list without a cursor")
         if order != self.order:
@@ -406,32 +399,12 @@ class CursorFormat:
         try:
             return tuple(_from_json(value_type, value) for value_type, value in zip(self.types, place, strict=True))
         except (ValueError, TypeError, AttributeError, OverflowError):
-            raise _damaged(cursor) from None
+            raise damaged from None
 
     @cached_property
     def _filters_hash(self) -> str:
         given = sorted((name, str(_to_json(value))) for name, value in self.filters.items() if value is not None)
         return blake2b(repr(given).encode(), digest_size=9).hexdigest()
-
-
-def _members(cursor: str) -> list[Any]:
-    if not isinstance(cursor, str):
-        raise InvalidCursor(f"a {type(cursor).__name__} is not a cursor: give the next of a page, as it was")
-    try:
-        decoded = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        body = decoded[_CHECKSUM_BYTES:]
-        members = json.loads(body.decode()) if decoded[:_CHECKSUM_BYTES] == _checksum(body) else None
-    except ValueError:  # also of Base64
-        members = None
-    if not isinstance(members, list) or len(members) < 3:
-        raise _damaged(cursor)
-    return members
-
-
-def _damaged(cursor: str) -> InvalidCursor:
-    return InvalidCursor(
-        f"the cursor {printable(cursor, 60)!r} is damaged: give the next of a page, whole and unchanged"
-    )
 
 
 def _checksum(body: bytes) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial, wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from psycopg.rows import TupleRow
@@ -16,11 +16,14 @@ from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter, RawRows
+from eventstore.sync import Portal, synchronous
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, snapshot_as_of
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
     ALL_TASKS_IN_STATUS,
+    CONVERSATIONS,
+    CONVERSATIONS_OF_ACTOR,
     MESSAGES,
     TASKS,
     CursorFormat,
@@ -28,7 +31,6 @@ from projections.pages import (
     Page,
     Row,
     check_flag,
-    conversations,
     read_page,
     read_rows,
     row_bytes,
@@ -115,8 +117,8 @@ class Reader:
         if active is not None:
             check_flag(active, "active")
         filters = {"active": active, **_deleted_filter(deleted), **_checked(actor, since, until)}
-        listing = conversations(by, of_actor=actor is not None)
-        return await self._page(listing, filters, newest_first, limit, after, at_least)
+        listings = CONVERSATIONS if actor is None else CONVERSATIONS_OF_ACTOR
+        return await self._page(listings[by], filters, newest_first, limit, after, at_least)
 
     async def conversation(self, conversation: UUID | str, *, at_least: int | None = None) -> Conversation:
         """Return a conversation, deleted or not, by its id or by the id that its client gave it.
@@ -377,24 +379,6 @@ def _checked(actor: str | None, since: datetime | None, until: datetime | None) 
     return {"actor": actor, "since": since, "until": until}
 
 
-# The reader for synchronous code
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _synchronous(
-    method: Callable[Concatenate[Reader, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncReader, P], T]:
-    """Return a method with the same signature that blocks until the given one is done."""
-
-    @wraps(method)
-    def call(reader: SyncReader, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return reader.store.portal.call(method(reader.asynchronous, *args, **kwargs))
-
-    return call
-
-
 class SyncReader:
     """A :class:`Reader` for synchronous code, usable from any thread.
 
@@ -417,9 +401,14 @@ class SyncReader:
         self.store = store
         self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller)
 
-    conversations = _synchronous(Reader.conversations)
-    conversation = _synchronous(Reader.conversation)
-    messages = _synchronous(Reader.messages)
-    tasks = _synchronous(Reader.tasks)
-    history = _synchronous(Reader.history)
-    conversation_at = _synchronous(Reader.conversation_at)
+    @property
+    def portal(self) -> Portal:
+        """The event loop that reads."""
+        return self.store.portal
+
+    conversations = synchronous(Reader.conversations)
+    conversation = synchronous(Reader.conversation)
+    messages = synchronous(Reader.messages)
+    tasks = synchronous(Reader.tasks)
+    history = synchronous(Reader.history)
+    conversation_at = synchronous(Reader.conversation_at)
