@@ -103,7 +103,7 @@ _CREATE_TABLE = sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS I
 
 @asynccontextmanager
 async def snapshot_as_of(
-    store: EventStore, caller: Caller, candidates: list[UUID], **limits: int | datetime | None
+    store: EventStore, caller: Caller, candidates: list[UUID], limits: Mapping[str, int | datetime | None]
 ) -> AsyncIterator[ConversationSnapshot | None]:
     """Open a snapshot of a conversation as it was, until the end of the block.
 

@@ -41,20 +41,17 @@ class PythonProjection(Projection):
     """A projection written in Python.
 
     Attributes:
+        largest_batch: all its events are in memory at once.
         function: applies events.
     """
 
+    largest_batch: int = 5_000
     function: Fold | None = None
 
     @cached_property
     def text(self) -> str | None:
         """None: it has no statements."""
         return None
-
-    @property
-    def largest_batch(self) -> int:
-        """Events that a batch should have at most: all of them are in memory at once."""
-        return 5_000
 
     @property
     def needs_keys(self) -> bool:
@@ -89,16 +86,11 @@ def projection(name: str, *tables: str, setup: str = "") -> Callable[[Fold], Pyt
     """Return a decorator that makes a projection of an async function.
 
     Args:
-        name: of the projection.
         tables: the tables that it alone writes; by default one with its name.
         setup: statements that create the tables.
     """
-
-    def decorate(function: Fold) -> PythonProjection:
-        _check_names(name, *tables)
-        return PythonProjection(name, tables or (name,), None, setup, function=function)
-
-    return decorate
+    _check_names(name, *tables)
+    return lambda function: PythonProjection(name, tables or (name,), setup=setup, function=function)
 
 
 def from_file(path: Path) -> Projection:
@@ -171,15 +163,15 @@ async def create_tables(store: EventStore, projections: Sequence[Projection]) ->
     Raises:
         EventStoreError: the login lacks the privilege, or the statements fail.
     """
-    for each in projections:
-        if each.setup:
+    for projection in projections:
+        if projection.setup:
             async with await store.connect(role=None) as connection:
                 with translated():
                     async with connection.transaction():
-                        await _create_tables(connection, each)
+                        await _set_up(connection, projection)
 
 
-async def _create_tables(connection: Connection, projection: Projection) -> None:
+async def _set_up(connection: Connection, projection: Projection) -> None:
     tables = {"tables": list(projection.tables)}
     await connection.execute("SET LOCAL ROLE NONE")  # a pooler may have lent another client's session
     if not await (await connection.execute(_MISSING_TABLES, tables)).fetchall():

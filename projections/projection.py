@@ -37,6 +37,7 @@ class Projection:
         setup: statements that create its tables, unless the migrations do.
         is_low_priority: whether a worker applies it on a connection of its own, so that no other waits for it.
         is_awaited: whether a worker applies it before the others, because callers wait for its rows.
+        largest_batch: events that a batch should have at most.
         stored_hash: of a definition that is not the one of this version, and stored until its tables are rebuilt.
     """
 
@@ -46,6 +47,7 @@ class Projection:
     setup: str = ""
     is_low_priority: bool = False
     is_awaited: bool = False
+    largest_batch: int = 100_000
     stored_hash: str = ""
 
     @cached_property
@@ -64,11 +66,6 @@ class Projection:
     def is_built_in(self) -> bool:
         """Whether the text is a file of this package."""
         return self.statements is None and self.text is not None
-
-    @property
-    def largest_batch(self) -> int:
-        """Events that a batch should have at most."""
-        return 100_000
 
     @property
     def needs_keys(self) -> bool:

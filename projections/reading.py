@@ -38,7 +38,7 @@ from projections.pages import (
 from projections.read_your_writes import fetch_at_least
 from projections.rows import Conversation, Message, Task
 
-By: TypeAlias = Literal["updated", "created"]
+ConversationOrder: TypeAlias = Literal["updated", "created"]
 """The time by which conversations are ordered."""
 
 WAIT_SECONDS = 10.0
@@ -95,7 +95,7 @@ class Reader:
         actor: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        by: By = "updated",
+        by: ConversationOrder = "updated",
         newest_first: bool = True,
         limit: int | None = None,
         after: str | None = None,
@@ -251,12 +251,9 @@ class Reader:
     ) -> ConversationState:
         """Return a conversation with its messages and tasks as it was, folded from the log by the projections.
 
-        Give exactly one of:
-
         Args:
-            version: as it was at this version.
-            position: as it was when the log had reached this position.
-            time: as the log had it at this time (``timestamp``).
+            version, position, time: exactly one: as it was at this version, when the log had reached this position, or
+                as the log had it at this time (``timestamp``).
 
         Raises:
             NotFound: the conversation does not exist, or did not exist then, or has not reached that version.
@@ -274,10 +271,8 @@ class Reader:
         time: datetime | None = None,
     ) -> AsyncIterator[ConversationSnapshot]:
         """Open the snapshot of :meth:`conversation_at`, to be read in chunks until the end of the block."""
-        candidates = self.candidates(conversation)
-        async with snapshot_as_of(
-            self.store, self.caller, candidates, version=version, position=position, time=time
-        ) as snapshot:
+        limits = {"version": version, "position": position, "time": time}
+        async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), limits) as snapshot:
             if snapshot is None:
                 raise not_found(conversation)
             yield snapshot
@@ -345,12 +340,7 @@ def not_found(conversation: UUID | str) -> NotFound:
 
 
 def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:
-    """Return the given caller or, if there is none, a whole tenant, by default that of the store.
-
-    Raises:
-        InputError: both are given, or the store is not an EventStore.
-        InvalidEvent: the tenant is not a valid name.
-    """
+    """Return the given caller or, if there is none, a whole tenant, by default that of the store."""
     if not isinstance(store, EventStore):
         raise InputError(f"store: expected an EventStore, got a {type(store).__name__}")
     if caller is None:
