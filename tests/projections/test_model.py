@@ -1,4 +1,4 @@
-"""The read tables hold what a plain fold of the log holds, however the log is cut into batches."""
+"""The read tables equal a plain fold of the log, however it is divided into batches."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_a_rebuild_gives_the_same_rows_column_by_column(store: EventStore,
     assert all_columns(database_url) == before
 
 
-async def test_the_first_event_makes_the_row_whatever_it_is(store: EventStore) -> None:
+async def test_the_first_event_creates_the_row_whatever_its_type(store: EventStore) -> None:
     conversation, task = uuid4(), uuid4()
     await store.append(conversation, [ApplicationEvent("noted", "anything")])
     await store.append(conversation, [TaskArtifactAdded(task_id=task, artifact_id="a", parts=[])])
@@ -182,7 +182,7 @@ async def test_the_first_event_makes_the_row_whatever_it_is(store: EventStore) -
     assert (unannounced.id, unannounced.status, unannounced.description) == (task, "unknown", "")
 
 
-async def test_a_later_event_of_a_task_in_another_batch_changes_only_what_it_says(
+async def test_a_later_event_of_a_task_in_another_batch_changes_only_what_it_contains(
     store: EventStore, database_url: str
 ) -> None:
     conversation, task = uuid4(), uuid4()

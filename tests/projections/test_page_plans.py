@@ -1,6 +1,6 @@
-"""A page goes along the index of its order, and costs the same however long the tables are and however far it is.
+"""A page is read along the index of its order, and costs the same however long the tables are and however far it is.
 
-With statistics and without, planned for its values and planned once for all: the server may choose any of these.
+With statistics and without, by custom and by generic plans: the server may choose any of these.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def plan(url: str, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan
 @both_tables
 @both_ways
 @every_case
-def test_a_page_goes_along_the_index_of_its_order(
+def test_a_page_is_read_along_the_index_of_its_order(
     urls: dict[tuple[int, bool], str], case: Case, newest_first: bool, analyzed: bool, kind: Kind
 ) -> None:
     plans = {}
@@ -144,7 +144,7 @@ def test_a_page_goes_along_the_index_of_its_order(
 
 @every_plan
 @both_tables
-def test_asking_for_a_position_leaves_the_plan_of_the_page(
+def test_waiting_for_a_position_keeps_the_plan_of_the_page(
     urls: dict[tuple[int, bool], str], analyzed: bool, kind: Kind
 ) -> None:
     case = CASES["messages of a conversation"]

@@ -1,4 +1,4 @@
-"""Rebuilding: nobody sees an empty or half table, what was added to a table survives, and there is a way back."""
+"""A rebuild shows no empty or partly filled table, keeps what was added to a table, and can be undone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def contents(owner: Sync) -> list[str]:
     ]
 
 
-async def test_what_belongs_to_a_table_is_the_same_afterwards(filled: EventStore, owner: Sync) -> None:
+async def test_a_rebuilt_table_has_everything_that_belonged_to_the_old_one(filled: EventStore, owner: Sync) -> None:
     owner.execute(
         """
         CREATE INDEX by_role ON messages (role) WHERE role <> 'user';
@@ -113,7 +113,7 @@ async def test_what_belongs_to_a_table_is_the_same_afterwards(filled: EventStore
     assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
 
 
-async def test_a_changed_projection_takes_effect_and_can_be_taken_back(filled: EventStore, owner: Sync) -> None:
+async def test_a_changed_projection_takes_effect_and_can_be_undone(filled: EventStore, owner: Sync) -> None:
     old = contents(owner)
     await filled.append(uuid4(), [message("late")])
     loud = changed()
@@ -218,7 +218,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
     await task
 
 
-async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
+async def test_a_swap_yields_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
     steps: list[str] = []
     async with await asking_async(database_url, autocommit=False) as reader:
         swap_tables = StagingTables.swap
@@ -243,7 +243,7 @@ async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_ur
             await task
 
 
-async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: Sync) -> None:
+async def test_a_rebuild_resumes_where_it_was_interrupted(filled: EventStore, owner: Sync) -> None:
     first = asyncio.Event()
 
     def on_progress(now: RebuildProgress) -> None:
@@ -273,7 +273,7 @@ async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventSt
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("statement", "reason"),
     [
         ("CREATE MATERIALIZED VIEW kept AS SELECT * FROM messages", "the materialized view kept reads messages"),
         (
@@ -283,20 +283,20 @@ async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventSt
         ("CREATE FUNCTION f() RETURNS SETOF messages LANGUAGE sql AS 'SELECT * FROM messages'", "type of a row"),
     ],
 )
-async def test_what_would_follow_the_old_table_is_refused_at_the_start(
-    filled: EventStore, owner: Sync, made: str, said: str
+async def test_objects_that_would_follow_the_old_table_prevent_a_rebuild(
+    filled: EventStore, owner: Sync, statement: str, reason: str
 ) -> None:
-    owner.execute(made.encode())
-    with pytest.raises(RebuildError, match=said):
+    owner.execute(statement.encode())
+    with pytest.raises(RebuildError, match=reason):
         await rebuild(filled, [MESSAGES])
 
 
-async def test_nothing_can_be_taken_back_where_nothing_was_rebuilt(filled: EventStore) -> None:
+async def test_undo_without_a_rebuild_is_refused(filled: EventStore) -> None:
     with pytest.raises(RebuildError, match="no previous tables"):
         await undo_rebuild(filled, [MESSAGES])
 
 
-async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_then(
+async def test_a_worker_rebuilds_a_changed_projection_and_applies_the_old_text_until_then(
     filled: EventStore, owner: Sync
 ) -> None:
     loud = (changed(),)

@@ -1,4 +1,4 @@
-"""The statistics say what a plain count of the events says, however the log is cut into batches."""
+"""The statistics equal a plain count of the events, however the log is divided into batches."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ async def parts_bytes(store: EventStore, tenant: str) -> Callable[[Event], int]:
 
 async def assert_counted(store: EventStore, tenant: str, which: dict[str, Any], **model: Any) -> None:
     """All functions say what the model says."""
-    said = Statistics(store, tenant)
+    statistics = Statistics(store, tenant)
     zone = {"zone": model.pop("zone")} if "zone" in model else {}
     counting = Counting(await log_of(store, tenant), await parts_bytes(store, tenant), **which, **model)
-    assert await said.by_day(**which, **zone) == counting.by_day()
-    assert await said.by_role(**which, **zone) == counting.by_role()
-    assert await said.by_actor(**which, **zone) == counting.by_actor()
-    assert await said.by_status(**which, **zone) == counting.by_status()
-    assert await said.sizes(**which, **zone) == counting.sizes()
-    assert rounded(await said.response_times(**which, **zone)) == rounded(counting.response_times())
-    times = await said.task_times(**which, **zone)
+    assert await statistics.by_day(**which, **zone) == counting.by_day()
+    assert await statistics.by_role(**which, **zone) == counting.by_role()
+    assert await statistics.by_actor(**which, **zone) == counting.by_actor()
+    assert await statistics.by_status(**which, **zone) == counting.by_status()
+    assert await statistics.sizes(**which, **zone) == counting.sizes()
+    assert rounded(await statistics.response_times(**which, **zone)) == rounded(counting.response_times())
+    times = await statistics.task_times(**which, **zone)
     assert [rounded(row) for row in times] == [rounded(row) for row in counting.task_times()]
 
 

@@ -24,7 +24,7 @@ def test_every_read_is_also_synchronous() -> None:
     assert reads == {name for name in vars(SyncReader) if name in vars(Reader) and name[0] != "_"}
 
 
-def test_it_reads_pages_from_any_thread(settings: Settings) -> None:
+def test_pages_are_read_from_any_thread(settings: Settings) -> None:
     conversation = uuid4()
     with SyncEventStore(settings) as store:
         messages = [MessageAdded(role="user", content=str(number)) for number in range(5)]

@@ -1,4 +1,4 @@
-"""Work that fills tables pauses under write load, and only then."""
+"""Background work pauses under write load, and only then."""
 
 from __future__ import annotations
 
