@@ -49,16 +49,6 @@ class PythonProjection(Projection):
     function: Fold | None = None
 
     @cached_property
-    def text(self) -> str | None:
-        """None: it has no statements."""
-        return None
-
-    @property
-    def needs_keys(self) -> bool:
-        """True: its statements are not known."""
-        return True
-
-    @cached_property
     def definition_hash(self) -> str:
         """SHA-256 of the module that defines the function."""
         assert self.function is not None
@@ -90,7 +80,7 @@ def projection(name: str, *tables: str, setup: str = "") -> Callable[[Fold], Pyt
         setup: statements that create the tables.
     """
     _check_names(name, *tables)
-    return lambda function: PythonProjection(name, tables or (name,), setup=setup, function=function)
+    return lambda function: PythonProjection(name, tables or (name,), None, setup, function=function)
 
 
 def from_file(path: Path) -> Projection:

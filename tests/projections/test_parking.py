@@ -125,7 +125,7 @@ async def test_a_deferred_constraint_parks_too(store: EventStore, owner: Sync) -
     owner.execute("CREATE TABLE seen_once (content text, UNIQUE (content) DEFERRABLE INITIALLY DEFERRED)")
     owner.execute("GRANT ALL ON seen_once TO eventstore_projector")
     text = f"{MESSAGES.text} INSERT INTO seen_once SELECT content ->> 'content' FROM batch;"
-    once = replace(MESSAGES, name="once", statements=text.replace("INSERT INTO messages", "INSERT INTO messages"))
+    once = replace(MESSAGES, name="once", text=text.replace("INSERT INTO messages", "INSERT INTO messages"))
     first, second = uuid4(), uuid4()
     await store.append(first, [message("same")])
     await store.append(second, [message("same")])

@@ -68,7 +68,7 @@ async def working(store: EventStore, projections: tuple[Projection, ...] = PROJE
 def changed(projection: Projection = MESSAGES) -> Projection:
     """The projection of another version: it shouts."""
     text = (projection.text or "").replace("b.content ->> 'content'", "upper(b.content ->> 'content')")
-    return replace(projection, statements=text)
+    return replace(projection, text=text)
 
 
 def contents(owner: Sync) -> list[str]:
