@@ -231,9 +231,8 @@ class Applier:
                     text = _FOLD_FUNCTION.format(function=function, text=projection.text)
                     await self.connection.execute(text.encode())
                     self._fold_functions.add(projection.name)
-            row = await (await self.connection.execute(_SMALL_BATCHES, parameters, prepare=True)).fetchone()
-        assert row is not None
-        return [Applied(*outcome) for outcome in zip(*row, strict=True)]
+            [columns] = await (await self.connection.execute(_SMALL_BATCHES, parameters, prepare=True)).fetchall()
+        return [Applied(*outcome) for outcome in zip(*columns, strict=True)]
 
 
 # Catching up once, without a worker

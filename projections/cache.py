@@ -130,12 +130,7 @@ class ConversationCache:
 
 
 async def read_change_token(reader: Reader, conversation: UUID | str, *, at_least: int | None = None) -> ChangeToken:
-    """Return the change token of a conversation.
-
-    Raises:
-        NotFound: the conversation does not exist.
-        NotCaughtUp: the projections have not applied ``at_least`` within the reader's timeout.
-    """
+    """Return the change token of a conversation, read as :meth:`Reader.conversation` reads its row."""
     given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
     rows = await fetch_current(reader, _CHANGE_TOKEN, given, _PROJECTIONS, at_least)
     if not rows:
@@ -147,12 +142,7 @@ async def read_change_token(reader: Reader, conversation: UUID | str, *, at_leas
 async def consistent_snapshot(
     reader: Reader, conversation_id: UUID
 ) -> AsyncIterator[tuple[ChangeToken, ConversationSnapshot]]:
-    """Open a consistent snapshot of a conversation (see the module), with its token, until the end of the block.
-
-    Raises:
-        NotFound: the conversation does not exist.
-        NotCaughtUp: the workers have not applied enough within the reader's timeout.
-    """
+    """Open a consistent snapshot of a conversation (see the module), with its token, until the end of the block."""
     store, caller = reader.store, reader.caller
     while True:
         with translated():

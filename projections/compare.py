@@ -77,15 +77,13 @@ async def compare_stages(
     for _ in range(_ATTEMPTS):
         async with await store.connect(PROJECTOR) as snapshot:
             with translated():
-                if not await _take_snapshot(projection, made_by, applier, locking, snapshot):
-                    continue
-                row = await (await snapshot.execute(_SCHEMAS)).fetchone()
-                assert row is not None
-                differences: list[TableDifference] = []
-                for table in projection.tables:
-                    live, other = (sql.Identifier(schema, table) for schema in row)
-                    differences += await compare_tables(snapshot, projection.name, table, live, other)
-                return differences
+                if await _take_snapshot(projection, made_by, applier, locking, snapshot):
+                    [schemas] = await (await snapshot.execute(_SCHEMAS)).fetchall()
+                    differences: list[TableDifference] = []
+                    for table in projection.tables:
+                        live, other = (sql.Identifier(schema, table) for schema in schemas)
+                        differences += await compare_tables(snapshot, projection.name, table, live, other)
+                    return differences
     raise RebuildError(
         f"the new tables of {projection.name} could not be compared: in {_ATTEMPTS} attempts they and the live ones "
         f"did not reach the same positions; repeat it: eventstore rebuild {projection.name}"
@@ -95,11 +93,7 @@ async def compare_stages(
 async def _take_snapshot(
     projection: Projection, made_by: Projection, applier: Applier, locking: Connection, snapshot: Connection
 ) -> bool:
-    """Bring both stages to the same positions, and begin a transaction that sees them there.
-
-    Returns:
-        Whether they have the same positions.
-    """
+    """Begin a transaction that sees both stages at the same positions, and return whether they have reached these."""
     names = {"projection": projection.name}
     await applier.apply_all(made_by)
     async with locking.transaction():
@@ -116,9 +110,8 @@ async def compare_tables(
     """Return the differences between two tables with the same columns, as the connection's snapshot shows them."""
 
     async def compare(row_hash: sql.SQL) -> Sequence[tuple[Any, ...]]:
-        row = await (await connection.execute(_TABLE_KEYS, {"table": table})).fetchone()
-        assert row is not None
-        tenant, conversation = (sql.Identifier("t", name) if name else sql.SQL("NULL") for name in row)
+        [keys] = await (await connection.execute(_TABLE_KEYS, {"table": table})).fetchall()
+        tenant, conversation = (sql.Identifier("t", name) if name else sql.SQL("NULL") for name in keys)
         text = _COMPARE.format(tenant=tenant, conversation=conversation, row_hash=row_hash, live=live, other=other)
         parameters = {"limit": MOST_DIFFERENCES, "projection": projection}
         return await (await connection.execute(text, parameters)).fetchall()

@@ -129,12 +129,7 @@ async def read_rows(
     newest_first: bool = False,
     limit: int | None = None,
 ) -> AsyncIterator[TupleRow]:
-    """Yield the rows of a list beyond a place, in statements of about :data:`_CHUNK_BYTES` each.
-
-    Args:
-        fetch: runs a statement with its parameters.
-        limit: rows in all; None reads to the end of the list.
-    """
+    """Yield the rows of a list beyond a place, in statements of about :data:`_CHUNK_BYTES` each, at most ``limit``."""
     size = _FIRST_CHUNK
     while limit is None or limit > 0:
         wanted = size if limit is None else min(size, limit)
@@ -166,12 +161,7 @@ def check_flag(value: object, name: str) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of an order.
-
-    Attributes:
-        name: in the statement.
-        index: in a row.
-    """
+    """A column of an order: its name in the statement, its index in a row, and its type."""
 
     name: str
     index: int

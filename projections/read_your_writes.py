@@ -51,11 +51,8 @@ async def wait_for(
 ) -> None:
     """Return once the projections have applied a position, such as that of an append.
 
-    Args:
-        timeout: in seconds.
-
     Raises:
-        NotCaughtUp: they have not applied it within the timeout.
+        NotCaughtUp: they have not applied it within ``timeout`` seconds.
     """
     await wait_for_written(store, projections, {None: position}, timeout=timeout)
 
@@ -102,10 +99,7 @@ async def fetch_at_least(
 ) -> tuple[list[TupleRow], int]:
     """Return the rows of a statement once they hold what the caller's tenant appended up to a position.
 
-    It takes one statement if they do already.
-
-    Returns:
-        The rows, and the position up to which they hold the tenant's events.
+    It takes one statement if they do already. The second result is the position up to which they hold its events.
 
     Raises:
         InputError: ``at_least`` is not a position.

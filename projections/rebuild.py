@@ -284,8 +284,8 @@ class StagingTables:
             staging = cls(connection, projection)
             with translated():
                 await connection.execute("SET client_min_messages = warning")
-                row = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchone()
-                if row != (True,):
+                [(is_locked,)] = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchall()
+                if not is_locked:
                     raise RebuildError(
                         f"projection {projection.name} is being rebuilt or taken back by another process: wait"
                     )
@@ -339,9 +339,8 @@ class StagingTables:
             catch_up: brings the tables up with the log; called repeatedly meanwhile.
         """
         with translated():
-            row = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchone()
-            assert row is not None
-            marked = {"mark": row[0], "running": row[1]}
+            [(mark, running)] = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchall()
+            marked = {"mark": mark, "running": running}
             pause = _FIRST_PAUSE
             while older := await (await self.connection.execute(_OLDER_TRANSACTIONS, marked)).fetchall():
                 on_progress(f"waiting for the transaction of process {older[0][0]}")

@@ -105,10 +105,9 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             await replay.run()
             verified = Verified(projection.name, replay.position, replay.events)
-            row = await (await connection.execute(_SCHEMA)).fetchone()
-            assert row is not None
+            [(schema,)] = await (await connection.execute(_SCHEMA)).fetchall()
             for table in made_by.tables:
-                live, scratch = sql.Identifier(row[0], table), sql.Identifier("pg_temp", table)
+                live, scratch = sql.Identifier(schema, table), sql.Identifier("pg_temp", table)
                 differences = await compare_tables(connection, projection.name, table, live, scratch)
                 verified.differences.extend(differences)
                 if differences:

@@ -156,9 +156,8 @@ class Partitions:
             if not self._has_joined:
                 await self._connection.execute(_JOIN_WORKERS)
                 self._has_joined = True
-            row = await (await self._connection.execute(_COUNT_WORKERS)).fetchone()
-            assert row is not None
-            even_part = -(-PARTITIONS // max(row[0], 1))
+            [(workers,)] = await (await self._connection.execute(_COUNT_WORKERS)).fetchall()
+            even_part = -(-PARTITIONS // max(workers, 1))
             if len(self.held) > even_part:
                 await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[even_part:]})
                 self.held = self.held[:even_part]
