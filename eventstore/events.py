@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 from uuid import UUID, uuid4
 
@@ -142,28 +143,21 @@ class Event(LazyRow):
         )  # fmt: skip
         _set(self, "_row", row)
 
-    @property
+    @cached_property
     def data(self) -> EventData:
         """The content, as a model of the vocabulary."""
-        data: EventData | None = getattr(self, "_data", None)
-        if data is None:
-            stored = self._row[CONTENT]
-            if isinstance(stored, bytes):
-                data = parse_json(self.event_type, self.schema_version, stored[1:])
-            else:
-                data = parse(self.event_type, self.schema_version, stored)
-            data.restore_order(_content_order(self))
-            _set(self, "_data", data)
+        stored = self._row[CONTENT]
+        if isinstance(stored, bytes):
+            data = parse_json(self.event_type, self.schema_version, stored[1:])
+        else:
+            data = parse(self.event_type, self.schema_version, stored)
+        data.restore_order(_content_order(self))
         return data
 
-    @property
+    @cached_property
     def metadata(self) -> Metadata:
         """The metadata, as a model."""
-        metadata: Metadata | None = getattr(self, "_metadata", None)
-        if metadata is None:
-            metadata = Metadata(**self.raw_metadata) if self._row[METADATA] != _EMPTY else PLAIN
-            _set(self, "_metadata", metadata)
-        return metadata
+        return Metadata(**self.raw_metadata) if self._row[METADATA] != _EMPTY else PLAIN
 
     @property
     def size(self) -> int:

@@ -6,9 +6,9 @@ from projections.compare import TableDifference
 from projections.conversation_snapshot import ConversationState
 from projections.custom_projections import PythonProjection, load_projections, projection
 from projections.inline import InlineAppender
-from projections.pages import Page, every
+from projections.pages import Page, all_items
 from projections.parked import Parked, Retried, read_parked, retry_parked
-from projections.projection import PROJECTIONS, Projection, get_projections
+from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
 from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo_rebuild
@@ -44,16 +44,16 @@ __all__ = [
     "Task",
     "Verified",
     "Worker",
+    "all_items",
     "applied_position",
     "catch_up",
-    "every",
-    "get_projections",
     "load_projections",
     "projection",
     "read_parked",
     "read_status",
     "rebuild",
     "retry_parked",
+    "select_projections",
     "undo_rebuild",
     "verify",
     "wait_for",

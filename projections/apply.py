@@ -33,7 +33,7 @@ from eventstore.errors import (
     ServerUnreachable,
     translated,
 )
-from projections.custom_projections import create_tables
+from projections.custom_projections import create_missing_tables
 from projections.parking import FailureIsolation, may_be_event_error
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, Stage
 
@@ -244,7 +244,7 @@ async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJEC
     Raises:
         NotCaughtUp: a projection fails as a whole, not on single conversations. The others are up with the log.
     """
-    await create_tables(store, projections)
+    await create_missing_tables(store, projections)
     failures = []
     async with await Applier.open(store) as applier:
         for projection in projections:

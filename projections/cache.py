@@ -31,7 +31,7 @@ from eventstore.database.queries import query
 from eventstore.errors import InputError, translated
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
 from projections.pages import OBJECT_BYTES
-from projections.projection import get_projections
+from projections.projection import select_projections
 from projections.read_your_writes import LAGGING, wait_for_written
 from projections.reading import Reader, fetch_current, not_found
 
@@ -165,5 +165,5 @@ async def consistent_snapshot(
                     yield token, snapshot
                     return
         await wait_for_written(
-            store, get_projections(_PROJECTIONS), {conversation_id: position}, timeout=reader.timeout
+            store, select_projections(_PROJECTIONS), {conversation_id: position}, timeout=reader.timeout
         )

@@ -33,7 +33,7 @@ from projections.rows import Conversation, Message, ReadTableRow, Task
 PAGE_BYTES = 8 * 1024 * 1024
 """A page whose rows take more ends before its limit."""
 PAGE_SIZE = 500
-"""Rows that :func:`every` reads at a time by default."""
+"""Rows that :func:`all_items` reads at a time by default."""
 _FIRST_CHUNK, _LARGEST_CHUNK = 51, 1000
 """Rows of a statement, if a page has more: few at first, because their sizes are not known yet."""
 _CHUNK_BYTES = 2 * 1024 * 1024
@@ -58,12 +58,12 @@ class Page(list[Item]):
         self.next = next
 
 
-async def every(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
+async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
     """Yield all rows of a list, read a page at a time.
 
     ::
 
-        async for message in every(reader.messages, trip, role="user"):
+        async for message in all_items(reader.messages, trip, role="user"):
             print(message.content)
 
     Args:

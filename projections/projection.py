@@ -90,7 +90,7 @@ PROJECTIONS: tuple[Projection, ...] = (
 """All built-in projections."""
 
 
-def get_projections(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
+def select_projections(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
     """Return the projections with these names; all of them if no name is given.
 
     Raises:

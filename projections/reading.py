@@ -51,7 +51,7 @@ class Reader:
     """A reader of the data of one tenant, or of what one user of it may see.
 
     Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor which, passed as ``after``
-    to the same call, returns the next ones; :func:`every` yields the rows of all pages. A page is one statement.
+    to the same call, returns the next ones; :func:`all_items` yields the rows of all pages. A page is one statement.
     Without a limit the whole list is read, with a statement for each thousand rows. ``since`` and ``until`` are a
     half-open range of aware times.
 

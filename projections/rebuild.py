@@ -38,7 +38,7 @@ from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import Applier
 from projections.compare import TableDifference, compare_stages
-from projections.custom_projections import create_tables
+from projections.custom_projections import create_missing_tables
 from projections.projection import ALL_PARTITIONS, PARTITIONS, PROJECTIONS, Projection, Stage
 from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
@@ -117,7 +117,7 @@ class _Rebuild:
         """Fill, compare and swap."""
         began = monotonic()
         projection = self.projection
-        await create_tables(self.store, [projection])
+        await create_missing_tables(self.store, [projection])
         async with AsyncExitStack() as stack:
             appliers = [
                 await stack.enter_async_context(await Applier.open(self.store, projection.largest_batch))

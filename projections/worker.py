@@ -39,7 +39,7 @@ from eventstore.errors import (
 from eventstore.notifier import PollThrottle
 from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
-from projections.custom_projections import create_tables
+from projections.custom_projections import create_missing_tables
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
 from projections.read_your_writes import applied_position
 from projections.rebuild import rebuild_outdated
@@ -102,7 +102,7 @@ class Worker:
 
     async def _run_until_error(self) -> None:
         """Run two runners, one for the low-priority projections, each over a connection of its own."""
-        await create_tables(self._store, self._projections)
+        await create_missing_tables(self._store, self._projections)
         async with AsyncExitStack() as stack:
             runners = []
             for is_low_priority in (False, True):

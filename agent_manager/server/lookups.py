@@ -30,7 +30,7 @@ from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, EventStoreError
 from eventstore.read import horizon, last_event
-from projections import Projection, Reader, get_projections
+from projections import Projection, Reader, select_projections
 from projections.apply import Applier
 from projections.projection import PARTITIONS
 from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
@@ -172,7 +172,7 @@ class ReadYourWrites:
         Raises:
             NotCaughtUp: The tables do not hold it within ``timeout`` seconds.
         """
-        found = get_projections(list(projections))
+        found = select_projections(list(projections))
         position, change_token = await tables_change_token(self._store, found, caller, is_resolved=is_resolved)
         if position >= max(at_least, *written.values(), 0):
             return change_token

@@ -138,7 +138,7 @@ def test_an_invalid_file_is_refused(tmp_path: Path, text: str, reason: str) -> N
 
 
 @pytest.mark.parametrize(
-    "word", ["missing.sql", "nowhere:thing", "projections:nothing", "projections:get_projections", "plain"]
+    "word", ["missing.sql", "nowhere:thing", "projections:nothing", "projections:select_projections", "plain"]
 )
 def test_the_error_names_what_cannot_be_loaded(word: str) -> None:
     with pytest.raises(SettingsError, match=word.split(":")[0].replace(".", r"\.")):

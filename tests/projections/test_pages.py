@@ -30,9 +30,9 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
-from projections import PROJECTIONS, Page, Reader, applied_position, catch_up, every
+from projections import PROJECTIONS, Page, Reader, all_items, applied_position, catch_up
 from projections.apply import Applier
-from projections.custom_projections import create_tables
+from projections.custom_projections import create_missing_tables
 
 pytestmark = pytest.mark.shared_database
 
@@ -121,7 +121,7 @@ async def test_the_pages_together_are_the_list(
     assert whole == (await read(*what, newest_first=not newest_first, **which))[::-1]
     for limit in (1, 2, 3, len(whole) - 1 or 1, len(whole), len(whole) + 1):
         assert await in_pages(read, *what, newest_first=newest_first, limit=limit, **which) == whole
-    assert [row async for row in every(read, *what, newest_first=newest_first, limit=2, **which)] == whole
+    assert [row async for row in all_items(read, *what, newest_first=newest_first, limit=2, **which)] == whole
 
 
 @pytest.mark.parametrize(("name", "what", "which"), [case for case in LISTS.values() if case[:2] != ("history", ())])
@@ -350,7 +350,7 @@ async def test_a_read_that_times_out_is_not_caught_up(store: EventStore) -> None
 
 async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) -> None:
     own, foreign = uuid4(), uuid4()
-    await create_tables(store, PROJECTIONS)
+    await create_missing_tables(store, PROJECTIONS)
     first = await store.append(own, [message_at("mine", 1)], tenant="acme")
     for _ in range(20):  # conversations of all partitions, until one of them is behind
         await store.append(foreign, [message_at("theirs", 1)], tenant="globex")

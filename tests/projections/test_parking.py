@@ -23,18 +23,18 @@ from projections import (
     Reader,
     Worker,
     catch_up,
-    get_projections,
     read_parked,
     rebuild,
     retry_parked,
+    select_projections,
     verify,
     wait_for,
 )
 from projections.apply import Applier
 
 Sync = psycopg.Connection[tuple[object, ...]]
-[MESSAGES] = get_projections(["messages"])
-BOTH = get_projections(["conversations", "messages"])
+[MESSAGES] = select_projections(["messages"])
+BOTH = select_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -143,7 +143,7 @@ async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore,
     task = asyncio.create_task(Worker(store).run())
     try:
         # A projection that cannot continue does not stop the others.
-        await wait_for(store, result.position + 1, projections=get_projections(["conversations", "tasks"]))
+        await wait_for(store, result.position + 1, projections=select_projections(["conversations", "tasks"]))
         assert await read_parked(store) == []
         owner.execute("GRANT INSERT ON messages TO eventstore_projector")
         await wait_for(store, result.position + 1, timeout=30)

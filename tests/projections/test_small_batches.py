@@ -11,11 +11,11 @@ from support.scoped_queries import connected_as
 
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
-from projections import Reader, catch_up, get_projections, rebuild
+from projections import Reader, catch_up, rebuild, select_projections
 from projections.apply import Applied, Applier
 from projections.projection import ALL_PARTITIONS
 
-BOTH = get_projections(["conversations", "messages"])
+BOTH = select_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
