@@ -207,7 +207,7 @@ class Applier:
         procedure of the session runs them all, and each projection's text is a function whose plans the session keeps.
 
         Args:
-            projections: built-in ones, whose tables are made by the texts of this version.
+            projections: built-in ones that are registered, and whose tables are made by the texts of this version.
             size: events of the log that each batch covers at most.
 
         Returns:

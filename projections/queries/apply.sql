@@ -38,12 +38,15 @@ BEGIN
           INTO upper, events
           FROM begin_batch(projections[number], 'live', definition_hashes[number], partitions, size, horizon, horizon)
             AS b;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the projection % has no checkpoints yet', projections[number] USING ERRCODE = 'ES006';
+        END IF;
         IF events > 0 THEN
             EXECUTE format('SELECT pg_temp.%I()', 'fold_' || projections[number]);
             PERFORM end_batch(upper);
         END IF;
-        positions[number] := coalesce(upper, 0);
-        sizes[number] := coalesce(events, 0);
+        positions[number] := upper;
+        sizes[number] := events;
         COMMIT;
     END LOOP;
 END

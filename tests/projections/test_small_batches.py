@@ -24,11 +24,10 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 async def applier(store: EventStore) -> AsyncIterator[Applier]:
-    applier = await Applier.open(store)
-    for projection in BOTH:
-        await applier.register(projection)
-    yield applier
-    await applier.close()
+    async with await Applier.open(store) as applier:
+        for projection in BOTH:
+            await applier.register(projection)
+        yield applier
 
 
 @pytest.fixture
@@ -48,6 +47,12 @@ async def test_a_batch_covers_at_most_the_given_number_of_events(store: EventSto
     assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last - 2, 3)] * 2
     assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 2)] * 2
     assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 0)] * 2
+
+
+async def test_a_projection_that_is_not_registered_is_refused(store: EventStore) -> None:
+    async with await Applier.open(store) as applier:
+        with pytest.raises(ProjectionChanged, match="the projection conversations has no checkpoints yet"):
+            await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
 
 
 async def test_each_projection_is_applied_from_its_own_position(store: EventStore, applier: Applier) -> None:
