@@ -1,6 +1,6 @@
 """Comparing two sets of read tables, conversation by conversation, at equal checkpoints.
 
-A comparison takes long, but stops nobody: the checkpoints of the live tables are locked only until the other tables
+A comparison takes long, but blocks no session: the checkpoints of the live tables are locked only until the other tables
 have reached the same positions and a snapshot of both is taken. The comparison reads that snapshot.
 """
 

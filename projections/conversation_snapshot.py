@@ -124,7 +124,7 @@ async def snapshot_as_of(
         yield None
         return
     if name == "version" and value > versions[found]:
-        raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {value}")
+        raise NotFound(f"conversation {found} is at version {versions[found]}: it has no version {value} yet")
     async with await store.connect(PROJECTOR) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):

@@ -287,7 +287,7 @@ class StagingTables:
                 [(is_locked,)] = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchall()
                 if not is_locked:
                     raise RebuildError(
-                        f"projection {projection.name} is being rebuilt or taken back by another process: wait"
+                        f"projection {projection.name} is being rebuilt or restored by another process: wait for its end"
                     )
                 obstacles = await (await connection.execute(_OBSTACLES, staging._names)).fetchall()
             if obstacles:
@@ -372,7 +372,7 @@ class StagingTables:
                     await self.connection.execute(_SWAP, names)
                 return
             except (errors.LockNotAvailable, _StageIsBehind):
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # two swaps must not keep step
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # so that two swaps do not stay synchronous
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
 

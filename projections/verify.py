@@ -2,7 +2,7 @@
 
 The log is replayed into temporary tables, by the text that the live tables are made by, up to exactly their positions;
 then one snapshot compares both. Nobody else sees the temporary tables, and they vanish with the connection. The replay
-takes no lock and stops nobody. Of a parked conversation, only the events before the one that failed are expected.
+takes no lock and blocks no session. Of a parked conversation, only the events before the one that failed are expected.
 """
 
 from __future__ import annotations

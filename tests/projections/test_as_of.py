@@ -121,7 +121,7 @@ async def test_a_state_that_never_existed_is_not_found(store: EventStore) -> Non
         await reader.conversation_at(conversation, version=1)
     before = datetime.now(UTC) - timedelta(minutes=1)
     result = await store.append(conversation, [ConversationCreated(name="x")])
-    with pytest.raises(NotFound, match="has come to version 1 only, not to 2"):
+    with pytest.raises(NotFound, match="is at version 1: it has no version 2 yet"):
         await reader.conversation_at(conversation, version=2)
     with pytest.raises(NotFound, match="had not begun at time"):
         await reader.conversation_at(conversation, time=before)

@@ -267,7 +267,7 @@ async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventSt
     first = asyncio.Event()
     task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=lambda _: first.set()))
     await first.wait()
-    with pytest.raises(RebuildError, match="being rebuilt or taken back by another process"):
+    with pytest.raises(RebuildError, match="being rebuilt or restored by another process"):
         await rebuild(filled, [MESSAGES])
     await task
 
