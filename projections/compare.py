@@ -1,7 +1,7 @@
 """Comparing two sets of read tables, conversation by conversation, at equal checkpoints.
 
-A comparison takes long, but blocks no session: the checkpoints of the live tables are locked only until the other tables
-have reached the same positions and a snapshot of both is taken. The comparison reads that snapshot.
+A comparison takes long, but blocks no session: the checkpoints of the live tables are locked only until the other
+tables have reached the same positions and a snapshot of both is taken. The comparison reads that snapshot.
 """
 
 from __future__ import annotations

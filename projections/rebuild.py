@@ -287,7 +287,7 @@ class StagingTables:
                 [(is_locked,)] = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchall()
                 if not is_locked:
                     raise RebuildError(
-                        f"projection {projection.name} is being rebuilt or restored by another process: wait for its end"
+                        f"projection {projection.name} is being rebuilt or restored by another process: wait for it"
                     )
                 obstacles = await (await connection.execute(_OBSTACLES, staging._names)).fetchall()
             if obstacles:
