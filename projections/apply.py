@@ -210,9 +210,6 @@ class Applier:
             projections: built-in ones that are registered, and whose tables are made by the texts of this version.
             size: events of the log that each batch covers at most.
 
-        Returns:
-            The outcome for each projection.
-
         Raises:
             EventStoreError: a projection failed. Its batch and those of the projections after it are not applied.
         """

@@ -79,13 +79,9 @@ class FailureIsolation:
         self._parked = 0
 
     async def fold_or_park(self, lower: int, upper: int) -> int:
-        """Apply the open batch, and park the conversations that the projection fails on.
+        """Apply the open batch between two positions, and park the conversations that the projection fails on.
 
-        Args:
-            lower, upper: the positions between which it shows events, the first excluded.
-
-        Returns:
-            The number of parked conversations.
+        Return the number of parked conversations.
 
         Raises:
             psycopg.Error: an error that no conversation caused; the transaction must be rolled back.

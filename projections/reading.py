@@ -370,13 +370,7 @@ def _checked(actor: str | None, since: datetime | None, until: datetime | None) 
 
 
 class SyncReader:
-    """A :class:`Reader` for synchronous code, usable from any thread.
-
-    Args:
-        tenant: by default that of the store.
-        timeout: seconds to wait at most for a position that a read must include.
-        caller: the tenant, and the user if only what they may see is read; instead of ``tenant``.
-    """
+    """A :class:`Reader`, with the same arguments, for synchronous code; usable from any thread."""
 
     def __init__(
         self,

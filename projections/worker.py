@@ -211,11 +211,7 @@ class Runner:
         self.has_applied = False
 
     async def run(self, partitions: Partitions) -> None:
-        """Apply events as they come, until an error ends it.
-
-        Args:
-            partitions: of the worker; rebalanced here unless the runner has low priority.
-        """
+        """Apply events as they come, until an error ends it, and rebalance the partitions unless it has low priority."""
         rebalanced_at = monotonic()
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
         position = await horizon(self._store.connections.projector)
@@ -246,8 +242,7 @@ class Runner:
     async def _apply_round(self, partitions: Sequence[int]) -> tuple[int, int | None]:
         """Apply the next batch of each projection.
 
-        Returns:
-            The events of the log that were covered, and the position that all have applied, if it is known.
+        The results are the events of the log that were covered, and the position that all have applied, if known.
         """
         due = [progress for progress in self._all if progress.due_in <= 0] if partitions else []
         small = await self._apply_small_batches(due, partitions)
