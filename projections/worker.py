@@ -211,7 +211,7 @@ class Runner:
         self.has_applied = False
 
     async def run(self, partitions: Partitions) -> None:
-        """Apply events as they come, until an error ends it, and rebalance the partitions unless it has low priority."""
+        """Apply events as they come, until an error ends it; rebalance the partitions, unless it has low priority."""
         rebalanced_at = monotonic()
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
         position = await horizon(self._store.connections.projector)
